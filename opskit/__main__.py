@@ -1,0 +1,56 @@
+"""`python -m opskit`: Invoke, with the exit codes of the contract for wrong calls."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+
+from opskit import __version__
+
+_USAGE_CODE = 2
+_INTERRUPTED_CODE = 130
+
+
+class OpskitProgram(Program):
+    """Invoke's program; a call that cannot be parsed exits with 2 instead of 1."""
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
+        """Parse and run the call; always ends the process as the tasks say."""
+        arguments = sys.argv if argv is None else argv
+        try:
+            self.create_config()
+            self.parse_core(argv)
+            self.parse_collection()
+            self.parse_tasks()
+            self.parse_cleanup()
+            self.update_config()
+            self.execute()
+        except ParseError as error:
+            sys.exit(_usage(str(error), as_json="--json" in arguments))
+        except Exit as ended:
+            if ended.message:
+                print(ended.message, file=sys.stderr)  # noqa: T201 - Invoke's own words
+            sys.exit(ended.code)
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED_CODE)
+
+
+def _usage(message: str, *, as_json: bool) -> int:
+    hint = "`./inv --list` names the tasks, `./inv TASK --help` the flags of one."
+    if as_json:
+        document = {
+            "status": "error",
+            "code": _USAGE_CODE,
+            "error": message,
+            "hint": hint,
+        }
+        print(json.dumps(document))  # noqa: T201 - the one document that --json promises
+    print(f"error: {message}\nhint: {hint}", file=sys.stderr)  # noqa: T201
+    return _USAGE_CODE
+
+
+if __name__ == "__main__":
+    OpskitProgram(name="inv", binary="inv", version=__version__).run()

@@ -1,0 +1,24 @@
+"""zstd around a stream: outside pg_dump, whose builds often lack it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import zstandard
+
+LEVEL = 3
+_THREADS_MAX = 4
+_CHUNK_BYTES = 1024 * 1024
+
+
+def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield one zstd frame, checksum included, in chunks of about 1 MiB."""
+    threads = min(_THREADS_MAX, os.cpu_count() or 1)
+    compressor = zstandard.ZstdCompressor(
+        level=LEVEL, threads=threads, write_checksum=True
+    )
+    chunker = compressor.chunker(chunk_size=_CHUNK_BYTES)
+    for chunk in chunks:
+        yield from chunker.compress(chunk)
+    yield from chunker.finish()

@@ -1,0 +1,137 @@
+"""One stream into every store at once, digested on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from opskit.errors import StoreError
+from opskit.store import Store
+
+_QUEUED_BLOCKS_MAX = 8
+_STALLED_SECONDS_MAX = 900.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStream:
+    """What was stored, and which stores failed to store it."""
+
+    size_bytes: int
+    sha256: str
+    failed: Mapping[str, StoreError]
+
+
+class _Abandoned(Exception):
+    """The stream broke off, so the object must not be stored."""
+
+
+class _Writer:
+    """Feeds one store's `put` from a bounded queue, in a thread of its own."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store = store
+        self.error: Exception | None = None
+        self._key = key
+        self._queue: queue.Queue[bytes | _Abandoned | None] = queue.Queue(
+            _QUEUED_BLOCKS_MAX
+        )
+        self._stored_bytes = -1
+        self._thread = threading.Thread(
+            target=self._run, name=f"store-{store.name}", daemon=True
+        )
+        self._thread.start()
+
+    def write(self, item: bytes | _Abandoned | None) -> None:
+        """Hand on a block; waits while the store is behind, but not for ever."""
+        if self.error is None:
+            try:
+                self._queue.put(item, timeout=_STALLED_SECONDS_MAX)
+            except queue.Full:
+                self.error = StoreError(
+                    f"store {self.store.name} took nothing for "
+                    f"{_STALLED_SECONDS_MAX:g} seconds",
+                    hint="Check the store; the backup went on without it.",
+                )
+
+    def finish(self, size_bytes: int) -> None:
+        """Wait for the store and compare what it holds with what was sent."""
+        self.write(None)
+        self._thread.join(_STALLED_SECONDS_MAX)
+        if self.error is None and self._stored_bytes != size_bytes:
+            self.error = StoreError(
+                f"store {self.store.name} holds {self._stored_bytes} bytes of {self._key} "
+                f"where {size_bytes} were sent",
+                hint="Check the store's health.",
+            )
+
+    def abandon(self) -> None:
+        """Make the store drop what it has of the object."""
+        # Its thread is ours to end: clear the way rather than wait for a full queue.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self._queue.put(_Abandoned())
+        self._thread.join(_STALLED_SECONDS_MAX)
+
+    def _run(self) -> None:
+        try:
+            self._stored_bytes = self.store.put(self._key, self._blocks()).size_bytes
+        except _Abandoned:
+            pass
+        except Exception as error:  # noqa: BLE001 - raised again in the main thread
+            self.error = error
+            with contextlib.suppress(queue.Empty):
+                while True:  # the sender may be waiting for room
+                    self._queue.get_nowait()
+
+    def _blocks(self) -> Iterator[bytes]:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            if isinstance(item, _Abandoned):
+                raise item
+            yield item
+
+
+def put_everywhere(
+    stores: Iterable[Store], key: str, chunks: Iterable[bytes]
+) -> StoredStream:
+    """Store a stream under the same key in every store.
+
+    A store that fails does not hold up the others. If the stream itself raises,
+    nothing is stored anywhere and its error comes through.
+
+    Raises:
+        StoreError: no store took it.
+    """
+    digest = hashlib.sha256()
+    size_bytes = 0
+    writers = [_Writer(store, key) for store in stores]
+    try:
+        for chunk in chunks:
+            digest.update(chunk)
+            size_bytes += len(chunk)
+            for writer in writers:
+                writer.write(chunk)
+            if all(writer.error is not None for writer in writers):
+                break
+        for writer in writers:
+            writer.finish(size_bytes)
+    except BaseException:
+        for writer in writers:
+            writer.abandon()
+        raise
+    failed: dict[str, StoreError] = {}
+    for writer in writers:
+        if writer.error is not None:
+            if not isinstance(writer.error, StoreError):
+                raise writer.error
+            failed[writer.store.name] = writer.error
+    if len(failed) == len(writers):
+        raise next(iter(failed.values()))
+    return StoredStream(size_bytes=size_bytes, sha256=digest.hexdigest(), failed=failed)

@@ -1,0 +1,158 @@
+"""The catalog: reads what sets the stores hold, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from opskit.catalog import manifest as manifests
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.proof import EvidenceName, Proof, parse_evidence, proof_of
+from opskit.errors import IntegrityError, ObjectNotFound, UsageError
+from opskit.store import ObjectInfo, Store
+
+_SET_DEPTH = 3  # source, date, backup id
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupSet:
+    """One set: its manifest, where it lies, and the proof known of it."""
+
+    manifest: Manifest
+    stores: tuple[Store, ...]
+    evidence: tuple[EvidenceName, ...]
+
+    @property
+    def proof(self) -> Proof:
+        """The strongest thing known of the set."""
+        return proof_of(self.evidence)
+
+    @property
+    def last_drill_passed(self) -> bool:
+        """Whether the newest drill of the set passed and nothing failed since."""
+        return self.proof == "drilled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A manifest that cannot be used, and why."""
+
+    store: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """Every set in the stores, newest first, and what could not be used."""
+
+    sets: tuple[BackupSet, ...]
+    unreadable: tuple[Unreadable, ...]
+
+    def of(self, source: str | None) -> list[BackupSet]:
+        """Return the sets of one source, or of all, newest first."""
+        return [each for each in self.sets if source in (None, each.manifest.source)]
+
+    def find(self, backup_id: str) -> BackupSet:
+        """Return the set with this id.
+
+        Raises:
+            IntegrityError: its manifest cannot be used.
+            UsageError: no store holds it.
+        """
+        for each in self.sets:
+            if each.manifest.backup_id == backup_id:
+                return each
+        for bad in self.unreadable:
+            if f"/{backup_id}/" in bad.key:
+                raise IntegrityError(
+                    f"the set {backup_id} cannot be used: {bad.reason}",
+                    hint="Use another set; `invoke backups` lists them.",
+                    details={"bad": [{"key": bad.key, "reason": bad.reason}]},
+                )
+        raise UsageError(
+            f"no store holds a backup set {backup_id}",
+            hint="`invoke backups` lists the sets that exist.",
+        )
+
+    def newest(self, source: str) -> BackupSet:
+        """Return the newest set of a source.
+
+        Raises:
+            UsageError: there is none.
+        """
+        sets = self.of(source)
+        if not sets:
+            raise UsageError(
+                f"there is no backup set of {source} yet",
+                hint=f"Run `invoke backup --database {source}` first.",
+            )
+        return sets[0]
+
+
+def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
+    """List the stores and read every manifest in them.
+
+    A set that lies in several stores is one set. What cannot be read is told, never
+    guessed at.
+    """
+    found: dict[str, BackupSet] = {}
+    unreadable: list[Unreadable] = []
+    for store in stores:
+        prefix = f"{source}/" if source else ""
+        for place, objects in group_by_set(store.list(prefix)):
+            if not any(each.key == place + MANIFEST_NAME for each in objects):
+                continue  # an unfinished run: see `opskit.catalog.orphans`
+            try:
+                each = _read_set(store, place, objects)
+            except (IntegrityError, ObjectNotFound) as error:
+                unreadable.append(
+                    Unreadable(
+                        store=store.name,
+                        key=place + MANIFEST_NAME,
+                        reason=error.message,
+                    )
+                )
+            else:
+                backup_id = each.manifest.backup_id
+                found[backup_id] = _merge(found.get(backup_id), each)
+    newest_first = sorted(
+        found.values(),
+        key=lambda each: (each.manifest.started_at, each.manifest.backup_id),
+        reverse=True,
+    )
+    return Catalog(sets=tuple(newest_first), unreadable=tuple(unreadable))
+
+
+def group_by_set(
+    objects: Iterable[ObjectInfo],
+) -> list[tuple[str, list[ObjectInfo]]]:
+    """Group objects by set; what does not lie where sets lie is foreign and left out."""
+    groups: dict[str, list[ObjectInfo]] = {}
+    for each in objects:
+        parts = each.key.split("/")
+        if len(parts) > _SET_DEPTH and manifests.is_backup_id(parts[_SET_DEPTH - 1]):
+            groups.setdefault("/".join(parts[:_SET_DEPTH]) + "/", []).append(each)
+    return sorted(groups.items())
+
+
+def _read_set(store: Store, place: str, objects: Sequence[ObjectInfo]) -> BackupSet:
+    key = place + MANIFEST_NAME
+    with store.open(key) as file:
+        manifest = manifests.parse(file.read(), key=key)
+    names = (parse_evidence(each.key.removeprefix(place)) for each in objects)
+    return BackupSet(
+        manifest=manifest,
+        stores=(store,),
+        evidence=tuple(name for name in names if name is not None),
+    )
+
+
+def _merge(known: BackupSet | None, other: BackupSet) -> BackupSet:
+    if known is None:
+        return other
+    return BackupSet(
+        manifest=known.manifest,
+        stores=known.stores + other.stores,
+        evidence=tuple(sorted({*known.evidence, *other.evidence})),
+    )

@@ -1,0 +1,192 @@
+"""Manifest: the record of one backup set, which exists exactly when it does."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from opskit.errors import IntegrityError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+_ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
+
+
+class _Record(BaseModel):
+    # A later version of the same format may add keys; they are not ours to refuse.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class StoredObject(_Record):
+    """One object of the set: its key in the store, and what was stored there."""
+
+    key: str
+    role: str
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class TableRecord(_Record):
+    """What one table holds in the dump's own snapshot.
+
+    `columns` are those that its rows were copied with, in that order; `digest` is
+    described in `opskit.postgres.digest`.
+    """
+
+    schema_name: str = Field(alias="schema")
+    name: str
+    rows: int = Field(ge=0)
+    digest: str
+    columns: tuple[str, ...] = ()
+
+
+class SequenceRecord(_Record):
+    """Where the dump sets a sequence."""
+
+    schema_name: str = Field(alias="schema")
+    name: str
+    last_value: int
+    is_called: bool
+
+
+class LargeObjectsRecord(_Record):
+    """All large objects in the dump."""
+
+    count: int
+    size_bytes: int
+    digest: str
+
+
+class Manifest(_Record):
+    """See `docs/format.md` for each field."""
+
+    format_version: int
+    backup_id: str
+    source: str
+    kind: Literal["postgres", "files"]
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    snapshot: str
+    snapshot_at: AwareDatetime
+    server_version: str
+    client_version: str
+    tool_version: str
+    encryption: dict[str, Any] | None = None
+    dump_bytes: int = Field(ge=0)
+    objects: tuple[StoredObject, ...]
+    tables: tuple[TableRecord, ...]
+    sequences: tuple[SequenceRecord, ...]
+    large_objects: LargeObjectsRecord
+    exclude_tables: tuple[str, ...] = ()
+    exclude_table_data: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    inventory: dict[str, Any]
+
+    @property
+    def prefix(self) -> str:
+        """The set's place in a store, with a slash at its end."""
+        return set_prefix(self.source, self.started_at, self.backup_id)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all objects."""
+        return sum(each.size_bytes for each in self.objects)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in all tables."""
+        return sum(table.rows for table in self.tables)
+
+    @property
+    def server_major(self) -> int:
+        """The major version of the server that was dumped."""
+        return int(re.split(r"\D", self.server_version, maxsplit=1)[0])
+
+    @property
+    def client_major(self) -> int:
+        """The major version of the pg_dump that dumped it."""
+        return int(re.split(r"\D", self.client_version, maxsplit=1)[0])
+
+    def object(self, role: str) -> StoredObject:
+        """Return the object that plays a role in the set.
+
+        Raises:
+            IntegrityError: the set has none.
+        """
+        for each in self.objects:
+            if each.role == role:
+                return each
+        raise IntegrityError(
+            f"the manifest of {self.backup_id} names no {role} object",
+            hint="The manifest was altered; use another set.",
+        )
+
+    def to_json(self) -> bytes:
+        """Return the manifest as it is stored."""
+        document = self.model_dump(mode="json", by_alias=True)
+        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(
+            "utf-8", "surrogateescape"
+        )
+
+
+def parse(content: bytes, *, key: str) -> Manifest:
+    """Read a stored manifest.
+
+    Raises:
+        IntegrityError: it is not JSON, of a newer format, not complete, or not that of
+            the set in whose place it lies.
+    """
+    try:
+        document = json.loads(content.decode("utf-8", "surrogateescape"))
+        version = document["format_version"]
+    except (ValueError, TypeError, KeyError):
+        raise IntegrityError(
+            f"{key} is not a manifest",
+            hint="It was altered after it was written; use another set or another store.",
+        ) from None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise IntegrityError(
+            f"{key} is of format {version}, newer than this opskit reads "
+            f"({FORMAT_VERSION})",
+            hint="Update opskit to read this set.",
+        )
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise IntegrityError(
+            f"{key} is not a complete manifest: {where}: {error.errors()[0]['msg']}",
+            hint="It was altered after it was written; use another set or another store.",
+        ) from None
+    if f"{manifest.prefix}{MANIFEST_NAME}" != key or _strays(manifest):
+        raise IntegrityError(
+            f"{key} is the manifest of another set ({manifest.backup_id})",
+            hint="It was moved or altered; use another set or another store.",
+        )
+    return manifest
+
+
+def _strays(manifest: Manifest) -> bool:
+    return any(not each.key.startswith(manifest.prefix) for each in manifest.objects)
+
+
+def new_backup_id(source: str, started_at: datetime) -> str:
+    """Return an id for a set of this source begun at this time."""
+    return (
+        f"{source}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    )
+
+
+def set_prefix(source: str, started_at: datetime, backup_id: str) -> str:
+    """Return where a set lies in a store, with a slash at its end."""
+    return f"{source}/{started_at.astimezone(UTC):%Y-%m-%d}/{backup_id}/"
+
+
+def is_backup_id(text: str) -> bool:
+    """Return whether a text has the form of a backup id."""
+    return _ID.fullmatch(text) is not None

@@ -1,0 +1,125 @@
+"""Retention: decides which sets stay, from what is given to it and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from opskit.catalog.proof import Proof
+
+# Clocks of two hosts differ; a set this far ahead of us is not from the future.
+_CLOCK_TOLERANCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionPolicy:
+    """Rules; a set stays if any of them keeps it. Counts are of sets, days and so on."""
+
+    keep_last: int
+    keep_within: timedelta
+    keep_daily: int
+    keep_weekly: int
+    keep_monthly: int
+    min_keep: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rule keeps anything: surely a mistake."""
+        counts = (self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly)
+        return not any(counts) and not self.keep_within
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What retention needs to know of a set."""
+
+    backup_id: str
+    started_at: datetime
+    proof: Proof
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionPlan:
+    """What stays and why (newest first), what goes, and why nothing may go at all."""
+
+    keep: dict[str, list[str]] = field(default_factory=dict)
+    delete: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+def plan(
+    sets: Sequence[Candidate], policy: RetentionPolicy, *, now: datetime
+) -> RetentionPlan:
+    """Decide about the sets of one source.
+
+    Only good sets count for the rules that count: a set that failed its proof must not
+    take the place of one that may restore. It stays while it is young, to be looked
+    into. Always kept: the newest `min_keep` good sets, the newest that a drill has
+    passed, and sets that carry a time in the future.
+    """
+    newest_first = sorted(sets, key=_order, reverse=True)
+    if policy.is_empty:
+        return RetentionPlan(
+            keep={each.backup_id: ["nothing may be deleted"] for each in newest_first},
+            refused="the policy has no rule that keeps anything; set one in [retention]",
+        )
+    reasons: dict[str, list[str]] = {each.backup_id: [] for each in newest_first}
+    present = []
+    for each in newest_first:
+        if each.started_at > now + _CLOCK_TOLERANCE:
+            reasons[each.backup_id].append("carries a time in the future")
+        else:
+            present.append(each)
+    _keep_young(present, policy, now, reasons)
+    good = [each for each in present if each.proof != "failed"]
+    _keep_counted(good, policy, reasons)
+    _keep_always(good, policy, reasons)
+    return RetentionPlan(
+        keep={backup_id: why for backup_id, why in reasons.items() if why},
+        delete=tuple(backup_id for backup_id, why in reasons.items() if not why),
+    )
+
+
+def _order(each: Candidate) -> tuple[datetime, str]:
+    return (each.started_at, each.backup_id)
+
+
+def _keep_young(
+    present: Sequence[Candidate],
+    policy: RetentionPolicy,
+    now: datetime,
+    reasons: dict[str, list[str]],
+) -> None:
+    for each in present:
+        if now - each.started_at < policy.keep_within:
+            reasons[each.backup_id].append("keep_within")
+
+
+def _keep_counted(
+    good: Sequence[Candidate], policy: RetentionPolicy, reasons: dict[str, list[str]]
+) -> None:
+    for number, each in enumerate(good[: policy.keep_last], start=1):
+        reasons[each.backup_id].append(f"keep_last {number}")
+    periods: tuple[tuple[str, int, Callable[[datetime], str]], ...] = (
+        ("keep_daily", policy.keep_daily, lambda time: f"{time:%Y-%m-%d}"),
+        ("keep_weekly", policy.keep_weekly, lambda time: f"{time:%G-W%V}"),
+        ("keep_monthly", policy.keep_monthly, lambda time: f"{time:%Y-%m}"),
+    )
+    for rule, count, period_of in periods:
+        newest: dict[str, Candidate] = {}
+        for each in good:
+            newest.setdefault(period_of(each.started_at.astimezone(UTC)), each)
+        for period, each in list(newest.items())[:count]:
+            reasons[each.backup_id].append(f"{rule} {period}")
+
+
+def _keep_always(
+    good: Sequence[Candidate], policy: RetentionPolicy, reasons: dict[str, list[str]]
+) -> None:
+    for each in good[: policy.min_keep]:
+        reasons[each.backup_id].append(f"min_keep {policy.min_keep}")
+    for each in good:
+        if each.proof == "drilled":
+            reasons[each.backup_id].append("newest that passed a drill")
+            break

@@ -1,0 +1,35 @@
+"""Check: what drills, doctor and health all speak."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at, and whether it was as it should be.
+
+    `expected` and `observed` are short texts a person can compare; `detail` says
+    what to look at when they differ.
+    """
+
+    name: str
+    passed: bool
+    expected: str = ""
+    observed: str = ""
+    detail: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the fields of the contract."""
+        return asdict(self)
+
+
+def compare(name: str, expected: object, observed: object, detail: str = "") -> Check:
+    """Return a check that passes exactly when the two values are equal."""
+    return Check(
+        name=name,
+        passed=expected == observed,
+        expected=str(expected),
+        observed=str(observed),
+        detail=detail,
+    )

@@ -1,0 +1,296 @@
+"""Settings: every key typed, described and bounded; loaded once, at the top."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from opskit.config_errors import unknown_environment, validation_error
+from opskit.errors import ConfigurationError
+
+CONFIG_NAME = "opskit.toml"
+ENVIRONMENT_PREFIX = "OPSKIT_"
+_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def parse_duration(value: object) -> object:
+    """Turn `90s`, `15m`, `26h`, `30d` or `8w` into a timedelta.
+
+    Raises:
+        ValueError: a text of another form.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d{1,9})([smhdw])", value.strip())
+    if found is None:
+        raise ValueError(
+            "a duration is a whole number and a unit: 90s, 15m, 26h, 30d, 8w"
+        )
+    return timedelta(seconds=int(found[1]) * _DURATION_UNITS[found[2]])
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseSettings(_Section):
+    """One PostgreSQL database that is backed up."""
+
+    url: SecretStr = Field(
+        default=SecretStr(""),
+        description="connection URL, `postgresql://user@host:port/name`; leave the "
+        "password to PGPASSFILE, a service file, `url_file` or the environment",
+    )
+    url_file: Path | None = Field(
+        default=None, description="a file that holds the URL, for a mounted secret"
+    )
+    schedule: str = Field(default="", description="cron timetable of the backup")
+    exclude_tables: list[str] = Field(
+        default=[], description="pg_dump patterns of tables to leave out altogether"
+    )
+    exclude_table_data: list[str] = Field(
+        default=[], description="pg_dump patterns of tables stored without their rows"
+    )
+    max_age: Duration = Field(
+        default=timedelta(hours=26),
+        description="a newest set older than this is unhealthy",
+    )
+    lock_wait: Duration = Field(
+        default=timedelta(seconds=60),
+        description="how long pg_dump may wait for a table that a migration has locked",
+    )
+
+    @model_validator(mode="after")
+    def _one_address(self) -> DatabaseSettings:
+        url = self.url.get_secret_value()
+        if bool(url) == bool(self.url_file):
+            raise ValueError("exactly one of url and url_file must be set")
+        if url and not url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("url must begin with postgresql://")
+        return self
+
+    def resolve_url(self) -> str:
+        """Return the connection URL, read from `url_file` where that is set.
+
+        Raises:
+            ConfigurationError: the file cannot be read or holds no URL.
+        """
+        if self.url_file is None:
+            return self.url.get_secret_value()
+        try:
+            url = self.url_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"url_file {self.url_file} cannot be read: {error}",
+                hint="Check the path and that this user may read it.",
+            ) from error
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise ConfigurationError(
+                f"url_file {self.url_file} does not hold a postgresql:// URL",
+                hint="The file holds the URL on its first line and nothing else.",
+            )
+        return url
+
+
+class StoreSettings(_Section):
+    """One place where backup sets live."""
+
+    url: str = Field(description="`file:///absolute/folder`")
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if re.fullmatch(r"file:///[^?#]*", url) is None:
+            raise ValueError("must be file:///absolute/folder")
+        return url
+
+
+class RetentionSettings(_Section):
+    """Which sets are kept: a set stays if any rule keeps it."""
+
+    keep_last: int = Field(default=7, ge=0, description="the newest N sets")
+    keep_within: Duration = Field(
+        default=timedelta(days=30), description="every set younger than this"
+    )
+    keep_daily: int = Field(
+        default=30, ge=0, description="the newest set of each of N days"
+    )
+    keep_weekly: int = Field(default=8, ge=0, description="the same for ISO weeks")
+    keep_monthly: int = Field(default=12, ge=0, description="the same for months")
+    min_keep: int = Field(
+        default=2,
+        ge=1,
+        description="never fewer good sets than this, whatever the rest says",
+    )
+
+
+class Query(_Section):
+    """A question of the user's own that a restored copy must answer rightly."""
+
+    name: str = Field(
+        min_length=1, description="what the check is called in the evidence"
+    )
+    sql: str = Field(min_length=1, description="one statement that returns a result")
+    expect: str | int | float | bool | list[list[Any]] | None = Field(
+        description="the single value it returns, or the rows as a list of lists"
+    )
+    database: str = Field(
+        default="", description="the source it is for; empty for every one"
+    )
+
+
+class DrillSettings(_Section):
+    """How a backup set is proved."""
+
+    server: Literal["auto", "installed", "embedded"] = Field(
+        default="auto",
+        description="where the throw-away server comes from: programs installed on this "
+        "machine, the embedded ones, or whichever has the right major",
+    )
+    accept_newer_major: bool = Field(
+        default=False,
+        description="drill on a newer major where the set's own is not at hand",
+    )
+    jobs: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="parallel restore jobs; 0 for one a core, at most 8",
+    )
+    work_dir: Path | None = Field(
+        default=None,
+        description="where throw-away servers and copies lie; default: TMPDIR",
+    )
+    timeout: Duration = Field(
+        default=timedelta(hours=12),
+        description="a restore or comparison longer than this fails",
+    )
+    queries: list[Query] = Field(default=[], description="the user's own checks")
+
+
+class PostgresSettings(_Section):
+    """Where the PostgreSQL programs are."""
+
+    bin_dirs: list[Path] = Field(
+        default=[],
+        description="folders searched for pg_dump and the like before the PATH, the "
+        "distributions' folders and the embedded wheel",
+    )
+
+
+class SchedulerSettings(_Section):
+    """The timetable's clock and address."""
+
+    timezone: str = Field(default="UTC", description="time zone of the schedules")
+    listen: str = Field(
+        default="127.0.0.1:8321", description="address of the status page"
+    )
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    databases: dict[SourceName, DatabaseSettings] = Field(
+        default={}, description="by name"
+    )
+    stores: dict[SourceName, StoreSettings] = Field(default={}, description="by name")
+    retention: RetentionSettings = RetentionSettings()
+    drill: DrillSettings = DrillSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    state_dir: Path = Field(
+        default=Path(".opskit"),
+        description="locks, the ledger and reports; relative to the configuration's folder",
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: console on a terminal, JSON lines elsewhere"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order: arguments (tests), environment, then the file that load() names."""
+        return (init_settings, env_settings)
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read a file, by default the one OPSKIT_CONFIG names, else `./opskit.toml`.
+
+    Raises:
+        ConfigurationError: no file, not TOML, an unknown key, a wrong type, or an
+            impossible value; the message names the key, the value and what is allowed.
+    """
+    path = Path.cwd() / (path or os.environ.get("OPSKIT_CONFIG") or CONFIG_NAME)
+    _require_toml(path)
+    unknown_environment(os.environ, ENVIRONMENT_PREFIX, set(Settings.model_fields))
+
+    class FileSettings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *args: Any, **sources: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                *Settings.settings_customise_sources(settings_cls, *args, **sources),
+                TomlConfigSettingsSource(settings_cls, path),
+            )
+
+    try:
+        settings = FileSettings()
+    except ValidationError as error:
+        raise validation_error(error, Settings, path) from None
+    base = path.resolve().parent
+    return settings.model_copy(update={"state_dir": base / settings.state_dir})
+
+
+def _require_toml(path: Path) -> None:
+    try:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"no configuration: {path} does not exist",
+            hint="Write an opskit.toml there (README.md shows one), or name another file "
+            "with OPSKIT_CONFIG.",
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read as TOML: {error}",
+            hint="Mend the file at the place named; nothing was touched.",
+        ) from error

@@ -1,0 +1,107 @@
+"""The drill's report: Markdown that a person can hand to an auditor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from opskit import __version__
+from opskit.checks import Check
+from opskit.drill.evidence import Evidence
+
+
+def render(evidence: Evidence) -> str:
+    """Return the report of a drill."""
+    manifest = evidence.manifest
+    failed = [check for check in evidence.checks if not check.passed]
+    verdict = "PASSED" if evidence.passed else "DID NOT PASS"
+    drill_server = evidence.drill_server or "not started"
+    return f"""\
+# Restore drill of {manifest.backup_id}: {verdict}
+
+{_summary(evidence, len(failed))}
+
+| | |
+|---|---|
+| backup set | `{manifest.backup_id}` |
+| source | `{manifest.source}`, PostgreSQL {manifest.server_version} |
+| snapshot | `{manifest.snapshot}`, {manifest.snapshot_at:%Y-%m-%dT%H:%M:%SZ} |
+| dumped by | pg_dump {manifest.client_version}, opskit {manifest.tool_version} |
+| drill server | {drill_server} |
+| drill | run `{evidence.run_id}`, opskit {__version__} |
+| started | {evidence.started_at:%Y-%m-%dT%H:%M:%SZ} |
+| finished | {evidence.finished_at:%Y-%m-%dT%H:%M:%SZ} |
+| measured RTO | {_duration(evidence.rto_seconds)} (time to restore: everything but the comparison) |
+| measured RPO | {_duration(evidence.rpo_seconds)} (age of the data when the drill began) |
+
+## What differed
+
+{_table(failed) if failed else "Nothing."}
+
+## Phases
+
+| phase | seconds |
+|---|---:|
+{_phases(evidence)}
+
+## Everything that was compared
+
+The expected values were recorded from the dump's own bytes and, for the structure, from the
+catalog in the dump's own snapshot. The observed values were read from the restored copy.
+
+{_table(evidence.checks)}
+{_warnings(evidence)}"""
+
+
+def _summary(evidence: Evidence, failed: int) -> str:
+    manifest = evidence.manifest
+    if evidence.passed:
+        return (
+            f"The set was restored into a throw-away server and equals what was dumped: "
+            f"{len(manifest.tables)} tables with {manifest.rows} rows, compared exactly; "
+            f"{len(evidence.checks)} checks, all passed."
+        )
+    return (
+        f"{failed} of {len(evidence.checks)} checks did not pass. "
+        "Do not rely on this set before you know why."
+    )
+
+
+def _table(checks: Iterable[Check]) -> str:
+    rows = (
+        "| {} | {} | {} | {} | {} |".format(
+            "passed" if check.passed else "**failed**",
+            *map(_cell, (check.name, check.expected, check.observed, check.detail)),
+        )
+        for check in checks
+    )
+    head = "| | check | expected | observed | detail |\n|---|---|---|---|---|\n"
+    return head + "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    """Keep what a table or a value is called from breaking the report's own form."""
+    for special, written in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`")):
+        text = text.replace(special, written)
+    return " ".join(text.split())
+
+
+def _phases(evidence: Evidence) -> str:
+    return "\n".join(
+        f"| {name} | {seconds:.2f} |" for name, seconds in evidence.phases.items()
+    )
+
+
+def _warnings(evidence: Evidence) -> str:
+    if not evidence.manifest.warnings:
+        return ""
+    lines = "\n".join(f"- {warning}" for warning in evidence.manifest.warnings)
+    return f"\n## Noted when the backup was taken\n\n{lines}\n"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not measured"
+    return (
+        f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+    )

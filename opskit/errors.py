@@ -1,0 +1,100 @@
+"""The whole error tree, each error with the exit code of the contract."""
+
+from __future__ import annotations
+
+
+class OpskitError(Exception):
+    """Root of every error that opskit raises on purpose.
+
+    The message says what failed (lower case, no full stop), the hint what to do
+    about it. `details` holds whatever else is known, as JSON-ready values; it is
+    merged into the document that `--json` prints.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        details: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details or {}
+
+
+class UsageError(OpskitError):
+    """The call or the configuration is wrong; nothing was touched."""
+
+    exit_code = 2
+
+
+class ConfigurationError(UsageError):
+    """The configuration is missing, unreadable, or holds an impossible value."""
+
+
+class StoreError(OpskitError):
+    """A store is unreachable, refused, or lost an object."""
+
+    exit_code = 10
+
+
+class ObjectNotFound(StoreError):
+    """No object has this key."""
+
+
+class ObjectExists(StoreError):
+    """An object with this key exists and must not be overwritten."""
+
+
+class LockHeld(OpskitError):
+    """Another run holds the lock; the message names its owner and start."""
+
+    exit_code = 11
+
+
+class IntegrityError(OpskitError):
+    """A size, a digest or a manifest does not match what was recorded."""
+
+    exit_code = 20
+
+
+class DatabaseError(OpskitError):
+    """A server is unreachable or refused."""
+
+    exit_code = 30
+
+
+class ClientToolError(DatabaseError):
+    """A PostgreSQL program is missing or of the wrong version."""
+
+
+class BackupFailed(OpskitError):
+    """The backup failed; no backup set was recorded."""
+
+    exit_code = 40
+
+
+class ArchiveError(BackupFailed):
+    """The archive that pg_dump wrote is cut short or not understood."""
+
+
+class RetentionRefused(OpskitError):
+    """Retention refused to delete."""
+
+    exit_code = 41
+
+
+class DrillFailed(OpskitError):
+    """A drill ran and did not pass."""
+
+    exit_code = 50
+
+
+class Interrupted(OpskitError):
+    """A person or the system asked the run to stop; nothing is left half-done."""
+
+    exit_code = 130

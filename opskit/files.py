@@ -1,0 +1,153 @@
+"""Atomic files: a reader sees the old content or the new, never a mixture."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from filelock import FileLock, Timeout
+
+from opskit.errors import IntegrityError, LockHeld
+
+LOCK_WAIT_SECONDS = 30.0
+
+State = TypeVar("State")
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the entries of a directory durable.
+
+    A rename alone survives a crash of the process, but not of the machine.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(directory: Path, *, mode: int = 0o700) -> None:
+    """Create a directory and its missing parents, each entry made durable."""
+    missing = []
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+    for path in reversed(missing):
+        # Somebody else may be making the same parents right now.
+        path.mkdir(mode=mode, exist_ok=True)
+        fsync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_writer(
+    target: Path, *, mode: int = 0o600, overwrite: bool = True
+) -> Iterator[BinaryIO]:
+    """Yield a file that becomes `target` when the block ends without an error.
+
+    The data goes to a temporary file in the same directory, is synced, renamed
+    into place, and the directory is synced. An existing target keeps its mode and
+    owner; `mode` is for a new one. On an error the target is untouched and the
+    temporary file is gone.
+
+    Raises:
+        FileExistsError: the target exists and `overwrite` is false.
+    """
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{target.name[:80]}.", dir=target.parent
+    )
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _copy_ownership(file.fileno(), target, mode)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(target)
+        else:
+            # link refuses an existing name; a rename would silently replace it.
+            os.link(temporary, target)
+            temporary.unlink()
+        fsync_directory(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _copy_ownership(descriptor: int, target: Path, mode: int) -> None:
+    try:
+        existing = target.stat()
+    except FileNotFoundError:
+        os.fchmod(descriptor, mode)
+        return
+    if (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
+        # Only root may give files away; for others the group may still be kept,
+        # and the bits must not widen who can read when it cannot.
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, existing.st_uid, existing.st_gid)
+    os.fchmod(descriptor, existing.st_mode & 0o7777)
+
+
+def write_atomically(
+    target: Path, chunks: Iterable[bytes], *, mode: int = 0o600, overwrite: bool = True
+) -> int:
+    """Write a whole file atomically and return its size in bytes."""
+    size_bytes = 0
+    with atomic_writer(target, mode=mode, overwrite=overwrite) as file:
+        for chunk in chunks:
+            file.write(chunk)
+            size_bytes += len(chunk)
+    return size_bytes
+
+
+def write_text(target: Path, text: str, *, mode: int = 0o600) -> None:
+    """Write a text file atomically, as UTF-8."""
+    write_atomically(target, [text.encode()], mode=mode)
+
+
+def update_json(
+    path: Path,
+    change: Callable[[State], State],
+    *,
+    default: State,
+    wait_seconds: float = LOCK_WAIT_SECONDS,
+) -> State:
+    """Read a JSON file, change it and write it back, under a lock.
+
+    Concurrent callers on this host take turns, so no update is lost.
+
+    Raises:
+        LockHeld: the lock was not free within `wait_seconds`.
+        IntegrityError: the file is not JSON; it is left as it is.
+    """
+    lock = FileLock(path.with_name(path.name + ".lock"), timeout=wait_seconds)
+    try:
+        with lock:
+            state = change(_read_json(path, default))
+            write_text(path, json.dumps(state, indent=2, sort_keys=True) + "\n")
+            return state
+    except Timeout as error:
+        raise LockHeld(
+            f"{path} is locked by another process for over {wait_seconds:g} seconds",
+            hint="Wait for the other run to end, then run this again.",
+        ) from error
+
+
+def _read_json(path: Path, default: State) -> State:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return default
+    try:
+        state: State = json.loads(text)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{path} is not valid JSON: {error}",
+            hint="Restore the file from a copy or move it aside; it was not changed.",
+        ) from error
+    return state

@@ -1,0 +1,3 @@
+"""Everything that speaks to a PostgreSQL server or its programs."""
+
+from __future__ import annotations

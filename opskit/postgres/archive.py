@@ -1,0 +1,230 @@
+"""Reads a custom-format archive as it streams by: contents, table data, end.
+
+After the head come blocks: one byte for the kind, the dump id, then chunks that each
+begin with their length; a length of zero ends a block. Large objects come as a list of
+such runs, each behind its number, ended by number zero. Nothing marks the end of the
+file but the end of the last block, so every entry that should have data is counted.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from opskit.errors import ArchiveError
+from opskit.postgres import toc
+from opskit.postgres.digest import (
+    ContentDigest,
+    LargeObjectDigest,
+    LargeObjectsDigest,
+    RowDigest,
+)
+from opskit.postgres.toc import Contents, TocEntry
+
+_TABLE_BLOCK = 1
+_LARGE_OBJECTS_BLOCK = 3
+_INTEGER = struct.Struct("<bI")
+_INTEGER_BYTES = _INTEGER.size
+_CUT_SHORT = "the archive ends before its proper end"
+
+
+class ArchiveReader:
+    """Fed with the bytes of an archive in pieces of any size; see the module's text."""
+
+    def __init__(self) -> None:
+        self._contents: Contents | None = None
+        self._head = bytearray()
+        self._head_target = 1
+        self._carry = b""
+        self._step: Callable[[bytes, int], int] = self._block_start
+        self._entries: dict[int, TocEntry] = {}
+        self._current: TocEntry | None = None
+        self._rows = RowDigest()
+        self._chunk_left = 0
+        self._tables: dict[int, ContentDigest] = {}
+        self._large_objects = LargeObjectDigest()
+        self._seen: set[int] = set()
+
+    @property
+    def tables_done(self) -> int:
+        """How many tables have passed by so far."""
+        return len(self._tables)
+
+    @property
+    def contents(self) -> Contents:
+        """The head of the archive.
+
+        Raises:
+            ArchiveError: the bytes fed so far do not reach its end.
+        """
+        if self._contents is None:
+            raise ArchiveError(_CUT_SHORT)
+        return self._contents
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            ArchiveError: they are not what the format allows here.
+        """
+        if self._contents is None:
+            found = self._read_head(data)
+            if found is None:
+                return
+            data = found
+        if self._carry:
+            data = self._carry + data
+        position = 0
+        while True:
+            following = self._step(data, position)
+            if following < 0:
+                break
+            position = following
+        self._carry = data[position:]
+
+    def close(self) -> None:
+        """Check that the archive has ended where it should.
+
+        Raises:
+            ArchiveError: it is cut short, or data of an entry never came.
+        """
+        contents = self.contents
+        if self._step != self._block_start or self._carry:
+            raise ArchiveError(_CUT_SHORT)
+        for entry in contents.entries:
+            if entry.has_data and entry.dump_id not in self._seen:
+                raise ArchiveError(
+                    f"the data of {entry.kind} {entry.schema}.{entry.name} is not in "
+                    "the archive"
+                )
+
+    def tables(self) -> list[tuple[TocEntry, ContentDigest]]:
+        """Return the tables whose data came by, in the order of the contents."""
+        return [
+            (entry, self._tables[entry.dump_id])
+            for entry in self.contents.entries
+            if entry.dump_id in self._tables
+        ]
+
+    def large_objects(self) -> LargeObjectsDigest:
+        """Return what is known of all large objects that came by."""
+        return self._large_objects.result()
+
+    def _read_head(self, data: bytes) -> bytes | None:
+        """Return what follows the head, or None while it has not ended.
+
+        Reading starts over each time twice as much has come, so that even a head of
+        many megabytes costs only a small multiple of its size.
+        """
+        self._head += data
+        if len(self._head) < self._head_target:
+            return None
+        try:
+            self._contents = toc.parse(self._head)
+        except toc.NeedMore:
+            self._head_target = 2 * len(self._head)
+            return None
+        return self._begin_data(self._contents)
+
+    def _begin_data(self, contents: Contents) -> bytes:
+        self._entries = {entry.dump_id: entry for entry in contents.entries}
+        rest = bytes(self._head[contents.data_offset :])
+        self._head = bytearray()
+        return rest
+
+    # Each step reads from a position and returns the next one, or -1 where it needs
+    # more bytes than there are.
+
+    def _block_start(self, data: bytes, position: int) -> int:
+        if position + 1 + _INTEGER_BYTES > len(data):
+            return -1
+        kind = data[position]
+        dump_id = self._integer(data, position + 1)
+        entry = self._entries.get(dump_id)
+        if entry is None or dump_id in self._seen:
+            raise ArchiveError(
+                f"a data block names the entry {dump_id}, which is not due"
+            )
+        self._current = entry
+        self._seen.add(dump_id)
+        if kind == _TABLE_BLOCK:
+            self._rows = RowDigest()
+            self._step = self._table_chunks
+        elif kind == _LARGE_OBJECTS_BLOCK:
+            self._step = self._large_object_start
+        else:
+            raise ArchiveError(f"a data block is of the unknown kind {kind}")
+        return position + 1 + _INTEGER_BYTES
+
+    def _table_chunks(self, data: bytes, position: int) -> int:
+        pieces: list[bytes] = []
+        end = self._chunks(data, position, pieces)
+        self._rows.update(b"".join(pieces))
+        if end >= 0 and self._chunk_left < 0:
+            self._end_table()
+        return end
+
+    def _end_table(self) -> None:
+        assert self._current is not None
+        entry = self._current
+        if not self._rows.drop_terminator():
+            raise ArchiveError(f"the data of {entry.schema}.{entry.name} is cut short")
+        self._tables[entry.dump_id] = self._rows.result()
+        self._chunk_left = 0
+        self._step = self._block_start
+
+    def _large_object_start(self, data: bytes, position: int) -> int:
+        if position + _INTEGER_BYTES > len(data):
+            return -1
+        oid = self._integer(data, position)
+        if oid == 0:
+            self._step = self._block_start
+        else:
+            self._large_objects.begin(oid)
+            self._step = self._large_object_chunks
+        return position + _INTEGER_BYTES
+
+    def _large_object_chunks(self, data: bytes, position: int) -> int:
+        pieces: list[bytes] = []
+        end = self._chunks(data, position, pieces)
+        self._large_objects.update(b"".join(pieces))
+        if end >= 0 and self._chunk_left < 0:
+            self._large_objects.end()
+            self._chunk_left = 0
+            self._step = self._large_object_start
+        return end
+
+    def _chunks(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Collect chunk contents; `_chunk_left` is -1 once the last one was read.
+
+        Every row may be a chunk of its own: this loop is the hot one. All bytes at
+        hand are consumed, but for a length that is cut in two.
+        """
+        size = len(data)
+        left = self._chunk_left
+        start = position
+        unpack = _INTEGER.unpack_from
+        while True:
+            stop = position + left
+            if stop > size:
+                pieces.append(data[position:])
+                self._chunk_left = stop - size
+                return size if size > start else -1
+            pieces.append(data[position:stop])
+            position = stop
+            left = 0
+            if position + _INTEGER_BYTES > size:
+                self._chunk_left = 0
+                return position if position > start else -1
+            sign, left = unpack(data, position)
+            position += _INTEGER_BYTES
+            if left == 0:
+                self._chunk_left = -1
+                return position
+            if sign:
+                raise ArchiveError("a data chunk has a negative length")
+
+    @staticmethod
+    def _integer(data: bytes, position: int) -> int:
+        sign, value = _INTEGER.unpack_from(data, position)
+        return -int(value) if sign else int(value)

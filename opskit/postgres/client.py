@@ -1,0 +1,179 @@
+"""Runs pg_dump and its kin; judges them by exit code and by what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
+
+from opskit.errors import BackupFailed, DatabaseError
+from opskit.log import mask
+
+BLOCK_BYTES = 1024 * 1024
+_STOP_SECONDS_MAX = 10
+_MESSAGE_BYTES_MAX = 64 * 1024
+
+
+class Messages:
+    """The end of what a program says on standard error, collected as it runs."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._tail = b""
+        self._thread = threading.Thread(target=self._drain, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _drain(self, stream: IO[bytes]) -> None:
+        with stream:
+            while block := stream.read(4096):
+                self._tail = (self._tail + block)[-_MESSAGE_BYTES_MAX:]
+
+    def text(self) -> str:
+        """Return the words, passwords masked, once the program has ended."""
+        self._thread.join(timeout=_STOP_SECONDS_MAX)
+        return mask(self._tail.decode("utf-8", "replace")).strip()
+
+
+@contextlib.contextmanager
+def streaming(
+    arguments: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Iterator[bytes]]:
+    """Run a program and yield its output in blocks.
+
+    The block must read to the end. Whatever happens in it, the program is gone
+    afterwards.
+
+    Raises:
+        BackupFailed: the program did not exit with 0; its words are in the message.
+    """
+    process = subprocess.Popen(
+        list(arguments),
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        # A Ctrl-C reaches us alone; we end the program ourselves, in order.
+        process_group=0,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    messages = Messages(process.stderr)
+    try:
+        with process.stdout as output:
+            _widen_pipe(output)
+            yield iter(lambda: output.read(BLOCK_BYTES), b"")
+        code = process.wait(timeout=_STOP_SECONDS_MAX)
+    finally:
+        stop(process)
+    if code != 0:
+        raise failure(arguments[0], code, messages.text())
+
+
+def failure(program: str, code: int, words: str) -> BackupFailed:
+    """Return the error for a dump program that did not end well."""
+    name = program.rsplit("/", 1)[-1]
+    ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+    return BackupFailed(
+        f"{name} {ended}" + (f": {words}" if words else " and said nothing"),
+        hint=_hint(words, code),
+    )
+
+
+_HINTS = (
+    (
+        "row-level security",
+        "Connect as a role with BYPASSRLS or as the tables' owner: a dump through "
+        "row-level security would hold only the rows that the role may see.",
+    ),
+    (
+        "permission denied",
+        "Grant what is missing to the role that opskit connects as, for instance: "
+        "GRANT pg_read_all_data TO that_role; or exclude the table.",
+    ),
+    (
+        "lock timeout",
+        "A migration holds the table; run the backup again when it has ended.",
+    ),
+    (
+        "could not obtain lock",
+        "A migration holds the table; run the backup again when it has ended.",
+    ),
+    (
+        "server closed the connection",
+        "The server or the network went away; check its log, then run the backup again.",
+    ),
+)
+
+
+def _hint(words: str, code: int) -> str:
+    for pattern, hint in _HINTS:
+        if pattern in words:
+            return hint
+    if code < 0:
+        return (
+            "See the system log for who ended it (out of memory?), then run it again."
+        )
+    return "The program's own words say what it refused."
+
+
+def run(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    doing: str,
+    timeout_seconds: float,
+    stdin: bytes | None = None,
+) -> tuple[bytes, str]:
+    """Run a program to its end and return its output and its words.
+
+    Raises:
+        DatabaseError: it did not exit with 0, or took longer than allowed.
+    """
+    process = subprocess.Popen(
+        list(arguments),
+        env=dict(environment),
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+    try:
+        output, errors = process.communicate(stdin, timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        raise DatabaseError(
+            f"{doing} took longer than {timeout_seconds:g} seconds and was stopped",
+            hint="Raise the limit in the configuration if the data has grown.",
+        ) from None
+    finally:
+        stop(process)
+    words = mask(errors.decode("utf-8", "replace")).strip()
+    if process.returncode != 0:
+        raise DatabaseError(
+            f"{doing} failed: {words or f'exit code {process.returncode}'}",
+            hint="The program's own words say what it refused.",
+        )
+    return output, words
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a program that may still run: politely, then for good."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _widen_pipe(stream: IO[bytes]) -> None:
+    """Let the writer run ahead by a whole block; the default pipe holds 64 KiB."""
+    resize = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if resize is not None:
+        # The system caps it for ordinary users; a smaller pipe is only slower.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(stream.fileno(), resize, BLOCK_BYTES)

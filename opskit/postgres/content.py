@@ -1,0 +1,98 @@
+"""Digests of what a restored copy holds, read by COPY: a path of its own.
+
+The manifest's digests come from the bytes of the archive; these come from the server
+that loaded it. A fault in either reader makes the two differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from psycopg import sql
+
+from opskit.postgres.connect import Connection, query
+from opskit.postgres.digest import (
+    ContentDigest,
+    LargeObjectDigest,
+    LargeObjectsDigest,
+    RowDigest,
+)
+
+_BATCH_BYTES = 1024 * 1024
+
+
+def use_encoding(connection: Connection, encoding: str) -> None:
+    """Read text in the encoding that the dump was written in."""
+    connection.execute(
+        sql.SQL("SET client_encoding = {}").format(sql.Literal(encoding))
+    )
+
+
+def table_digest(
+    connection: Connection,
+    schema: str,
+    name: str,
+    columns: Sequence[str],
+    *,
+    alive: Callable[[], None] = lambda: None,
+) -> ContentDigest:
+    """Return rows and digest of a table, its columns in the order given.
+
+    `alive` is called now and then; it may raise to end the reading.
+
+    Raises:
+        DatabaseError: by the connection's own context, if the table is not readable.
+    """
+    statement = sql.SQL("COPY {} {} TO STDOUT").format(
+        sql.Identifier(schema, name),
+        sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
+        if columns
+        else sql.SQL(""),
+    )
+    digest = RowDigest()
+    batch: list[memoryview | bytes] = []
+    size_bytes = 0
+    with connection.cursor() as cursor, cursor.copy(statement) as rows:
+        for row in rows:
+            batch.append(row)
+            size_bytes += len(row)
+            if size_bytes >= _BATCH_BYTES:
+                digest.update(b"".join(batch))
+                batch, size_bytes = [], 0
+                alive()
+    digest.update(b"".join(batch))
+    return digest.result()
+
+
+def sequence_value(connection: Connection, schema: str, name: str) -> tuple[int, bool]:
+    """Return the last value of a sequence, and whether it was handed out."""
+    row = connection.execute(
+        sql.SQL("SELECT last_value, is_called FROM {}").format(
+            sql.Identifier(schema, name)
+        )
+    ).fetchone()
+    assert row is not None  # a sequence always has its one row
+    return int(row[0]), bool(row[1])
+
+
+def large_objects_digest(
+    connection: Connection, *, alive: Callable[[], None] = lambda: None
+) -> LargeObjectsDigest:
+    """Return number, size and digest of all large objects, read piece by piece."""
+    digest = LargeObjectDigest()
+    for (oid,) in query(
+        connection, "SELECT oid FROM pg_largeobject_metadata ORDER BY oid"
+    ):
+        digest.begin(oid)
+        offset = 0
+        while True:
+            alive()
+            ((piece,),) = query(
+                connection, "SELECT lo_get(%s, %s, %s)", oid, offset, _BATCH_BYTES
+            )
+            digest.update(bytes(piece))
+            offset += len(piece)
+            if len(piece) < _BATCH_BYTES:
+                break
+        digest.end()
+    return digest.result()

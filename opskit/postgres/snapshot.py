@@ -1,0 +1,89 @@
+"""An exported snapshot, held as long as the dump needs it, and the lock around it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from opskit.errors import DatabaseError, LockHeld
+from opskit.postgres.connect import Connection, connect, query, query_value
+
+# The first half of the key of every advisory lock that opskit takes ("opsk").
+_LOCK_CLASS = 0x6F70736B
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One moment of a database, shared by every session that names its id."""
+
+    id: str
+    taken_at: datetime
+    connection: Connection
+
+
+@contextlib.contextmanager
+def exported(url: str, *, purpose: str) -> Iterator[Snapshot]:
+    """Yield a snapshot that other sessions can adopt while the block lasts.
+
+    `taken_at` is by the server's own clock.
+    """
+    with connect(url, purpose=purpose, autocommit=False) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        rows = query(connection, "SELECT pg_export_snapshot(), clock_timestamp()")
+        snapshot_id, taken_at = rows[0]
+        yield Snapshot(id=snapshot_id, taken_at=taken_at, connection=connection)
+
+
+@contextlib.contextmanager
+def database_lock(url: str, *, name: str, run_id: str) -> Iterator[None]:
+    """Hold an advisory lock in the database itself: one run, from whichever host.
+
+    It lives on a connection of its own and dies with it.
+
+    Raises:
+        LockHeld: another session holds it; the message says who, and since when.
+    """
+    with connect(url, purpose=f"{name} run {run_id}") as connection:
+        taken = query_value(
+            connection,
+            "SELECT pg_try_advisory_lock(%s, hashtext(%s))",
+            _LOCK_CLASS,
+            name,
+        )
+        if not taken:
+            raise _held(connection, name)
+        yield
+        if connection.closed:
+            raise DatabaseError(
+                f"the connection that held the lock {name} was lost",
+                hint="Another run may have started meanwhile; run this one again.",
+            )
+
+
+def _held(connection: Connection, name: str) -> LockHeld:
+    rows = query(
+        connection,
+        """
+        SELECT a.application_name, a.pid, coalesce(a.client_addr::text, 'local socket'),
+               a.backend_start
+        FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+        WHERE l.locktype = 'advisory' AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.classid = %s::int8::oid
+          AND l.objid = (hashtext(%s)::int8 & 4294967295)::oid
+        """,
+        _LOCK_CLASS,
+        name,
+    )
+    if rows:
+        application, pid, address, started = rows[0]
+        who = f"{application} (server process {pid}, from {address}, since {started:%FT%TZ})"
+    else:
+        who = "a session that has just ended"
+    return LockHeld(
+        f"the lock {name} in the database is held by {who}",
+        hint="Wait for that run to end; the lock is freed when its session ends.",
+        details={"holder": who},
+    )

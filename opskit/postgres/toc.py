@@ -1,0 +1,225 @@
+"""Header and table of contents of pg_dump's custom archive format.
+
+The layout is PostgreSQL's own, as its sources read it (`src/bin/pg_dump/
+pg_backup_archiver.c`, `ReadHead` and `ReadToc`, and `pg_backup_custom.c`): versions
+1.14 (PostgreSQL 12 to 15), 1.15 (16) and 1.16 (17 and 18).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from opskit.errors import ArchiveError
+from opskit.postgres.encodings import python_codec
+
+MAGIC = b"PGDMP"
+_OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16), (1, 16)
+_CUSTOM_FORMAT = 1
+_INTEGER_BYTES = 4
+_OFFSET_BYTES = 8
+_NO_DATA = 3
+
+_IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".,()]+)'
+_COPY = re.compile(
+    rf"COPY {_IDENTIFIER}\.{_IDENTIFIER}\s+(?:\((?P<columns>.*)\)\s+)?FROM stdin;\s*",
+    re.DOTALL,
+)
+_SETVAL = re.compile(
+    r"pg_catalog\.setval\(.*, (-?\d+), (true|false)\);\s*\Z", re.DOTALL
+)
+
+
+class NeedMore(Exception):
+    """The bytes at hand end before the table of contents does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TocEntry:
+    """One object in the archive."""
+
+    dump_id: int
+    kind: str
+    schema: str
+    name: str
+    owner: str
+    definition: str
+    copy_statement: str
+    dependencies: tuple[int, ...]
+    has_data: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the table's data was copied with, in that order.
+
+        Raises:
+            ArchiveError: the COPY statement is not of the known form.
+        """
+        found = _COPY.fullmatch(self.copy_statement)
+        if found is None:
+            raise ArchiveError(
+                f"the COPY statement of {self.schema}.{self.name} is not understood",
+                hint="This pg_dump may be newer than opskit knows; update opskit.",
+            )
+        return tuple(
+            name[1:-1].replace('""', '"') if name.startswith('"') else name
+            for name in re.findall(_IDENTIFIER, found["columns"] or "")
+        )
+
+    @property
+    def sequence_value(self) -> tuple[int, bool]:
+        """The last value of a SEQUENCE SET entry, and whether it was handed out.
+
+        Raises:
+            ArchiveError: the statement is not of the known form.
+        """
+        found = _SETVAL.search(self.definition)
+        if found is None:
+            raise ArchiveError(
+                f"the value of sequence {self.schema}.{self.name} is not understood",
+                hint="This pg_dump may be newer than opskit knows; update opskit.",
+            )
+        return int(found[1]), found[2] == "true"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """The head of an archive; `data_offset` is where the first data block begins."""
+
+    version: tuple[int, int]
+    database: str
+    server_version: str
+    client_version: str
+    entries: tuple[TocEntry, ...]
+    data_offset: int
+
+
+class _Cursor:
+    def __init__(self, data: bytes | bytearray) -> None:
+        self.data = data
+        self.position = 0
+
+    def take(self, length: int) -> bytes:
+        stop = self.position + length
+        if stop > len(self.data):
+            raise NeedMore
+        piece = bytes(self.data[self.position : stop])
+        self.position = stop
+        return piece
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def integer(self) -> int:
+        raw = self.take(1 + _INTEGER_BYTES)
+        value = int.from_bytes(raw[1:], "little")
+        return -value if raw[0] else value
+
+    def text(self) -> bytes | None:
+        length = self.integer()
+        return None if length < 0 else self.take(length)
+
+
+def parse(data: bytes | bytearray) -> Contents:
+    """Read the head of an archive from its first bytes.
+
+    Raises:
+        NeedMore: the head does not end within `data`.
+        ArchiveError: this is no uncompressed custom-format archive of a known version.
+    """
+    cursor = _Cursor(data)
+    version = _read_format(cursor)
+    for _ in range(7):  # seconds to daylight saving of the creation time
+        cursor.integer()
+    database, server_version, client_version = (cursor.text() or b"" for _ in range(3))
+    count = cursor.integer()
+    raw = [_read_entry(cursor, version) for _ in range(count)]
+    codec = _codec(raw)
+    return Contents(
+        version=version,
+        database=database.decode(codec, "surrogateescape"),
+        server_version=server_version.decode("ascii", "replace"),
+        client_version=client_version.decode("ascii", "replace"),
+        entries=tuple(_decode(entry, codec) for entry in raw),
+        data_offset=cursor.position,
+    )
+
+
+def _read_format(cursor: _Cursor) -> tuple[int, int]:
+    if cursor.take(len(MAGIC)) != MAGIC:
+        raise ArchiveError(
+            "the stream does not begin with the mark of a custom-format archive",
+            hint="Something other than pg_dump wrote to the pipe; see its messages.",
+        )
+    major, minor, _revision = cursor.byte(), cursor.byte(), cursor.byte()
+    version = (major, minor)
+    if not _OLDEST <= version <= _NEWEST:
+        raise ArchiveError(
+            f"archive format {major}.{minor} is not known to this opskit "
+            f"(it reads {_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]})",
+            hint="Update opskit, or use the pg_dump of PostgreSQL 15 to 18.",
+        )
+    sizes = (cursor.byte(), cursor.byte())
+    archive_format = cursor.byte()
+    compression = cursor.byte() if version >= _COMPRESSION_BYTE else cursor.integer()
+    if sizes != (_INTEGER_BYTES, _OFFSET_BYTES) or archive_format != _CUSTOM_FORMAT:
+        raise ArchiveError(
+            "the archive is not in the custom format of a 64-bit pg_dump"
+        )
+    if compression:
+        raise ArchiveError("the archive is compressed by pg_dump itself")
+    return version
+
+
+@dataclass(frozen=True)
+class _RawEntry:
+    numbers: tuple[int, bool]
+    texts: dict[str, bytes]
+    dependencies: tuple[int, ...]
+
+
+def _read_entry(cursor: _Cursor, version: tuple[int, int]) -> _RawEntry:
+    dump_id = cursor.integer()
+    cursor.integer()  # whether pg_dump had data for it; the state below says the same
+    texts: dict[str, bytes] = {}
+    for field in ("tableoid", "oid", "tag", "desc"):
+        texts[field] = cursor.text() or b""
+    cursor.integer()  # section
+    for field in ("defn", "drop", "copy", "namespace", "tablespace", "tableam"):
+        texts[field] = cursor.text() or b""
+    if version >= _RELATION_KIND:
+        cursor.integer()
+    texts["owner"] = cursor.text() or b""
+    cursor.text()  # WITH OIDS, a relic
+    dependencies = []
+    while (dependency := cursor.text()) is not None:
+        dependencies.append(int(dependency))
+    state = cursor.byte()
+    cursor.take(_OFFSET_BYTES)
+    return _RawEntry((dump_id, state != _NO_DATA), texts, tuple(dependencies))
+
+
+def _codec(entries: list[_RawEntry]) -> str:
+    for entry in entries:
+        if entry.texts["desc"] == b"ENCODING":
+            found = re.search(rb"'([^']+)'", entry.texts["defn"])
+            if found:
+                return python_codec(found[1].decode("ascii"))
+    raise ArchiveError("the archive does not name its encoding")
+
+
+def _decode(entry: _RawEntry, codec: str) -> TocEntry:
+    def text(field: str) -> str:
+        return entry.texts[field].decode(codec, "surrogateescape")
+
+    return TocEntry(
+        dump_id=entry.numbers[0],
+        kind=text("desc"),
+        schema=text("namespace"),
+        name=text("tag"),
+        owner=text("owner"),
+        definition=text("defn"),
+        copy_statement=text("copy"),
+        dependencies=entry.dependencies,
+        has_data=entry.numbers[1],
+    )

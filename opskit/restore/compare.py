@@ -1,0 +1,226 @@
+"""Compares a restored copy with its manifest: exactly, and saying what differs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
+from opskit.checks import Check, compare
+from opskit.errors import DatabaseError, Interrupted
+from opskit.postgres import content, inventory, schema
+from opskit.postgres.connect import Connection, connect, translated
+from opskit.postgres.schema import SchemaObject
+
+_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoredCopy:
+    """Where the copy is, and what it must be equal to."""
+
+    url: str
+    manifest: Manifest
+    schema: Sequence[SchemaObject]
+    jobs: int
+    tables: Sequence[TableRecord]
+    sequences: Sequence[SequenceRecord]
+
+
+def compare_contents(copy: RestoredCopy) -> list[Check]:
+    """Compare every table, sequence and large object; one check each."""
+    tables = _compare_tables(copy)
+    with connect(copy.url, purpose="compare") as connection:
+        sequences = [_sequence(connection, record) for record in copy.sequences]
+    compared = sum(1 for _check, was_read in tables if was_read)
+    rows = sum(table.rows for table in copy.tables)
+    return [
+        compare(
+            "tables compared",
+            len(copy.tables),
+            compared,
+            f"{rows} rows by the manifest"
+            if copy.tables
+            else "the manifest lists no table: the source had none",
+        ),
+        *(check for check, _was_read in tables),
+        *sequences,
+    ]
+
+
+def compare_large_objects(copy: RestoredCopy) -> Check:
+    """Compare all large objects by number, size and digest."""
+    expected = copy.manifest.large_objects
+    with connect(copy.url, purpose="compare") as connection:
+        observed = content.large_objects_digest(connection)
+    return compare(
+        "large objects",
+        f"{expected.count} objects, {expected.size_bytes} bytes, digest {expected.digest}",
+        f"{observed.count} objects, {observed.size_bytes} bytes, digest {observed.digest}",
+    )
+
+
+def compare_structure(copy: RestoredCopy) -> list[Check]:
+    """Compare every object by kind, validity, extensions and the database itself."""
+    with connect(copy.url, purpose="compare") as connection:
+        observed = schema.take(connection, exclude_tables=copy.manifest.exclude_tables)
+        invalid = schema.invalid_indexes(connection)
+        unvalidated = schema.unvalidated_constraints(connection)
+        found = inventory.take(connection)
+    checks = [_kind(kind, copy.schema, observed) for kind in schema.KINDS]
+    known = {each.name for each in copy.schema if "INVALID" in each.state}
+    checks.append(_none_but("every index valid", invalid, known))
+    known = {each.name for each in copy.schema if "NOT VALIDATED" in each.state}
+    checks.append(_none_but("every constraint validated", unvalidated, known))
+    expected = copy.manifest.inventory
+    checks.append(
+        compare(
+            "extensions", _extensions(expected), _extensions(found), "name and version"
+        )
+    )
+    for key in ("encoding", "locale"):
+        checks.append(
+            compare(f"database {key}", _text(expected[key]), _text(found[key]))
+        )
+    return checks
+
+
+def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, bool]]:
+    """Digest the tables on several connections at once, the result in their order.
+
+    With each check comes whether the table could be read at all.
+    """
+    todo: SimpleQueue[tuple[int, TableRecord]] = SimpleQueue()
+    for item in enumerate(copy.tables):
+        todo.put(item)
+    results: dict[int, tuple[Check, bool]] = {}
+    stopped = threading.Event()
+
+    def alive() -> None:
+        if stopped.is_set():
+            raise Interrupted("the comparison was interrupted")
+
+    def work() -> None:
+        with connect(copy.url, purpose="compare") as connection:
+            content.use_encoding(connection, copy.manifest.inventory["encoding"])
+            while True:
+                alive()
+                try:
+                    number, table = todo.get_nowait()
+                except Empty:
+                    return
+                results[number] = _table(connection, table, alive)
+
+    with ThreadPoolExecutor(max(1, min(copy.jobs, len(copy.tables)))) as pool:
+        try:
+            for done in [pool.submit(work) for _ in range(copy.jobs)]:
+                done.result()
+        except BaseException:
+            stopped.set()  # the other threads end at their next look
+            raise
+    return [results[number] for number in range(len(copy.tables))]
+
+
+def _table(
+    connection: Connection, table: TableRecord, alive: Callable[[], None]
+) -> tuple[Check, bool]:
+    name = f"table {table.schema_name}.{table.name}"
+    expected = f"{table.rows} rows, digest {table.digest}"
+    try:
+        with translated(name):
+            observed = content.table_digest(
+                connection, table.schema_name, table.name, table.columns, alive=alive
+            )
+    except DatabaseError as error:
+        missing = Check(
+            name=name, passed=False, expected=expected, detail=error.message
+        )
+        return missing, False
+    difference = ""
+    if observed.rows != table.rows:
+        difference = f"{observed.rows - table.rows:+d} rows"
+    elif observed.digest != table.digest:
+        difference = "the same number of rows, but other values"
+    seen = f"{observed.rows} rows, digest {observed.digest}"
+    return compare(name, expected, seen, difference), True
+
+
+def _sequence(connection: Connection, record: SequenceRecord) -> Check:
+    name = f"sequence {record.schema_name}.{record.name}"
+    expected = _sequence_text(record.last_value, record.is_called)
+    try:
+        with translated(name):
+            observed = content.sequence_value(
+                connection, record.schema_name, record.name
+            )
+    except DatabaseError as error:
+        return Check(name=name, passed=False, expected=expected, detail=error.message)
+    return compare(name, expected, _sequence_text(*observed))
+
+
+def _sequence_text(last_value: int, is_called: bool) -> str:
+    return f"{last_value}, {'handed out' if is_called else 'not yet handed out'}"
+
+
+def _kind(
+    kind: str, expected: Iterable[SchemaObject], observed: Iterable[SchemaObject]
+) -> Check:
+    """Compare the objects of one kind by name and state."""
+    before = {each.name: each.state for each in expected if each.kind == kind}
+    after = {each.name: each.state for each in observed if each.kind == kind}
+    changed = [
+        f"{name} ({before[name]} became {after[name]})"
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name]
+    ]
+    differences = [
+        _listed("missing", sorted(before.keys() - after.keys())),
+        _listed("not in the source", sorted(after.keys() - before.keys())),
+        _listed("changed", changed),
+    ]
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    plural = f"{kind}es" if kind.endswith("x") else plural
+    return Check(
+        name=plural,
+        passed=before == after,
+        expected=str(len(before)),
+        observed=str(len(after)),
+        detail="; ".join(each for each in differences if each),
+    )
+
+
+def _none_but(name: str, found: Iterable[str], known: set[str]) -> Check:
+    """Check that nothing is found that the source did not have as well."""
+    unexpected = sorted(set(found) - known)
+    return Check(
+        name=name,
+        passed=not unexpected,
+        expected="0 exceptions",
+        observed=f"{len(unexpected)} exceptions",
+        detail=_listed("", unexpected),
+    )
+
+
+def _listed(label: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{label} {', '.join(names[:_NAMES_SHOWN])}{more}".strip()
+
+
+def _extensions(found: inventory.Inventory) -> str:
+    return ", ".join(
+        f"{each['name']} {each['version']}" for each in found["extensions"]
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        # The version of the collations is the operating system's, not the database's.
+        return ", ".join(
+            f"{key} {part}" for key, part in value.items() if part and key != "version"
+        )
+    return str(value)

@@ -1,0 +1,141 @@
+"""Loads an archive into a server with pg_restore, stopping at the first error."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit.errors import BackupFailed, ClientToolError, DatabaseError
+from opskit.log import mask
+from opskit.postgres import client
+from opskit.postgres.connect import client_connection, client_environment
+from opskit.postgres.programs import CLIENT_PROGRAMS, Installation
+
+# pg_restore of this major and newer sets a parameter that older servers do not know.
+FIRST_WITH_TRANSACTION_TIMEOUT = 17
+_UNKNOWN_PARAMETER = b"SET transaction_timeout = 0;\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadJob:
+    """What to load where. `jobs` is a number of processes, `timeout` in seconds."""
+
+    archive: Path
+    url: str
+    server_major: int
+    installation: Installation
+    jobs: int
+    timeout_seconds: float
+    create: bool = False
+    use_list: Path | None = None
+    no_tablespaces: bool = False
+
+
+def choose_program(
+    available: Sequence[Installation], *, client_major: int, server_major: int
+) -> Installation:
+    """Return programs that read the archive, of the server's own major if possible.
+
+    Raises:
+        ClientToolError: none can read it.
+    """
+    usable = [
+        each
+        for each in available
+        if each.has(CLIENT_PROGRAMS) and each.major >= client_major
+    ]
+    if not usable:
+        raise ClientToolError(
+            f"no pg_restore of major {client_major} or newer was found",
+            hint=f"Install it (Debian: postgresql-client-{client_major}).",
+        )
+    return min(usable, key=lambda each: (each.major != server_major, each.major))
+
+
+def load(job: LoadJob) -> str:
+    """Run pg_restore and return what it said.
+
+    Raises:
+        DatabaseError: it met an error; its words name the object.
+    """
+    newer = job.installation.major >= FIRST_WITH_TRANSACTION_TIMEOUT
+    if newer and job.server_major < FIRST_WITH_TRANSACTION_TIMEOUT:
+        return _load_as_script(job)
+    _output, words = client.run(
+        [
+            *_pg_restore(job),
+            "--exit-on-error",
+            "--no-password",
+            f"--jobs={job.jobs}",
+            f"--dbname={client_connection(job.url)}",
+            str(job.archive),
+        ],
+        client_environment(job.url),
+        doing="pg_restore",
+        timeout_seconds=job.timeout_seconds,
+    )
+    return words
+
+
+def _pg_restore(job: LoadJob) -> list[str]:
+    return [
+        job.installation.program("pg_restore"),
+        *(["--create"] if job.create else []),
+        *(["--no-tablespaces"] if job.no_tablespaces else []),
+        *([f"--use-list={job.use_list}"] if job.use_list else []),
+    ]
+
+
+def _load_as_script(job: LoadJob) -> str:
+    """Load through psql, so that the one unknown line can be left out."""
+    psql = subprocess.Popen(
+        [
+            job.installation.program("psql"),
+            "--no-psqlrc",
+            "--quiet",
+            "--no-password",
+            "--set=ON_ERROR_STOP=1",
+            f"--dbname={client_connection(job.url)}",
+        ],
+        env=client_environment(job.url),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+    assert psql.stdin is not None
+    assert psql.stderr is not None
+    messages = client.Messages(psql.stderr)
+    script_error: DatabaseError | None = None
+    try:
+        arguments = [*_pg_restore(job), "--file=-", str(job.archive)]
+        with client.streaming(arguments, client_environment(job.url)) as blocks:
+            for block in without_unknown_parameter(blocks):
+                psql.stdin.write(block)
+        psql.stdin.close()
+        psql.wait(timeout=job.timeout_seconds)
+    except (BrokenPipeError, BackupFailed) as error:
+        # psql stopped at an error and no longer reads: its words tell why.
+        script_error = DatabaseError(f"pg_restore: {error}")
+    finally:
+        client.stop(psql)
+    words = mask(messages.text())
+    if psql.returncode != 0 or script_error is not None:
+        raise DatabaseError(
+            f"loading with psql failed: {words or script_error}",
+            hint="The program's own words say what it refused.",
+        ) from script_error
+    return words
+
+
+def without_unknown_parameter(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Leave out the setting from the script's head, wherever the blocks divide it."""
+    head = b""
+    for block in blocks:
+        head += block
+        if _UNKNOWN_PARAMETER in head or len(head) > client.BLOCK_BYTES:
+            break
+    yield head.replace(_UNKNOWN_PARAMETER, b"", 1)
+    yield from blocks

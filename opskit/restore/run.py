@@ -1,0 +1,258 @@
+"""Restores a set into a real server: beside, compared, then given its name."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from opskit.catalog.catalog import BackupSet
+from opskit.catalog.manifest import TableRecord
+from opskit.checks import Check
+from opskit.errors import DatabaseError, IntegrityError, UsageError
+from opskit.log import logger
+from opskit.postgres import database, globals, toc
+from opskit.postgres.connect import Connection, connect, server_major, with_database
+from opskit.postgres.programs import Installation
+from opskit.postgres.toc import TocEntry
+from opskit.restore import compare, fetch, load, select
+
+_HEAD_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreRequest:
+    """What to restore where. `server_url` leads to any database of the server."""
+
+    chosen: BackupSet
+    server_url: str = field(repr=False)
+    target: str
+    tables: tuple[tuple[str, str], ...] = ()
+    replace: bool = False
+    installations: Sequence[Installation]
+    jobs: int
+    timeout_seconds: float
+    work_dir: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreResult:
+    """What was restored, compared, and where the database it replaced is now."""
+
+    target: str
+    replaced: str | None
+    tables: int
+    rows: int
+    checks: tuple[Check, ...]
+    roles_created: tuple[str, ...]
+
+
+def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> RestoreResult:
+    """Restore a set into a new database under the name asked for.
+
+    It is loaded under another name, compared with the manifest exactly, and only then
+    renamed, so nobody ever sees half of it. An existing empty database is replaced by
+    it; one that holds anything only with `replace`, and is kept under a name that
+    carries the time.
+
+    Raises:
+        UsageError: the target holds data and `replace` is not set; nothing was touched.
+        IntegrityError: the set is damaged, or the copy does not equal its manifest.
+        DatabaseError: the server refuses.
+    """
+    if request.replace and request.tables:
+        raise UsageError(
+            "--table and --replace do not go together: replacing a database by one that "
+            "holds only some of its tables would lose the others",
+            hint="Restore the tables into a new database and copy the rows from there.",
+        )
+    with database.maintenance(request.server_url) as connection:
+        occupied = _occupied(connection, request)
+        if occupied and not request.replace:
+            raise UsageError(
+                f"the database {request.target} exists and is not empty",
+                hint="Restore to another name, or add --replace: it restores beside, "
+                "compares, swaps the names and keeps the old database.",
+            )
+        with fetch.folder(request.work_dir) as folder:
+            archive, entries = _unpack(request, folder)
+            roles = _create_roles(connection, request)
+            beside = database.derived_name(
+                request.target, f"_restoring_{secrets.token_hex(4)}"
+            )
+            with _dropped_on_error(connection, beside):
+                database.create_like(
+                    connection, beside, request.chosen.manifest.inventory
+                )
+                checks = _fill(request, connection, beside, archive, entries)
+                replaced = _swap(connection, request, beside, occupied, clock)
+    copied = _selected(request, entries)
+    return RestoreResult(
+        target=request.target,
+        replaced=replaced,
+        tables=len(copied),
+        rows=sum(each.rows for each in copied),
+        checks=tuple(checks),
+        roles_created=roles,
+    )
+
+
+def _occupied(connection: Connection, request: RestoreRequest) -> bool:
+    if not database.exists(connection, request.target):
+        return False
+    url = with_database(request.server_url, request.target)
+    with connect(url, purpose="restore") as target:
+        return not database.is_empty(target)
+
+
+def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, Sequence[TocEntry]]:
+    manifest = request.chosen.manifest
+    fetch.require_space(folder, manifest.dump_bytes)
+    archive = folder / "dump.pgdump"
+    logger().info("reading the set", backup_id=manifest.backup_id)
+    fetch.unpack_dump(manifest, request.chosen.stores[0], archive)
+    return archive, read_contents(archive)
+
+
+def read_contents(archive: Path) -> Sequence[TocEntry]:
+    """Return the entries of an unpacked archive."""
+    with archive.open("rb") as file:
+        head = b""
+        while block := file.read(max(_HEAD_BYTES, len(head))):
+            head += block
+            try:
+                return toc.parse(head).entries
+            except toc.NeedMore:
+                continue
+    raise IntegrityError(f"{archive} ends within its table of contents")
+
+
+def _create_roles(connection: Connection, request: RestoreRequest) -> tuple[str, ...]:
+    manifest, store = request.chosen.manifest, request.chosen.stores[0]
+    existing = database.existing_roles(connection)
+    needed = {each["name"] for each in manifest.inventory["roles"]}
+    missing = tuple(sorted(needed - existing))
+    if missing:
+        script = globals.for_missing_roles(
+            fetch.read_text(manifest, store, "roles"), existing
+        )
+        logger().info("creating roles", roles=list(missing))
+        database.run_script(connection, script)
+    return missing
+
+
+@contextmanager
+def _dropped_on_error(connection: Connection, name: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        database.drop(connection, name)
+        raise
+
+
+def _fill(
+    request: RestoreRequest,
+    connection: Connection,
+    name: str,
+    archive: Path,
+    entries: Sequence[TocEntry],
+) -> list[Check]:
+    manifest = request.chosen.manifest
+    url = with_database(request.server_url, name)
+    major = server_major(connection)
+    selected, use_list = entries, None
+    if request.tables:
+        selected, _names = select.entries_for(entries, request.tables)
+        use_list = archive.with_name("entries.list")
+        use_list.write_text("".join(f"{entry.dump_id};\n" for entry in selected))
+    load.load(
+        load.LoadJob(
+            archive=archive,
+            url=url,
+            server_major=major,
+            installation=load.choose_program(
+                request.installations,
+                client_major=manifest.client_major,
+                server_major=major,
+            ),
+            jobs=request.jobs,
+            timeout_seconds=request.timeout_seconds,
+            use_list=use_list,
+        )
+    )
+    if not request.tables:
+        source_name = str(manifest.inventory["database"])
+        database.run_script(
+            connection, database.property_script(entries, source_name, name)
+        )
+    return _compare(request, url, entries)
+
+
+def _compare(
+    request: RestoreRequest, url: str, entries: Sequence[TocEntry]
+) -> list[Check]:
+    manifest, store = request.chosen.manifest, request.chosen.stores[0]
+    tables = _selected(request, entries)
+    copy = compare.RestoredCopy(
+        url=url,
+        manifest=manifest,
+        schema=fetch.read_schema(manifest, store),
+        jobs=request.jobs,
+        tables=tables,
+        # Single tables bring their own sequences only; those are set by pg_restore.
+        sequences=() if request.tables else manifest.sequences,
+    )
+    checks = compare.compare_contents(copy)
+    if not request.tables:
+        checks += [
+            compare.compare_large_objects(copy),
+            *compare.compare_structure(copy),
+        ]
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        raise IntegrityError(
+            f"the restored copy is not what the manifest says: {failed[0].name}: expected "
+            f"{failed[0].expected}, found {failed[0].observed or failed[0].detail}"
+            + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""),
+            hint="The copy was dropped and nothing was replaced; drill the set to see all.",
+            details={"checks": [check.as_json() for check in failed]},
+        )
+    return checks
+
+
+def _selected(
+    request: RestoreRequest, entries: Sequence[TocEntry]
+) -> tuple[TableRecord, ...]:
+    tables = request.chosen.manifest.tables
+    if not request.tables:
+        return tables
+    _entries, names = select.entries_for(entries, request.tables)
+    return tuple(each for each in tables if (each.schema_name, each.name) in names)
+
+
+def _swap(
+    connection: Connection,
+    request: RestoreRequest,
+    beside: str,
+    occupied: bool,
+    clock: Callable[[], datetime],
+) -> str | None:
+    target = request.target
+    if not database.exists(connection, target):
+        database.rename(connection, [(beside, target)])
+        return None
+    kept = database.derived_name(target, f"_before_{clock():%Y%m%dT%H%M%SZ}")
+    try:
+        database.disconnect_others(connection, target)
+        database.rename(connection, [(target, kept), (beside, target)])
+    except DatabaseError:
+        database.allow_connections(connection, target)
+        raise
+    if occupied:
+        database.allow_connections(connection, kept)
+        return kept
+    database.drop(connection, kept)
+    return None

@@ -1,0 +1,84 @@
+"""The Store protocol: a small contract that every place for bytes fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Protocol
+
+from opskit.errors import StoreError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectInfo:
+    """One stored object."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class Store(Protocol):
+    """Where bytes live.
+
+    Keys are `/`-separated names. Errors are `StoreError` or one of its kinds, each
+    naming the store and the key.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that the configuration gives it."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        """Store an object, durably, all or nothing.
+
+        Nothing is visible under the key before the last chunk is safe. If the
+        chunks raise, nothing is stored and their error comes through.
+
+        Raises:
+            ObjectExists: the key is taken; what is there is not touched.
+        """
+
+    def open(self, key: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
+        """Return a context manager that yields the bytes from `start` on.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+        """
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Return what is known of one object.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+        """
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose keys begin with `prefix`, in the order of keys."""
+
+    def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield uploads that never finished; the key tells where, not what."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object; a missing one is deleted already."""
+
+    def discard(self, prefix: str) -> None:
+        """Remove every object and every unfinished upload below a `/`-ended prefix."""
+
+
+def check_key(key: str) -> str:
+    """Return the key if it is one that every store can hold.
+
+    Raises:
+        StoreError: it is empty, absolute, or climbs out of the store.
+    """
+    parts = key.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise StoreError(f"{key!r} is not a key", hint="Keys are relative paths.")
+    if parts[-1].startswith("."):
+        raise StoreError(
+            f"{key!r} is not a key", hint="Names must not begin with a dot."
+        )
+    return key

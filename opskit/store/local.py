@@ -1,0 +1,176 @@
+"""A store in a folder: temporary file, fsync, link, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from opskit import files
+from opskit.errors import ObjectExists, ObjectNotFound, StoreError
+from opskit.store.base import ObjectInfo, check_key
+
+_HINTS = {
+    errno.ENOSPC: "Free some space or prune; the earlier backup sets are untouched.",
+    errno.EDQUOT: "Free some space or raise the quota; earlier sets are untouched.",
+    errno.EACCES: "Let this user read and write the folder.",
+    errno.EPERM: "Let this user read and write the folder.",
+    errno.EROFS: "The file system is mounted read-only; mount it for writing.",
+}
+
+
+class LocalStore:
+    """Objects as files below a folder, readable by their owner alone (0600).
+
+    The folder must exist: making it would hide a file system that is not mounted.
+    """
+
+    def __init__(self, name: str, root: str | Path) -> None:
+        self._name = name
+        self._root = Path(root)
+
+    @property
+    def name(self) -> str:
+        """The name that the configuration gives it."""
+        return self._name
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        """See `Store.put`."""
+        path = self._path(key)
+        with self._translated(key):
+            files.make_directories(path.parent)
+            files.write_atomically(path, self._pass_through(chunks), overwrite=False)
+        return self.stat(key)
+
+    @contextlib.contextmanager
+    def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
+        """See `Store.open`."""
+        path = self._path(key)
+        with self._translated(key):
+            file = path.open("rb")
+        with file:
+            file.seek(start)
+            yield file
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See `Store.stat`."""
+        with self._translated(key):
+            return self._info(key, self._path(key).stat())
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.list`."""
+        return self._below(prefix, temporary=False)
+
+    def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.unfinished`; here these are temporary files."""
+        return self._below(prefix, temporary=True)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        path = self._path(key)
+        with self._translated(key):
+            if path.parent.is_dir():
+                path.unlink(missing_ok=True)
+                files.fsync_directory(path.parent)
+                self._remove_empty(path.parent)
+
+    def discard(self, prefix: str) -> None:
+        """See `Store.discard`."""
+        folder = self._path(prefix.removesuffix("/"))
+        with self._translated(prefix):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+                files.fsync_directory(folder.parent)
+                self._remove_empty(folder.parent)
+
+    def _below(self, prefix: str, *, temporary: bool) -> Iterator[ObjectInfo]:
+        self._require_root()
+        with self._translated(prefix):
+            for each in self._walk(self._root, prefix):
+                if each.key.rpartition("/")[2].startswith(".") == temporary:
+                    yield each
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
+        with os.scandir(folder) as found:
+            # A folder sorts among files as its keys do: with the slash behind it.
+            entries = sorted(
+                found,
+                key=lambda each: each.name + "/" * each.is_dir(follow_symlinks=False),
+            )
+        for entry in entries:
+            key = Path(entry.path).relative_to(self._root).as_posix()
+            if entry.is_dir(follow_symlinks=False):
+                below = f"{key}/"
+                if below.startswith(prefix) or prefix.startswith(below):
+                    yield from self._walk(Path(entry.path), prefix)
+            elif key.startswith(prefix):
+                # A file may go away between the two looks at it.
+                with contextlib.suppress(FileNotFoundError):
+                    yield self._info(key, entry.stat(follow_symlinks=False))
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self._root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # not empty, or another run is filling it again
+            folder = folder.parent
+
+    def _path(self, key: str) -> Path:
+        self._require_root()
+        return self._root / check_key(key)
+
+    def _require_root(self) -> None:
+        if not self._root.is_dir():
+            raise StoreError(
+                f"store {self._name}: the folder {self._root} does not exist",
+                hint="Create it, or mount the file system that it should be on.",
+            )
+
+    @staticmethod
+    def _info(key: str, found: os.stat_result) -> ObjectInfo:
+        return ObjectInfo(
+            key=key,
+            size_bytes=found.st_size,
+            modified_at=datetime.fromtimestamp(found.st_mtime, UTC),
+        )
+
+    @staticmethod
+    def _pass_through(chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Mark errors of the source, lest they be taken for the store's own."""
+        try:
+            yield from chunks
+        except OSError as error:
+            raise _SourceFailed from error
+
+    @contextlib.contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except _SourceFailed as error:
+            assert error.__cause__ is not None
+            raise error.__cause__ from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise ObjectNotFound(
+                f"store {self._name}: there is no object {key}",
+                hint="`invoke backups` lists the sets that exist.",
+            ) from None
+        except FileExistsError:
+            raise ObjectExists(
+                f"store {self._name}: {key} exists already",
+                hint="Another run has written it; nothing was changed.",
+            ) from None
+        except OSError as error:
+            raise StoreError(
+                f"store {self._name}: {key}: {os.strerror(error.errno or 0)}",
+                hint=_HINTS.get(error.errno or 0, "Check the file system's health."),
+            ) from error
+
+
+class _SourceFailed(Exception):
+    """The chunks, not the store, raised an OSError."""

@@ -1,0 +1,31 @@
+"""The tasks: parse, call, print; one file an area."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from opskit.tasks import (
+    backup,
+    catalog,
+    development,
+    drill,
+    quickstart,
+    records,
+    restore,
+)
+
+namespace = Collection()
+for _task in (
+    quickstart.quickstart,
+    backup.backup,
+    catalog.backups,
+    catalog.verify,
+    catalog.prune,
+    drill.restore_drill,
+    restore.restore,
+    records.ledger,
+    development.test,
+):
+    namespace.add_task(_task)
+
+__all__ = ["namespace"]

@@ -1,0 +1,97 @@
+"""What every task shares: one JSON document or lines, and the exit code of an error."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from invoke.exceptions import Exit
+from invoke.tasks import Task, task
+
+from opskit.errors import Interrupted, OpskitError
+
+Document = dict[str, Any]
+_REPORT_HINT = (
+    "This is a fault in opskit: please report it with the command and this message "
+    "(OPSKIT_DEBUG=1 shows where it happened)."
+)
+
+
+def command(
+    *, help: dict[str, str] | None = None, iterable: list[str] | None = None
+) -> Callable[[Callable[..., Document]], Task[Callable[..., None]]]:
+    """Make a task of a function that returns the document for `--json`.
+
+    The function gets the flags; what it raises becomes the exit code of the contract,
+    one line of what failed and one of what to do. A traceback is never shown.
+    """
+
+    def decorate(body: Callable[..., Document]) -> Task[Callable[..., None]]:
+        @functools.wraps(body)
+        def wrapper(*arguments: Any, **flags: Any) -> None:
+            as_json = bool(flags.get("json"))
+            signal.signal(signal.SIGTERM, _interrupt)
+            try:
+                document = body(*arguments, **flags)
+            except Exit:
+                raise
+            except KeyboardInterrupt:
+                _fail(
+                    Interrupted("interrupted", hint="Nothing half-done was left."),
+                    as_json,
+                )
+            except OpskitError as error:
+                _fail(error, as_json)
+            except Exception as error:
+                if os.environ.get("OPSKIT_DEBUG"):
+                    raise
+                _fail(OpskitError(_unexpected(error), hint=_REPORT_HINT), as_json)
+            else:
+                if as_json:
+                    emit(document)
+
+        made: Task[Callable[..., None]] = task(
+            help=help or {}, iterable=iterable or [], auto_shortflags=False
+        )(wrapper)
+        return made
+
+    return decorate
+
+
+def emit(document: Document) -> None:
+    """Print the one JSON document of a task."""
+    print(json.dumps(document, ensure_ascii=False, default=str))
+
+
+def say(line: str, *, as_json: bool) -> None:
+    """Print a line for a person, unless the output is for a program."""
+    if not as_json:
+        print(line, flush=True)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _unexpected(error: Exception) -> str:
+    from opskit.log import mask
+
+    return f"unexpected {type(error).__name__}: {mask(' '.join(str(error).split()))}"
+
+
+def _fail(error: OpskitError, as_json: bool) -> None:
+    """Print what failed and what to do, and end with the error's exit code."""
+    if as_json:
+        emit(
+            {"status": "error", "code": error.exit_code, "error": error.message,
+             "hint": error.hint} | error.details
+        )  # fmt: skip
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    raise Exit(code=error.exit_code)

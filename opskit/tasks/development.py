@@ -1,0 +1,42 @@
+"""`test`: linters, type checks, the layer contract, and the whole test suite."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from opskit.errors import OpskitError
+from opskit.tasks.command import Document, command
+
+_ROOT = Path(__file__).resolve().parents[2]
+_STEPS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("importlinter.cli",),
+)
+
+
+@command(help={"args": "passed on to pytest, for instance '-k retention'"})
+def test(_context: object, args: str = "") -> Document:
+    """Run every check and the whole test suite.
+
+    Example: inv test --args "-k retention -x"
+    """
+    steps = [[sys.executable, "-m", *step] for step in _STEPS]
+    steps.append([sys.executable, "-m", "pytest", "-n", _workers(), *args.split()])
+    for step in steps:
+        print(f"$ {' '.join(step[2:])}", flush=True)
+        finished = subprocess.run(step, cwd=_ROOT, check=False)
+        if finished.returncode != 0:
+            raise OpskitError(
+                f"{step[2]} failed", hint="Its own words above say what is wrong."
+            )
+    return {}
+
+
+def _workers() -> str:
+    # Servers and compressors run beside the tests: more workers only wait.
+    return str(min(4, os.cpu_count() or 1))

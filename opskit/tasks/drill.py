@@ -1,0 +1,164 @@
+"""`restore-drill`: prove a backup set by restoring it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opskit.tasks import format as text
+from opskit.tasks.command import Document, command, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opskit.catalog.catalog import BackupSet
+    from opskit.drill.evidence import Evidence
+    from opskit.errors import OpskitError
+    from opskit.tasks.runtime import Runtime
+
+
+@command(
+    help={
+        "database": "drill the newest set of this database",
+        "backup": "drill this set",
+        "all": "drill the newest set of every database",
+        "json": "print one JSON document",
+    }
+)
+def restore_drill(
+    _context: object,
+    database: str = "",
+    backup: str = "",
+    all_: bool = False,
+    json: bool = False,
+) -> Document:
+    """Restore a set into a throw-away server and compare everything.
+
+    Example: inv restore-drill --database shop
+    """
+    from opskit.errors import OpskitError, UsageError
+    from opskit.tasks import runtime
+
+    if sum(map(bool, (database, backup, all_))) > 1 and not (database and backup):
+        raise UsageError(
+            "--all goes with neither --database nor --backup", hint="Give one of them."
+        )
+    run = runtime.start()
+    if not all_:
+        return _one(run, database, backup, as_json=json)
+    documents: list[Document] = []
+    errors: list[OpskitError] = []
+    for name in run.databases(""):
+        try:
+            documents.append(_one(run, name, "", as_json=json))
+        except OpskitError as error:
+            failure = {"status": "error", "source": name, "code": error.exit_code}
+            failure |= {"error": error.message, "hint": error.hint}
+            documents.append(failure | error.details)
+            errors.append(error)
+    if errors:
+        errors[0].details = {"drills": documents}
+        raise errors[0]
+    return {"drills": documents}
+
+
+def _one(run: Runtime, database: str, backup: str, *, as_json: bool) -> Document:
+    chosen = _choose(run, database, backup)
+    evidence, report = run_drill(run, chosen)
+    document = describe(evidence, report)
+    for line in summary(evidence, report):
+        say(line, as_json=as_json)
+    if not evidence.passed:
+        raise failure(evidence, document)
+    return document
+
+
+def _choose(run: Runtime, database: str, backup: str) -> BackupSet:
+    from opskit.errors import UsageError
+
+    if backup:
+        chosen = run.catalog().find(backup)
+        if database and chosen.manifest.source != database:
+            raise UsageError(
+                f"{backup} is a set of {chosen.manifest.source}, not of {database}",
+                hint="Leave out --database.",
+            )
+        return chosen
+    names = run.databases(database)
+    if len(names) > 1:
+        raise UsageError(
+            f"several databases are configured: {', '.join(names)}",
+            hint="Name one with --database, or drill them all with --all.",
+        )
+    return run.catalog(names[0]).newest(names[0])
+
+
+def run_drill(run: Runtime, chosen: BackupSet) -> tuple[Evidence, Path]:
+    """Drill one set, keep the evidence beside it, and return it with its report."""
+    from opskit.drill import report
+    from opskit.drill.evidence import store_evidence, write_report
+    from opskit.drill.run import DrillRequest, drill
+    from opskit.tasks import runtime
+
+    source = chosen.manifest.source
+    settings = run.settings.drill
+    request = DrillRequest(
+        chosen=chosen,
+        installations=run.installations,
+        server_kind=settings.server,
+        accept_newer_major=settings.accept_newer_major,
+        jobs=run.jobs,
+        timeout_seconds=settings.timeout.total_seconds(),
+        queries=[each for each in settings.queries if each.database in ("", source)],
+        work_dir=settings.work_dir,
+    )
+    details = {"source": source, "backup_id": chosen.manifest.backup_id}
+    with run.recorded("restore-drill", details) as record:
+        evidence = drill(request, run_id=run.run_id, clock=runtime.now)
+        rendered = report.render(evidence)
+        path = write_report(evidence, rendered, run.state_dir / "reports")
+        record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
+        store_evidence(evidence, rendered, chosen.stores)
+    return evidence, path
+
+
+def describe(evidence: Evidence, report: Path) -> Document:
+    """Return the fields of the contract for a drill."""
+    return evidence.as_json() | {"report": str(report)}
+
+
+def summary(evidence: Evidence, report: Path) -> list[str]:
+    """Return what a person wants to read of a drill."""
+    manifest = evidence.manifest
+    failed = [check for check in evidence.checks if not check.passed]
+    if failed:
+        lines = [f"drill of {manifest.backup_id} DID NOT PASS:"]
+        lines += [
+            f"  {check.name}: expected {check.expected or 'success'}, "
+            f"observed {check.observed or 'failure'}"
+            + (f" ({check.detail})" if check.detail else "")
+            for check in failed
+        ]
+    else:
+        lines = [
+            f"drill of {manifest.backup_id} passed: {len(evidence.checks)} checks",
+            f"  {len(manifest.tables)} tables, {manifest.rows} rows equal exactly what "
+            f"was dumped; on {evidence.drill_server}",
+        ]
+    if evidence.rto_seconds is not None:
+        lines.append(f"  a restore takes {text.duration(evidence.rto_seconds)} (RTO)")
+    if evidence.rpo_seconds is not None:
+        lines.append(f"  the data was {text.duration(evidence.rpo_seconds)} old (RPO)")
+    return [*lines, f"  report: {report}"]
+
+
+def failure(evidence: Evidence, document: Document) -> OpskitError:
+    """Return the error of a drill that did not pass."""
+    from opskit.errors import DrillFailed
+
+    failed = [check.name for check in evidence.checks if not check.passed]
+    return DrillFailed(
+        f"the drill of {evidence.manifest.backup_id} did not pass: {failed[0]}"
+        + (f" and {len(failed) - 1} more checks" if len(failed) > 1 else ""),
+        hint="Read the report; do not rely on this set, and take a new backup.",
+        details=document,
+    )

@@ -1,0 +1,182 @@
+"""Builds what the domain is given: settings, stores, clock, locks, the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from opskit import config, locks, log
+from opskit.catalog import catalog
+from opskit.catalog.catalog import Catalog
+from opskit.config import DatabaseSettings, Settings
+from opskit.errors import ConfigurationError, OpskitError, UsageError
+from opskit.ledger import Ledger
+from opskit.postgres.connect import parse
+from opskit.postgres.programs import Installation, installations
+from opskit.store import Store, open_store
+
+_JOBS_MAX = 8
+
+
+def now() -> datetime:
+    """Return the time, aware and in UTC: the clock of every run."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One run of one task."""
+
+    settings: Settings
+    run_id: str = field(default_factory=log.new_run_id)
+
+    @cached_property
+    def stores(self) -> list[Store]:
+        """Every configured store.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if not self.settings.stores:
+            raise ConfigurationError(
+                "no store is configured",
+                hint='Add one: [stores.local] with url = "file:///var/backups/opskit".',
+            )
+        return [
+            open_store(name, each.url) for name, each in self.settings.stores.items()
+        ]
+
+    @cached_property
+    def installations(self) -> list[Installation]:
+        """The PostgreSQL programs on this machine."""
+        return installations(self.settings.postgres.bin_dirs)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where locks, the ledger and reports lie."""
+        return self.settings.state_dir
+
+    @property
+    def jobs(self) -> int:
+        """How many processes a restore may use at once."""
+        return self.settings.drill.jobs or min(_JOBS_MAX, os.cpu_count() or 1)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The record of every run."""
+        return Ledger(self.state_dir / "ledger.jsonl")
+
+    def catalog(self, source: str | None = None) -> Catalog:
+        """Read the stores; warn of every manifest that cannot be used."""
+        found = catalog.read(self.stores, source=source)
+        for bad in found.unreadable:
+            log.logger().warning(
+                "a backup set cannot be used",
+                store=bad.store,
+                key=bad.key,
+                reason=bad.reason,
+            )
+        return found
+
+    def database(self, name: str) -> DatabaseSettings:
+        """Return a configured database.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        if name not in self.settings.databases:
+            known = ", ".join(self.settings.databases) or "none"
+            raise UsageError(
+                f"no database {name} is configured (configured: {known})",
+                hint=f"Add [databases.{name}] to the configuration, or name another.",
+            )
+        return self.settings.databases[name]
+
+    def databases(self, chosen: str) -> list[str]:
+        """Return the database named, or every one.
+
+        Raises:
+            UsageError: it is not configured.
+            ConfigurationError: none is.
+        """
+        if chosen:
+            self.database(chosen)
+            return [chosen]
+        if not self.settings.databases:
+            raise ConfigurationError(
+                "no database is configured",
+                hint='Add one: [databases.NAME] with url = "postgresql://…".',
+            )
+        return list(self.settings.databases)
+
+    def lock(self, source: str, operation: str) -> AbstractContextManager[None]:
+        """Hold this host's lock of a source: no two runs change its sets at once."""
+        return locks.exclusive(
+            self.state_dir / "locks",
+            f"source-{source}",
+            operation=f"{operation} {source}",
+            run_id=self.run_id,
+            now=now(),
+        )
+
+    @contextmanager
+    def recorded(
+        self, operation: str, details: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Append the outcome of the block to the ledger, whatever it is.
+
+        The block may add to `details`.
+        """
+        outcome = "failed"
+        try:
+            yield details
+            outcome = "ok"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        except OpskitError as error:
+            details |= {"error": error.message, "code": error.exit_code}
+            raise
+        finally:
+            self.ledger.append(
+                now=now(),
+                run_id=self.run_id,
+                operation=operation,
+                outcome=outcome,
+                details=details,
+            )
+
+
+def start() -> Runtime:
+    """Load the configuration, set up the logs, and return the run.
+
+    Raises:
+        ConfigurationError: see `config.load`.
+    """
+    return begin(config.load())
+
+
+def begin(settings: Settings) -> Runtime:
+    """Return a run with these settings."""
+    runtime = Runtime(settings)
+    log.configure(
+        run_id=runtime.run_id,
+        form=settings.log_format,
+        known_secrets=_secrets(settings),
+    )
+    return runtime
+
+
+def _secrets(settings: Settings) -> list[str]:
+    found = [os.environ.get("PGPASSWORD", "")]
+    for each in settings.databases.values():
+        url = each.url.get_secret_value()
+        if url:
+            found.append(parse(url).get("password", ""))
+    return found

@@ -1,0 +1,3 @@
+from opskit.tasks import namespace
+
+__all__ = ["namespace"]
