@@ -169,8 +169,8 @@ class DrillSettings(_Section):
 
     server: Literal["auto", "installed", "embedded"] = Field(
         default="auto",
-        description="where the throw-away server comes from: programs installed on this "
-        "machine, the embedded ones, or whichever has the right major",
+        description="where the throw-away server comes from: programs installed on "
+        "this machine, the embedded ones, or whichever has the right major",
     )
     accept_newer_major: bool = Field(
         default=False,
@@ -232,7 +232,8 @@ class Settings(BaseSettings):
     scheduler: SchedulerSettings = SchedulerSettings()
     state_dir: Path = Field(
         default=Path(".opskit"),
-        description="locks, the ledger and reports; relative to the configuration's folder",
+        description="locks, the ledger and reports; "
+        "relative to the configuration's folder",
     )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto: console on a terminal, JSON lines elsewhere"
@@ -286,8 +287,8 @@ def _require_toml(path: Path) -> None:
     except FileNotFoundError:
         raise ConfigurationError(
             f"no configuration: {path} does not exist",
-            hint="Write an opskit.toml there (README.md shows one), or name another file "
-            "with OPSKIT_CONFIG.",
+            hint="Write an opskit.toml there (README.md shows one), or name another "
+            "file with OPSKIT_CONFIG.",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(

@@ -25,8 +25,8 @@ def validation_error(
     problems = [_problem(detail, model) for detail in error.errors()]
     return ConfigurationError(
         f"{path}: " + "; ".join(problems),
-        hint="Mend the keys named in the file or the environment; docs/configuration.md "
-        "lists every key.",
+        hint="Mend the keys named in the file or the environment; "
+        "docs/configuration.md lists every key.",
     )
 
 
@@ -59,7 +59,8 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return f"{key} is missing"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{key} = {_shown(location, detail['input'])}: {message[0].lower()}{message[1:]}"
+    shown = _shown(location, detail["input"])
+    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 
 
 def _shown(location: list[str], value: object) -> str:

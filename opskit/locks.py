@@ -54,8 +54,8 @@ def _held(name: str, owner: Path) -> LockHeld:
     try:
         holder = json.loads(owner.read_text(encoding="utf-8"))
         who = (
-            f"{holder['operation']} (run {holder['run_id']}, process {holder['pid']} on "
-            f"{holder['host']}, started {holder['started_at']})"
+            f"{holder['operation']} (run {holder['run_id']}, process {holder['pid']} "
+            f"on {holder['host']}, started {holder['started_at']})"
         )
     except (OSError, ValueError, KeyError):
         # Between taking the lock and writing the record there is a short moment.

@@ -1,4 +1,4 @@
-"""A first backup and drill on an embedded server, with data that is awkward on purpose."""
+"""A first backup and drill on an embedded server, with data awkward on purpose."""
 
 from __future__ import annotations
 
@@ -44,19 +44,23 @@ CREATE TABLE shop."odd ""values"" table" (
 );
 CREATE TABLE shop.nothing_in_it ();
 INSERT INTO shop.customers (name, "e-mail", tags, profile)
-    SELECT 'Customer ' || i || E'\twith a tab,\na newline and \\.', 'c' || i || '@shop.example',
-           ARRAY['tag ' || i % 7, NULL], jsonb_build_object('n', i, 'ü', 'ß')
+    SELECT 'Customer ' || i || E'\twith a tab,\na newline and \\.',
+           'c' || i || '@shop.example', ARRAY['tag ' || i % 7, NULL],
+           jsonb_build_object('n', i, 'ü', 'ß')
     FROM generate_series(1, 2000) i;
 INSERT INTO shop.orders (customer_id, state, total, placed_at)
     SELECT 1 + i % 2000, (ARRAY['new', 'paid', 'sent']::shop.state[])[1 + i % 3],
-           (i % 9973) / 7.0, timestamptz '2026-01-01 00:00:00+00' + i * interval '1 minute'
+           (i % 9973) / 7.0,
+           timestamptz '2026-01-01 00:00:00+00' + i * interval '1 minute'
     FROM generate_series(1, 20000) i;
 INSERT INTO shop.measurements
     SELECT date '2024-12-01' + i % 500, i / 3.0 FROM generate_series(1, 20000) i;
 INSERT INTO shop."odd ""values"" table" VALUES
-    ('NaN', '-Infinity', 'infinity', '-1 year 2 days 03:04:05.678', '\x00ff', '[1,5)', ''),
+    ('NaN', '-Infinity', 'infinity', '-1 year 2 days 03:04:05.678', '\x00ff', '[1,5)',
+     ''),
     (1e-20, '-0', '4713-01-01 00:00:00+00 BC', '0', '', 'empty', E'\\.'),
-    (12345678901234567890.0123456789, 0.1, '294276-12-31 23:59:59+00', NULL, NULL, NULL, NULL);
+    (12345678901234567890.0123456789, 0.1, '294276-12-31 23:59:59+00', NULL, NULL,
+     NULL, NULL);
 SELECT lo_from_bytea(0, convert_to(repeat('large object ', 50000), 'UTF8'));
 CREATE VIEW shop.open_orders AS
     SELECT o.id, c.name FROM shop.orders o JOIN shop.customers c ON c.id = o.customer_id

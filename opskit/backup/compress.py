@@ -21,4 +21,4 @@ def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     chunker = compressor.chunker(chunk_size=_CHUNK_BYTES)
     for chunk in chunks:
         yield from chunker.compress(chunk)
-    yield from chunker.finish()
+    yield from chunker.finish()  # type: ignore[no-untyped-call]  # its stub has no types

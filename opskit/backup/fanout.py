@@ -63,8 +63,8 @@ class _Writer:
         self._thread.join(_STALLED_SECONDS_MAX)
         if self.error is None and self._stored_bytes != size_bytes:
             self.error = StoreError(
-                f"store {self.store.name} holds {self._stored_bytes} bytes of {self._key} "
-                f"where {size_bytes} were sent",
+                f"store {self.store.name} holds {self._stored_bytes} bytes of "
+                f"{self._key} where {size_bytes} were sent",
                 hint="Check the store's health.",
             )
 

@@ -58,7 +58,8 @@ class PostgresDump:
         self.warnings: list[str] = []
         if self.client.major != major:
             self._warn(
-                f"server {major} is dumped with the newer pg_dump {self.client.version}; "
+                f"server {major} is dumped with the newer pg_dump "
+                f"{self.client.version}; "
                 f"a restore needs pg_restore {self.client.major} or newer"
             )
         self.inventory: Inventory = inventory.take(connection)
@@ -127,8 +128,8 @@ class PostgresDump:
             names = ", ".join(sorted(f"{ns}.{name}" for ns, name in missing))
             raise BackupFailed(
                 f"the dump does not hold the data of {names}",
-                hint="The tables are in the snapshot; check the exclusions and the rights "
-                "of the role.",
+                hint="The tables are in the snapshot; check the exclusions and the "
+                "rights of the role.",
             )
         large_objects = self._reader.large_objects()
         return Observed(
@@ -143,7 +144,8 @@ class PostgresDump:
         found = globals.dump(self._source.url, self.client, self._snapshot.connection)
         if not found.with_passwords:
             self._warn(
-                "roles are stored without password hashes: only a superuser can read them"
+                "roles are stored without password hashes: "
+                "only a superuser can read them"
             )
         return found
 

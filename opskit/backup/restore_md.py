@@ -49,14 +49,15 @@ at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}, dumped by pg_dump {client_version}.
 
 You need:
 
-- `zstd`, `sha256sum` and the PostgreSQL client programs of major {_major(client_version)}
-  or newer,
+- `zstd`, `sha256sum` and the PostgreSQL client programs of major
+  {_major(client_version)} or newer,
 - about {_mebibytes(dump_bytes)} MiB of free space for the unpacked dump,
-- a server of major {_major(server_version)} or newer with these extensions: {extensions or "none"}.
+- a server of major {_major(server_version)} or newer with these extensions:
+  {extensions or "none"}.
 
 Say where the server is in the usual variables (`PGHOST`, `PGPORT`, `PGUSER`,
-`PGPASSFILE`). The role needs the right to create databases and roles. Run the commands in
-the folder that holds the files of the set.
+`PGPASSFILE`). The role needs the right to create databases and roles. Run the commands
+in the folder that holds the files of the set.
 
 ## 1. Check that every file is what was stored
 
@@ -123,8 +124,8 @@ def _tablespaces(names: dict[str, str]) -> str:
     if "tablespaces" not in names:
         return ""
     return f"""
-Tablespaces are in `{names["tablespaces"]}`: make their folders and run it the same way, or
-add `--no-tablespaces` to step 4.
+Tablespaces are in `{names["tablespaces"]}`: make their folders and run it the same way,
+or add `--no-tablespaces` to step 4.
 """
 
 

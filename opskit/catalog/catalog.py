@@ -127,7 +127,7 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
 def group_by_set(
     objects: Iterable[ObjectInfo],
 ) -> list[tuple[str, list[ObjectInfo]]]:
-    """Group objects by set; what does not lie where sets lie is foreign and left out."""
+    """Group objects by set; what does not lie where sets lie is left out."""
     groups: dict[str, list[ObjectInfo]] = {}
     for each in objects:
         parts = each.key.split("/")

@@ -147,7 +147,8 @@ def parse(content: bytes, *, key: str) -> Manifest:
     except (ValueError, TypeError, KeyError):
         raise IntegrityError(
             f"{key} is not a manifest",
-            hint="It was altered after it was written; use another set or another store.",
+            hint="It was altered after it was written; "
+            "use another set or another store.",
         ) from None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise IntegrityError(
@@ -161,7 +162,8 @@ def parse(content: bytes, *, key: str) -> Manifest:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise IntegrityError(
             f"{key} is not a complete manifest: {where}: {error.errors()[0]['msg']}",
-            hint="It was altered after it was written; use another set or another store.",
+            hint="It was altered after it was written; "
+            "use another set or another store.",
         ) from None
     if f"{manifest.prefix}{MANIFEST_NAME}" != key or _strays(manifest):
         raise IntegrityError(

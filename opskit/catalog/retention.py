@@ -14,7 +14,7 @@ _CLOCK_TOLERANCE = timedelta(minutes=10)
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionPolicy:
-    """Rules; a set stays if any of them keeps it. Counts are of sets, days and so on."""
+    """Rules, any of which keeps a set. Counts are of sets, days and so on."""
 
     keep_last: int
     keep_within: timedelta
@@ -62,7 +62,8 @@ def plan(
     if policy.is_empty:
         return RetentionPlan(
             keep={each.backup_id: ["nothing may be deleted"] for each in newest_first},
-            refused="the policy has no rule that keeps anything; set one in [retention]",
+            refused="the policy has no rule that keeps anything; "
+            "set one in [retention]",
         )
     reasons: dict[str, list[str]] = {each.backup_id: [] for each in newest_first}
     present = []

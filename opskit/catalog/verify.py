@@ -82,9 +82,11 @@ def checked(store: Store, expected: StoredObject) -> Iterator[Iterator[bytes]]:
             pass  # what a reader did not want is still part of the proof
     if size_bytes != expected.size_bytes:
         raise IntegrityError(
-            f"{size_bytes} bytes are stored where the manifest says {expected.size_bytes}"
+            f"{size_bytes} bytes are stored where the manifest says "
+            f"{expected.size_bytes}"
         )
     if digest.hexdigest() != expected.sha256:
         raise IntegrityError(
-            f"its SHA-256 is {digest.hexdigest()} where the manifest says {expected.sha256}"
+            f"its SHA-256 is {digest.hexdigest()} where the manifest says "
+            f"{expected.sha256}"
         )

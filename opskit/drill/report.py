@@ -16,6 +16,8 @@ def render(evidence: Evidence) -> str:
     failed = [check for check in evidence.checks if not check.passed]
     verdict = "PASSED" if evidence.passed else "DID NOT PASS"
     drill_server = evidence.drill_server or "not started"
+    rto = _duration(evidence.rto_seconds)
+    rpo = _duration(evidence.rpo_seconds)
     return f"""\
 # Restore drill of {manifest.backup_id}: {verdict}
 
@@ -31,8 +33,8 @@ def render(evidence: Evidence) -> str:
 | drill | run `{evidence.run_id}`, opskit {__version__} |
 | started | {evidence.started_at:%Y-%m-%dT%H:%M:%SZ} |
 | finished | {evidence.finished_at:%Y-%m-%dT%H:%M:%SZ} |
-| measured RTO | {_duration(evidence.rto_seconds)} (time to restore: everything but the comparison) |
-| measured RPO | {_duration(evidence.rpo_seconds)} (age of the data when the drill began) |
+| measured RTO | {rto} (time to restore: everything but the comparison) |
+| measured RPO | {rpo} (age of the data when the drill began) |
 
 ## What differed
 
@@ -46,8 +48,9 @@ def render(evidence: Evidence) -> str:
 
 ## Everything that was compared
 
-The expected values were recorded from the dump's own bytes and, for the structure, from the
-catalog in the dump's own snapshot. The observed values were read from the restored copy.
+The expected values were recorded from the dump's own bytes and, for the structure, from
+the catalog in the dump's own snapshot. The observed values were read from the restored
+copy.
 
 {_table(evidence.checks)}
 {_warnings(evidence)}"""
@@ -57,9 +60,9 @@ def _summary(evidence: Evidence, failed: int) -> str:
     manifest = evidence.manifest
     if evidence.passed:
         return (
-            f"The set was restored into a throw-away server and equals what was dumped: "
-            f"{len(manifest.tables)} tables with {manifest.rows} rows, compared exactly; "
-            f"{len(evidence.checks)} checks, all passed."
+            "The set was restored into a throw-away server and equals what was "
+            f"dumped: {len(manifest.tables)} tables with {manifest.rows} rows, "
+            f"compared exactly; {len(evidence.checks)} checks, all passed."
         )
     return (
         f"{failed} of {len(evidence.checks)} checks did not pass. "

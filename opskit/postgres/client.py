@@ -103,7 +103,8 @@ _HINTS = (
     ),
     (
         "server closed the connection",
-        "The server or the network went away; check its log, then run the backup again.",
+        "The server or the network went away; check its log, "
+        "then run the backup again.",
     ),
 )
 

@@ -156,7 +156,7 @@ def query_value(
 
 def user_query(connection: Connection, statement: str) -> list[TupleRow]:
     """Run a statement that the user wrote in the configuration."""
-    return connection.execute(sql.SQL(statement)).fetchall()  # type: ignore[arg-type]
+    return connection.execute(sql.SQL(statement)).fetchall()
 
 
 def client_environment(
@@ -210,7 +210,8 @@ _HINTS = (
     ("could not translate host name", "Check the host name in the URL."),
     ("failed to resolve host", "Check the host name in the URL."),
     ("too many connections", "Free a connection on the server, or raise its limit."),
-    ("the database system is", "Wait until the server has started, then run this again."),
+    ("the database system is", "Wait until the server has started, then "
+     "run this again."),
 )  # fmt: skip
 
 

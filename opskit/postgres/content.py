@@ -50,7 +50,7 @@ def table_digest(
         else sql.SQL(""),
     )
     digest = RowDigest()
-    batch: list[memoryview | bytes] = []
+    batch: list[bytes | bytearray | memoryview] = []
     size_bytes = 0
     with connection.cursor() as cursor, cursor.copy(statement) as rows:
         for row in rows:

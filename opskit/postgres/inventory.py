@@ -1,4 +1,4 @@
-"""What a restore will need from its surroundings: roles, extensions, locale, settings."""
+"""What a restore needs from its surroundings: roles, extensions, locale, settings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def expected_tables(
           AND NOT c.oid = ANY (%s::oid[])
           AND NOT EXISTS (
             SELECT FROM pg_depend d
-            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+              AND d.deptype = 'e')
         """,
         left_out,
     )
@@ -174,7 +175,8 @@ def _database_settings(connection: Connection) -> list[Inventory]:
         SELECT r.rolname, s.setconfig
         FROM pg_db_role_setting s
         LEFT JOIN pg_roles r ON r.oid = s.setrole
-        WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+        WHERE s.setdatabase =
+          (SELECT oid FROM pg_database WHERE datname = current_database())
         ORDER BY 1 NULLS FIRST
         """,
     )

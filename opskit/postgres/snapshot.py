@@ -70,7 +70,8 @@ def _held(connection: Connection, name: str) -> LockHeld:
                a.backend_start
         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
         WHERE l.locktype = 'advisory' AND l.granted
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.database =
+            (SELECT oid FROM pg_database WHERE datname = current_database())
           AND l.classid = %s::int8::oid
           AND l.objid = (hashtext(%s)::int8 & 4294967295)::oid
         """,
@@ -79,7 +80,10 @@ def _held(connection: Connection, name: str) -> LockHeld:
     )
     if rows:
         application, pid, address, started = rows[0]
-        who = f"{application} (server process {pid}, from {address}, since {started:%FT%TZ})"
+        who = (
+            f"{application} (server process {pid}, from {address}, "
+            f"since {started:%FT%TZ})"
+        )
     else:
         who = "a session that has just ended"
     return LockHeld(

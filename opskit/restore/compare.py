@@ -58,8 +58,10 @@ def compare_large_objects(copy: RestoredCopy) -> Check:
         observed = content.large_objects_digest(connection)
     return compare(
         "large objects",
-        f"{expected.count} objects, {expected.size_bytes} bytes, digest {expected.digest}",
-        f"{observed.count} objects, {observed.size_bytes} bytes, digest {observed.digest}",
+        f"{expected.count} objects, {expected.size_bytes} bytes, "
+        f"digest {expected.digest}",
+        f"{observed.count} objects, {observed.size_bytes} bytes, "
+        f"digest {observed.digest}",
     )
 
 

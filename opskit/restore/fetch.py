@@ -22,7 +22,7 @@ KIND = "restore"
 
 @contextmanager
 def folder(base: Path | None) -> Iterator[Path]:
-    """Yield a private folder for an unpacked dump; leftovers of killed runs go first."""
+    """Sweep what killed runs left, then yield a private folder for an unpacked dump."""
     workspace.sweep(KIND, base=base, before_removal=lambda _path: None)
     with workspace.throwaway(KIND, base=base) as path:
         yield path
@@ -58,7 +58,7 @@ def unpack_dump(manifest: Manifest, store: Store, target: Path) -> None:
         writer = zstandard.ZstdDecompressor().stream_writer(file, closefd=False)
         for block in blocks:
             writer.write(block)
-        writer.flush()
+        writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
     size_bytes = target.stat().st_size
     if size_bytes != manifest.dump_bytes:
         raise IntegrityError(
@@ -96,8 +96,7 @@ _HINT = "Use another set or another store; `invoke verify` tells which sets are 
 
 def _read(stored: StoredObject, store: Store) -> bytes:
     with _integrity(stored), checked(store, stored) as blocks:
-        content = b"".join(blocks)
-    return content
+        return b"".join(blocks)
 
 
 @contextmanager

@@ -65,8 +65,8 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
     """
     if request.replace and request.tables:
         raise UsageError(
-            "--table and --replace do not go together: replacing a database by one that "
-            "holds only some of its tables would lose the others",
+            "--table and --replace do not go together: replacing a database by one "
+            "that holds only some of its tables would lose the others",
             hint="Restore the tables into a new database and copy the rows from there.",
         )
     with database.maintenance(request.server_url) as connection:
@@ -214,10 +214,12 @@ def _compare(
     failed = [check for check in checks if not check.passed]
     if failed:
         raise IntegrityError(
-            f"the restored copy is not what the manifest says: {failed[0].name}: expected "
-            f"{failed[0].expected}, found {failed[0].observed or failed[0].detail}"
+            f"the restored copy is not what the manifest says: {failed[0].name}: "
+            f"expected {failed[0].expected}, "
+            f"found {failed[0].observed or failed[0].detail}"
             + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""),
-            hint="The copy was dropped and nothing was replaced; drill the set to see all.",
+            hint="The copy was dropped and nothing was replaced; "
+            "drill the set to see all.",
             details={"checks": [check.as_json() for check in failed]},
         )
     return checks

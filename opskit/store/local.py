@@ -146,15 +146,14 @@ class LocalStore:
         try:
             yield from chunks
         except OSError as error:
-            raise _SourceFailed from error
+            raise _SourceFailed(error) from error
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
         try:
             yield
-        except _SourceFailed as error:
-            assert error.__cause__ is not None
-            raise error.__cause__ from None
+        except _SourceFailed as failed:
+            raise failed.error from None
         except (FileNotFoundError, NotADirectoryError):
             raise ObjectNotFound(
                 f"store {self._name}: there is no object {key}",
@@ -174,3 +173,7 @@ class LocalStore:
 
 class _SourceFailed(Exception):
     """The chunks, not the store, raised an OSError."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error

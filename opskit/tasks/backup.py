@@ -110,8 +110,9 @@ def summary(document: Document) -> list[str]:
     return [
         f"backed up {document['source']}: {document['backup_id']}",
         f"  {document['tables']} tables, {document['rows']} rows; "
-        f"{text.size(document['dump_bytes'])} dumped, {text.size(document['size_bytes'])} "
-        f"stored in {', '.join(document['stores'])}, {encrypted}; "
+        f"{text.size(document['dump_bytes'])} dumped, "
+        f"{text.size(document['size_bytes'])} stored in "
+        f"{', '.join(document['stores'])}, {encrypted}; "
         f"{text.duration(document['duration_seconds'])}",
         *(f"  warning: {warning}" for warning in document["warnings"]),
     ]

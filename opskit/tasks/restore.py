@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         "backup": "the set to restore",
         "to": "name of a database on the source's server, or a URL",
         "table": "restore only SCHEMA.TABLE (may be given several times)",
-        "replace": "swap an existing database for the restored one; the old one is kept",
+        "replace": "swap an existing database for the restored one; "
+        "the old one is kept",
         "json": "print one JSON document",
     },
     iterable=["table"],
@@ -45,7 +46,8 @@ def restore(
     if not backup or not to:
         raise UsageError(
             "--backup and --to are both needed",
-            hint="`inv backups` lists the sets; --to names the database to restore into.",
+            hint="`inv backups` lists the sets; "
+            "--to names the database to restore into.",
         )
     run = runtime.start()
     chosen = run.catalog().find(backup)
@@ -101,7 +103,8 @@ def _target(run: Runtime, manifest: Manifest, to: str) -> tuple[str, str]:
         return to, database_name(to)
     if manifest.source not in run.settings.databases:
         raise UsageError(
-            f"the source {manifest.source} is not configured here, so its server is unknown",
+            f"the source {manifest.source} is not configured here, "
+            "so its server is unknown",
             hint="Give --to a URL: postgresql://user@host/name.",
         )
     return run.database(manifest.source).resolve_url(), to
