@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,13 @@ import psycopg
 
 from opskit import workspace
 from opskit.errors import DatabaseError
-from opskit.postgres import embedded
+from opskit.postgres.account import (
+    Account,
+    own,
+    process_options,
+    unprivileged,
+    within_reach,
+)
 from opskit.postgres.programs import Installation
 
 KIND = "server"
@@ -29,7 +34,6 @@ _PORT = 5432
 _START_SECONDS_MAX = 60
 _STOP_SECONDS_MAX = 30
 _SOCKET_PATH_BYTES_MAX = 100
-_UNPRIVILEGED_USERS = ("postgres", "nobody")
 _LOG_LINES_SHOWN = 5
 
 # Nothing here must survive a crash: the data exists elsewhere, and is compared.
@@ -66,15 +70,6 @@ class Server:
         return f"postgresql://{SUPERUSER}@{host}:{_PORT}/{quote(database, safe='')}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Account:
-    """The user whom a server runs as; None where that is ourselves."""
-
-    name: str
-    uid: int
-    gid: int
-
-
 @contextlib.contextmanager
 def throwaway(
     installation: Installation,
@@ -93,12 +88,12 @@ def throwaway(
     """
     sweep(base)
     with workspace.throwaway(KIND, base=base) as folder:
-        account = _unprivileged()
-        local = _reachable(installation, folder, account)
+        account = unprivileged()
+        local = within_reach(installation, folder, account)
         data = folder / "data"
         with _socket_dir(folder) as socket_dir:
-            _own(folder, account)
-            _own(socket_dir, account)
+            own(folder, account)
+            own(socket_dir, account)
             _initialise(local, data, account)
             process = _start(local, data, socket_dir, account, settings or {})
             try:
@@ -116,63 +111,6 @@ def sweep(base: Path | None = None) -> list[Path]:
     return workspace.sweep(KIND, base=base, before_removal=_stop_leftover)
 
 
-def _unprivileged() -> _Account | None:
-    if os.geteuid() != 0:
-        return None
-    for name in _UNPRIVILEGED_USERS:
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return _Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
-    raise DatabaseError(
-        "PostgreSQL does not run as root, and there is no user to run it as",
-        hint=f"Create one of these users: {', '.join(_UNPRIVILEGED_USERS)}.",
-    )
-
-
-def _own(folder: Path, account: _Account | None) -> None:
-    folder.chmod(0o700)
-    if account is not None:
-        os.chown(folder, account.uid, account.gid)
-
-
-def _reachable(
-    installation: Installation, folder: Path, account: _Account | None
-) -> Installation:
-    """Return programs that the account can run, copied into the folder if need be."""
-    if account is None or _runs(installation, account):
-        return installation
-    if not installation.embedded:
-        raise DatabaseError(
-            f"the user {account.name} cannot run the programs in "
-            f"{installation.bin_dir}",
-            hint="Make the folder readable for that user.",
-        )
-    bin_dir = embedded.copy_programs(installation.bin_dir, folder)
-    return Installation(
-        bin_dir=bin_dir,
-        version=installation.version,
-        major=installation.major,
-        embedded=True,
-    )
-
-
-def _runs(installation: Installation, account: _Account) -> bool:
-    try:
-        finished = subprocess.run(
-            [installation.program("postgres"), "--version"],
-            cwd="/",
-            capture_output=True,
-            timeout=_START_SECONDS_MAX,
-            check=False,
-            user=account.uid,
-            group=account.gid,
-            extra_groups=[],
-        )
-    except PermissionError:
-        return False
-    return finished.returncode == 0
-
-
 @contextlib.contextmanager
 def _socket_dir(folder: Path) -> Iterator[Path]:
     """Yield a folder whose path is short enough for a socket's address."""
@@ -188,19 +126,8 @@ def _socket_dir(folder: Path) -> Iterator[Path]:
         shutil.rmtree(elsewhere, ignore_errors=True)
 
 
-def _process_options(account: _Account | None) -> dict[str, object]:
-    options: dict[str, object] = {
-        "cwd": "/",
-        "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-        "process_group": 0,
-    }
-    if account is not None:
-        options |= {"user": account.uid, "group": account.gid, "extra_groups": []}
-    return options
-
-
 def _initialise(
-    installation: Installation, data: Path, account: _Account | None
+    installation: Installation, data: Path, account: Account | None
 ) -> None:
     finished = subprocess.run(  # type: ignore[call-overload]
         [
@@ -217,7 +144,7 @@ def _initialise(
         capture_output=True,
         timeout=_START_SECONDS_MAX,
         check=False,
-        **_process_options(account),
+        **process_options(account),
     )
     if finished.returncode != 0:
         words = (finished.stderr + finished.stdout).decode("utf-8", "replace")
@@ -232,7 +159,7 @@ def _start(
     installation: Installation,
     data: Path,
     socket_dir: Path,
-    account: _Account | None,
+    account: Account | None,
     settings: dict[str, str],
 ) -> subprocess.Popen[bytes]:
     arguments = [
@@ -251,7 +178,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            **_process_options(account),
+            **process_options(account),
         )
 
 
@@ -303,7 +230,7 @@ def _is_server_of(pid: int, data: Path) -> bool:
     """Return whether a process is the server of a data folder; numbers are reused."""
     try:
         words = subprocess.run(
-            ["ps", "-o", "args=", "-p", str(pid)],
+            ["ps", "-ww", "-o", "args=", "-p", str(pid)],
             capture_output=True,
             text=True,
             timeout=_STOP_SECONDS_MAX,

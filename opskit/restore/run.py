@@ -12,13 +12,14 @@ from pathlib import Path
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
-from opskit.errors import DatabaseError, IntegrityError, UsageError
+from opskit.errors import IntegrityError, UsageError
 from opskit.log import logger
 from opskit.postgres import database, globals, toc
 from opskit.postgres.connect import Connection, connect, server_major, with_database
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc import TocEntry
 from opskit.restore import compare, fetch, load, select
+from opskit.restore.swap import swap
 
 _HEAD_BYTES = 1024 * 1024
 
@@ -88,7 +89,13 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                     connection, beside, request.chosen.manifest.inventory
                 )
                 checks = _fill(request, connection, beside, archive, entries)
-                replaced = _swap(connection, request, beside, occupied, clock)
+                replaced = swap(
+                    connection,
+                    beside=beside,
+                    target=request.target,
+                    keep_old=occupied,
+                    clock=clock,
+                )
     copied = _selected(request, entries)
     return RestoreResult(
         target=request.target,
@@ -233,28 +240,3 @@ def _selected(
         return tables
     _entries, names = select.entries_for(entries, request.tables)
     return tuple(each for each in tables if (each.schema_name, each.name) in names)
-
-
-def _swap(
-    connection: Connection,
-    request: RestoreRequest,
-    beside: str,
-    occupied: bool,
-    clock: Callable[[], datetime],
-) -> str | None:
-    target = request.target
-    if not database.exists(connection, target):
-        database.rename(connection, [(beside, target)])
-        return None
-    kept = database.derived_name(target, f"_before_{clock():%Y%m%dT%H%M%SZ}")
-    try:
-        database.disconnect_others(connection, target)
-        database.rename(connection, [(target, kept), (beside, target)])
-    except DatabaseError:
-        database.allow_connections(connection, target)
-        raise
-    if occupied:
-        database.allow_connections(connection, kept)
-        return kept
-    database.drop(connection, kept)
-    return None

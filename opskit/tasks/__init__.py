@@ -12,6 +12,7 @@ from opskit.tasks import (
     quickstart,
     records,
     restore,
+    retention,
 )
 
 namespace = Collection()
@@ -20,7 +21,7 @@ for _task in (
     backup.backup,
     catalog.backups,
     catalog.verify,
-    catalog.prune,
+    retention.prune,
     drill.restore_drill,
     restore.restore,
     records.ledger,

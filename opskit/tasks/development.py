@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ _STEPS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    ("importlinter.cli",),
+    ("lint-imports",),
 )
 
 
@@ -25,14 +26,15 @@ def test(_context: object, args: str = "") -> Document:
 
     Example: inv test --args "-k retention -x"
     """
-    steps = [[sys.executable, "-m", *step] for step in _STEPS]
-    steps.append([sys.executable, "-m", "pytest", "-n", _workers(), *args.split()])
-    for step in steps:
-        print(f"$ {' '.join(step[2:])}", flush=True)
-        finished = subprocess.run(step, cwd=_ROOT, check=False)
+    programs = Path(sys.executable).parent
+    for step in (*_STEPS, ("pytest", "-n", _workers(), *shlex.split(args))):
+        print(f"$ {shlex.join(step)}", flush=True)
+        finished = subprocess.run(
+            [programs / step[0], *step[1:]], cwd=_ROOT, check=False
+        )
         if finished.returncode != 0:
             raise OpskitError(
-                f"{step[2]} failed", hint="Its own words above say what is wrong."
+                f"{step[0]} failed", hint="Its own words above say what is wrong."
             )
     return {}
 

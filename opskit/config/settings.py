@@ -1,10 +1,8 @@
-"""Settings: every key typed, described and bounded; loaded once, at the top."""
+"""The settings model: every key typed, described and bounded."""
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +13,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -23,13 +20,10 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
-from opskit.config_errors import unknown_environment, validation_error
 from opskit.errors import ConfigurationError
 
-CONFIG_NAME = "opskit.toml"
 ENVIRONMENT_PREFIX = "OPSKIT_"
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -250,48 +244,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order: arguments (tests), environment, then the file that load() names."""
         return (init_settings, env_settings)
-
-
-def load(path: Path | None = None) -> Settings:
-    """Read a file, by default the one OPSKIT_CONFIG names, else `./opskit.toml`.
-
-    Raises:
-        ConfigurationError: no file, not TOML, an unknown key, a wrong type, or an
-            impossible value; the message names the key, the value and what is allowed.
-    """
-    path = Path.cwd() / (path or os.environ.get("OPSKIT_CONFIG") or CONFIG_NAME)
-    _require_toml(path)
-    unknown_environment(os.environ, ENVIRONMENT_PREFIX, set(Settings.model_fields))
-
-    class FileSettings(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *args: Any, **sources: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (
-                *Settings.settings_customise_sources(settings_cls, *args, **sources),
-                TomlConfigSettingsSource(settings_cls, path),
-            )
-
-    try:
-        settings = FileSettings()
-    except ValidationError as error:
-        raise validation_error(error, Settings, path) from None
-    base = path.resolve().parent
-    return settings.model_copy(update={"state_dir": base / settings.state_dir})
-
-
-def _require_toml(path: Path) -> None:
-    try:
-        tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"no configuration: {path} does not exist",
-            hint="Write an opskit.toml there (README.md shows one), or name another "
-            "file with OPSKIT_CONFIG.",
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be read as TOML: {error}",
-            hint="Mend the file at the place named; nothing was touched.",
-        ) from error
