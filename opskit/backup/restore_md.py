@@ -114,7 +114,7 @@ def _restore_command(server_version: str, client_version: str) -> str:
         # pg_restore of 17 and newer sets a parameter that this server does not know.
         return (
             "pg_restore --create --file=- dump.pgdump |\n"
-            "    sed '/^SET transaction_timeout = 0;$/d' |\n"
+            "    sed '1,/^COPY /{/^SET transaction_timeout = 0;$/d;}' |\n"
             "    psql --no-psqlrc --quiet --dbname=postgres --set=ON_ERROR_STOP=1"
         )
     return "pg_restore --create --exit-on-error --jobs=4 --dbname=postgres dump.pgdump"

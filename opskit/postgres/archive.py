@@ -68,12 +68,13 @@ class ArchiveReader:
             ArchiveError: they are not what the format allows here.
         """
         if self._contents is None:
-            found = self._read_head(data)
-            if found is None:
-                return
-            data = found
-        if self._carry:
-            data = self._carry + data
+            self._head += data
+            if len(self._head) >= self._head_target:
+                self._read_head()
+            return
+        self._consume(self._carry + data if self._carry else data)
+
+    def _consume(self, data: bytes) -> None:
         position = 0
         while True:
             following = self._step(data, position)
@@ -88,6 +89,8 @@ class ArchiveReader:
         Raises:
             ArchiveError: it is cut short, or data of an entry never came.
         """
+        if self._contents is None:
+            self._read_head()
         contents = self.contents
         if self._step != self._block_start or self._carry:
             raise ArchiveError(_CUT_SHORT)
@@ -110,27 +113,21 @@ class ArchiveReader:
         """Return what is known of all large objects that came by."""
         return self._large_objects.result()
 
-    def _read_head(self, data: bytes) -> bytes | None:
-        """Return what follows the head, or None while it has not ended.
+    def _read_head(self) -> None:
+        """Read the head if it has come as a whole, and the data that came with it.
 
         Reading starts over each time twice as much has come, so that even a head of
         many megabytes costs only a small multiple of its size.
         """
-        self._head += data
-        if len(self._head) < self._head_target:
-            return None
         try:
             self._contents = toc.parse(self._head)
         except toc.NeedMore:
             self._head_target = 2 * len(self._head)
-            return None
-        return self._begin_data(self._contents)
-
-    def _begin_data(self, contents: Contents) -> bytes:
-        self._entries = {entry.dump_id: entry for entry in contents.entries}
-        rest = bytes(self._head[contents.data_offset :])
+            return
+        self._entries = {entry.dump_id: entry for entry in self._contents.entries}
+        rest = bytes(self._head[self._contents.data_offset :])
         self._head = bytearray()
-        return rest
+        self._consume(rest)
 
     # Each step reads from a position and returns the next one, or -1 where it needs
     # more bytes than there are.

@@ -94,11 +94,8 @@ _HINTS = (
         "GRANT pg_read_all_data TO that_role; or exclude the table.",
     ),
     (
-        "lock timeout",
-        "A migration holds the table; run the backup again when it has ended.",
-    ),
-    (
-        "could not obtain lock",
+        # pg_dump bounds its wait for locks by a statement timeout.
+        "LOCK TABLE",
         "A migration holds the table; run the backup again when it has ended.",
     ),
     (

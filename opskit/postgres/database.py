@@ -12,6 +12,7 @@ from psycopg import sql
 from opskit.errors import DatabaseError
 from opskit.postgres import schema
 from opskit.postgres.connect import Connection, connect, query_value
+from opskit.postgres.globals import statements
 from opskit.postgres.toc import TocEntry
 
 _MAINTENANCE = ("postgres", "template1")
@@ -97,17 +98,22 @@ def property_script(entries: Iterable[TocEntry], source: str, target: str) -> st
 
     They name the source's database, which is another one here.
     """
-    statements = [
-        entry.definition
-        for entry in entries
-        if entry.kind in _PROPERTIES
-        and entry.name in (source, f"DATABASE {source}")
-        and "DATABASE" in (entry.kind + entry.name)
-    ]
-    old = "|".join(re.escape(form) for form in (quoted(source), source))
-    pattern = re.compile(rf"\bDATABASE (?:{old})(?=[\s;])")
+    names = (source, quoted(source))
+    tags = {source, *(f"DATABASE {name}" for name in names)}
+    old = "|".join(map(re.escape, names))
+    pattern = re.compile(rf"\bDATABASE (?:{old})(?=\s|\Z)")
     replacement = f"DATABASE {quoted(target)}".replace("\\", r"\\")
-    return "".join(pattern.sub(replacement, statement) for statement in statements)
+    return "".join(
+        # The first mention is the object; later ones are somebody's words.
+        f"{pattern.sub(replacement, statement, count=1)};\n"
+        for entry in entries
+        if entry.kind in _PROPERTIES and entry.name in tags and _is_of_database(entry)
+        for statement in statements(entry.definition)
+    )
+
+
+def _is_of_database(entry: TocEntry) -> bool:
+    return "DATABASE" in entry.kind or entry.name.startswith("DATABASE ")
 
 
 def quoted(name: str) -> str:

@@ -30,7 +30,7 @@ from opskit.postgres.programs import Installation
 KIND = "server"
 # No source will have a role of this name, so that all of its roles can be created.
 SUPERUSER = "opskit_throwaway"
-_PORT = 5432
+PORT = 5432
 _START_SECONDS_MAX = 60
 _STOP_SECONDS_MAX = 30
 _SOCKET_PATH_BYTES_MAX = 100
@@ -63,11 +63,12 @@ class Server:
     installation: Installation
     folder: Path
     socket_dir: Path
+    port: int = PORT
 
     def url(self, database: str = "postgres") -> str:
         """Return how to connect to one of its databases; there is no password."""
         host = quote(str(self.socket_dir), safe="")
-        return f"postgresql://{SUPERUSER}@{host}:{_PORT}/{quote(database, safe='')}"
+        return f"postgresql://{SUPERUSER}@{host}:{self.port}/{quote(database, safe='')}"
 
 
 @contextlib.contextmanager
@@ -75,6 +76,7 @@ def throwaway(
     installation: Installation,
     *,
     base: Path | None = None,
+    port: int = PORT,
     settings: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Yield a running server that is gone, with its folder, when the block ends.
@@ -95,11 +97,11 @@ def throwaway(
             own(folder, account)
             own(socket_dir, account)
             _initialise(local, data, account)
-            process = _start(local, data, socket_dir, account, settings or {})
+            server = Server(
+                installation=local, folder=folder, socket_dir=socket_dir, port=port
+            )
+            process = _start(server, account, settings or {})
             try:
-                server = Server(
-                    installation=local, folder=folder, socket_dir=socket_dir
-                )
                 _await(server, process)
                 yield server
             finally:
@@ -156,23 +158,14 @@ def _initialise(
 
 
 def _start(
-    installation: Installation,
-    data: Path,
-    socket_dir: Path,
-    account: Account | None,
-    settings: dict[str, str],
+    server: Server, account: Account | None, settings: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    arguments = [
-        installation.program("postgres"),
-        "-D",
-        str(data),
-        "-k",
-        str(socket_dir),
-    ]
-    arguments += ["-p", str(_PORT)]
+    arguments = [server.installation.program("postgres")]
+    arguments += ["-D", str(server.folder / "data"), "-k", str(server.socket_dir)]
+    arguments += ["-p", str(server.port)]
     for name, value in (_THROWAWAY_SETTINGS | settings).items():
         arguments += ["-c", f"{name}={value}"]
-    with (data.parent / "server.log").open("wb") as log:
+    with (server.folder / "server.log").open("wb") as log:
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
             arguments,
             stdin=subprocess.DEVNULL,

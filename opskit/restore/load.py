@@ -16,6 +16,7 @@ from opskit.postgres.programs import CLIENT_PROGRAMS, Installation
 # pg_restore of this major and newer sets a parameter that older servers do not know.
 FIRST_WITH_TRANSACTION_TIMEOUT = 17
 _UNKNOWN_PARAMETER = b"SET transaction_timeout = 0;\n"
+_FIRST_DATA = b"\nCOPY "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +132,15 @@ def _load_as_script(job: LoadJob) -> str:
 
 
 def without_unknown_parameter(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Leave out the setting from the script's head, wherever the blocks divide it."""
-    head = b""
+    """Leave the setting out of a script; it stands in front of all data only.
+
+    A row may well hold the same words, so nothing is touched from the first COPY on.
+    """
+    head = b"\n"
     for block in blocks:
         head += block
-        if _UNKNOWN_PARAMETER in head or len(head) > client.BLOCK_BYTES:
+        if _FIRST_DATA in head:
             break
-    yield head.replace(_UNKNOWN_PARAMETER, b"", 1)
+    statements, data, rows = head.partition(_FIRST_DATA)
+    yield statements.replace(b"\n" + _UNKNOWN_PARAMETER, b"\n") + data + rows
     yield from blocks

@@ -1,0 +1,77 @@
+"""Real servers for the tests: one of each major for the whole run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from opskit.postgres import database, programs, server
+from opskit.postgres.connect import connect
+from opskit.postgres.programs import Installation
+from opskit.postgres.server import Server
+from tests.sample import SAMPLE
+
+MajorServer = Callable[[int], Server]
+MakeDatabase = Callable[..., str]
+_numbers = itertools.count(1)
+
+
+def majors() -> list[int]:
+    """Return the majors that a server of can be run here."""
+    found = programs.installations()
+    return sorted({each.major for each in found if each.has(programs.SERVER_PROGRAMS)})
+
+
+@pytest.fixture(scope="session")
+def installations() -> list[Installation]:
+    """The PostgreSQL programs on this machine."""
+    return programs.installations()
+
+
+@pytest.fixture(scope="session")
+def server_of(installations: list[Installation]) -> Iterator[MajorServer]:
+    """Return a function that gives a running server of a major, started once."""
+    running: dict[int, Server] = {}
+    with ExitStack() as stack:
+
+        def get(major: int) -> Server:
+            if major not in running:
+                found = programs.find_server(installations, major=major)
+                running[major] = stack.enter_context(server.throwaway(found))
+            return running[major]
+
+        yield get
+
+
+@pytest.fixture
+def make_database(server_of: MajorServer) -> Iterator[MakeDatabase]:
+    """Return a function that creates a database with sample data and gives its URL."""
+    made: list[tuple[Server, str]] = []
+
+    def make(major: int = 16, script: str = SAMPLE) -> str:
+        running = server_of(major)
+        name = f"test {next(_numbers)}"
+        with connect(running.url(), purpose="test") as connection:
+            database.run_script(connection, f"CREATE DATABASE {database.quoted(name)}")
+        made.append((running, name))
+        url = running.url(name)
+        with connect(url, purpose="test") as connection:
+            database.run_script(connection, script)
+        return url
+
+    yield make
+    for running, name in made:
+        with connect(running.url(), purpose="test") as connection:
+            database.drop(connection, name)
+
+
+@pytest.fixture
+def store_dir(tmp_path: Path) -> Path:
+    """A folder for a local store."""
+    path = tmp_path / "store"
+    path.mkdir()
+    return path

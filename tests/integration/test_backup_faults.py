@@ -1,0 +1,493 @@
+"""What goes wrong while a backup runs: no set, a clean store, an honest message."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from opskit.errors import (
+    BackupFailed,
+    ClientToolError,
+    DatabaseError,
+    LockHeld,
+    OpskitError,
+    StoreError,
+)
+from opskit.postgres import server, snapshot
+from opskit.postgres.connect import with_database
+from opskit.postgres.programs import Installation, find_client, find_server
+from opskit.store import LocalStore
+from tests.conftest import MajorServer, MakeDatabase
+from tests.support import back_up, execute, failed, run_drill, sets, value
+
+
+def everything(store_dir: Path) -> list[str]:
+    """Return every file in a store, temporary ones included."""
+    return sorted(str(p.relative_to(store_dir)) for p in store_dir.rglob("*"))
+
+
+def stub(folder: Path, real: Installation, pg_dump: str) -> Installation:
+    """Return the real programs with a pg_dump that misbehaves around the real one."""
+    folder.mkdir()
+    for name in ("pg_dumpall", "pg_restore", "psql"):
+        (folder / name).symlink_to(real.program(name))
+    script = folder / "pg_dump"
+    script.write_text("#!/bin/sh\n" + pg_dump.replace("REAL", real.program("pg_dump")))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return Installation(
+        bin_dir=folder, version=real.version, major=real.major, embedded=False
+    )
+
+
+MISBEHAVIOURS = {
+    "killed half-way": ('REAL "$@" | head -c 30000; kill -9 $$', "killed by signal 9"),
+    "fails half-way": (
+        'REAL "$@" | head -c 30000; echo "disk on fire" >&2; exit 1',
+        "disk on fire",
+    ),
+    "fails at the very end": ('REAL "$@"; exit 1', "exited with 1"),
+    "cut short, exit 0": ('REAL "$@" | head -c 30000; exit 0', "proper end"),
+    "the last byte is missing": ('REAL "$@" | head -c -1; exit 0', "proper end"),
+    "nothing, exit 0": ("exit 0", "proper end"),
+    "no archive, exit 0": ("echo hello", "the mark of a custom-format archive"),
+    "more than an archive": ('REAL "$@"; printf xxxxxxxxxxxx', "which is not due"),
+    "a table left out": (
+        'REAL "$@" --exclude-table-data=other.orders',
+        "does not hold the data of other.orders",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISBEHAVIOURS)
+def test_a_dump_that_goes_wrong_leaves_no_set(
+    what: str,
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """However pg_dump ends, a set counts only if the archive is whole; the old stays."""
+    script, words = MISBEHAVIOURS[what]
+    url = make_database(16)
+    back_up(url, store_dir)
+    before = everything(store_dir)
+    real = find_client(installations, server_major=16)
+
+    with pytest.raises(BackupFailed, match=words):
+        back_up(url, store_dir, installations=[stub(tmp_path / "bin", real, script)])
+
+    assert before == everything(store_dir)
+    assert not list((tmp_path / "state" / "inflight").iterdir())
+    assert run_drill(sets(store_dir)[0]).passed
+
+
+def test_a_connection_cut_half_way_leaves_no_set(
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """The server ends pg_dump's session in the middle of the data."""
+    url = make_database(16)
+    execute(
+        url,
+        "CREATE TABLE public.wide AS SELECT repeat(md5(i::text), 30) AS t "
+        "FROM generate_series(1, 60000) i",
+    )
+    real = find_client(installations, server_major=16)
+    psql = f'{real.program("psql")} -qAtX -d "dbname=postgres"'
+    cut = (
+        f'(sleep 0.3; {psql} -c "SELECT pg_terminate_backend(pid) '
+        "FROM pg_stat_activity WHERE application_name = 'pg_dump'\" >/dev/null) &\n"
+        'exec REAL "$@"'
+    )
+    slow = stub(tmp_path / "bin", real, cut)
+
+    with pytest.raises(BackupFailed) as caught:
+        back_up(
+            url, store_dir, stores=[_Slow("local", store_dir)], installations=[slow]
+        )
+
+    assert "pg_dump exited with 1" in caught.value.message
+    assert everything(store_dir) == []
+
+
+class _Slow(LocalStore):
+    """A local store that takes its time over every block."""
+
+    def put(self, key, chunks):
+        """Put, slowly."""
+        import time
+
+        def slowly():
+            for chunk in chunks:
+                time.sleep(0.2)
+                yield chunk
+
+        return super().put(key, slowly())
+
+
+def test_ctrl_c_leaves_nothing(
+    make_database: MakeDatabase, store_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt at each step of a backup leaves the store as it was."""
+    from opskit.backup.fanout import put_everywhere
+
+    url = make_database(16)
+    for step in range(5):
+        calls = 0
+
+        def put(*arguments, **keywords):
+            nonlocal calls
+            calls += 1
+            if calls > step:  # noqa: B023 - used within the round
+                raise KeyboardInterrupt
+            return put_everywhere(*arguments, **keywords)
+
+        monkeypatch.setattr("opskit.backup.create.put_everywhere", put)
+        with pytest.raises(KeyboardInterrupt):
+            back_up(url, store_dir)
+
+        assert everything(store_dir) == []
+
+
+def as_role(url: str, role: str) -> str:
+    """Return the URL for another role; the throw-away server trusts everybody."""
+    return url.replace("opskit_throwaway@", f"{role}@")
+
+
+def test_a_table_without_rights_is_named(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """A role that may not read a table gets no backup, and the table's name."""
+    url = make_database(16)
+    execute(
+        url,
+        "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN; "
+        "GRANT USAGE ON SCHEMA other TO poor; "
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public, other TO poor;"
+        "REVOKE SELECT ON other.empty FROM poor",
+    )
+
+    with pytest.raises(BackupFailed, match=r"permission denied for table empty"):
+        back_up(as_role(url, "poor"), store_dir)
+
+    assert everything(store_dir) == []
+
+
+def test_row_level_security_that_hides_rows_is_refused(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """A dump through row-level security would be a part passed off as the whole."""
+    url = make_database(16)
+    execute(
+        url,
+        "DROP ROLE IF EXISTS half_blind; CREATE ROLE half_blind LOGIN; "
+        "GRANT pg_read_all_data TO half_blind;"
+        "ALTER TABLE other.orders ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY part ON other.orders USING (x > 5)",
+    )
+
+    with pytest.raises(BackupFailed, match="row-level security") as caught:
+        back_up(as_role(url, "half_blind"), store_dir)
+
+    assert "BYPASSRLS" in caught.value.hint
+    assert everything(store_dir) == []
+
+
+def test_a_role_without_superuser_rights_backs_up_without_passwords(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """Password hashes that cannot be read are left out, which the manifest says."""
+    url = make_database(16)
+    execute(
+        url,
+        "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN PASSWORD 'geheim'; "
+        "GRANT USAGE ON SCHEMA public, other TO reader;"
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public, other TO reader;"
+        "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public, other TO reader;"
+        "SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
+    )
+
+    plain = back_up(as_role(url, "reader"), store_dir).manifest
+    full = back_up(url, store_dir).manifest
+
+    assert any("without password hashes" in each for each in plain.warnings)
+    assert tuple(each.inventory["role_passwords"] for each in (plain, full)) == (
+        False,
+        True,
+    )
+    roles = [(store_dir / m.object("roles").key).read_text() for m in (plain, full)]
+    assert tuple("SCRAM-SHA-256" in text for text in roles) == (False, True)
+    assert failed(run_drill(sets(store_dir)[0])) == []
+    assert failed(run_drill(sets(store_dir)[1])) == []
+
+
+def test_a_locked_table_ends_the_wait(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """A migration that holds a table stops the backup after its bounded wait."""
+    from datetime import timedelta
+
+    from opskit.postgres.connect import connect
+
+    url = make_database(16)
+    with connect(url, purpose="test", autocommit=False) as holder:
+        holder.execute("LOCK TABLE public.orders IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(BackupFailed) as caught:
+            back_up(url, store_dir, lock_wait=timedelta(seconds=1))
+
+    assert "migration holds the table" in caught.value.hint
+
+
+def test_an_older_client_is_refused(
+    make_database: MakeDatabase, store_dir: Path, installations: list[Installation]
+) -> None:
+    """A pg_dump older than the server would not know what it leaves out."""
+    old = [each for each in installations if each.major < 18]
+
+    with pytest.raises(ClientToolError, match="older than the server's major 18"):
+        back_up(make_database(18), store_dir, installations=old)
+
+
+def test_no_client_at_all_is_said(make_database: MakeDatabase, store_dir: Path) -> None:
+    """Without any pg_dump the message says what to install."""
+    with pytest.raises(ClientToolError, match="no PostgreSQL client") as caught:
+        back_up(make_database(16), store_dir, installations=[])
+
+    assert "postgresql-client-16" in caught.value.hint
+
+
+def test_a_newer_client_is_used_recorded_and_restores(
+    make_database: MakeDatabase, store_dir: Path, installations: list[Installation]
+) -> None:
+    """A dump by pg_dump 18 of a server 16 says so, and still drills on a server 16.
+
+    pg_restore of 17 and newer sets a parameter which server 16 does not know.
+    """
+    newer = [each for each in installations if each.major == 18]
+
+    manifest = back_up(make_database(16), store_dir, installations=newer).manifest
+
+    assert (manifest.server_major, manifest.client_major) == (16, 18)
+    assert any("newer pg_dump 18" in each for each in manifest.warnings)
+    evidence = run_drill(sets(store_dir)[0])
+    assert failed(evidence) == []
+    assert "PostgreSQL 16" in evidence.drill_server
+
+
+def test_a_drill_on_a_newer_major_must_be_allowed(
+    make_database: MakeDatabase, store_dir: Path, installations: list[Installation]
+) -> None:
+    """Where only a newer server is at hand the drill says so, or is told to accept."""
+    back_up(make_database(16), store_dir)
+    newer = [each for each in installations if each.major == 18]
+    chosen = sets(store_dir)[0]
+
+    with pytest.raises(ClientToolError, match="no PostgreSQL 16 server") as caught:
+        run_drill(chosen, installations=newer)
+    evidence = run_drill(chosen, installations=newer, accept_newer_major=True)
+
+    assert "accept_newer_major" in caught.value.hint
+    assert failed(evidence) == []
+    assert "newer than the source's 16" in evidence.drill_server
+
+
+def test_two_hosts_do_not_back_up_one_database_at_once(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """The lock in the database itself stops a second run, and names the first."""
+    url = make_database(16)
+
+    with (
+        snapshot.database_lock(url, name="backup shop", run_id="first1"),
+        pytest.raises(LockHeld, match="opskit backup shop run first1"),
+    ):
+        back_up(url, store_dir)
+
+    assert back_up(url, store_dir).manifest.tables
+
+
+def test_an_unreachable_server_is_said(store_dir: Path) -> None:
+    """Nobody listens there: the message names the database, the hint what to check."""
+    with pytest.raises(DatabaseError) as caught:
+        back_up("postgresql://nobody@127.0.0.1:1/shop", store_dir)
+
+    assert "shop" in caught.value.message
+    assert "reachable" in caught.value.hint
+
+
+def test_an_unknown_database_is_said(server_of: MajorServer, store_dir: Path) -> None:
+    """The server has no such database."""
+    url = with_database(server_of(16).url(), "missing")
+
+    with pytest.raises(DatabaseError, match='database "missing" does not exist'):
+        back_up(url, store_dir)
+
+
+@pytest.fixture
+def password_server(
+    installations: list[Installation],
+) -> Iterator[Callable[[str], str]]:
+    """A server on loopback that asks for a password; gives a URL for one."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    installation = find_server(installations, major=16)
+    settings = {"listen_addresses": "127.0.0.1"}
+    with server.throwaway(installation, port=port, settings=settings) as running:
+        socket_url = running.url()
+        execute(socket_url, "CREATE ROLE ops SUPERUSER LOGIN PASSWORD 'right-one'")
+        hba = running.folder / "data" / "pg_hba.conf"
+        hba.write_text("host all all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n")
+        execute(socket_url, "SELECT pg_reload_conf()")
+        yield lambda password: f"postgresql://ops:{password}@127.0.0.1:{port}/postgres"
+
+
+def test_a_wrong_password_is_refused_and_never_shown(
+    password_server: Callable[[str], str], store_dir: Path
+) -> None:
+    """The message says what failed without a word of the password."""
+    with pytest.raises(DatabaseError, match="password authentication failed") as caught:
+        back_up(password_server("geheim-123"), store_dir)
+
+    shown = f"{caught.value.message} {caught.value.hint} {caught.value!r}"
+    assert "geheim-123" not in shown
+
+
+def test_a_password_in_the_url_reaches_every_program_but_no_command_line(
+    password_server: Callable[[str], str],
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """pg_dump gets the password by its environment; its arguments do not hold it."""
+    url = password_server("right-one")
+    execute(url, "CREATE TABLE public.t AS SELECT 1 AS a")
+    real = find_client(installations, server_major=16)
+    log = tmp_path / "arguments"
+    spy = stub(tmp_path / "bin", real, f'echo "$@" >>{log}; exec REAL "$@"')
+
+    manifest = back_up(url, store_dir, installations=[spy]).manifest
+
+    assert manifest.rows == 1
+    assert "right-one" not in log.read_text()
+    stored = b"".join(
+        path.read_bytes() for path in store_dir.rglob("*") if path.is_file()
+    )
+    assert b"right-one" not in stored
+
+
+class TestStores:
+    """Stores that cannot take the set."""
+
+    def test_a_missing_folder(
+        self, make_database: MakeDatabase, tmp_path: Path
+    ) -> None:
+        """It is not made: a file system that is not mounted looks just the same."""
+        with pytest.raises(StoreError, match="does not exist"):
+            back_up(make_database(16), tmp_path / "absent")
+
+    def test_one_store_fails_and_the_set_stands_in_the_other(
+        self, make_database: MakeDatabase, store_dir: Path
+    ) -> None:
+        """The run names the store that failed; nothing of the set is left in it."""
+        from tests.faulty import FaultyStore
+
+        other = store_dir.parent / "other"
+        other.mkdir()
+        bad = FaultyStore(LocalStore("bad", other), fail_put_at=2)
+
+        result = back_up(
+            make_database(16), store_dir, stores=[LocalStore("local", store_dir), bad]
+        )
+
+        assert result.stores == ("local",)
+        assert list(result.failed) == ["bad"]
+        assert everything(other) == []
+        assert failed(run_drill(sets(store_dir)[0])) == []
+
+    def test_every_crash_point_of_the_store(
+        self, make_database: MakeDatabase, store_dir: Path
+    ) -> None:
+        """Whichever put fails, no set is listed and the earlier one still drills."""
+        from tests.faulty import FaultyStore
+
+        url = make_database(16)
+        back_up(url, store_dir)
+        before = everything(store_dir)
+        points = 0
+        while True:
+            points += 1
+            store = FaultyStore(LocalStore("local", store_dir), fail_put_at=points)
+            try:
+                back_up(url, store_dir, stores=[store])
+            except OpskitError as error:
+                assert isinstance(error, StoreError)
+            else:
+                break
+            assert before == everything(store_dir)
+
+        assert points == 6, "dump, roles, schema, guide, manifest; then all went well"
+        assert [run_drill(each).passed for each in sets(store_dir)] == [True, True]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+    def test_a_full_disk(self, make_database: MakeDatabase, tmp_path: Path) -> None:
+        """No space left: no set, and the earlier one still drills."""
+        import subprocess
+
+        store_dir = tmp_path / "small"
+        store_dir.mkdir()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=600k", "none", str(store_dir)],
+            check=True,
+        )
+        try:
+            url = make_database(16)
+            back_up(url, store_dir)
+            before = everything(store_dir)
+            execute(
+                url,
+                "CREATE TABLE public.random AS SELECT string_agg(md5(random()::text), '')"
+                " AS t FROM generate_series(1, 40000) GROUP BY random() < 0.5",
+            )
+            with pytest.raises(StoreError, match="No space left") as caught:
+                back_up(url, store_dir)
+
+            assert "earlier backup sets are untouched" in caught.value.hint
+            assert before == everything(store_dir)
+            assert run_drill(sets(store_dir)[0]).passed
+        finally:
+            subprocess.run(["umount", str(store_dir)], check=True)
+
+
+def test_values_print_the_same_whatever_the_defaults_of_role_and_database(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """Odd defaults on the database do not make a difference where there is none."""
+    url = make_database(16)
+    name = value(url, "SELECT current_database()")
+    execute(
+        url,
+        f"""
+        CREATE TABLE public.odd AS SELECT timestamptz '2026-07-01 12:00:00+02' AS t,
+          interval '1 day -2 hours' AS i, '\\xdeadbeef'::bytea AS b, 0.1::float8 AS f;
+        ALTER DATABASE "{name}" SET TimeZone = 'America/New_York';
+        ALTER DATABASE "{name}" SET DateStyle = 'German';
+        ALTER DATABASE "{name}" SET IntervalStyle = 'sql_standard';
+        ALTER DATABASE "{name}" SET bytea_output = 'escape';
+        ALTER DATABASE "{name}" SET extra_float_digits = -5;
+        ALTER DATABASE "{name}" SET client_encoding = 'LATIN1';
+        ALTER DATABASE "{name}" SET search_path = 'other', 'public';
+        """,
+    )
+
+    back_up(url, store_dir)
+
+    assert failed(run_drill(sets(store_dir)[0])) == []

@@ -1,0 +1,94 @@
+"""Runs the domain's main functions with what a task would give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from opskit.backup.create import BackupResult, create_backup
+from opskit.backup.postgres import DatabaseSource
+from opskit.catalog import catalog
+from opskit.catalog.catalog import BackupSet
+from opskit.checks import Check
+from opskit.drill.evidence import Evidence
+from opskit.drill.run import DrillRequest, drill
+from opskit.postgres import programs
+from opskit.postgres.connect import connect
+from opskit.postgres.programs import Installation
+from opskit.store import LocalStore, Store
+
+SOURCE = "shop"
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+def back_up(
+    url: str,
+    store_dir: Path,
+    *,
+    stores: Sequence[Store] | None = None,
+    installations: Sequence[Installation] | None = None,
+    **options: Any,
+) -> BackupResult:
+    """Back a database up into a local store."""
+    found = programs.installations() if installations is None else installations
+    return create_backup(
+        DatabaseSource(name=SOURCE, url=url, installations=found, **options),
+        [LocalStore("local", store_dir)] if stores is None else stores,
+        run_id="abc123",
+        state_dir=store_dir.parent / "state",
+        clock=now,
+    )
+
+
+def sets(store_dir: Path) -> list[BackupSet]:
+    """Return the sets in a local store, newest first."""
+    return list(catalog.read([LocalStore("local", store_dir)]).sets)
+
+
+def run_drill(
+    chosen: BackupSet,
+    *,
+    tamper: Callable[[str], None] | None = None,
+    installations: Sequence[Installation] | None = None,
+    **options: Any,
+) -> Evidence:
+    """Drill a set."""
+    request = DrillRequest(
+        chosen=chosen,
+        installations=(
+            programs.installations() if installations is None else installations
+        ),
+        **{
+            "server_kind": "auto",
+            "accept_newer_major": False,
+            "jobs": 2,
+            "timeout_seconds": 300,
+            **options,
+        },
+    )
+    return drill(request, run_id="def456", clock=now, tamper=tamper)
+
+
+def failed(evidence: Evidence) -> list[Check]:
+    """Return the checks that did not pass."""
+    return [check for check in evidence.checks if not check.passed]
+
+
+def execute(url: str, script: str) -> None:
+    """Run a script in a database."""
+    with connect(url, purpose="test") as connection:
+        connection.execute(script.encode())
+
+
+def value(url: str, statement: str) -> Any:
+    """Return the single value of a query."""
+    with connect(url, purpose="test") as connection:
+        row = connection.execute(statement.encode()).fetchone()
+        assert row is not None
+        return row[0]
