@@ -1,0 +1,76 @@
+"""The README's first command in a fresh clone, a bare environment, an empty HOME."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import ROOT
+
+_SECONDS_MAX = 600
+
+
+def clone(target: Path) -> None:
+    """Copy what git would clone: the files it tracks, and nothing else."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
+    for name in listed.decode().rstrip("\0").split("\0"):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+@pytest.mark.parametrize("who", ["root", "an ordinary user"])
+def test_quickstart_in_a_fresh_clone(who: str, tmp_path: Path) -> None:
+    """It passes twice, keeps the earlier backup, and leaves no server behind.
+
+    For root the clone lies where nobody else may look, as in root's own HOME.
+    """
+    if who == "root" and os.geteuid() != 0:
+        pytest.skip("only root can be root")
+    target, home = tmp_path / "clone", tmp_path / "home"
+    target.mkdir()
+    home.mkdir()
+    clone(target)
+    options: dict[str, object] = {}
+    if who == "root":
+        tmp_path.chmod(0o700)
+    elif os.geteuid() == 0:
+        account = pwd.getpwnam("nobody")
+        for path in (tmp_path, *tmp_path.parents):
+            if path.stat().st_uid == 0 and path != Path("/"):
+                path.chmod(path.stat().st_mode | 0o011)
+        for path in (target, home, *target.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid)
+        options = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+    results = [
+        subprocess.run(  # type: ignore[call-overload]
+            [target / "inv", "quickstart", *flags],
+            cwd=target,
+            env={"HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS_MAX,
+            check=False,
+            **options,
+        )
+        for flags in ([], ["--json"])
+    ]
+
+    for result in results:
+        assert result.returncode == 0, result.stderr
+    assert "proved: every row came back" in results[0].stdout
+    document = json.loads(results[1].stdout)
+    assert document["drill"]["passed"]
+    assert Path(document["drill"]["report"]).is_file()
+    store = target / ".opskit" / "quickstart" / "store"
+    assert len(list(store.rglob("manifest.json"))) == 2
