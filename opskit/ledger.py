@@ -64,6 +64,8 @@ class Ledger:
                 self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
             )
             with os.fdopen(descriptor, "ab") as file:
+                if self._is_torn():
+                    file.write(b"\n")  # lest what a crash left swallow this record
                 file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -104,6 +106,10 @@ class Ledger:
             return self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
+
+    def _is_torn(self) -> bool:
+        content = self._path.read_bytes()
+        return bool(content) and not content.endswith(b"\n")
 
     def _parse(self, number: int, line: bytes) -> LedgerEntry:
         try:

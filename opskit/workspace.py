@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from opskit.errors import ConfigurationError
+
 PREFIX = "opskit-"
 _LOCK = ".owner.lock"
 
@@ -23,6 +25,11 @@ def throwaway(kind: str, *, base: Path | None = None) -> Iterator[Path]:
     told from one in use.
     """
     base = base or Path(tempfile.gettempdir())
+    if not base.is_dir():
+        raise ConfigurationError(
+            f"the work folder {base} does not exist",
+            hint="Create it, or name another in [drill] work_dir.",
+        )
     path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-", dir=base))
     lock = FileLock(path / _LOCK, timeout=0)
     try:

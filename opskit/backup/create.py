@@ -23,6 +23,7 @@ from opskit.catalog.manifest import (
 )
 from opskit.errors import StoreError
 from opskit.log import logger
+from opskit.postgres import schema
 from opskit.postgres.snapshot import database_lock
 from opskit.progress import Progress, bar
 from opskit.store import Store
@@ -171,6 +172,7 @@ def _write(
         client_version=dump.client.version,
         tool_version=__version__,
         dump_bytes=observed.dump_bytes,
+        schema_format=schema.FORMAT,
         objects=tuple(writer.objects),
         tables=observed.tables,
         sequences=observed.sequences,

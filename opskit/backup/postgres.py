@@ -13,7 +13,8 @@ from opskit.errors import BackupFailed
 from opskit.log import logger
 from opskit.postgres import client, globals, inventory, schema, snapshot
 from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.connect import client_connection, client_environment, server_major
+from opskit.postgres.connect import server_major
+from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.programs import Installation, find_client

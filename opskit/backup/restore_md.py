@@ -12,8 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from opskit.catalog.manifest import StoredObject
+from opskit.postgres.programs import sets_unknown_parameter
 
-FIRST_WITH_TRANSACTION_TIMEOUT = 17
+_COUNT_TABLES = (
+    "SELECT count(*) AS tables FROM pg_tables "
+    "WHERE schemaname !~ '^(pg_|information_schema)'"
+)
+_ALWAYS_THERE = ("postgres", "template1")
 
 
 def render(
@@ -84,40 +89,74 @@ zstd --decompress --force {names["dump"]} -o dump.pgdump
 
 ## 4. Restore
 
-This creates the database {_code(database)}, which must not exist yet.
-
-```sh
-{_restore_command(server_version, client_version)}
-```
-
-To restore under another name, create a database from `template0` with encoding
-{inventory["encoding"]} yourself, and name it in `--dbname` without `--create`.
+{_restore_steps(inventory, client_version)}
 
 ## 5. Look at it
 
 `manifest.json` lists the rows of every table.
 
 ```sh
-psql --no-psqlrc --dbname={shlex.quote(_conninfo(database))} --command='\\dt *.*'
+psql --no-psqlrc --dbname={_shown_database(database)} \\
+    --command="{_COUNT_TABLES}"
 ```
 
 Delete `dump.pgdump` afterwards: it holds the data.
 """
 
 
-def _restore_command(server_version: str, client_version: str) -> str:
-    if (
-        _major(client_version)
-        >= FIRST_WITH_TRANSACTION_TIMEOUT
-        > _major(server_version)
+def _restore_steps(inventory: dict[str, Any], client_version: str) -> str:
+    database = str(inventory["database"])
+    if database in _ALWAYS_THERE:
+        # It cannot be created again, and is seldom empty: restore beside it.
+        return f"""\
+Every server has a database {_code(database)}, so this restores into a new one,
+`{database}_restored`.
+
+```sh
+{_createdb(inventory, f"{database}_restored")}
+{_restore_command(inventory, client_version, f"--dbname={database}_restored")}
+```"""
+    return f"""\
+This creates the database {_code(database)}, which must not exist yet.
+
+```sh
+{_restore_command(inventory, client_version, "--dbname=postgres --create")}
+```
+
+To restore under another name, create that database yourself and name it in `--dbname`
+without `--create`:
+
+    {_createdb(inventory, "NAME")}"""
+
+
+def _createdb(inventory: dict[str, Any], name: str) -> str:
+    locale = inventory["locale"]
+    options = [
+        "--template=template0",
+        f"--encoding={inventory['encoding']}",
+        f"--lc-collate={locale['collate']}",
+        f"--lc-ctype={locale['ctype']}",
+    ]
+    if locale["provider"] != "libc":
+        options.append(f"--locale-provider={locale['provider']}")
+        options.append(f"--{locale['provider']}-locale={locale['locale']}")
+    return shlex.join(["createdb", *options, name])
+
+
+def _restore_command(
+    inventory: dict[str, Any], client_version: str, target: str
+) -> str:
+    if sets_unknown_parameter(
+        client_major=_major(client_version),
+        server_major=_major(str(inventory["server_version"])),
     ):
-        # pg_restore of 17 and newer sets a parameter that this server does not know.
+        database, _, create = target.partition(" ")
         return (
-            "pg_restore --create --file=- dump.pgdump |\n"
-            "    sed '1,/^COPY /{/^SET transaction_timeout = 0;$/d;}' |\n"
-            "    psql --no-psqlrc --quiet --dbname=postgres --set=ON_ERROR_STOP=1"
+            f"pg_restore {create} --file=- dump.pgdump |\n".replace("  ", " ")
+            + "    sed '1,/^COPY /{/^SET transaction_timeout = 0;$/d;}' |\n"
+            + f"    psql --no-psqlrc --quiet {database} --set=ON_ERROR_STOP=1"
         )
-    return "pg_restore --create --exit-on-error --jobs=4 --dbname=postgres dump.pgdump"
+    return f"pg_restore --exit-on-error --jobs=4 {target} dump.pgdump"
 
 
 def _tablespaces(names: dict[str, str]) -> str:
@@ -129,9 +168,14 @@ or add `--no-tablespaces` to step 4.
 """
 
 
-def _conninfo(database: str) -> str:
-    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
-    return f"dbname='{escaped}'"
+def _shown_database(name: str) -> str:
+    if name in _ALWAYS_THERE:
+        return f"{name}_restored"
+    if "=" in name or "://" in name:
+        # psql takes such a name for a connection string.
+        escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+        return shlex.quote(f"dbname='{escaped}'")
+    return shlex.quote(name)
 
 
 def _code(text: str) -> str:

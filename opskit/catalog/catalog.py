@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
-from opskit.catalog.proof import EvidenceName, Proof, parse_evidence, proof_of
+from opskit.catalog.proof import (
+    EvidenceName,
+    Proof,
+    combined,
+    parse_evidence,
+    proof_of,
+)
 from opskit.errors import IntegrityError, ObjectNotFound, UsageError
 from opskit.store import ObjectInfo, Store
 
@@ -15,22 +21,29 @@ _SET_DEPTH = 3  # source, date, backup id
 
 
 @dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A set as it lies in one store, with the evidence that lies beside it there."""
+
+    store: Store
+    evidence: tuple[EvidenceName, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackupSet:
     """One set: its manifest, where it lies, and the proof known of it."""
 
     manifest: Manifest
-    stores: tuple[Store, ...]
-    evidence: tuple[EvidenceName, ...]
+    copies: tuple[Copy, ...]
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """The stores that hold the set, in the order of the configuration."""
+        return tuple(copy.store for copy in self.copies)
 
     @property
     def proof(self) -> Proof:
         """The strongest thing known of the set."""
-        return proof_of(self.evidence)
-
-    @property
-    def last_drill_passed(self) -> bool:
-        """Whether the newest drill of the set passed and nothing failed since."""
-        return self.proof == "drilled"
+        return combined(proof_of(copy.evidence) for copy in self.copies)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,18 +154,11 @@ def _read_set(store: Store, place: str, objects: Sequence[ObjectInfo]) -> Backup
     with store.open(key) as file:
         manifest = manifests.parse(file.read(), key=key)
     names = (parse_evidence(each.key.removeprefix(place)) for each in objects)
-    return BackupSet(
-        manifest=manifest,
-        stores=(store,),
-        evidence=tuple(name for name in names if name is not None),
-    )
+    evidence = tuple(name for name in names if name is not None)
+    return BackupSet(manifest=manifest, copies=(Copy(store=store, evidence=evidence),))
 
 
 def _merge(known: BackupSet | None, other: BackupSet) -> BackupSet:
     if known is None:
         return other
-    return BackupSet(
-        manifest=known.manifest,
-        stores=known.stores + other.stores,
-        evidence=tuple(sorted({*known.evidence, *other.evidence})),
-    )
+    return BackupSet(manifest=known.manifest, copies=known.copies + other.copies)

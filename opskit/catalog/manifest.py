@@ -78,6 +78,7 @@ class Manifest(_Record):
     tool_version: str
     encryption: dict[str, Any] | None = None
     dump_bytes: int = Field(ge=0)
+    schema_format: int = 1
     objects: tuple[StoredObject, ...]
     tables: tuple[TableRecord, ...]
     sequences: tuple[SequenceRecord, ...]

@@ -15,13 +15,14 @@ from typing import Literal
 Proof = Literal["drilled", "verified", "unproven", "failed"]
 EvidenceKind = Literal["drill", "verify"]
 EVIDENCE_FOLDER = "evidence/"
+_STRONGEST_FIRST: tuple[Proof, ...] = ("failed", "drilled", "verified", "unproven")
 _NAME = re.compile(
     r"(?P<time>\d{8}T\d{6}Z)-(?P<kind>drill|verify)-(?P<outcome>passed|failed)"
     r"-(?P<run>[0-9a-f]+)\.json"
 )
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class EvidenceName:
     """What the key of a piece of evidence says."""
 
@@ -69,7 +70,8 @@ def proof_of(evidence: Iterable[EvidenceName]) -> Proof:
     """
     drilled: bool | None = None
     verified: bool | None = None
-    for each in sorted(evidence):
+    # Of two that carry the same second the bad news is the later.
+    for each in sorted(evidence, key=lambda each: (each.time, not each.passed)):
         if each.kind == "drill":
             drilled = each.passed
             verified = True if each.passed else verified
@@ -80,3 +82,15 @@ def proof_of(evidence: Iterable[EvidenceName]) -> Proof:
     if drilled:
         return "drilled"
     return "verified" if verified else "unproven"
+
+
+def combined(proofs: Iterable[Proof]) -> Proof:
+    """Return the proof of a set from those of its copies.
+
+    A damaged copy makes the set failed: it may be the one that is left one day.
+    """
+    found = set(proofs)
+    for state in _STRONGEST_FIRST:
+        if state in found:
+            return state
+    return "unproven"

@@ -9,14 +9,22 @@ from typing import Any
 from opskit.checks import Check
 from opskit.config import Query
 from opskit.errors import DatabaseError
-from opskit.postgres.connect import connect, translated, user_query
+from opskit.postgres.connect import (
+    connect,
+    limit_statements,
+    translated,
+    user_query,
+)
 
 
-def run_queries(url: str, queries: Sequence[Query]) -> list[Check]:
+def run_queries(
+    url: str, queries: Sequence[Query], *, timeout_seconds: float
+) -> list[Check]:
     """Ask each query of the copy; one check each."""
     if not queries:
         return []
     with connect(url, purpose="queries") as connection:
+        limit_statements(connection, timeout_seconds)
         # The user's text is written for the database's own search path.
         connection.execute("RESET search_path")
         checks = []

@@ -133,14 +133,14 @@ def _run(
                 fetch.unpack_dump(manifest, store, archive)
                 roles_sql = fetch.read_text(manifest, store, "roles")
                 objects = fetch.read_schema(manifest, store)
-                _guide = fetch.read_text(manifest, store, "guide")
+                objects_read = 1 + fetch.read_others(manifest, store)
         except IntegrityError as error:
             found.checks.append(
                 Check(name="stored objects", passed=False, detail=str(error))
             )
             return
         found.checks.append(
-            compare("stored objects", len(manifest.objects), len(manifest.objects),
+            compare("stored objects", len(manifest.objects), objects_read,
                     "size and SHA-256 of each")
         )  # fmt: skip
         with _server(found, installation, request.work_dir) as running:
@@ -156,13 +156,16 @@ def _run(
                 jobs=request.jobs,
                 tables=manifest.tables,
                 sequences=manifest.sequences,
+                timeout_seconds=request.timeout_seconds,
             )
             with found.phase("compare"):
                 found.checks += compare_contents(copy)
                 found.checks.append(compare_large_objects(copy))
                 found.checks += compare_structure(copy)
                 found.checks.append(_compare_roles(running, copy))
-                found.checks += run_queries(url, request.queries)
+                found.checks += run_queries(
+                    url, request.queries, timeout_seconds=request.timeout_seconds
+                )
 
 
 @contextmanager
@@ -182,6 +185,10 @@ def _restore(
     manifest = request.chosen.manifest
     major = running.installation.major
     url = running.url(_MAINTENANCE)
+    # Missing programs are this machine's fault, not the set's: no finding.
+    program = load.choose_program(
+        request.installations, client_major=manifest.client_major, server_major=major
+    )
     try:
         with found.phase("roles"), connect(url, purpose="drill") as connection:
             existing = database.existing_roles(connection)
@@ -195,11 +202,7 @@ def _restore(
                     archive=archive,
                     url=url,
                     server_major=major,
-                    installation=load.choose_program(
-                        request.installations,
-                        client_major=manifest.client_major,
-                        server_major=major,
-                    ),
+                    installation=program,
                     jobs=request.jobs,
                     timeout_seconds=request.timeout_seconds,
                     create=True,

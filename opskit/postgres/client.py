@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import select
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from opskit.log import mask
 
 BLOCK_BYTES = 1024 * 1024
 _STOP_SECONDS_MAX = 10
+_SILENT_SECONDS_MAX = 3600
 _MESSAGE_BYTES_MAX = 64 * 1024
 
 
@@ -64,12 +66,24 @@ def streaming(
     try:
         with process.stdout as output:
             _widen_pipe(output)
-            yield iter(lambda: output.read(BLOCK_BYTES), b"")
+            yield iter(lambda: _read(output, arguments[0]), b"")
         code = process.wait(timeout=_STOP_SECONDS_MAX)
     finally:
         stop(process)
     if code != 0:
         raise failure(arguments[0], code, messages.text())
+
+
+def _read(output: IO[bytes], program: str) -> bytes:
+    """Return the next bytes; a program that falls silent for good is given up."""
+    readable, _, _ = select.select([output], [], [], _SILENT_SECONDS_MAX)
+    if not readable:
+        raise BackupFailed(
+            f"{program.rsplit('/', 1)[-1]} wrote nothing for {_SILENT_SECONDS_MAX} "
+            "seconds and was stopped",
+            hint="See what its session waits for in pg_stat_activity on the server.",
+        )
+    return output.read(BLOCK_BYTES)
 
 
 def failure(program: str, code: int, words: str) -> BackupFailed:
@@ -91,7 +105,8 @@ _HINTS = (
     (
         "permission denied",
         "Grant what is missing to the role that opskit connects as, for instance: "
-        "GRANT pg_read_all_data TO that_role; or exclude the table.",
+        "GRANT pg_read_all_data TO that_role; or exclude the table. Large objects need "
+        "grants of their own, or a superuser.",
     ),
     (
         # pg_dump bounds its wait for locks by a statement timeout.

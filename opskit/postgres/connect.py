@@ -3,74 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import conninfo, pq, sql
+from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
-from opskit.errors import ConfigurationError, DatabaseError, OpskitError
+from opskit.errors import DatabaseError, OpskitError
 from opskit.log import mask
+from opskit.postgres.conninfo import bounded, database_name, parse, pinned_options
 
 Connection = psycopg.Connection[TupleRow]
-CONNECT_TIMEOUT_SECONDS = 15
 
-# The same value must print the same wherever it is read: in the dump, on the source and
-# in the restored copy, whatever a server, database or role has as its default. The
-# first four are what pg_dump pins itself; it leaves the last two to chance.
-PINNED_SETTINGS = {
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "3",
-    "row_security": "off",
-    "TimeZone": "UTC",
-    "bytea_output": "hex",
+# A server's own limits must not end a long dump; the first major that knows each.
+_LIMITS_LIFTED = {
+    "statement_timeout": 0,
+    "lock_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 14,
+    "transaction_timeout": 17,
 }
-_UNBOUNDED = {
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-}
-
-
-def pinned_options(extra: Mapping[str, str] | None = None) -> str:
-    """Return the pinned settings in the form of libpq's `options`."""
-    settings = PINNED_SETTINGS | _UNBOUNDED | dict(extra or {})
-    return " ".join(
-        f"-c {name}={value.replace(' ', chr(92) + ' ')}"
-        for name, value in settings.items()
-    )
-
-
-def parse(url: str) -> dict[str, str]:
-    """Return the parameters of a connection URL.
-
-    Raises:
-        ConfigurationError: it is not one.
-    """
-    try:
-        return {
-            key: str(value) for key, value in conninfo.conninfo_to_dict(url).items()
-        }
-    except psycopg.ProgrammingError as error:
-        raise ConfigurationError(
-            f"the connection URL is not valid: {mask(str(error)).strip()}",
-            hint="Write it as postgresql://user@host:port/name; special characters "
-            "in it are percent-encoded.",
-        ) from None
-
-
-def with_database(url: str, database: str) -> str:
-    """Return the URL's parameters with another database name."""
-    return conninfo.make_conninfo(**(parse(url) | {"dbname": database}))
-
-
-def database_name(url: str) -> str:
-    """Return the name of the database that a URL leads to, as libpq resolves it."""
-    parameters = parse(url)
-    name = parameters.get("dbname") or os.environ.get("PGDATABASE")
-    return name or parameters.get("user") or os.environ.get("PGUSER") or ""
 
 
 @contextlib.contextmanager
@@ -108,9 +61,7 @@ def connect(
     parameters["options"] = (
         f"{parameters.get('options', '')} {pinned_options()}".strip()
     )
-    parameters.setdefault("connect_timeout", str(CONNECT_TIMEOUT_SECONDS))
-    # conninfo strings may hold NUL-free text only, and psycopg wants them typed Any.
-    arguments: dict[str, Any] = dict(parameters)
+    arguments: dict[str, Any] = bounded(parameters)
     name = parameters.get("dbname") or database_name(url)
     with (
         translated(f"database {name}"),
@@ -118,20 +69,27 @@ def connect(
             **arguments, autocommit=autocommit, row_factory=tuple_row
         ) as connection,
     ):
-        with_codec(connection)
-        connection.execute("SET search_path = ''")
+        _prepare(connection)
         if not autocommit:
             connection.commit()
         yield connection
 
 
-def with_codec(connection: Connection) -> None:
-    """Read text as UTF-8, whatever the database's encoding is.
-
-    SQL_ASCII has no conversions; its bytes are read as they are.
-    """
+def _prepare(connection: Connection) -> None:
+    # SQL_ASCII has no conversions; its bytes are read as they are.
     if connection.info.parameter_status("server_encoding") != "SQL_ASCII":
         connection.execute("SET client_encoding = 'UTF8'")
+    connection.execute("SET search_path = ''")
+    for setting, since in _LIMITS_LIFTED.items():
+        if server_major(connection) >= since:
+            connection.execute(sql.SQL("SET {} = 0").format(sql.Identifier(setting)))
+
+
+def limit_statements(connection: Connection, seconds: float) -> None:
+    """Let the server end any statement of the session that takes longer."""
+    connection.execute(
+        sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(seconds * 1000)))
+    )
 
 
 def server_major(connection: Connection) -> int:
@@ -157,45 +115,6 @@ def query_value(
 def user_query(connection: Connection, statement: str) -> list[TupleRow]:
     """Run a statement that the user wrote in the configuration."""
     return connection.execute(sql.SQL(statement)).fetchall()
-
-
-def client_environment(
-    url: str, *, options: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Return the environment in which PostgreSQL's programs reach this database.
-
-    Everything goes by the environment, so that no password is ever on a command line;
-    see `client_arguments` for the few parameters that have no variable.
-    """
-    environment = dict(os.environ)
-    for option in _parsed(url):
-        if option.envvar and option.val is not None:
-            environment[option.envvar.decode()] = option.val.decode()
-    inherited = environment.get("PGOPTIONS", "")
-    environment["PGOPTIONS"] = f"{inherited} {pinned_options(options)}".strip()
-    environment.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_TIMEOUT_SECONDS))
-    return environment
-
-
-def client_connection(url: str) -> str:
-    """Return the part of a URL that has no environment variable, as a conninfo.
-
-    None of those parameters is secret, so it may stand on a command line. It always
-    names the database: programs take a bare name that looks like a URL for one.
-    """
-    rest = {
-        option.keyword.decode(): option.val.decode()
-        for option in _parsed(url)
-        if not option.envvar and option.val is not None
-    }
-    return conninfo.make_conninfo(**(rest | {"dbname": database_name(url)}))
-
-
-def _parsed(url: str) -> list[pq.ConninfoOption]:
-    try:
-        return pq.Conninfo.parse(conninfo.make_conninfo(**parse(url)).encode())
-    except psycopg.Error as error:
-        raise ConfigurationError(f"the connection URL is not valid: {error}") from None
 
 
 _HINTS = (

@@ -46,6 +46,20 @@ def exists(connection: Connection, name: str) -> bool:
     )
 
 
+def idle(connection: Connection) -> list[str]:
+    """Return the names of the databases in which there is no session."""
+    rows = connection.execute(
+        "SELECT datname FROM pg_database d WHERE NOT EXISTS "
+        "(SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)"
+    )
+    return [name for (name,) in rows]
+
+
+def tablespaces(connection: Connection) -> set[str]:
+    """Return the names of the server's tablespaces."""
+    return {name for (name,) in connection.execute("SELECT spcname FROM pg_tablespace")}
+
+
 def is_empty(connection: Connection) -> bool:
     """Return whether the connection's database holds nothing of a user's."""
     large_objects = query_value(

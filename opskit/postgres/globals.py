@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from opskit.postgres import client
-from opskit.postgres.connect import (
-    Connection,
+from opskit.postgres.connect import Connection, query_value
+from opskit.postgres.conninfo import (
     client_connection,
     client_environment,
     database_name,
-    query_value,
 )
 from opskit.postgres.programs import Installation
 
@@ -44,13 +43,17 @@ def dump(url: str, installation: Installation, connection: Connection) -> Global
         query_value(connection, "SELECT has_table_privilege('pg_authid', 'SELECT')")
     )
 
+    name = database_name(url)
+    # pg_dumpall takes such a name for a connection string; `postgres` serves as well.
+    is_plain = "=" not in name and "://" not in name
+
     def dumpall(what: str) -> bytes:
         output, _words = client.run(
             [
                 installation.program("pg_dumpall"),
                 what,
                 f"--dbname={client_connection(url)}",
-                f"--database={database_name(url)}",
+                *([f"--database={name}"] if is_plain else []),
                 *([] if with_passwords else ["--no-role-passwords"]),
             ],
             client_environment(url),

@@ -31,6 +31,15 @@ _INSTALL_HINT = (
 )
 
 
+# pg_restore of this major and newer sets `transaction_timeout` for its own session.
+_FIRST_WITH_TRANSACTION_TIMEOUT = 17
+
+
+def sets_unknown_parameter(*, client_major: int, server_major: int) -> bool:
+    """Return whether this pg_restore sets what this server does not know."""
+    return client_major >= _FIRST_WITH_TRANSACTION_TIMEOUT > server_major
+
+
 @dataclass(frozen=True, kw_only=True)
 class Installation:
     """A folder with programs of one version of PostgreSQL."""

@@ -25,6 +25,10 @@ class SchemaObject:
     state: str
 
 
+# Raise it whenever a query below writes another text for the same object: the texts of
+# an older set can then not be compared to the letter.
+FORMAT = 1
+
 _USER_SCHEMA: LiteralString = (
     "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 )

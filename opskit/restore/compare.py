@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -12,7 +13,12 @@ from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.checks import Check, compare
 from opskit.errors import DatabaseError, Interrupted
 from opskit.postgres import content, inventory, schema
-from opskit.postgres.connect import Connection, connect, translated
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    limit_statements,
+    translated,
+)
 from opskit.postgres.schema import SchemaObject
 
 _NAMES_SHOWN = 20
@@ -28,12 +34,20 @@ class RestoredCopy:
     jobs: int
     tables: Sequence[TableRecord]
     sequences: Sequence[SequenceRecord]
+    timeout_seconds: float
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Yield a connection to the copy whose statements are bounded."""
+        with connect(self.url, purpose="compare") as connection:
+            limit_statements(connection, self.timeout_seconds)
+            yield connection
 
 
 def compare_contents(copy: RestoredCopy) -> list[Check]:
     """Compare every table, sequence and large object; one check each."""
     tables = _compare_tables(copy)
-    with connect(copy.url, purpose="compare") as connection:
+    with copy.connect() as connection:
         sequences = [_sequence(connection, record) for record in copy.sequences]
     compared = sum(1 for _check, was_read in tables if was_read)
     rows = sum(table.rows for table in copy.tables)
@@ -54,7 +68,7 @@ def compare_contents(copy: RestoredCopy) -> list[Check]:
 def compare_large_objects(copy: RestoredCopy) -> Check:
     """Compare all large objects by number, size and digest."""
     expected = copy.manifest.large_objects
-    with connect(copy.url, purpose="compare") as connection:
+    with copy.connect() as connection:
         observed = content.large_objects_digest(connection)
     return compare(
         "large objects",
@@ -67,7 +81,7 @@ def compare_large_objects(copy: RestoredCopy) -> Check:
 
 def compare_structure(copy: RestoredCopy) -> list[Check]:
     """Compare every object by kind, validity, extensions and the database itself."""
-    with connect(copy.url, purpose="compare") as connection:
+    with copy.connect() as connection:
         observed = schema.take(connection, exclude_tables=copy.manifest.exclude_tables)
         invalid = schema.invalid_indexes(connection)
         unvalidated = schema.unvalidated_constraints(connection)
@@ -106,7 +120,7 @@ def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, bool]]:
             raise Interrupted("the comparison was interrupted")
 
     def work() -> None:
-        with connect(copy.url, purpose="compare") as connection:
+        with copy.connect() as connection:
             content.use_encoding(connection, copy.manifest.inventory["encoding"])
             while True:
                 alive()

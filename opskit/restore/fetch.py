@@ -14,6 +14,7 @@ from opskit import workspace
 from opskit.catalog.manifest import Manifest, StoredObject
 from opskit.catalog.verify import checked
 from opskit.errors import DatabaseError, IntegrityError, ObjectNotFound
+from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.store import Store
 
@@ -68,6 +69,18 @@ def unpack_dump(manifest: Manifest, store: Store, target: Path) -> None:
         )
 
 
+def read_others(manifest: Manifest, store: Store) -> int:
+    """Read every object but the dump, and return how many there are.
+
+    Raises:
+        IntegrityError: one is missing, or not what the manifest says.
+    """
+    others = [stored for stored in manifest.objects if stored.role != "dump"]
+    for stored in others:
+        _read(stored, store)
+    return len(others)
+
+
 def read_text(manifest: Manifest, store: Store, role: str) -> str:
     """Return a small text object of the set.
 
@@ -84,6 +97,12 @@ def read_schema(manifest: Manifest, store: Store) -> list[SchemaObject]:
         IntegrityError: the stored object is missing, or not what the manifest says.
     """
     stored = manifest.object("schema")
+    if manifest.schema_format != schema.FORMAT:
+        raise IntegrityError(
+            f"{stored.key} is of format {manifest.schema_format}, this opskit compares "
+            f"format {schema.FORMAT}",
+            hint=f"Drill it with opskit {manifest.tool_version}, which wrote it.",
+        )
     content = _read(stored, store)
     with _integrity(stored):
         lines = zstandard.ZstdDecompressor().decompressobj().decompress(content)

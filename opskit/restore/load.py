@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 from opskit.errors import BackupFailed, ClientToolError, DatabaseError
 from opskit.log import mask
 from opskit.postgres import client
-from opskit.postgres.connect import client_connection, client_environment
-from opskit.postgres.programs import CLIENT_PROGRAMS, Installation
+from opskit.postgres.conninfo import client_connection, client_environment
+from opskit.postgres.programs import (
+    CLIENT_PROGRAMS,
+    Installation,
+    sets_unknown_parameter,
+)
 
-# pg_restore of this major and newer sets a parameter that older servers do not know.
-FIRST_WITH_TRANSACTION_TIMEOUT = 17
 _UNKNOWN_PARAMETER = b"SET transaction_timeout = 0;\n"
 _FIRST_DATA = b"\nCOPY "
 
@@ -61,8 +64,9 @@ def load(job: LoadJob) -> str:
     Raises:
         DatabaseError: it met an error; its words name the object.
     """
-    newer = job.installation.major >= FIRST_WITH_TRANSACTION_TIMEOUT
-    if newer and job.server_major < FIRST_WITH_TRANSACTION_TIMEOUT:
+    if sets_unknown_parameter(
+        client_major=job.installation.major, server_major=job.server_major
+    ):
         return _load_as_script(job)
     _output, words = client.run(
         [
@@ -109,6 +113,9 @@ def _load_as_script(job: LoadJob) -> str:
     assert psql.stdin is not None
     assert psql.stderr is not None
     messages = client.Messages(psql.stderr)
+    # Also while we write: a server that hangs must not hold us for ever.
+    deadline = threading.Timer(job.timeout_seconds, psql.kill)
+    deadline.start()
     script_error: DatabaseError | None = None
     try:
         arguments = [*_pg_restore(job), "--file=-", str(job.archive)]
@@ -116,11 +123,12 @@ def _load_as_script(job: LoadJob) -> str:
             for block in without_unknown_parameter(blocks):
                 psql.stdin.write(block)
         psql.stdin.close()
-        psql.wait(timeout=job.timeout_seconds)
+        psql.wait()
     except (BrokenPipeError, BackupFailed) as error:
         # psql stopped at an error and no longer reads: its words tell why.
         script_error = DatabaseError(f"pg_restore: {error}")
     finally:
+        deadline.cancel()
         client.stop(psql)
     words = mask(messages.text())
     if psql.returncode != 0 or script_error is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,14 +10,16 @@ from pathlib import Path
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
-from opskit.errors import IntegrityError, UsageError
+from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
-from opskit.postgres import database, globals, toc
-from opskit.postgres.connect import Connection, connect, server_major, with_database
+from opskit.postgres import database, toc
+from opskit.postgres.connect import Connection, server_major
+from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc import TocEntry
-from opskit.restore import compare, fetch, load, select
+from opskit.restore import compare, fetch, load, prepare, select
 from opskit.restore.swap import swap
+from opskit.store import Store
 
 _HEAD_BYTES = 1024 * 1024
 
@@ -71,7 +71,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             hint="Restore the tables into a new database and copy the rows from there.",
         )
     with database.maintenance(request.server_url) as connection:
-        occupied = _occupied(connection, request)
+        occupied = prepare.occupied(connection, request.server_url, request.target)
         if occupied and not request.replace:
             raise UsageError(
                 f"the database {request.target} exists and is not empty",
@@ -79,16 +79,15 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                 "compares, swaps the names and keeps the old database.",
             )
         with fetch.folder(request.work_dir) as folder:
-            archive, entries = _unpack(request, folder)
-            roles = _create_roles(connection, request)
-            beside = database.derived_name(
-                request.target, f"_restoring_{secrets.token_hex(4)}"
-            )
-            with _dropped_on_error(connection, beside):
+            archive, store = _unpack(request, folder)
+            entries = read_contents(archive)
+            prepare.require_tablespaces(connection, request.chosen.manifest)
+            roles = prepare.create_roles(connection, request.chosen.manifest, store)
+            with prepare.beside(connection, request.target) as beside:
                 database.create_like(
                     connection, beside, request.chosen.manifest.inventory
                 )
-                checks = _fill(request, connection, beside, archive, entries)
+                checks = _fill(request, connection, beside, store, archive, entries)
                 replaced = swap(
                     connection,
                     beside=beside,
@@ -107,21 +106,24 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
     )
 
 
-def _occupied(connection: Connection, request: RestoreRequest) -> bool:
-    if not database.exists(connection, request.target):
-        return False
-    url = with_database(request.server_url, request.target)
-    with connect(url, purpose="restore") as target:
-        return not database.is_empty(target)
-
-
-def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, Sequence[TocEntry]]:
+def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, Store]:
+    """Unpack the dump from the first store whose copy is whole; return that store."""
     manifest = request.chosen.manifest
     fetch.require_space(folder, manifest.dump_bytes)
     archive = folder / "dump.pgdump"
-    logger().info("reading the set", backup_id=manifest.backup_id)
-    fetch.unpack_dump(manifest, request.chosen.stores[0], archive)
-    return archive, read_contents(archive)
+    *others, last = request.chosen.stores
+    for store in (*others, last):
+        logger().info("reading", backup_id=manifest.backup_id, store=store.name)
+        try:
+            fetch.unpack_dump(manifest, store, archive)
+            fetch.read_others(manifest, store)
+        except (IntegrityError, StoreError) as error:
+            if store is last:
+                raise
+            logger().error("trying the next store", failed=error.message)
+        else:
+            break
+    return archive, store
 
 
 def read_contents(archive: Path) -> Sequence[TocEntry]:
@@ -137,33 +139,11 @@ def read_contents(archive: Path) -> Sequence[TocEntry]:
     raise IntegrityError(f"{archive} ends within its table of contents")
 
 
-def _create_roles(connection: Connection, request: RestoreRequest) -> tuple[str, ...]:
-    manifest, store = request.chosen.manifest, request.chosen.stores[0]
-    existing = database.existing_roles(connection)
-    needed = {each["name"] for each in manifest.inventory["roles"]}
-    missing = tuple(sorted(needed - existing))
-    if missing:
-        script = globals.for_missing_roles(
-            fetch.read_text(manifest, store, "roles"), existing
-        )
-        logger().info("creating roles", roles=list(missing))
-        database.run_script(connection, script)
-    return missing
-
-
-@contextmanager
-def _dropped_on_error(connection: Connection, name: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        database.drop(connection, name)
-        raise
-
-
 def _fill(
     request: RestoreRequest,
     connection: Connection,
     name: str,
+    store: Store,
     archive: Path,
     entries: Sequence[TocEntry],
 ) -> list[Check]:
@@ -195,13 +175,13 @@ def _fill(
         database.run_script(
             connection, database.property_script(entries, source_name, name)
         )
-    return _compare(request, url, entries)
+    return _compare(request, url, store, entries)
 
 
 def _compare(
-    request: RestoreRequest, url: str, entries: Sequence[TocEntry]
+    request: RestoreRequest, url: str, store: Store, entries: Sequence[TocEntry]
 ) -> list[Check]:
-    manifest, store = request.chosen.manifest, request.chosen.stores[0]
+    manifest = request.chosen.manifest
     tables = _selected(request, entries)
     copy = compare.RestoredCopy(
         url=url,
@@ -211,6 +191,7 @@ def _compare(
         tables=tables,
         # Single tables bring their own sequences only; those are set by pg_restore.
         sequences=() if request.tables else manifest.sequences,
+        timeout_seconds=request.timeout_seconds,
     )
     checks = compare.compare_contents(copy)
     if not request.tables:

@@ -28,7 +28,7 @@ def swap(
     if not database.exists(connection, target):
         database.rename(connection, [(beside, target)])
         return None
-    kept = database.derived_name(target, f"_before_{clock():%Y%m%dT%H%M%SZ}")
+    kept = database.derived_name(target, f"_before_{clock():%Y%m%dt%H%M%Sz}")
     try:
         database.disconnect_others(connection, target)
         database.rename(connection, [(target, kept), (beside, target)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ def command(
         @functools.wraps(body)
         def wrapper(*arguments: Any, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
+            _print_anything()
             signal.signal(signal.SIGTERM, _interrupt)
             try:
                 document = body(*arguments, **flags)
@@ -72,6 +74,13 @@ def say(line: str, *, as_json: bool) -> None:
     """Print a line for a person, unless the output is for a program."""
     if not as_json:
         print(line, flush=True)
+
+
+def _print_anything() -> None:
+    """Names come in any encoding; none of them may keep a message from being told."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from opskit.errors import OpskitError
+from opskit.errors import OpskitError, UsageError
 from opskit.tasks.command import Document, command
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +26,11 @@ def test(_context: object, args: str = "") -> Document:
 
     Example: inv test --args "-k retention -x"
     """
+    if not (_ROOT / "tests").is_dir():
+        raise UsageError(
+            "the tests are in the project's repository, not in the installed package",
+            hint="Clone the repository and run ./inv test there.",
+        )
     programs = Path(sys.executable).parent
     for step in (*_STEPS, ("pytest", "-n", _workers(), *shlex.split(args))):
         print(f"$ {shlex.join(step)}", flush=True)

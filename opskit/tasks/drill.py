@@ -117,7 +117,8 @@ def run_drill(run: Runtime, chosen: BackupSet) -> tuple[Evidence, Path]:
         rendered = report.render(evidence)
         path = write_report(evidence, rendered, run.state_dir / "reports")
         record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
-        store_evidence(evidence, rendered, chosen.stores)
+        # Beside the copy that was read; nothing is known of the others.
+        store_evidence(evidence, rendered, [chosen.stores[0]])
     return evidence, path
 
 

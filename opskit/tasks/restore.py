@@ -97,7 +97,7 @@ def restore(
 def _target(run: Runtime, manifest: Manifest, to: str) -> tuple[str, str]:
     """Return a URL of the server and the name of the database to restore into."""
     from opskit.errors import UsageError
-    from opskit.postgres.connect import database_name
+    from opskit.postgres.conninfo import database_name
 
     if to.startswith(("postgresql://", "postgres://")):
         return to, database_name(to)

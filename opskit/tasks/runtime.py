@@ -17,7 +17,7 @@ from opskit.catalog.catalog import Catalog
 from opskit.config import DatabaseSettings, Settings
 from opskit.errors import ConfigurationError, OpskitError, UsageError
 from opskit.ledger import Ledger
-from opskit.postgres.connect import parse
+from opskit.postgres.conninfo import parse
 from opskit.postgres.programs import Installation, installations
 from opskit.store import Store, open_store
 

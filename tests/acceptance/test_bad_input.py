@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
 from tests.acceptance.conftest import Project
 from tests.support import execute, value
 
@@ -273,6 +274,16 @@ def test_two_backups_at_once(project: Project) -> None:
         assert project.json("prune", code=11)["code"] == 11
     first.communicate(timeout=60)
     assert first.returncode == 0
+
+
+def test_a_missing_work_folder(project: Project) -> None:
+    """The configuration names a folder that is not there."""
+    project.run("backup")
+    project.configure('[drill]\nwork_dir = "/no/such/folder"')
+
+    document = project.json("restore-drill", code=2)
+
+    assert "/no/such/folder does not exist" in document["error"]
 
 
 def test_no_client_tools_at_all(project: Project, tmp_path: Path) -> None:

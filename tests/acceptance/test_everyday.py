@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opskit.postgres import database
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
 from tests.acceptance.conftest import Project
 from tests.support import execute, value
 
@@ -234,6 +235,23 @@ def test_a_newer_failed_set_does_not_push_out_the_good_one(project: Project) -> 
     done = project.json("prune")
     assert [good] == [each["backup_id"] for each in done["keep"]]
     assert [bad] == [each["backup_id"] for each in done["delete"]]
+
+
+def test_a_damaged_copy_is_not_hidden_by_a_whole_one(project: Project) -> None:
+    """One of two stores holds a damaged copy: the set is failed, also after a drill."""
+    other = project.folder / "other"
+    other.mkdir()
+    project.configure(f'[stores.other]\nurl = "{other.as_uri()}"')
+    project.run("backup")
+    (path,) = other.rglob("roles.sql")
+    path.write_bytes(path.read_bytes() + b"x")
+
+    verified = project.json("verify", code=20)
+
+    assert len(verified["bad"]) == 1
+    assert project.json("backups")["backups"][0]["proof"] == "failed"
+    assert project.json("restore-drill")["status"] == "passed"
+    assert project.json("backups")["backups"][0]["proof"] == "failed"
 
 
 def test_inv_is_called_from_anywhere(project: Project) -> None:

@@ -304,7 +304,7 @@ def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
             assert child.poll() is None
     child.send_signal(signal.SIGKILL)
     child.wait(30)
-    from opskit.postgres.connect import parse
+    from opskit.postgres.conninfo import parse
 
     folder = Path(parse(url.strip())["host"]).parent
     pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])

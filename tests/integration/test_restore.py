@@ -13,10 +13,12 @@ import pytest
 from opskit.catalog.catalog import BackupSet
 from opskit.errors import DatabaseError, IntegrityError, UsageError
 from opskit.postgres import database, programs, server
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
 from opskit.postgres.server import Server
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests.conftest import MajorServer, MakeDatabase
+from tests.sample import SAMPLE
 from tests.support import back_up, execute, now, sets, value
 
 
@@ -71,11 +73,11 @@ def test_into_a_new_database(
 
     result = run_restore(sets(store_dir)[0], server_of(16), "new one")
 
-    assert (5, 2102, None) == (result.tables, result.rows, result.replaced)
+    assert (result.tables, result.rows, result.replaced) == (5, 2102, None)
     copy = server_of(16).url("new one")
-    assert 500 == value(copy, "SELECT count(*) FROM public.orders")
+    assert value(copy, "SELECT count(*) FROM public.orders") == 500
     properties = """
-        SELECT array_agg(setconfig::text ORDER BY setrole), 
+        SELECT array_agg(setconfig::text ORDER BY setrole),
                max((SELECT array_agg(a::text ORDER BY a::text) FROM unnest(datacl) a)),
                max(shobj_description(d.oid, 'pg_database'))
         FROM pg_database d JOIN pg_db_role_setting s ON s.setdatabase = d.oid
@@ -100,7 +102,7 @@ def test_a_database_that_holds_anything_is_refused(
 
     assert "--replace" in caught.value.hint
     assert before == databases()
-    assert 0 == value(url, "SELECT count(*) FROM public.lines")
+    assert value(url, "SELECT count(*) FROM public.lines") == 0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_an_existing_empty_database_is_filled(
     result = run_restore(sets(store_dir)[0], server_of(16), name)
 
     assert result.replaced is None
-    assert 500 == value(empty, "SELECT count(*) FROM public.orders")
+    assert value(empty, "SELECT count(*) FROM public.orders") == 500
     assert before == databases()
 
 
@@ -157,11 +159,11 @@ def test_replace_swaps_and_keeps_the_old(
         )
 
     assert result.replaced is not None
-    assert re.fullmatch(r"test \d+_before_\d{8}T\d{6}Z", result.replaced)
-    assert 500 == value(url, "SELECT count(*) FROM public.orders")
+    assert re.fullmatch(r"test \d+_before_\d{8}t\d{6}z", result.replaced)
+    assert value(url, "SELECT count(*) FROM public.orders") == 500
     kept = server_of(16).url(result.replaced)
-    assert 0 == value(kept, "SELECT count(*) FROM public.orders")
-    assert 0 == value(kept, "SELECT count(*) FROM public.later")
+    assert value(kept, "SELECT count(*) FROM public.orders") == 0
+    assert value(kept, "SELECT count(*) FROM public.later") == 0
 
 
 def test_a_damaged_set_replaces_nothing(
@@ -183,7 +185,7 @@ def test_a_damaged_set_replaces_nothing(
         )
 
     assert before == databases()
-    assert 500 == value(url, "SELECT count(*) FROM public.orders")
+    assert value(url, "SELECT count(*) FROM public.orders") == 500
 
 
 def test_a_copy_that_is_not_what_the_manifest_says_replaces_nothing(
@@ -264,20 +266,24 @@ def test_single_tables_come_with_what_is_theirs(
     )
 
     copy = server_of(16).url("some tables")
-    assert (3, 250) == (result.tables, result.rows)
+    assert (result.tables, result.rows) == (3, 250)
     names = "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relkind = ANY "
     public = " AND relnamespace = 'public'::regnamespace"
-    assert ["parted", "parted_1", "parted_2", "parted_2_rest", "wanted"] == value(
-        copy, names + "('{r,p}')" + public
-    )
+    assert value(copy, names + "('{r,p}')" + public) == [
+        "parted",
+        "parted_1",
+        "parted_2",
+        "parted_2_rest",
+        "wanted",
+    ]
     assert "wanted_m" in value(copy, names + "('{i}')" + public)
-    assert 51 == value(copy, "SELECT nextval('public.wanted_id_seq')")
-    assert 51 == value(copy, "SELECT nextval('public.wanted_made_seq')")
-    assert ["c", "p", "p", "p", "p", "p"] == value(
+    assert value(copy, "SELECT nextval('public.wanted_id_seq')") == 51
+    assert value(copy, "SELECT nextval('public.wanted_made_seq')") == 51
+    assert value(
         copy, "SELECT array_agg(contype ORDER BY contype) FROM pg_constraint "
         "WHERE connamespace = 'public'::regnamespace"
-    )  # fmt: skip
-    assert 1 == value(copy, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")
+    ) == ["c", "p", "p", "p", "p", "p"]  # fmt: skip
+    assert value(copy, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == 1
 
 
 def test_an_unknown_table_is_refused(
@@ -312,25 +318,31 @@ def test_single_tables_do_not_replace_a_database(
 
 
 @pytest.mark.parametrize(("major", "client"), [(15, 15), (16, 16), (16, 18), (18, 18)])
+@pytest.mark.parametrize("name", ["guide", "postgres", "a=b 'c' \"d\""])
 def test_the_sets_own_guide_restores_it_without_opskit(
-    major: int, client: int, make_database: MakeDatabase, store_dir: Path
+    major: int, client: int, name: str, server_of: MajorServer, store_dir: Path
 ) -> None:
     """Every command of RESTORE.md, run as written, brings every row back."""
     available = programs.installations()
     clients = [each for each in available if each.major == client]
-    url = make_database(major)
-    name = parse(url)["dbname"]
+    running = server_of(major)
+    url = running.url(name)
+    with connect(running.url("template1"), purpose="test") as connection:
+        database.drop(connection, name)
+        database.run_script(connection, f"CREATE DATABASE {database.quoted(name)}")
+    execute(url, SAMPLE)
     execute(url, "INSERT INTO other.empty VALUES ('SET transaction_timeout = 0;')")
     manifest = back_up(url, store_dir, installations=clients).manifest
+    execute(url, "DROP SCHEMA public, other CASCADE; CREATE SCHEMA public")
     folder = store_dir / manifest.prefix
     blocks = re.findall(r"```sh\n(.*?)```", (folder / "RESTORE.md").read_text(), re.S)
     found = programs.find_server(available, major=major)
 
-    with server.throwaway(found) as running:
+    with server.throwaway(found) as fresh:
         environment = {
             "PATH": f"{clients[0].bin_dir}:{os.environ['PATH']}",
-            "PGHOST": str(running.socket_dir),
-            "PGPORT": str(running.port),
+            "PGHOST": str(fresh.socket_dir),
+            "PGPORT": str(fresh.port),
             "PGUSER": server.SUPERUSER,
         }
         finished = subprocess.run(
@@ -341,8 +353,8 @@ def test_the_sets_own_guide_restores_it_without_opskit(
             text=True,
             check=False,
         )
-        assert 0 == finished.returncode, finished.stderr
-        copy = running.url(name)
+        assert finished.returncode == 0, finished.stderr
+        copy = fresh.url("postgres_restored" if name == "postgres" else name)
         counts = {
             f"{t.schema_name}.{t.name}": value(
                 copy, f'SELECT count(*) FROM "{t.schema_name}"."{t.name}"'
@@ -352,4 +364,4 @@ def test_the_sets_own_guide_restores_it_without_opskit(
         row = value(copy, "SELECT y FROM other.empty")
 
     assert {f"{t.schema_name}.{t.name}": t.rows for t in manifest.tables} == counts
-    assert "SET transaction_timeout = 0;" == row
+    assert row == "SET transaction_timeout = 0;"

@@ -1,0 +1,253 @@
+"""The documents: every command, link, key, code and module that they name exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tomllib
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from invoke.exceptions import ParseError
+from invoke.parser import Parser
+from invoke.parser.context import ParserContext
+
+from opskit.__main__ import OpskitProgram
+from opskit.config import load
+from opskit.errors import OpskitError
+from opskit.tasks import namespace
+from opskit.tasks.configuration_docs import NOT_ACTED_ON_YET, keys, render
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
+DOCUMENTS = [
+    path
+    for folder in (".", "docs", "runbooks")
+    for path in sorted((ROOT / folder).glob("*.md"))
+]
+RUNBOOK_FORM = ["Symptom", "Impact", "Commands", "Proof it worked", "If it did not"]
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_COMMENT = re.compile(r"(?:^|\s)#.*$", re.MULTILINE)
+_SEPARATORS = "();<>|&\n"
+_ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
+
+of_each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+
+def calls(script: str) -> list[list[str]]:
+    """Return the arguments of each call of `inv` or `invoke` in a shell script."""
+    plain = _COMMENT.sub("", script.replace("\\\n", " "))
+    lexer = shlex.shlex(plain, posix=True, punctuation_chars=_SEPARATORS)
+    lexer.whitespace = " \t"
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    found = []
+    for is_separator, words in groupby(lexer, lambda word: word[0] in _SEPARATORS):
+        command = list(words)
+        while command and _ASSIGNMENT.fullmatch(command[0]):
+            command.pop(0)
+        if not is_separator and command and Path(command[0]).name in ("inv", "invoke"):
+            found.append(command[1:])
+    return found
+
+
+def quoted_calls(text: str) -> list[list[str]]:
+    """Return the calls in a document's sh blocks and in its inline code."""
+    scripts = [body for language, body in _FENCE.findall(text) if language == "sh"]
+    inline = [
+        code
+        for code in _INLINE.findall(_FENCE.sub("", text))
+        if re.match(r"\S*\b(inv|invoke)\b", code)
+    ]
+    return [call for script in (*scripts, *inline) for call in calls(script)]
+
+
+def tasks_called(arguments: list[str]) -> set[str]:
+    """Return the tasks that a call names; raise ParseError where it is wrong."""
+    core = ParserContext(args=OpskitProgram(namespace=namespace).core_args())
+    parser = Parser(contexts=namespace.to_contexts(), initial=core)
+    return {str(each.name) for each in parser.parse_argv(arguments) if each.name}
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    kept = (re.sub(r"[^\w\- ]", "", each.lower()) for each in headings(text))
+    return {each.replace(" ", "-") for each in kept}
+
+
+def headings(text: str) -> list[str]:
+    """Return a document's headings in their order."""
+    return _HEADING.findall(_FENCE.sub("", text))
+
+
+def listed_modules(text: str) -> set[str]:
+    """Return the paths of the Python files in the document's tree of folders."""
+    tree = next(body for _language, body in _FENCE.findall(text) if "opskit/\n" in body)
+    found = set()
+    folders: list[str] = []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 4
+        folders[depth:] = [name]
+        if name.endswith(".py") and depth:
+            found.add("".join(folders))
+    return found
+
+
+def test_the_configuration_document_is_what_the_model_says() -> None:
+    """docs/configuration.md is the settings model's own words."""
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+    assert render() == written
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])
+def test_a_configuration_that_is_shown_can_be_loaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example configurations hold known keys and possible values only."""
+    for variable in [each for each in os.environ if each.startswith("OPSKIT_")]:
+        monkeypatch.delenv(variable)
+    blocks = _FENCE.findall((ROOT / name).read_text(encoding="utf-8"))
+    examples = [body for language, body in blocks if language == "toml"]
+    path = tmp_path / "opskit.toml"
+    path.write_text("".join(examples), encoding="utf-8")
+
+    settings = load(path)
+
+    assert list(settings.databases) == ["shop"]
+    assert list(settings.stores) == ["local"]
+
+
+def test_what_is_said_to_have_no_effect_has_none() -> None:
+    """A key that nothing acts on is a key of the model and read by no module."""
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in (ROOT / "opskit").rglob("*.py")
+        if path.parent.name != "config" and path.stem != "configuration_docs"
+    )
+    attributes = [name.rpartition(".")[2] for name in NOT_ACTED_ON_YET]
+
+    assert set(NOT_ACTED_ON_YET) <= keys()
+    assert re.findall(rf"\.(?:{'|'.join(attributes)})\b", code) == []
+
+
+@of_each_document
+def test_every_call_in_a_document_is_of_a_real_task_with_known_flags(
+    document: Path,
+) -> None:
+    """Each `inv` command that a document quotes can be typed as it stands."""
+    wrong = {}
+    for arguments in quoted_calls(document.read_text(encoding="utf-8")):
+        try:
+            tasks_called(arguments)
+        except ParseError as error:
+            wrong[shlex.join(arguments)] = str(error)
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["./inv nonsense", "cd x && inv backup --nonsense", "invoke verify --backup"],
+)
+def test_a_wrong_call_is_noticed(script: str) -> None:
+    """An unknown task, an unknown flag and a missing value are all refused."""
+    (arguments,) = calls(script)
+
+    with pytest.raises(ParseError):
+        tasks_called(arguments)
+
+
+@pytest.mark.parametrize("name", sorted(namespace.task_names))
+def test_the_example_in_a_tasks_help_can_be_typed(name: str) -> None:
+    """The example that `--help` shows calls the very task that it is about."""
+    text = str(namespace[name].__doc__)
+    (arguments,) = calls(text.partition("Example: ")[2].strip())
+
+    assert {name} == tasks_called(arguments)
+
+
+def test_the_readme_begins_with_both_commands() -> None:
+    """The first commands of the README are the quickstart and the tests."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert quoted_calls(readme)[:2] == [["quickstart"], ["test"]]
+
+
+def test_every_task_is_documented() -> None:
+    """Each task is called by name in the README or a guide."""
+    guides = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    documented = {
+        name
+        for path in guides
+        for arguments in quoted_calls(path.read_text(encoding="utf-8"))
+        for name in tasks_called(arguments)
+    }
+
+    assert set(namespace.task_names) <= documented
+
+
+@of_each_document
+def test_every_link_inside_leads_somewhere(document: Path) -> None:
+    """Each relative link names a file that exists, and a heading in it."""
+    text = document.read_text(encoding="utf-8")
+    broken = []
+    for link in _LINK.findall(_FENCE.sub("", text)):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if not target.exists() or (
+            anchor and anchor not in anchors(target.read_text(encoding="utf-8"))
+        ):
+            broken.append(link)
+
+    assert broken == []
+
+
+def test_the_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
+    """The README lists each exit code that an error has, and no other but 0."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)}
+    todo: list[type[OpskitError]] = [OpskitError]
+    codes = {0}
+    while todo:
+        kind = todo.pop()
+        codes.add(kind.exit_code)
+        todo += kind.__subclasses__()
+
+    assert codes == listed
+
+
+def test_the_architecture_lists_every_module() -> None:
+    """The folder listing names the modules that exist, and no others."""
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "opskit").rglob("*.py")}
+    modules = {name for name in files if not name.endswith("__init__.py")}
+
+    assert modules == listed_modules((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+
+
+def test_the_architecture_shows_the_layers_that_are_checked() -> None:
+    """The layers in the document are those of the linter's contract."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    blocks = _FENCE.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+
+    assert "\n".join(layers) + "\n" in [body for _language, body in blocks]
+
+
+@pytest.mark.parametrize("runbook", RUNBOOKS, ids=lambda path: path.stem)
+def test_a_runbook_has_its_form(runbook: Path) -> None:
+    """Every runbook has the same five parts in the same order."""
+    _title, *parts = headings(runbook.read_text(encoding="utf-8"))
+
+    assert parts == RUNBOOK_FORM
