@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opskit import files
 from opskit.catalog.manifest import MANIFEST_NAME
-from opskit.errors import ObjectNotFound
+from opskit.errors import ObjectNotFound, StoreError
 from opskit.log import logger
 from opskit.store import Store
 
@@ -42,14 +42,18 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
     removed = []
     for path in sorted(directory.glob(f"{source}@*.json")):
         prefix = str(json.loads(path.read_text(encoding="utf-8"))["prefix"])
+        clean = True
         for store in stores:
-            if not _exists(store, prefix + MANIFEST_NAME):
-                store.discard(prefix)
-                removed.append(prefix)
-                logger().warning(
-                    "removed what a killed backup left", store=store.name, place=prefix
-                )
-        path.unlink()
+            try:
+                if not _exists(store, prefix + MANIFEST_NAME):
+                    store.discard(prefix)
+                    removed.append(prefix)
+                    logger().warning("removed what a killed backup left", place=prefix)
+            except StoreError as error:
+                clean = False
+                logger().error("cannot clean up", store=store.name, error=error.message)
+        if clean:
+            path.unlink()
     return removed
 
 

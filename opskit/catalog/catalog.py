@@ -14,7 +14,7 @@ from opskit.catalog.proof import (
     parse_evidence,
     proof_of,
 )
-from opskit.errors import IntegrityError, ObjectNotFound, UsageError
+from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
 from opskit.store import ObjectInfo, Store
 
 _SET_DEPTH = 3  # source, date, backup id
@@ -61,6 +61,7 @@ class Catalog:
 
     sets: tuple[BackupSet, ...]
     unreadable: tuple[Unreadable, ...]
+    unreachable: tuple[StoreError, ...] = ()
 
     def of(self, source: str | None) -> list[BackupSet]:
         """Return the sets of one source, or of all, newest first."""
@@ -107,13 +108,23 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
     """List the stores and read every manifest in them.
 
     A set that lies in several stores is one set. What cannot be read is told, never
-    guessed at.
+    guessed at; a store that cannot be reached is told as long as another one can.
+
+    Raises:
+        StoreError: no store can be reached.
     """
     found: dict[str, BackupSet] = {}
     unreadable: list[Unreadable] = []
+    unreachable: list[StoreError] = []
+    reached = False
     for store in stores:
-        prefix = f"{source}/" if source else ""
-        for place, objects in group_by_set(store.list(prefix)):
+        try:
+            places = group_by_set(store.list(f"{source}/" if source else ""))
+        except StoreError as error:
+            unreachable.append(error)
+            continue
+        reached = True
+        for place, objects in places:
             if not any(each.key == place + MANIFEST_NAME for each in objects):
                 continue  # an unfinished run: see `opskit.catalog.orphans`
             try:
@@ -129,12 +140,18 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
             else:
                 backup_id = each.manifest.backup_id
                 found[backup_id] = _merge(found.get(backup_id), each)
+    if unreachable and not reached:
+        raise unreachable[0]
     newest_first = sorted(
         found.values(),
         key=lambda each: (each.manifest.started_at, each.manifest.backup_id),
         reverse=True,
     )
-    return Catalog(sets=tuple(newest_first), unreadable=tuple(unreadable))
+    return Catalog(
+        sets=tuple(newest_first),
+        unreadable=tuple(unreadable),
+        unreachable=tuple(unreachable),
+    )
 
 
 def group_by_set(

@@ -48,7 +48,13 @@ def backups(_context: object, database: str = "", json: bool = False) -> Documen
         say(line, as_json=json)
     for bad in found.unreadable:
         say(f"cannot be used: {bad.store}: {bad.reason}", as_json=json)
-    return {"backups": documents, "unreadable": [vars(bad) for bad in found.unreadable]}
+    for error in found.unreachable:
+        say(f"cannot be reached: {error.message}", as_json=json)
+    return {
+        "backups": documents,
+        "unreadable": [vars(bad) for bad in found.unreadable],
+        "unreachable": [error.message for error in found.unreachable],
+    }
 
 
 def _describe(each: BackupSet) -> Document:
@@ -75,7 +81,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     from opskit.tasks import runtime
 
     run = runtime.start()
-    found = run.catalog()
+    found = run.catalog(whole=True)
     chosen = [found.find(backup)] if backup else list(found.sets)
     bad: list[BadObject] = [] if backup else _unreadable(found.unreadable)
     objects = size_bytes = 0

@@ -34,7 +34,7 @@ def prune(_context: object, dry_run: bool = False, json: bool = False) -> Docume
     refused: list[str] = []
     for name in run.databases(""):
         with run.lock(name, "prune"):
-            sets = run.catalog(name).of(name)
+            sets = run.catalog(name, whole=True).of(name)
             planned = _plan(run, sets)
             keep += [
                 {"backup_id": key, "reasons": why} for key, why in planned.keep.items()

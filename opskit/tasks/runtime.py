@@ -72,9 +72,17 @@ class Runtime:
         """The record of every run."""
         return Ledger(self.state_dir / "ledger.jsonl")
 
-    def catalog(self, source: str | None = None) -> Catalog:
-        """Read the stores; warn of every manifest that cannot be used."""
+    def catalog(self, source: str | None = None, *, whole: bool = False) -> Catalog:
+        """Read the stores; warn of every store and manifest that cannot be used.
+
+        Raises:
+            StoreError: no store can be reached, or with `whole` not every one.
+        """
         found = catalog.read(self.stores, source=source)
+        for error in found.unreachable:
+            if whole:
+                raise error
+            log.logger().error("a store cannot be reached", error=error.message)
         for bad in found.unreadable:
             log.logger().warning(
                 "a backup set cannot be used",

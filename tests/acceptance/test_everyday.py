@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -252,6 +253,27 @@ def test_a_damaged_copy_is_not_hidden_by_a_whole_one(project: Project) -> None:
     assert project.json("backups")["backups"][0]["proof"] == "failed"
     assert project.json("restore-drill")["status"] == "passed"
     assert project.json("backups")["backups"][0]["proof"] == "failed"
+
+
+def test_a_store_that_is_away_hides_no_set(project: Project) -> None:
+    """Listing, drill and restore work with the other store; backup and prune say 10."""
+    away = project.folder / "away"
+    away.mkdir()
+    project.configure(f'[stores.away]\nurl = "{away.as_uri()}"')
+    (first,) = project.json("backup")["backups"]
+    shutil.rmtree(away)
+
+    listed = project.json("backups")
+
+    assert [each["stores"] for each in listed["backups"]] == [["local"]]
+    assert "away" in listed["unreachable"][0]
+    assert project.json("restore-drill")["passed"]
+    failed = project.json("backup", code=10)
+    assert [each["stores"] for each in failed["backups"]] == [["local"]]
+    assert "away" in failed["error"]
+    project.json("prune", code=10)
+    ids = [each["backup_id"] for each in project.json("backups")["backups"]]
+    assert [failed["backups"][0]["backup_id"], first["backup_id"]] == ids
 
 
 def test_inv_is_called_from_anywhere(project: Project) -> None:
