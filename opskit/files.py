@@ -85,12 +85,15 @@ def _copy_ownership(descriptor: int, target: Path, mode: int) -> None:
     except FileNotFoundError:
         os.fchmod(descriptor, mode)
         return
+    mode = existing.st_mode & 0o7777
     if (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
-        # Only root may give files away; for others the group may still be kept,
-        # and the bits must not widen who can read when it cannot.
-        with contextlib.suppress(PermissionError):
+        try:
             os.fchown(descriptor, existing.st_uid, existing.st_gid)
-    os.fchmod(descriptor, existing.st_mode & 0o7777)
+        except PermissionError:
+            # Only root may give files away. What the old group could do must not pass
+            # to another one.
+            mode &= ~0o077
+    os.fchmod(descriptor, mode)
 
 
 def write_atomically(

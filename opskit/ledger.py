@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from opskit import files
-from opskit.errors import IntegrityError
+from opskit.errors import IntegrityError, LockHeld
 
 _START = "0" * 64
 _LOCK_WAIT_SECONDS = 30.0
@@ -48,7 +50,7 @@ class Ledger:
     ) -> LedgerEntry:
         """Add one record durably and return it."""
         files.make_directories(self._path.parent)
-        with FileLock(self._path.with_suffix(".lock"), timeout=_LOCK_WAIT_SECONDS):
+        with self._locked():
             lines = self._lines()
             entry = LedgerEntry(
                 sequence=len(lines),
@@ -106,6 +108,22 @@ class Ledger:
             return self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self._path.with_suffix(".lock"), timeout=_LOCK_WAIT_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise LockHeld(
+                f"the ledger {self._path} is locked for over "
+                f"{_LOCK_WAIT_SECONDS:g} seconds",
+                hint="See which process holds it; a record takes a moment only.",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _is_torn(self) -> bool:
         content = self._path.read_bytes()

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
 
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
-_ASSIGNED_PASSWORD = re.compile(r"(?i)\b(password\s*=\s*)('[^']*'|[^\s&'\"]+)")
-_MASK = "***"
+from opskit.masking import mask
 
 
 def new_run_id() -> str:
     """Return the id that ties every line, lock and record of one run together."""
     return secrets.token_hex(6)
-
-
-def mask(text: str, known: Iterable[str] = ()) -> str:
-    """Return the text with passwords in URLs and connection strings hidden."""
-    for secret in known:
-        if secret:
-            text = text.replace(secret, _MASK)
-    text = _URL_PASSWORD.sub(rf"\1{_MASK}@", text)
-    return _ASSIGNED_PASSWORD.sub(rf"\1{_MASK}", text)
 
 
 def configure(
@@ -42,10 +30,7 @@ def configure(
     def mask_all(
         _logger: object, _name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        for key, value in event.items():
-            if isinstance(value, str):
-                event[key] = mask(value, hidden)
-        return event
+        return {key: _masked(value, hidden) for key, value in event.items()}
 
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = (
@@ -67,6 +52,17 @@ def configure(
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(run_id=run_id)
+
+
+def _masked(value: Any, hidden: list[str]) -> Any:
+    """Mask texts, however deep they lie in lists and mappings."""
+    if isinstance(value, str):
+        return mask(value, hidden)
+    if isinstance(value, Mapping):
+        return {key: _masked(each, hidden) for key, each in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_masked(each, hidden) for each in value]
+    return value
 
 
 def logger() -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from opskit.errors import StoreError
@@ -92,6 +92,8 @@ class _Writer:
         while True:
             item = self._queue.get()
             if item is None:
+                if self.error is not None:
+                    raise _Abandoned  # given up meanwhile: too late to store it
                 return
             if isinstance(item, _Abandoned):
                 raise item
@@ -99,7 +101,7 @@ class _Writer:
 
 
 def put_everywhere(
-    stores: Iterable[Store], key: str, chunks: Iterable[bytes]
+    stores: Sequence[Store], key: str, chunks: Iterable[bytes]
 ) -> StoredStream:
     """Store a stream under the same key in every store.
 
@@ -109,6 +111,11 @@ def put_everywhere(
     Raises:
         StoreError: no store took it.
     """
+    if not stores:
+        raise StoreError(
+            "no store is left to write to",
+            hint="The lines above say why each of them failed.",
+        )
     digest = hashlib.sha256()
     size_bytes = 0
     writers = [_Writer(store, key) for store in stores]

@@ -153,7 +153,8 @@ def _restore_command(
         database, _, create = target.partition(" ")
         return (
             f"pg_restore {create} --file=- dump.pgdump |\n".replace("  ", " ")
-            + "    sed '1,/^COPY /{/^SET transaction_timeout = 0;$/d;}' |\n"
+            + "    sed '1,/^COPY /{/^SET idle_in_transaction_session_timeout = 0;$/{n;"
+            + "/^SET transaction_timeout = 0;$/d;};}' |\n"
             + f"    psql --no-psqlrc --quiet {database} --set=ON_ERROR_STOP=1"
         )
     return f"pg_restore --exit-on-error --jobs=4 {target} dump.pgdump"

@@ -10,11 +10,12 @@ from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.proof import (
     EvidenceName,
     Proof,
+    best,
     combined,
     parse_evidence,
     proof_of,
 )
-from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
+from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.store import ObjectInfo, Store
 
 _SET_DEPTH = 3  # source, date, backup id
@@ -44,6 +45,11 @@ class BackupSet:
     def proof(self) -> Proof:
         """The strongest thing known of the set."""
         return combined(proof_of(copy.evidence) for copy in self.copies)
+
+    @property
+    def best_proof(self) -> Proof:
+        """The proof of the best copy: whether the set can be relied on to come back."""
+        return best(proof_of(copy.evidence) for copy in self.copies)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +135,7 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
                 continue  # an unfinished run: see `opskit.catalog.orphans`
             try:
                 each = _read_set(store, place, objects)
-            except (IntegrityError, ObjectNotFound) as error:
+            except (IntegrityError, StoreError) as error:
                 unreadable.append(
                     Unreadable(
                         store=store.name,

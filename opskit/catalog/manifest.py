@@ -145,7 +145,7 @@ def parse(content: bytes, *, key: str) -> Manifest:
     try:
         document = json.loads(content.decode("utf-8", "surrogateescape"))
         version = document["format_version"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise IntegrityError(
             f"{key} is not a manifest",
             hint="It was altered after it was written; "
@@ -166,7 +166,7 @@ def parse(content: bytes, *, key: str) -> Manifest:
             hint="It was altered after it was written; "
             "use another set or another store.",
         ) from None
-    if f"{manifest.prefix}{MANIFEST_NAME}" != key or _strays(manifest):
+    if not _is_at_home(manifest, key):
         raise IntegrityError(
             f"{key} is the manifest of another set ({manifest.backup_id})",
             hint="It was moved or altered; use another set or another store.",
@@ -174,8 +174,14 @@ def parse(content: bytes, *, key: str) -> Manifest:
     return manifest
 
 
-def _strays(manifest: Manifest) -> bool:
-    return any(not each.key.startswith(manifest.prefix) for each in manifest.objects)
+def _is_at_home(manifest: Manifest, key: str) -> bool:
+    """Return whether the manifest and all that it names lie in the set's own place."""
+    try:
+        prefix = manifest.prefix
+    except OverflowError:  # a date that no calendar has in UTC
+        return False
+    inside = all(each.key.startswith(prefix) for each in manifest.objects)
+    return inside and f"{prefix}{MANIFEST_NAME}" == key
 
 
 def new_backup_id(source: str, started_at: datetime) -> str:

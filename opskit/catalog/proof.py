@@ -15,7 +15,7 @@ from typing import Literal
 Proof = Literal["drilled", "verified", "unproven", "failed"]
 EvidenceKind = Literal["drill", "verify"]
 EVIDENCE_FOLDER = "evidence/"
-_STRONGEST_FIRST: tuple[Proof, ...] = ("failed", "drilled", "verified", "unproven")
+_STRONGEST_FIRST: tuple[Proof, ...] = ("drilled", "verified", "unproven")
 _NAME = re.compile(
     r"(?P<time>\d{8}T\d{6}Z)-(?P<kind>drill|verify)-(?P<outcome>passed|failed)"
     r"-(?P<run>[0-9a-f]+)\.json"
@@ -89,8 +89,14 @@ def combined(proofs: Iterable[Proof]) -> Proof:
 
     A damaged copy makes the set failed: it may be the one that is left one day.
     """
+    return _first(("failed", *_STRONGEST_FIRST), proofs)
+
+
+def best(proofs: Iterable[Proof]) -> Proof:
+    """Return the strongest proof among those of copies; failed if all of them are."""
+    return _first((*_STRONGEST_FIRST, "failed"), proofs)
+
+
+def _first(order: tuple[Proof, ...], proofs: Iterable[Proof]) -> Proof:
     found = set(proofs)
-    for state in _STRONGEST_FIRST:
-        if state in found:
-            return state
-    return "unproven"
+    return next((state for state in order if state in found), "unproven")

@@ -16,7 +16,7 @@ def candidates(sets: Iterable[BackupSet]) -> list[Candidate]:
         Candidate(
             backup_id=each.manifest.backup_id,
             started_at=each.manifest.started_at,
-            proof=each.proof,
+            proof=each.best_proof,
         )
         for each in sets
     ]

@@ -93,7 +93,7 @@ def _keep_young(
     reasons: dict[str, list[str]],
 ) -> None:
     for each in present:
-        if now - each.started_at < policy.keep_within:
+        if policy.keep_within and now - each.started_at < policy.keep_within:
             reasons[each.backup_id].append("keep_within")
 
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from opskit.errors import ConfigurationError
+from opskit.masking import mask
 
 # Variables that are no configuration themselves.
 _OURS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG"}
-_SECRET_KEYS = {"url", "password", "secret", "token"}
 
 
 def validation_error(
@@ -59,17 +59,14 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return f"{key} is missing"
     message = detail["msg"].removeprefix("Value error, ")
-    shown = _shown(location, detail["input"])
+    shown = _shown(detail["input"])
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 
 
-def _shown(location: list[str], value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, BaseModel | dict):
         return "{…}"
-    if location and location[-1] in _SECRET_KEYS and "://" in str(value):
-        scheme, _, rest = str(value).partition("://")
-        return f"'{scheme}://…{rest.rpartition('@')[2] if '@' in rest else rest}'"
-    return repr(value)
+    return mask(repr(value))
 
 
 def _suggest(name: str, allowed: set[str]) -> str:

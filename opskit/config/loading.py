@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -44,6 +45,12 @@ def load(path: Path | None = None) -> Settings:
 
     try:
         settings = FileSettings()
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"an environment variable cannot be read: {error}",
+            hint="Lists and sections are given as JSON, for instance "
+            """OPSKIT_DATABASES__SHOP__EXCLUDE_TABLES='["log_*"]'.""",
+        ) from None
     except ValidationError as error:
         raise validation_error(error, Settings, path) from None
     base = path.resolve().parent

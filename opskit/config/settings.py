@@ -34,10 +34,12 @@ def parse_duration(value: object) -> object:
     Raises:
         ValueError: a text of another form.
     """
-    if not isinstance(value, str):
+    if isinstance(value, timedelta):
         return value
-    found = re.fullmatch(r"(\d{1,9})([smhdw])", value.strip())
-    if found is None:
+    found = isinstance(value, str) and re.fullmatch(
+        r"(\d{1,5})([smhdw])", value.strip()
+    )
+    if not found:
         raise ValueError(
             "a duration is a whole number and a unit: 90s, 15m, 26h, 30d, 8w"
         )
@@ -45,6 +47,15 @@ def parse_duration(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a whole number is needed")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
 
@@ -127,16 +138,16 @@ class StoreSettings(_Section):
 class RetentionSettings(_Section):
     """Which sets are kept: a set stays if any rule keeps it."""
 
-    keep_last: int = Field(default=7, ge=0, description="the newest N sets")
+    keep_last: Count = Field(default=7, description="the newest N sets")
     keep_within: Duration = Field(
         default=timedelta(days=30), description="every set younger than this"
     )
-    keep_daily: int = Field(
-        default=30, ge=0, description="the newest set of each of N days"
+    keep_daily: Count = Field(
+        default=30, description="the newest set of each of N days"
     )
-    keep_weekly: int = Field(default=8, ge=0, description="the same for ISO weeks")
-    keep_monthly: int = Field(default=12, ge=0, description="the same for months")
-    min_keep: int = Field(
+    keep_weekly: Count = Field(default=8, description="the same for ISO weeks")
+    keep_monthly: Count = Field(default=12, description="the same for months")
+    min_keep: Count = Field(
         default=2,
         ge=1,
         description="never fewer good sets than this, whatever the rest says",

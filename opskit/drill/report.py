@@ -9,13 +9,23 @@ from opskit import __version__
 from opskit.checks import Check
 from opskit.drill.evidence import Evidence
 
+# The backslash comes first, lest it escape what the others write.
+_ESCAPES = {
+    "\\": "\\\\",
+    "|": "\\|",
+    "<": "&lt;",
+    "`": "\\`",
+    "[": "\\[",
+    "]": "\\]",
+}
+
 
 def render(evidence: Evidence) -> str:
     """Return the report of a drill."""
     manifest = evidence.manifest
     failed = [check for check in evidence.checks if not check.passed]
     verdict = "PASSED" if evidence.passed else "DID NOT PASS"
-    drill_server = evidence.drill_server or "not started"
+    drill_server = _cell(evidence.drill_server or "not started")
     rto = _duration(evidence.rto_seconds)
     rpo = _duration(evidence.rpo_seconds)
     return f"""\
@@ -83,10 +93,12 @@ def _table(checks: Iterable[Check]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep what a table or a value is called from breaking the report's own form."""
-    for special, written in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`")):
+    """Keep what a table or a value is called from being taken for the report's own."""
+    for special, written in _ESCAPES.items():
         text = text.replace(special, written)
-    return " ".join(text.split())
+    return "".join(
+        each if each.isprintable() else "�" for each in " ".join(text.split())
+    )
 
 
 def _phases(evidence: Evidence) -> str:
@@ -98,7 +110,7 @@ def _phases(evidence: Evidence) -> str:
 def _warnings(evidence: Evidence) -> str:
     if not evidence.manifest.warnings:
         return ""
-    lines = "\n".join(f"- {warning}" for warning in evidence.manifest.warnings)
+    lines = "\n".join(f"- {_cell(warning)}" for warning in evidence.manifest.warnings)
     return f"\n## Noted when the backup was taken\n\n{lines}\n"
 
 

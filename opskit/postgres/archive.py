@@ -138,7 +138,7 @@ class ArchiveReader:
         kind = data[position]
         dump_id = self._integer(data, position + 1)
         entry = self._entries.get(dump_id)
-        if entry is None or dump_id in self._seen:
+        if entry is None or not entry.has_data or dump_id in self._seen:
             raise ArchiveError(
                 f"a data block names the entry {dump_id}, which is not due"
             )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from opskit.errors import BackupFailed, DatabaseError
-from opskit.log import mask
+from opskit.masking import mask
 
 BLOCK_BYTES = 1024 * 1024
 _STOP_SECONDS_MAX = 10

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
 from opskit.errors import DatabaseError, OpskitError
-from opskit.log import mask
+from opskit.masking import mask
 from opskit.postgres.conninfo import bounded, database_name, parse, pinned_options
 
 Connection = psycopg.Connection[TupleRow]

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import conninfo, pq
 
 from opskit.errors import ConfigurationError
-from opskit.log import mask
+from opskit.masking import mask
 
 # The same value must print the same wherever it is read: in the dump, on the source and
 # in the restored copy, whatever a server, database or role has as its default. The

@@ -16,6 +16,7 @@ from xxhash import xxh3_128, xxh3_128_intdigest
 _MODULUS = 1 << 128
 # pg_dump ends the rows of a table with a line `\.` and two empty lines.
 _TERMINATOR = b"\\.\n\n\n"
+_TAIL_BYTES = 1 + len(_TERMINATOR)
 _TERMINATOR_LINES = (b"\\.", b"", b"")
 
 
@@ -49,7 +50,7 @@ class RowDigest:
         """Take the next piece of the text."""
         if not data:
             return
-        self._tail = (self._tail + data[-len(_TERMINATOR) :])[-len(_TERMINATOR) :]
+        self._tail = (self._tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         lines = data.split(b"\n")
         rest = lines.pop()
         if lines and self._partial is not None:
@@ -68,7 +69,8 @@ class RowDigest:
 
         Returns whether they were there; where not, the data is cut short.
         """
-        if self._tail != _TERMINATOR:
+        # With the line end before it: a row may end in the same characters.
+        if self._tail not in (_TERMINATOR, b"\n" + _TERMINATOR):
             return False
         self._rows -= len(_TERMINATOR_LINES)
         self._sum -= sum(map(xxh3_128_intdigest, _TERMINATOR_LINES))

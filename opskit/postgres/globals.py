@@ -18,6 +18,9 @@ from opskit.postgres.programs import Installation
 _TIMEOUT_SECONDS = 600
 _IDENTIFIER = r'("(?:[^"]|"")*"|[^\s;]+)'
 _ABOUT_ROLE = re.compile(rf"(?:CREATE|ALTER|COMMENT ON) ROLE {_IDENTIFIER}")
+_PARAMETER = re.compile(
+    rf"(?:GRANT|REVOKE) .* ON PARAMETER .* (?:TO|FROM) {_IDENTIFIER}", re.DOTALL
+)
 _MEMBERSHIP = re.compile(rf"GRANT {_IDENTIFIER} TO {_IDENTIFIER}")
 
 
@@ -78,14 +81,19 @@ def for_missing_roles(roles_sql: str, existing: set[str]) -> str:
     kept = []
     for statement in statements(roles_sql):
         about = _ABOUT_ROLE.match(statement)
+        parameter = _PARAMETER.match(statement)
         membership = _MEMBERSHIP.match(statement)
         if about is not None:
-            if _name(about[1]) in existing:
-                continue
+            role = about[1]
+        elif parameter is not None:
+            role = parameter[1]
         elif membership is not None:
-            if _name(membership[2]) in existing:
-                continue
+            role = membership[2]
         elif not statement.startswith("SET "):
+            continue
+        else:
+            role = ""
+        if role and _name(role) in existing:
             continue
         kept.append(f"{statement};\n")
     return "".join(kept)
@@ -99,7 +107,7 @@ def statements(sql: str) -> Iterator[str]:
     """
     statement: list[str] = []
     quote = ""
-    for line in sql.splitlines(keepends=True):
+    for line in re.findall(r"[^\n]*\n|[^\n]+", sql):
         if (
             not quote
             and not "".join(statement).strip()

@@ -62,7 +62,8 @@ def to_regexes(pattern: str) -> tuple[str | None, str]:
         elif character == "." and not quoted:
             parts.append("")
         else:
-            parts[-1] += _translate(character, quoted=quoted)
+            following = pattern[position + 1 : position + 2]
+            parts[-1] += _translate(character, following, quoted=quoted)
     if len(parts) > 2:
         raise ConfigurationError(
             f"the table pattern {pattern} has more parts than schema and name",
@@ -72,11 +73,14 @@ def to_regexes(pattern: str) -> tuple[str | None, str]:
     return (anchored[0] if len(anchored) == 2 else None, anchored[-1])
 
 
-def _translate(character: str, *, quoted: bool) -> str:
+def _translate(character: str, following: str, *, quoted: bool) -> str:
     if quoted:
         return "\\" + character if character in "|*+?()[]{}.^$\\" else character
     if character == "*":
         return ".*"
     if character == "?":
         return "."
-    return "\\$" if character == "$" else character.lower()
+    if character == "$" or (character == "[" and following == "]"):
+        return "\\" + character
+    # Like PostgreSQL's own folding of names: ASCII alone.
+    return character.lower() if character.isascii() else character

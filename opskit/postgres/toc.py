@@ -128,6 +128,16 @@ def parse(data: bytes | bytearray) -> Contents:
         ArchiveError: this is no uncompressed custom-format archive of a known version.
     """
     cursor = _Cursor(data)
+    try:
+        return _parse(cursor)
+    except (ValueError, LookupError) as error:
+        raise ArchiveError(
+            f"the archive's table of contents is damaged: {error}",
+            hint="Run the backup again; if it fails again, check the machine's memory.",
+        ) from error
+
+
+def _parse(cursor: _Cursor) -> Contents:
     version = _read_format(cursor)
     for _ in range(7):  # seconds to daylight saving of the creation time
         cursor.integer()

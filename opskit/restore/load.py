@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.errors import BackupFailed, ClientToolError, DatabaseError
-from opskit.log import mask
+from opskit.masking import mask
 from opskit.postgres import client
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.programs import (
@@ -18,7 +18,8 @@ from opskit.postgres.programs import (
     sets_unknown_parameter,
 )
 
-_UNKNOWN_PARAMETER = b"SET transaction_timeout = 0;\n"
+_LINE_BEFORE = b"\nSET idle_in_transaction_session_timeout = 0;\n"
+_UNKNOWN_PARAMETER = _LINE_BEFORE + b"SET transaction_timeout = 0;\n"
 _FIRST_DATA = b"\nCOPY "
 
 
@@ -142,13 +143,18 @@ def _load_as_script(job: LoadJob) -> str:
 def without_unknown_parameter(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Leave the setting out of a script; it stands in front of all data only.
 
-    A row may well hold the same words, so nothing is touched from the first COPY on.
+    It is known by the line before it, and nothing is touched from the first COPY on:
+    a function or a row may well hold the same words.
     """
-    head = b"\n"
+    held_bytes = max(len(_UNKNOWN_PARAMETER), len(_FIRST_DATA))
+    carry = b"\n"
     for block in blocks:
-        head += block
-        if _FIRST_DATA in head:
-            break
-    statements, data, rows = head.partition(_FIRST_DATA)
-    yield statements.replace(b"\n" + _UNKNOWN_PARAMETER, b"\n") + data + rows
-    yield from blocks
+        statements, data, rows = (carry + block).partition(_FIRST_DATA)
+        statements = statements.replace(_UNKNOWN_PARAMETER, _LINE_BEFORE)
+        if data:
+            yield statements + data + rows
+            yield from blocks
+            return
+        yield statements[:-held_bytes]
+        carry = statements[-held_bytes:]
+    yield carry

@@ -72,6 +72,11 @@ def entries_for(
             and entry.dump_id not in chosen
             and chosen.intersection(entry.dependencies)
             and _is_own(entry, by_id, chosen)
+            # The rows of a table that is only needed, as a parent is, stay where they are.
+            and (
+                entry.kind != "TABLE DATA"
+                or wanted_tables.intersection(entry.dependencies)
+            )
             for each in _with_needs(by_id, {entry.dump_id}, wanted_tables)
         }
         - chosen

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from opskit import files
@@ -60,7 +61,10 @@ class LocalStore:
     def stat(self, key: str) -> ObjectInfo:
         """See `Store.stat`."""
         with self._translated(key):
-            return self._info(key, self._path(key).stat())
+            found = self._path(key).stat()
+            if not S_ISREG(found.st_mode):
+                raise FileNotFoundError
+            return self._info(key, found)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""
@@ -96,12 +100,17 @@ class LocalStore:
                     yield each
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
-        with os.scandir(folder) as found:
-            # A folder sorts among files as its keys do: with the slash behind it.
-            entries = sorted(
-                found,
-                key=lambda each: each.name + "/" * each.is_dir(follow_symlinks=False),
-            )
+        try:
+            with os.scandir(folder) as found:
+                # A folder sorts among files as its keys do: with the slash behind it.
+                entries = sorted(
+                    found,
+                    key=lambda each: (
+                        each.name + "/" * each.is_dir(follow_symlinks=False)
+                    ),
+                )
+        except FileNotFoundError:
+            return  # another run has just removed it
         for entry in entries:
             key = Path(entry.path).relative_to(self._root).as_posix()
             if entry.is_dir(follow_symlinks=False):
@@ -154,7 +163,7 @@ class LocalStore:
             yield
         except _SourceFailed as failed:
             raise failed.error from None
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ObjectNotFound(
                 f"store {self._name}: there is no object {key}",
                 hint="`invoke backups` lists the sets that exist.",

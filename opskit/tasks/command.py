@@ -88,7 +88,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _unexpected(error: Exception) -> str:
-    from opskit.log import mask
+    from opskit.masking import mask
 
     return f"unexpected {type(error).__name__}: {mask(' '.join(str(error).split()))}"
 

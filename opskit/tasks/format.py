@@ -10,7 +10,8 @@ _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 def size(size_bytes: float) -> str:
     """Return a size with a unit that keeps it short."""
     unit = 0
-    while size_bytes >= 1024 and unit < len(_SIZE_UNITS) - 1:
+    # What would round to 1024.0 belongs to the next unit.
+    while size_bytes >= 1023.95 and unit < len(_SIZE_UNITS) - 1:
         size_bytes /= 1024
         unit += 1
     return (
@@ -22,14 +23,15 @@ def size(size_bytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    whole = round(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
     if minutes < 60:
-        return f"{minutes:.0f} min {seconds % 60:.0f} s"
+        return f"{minutes} min {whole % 60} s"
     if hours < 48:
-        return f"{hours:.0f} h {minutes % 60:.0f} min"
-    return f"{days:.0f} d {hours % 24:.0f} h"
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

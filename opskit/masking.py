@@ -1,0 +1,28 @@
+"""Hides passwords in any text that a person or a log is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+MASK = "***"
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
+# password=…, PGPASSWORD: …, "token": "…", as connection strings, URLs and JSON write it.
+_ASSIGNED = re.compile(
+    r"""(?ix)
+    ( [a-z_]* (?: password | passwd | secret | token ) ["']? \s* [=:] \s* )
+    ( '(?: \\. | [^'\\] )*' | "(?: \\. | [^"\\] )*"
+    | (?: \\. | [^\s&'",;}\])] )+ )
+    """
+)
+
+
+def mask(text: str, known: Iterable[str] = ()) -> str:
+    """Return the text with every password hidden that can be told for one.
+
+    `known` are secrets to hide wherever they stand.
+    """
+    for secret in known:
+        if secret:
+            text = text.replace(secret, MASK)
+    return _ASSIGNED.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1{MASK}@", text))
