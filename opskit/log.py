@@ -62,7 +62,9 @@ def _masked(value: Any, hidden: list[str]) -> Any:
         return {key: _masked(each, hidden) for key, each in value.items()}
     if isinstance(value, list | tuple | set):
         return [_masked(each, hidden) for each in value]
-    return value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return mask(str(value), hidden)
 
 
 def logger() -> Any:

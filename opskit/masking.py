@@ -7,12 +7,11 @@ from collections.abc import Iterable
 
 MASK = "***"
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
-# password=…, PGPASSWORD: …, "token": "…", as connection strings, URLs and JSON write it.
+# As connection strings, URLs, variables and JSON write it.
 _ASSIGNED = re.compile(
     r"""(?ix)
     ( [a-z_]* (?: password | passwd | secret | token ) ["']? \s* [=:] \s* )
-    ( '(?: \\. | [^'\\] )*' | "(?: \\. | [^"\\] )*"
-    | (?: \\. | [^\s&'",;}\])] )+ )
+    ( '(?: \\. | [^'\\] )*' | "(?: \\. | [^"\\] )*" | (?: \\. | [^\s&] )+ )
     """
 )
 

@@ -46,8 +46,11 @@ def load(path: Path | None = None) -> Settings:
     try:
         settings = FileSettings()
     except SettingsError as error:
+        names = sorted(
+            name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)
+        )
         raise ConfigurationError(
-            f"an environment variable cannot be read: {error}",
+            f"one of {', '.join(names)} in the environment is not JSON: {error}",
             hint="Lists and sections are given as JSON, for instance "
             """OPSKIT_DATABASES__SHOP__EXCLUDE_TABLES='["log_*"]'.""",
         ) from None

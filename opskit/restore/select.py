@@ -72,7 +72,7 @@ def entries_for(
             and entry.dump_id not in chosen
             and chosen.intersection(entry.dependencies)
             and _is_own(entry, by_id, chosen)
-            # The rows of a table that is only needed, as a parent is, stay where they are.
+            # Of a table that is only needed, as a parent is, the rows stay behind.
             and (
                 entry.kind != "TABLE DATA"
                 or wanted_tables.intersection(entry.dependencies)
