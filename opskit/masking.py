@@ -10,7 +10,7 @@ _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
 # As connection strings, URLs, variables and JSON write it.
 _ASSIGNED = re.compile(
     r"""(?ix)
-    ( [a-z_]* (?: password | passwd | secret | token ) ["']? \s* [=:] \s* )
+    ( (?: password | passwd | secret | token ) ["']? \s* [=:] \s* )
     ( '(?: \\. | [^'\\] )*' | "(?: \\. | [^"\\] )*" | (?: \\. | [^\s&] )+ )
     """
 )

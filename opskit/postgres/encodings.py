@@ -20,6 +20,10 @@ _CODECS = {
     "LATIN5": "iso8859-9",
     "WIN866": "cp866",
     "WIN874": "cp874",
+    "JOHAB": "johab",
+    # Python has no codec for these; what is not ASCII is escaped.
+    "EUC_TW": "utf-8",
+    "MULE_INTERNAL": "utf-8",
 }
 
 
@@ -27,6 +31,9 @@ def python_codec(encoding: str) -> str:
     """Return the codec that reads text of a PostgreSQL server encoding.
 
     Callers decode with `surrogateescape`, so that bytes which no codec knows survive.
+
+    Raises:
+        LookupError: PostgreSQL has no such server encoding.
     """
     if encoding in _CODECS:
         return _CODECS[encoding]
@@ -37,4 +44,4 @@ def python_codec(encoding: str) -> str:
     ):
         if encoding.startswith(prefix):
             return codec + encoding.removeprefix(prefix)
-    return "utf-8"
+    raise LookupError(f"the encoding {encoding} is not known")
