@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from opskit.errors import ConfigurationError
 
 PREFIX = "opskit-"
 _LOCK = ".owner.lock"
+# Being made or removed takes a moment; what is older was left by a kill.
+_UNNAMED_SECONDS_MAX = 3600
 
 
 @contextlib.contextmanager
@@ -30,13 +34,20 @@ def throwaway(kind: str, *, base: Path | None = None) -> Iterator[Path]:
             f"the work folder {base} does not exist",
             hint="Create it, or name another in [drill] work_dir.",
         )
-    path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-", dir=base))
-    lock = FileLock(path / _LOCK, timeout=0)
+    # It has its proper name only while it is locked: a sweep that came in between
+    # would take it for a dead run's.
+    unnamed = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{kind}-", dir=base))
+    lock = FileLock(unnamed / _LOCK, timeout=0)
+    path = base / unnamed.name.removeprefix(".")
     try:
-        with lock:
-            yield path
+        lock.acquire()
+        unnamed.rename(path)
+        yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(unnamed)
+        shutil.rmtree(unnamed, ignore_errors=True)
+        lock.release()
 
 
 def sweep(
@@ -49,19 +60,49 @@ def sweep(
     """
     base = base or Path(tempfile.gettempdir())
     removed = []
-    for path in sorted(base.glob(f"{PREFIX}{kind}-*")):
+    unnamed = [
+        path
+        for path in base.glob(f".{PREFIX}{kind}-*")
+        if _age_seconds(path) > _UNNAMED_SECONDS_MAX
+    ]
+    for path in sorted([*base.glob(f"{PREFIX}{kind}-*"), *unnamed]):
         if not _ours(path):
             continue
-        lock = FileLock(path / _LOCK, timeout=0)
-        try:
-            with lock:
+        with _claimed(path / _LOCK) as is_dead:
+            if is_dead:
                 before_removal(path)
                 shutil.rmtree(path, ignore_errors=True)
                 removed.append(path)
-        except (Timeout, FileNotFoundError):
-            # In use, or just being removed by its owner or another sweep.
-            continue
     return removed
+
+
+@contextlib.contextmanager
+def _claimed(lock: Path) -> Iterator[bool]:
+    """Yield whether the lock's owner is dead; if so, hold the lock meanwhile.
+
+    FileLock would make a folder and a lock anew where its owner has just removed them,
+    so the file is opened only if it is there.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield lock.exists()
+    finally:
+        os.close(descriptor)
+
+
+def _age_seconds(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _ours(path: Path) -> bool:
