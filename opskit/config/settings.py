@@ -56,7 +56,8 @@ def _no_truth(value: object) -> object:
 
 
 Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
-SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+# In small letters, because the environment, which may override any key, knows no case.
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class _Section(BaseModel):

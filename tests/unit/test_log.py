@@ -1,0 +1,103 @@
+"""Logs: on standard error, with the run's id, and without a password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from opskit import log
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return [json.loads(line) for line in captured.err.splitlines()]
+
+
+def test_json_lines_carry_run_and_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line is one JSON document with the run's id; standard output stays free."""
+    log.configure(run_id="abc123", form="json")
+    log.logger().info("backup started", tables=3)
+    log.logger().warning("a store failed", store="größe")
+    first, second = _lines(capsys)
+
+    assert first.pop("timestamp").endswith("Z")
+    assert first == {
+        "event": "backup started",
+        "level": "info",
+        "run_id": "abc123",
+        "tables": 3,
+    }
+    assert (second["run_id"], second["store"]) == ("abc123", "größe")
+
+
+def test_what_is_logged_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Events and values lose their passwords, known ones and those in URLs."""
+    log.configure(run_id="abc123", form="json", known_secrets=["", "s3cr3t"])
+    log.logger().error("cannot reach x://a:hunter2@b", words="it said s3cr3t", code=5)
+    (line,) = _lines(capsys)
+
+    assert line["event"] == "cannot reach x://a:***@b"
+    assert (line["words"], line["code"]) == ("it said ***", 5)
+
+
+def test_nested_values_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists, dictionaries and errors in a log line lose their passwords too."""
+    log.configure(run_id="abc123", form="json", known_secrets=["hunter2"])
+    log.logger().error("x", words=["hunter2"], error=ValueError("hunter2"))
+
+    assert "hunter2" not in capsys.readouterr().err
+
+
+def test_a_new_run_takes_the_place_of_the_old(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Configuring again changes the id and forgets what the run before had bound."""
+    log.configure(run_id="one", form="json")
+    structlog.contextvars.bind_contextvars(source="shop")
+    log.configure(run_id="two", form="json")
+    log.logger().info("x")
+    (line,) = _lines(capsys)
+
+    assert (line["run_id"], "source" in line) == ("two", False)
+
+
+@pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("console", False)])
+def test_off_a_terminal_auto_means_json(
+    capsys: pytest.CaptureFixture[str], form: Any, is_json: bool
+) -> None:
+    """Without a terminal `auto` writes for programs, `console` still for people."""
+    log.configure(run_id="abc123", form=form)
+    log.logger().info("backup started")
+    written = capsys.readouterr().err
+
+    assert written.startswith("{") == is_json
+    assert "backup started" in written
+    assert "abc123" in written
+
+
+def test_debug_lines_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is below information is not for the log."""
+    log.configure(run_id="abc123", form="json")
+    log.logger().debug("x")
+
+    assert capsys.readouterr().err == ""
+
+
+def test_run_ids_differ() -> None:
+    """Two runs are told apart by their ids."""
+    ids = {log.new_run_id() for _ in range(100)}
+
+    assert len(ids) == 100
+    assert all(int(each, 16) >= 0 and len(each) == 12 for each in ids)

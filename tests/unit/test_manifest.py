@@ -1,0 +1,248 @@
+"""Manifest: comes back as it was stored, or is refused for a reason that is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opskit.catalog import manifest as manifests
+from opskit.catalog.manifest import Manifest, parse
+from opskit.errors import IntegrityError
+from tests.unit import builders
+
+KEY = "shop/2026-03-10/shop-20260310T030000Z-a1b2c3/manifest.json"
+Document = dict[str, Any]
+
+_names = st.text(st.characters(exclude_categories=["Cs"]))
+_counts = st.integers(min_value=0, max_value=2**63)
+
+
+def _changed(change: Callable[[Document], object]) -> bytes:
+    """Return a stored manifest with a change that JSON allows."""
+    document = json.loads(builders.manifest().to_json())
+    change(document)
+    return json.dumps(document).encode()
+
+
+def _refused(content: bytes, key: str = KEY) -> str:
+    with pytest.raises(IntegrityError) as refused:
+        parse(content, key=key)
+    assert refused.value.hint
+    return refused.value.message
+
+
+def test_a_manifest_comes_back_as_it_was_stored() -> None:
+    """What was written into a store is read from it, field by field."""
+    made = builders.manifest()
+
+    assert made.prefix + "manifest.json" == KEY
+    assert parse(made.to_json(), key=KEY) == made
+
+
+@given(_names, _names, st.lists(_names, max_size=3), _counts, st.integers())
+def test_any_name_and_number_comes_back(
+    schema: str, name: str, columns: list[str], rows: int, value: int
+) -> None:
+    """Names of tables and columns survive, whatever they hold, and so do numbers."""
+    table = {"schema": schema, "name": name, "rows": rows, "digest": "x"}
+    sequence = {"schema": schema, "name": name, "last_value": value}
+    made = builders.manifest(
+        tables=[table | {"columns": columns}],
+        sequences=[sequence | {"is_called": False}],
+        inventory={"encoding": name},
+    )
+
+    assert parse(made.to_json(), key=KEY) == made
+    assert made.tables[0].columns == tuple(columns)
+
+
+def test_names_that_are_no_text_come_back() -> None:
+    """Names of a SQL_ASCII database may be any bytes; they stand in the manifest."""
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    table = {"schema": "public", "name": name, "rows": 1, "digest": "x"}
+    made = builders.manifest(tables=[table])
+
+    assert b"caf\xe9" in made.to_json()
+    assert parse(made.to_json(), key=KEY) == made
+
+
+def test_the_stored_form_has_the_names_of_the_contract() -> None:
+    """Tables and sequences say `schema`, times are RFC 3339, text is text."""
+    made = builders.manifest(
+        tables=[{"schema": "a", "name": "größe", "rows": 1, "digest": "x"}]
+    )
+    document = json.loads(made.to_json())
+
+    assert document["tables"][0]["schema"] == "a"
+    assert document["sequences"][0]["schema"] == "public"
+    assert document["started_at"] == "2026-03-10T03:00:00Z"
+    assert document["kind"] == "postgres"
+    assert set(document["objects"][0]) >= {"key", "size_bytes", "sha256"}
+    assert "größe".encode() in made.to_json()
+
+
+def test_what_follows_from_the_fields() -> None:
+    """Sums, majors and objects by role come from what the manifest holds."""
+    made = builders.manifest()
+
+    assert made.size_bytes == sum(map(len, builders.CONTENTS.values()))
+    assert (made.rows, made.server_major, made.client_major) == (3, 16, 17)
+    assert made.object("roles").key.endswith("/roles")
+    with pytest.raises(IntegrityError, match="names no schema object"):
+        made.object("schema")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b"[]", b'"x"', b"{}", b"\xff", b"1", b"NaN", b"\x00" * 20],
+)
+def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+    """Bytes that are no JSON object with a version are told by their key."""
+    assert _refused(content) == f"{KEY} is not a manifest"
+
+
+@given(st.integers(min_value=0, max_value=2**16))
+def test_a_manifest_cut_short_is_refused(length: int) -> None:
+    """Wherever a manifest ends too early, it is refused."""
+    content = builders.manifest().to_json().rstrip()
+
+    assert "is not a manifest" in _refused(content[: length % len(content)])
+
+
+def test_a_newer_format_is_refused_before_anything_else() -> None:
+    """A format of the future may lack our fields: the version is what is told."""
+    content = json.dumps({"format_version": 2, "new": 1}).encode()
+
+    assert "is of format 2, newer than this opskit reads (1)" in _refused(content)
+
+
+def test_a_key_that_is_not_known_is_no_fault() -> None:
+    """A later version of the same format may add keys."""
+    content = _changed(lambda document: document.update(added={"a": 1}))
+
+    assert parse(content, key=KEY) == builders.manifest()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        name
+        for name, field in Manifest.model_fields.items()
+        if field.is_required() and name != "format_version"
+    ],
+)
+def test_a_missing_field_is_named(field: str) -> None:
+    """A manifest without one of its fields is refused with the field's name."""
+    message = _refused(_changed(lambda document: document.pop(field)))
+
+    assert f"not a complete manifest: {field}: " in message
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("dump_bytes",), -1),
+        (("kind",), "mysql"),
+        (("started_at",), "2026-03-10T03:00:00"),
+        (("objects", 0, "sha256"), "0" * 63),
+        (("objects", 0, "sha256"), "A" * 64),
+        (("objects", 0, "size_bytes"), -1),
+        (("tables", 0, "rows"), -1),
+        (("sequences", 0, "last_value"), "x"),
+    ],
+)
+def test_an_impossible_value_is_named(where: tuple[Any, ...], value: object) -> None:
+    """A value that cannot be is refused with its place."""
+
+    def change(document: Document) -> None:
+        place: Any = document
+        for part in where[:-1]:
+            place = place[part]
+        place[where[-1]] = value
+
+    assert f": {'.'.join(map(str, where))}: " in _refused(_changed(change))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        KEY.replace("a1b2c3", "ffffff"),
+        KEY.replace("2026-03-10", "2026-03-11"),
+        KEY.replace("shop/", "crm/", 1),
+        f"copy/{KEY}",
+    ],
+)
+def test_a_manifest_in_another_place_is_refused(key: str) -> None:
+    """A manifest that was moved is not that of the set in whose place it lies."""
+    message = _refused(builders.manifest().to_json(), key)
+
+    assert "is the manifest of another set (shop-20260310T030000Z-a1b2c3)" in message
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "shop/2026-03-10/shop-20260310T030000Z-ffffff/dump",
+        "shop/2026-03-10/shop-20260310T030000Z-a1b2c3",
+        "/etc/passwd",
+        "",
+    ],
+)
+def test_objects_outside_of_the_set_are_refused(key: str) -> None:
+    """A manifest may not name what belongs to another set, or to nobody."""
+    content = _changed(lambda document: document["objects"][1].update(key=key))
+
+    assert "is the manifest of another set" in _refused(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        _changed(lambda document: document.update(started_at="0001-01-01T00:00+14:00")),
+    ],
+    ids=["deep", "early"],
+)
+def test_a_tampered_manifest_is_refused_like_any_other(content: bytes) -> None:
+    """No content of a manifest may end the reading of all the others."""
+    assert KEY in _refused(content)
+
+
+def test_ids_carry_source_and_time_in_utc() -> None:
+    """The id of a set is made of its source, its time and something of its own."""
+    tokyo = timezone(timedelta(hours=9))
+    made = manifests.new_backup_id("my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo))
+    other = manifests.new_backup_id("my-shop", datetime(2026, 2, 28, 23, tzinfo=UTC))
+
+    assert re.fullmatch(r"my-shop-20260228T230000Z-[0-9a-f]{4,}", made)
+    assert other != made
+    assert manifests.is_backup_id(made)
+    assert manifests.set_prefix(
+        "my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo), made
+    ) == (f"my-shop/2026-02-28/{made}/")
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("shop-20260310T030000Z-a1b2", True),
+        ("a-b-20260310T030000Z-0123456789abcdef", True),
+        ("shop-20260310T030000Z-a1b", False),
+        ("shop-20260310T030000Z-A1B2", False),
+        ("shop-20260310T030000-a1b2", False),
+        ("-20260310T030000Z-a1b2", False),
+        ("shop-20260310T030000Z-a1b2\n", False),
+        ("lost+found", False),
+        ("", False),
+    ],
+)
+def test_ids_are_told_from_other_names(text: str, valid: bool) -> None:
+    """Only what has the form of an id is taken for one."""
+    assert manifests.is_backup_id(text) == valid

@@ -1,0 +1,152 @@
+"""Report: what a drill proved, whatever the tables and values are called."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opskit.checks import Check
+from opskit.drill import report
+from opskit.drill.evidence import Evidence
+from tests.unit import builders
+
+GOOD = Check(name="table public.t", passed=True, expected="3 rows", observed="3 rows")
+BAD = Check(
+    name="sequence public.s",
+    passed=False,
+    expected="5, handed out",
+    observed="4, handed out",
+    detail="one less",
+)
+
+
+def _evidence(*checks: Check, **changes: Any) -> Evidence:
+    manifest = builders.manifest()
+    fields: dict[str, Any] = {
+        "kind": "drill",
+        "run_id": "abc123",
+        "manifest": manifest,
+        "started_at": manifest.finished_at,
+        "finished_at": manifest.finished_at + timedelta(minutes=2),
+        "checks": checks,
+        "phases": {"restore": 1.5, "compare": 0.25},
+        "rto_seconds": 4000.4,
+        "rpo_seconds": 12.34,
+        "drill_server": "PostgreSQL 16.4, embedded",
+    }
+    return Evidence(**(fields | changes))
+
+
+def _cells(line: str) -> list[str]:
+    """Split a row of a table as Markdown does: at bars that are not escaped."""
+    return re.split(r"(?<!\\)(?:\\\\)*\|", line)
+
+
+def test_a_passed_drill_says_what_was_compared() -> None:
+    """Verdict, set, times and measures stand in the report."""
+    text = report.render(_evidence(GOOD))
+
+    assert text.startswith("# Restore drill of shop-20260310T030000Z-a1b2c3: PASSED\n")
+    assert "1 tables with 3 rows, compared exactly; 1 checks, all passed." in text
+    assert "## What differed\n\nNothing.\n" in text
+    assert "| measured RTO | 1:06:40 " in text
+    assert "| measured RPO | 12.3 s " in text
+    assert "| drill server | PostgreSQL 16.4, embedded |" in text
+    assert "| restore | 1.50 |\n| compare | 0.25 |" in text
+    assert "| started | 2026-03-10T03:05:00Z |" in text
+
+
+def test_a_failed_drill_shows_what_differed_first() -> None:
+    """The checks that failed stand alone before all of them are listed."""
+    text = report.render(_evidence(GOOD, BAD, rto_seconds=None))
+    row = (
+        "| **failed** | sequence public.s | 5, handed out | 4, handed out | one less |"
+    )
+    differed = text[text.index("## What differed") : text.index("## Phases")]
+
+    assert text.startswith("# Restore drill of ")
+    assert text.splitlines()[0].endswith(": DID NOT PASS")
+    assert "1 of 2 checks did not pass. Do not rely on this set" in text
+    assert row in differed
+    assert "table public.t" not in differed
+    assert text.count(row) == 2
+    assert "| measured RTO | not measured " in text
+
+
+def test_a_drill_that_checked_nothing_did_not_pass() -> None:
+    """A comparison that compared nothing has failed."""
+    text = report.render(_evidence(drill_server=""))
+
+    assert text.splitlines()[0].endswith(": DID NOT PASS")
+    assert "0 of 0 checks did not pass" in text
+    assert "| drill server | not started |" in text
+
+
+def test_warnings_of_the_backup_are_told_again() -> None:
+    """What was noted when the backup was taken stands at the end, if anything was."""
+    noted = builders.manifest(warnings=["roles are stored without passwords"])
+    text = report.render(_evidence(GOOD, manifest=noted))
+
+    assert text.endswith(
+        "\n## Noted when the backup was taken\n\n- roles are stored without passwords\n"
+    )
+    assert "Noted" not in report.render(_evidence(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("a|b", r"a\|b"),
+        ("a\\|b", r"a\\\|b"),
+        ("a\nb\r\n| c |", r"a b \| c \|"),
+        ("<script>", "&lt;script>"),
+        ("`x`", r"\`x\`"),
+        ("  a  \t b ", "a b"),
+    ],
+)
+def test_special_characters_are_escaped(name: str, written: str) -> None:
+    """What means something in Markdown stands as what it is."""
+    text = report.render(_evidence(Check(name=name, passed=True)))
+
+    assert f"| passed | {written} |  |  |  |\n" in text
+
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(_texts, _texts, _texts, _texts)
+def test_no_name_breaks_the_table(
+    name: str, expected: str, observed: str, detail: str
+) -> None:
+    """Whatever a check says, its row has five cells and stays on its line."""
+    check = Check(
+        name=name, passed=True, expected=expected, observed=observed, detail=detail
+    )
+    usual = report.render(_evidence(GOOD))
+    odd = report.render(_evidence(check))
+    (row,) = [line for line in odd.splitlines() if line.startswith("| passed")]
+
+    assert len(odd.splitlines()) == len(usual.splitlines())
+    assert len(_cells(row)) == 7
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        _evidence(Check(name="[a](https://x.example)", passed=True)),
+        _evidence(GOOD, drill_server="a | <b>"),
+        _evidence(GOOD, manifest=builders.manifest(warnings=["<b>\n## PASSED"])),
+        _evidence(Check(name="a\x1b[2Jb", passed=True)),
+    ],
+    ids=["link", "server", "warning", "terminal"],
+)
+def test_nothing_in_the_report_is_taken_for_markup(evidence: Evidence) -> None:
+    """Neither links nor tags, headings or control characters come from a name."""
+    text = report.render(evidence)
+
+    assert re.search(r"(?<!\\)\[a\]\(|<b>|^## PASSED|\x1b", text, re.MULTILINE) is None

@@ -1,0 +1,199 @@
+"""Retention: properties that hold whatever the sets and the policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from opskit.catalog.proof import Proof
+from opskit.catalog.retention import Candidate, RetentionPolicy, plan
+
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+TOLERANCE = timedelta(minutes=10)
+
+_far = st.integers(min_value=-3 * 366 * 86_400, max_value=366 * 86_400)
+_near = st.integers(min_value=-5 * 86_400, max_value=3 * 3600)
+_times = st.one_of(_far, _near).map(lambda seconds: NOW + timedelta(seconds=seconds))
+_known: list[Proof] = ["drilled", "verified", "unproven", "failed"]
+_proofs = st.sampled_from(_known)
+
+
+@st.composite
+def _candidates(draw: st.DrawFn) -> list[Candidate]:
+    drawn = draw(st.lists(st.tuples(_times, _proofs), max_size=25))
+    return [
+        Candidate(backup_id=f"shop-{number}", started_at=time, proof=proof)
+        for number, (time, proof) in enumerate(drawn)
+    ]
+
+
+_counts = st.integers(min_value=0, max_value=5)
+_policies = st.builds(
+    RetentionPolicy,
+    keep_last=_counts,
+    keep_within=st.integers(min_value=0, max_value=40).map(
+        lambda days: timedelta(days=days)
+    ),
+    keep_daily=_counts,
+    keep_weekly=_counts,
+    keep_monthly=_counts,
+    min_keep=st.integers(min_value=1, max_value=5),
+).filter(lambda policy: not policy.is_empty)
+
+
+def _good_present(sets: list[Candidate]) -> list[Candidate]:
+    """Return the sets that may be counted, newest first."""
+    good = [
+        each
+        for each in sets
+        if each.proof != "failed" and each.started_at <= NOW + TOLERANCE
+    ]
+    return sorted(good, key=lambda each: (each.started_at, each.backup_id))[::-1]
+
+
+@given(_candidates(), _policies)
+def test_keep_and_delete_partition_the_sets(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """Every set is either kept, with a reason, or deleted."""
+    found = plan(sets, policy, now=NOW)
+
+    assert sorted([*found.keep, *found.delete]) == sorted(s.backup_id for s in sets)
+    assert all(found.keep.values())
+    assert found.refused is None
+
+
+@given(_candidates(), _policies)
+def test_min_keep_good_sets_stay(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """As many good sets stay as `min_keep` says, or all where there are fewer."""
+    found = plan(sets, policy, now=NOW)
+    good = _good_present(sets)
+    kept = [each for each in good if each.backup_id in found.keep]
+
+    assert len(kept) >= min(policy.min_keep, len(good))
+
+
+@given(_candidates(), _policies)
+def test_the_newest_good_set_stays(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """The newest set that did not fail stays under any policy."""
+    found = plan(sets, policy, now=NOW)
+
+    assert all(each.backup_id in found.keep for each in _good_present(sets)[:1])
+
+
+@given(_candidates(), _policies)
+def test_the_newest_drilled_set_stays(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """The newest set that a drill has passed stays, however old it is."""
+    found = plan(sets, policy, now=NOW)
+    drilled = [each for each in _good_present(sets) if each.proof == "drilled"]
+
+    assert all(each.backup_id in found.keep for each in drilled[:1])
+
+
+@given(_candidates(), _policies)
+def test_sets_from_the_future_stay(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """A set with a time in the future stays, whatever its proof."""
+    found = plan(sets, policy, now=NOW)
+    future = [each for each in sets if each.started_at > NOW + TOLERANCE]
+
+    assert all(each.backup_id in found.keep for each in future)
+
+
+@given(_candidates(), _policies)
+def test_planning_again_deletes_nothing(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """What one plan has kept, the same plan keeps again, for the same reasons."""
+    first = plan(sets, policy, now=NOW)
+    kept = [each for each in sets if each.backup_id in first.keep]
+    second = plan(kept, policy, now=NOW)
+
+    assert second.delete == ()
+    assert second.keep == first.keep
+
+
+@given(_candidates(), _policies, st.randoms(use_true_random=False))
+def test_the_order_of_the_sets_does_not_matter(
+    sets: list[Candidate],
+    policy: RetentionPolicy,
+    random: Random,
+) -> None:
+    """The same sets in another order give the same plan, in the same order."""
+    shuffled = list(sets)
+    random.shuffle(shuffled)
+    first, second = plan(sets, policy, now=NOW), plan(shuffled, policy, now=NOW)
+
+    assert first == second
+    assert list(first.keep) == list(second.keep)
+
+
+@given(_candidates(), _policies)
+def test_failed_sets_take_no_place_of_good_ones(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """Taking the failed sets away changes nothing for the others."""
+    others = [each for each in sets if each.proof != "failed"]
+    with_failed = plan(sets, policy, now=NOW).keep
+    without = plan(others, policy, now=NOW).keep
+
+    assert {each.backup_id: with_failed.get(each.backup_id) for each in others} == {
+        each.backup_id: without.get(each.backup_id) for each in others
+    }
+
+
+@given(_candidates(), _policies, st.sampled_from(["keep_last", "keep_daily"]))
+def test_a_larger_policy_keeps_no_less(
+    sets: list[Candidate], policy: RetentionPolicy, rule: str
+) -> None:
+    """Raising the count of a rule never makes a set go that stayed before."""
+    larger = replace(policy, **{rule: getattr(policy, rule) + 1})
+
+    assert set(plan(sets, policy, now=NOW).keep) <= set(
+        plan(sets, larger, now=NOW).keep
+    )
+
+
+@given(_candidates(), st.integers(min_value=1, max_value=5))
+def test_an_empty_policy_is_refused(sets: list[Candidate], min_keep: int) -> None:
+    """A policy whose rules keep nothing deletes nothing and says why."""
+    empty = RetentionPolicy(
+        keep_last=0,
+        keep_within=timedelta(0),
+        keep_daily=0,
+        keep_weekly=0,
+        keep_monthly=0,
+        min_keep=min_keep,
+    )
+    found = plan(sets, empty, now=NOW)
+
+    assert found.delete == ()
+    assert set(found.keep) == {each.backup_id for each in sets}
+    assert found.refused is not None
+    assert "[retention]" in found.refused
+
+
+@given(_candidates(), _policies)
+def test_what_is_deleted_is_neither_young_nor_new(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """A deleted set is older than `keep_within` and not among the newest good ones."""
+    assume(policy.keep_within or policy.keep_last)
+    found = plan(sets, policy, now=NOW)
+    newest = {each.backup_id for each in _good_present(sets)[: policy.keep_last]}
+    young = {
+        each.backup_id for each in sets if NOW - each.started_at < policy.keep_within
+    }
+
+    assert not set(found.delete) & (newest | young)
