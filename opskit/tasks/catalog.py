@@ -78,11 +78,17 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
 
     Example: inv verify --backup shop-20260101T030000Z-a1b2c3
     """
+    from opskit.errors import UsageError
     from opskit.tasks import runtime
 
     run = runtime.start()
     found = run.catalog(whole=True)
     chosen = [found.find(backup)] if backup else list(found.sets)
+    if not chosen and not found.unreadable:
+        raise UsageError(
+            "there is no backup set to verify",
+            hint="Take one with `inv backup`; a check of nothing is no check.",
+        )
     bad: list[BadObject] = [] if backup else _unreadable(found.unreadable)
     objects = size_bytes = 0
     with run.recorded("verify", {"sets": len(chosen)}) as details:
@@ -107,8 +113,6 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
         details |= {"objects": objects, "bad": len(bad)}
         if bad:
             raise _verify_error(bad, document)
-    if not chosen:
-        say("there is no backup set to verify", as_json=json)
     return document
 
 

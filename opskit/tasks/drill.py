@@ -115,7 +115,7 @@ def run_drill(run: Runtime, chosen: BackupSet) -> tuple[Evidence, Path]:
     with run.recorded("restore-drill", details) as record:
         evidence = drill(request, run_id=run.run_id, clock=runtime.now)
         rendered = report.render(evidence)
-        path = write_report(evidence, rendered, run.state_dir / "reports")
+        path = write_report(evidence, rendered, run.reports)
         record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
         # Beside the copy that was read; nothing is known of the others.
         store_evidence(evidence, rendered, [chosen.stores[0]])

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from opskit import config, locks, log
+from opskit import config, files, locks, log
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
 from opskit.config import DatabaseSettings, Settings
@@ -72,6 +72,32 @@ class Runtime:
         """The record of every run."""
         return Ledger(self.state_dir / "ledger.jsonl")
 
+    @property
+    def reports(self) -> Path:
+        """The folder of the drills' reports."""
+        return self._writable("reports")
+
+    def _writable(self, name: str) -> Path:
+        """Return a folder inside the state folder, made if it is missing.
+
+        Raises:
+            ConfigurationError: this user may not write there.
+        """
+        path = self.state_dir / name
+        try:
+            files.make_directories(path)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the state folder {self.state_dir} cannot be used: {error.strerror}",
+                hint="Let this user write there, or name another with state_dir.",
+            ) from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"the state folder {path} is not writable for this user",
+                hint="Run this as its owner, or name another with state_dir.",
+            )
+        return path
+
     def catalog(self, source: str | None = None, *, whole: bool = False) -> Catalog:
         """Read the stores; warn of every store and manifest that cannot be used.
 
@@ -126,7 +152,7 @@ class Runtime:
     def lock(self, source: str, operation: str) -> AbstractContextManager[None]:
         """Hold this host's lock of a source: no two runs change its sets at once."""
         return locks.exclusive(
-            self.state_dir / "locks",
+            self._writable("locks"),
             f"source-{source}",
             operation=f"{operation} {source}",
             run_id=self.run_id,
@@ -141,6 +167,7 @@ class Runtime:
 
         The block may add to `details`.
         """
+        self._writable("")
         outcome = "failed"
         try:
             yield details

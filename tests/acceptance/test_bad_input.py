@@ -33,6 +33,7 @@ def test_no_configuration(project: Project) -> None:
         ("[retention]\nmin_keep = 0", "retention.min_keep = 0"),
         ("[retention]\nkeep_within = '3 moons'", "retention.keep_within = '3 moons'"),
         ("[nonsense]\na = 1", "unknown key nonsense"),
+        ("[encryption]\nrecipients = ['age1x']", "encryption.recipients"),
         ("[stores.other]\nurl = 'ftp://x'", "stores.other.url"),
         ("[drill", "cannot be read as TOML"),
     ],
@@ -274,6 +275,23 @@ def test_two_backups_at_once(project: Project) -> None:
         assert project.json("prune", code=11)["code"] == 11
     first.communicate(timeout=60)
     assert first.returncode == 0
+
+
+def test_nothing_to_verify_is_no_pass(project: Project) -> None:
+    """A check that looked at nothing does not exit with 0."""
+    assert "no backup set" in project.json("verify", code=2)["error"]
+
+
+def test_a_state_folder_that_cannot_be_made(project: Project) -> None:
+    """The key is named; the database and the store are not touched."""
+    (project.folder / "taken").write_text("a file")
+    text = (project.folder / "opskit.toml").read_text()
+    (project.folder / "opskit.toml").write_text(f'state_dir = "taken/state"\n{text}')
+
+    document = project.json("backup", code=2)
+
+    assert "state_dir" in document["hint"]
+    assert project.files() == []
 
 
 def test_a_missing_work_folder(project: Project) -> None:
