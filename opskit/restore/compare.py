@@ -151,6 +151,7 @@ def _table(
                 connection, table.schema_name, table.name, table.columns, alive=alive
             )
     except DatabaseError as error:
+        _require_open(connection)
         missing = Check(
             name=name, passed=False, expected=expected, detail=error.message
         )
@@ -173,8 +174,22 @@ def _sequence(connection: Connection, record: SequenceRecord) -> Check:
                 connection, record.schema_name, record.name
             )
     except DatabaseError as error:
+        _require_open(connection)
         return Check(name=name, passed=False, expected=expected, detail=error.message)
     return compare(name, expected, _sequence_text(*observed))
+
+
+def _require_open(connection: Connection) -> None:
+    """Tell a table that cannot be read from a server that went away.
+
+    Raises:
+        DatabaseError: the server of the copy is gone, which says nothing of the set.
+    """
+    if connection.closed:
+        raise DatabaseError(
+            "the connection to the restored copy was lost",
+            hint="See the server's log and the machine's memory, then run this again.",
+        )
 
 
 def _sequence_text(last_value: int, is_called: bool) -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from opskit.catalog.verify import verify_set
 from opskit.config import Query
-from opskit.postgres import server
+from opskit.errors import DatabaseError
+from opskit.postgres import database, server
+from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
 from tests.conftest import MajorServer, MakeDatabase, majors
+from tests.sample import SAMPLE
 from tests.support import back_up, execute, failed, run_drill, sets, value
 
 
@@ -174,10 +183,6 @@ TAMPERINGS = {
 @pytest.fixture(scope="session")
 def one_set(server_of: MajorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one set, for tests that only drill it."""
-    from opskit.postgres import database
-    from opskit.postgres.connect import connect
-    from tests.sample import SAMPLE
-
     running = server_of(16)
     with connect(running.url(), purpose="test") as connection:
         database.run_script(connection, "CREATE DATABASE for_tampering")
@@ -283,12 +288,6 @@ def test_an_empty_database_is_proved_to_be_empty(
 
 def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
     """A server whose owner was killed is stopped and removed by the next drill."""
-    import os
-    import signal
-    import subprocess
-    import sys
-    import time
-
     script = (
         "from tests.support import *; from pathlib import Path; import sys, time\n"
         "def wait(url):\n"
@@ -304,8 +303,6 @@ def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
             assert child.poll() is None
     child.send_signal(signal.SIGKILL)
     child.wait(30)
-    from opskit.postgres.conninfo import parse
-
     folder = Path(parse(url.strip())["host"]).parent
     pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
 
@@ -321,3 +318,15 @@ def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail("the server of the killed drill still runs")
+
+
+def test_a_drill_server_that_dies_is_no_verdict_on_the_set(one_set: Path) -> None:
+    """A crash of the throw-away server is this machine's fault: an error, no finding."""
+
+    def crash(url: str) -> None:
+        folder = Path(parse(url)["host"]).parent
+        pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+
+    with pytest.raises(DatabaseError):
+        run_drill(sets(one_set)[0], tamper=crash)
