@@ -37,7 +37,9 @@ def command(
         def wrapper(*arguments: Any, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
             _print_anything()
-            signal.signal(signal.SIGTERM, _interrupt)
+            # SIGINT too: a shell starts its background jobs with it ignored.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _interrupt)
             try:
                 document = body(*arguments, **flags)
             except Exit:

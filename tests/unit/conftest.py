@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from opskit import config
 from opskit.config import Settings
@@ -18,7 +18,13 @@ from opskit.config import Settings
 pytest.register_assert_rewrite("tests.unit.store_contract")
 
 # A slow machine is no fault of the code; the example database would be litter.
-settings.register_profile("unit", deadline=None, database=None, print_blob=True)
+settings.register_profile(
+    "unit",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("unit")
 
 _NOBODY = 65534

@@ -34,6 +34,14 @@ class _Slow(MemoryStore):
         return super().put(key, chunks)
 
 
+class _SlowlyRefusing(_Slow):
+    """Takes nothing, and says so late."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        self.allowed.wait(timeout=30)
+        raise StoreError("it refused")
+
+
 class _Broken(MemoryStore):
     """Fails with what no store should raise."""
 
@@ -175,18 +183,31 @@ def test_a_slow_store_is_waited_for() -> None:
     assert read(slow, KEY) == CONTENT
 
 
+def test_a_slow_store_that_fails_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sender that waits for room goes on as soon as the store has failed."""
+    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 3.0)
+    slow, sound = _SlowlyRefusing("slow"), MemoryStore("sound")
+    threading.Timer(0.2, slow.allowed.set).start()
+    stored = put_everywhere([slow, sound], KEY, iter(CHUNKS))
+
+    assert stored.failed["slow"].message == "it refused"
+    assert read(sound, KEY) == CONTENT
+
+
 def test_a_store_that_takes_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The wait for a store is bounded; the others go on without it."""
-    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 1.0)
     stuck, sound = _Slow("stuck"), MemoryStore("sound")
     try:
         stored = put_everywhere([stuck, sound], KEY, iter(CHUNKS))
     finally:
         stuck.allowed.set()
 
-    assert "store stuck took nothing for 0.2 seconds" in stored.failed["stuck"].message
+    assert "store stuck took nothing for 1 seconds" in stored.failed["stuck"].message
     assert read(sound, KEY) == CONTENT
 
 
@@ -194,7 +215,7 @@ def test_a_store_that_was_given_up_stores_nothing_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was told as failed must not appear when its caller has cleaned up."""
-    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 1.0)
     stuck = _Slow("stuck")
     stored = put_everywhere([stuck, MemoryStore("sound")], KEY, [b"short"])
     stuck.allowed.set()

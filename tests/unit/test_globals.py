@@ -92,6 +92,15 @@ def test_a_script_is_split_into_statements() -> None:
     ]
 
 
+def test_a_last_statement_may_lack_its_semicolon() -> None:
+    """What stands at the end is a statement too, but for empty lines."""
+    assert list(statements("SET a = 1;\nCREATE ROLE b")) == [
+        "SET a = 1",
+        "CREATE ROLE b",
+    ]
+    assert list(statements("SET a = 1;\n\n \n")) == ["SET a = 1"]
+
+
 @pytest.mark.parametrize(
     ("existing", "kept"),
     [

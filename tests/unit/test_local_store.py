@@ -216,3 +216,33 @@ def test_a_set_that_goes_away_while_listing_is_passed_over(
             yield each.key
 
     assert list(seen()) == ["a/1", "c/1"]
+
+
+@pytest.mark.xfail(reason="the object is there, though its store has told a failure")
+def test_a_folder_that_cannot_be_synced_holds_no_object(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A put that has failed in its very last step has stored nothing either."""
+
+    def failing(_directory: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("opskit.files.fsync_directory", failing)
+        with pytest.raises(StoreError):
+            store.put("dump", CHUNKS)
+
+    assert _paths(tmp_path) == []
+
+
+@pytest.mark.xfail(reason="only opening is translated, reading is not")
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
+def test_a_disk_that_cannot_be_read_is_told(store: LocalStore, tmp_path: Path) -> None:
+    """A bad block is an error of the store that names the object, not a bug."""
+    (tmp_path / "dump").symlink_to("/proc/self/mem")  # its first byte is an EIO
+
+    with (
+        pytest.raises(StoreError, match="store disk: dump: Input/output error"),
+        store.open("dump") as file,
+    ):
+        file.read(1)

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from opskit.errors import ConfigurationError
 from opskit.postgres.patterns import to_regexes
 
-_names = st.text(
-    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1
-)
+_any = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+_names = st.text(st.one_of(_any, st.sampled_from('".*?|$\\[](A')), min_size=1)
 
 
 def _quoted(name: str) -> str:

@@ -193,7 +193,9 @@ def test_what_is_deleted_is_neither_young_nor_new(
     found = plan(sets, policy, now=NOW)
     newest = {each.backup_id for each in _good_present(sets)[: policy.keep_last]}
     young = {
-        each.backup_id for each in sets if NOW - each.started_at < policy.keep_within
+        each.backup_id
+        for each in sets
+        if policy.keep_within and NOW - each.started_at < policy.keep_within
     }
 
     assert not set(found.delete) & (newest | young)

@@ -47,10 +47,12 @@ SHOP = [
     _entry(29, "COMMENT", "TABLE orders", 21, schema="sales"),
     _entry(30, "ACL", "TABLE orders", 21, schema="sales"),
     _entry(31, "COMMENT", "TABLE customers", 20),
+    _entry(32, "SEQUENCE", "orders_line_seq", 21, schema="sales"),
     _entry(40, "TABLE DATA", "customers", 20),
     _entry(41, "TABLE DATA", "orders", 21, schema="sales"),
     _entry(42, "SEQUENCE SET", "orders_id_seq", 22, schema="sales"),
     _entry(43, "SEQUENCE SET", "numbers", 24),
+    _entry(45, "SEQUENCE SET", "orders_line_seq", 32, schema="sales"),
     _entry(44, "BLOBS", "BLOBS", schema=""),
     _entry(50, "CONSTRAINT", "customers customers_pkey", 20),
     _entry(51, "CONSTRAINT", "orders orders_pkey", 21, schema="sales"),
@@ -65,7 +67,7 @@ SHOP = [
     _entry(60, "PUBLICATION TABLE", "all orders", 21, schema="sales"),
 ]
 ALWAYS = {1, 2, 3}
-OF_ORDERS = {10, 11, 12, 21, 22, 23, 24, 25, 26, 29, 30, 41, 42, 43, 51, 52, 53}
+OF_ORDERS = {10, 11, 12, 21, 22, 23, 24, 25, 26, 29, 30, 32, 41, 42, 43, 45, 51, 52, 53}
 OF_ORDERS |= {55, 56, 57}
 OF_CUSTOMERS = {20, 31, 40, 50}
 
