@@ -73,9 +73,22 @@ def atomic_writer(
             # link refuses an existing name; a rename would silently replace it.
             os.link(temporary, target)
             temporary.unlink()
+            with _removed_on_error(target):
+                fsync_directory(target.parent)
+            return
         fsync_directory(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _removed_on_error(target: Path) -> Iterator[None]:
+    """Take a new file back whose entry could not be made durable."""
+    try:
+        yield
+    except BaseException:
+        target.unlink(missing_ok=True)
         raise
 
 

@@ -61,7 +61,7 @@ class Ledger:
                 details=details,
                 previous=_digest(lines[-1]) if lines else _START,
             )
-            line = json.dumps(vars(entry), sort_keys=True, ensure_ascii=False) + "\n"
+            line = json.dumps(vars(entry), sort_keys=True) + "\n"
             descriptor = os.open(
                 self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
             )

@@ -57,7 +57,7 @@ def _held(name: str, owner: Path) -> LockHeld:
             f"{holder['operation']} (run {holder['run_id']}, process {holder['pid']} "
             f"on {holder['host']}, started {holder['started_at']})"
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         # Between taking the lock and writing the record there is a short moment.
         holder, who = None, "a run that has only just started"
     return LockHeld(

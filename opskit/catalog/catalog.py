@@ -135,6 +135,8 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
                 continue  # an unfinished run: see `opskit.catalog.orphans`
             try:
                 each = _read_set(store, place, objects)
+                backup_id = each.manifest.backup_id
+                found[backup_id] = _merge(found.get(backup_id), each)
             except (IntegrityError, StoreError) as error:
                 unreadable.append(
                     Unreadable(
@@ -143,9 +145,6 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
                         reason=error.message,
                     )
                 )
-            else:
-                backup_id = each.manifest.backup_id
-                found[backup_id] = _merge(found.get(backup_id), each)
     if unreachable and not reached:
         raise unreachable[0]
     newest_first = sorted(
@@ -184,4 +183,9 @@ def _read_set(store: Store, place: str, objects: Sequence[ObjectInfo]) -> Backup
 def _merge(known: BackupSet | None, other: BackupSet) -> BackupSet:
     if known is None:
         return other
+    if known.manifest != other.manifest:
+        raise IntegrityError(
+            f"it is not the same as the manifest in store {known.stores[0].name}",
+            hint="One of the two was altered after it was written.",
+        )
     return BackupSet(manifest=known.manifest, copies=known.copies + other.copies)

@@ -118,5 +118,7 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "not measured"
     return (
-        f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+        f"{seconds:.1f} s"
+        if seconds < 59.95
+        else str(timedelta(seconds=round(seconds)))
     )

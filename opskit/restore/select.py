@@ -26,6 +26,7 @@ _BELONGS = {
     "STATISTICS",
     "COMMENT",
     "ACL",
+    "SECURITY LABEL",
     "TABLE ATTACH",
 }
 _TABLES = {"TABLE", "FOREIGN TABLE"}

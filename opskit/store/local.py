@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from opskit import files
 from opskit.errors import ObjectExists, ObjectNotFound, StoreError
 from opskit.store.base import ObjectInfo, check_key
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_Translated = Callable[[str], AbstractContextManager[None]]
 _HINTS = {
     errno.ENOSPC: "Free some space or prune; the earlier backup sets are untouched.",
     errno.EDQUOT: "Free some space or raise the quota; earlier sets are untouched.",
@@ -53,7 +59,7 @@ class LocalStore:
         """See `Store.open`."""
         path = self._path(key)
         with self._translated(key):
-            file = path.open("rb")
+            file = io.BufferedReader(_File(path, self._translated, key))
         with file:
             file.seek(start)
             yield file
@@ -178,6 +184,18 @@ class LocalStore:
                 f"store {self._name}: {key}: {os.strerror(error.errno or 0)}",
                 hint=_HINTS.get(error.errno or 0, "Check the file system's health."),
             ) from error
+
+
+class _File(io.FileIO):
+    """A file whose reading errors are the store's: a bad block is no bug."""
+
+    def __init__(self, path: Path, translated: _Translated, key: str) -> None:
+        super().__init__(path)
+        self._translated, self._key = translated, key
+
+    def readinto(self, buffer: Buffer, /) -> int | None:
+        with self._translated(self._key):
+            return super().readinto(buffer)
 
 
 class _SourceFailed(Exception):

@@ -69,7 +69,8 @@ def command(
 
 def emit(document: Document) -> None:
     """Print the one JSON document of a task."""
-    print(json.dumps(document, ensure_ascii=False, default=str))
+    # In ASCII: a name in an unknown encoding must come out on any terminal.
+    print(json.dumps(document, default=str))
 
 
 def say(line: str, *, as_json: bool) -> None:

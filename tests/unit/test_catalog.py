@@ -200,3 +200,18 @@ def test_the_newest_set_of_a_source(store: MemoryStore) -> None:
     with pytest.raises(UsageError, match="no backup set of sho yet") as refused:
         found.newest("sho")
     assert "--database sho`" in refused.value.hint
+
+
+def test_copies_that_contradict_each_other_are_told() -> None:
+    """Two stores whose manifests of one set differ: one of them was altered."""
+    made = manifest()
+    store, other = MemoryStore("one"), MemoryStore("two")
+    key = made.prefix + "manifest.json"
+    store.put(key, [made.to_json()])
+    other.put(key, [made.to_json().replace(b'"rows": 3', b'"rows": 4')])
+
+    found = catalog.read([store, other])
+
+    assert [each.stores for each in found.sets] == [(store,)]
+    assert [(bad.store, bad.key) for bad in found.unreadable] == [("two", key)]
+    assert "store one" in found.unreadable[0].reason

@@ -162,7 +162,6 @@ def test_a_torn_record_does_not_swallow_the_next(path: Path) -> None:
     assert json.loads(path.read_bytes().splitlines()[-1])["run_id"] == f"run{COUNT}"
 
 
-@pytest.mark.xfail(reason="the line is encoded strictly")
 def test_names_that_are_no_text_are_recorded(path: Path) -> None:
     """An error that names a table of a SQL_ASCII database is recorded like any other."""
     name = b"caf\xe9".decode("utf-8", "surrogateescape")

@@ -218,7 +218,6 @@ def test_a_set_that_goes_away_while_listing_is_passed_over(
     assert list(seen()) == ["a/1", "c/1"]
 
 
-@pytest.mark.xfail(reason="the object is there, though its store has told a failure")
 def test_a_folder_that_cannot_be_synced_holds_no_object(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +234,6 @@ def test_a_folder_that_cannot_be_synced_holds_no_object(
     assert _paths(tmp_path) == []
 
 
-@pytest.mark.xfail(reason="only opening is translated, reading is not")
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
 def test_a_disk_that_cannot_be_read_is_told(store: LocalStore, tmp_path: Path) -> None:
     """A bad block is an error of the store that names the object, not a bug."""
