@@ -98,36 +98,23 @@ def test_a_connection_cut_half_way_leaves_no_set(
         "FROM generate_series(1, 60000) i",
     )
     real = find_client(installations, server_major=16)
-    psql = f'{real.program("psql")} -qAtX -d "dbname=postgres"'
-    cut = (
-        f'(sleep 0.3; {psql} -c "SELECT pg_terminate_backend(pid) '
-        "FROM pg_stat_activity WHERE application_name = 'pg_dump'\" >/dev/null) &\n"
-        'exec REAL "$@"'
+    psql = f"{real.program('psql')} -qAtX -d dbname=postgres"
+    # Its pipe is full, so pg_dump is in the middle of the data when its session ends.
+    script = (
+        'exec bash -c \'set -o pipefail; program=$1; shift; "$program" "$@" | '
+        f'{{ head -c 30000; {psql} -c "$end" >/dev/null; cat; }}\' dump REAL "$@"'
     )
-    slow = stub(tmp_path / "bin", real, cut)
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'pg_dump'"
+    )
+    cut = stub(tmp_path / "bin", real, f'export end="{end}"\n{script}')
 
     with pytest.raises(BackupFailed) as caught:
-        back_up(
-            url, store_dir, stores=[_Slow("local", store_dir)], installations=[slow]
-        )
+        back_up(url, store_dir, installations=[cut])
 
     assert "pg_dump exited with 1" in caught.value.message
     assert everything(store_dir) == []
-
-
-class _Slow(LocalStore):
-    """A local store that takes its time over every block."""
-
-    def put(self, key, chunks):
-        """Put, slowly."""
-        import time
-
-        def slowly():
-            for chunk in chunks:
-                time.sleep(0.2)
-                yield chunk
-
-        return super().put(key, slowly())
 
 
 def test_ctrl_c_leaves_nothing(
