@@ -76,9 +76,10 @@ def connect(
 
 
 def _prepare(connection: Connection) -> None:
-    # SQL_ASCII has no conversions; its bytes are read as they are.
-    if connection.info.parameter_status("server_encoding") != "SQL_ASCII":
-        connection.execute("SET client_encoding = 'UTF8'")
+    # SQL_ASCII has no conversions: its bytes come as they are, and LATIN1 reads any.
+    encoding = connection.info.parameter_status("server_encoding")
+    client = "LATIN1" if encoding == "SQL_ASCII" else "UTF8"
+    connection.execute(sql.SQL("SET client_encoding = {}").format(sql.Literal(client)))
     connection.execute("SET search_path = ''")
     for setting, since in _LIMITS_LIFTED.items():
         if server_major(connection) >= since:

@@ -23,6 +23,8 @@ _BATCH_BYTES = 1024 * 1024
 
 def use_encoding(connection: Connection, encoding: str) -> None:
     """Read text in the encoding that the dump was written in."""
+    if encoding == "SQL_ASCII":
+        return  # its bytes come unconverted already, see `connect`
     connection.execute(
         sql.SQL("SET client_encoding = {}").format(sql.Literal(encoding))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _CODECS = {
-    "SQL_ASCII": "utf-8",
+    "SQL_ASCII": "latin-1",
     "UTF8": "utf-8",
     "KOI8R": "koi8-r",
     "KOI8U": "koi8-u",
