@@ -65,6 +65,8 @@ class _SetWriter:
         clean = True
         for store in everywhere:
             try:
+                # Its manifest first, lest a kill leave a listed set without objects.
+                store.delete(self.prefix + MANIFEST_NAME)
                 store.discard(self.prefix)
             except StoreError as error:
                 clean = False
@@ -93,7 +95,8 @@ def create_backup(
     """
     journal = state_dir / "inflight"
     inflight.clean_up(journal, source=source.name, stores=stores)
-    with database_lock(source.url, name=f"backup {source.name}", run_id=run_id):
+    lock = database_lock(source.url, name=f"backup {source.name}", run_id=run_id)
+    with lock as require_lock:
         started_at = clock()
         backup_id = new_backup_id(source.name, started_at)
         prefix = set_prefix(source.name, started_at, backup_id)
@@ -104,6 +107,8 @@ def create_backup(
             open_dump(source, run_id=run_id) as dump,
         ):
             manifest = _write(dump, writer, source, backup_id, started_at, clock)
+            require_lock()
+            _record(writer, manifest)
             _SetWriter.discard(writer, [s for s in stores if s.name in writer.failed])
     return BackupResult(
         manifest=manifest,
@@ -159,7 +164,7 @@ def _write(
         objects=writer.objects,
     )
     writer.put("RESTORE.md", "guide", [guide.encode()])
-    manifest = Manifest(
+    return Manifest(
         format_version=FORMAT_VERSION,
         backup_id=backup_id,
         source=source.name,
@@ -182,13 +187,15 @@ def _write(
         warnings=tuple(dump.warnings),
         inventory=dump.inventory | {"role_passwords": found.with_passwords},
     )
-    # Last: the set exists exactly when this does.
+
+
+def _record(writer: _SetWriter, manifest: Manifest) -> None:
+    """Put the manifest, last: the set exists exactly when it does."""
     recorded = put_everywhere(
         writer.stores, writer.prefix + MANIFEST_NAME, [manifest.to_json()]
     )
     writer.failed |= recorded.failed
     writer.stores = [each for each in writer.stores if each.name not in recorded.failed]
-    return manifest
 
 
 def _progress(

@@ -41,7 +41,13 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
     """
     removed = []
     for path in sorted(directory.glob(f"{source}@*.json")):
-        prefix = str(json.loads(path.read_text(encoding="utf-8"))["prefix"])
+        try:
+            prefix = str(json.loads(path.read_text(encoding="utf-8"))["prefix"])
+        except (ValueError, KeyError, TypeError):
+            # What it was about is lost; prune removes such orphans after a day.
+            logger().error("dropping a note that cannot be read", path=str(path))
+            path.unlink()
+            continue
         clean = True
         for store in stores:
             try:

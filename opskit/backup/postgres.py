@@ -100,9 +100,13 @@ class PostgresDump:
             BackupFailed: pg_dump did not end well.
             ArchiveError: what it wrote is no whole archive.
         """
+        locked = False
         with client.streaming(self._arguments(), self._environment()) as blocks:
             for block in blocks:
                 self._reader.feed(block)
+                if not locked and self._reader.has_contents:
+                    locked = True
+                    self._require_unchanged()
                 self._dump_bytes += len(block)
                 progress(size_bytes=self._dump_bytes, tables=self._reader.tables_done)
                 yield block
@@ -139,6 +143,16 @@ class PostgresDump:
             sequences=tuple(self._sequences()),
             large_objects=LargeObjectsRecord(**vars(large_objects)),
         )
+
+    def _require_unchanged(self) -> None:
+        """Check, once pg_dump has its locks, that it dumps what the snapshot saw."""
+        rewritten = inventory.rewritten_tables(self._snapshot.connection)
+        if rewritten:
+            raise BackupFailed(
+                f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
+                "was taken",
+                hint="Run the backup again, when the migration has ended.",
+            )
 
     def globals(self) -> Globals:
         """Return the server's roles and tablespaces."""

@@ -76,6 +76,12 @@ def plan(
     good = [each for each in present if each.proof != "failed"]
     _keep_counted(good, policy, reasons)
     _keep_always(good, policy, reasons)
+    # Better a set that failed than none: a part of it may still come back.
+    failed = [each for each in present if each.proof == "failed"]
+    for each in failed[: max(0, policy.min_keep - len(good))]:
+        reasons[each.backup_id].append(
+            f"min_keep {policy.min_keep}, for want of better"
+        )
     return RetentionPlan(
         keep={backup_id: why for backup_id, why in reasons.items() if why},
         delete=tuple(backup_id for backup_id, why in reasons.items() if not why),

@@ -51,6 +51,11 @@ class ArchiveReader:
         return len(self._tables)
 
     @property
+    def has_contents(self) -> bool:
+        """Whether the head has come by as a whole."""
+        return self._contents is not None
+
+    @property
     def contents(self) -> Contents:
         """The head of the archive.
 
@@ -177,7 +182,8 @@ class ArchiveReader:
         if oid == 0:
             self._step = self._block_start
         else:
-            self._large_objects.begin(oid)
+            # Written as if it had a sign, which the higher half of numbers lose.
+            self._large_objects.begin(oid & 0xFFFFFFFF)
             self._step = self._large_object_chunks
         return position + _INTEGER_BYTES
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import psycopg
-from psycopg import conninfo, pq
+from psycopg import conninfo
 
 from opskit.errors import ConfigurationError
 from opskit.masking import mask
@@ -29,8 +30,13 @@ _KEEPALIVES = {
     "keepalives_count": "6",
 }
 _CONNECT_SECONDS_MAX = "15"
-# The one secret that libpq reads from nowhere but the connection string.
-_WITHOUT_VARIABLE = "sslpassword"
+# Secrets that libpq reads from nowhere but a connection string or a service file.
+_WITHOUT_VARIABLE = {
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+}
 
 
 def parse(url: str) -> dict[str, str]:
@@ -69,50 +75,58 @@ def database_name(url: str) -> str:
 
 
 def client_environment(url: str) -> dict[str, str]:
-    """Return the environment in which PostgreSQL's programs reach this database.
+    """Return the environment for PostgreSQL's programs: the password, and the pins.
 
-    Everything goes by the environment, so that no password is ever on a command line;
-    see `client_connection` for the few parameters that have no variable.
+    The password goes by the environment, so that it is never on a command line; the
+    rest goes by `client_connection`, which a service file cannot overrule.
     """
     environment = dict(os.environ)
-    for option in _parsed(url):
-        if option.envvar and option.val is not None:
-            environment[option.envvar.decode()] = option.val.decode()
-    inherited = environment.get("PGOPTIONS", "")
+    parameters = parse(url)
+    if "password" in parameters:
+        environment["PGPASSWORD"] = parameters["password"]
+    inherited = parameters.get("options") or environment.get("PGOPTIONS", "")
     environment["PGOPTIONS"] = f"{inherited} {pinned_options()}".strip()
     return environment
 
 
 def client_connection(url: str) -> str:
-    """Return the part of a URL that has no environment variable, as a conninfo.
+    """Return the parameters of a URL but for its password, as a conninfo.
 
-    None of those parameters is secret, so it may stand on a command line. It always
-    names the database: programs take a bare name that looks like a URL for one.
+    The database is always named, unless a service names it: programs take a bare name
+    that looks like a URL for one.
 
     Raises:
         ConfigurationError: the URL holds a secret that has no other way.
     """
-    rest = {
-        option.keyword.decode(): option.val.decode()
-        for option in _parsed(url)
-        if not option.envvar and option.val is not None
-    }
-    if _WITHOUT_VARIABLE in rest:
+    parameters = bounded(parse(url))
+    for secret in _WITHOUT_VARIABLE & parameters.keys():
         raise ConfigurationError(
-            "sslpassword in the URL would stand on pg_dump's command line",
+            f"{secret} in the URL would stand on pg_dump's command line",
             hint="Put it into a service file (PGSERVICEFILE) instead.",
         )
-    return conninfo.make_conninfo(**(rest | {"dbname": database_name(url)}))
+    for elsewhere in ("password", "options"):
+        parameters.pop(elsewhere, None)
+    if not parameters.keys() & {"dbname", "service"} and "PGSERVICE" not in os.environ:
+        parameters["dbname"] = database_name(url)
+    return conninfo.make_conninfo(**parameters)
+
+
+@contextlib.contextmanager
+def without_environment() -> Iterator[None]:
+    """Hide every variable of libpq while the block lasts.
+
+    They are meant for the user's own servers: a service or an address among them would
+    lead what is for a throw-away server to another one.
+    """
+    hidden = {
+        name: os.environ.pop(name) for name in list(os.environ) if name[:2] == "PG"
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def pinned_options() -> str:
     """Return the pinned settings in the form of libpq's `options`."""
     return " ".join(f"-c {name}={value}" for name, value in PINNED_SETTINGS.items())
-
-
-def _parsed(url: str) -> list[pq.ConninfoOption]:
-    try:
-        text = conninfo.make_conninfo(**bounded(parse(url)))
-        return pq.Conninfo.parse(text.encode())
-    except psycopg.Error as error:
-        raise ConfigurationError(f"the connection URL is not valid: {error}") from None

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from opskit.errors import DatabaseError
-from opskit.postgres import schema
-from opskit.postgres.connect import Connection, connect, query_value
+from opskit.postgres.connect import Connection, connect, query_value, translated
 from opskit.postgres.globals import statements
 from opskit.postgres.toc import TocEntry
 
 _MAINTENANCE = ("postgres", "template1")
 _PROPERTIES = ("DATABASE PROPERTIES", "ACL", "COMMENT", "SECURITY LABEL")
 NAME_BYTES_MAX = 63
+_SWAP_ATTEMPTS = 20
+_SWAP_PAUSE_SECONDS = 0.25
 
 
 @contextmanager
@@ -61,11 +64,34 @@ def tablespaces(connection: Connection) -> set[str]:
 
 
 def is_empty(connection: Connection) -> bool:
-    """Return whether the connection's database holds nothing of a user's."""
-    large_objects = query_value(
-        connection, "SELECT count(*) FROM pg_largeobject_metadata"
+    """Return whether the connection's database is as `template0` is."""
+    # Numbers below are given to what initdb makes, the same in every database.
+    return not query_value(
+        connection,
+        """
+        SELECT EXISTS (SELECT FROM pg_class
+                       WHERE oid >= 16384 AND relpersistence <> 't')
+            OR EXISTS (SELECT FROM pg_namespace
+                       WHERE oid >= 16384 AND nspname !~ '^pg_(toast_)?temp_')
+            OR EXISTS (SELECT FROM pg_largeobject_metadata)
+            OR EXISTS (SELECT FROM pg_default_acl)
+            OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d
+                       ON d.oid = s.setdatabase WHERE d.datname = current_database())
+            OR EXISTS (SELECT FROM (
+                SELECT oid FROM pg_proc UNION ALL SELECT oid FROM pg_type
+                UNION ALL SELECT oid FROM pg_extension
+                UNION ALL SELECT oid FROM pg_foreign_data_wrapper
+                UNION ALL SELECT oid FROM pg_foreign_server
+                UNION ALL SELECT oid FROM pg_collation
+                UNION ALL SELECT oid FROM pg_ts_config
+                UNION ALL SELECT oid FROM pg_ts_dict
+                UNION ALL SELECT oid FROM pg_operator
+                UNION ALL SELECT oid FROM pg_cast
+                UNION ALL SELECT oid FROM pg_event_trigger
+                UNION ALL SELECT oid FROM pg_publication
+                UNION ALL SELECT oid FROM pg_language) each WHERE oid >= 16384)
+        """,
     )
-    return not large_objects and not schema.take(connection)
 
 
 def existing_roles(connection: Connection) -> set[str]:
@@ -135,40 +161,35 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def disconnect_others(connection: Connection, name: str) -> None:
-    """Keep new sessions out of a database and end the ones that are there."""
-    connection.execute(
-        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(
-            sql.Identifier(name)
-        )
-    )
-    connection.execute(
-        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-        "WHERE datname = %s AND pid <> pg_backend_pid()",
-        (name,),
-    )
-
-
-def allow_connections(connection: Connection, name: str) -> None:
-    """Let sessions into a database again."""
-    connection.execute(
-        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name))
-    )
-
-
-def rename(connection: Connection, renames: Iterable[tuple[str, str]]) -> None:
+def swap_names(connection: Connection, renames: Sequence[tuple[str, str]]) -> None:
     """Rename databases in one transaction: all of them or none.
 
+    Sessions in them are ended first, again and again while new ones come in.
+
     Raises:
-        DatabaseError: one is in use, or the role may not.
+        DatabaseError: one is in use all the time, or the role may not.
     """
-    with connection.transaction():
-        for old, new in renames:
-            connection.execute(
-                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
-                    sql.Identifier(old), sql.Identifier(new)
+    for attempt in range(1, _SWAP_ATTEMPTS + 1):
+        try:
+            with translated("renaming"), connection.transaction():
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE datname = ANY (%s) AND pid <> pg_backend_pid()",
+                    ([old for old, _new in renames],),
                 )
-            )
+                for old, new in renames:
+                    connection.execute(
+                        sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
+                            sql.Identifier(old), sql.Identifier(new)
+                        )
+                    )
+        except DatabaseError as error:
+            in_use = isinstance(error.__cause__, psycopg.errors.ObjectInUse)
+            if not in_use or attempt == _SWAP_ATTEMPTS:
+                raise
+            time.sleep(_SWAP_PAUSE_SECONDS)
+        else:
+            return
 
 
 def drop(connection: Connection, name: str) -> None:

@@ -65,11 +65,21 @@ def dump(url: str, installation: Installation, connection: Connection) -> Global
         )
         return output
 
+    # Whoever the first superuser is on another server, it is that one who grants there.
+    first = query_value(connection, "SELECT rolname FROM pg_roles WHERE oid = 10")
     return Globals(
-        roles_sql=dumpall("--roles-only"),
+        roles_sql=without_grantor(dumpall("--roles-only"), first),
         tablespaces_sql=dumpall("--tablespaces-only"),
         with_passwords=with_passwords,
     )
+
+
+def without_grantor(roles_sql: bytes, name: str) -> bytes:
+    """Leave out that a role granted memberships, if it is the server's first one."""
+    quoted = '"' + name.replace('"', '""') + '"'
+    for form in (name, quoted):
+        roles_sql = roles_sql.replace(f" GRANTED BY {form};\n".encode(), b";\n")
+    return roles_sql
 
 
 def for_missing_roles(roles_sql: str, existing: set[str]) -> str:

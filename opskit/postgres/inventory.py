@@ -75,6 +75,24 @@ def expected_tables(
     return {(schema, name) for schema, name in rows}
 
 
+def rewritten_tables(connection: Connection) -> list[str]:
+    """Return the tables whose rows were replaced since the snapshot was taken.
+
+    TRUNCATE and the rewriting kinds of ALTER TABLE do not wait for a snapshot: until
+    pg_dump has its locks they can leave it an empty table, or another one.
+    """
+    rows = query(
+        connection,
+        """
+        SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relkind = 'r' AND c.relfilenode <> 0 AND c.oid >= 16384
+          AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
+        ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
+
+
 def _database(connection: Connection) -> Inventory:
     # As JSON, because the columns' names change between majors.
     row = query(
@@ -180,4 +198,8 @@ def _database_settings(connection: Connection) -> list[Inventory]:
         ORDER BY 1 NULLS FIRST
         """,
     )
-    return [{"role": role, "settings": settings} for role, settings in rows]
+    # Their names alone: a service may keep a secret in a setting of its own.
+    return [
+        {"role": role, "settings": [each.partition("=")[0] for each in settings]}
+        for role, settings in rows
+    ]

@@ -89,7 +89,7 @@ _QUERIES: dict[str, LiteralString] = {
           AND NOT c.oid = ANY (%(excluded)s::oid[])
           AND NOT EXISTS (SELECT FROM pg_depend d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-              AND d.deptype IN ('a', 'i')
+              AND d.deptype = 'i'
               AND d.refobjid = ANY (%(excluded)s::oid[]))""",
     "index": f"""
         SELECT c.oid::regclass::text,
@@ -243,7 +243,8 @@ def unvalidated_constraints(connection: Connection) -> list[str]:
         connection,
         """
         SELECT quote_ident(conname) || ' on ' || conrelid::regclass
-        FROM pg_constraint WHERE NOT convalidated ORDER BY 1
+        FROM pg_constraint
+        WHERE NOT convalidated AND contype <> 'n' AND conrelid <> 0 ORDER BY 1
         """,
     )
     return [name for (name,) in rows]

@@ -25,6 +25,7 @@ from opskit.postgres.account import (
     unprivileged,
     within_reach,
 )
+from opskit.postgres.conninfo import without_environment
 from opskit.postgres.programs import Installation
 
 KIND = "server"
@@ -89,7 +90,7 @@ def throwaway(
         DatabaseError: it cannot be set up or does not start; its log is quoted.
     """
     sweep(base)
-    with workspace.throwaway(KIND, base=base) as folder:
+    with without_environment(), workspace.throwaway(KIND, base=base) as folder:
         account = unprivileged()
         local = within_reach(installation, folder, account)
         data = folder / "data"

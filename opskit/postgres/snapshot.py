@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from opskit.errors import DatabaseError, LockHeld
-from opskit.postgres.connect import Connection, connect, query, query_value
+from opskit.errors import LockHeld
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    query,
+    query_value,
+    translated,
+)
 
 # The first half of the key of every advisory lock that opskit takes ("opsk").
 _LOCK_CLASS = 0x6F70736B
@@ -37,10 +43,11 @@ def exported(url: str, *, purpose: str) -> Iterator[Snapshot]:
 
 
 @contextlib.contextmanager
-def database_lock(url: str, *, name: str, run_id: str) -> Iterator[None]:
+def database_lock(url: str, *, name: str, run_id: str) -> Iterator[Callable[[], None]]:
     """Hold an advisory lock in the database itself: one run, from whichever host.
 
-    It lives on a connection of its own and dies with it.
+    It lives on a connection of its own and dies with it. Yields a function that raises
+    DatabaseError if that has happened.
 
     Raises:
         LockHeld: another session holds it; the message says who, and since when.
@@ -54,12 +61,12 @@ def database_lock(url: str, *, name: str, run_id: str) -> Iterator[None]:
         )
         if not taken:
             raise _held(connection, name)
-        yield
-        if connection.closed:
-            raise DatabaseError(
-                f"the connection that held the lock {name} was lost",
-                hint="Another run may have started meanwhile; run this one again.",
-            )
+        yield lambda: _require_held(connection, name)
+
+
+def _require_held(connection: Connection, name: str) -> None:
+    with translated(f"the lock {name} was lost, another run may have started"):
+        connection.execute("SELECT 1")
 
 
 def _held(connection: Connection, name: str) -> LockHeld:

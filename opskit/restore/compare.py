@@ -82,7 +82,7 @@ def compare_large_objects(copy: RestoredCopy) -> Check:
 def compare_structure(copy: RestoredCopy) -> list[Check]:
     """Compare every object by kind, validity, extensions and the database itself."""
     with copy.connect() as connection:
-        observed = schema.take(connection, exclude_tables=copy.manifest.exclude_tables)
+        observed = schema.take(connection)
         invalid = schema.invalid_indexes(connection)
         unvalidated = schema.unvalidated_constraints(connection)
         found = inventory.take(connection)

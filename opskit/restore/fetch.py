@@ -107,7 +107,7 @@ def read_schema(manifest: Manifest, store: Store) -> list[SchemaObject]:
     with _integrity(stored):
         lines = zstandard.ZstdDecompressor().decompressobj().decompress(content)
         text = lines.decode("utf-8", "surrogateescape")
-        return [SchemaObject(*json.loads(line)) for line in text.splitlines()]
+        return [SchemaObject(*json.loads(line)) for line in text.split("\n") if line]
 
 
 _HINT = "Use another set or another store; `invoke verify` tells which sets are whole."

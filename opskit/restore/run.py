@@ -21,6 +21,7 @@ from opskit.restore import compare, fetch, load, prepare, select
 from opskit.restore.swap import swap
 from opskit.store import Store
 
+_NEVER_REPLACED = ("postgres", "template0", "template1")
 _HEAD_BYTES = 1024 * 1024
 
 
@@ -70,6 +71,11 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             "that holds only some of its tables would lose the others",
             hint="Restore the tables into a new database and copy the rows from there.",
         )
+    if request.target in _NEVER_REPLACED:
+        raise UsageError(
+            f"{request.target} belongs to the server itself and is never replaced",
+            hint="Restore to another name.",
+        )
     with database.maintenance(request.server_url) as connection:
         occupied = prepare.occupied(connection, request.server_url, request.target)
         if occupied and not request.replace:
@@ -90,9 +96,9 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                 checks = _fill(request, connection, beside, store, archive, entries)
                 replaced = swap(
                     connection,
+                    server_url=request.server_url,
                     beside=beside,
                     target=request.target,
-                    keep_old=occupied,
                     clock=clock,
                 )
     copied = _selected(request, entries)

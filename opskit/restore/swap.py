@@ -6,37 +6,35 @@ from collections.abc import Callable
 from datetime import datetime
 
 from opskit.postgres import database
-from opskit.postgres.connect import Connection
+from opskit.postgres.connect import Connection, connect
+from opskit.postgres.conninfo import with_database
 
 
 def swap(
     connection: Connection,
     *,
+    server_url: str,
     beside: str,
     target: str,
-    keep_old: bool,
     clock: Callable[[], datetime],
 ) -> str | None:
     """Rename `beside` to `target`; return the name that the old database is kept under.
 
-    Sessions of the old database are ended, both renames are one transaction, and on an
-    error everything is as it was. An old database that is not to be kept is dropped.
+    Both renames are one transaction; on an error everything is as it was. An old
+    database that still holds nothing is dropped.
 
     Raises:
         DatabaseError: the role may not, or somebody keeps reconnecting.
     """
     if not database.exists(connection, target):
-        database.rename(connection, [(beside, target)])
+        database.swap_names(connection, [(beside, target)])
         return None
     kept = database.derived_name(target, f"_before_{clock():%Y%m%dt%H%M%Sz}")
-    try:
-        database.disconnect_others(connection, target)
-        database.rename(connection, [(target, kept), (beside, target)])
-    except BaseException:
-        database.allow_connections(connection, target)
-        raise
-    if keep_old:
-        database.allow_connections(connection, kept)
+    database.swap_names(connection, [(target, kept), (beside, target)])
+    # Judged now, when nobody knows its name: something may have been written meanwhile.
+    with connect(with_database(server_url, kept), purpose="restore") as old:
+        empty = database.is_empty(old)
+    if not empty:
         return kept
     database.drop(connection, kept)
     return None

@@ -17,7 +17,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.postgres import server, snapshot
-from opskit.postgres.conninfo import with_database
+from opskit.postgres.conninfo import parse, with_database
 from opskit.postgres.programs import Installation, find_client, find_server
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
@@ -98,7 +98,7 @@ def test_a_connection_cut_half_way_leaves_no_set(
         "FROM generate_series(1, 60000) i",
     )
     real = find_client(installations, server_major=16)
-    psql = f"{real.program('psql')} -qAtX -d dbname=postgres"
+    psql = f"{real.program('psql')} -qAtX -d {url}"
     # Its pipe is full, so pg_dump is in the middle of the data when its session ends.
     script = (
         'exec bash -c \'set -o pipefail; program=$1; shift; "$program" "$@" | '
@@ -477,3 +477,120 @@ def test_values_print_the_same_whatever_the_defaults_of_role_and_database(
     back_up(url, store_dir)
 
     assert failed(run_drill(sets(store_dir)[0])) == []
+
+
+def test_a_table_truncated_after_the_snapshot_is_no_backup(
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """TRUNCATE does not wait for a snapshot: pg_dump would find the table empty."""
+    url = make_database(16)
+    real = find_client(installations, server_major=16)
+    truncate = f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE other.orders'"
+    racing = stub(tmp_path / "bin", real, f'{truncate}\nexec REAL "$@"')
+
+    with pytest.raises(BackupFailed, match=r"other\.orders was truncated"):
+        back_up(url, store_dir, installations=[racing])
+
+    assert everything(store_dir) == []
+
+
+def test_a_lost_lock_is_noticed_before_the_manifest(
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """Without its lock another run may have begun, so this one records nothing."""
+    url = make_database(16)
+    real = find_client(installations, server_major=16)
+    kill = (
+        f'{real.program("psql")} -qX -d {url} -c "SELECT pg_terminate_backend(pid) FROM '
+        "pg_stat_activity WHERE application_name LIKE 'opskit backup shop%'\" >/dev/null"
+    )
+    killing = stub(tmp_path / "bin", real, f'{kill}\nexec REAL "$@"')
+
+    with pytest.raises(DatabaseError, match="the lock backup shop was lost"):
+        back_up(url, store_dir, installations=[killing])
+
+    assert everything(store_dir) == []
+
+
+def test_a_service_in_the_environment_leads_nothing_astray(
+    server_of: MajorServer,
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What PGSERVICE names is neither dumped nor restored into."""
+    other = server_of(18)
+    before = value(
+        other.url(), "SELECT array_agg(datname ORDER BY datname) FROM pg_database"
+    )
+    url = make_database(16)
+    service = tmp_path / "services"
+    service.write_text(
+        f"[other]\nhost={other.socket_dir}\nport={other.port}\nuser={server.SUPERUSER}\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(service))
+    monkeypatch.setenv("PGSERVICE", "other")
+
+    manifest = back_up(url, store_dir).manifest
+    evidence = run_drill(sets(store_dir)[0])
+
+    assert manifest.server_major == 16
+    assert failed(evidence) == []
+    monkeypatch.delenv("PGSERVICE")
+    after = value(
+        other.url(), "SELECT array_agg(datname ORDER BY datname) FROM pg_database"
+    )
+    assert before == after
+
+
+def test_a_service_may_name_the_database(
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """postgresql:///?service=shop is what people write to keep passwords out."""
+    parameters = parse(make_database(16))
+    service = tmp_path / "services"
+    lines = "".join(f"{key}={each}\n" for key, each in parameters.items())
+    service.write_text(f"[shop]\n{lines}")
+    monkeypatch.setenv("PGSERVICEFILE", str(service))
+
+    manifest = back_up("postgresql:///?service=shop", store_dir).manifest
+
+    assert manifest.rows == 2102
+
+
+def test_memberships_granted_by_another_superuser_come_back(
+    server_of: MajorServer, store_dir: Path
+) -> None:
+    """The drill's first superuser has another name than the source's."""
+    url = server_of(16).url("by_boss")
+    boss = "ALTER ROLE {} RENAME TO {}"
+    execute(server_of(16).url(), "DROP DATABASE IF EXISTS by_boss")
+    execute(server_of(16).url(), "CREATE DATABASE by_boss")
+    execute(
+        server_of(16).url(),
+        "DROP ROLE IF EXISTS deputy; CREATE ROLE deputy SUPERUSER LOGIN",
+    )
+    deputy = server_of(16).url("by_boss").replace("opskit_throwaway@", "deputy@")
+    execute(deputy, boss.format("opskit_throwaway", "boss"))
+    try:
+        execute(
+            deputy,
+            "DROP ROLE IF EXISTS group_a; DROP ROLE IF EXISTS member_a; CREATE ROLE group_a;"
+            "CREATE ROLE member_a; GRANT group_a TO member_a",
+        )
+        back_up(deputy, store_dir)
+    finally:
+        execute(deputy, boss.format("boss", "opskit_throwaway"))
+
+    assert failed(run_drill(sets(store_dir)[0])) == []
+    execute(url, "DROP ROLE member_a; DROP ROLE group_a")

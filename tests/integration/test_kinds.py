@@ -14,6 +14,16 @@ from tests.support import back_up, execute, failed, run_drill, sets
 
 _DATABASE = "kinds"
 KINDS = {
+    "names and labels with line separators of Unicode": """
+        CREATE TABLE public.\"a\u2028b\" (a int);
+        CREATE TYPE public.mood AS ENUM ('x\u0085y', 'z\u2029')
+    """,
+    "constraints of domains that are not validated": """
+        CREATE DOMAIN public.d AS int; CREATE TABLE public.t (a public.d);
+        INSERT INTO public.t VALUES (5);
+        ALTER DOMAIN public.d ADD CONSTRAINT c CHECK (VALUE > 0) NOT VALID
+    """,
+    "large objects with high numbers": "SELECT lo_from_bytea(3000000000, 'abc')",
     "a check that PostgreSQL writes differently after a restore": r"""
         CREATE TABLE public.t (s varchar(10) CHECK (s IN ('a','b')));
         INSERT INTO public.t VALUES ('a')

@@ -113,6 +113,10 @@ def test_a_database_that_holds_anything_is_refused(
         "CREATE TYPE public.t AS ENUM ('a')",
         "CREATE SCHEMA s",
         "SELECT lo_create(0)",
+        "CREATE EXTENSION vector SCHEMA public",
+        "CREATE FOREIGN DATA WRAPPER w",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+        "CREATE COLLATION public.c (locale = 'C')",
     ],
 )
 def test_one_object_makes_a_database_not_empty(
@@ -365,3 +369,41 @@ def test_the_sets_own_guide_restores_it_without_opskit(
 
     assert {f"{t.schema_name}.{t.name}": t.rows for t in manifest.tables} == counts
     assert row == "SET transaction_timeout = 0;"
+
+
+@pytest.mark.parametrize("name", ["postgres", "template1"])
+def test_the_servers_own_databases_are_never_replaced(
+    name: str, make_database: MakeDatabase, server_of: MajorServer, store_dir: Path
+) -> None:
+    """They look empty, and the server cannot do without them."""
+    back_up(make_database(16), store_dir)
+
+    with pytest.raises(UsageError, match="never replaced"):
+        run_restore(sets(store_dir)[0], server_of(16), name, replace=True)
+
+
+def test_what_is_written_into_an_empty_target_meanwhile_is_kept(
+    make_database: MakeDatabase,
+    server_of: MajorServer,
+    store_dir: Path,
+    databases: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was empty when the restore began; it is judged again when it has made way."""
+    back_up(make_database(16), store_dir)
+    empty = make_database(16, script="")
+    name = parse(empty)["dbname"]
+    real = database.swap_names
+
+    def swap_late(*arguments: Any) -> None:
+        execute(empty, "CREATE TABLE public.just_in_time (a int)")
+        real(*arguments)
+
+    monkeypatch.setattr(database, "swap_names", swap_late)
+
+    result = run_restore(sets(store_dir)[0], server_of(16), name)
+
+    assert result.replaced is not None
+    kept = server_of(16).url(result.replaced)
+    assert value(kept, "SELECT count(*) FROM public.just_in_time") == 0
+    assert value(empty, "SELECT count(*) FROM public.orders") == 500

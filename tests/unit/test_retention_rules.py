@@ -166,15 +166,32 @@ def test_failed_sets_do_not_count() -> None:
 
 
 def test_a_young_failed_set_stays_to_be_looked_into() -> None:
-    """Age keeps a failed set, and nothing else does."""
+    """Age keeps a failed set where there are good ones, and nothing else does."""
     found = _plan(
-        _policy(keep_within=timedelta(days=2), keep_last=5, min_keep=5),
+        _policy(keep_within=timedelta(days=2), keep_last=5, min_keep=1),
         _set("2026-03-10T09:00", "failed"),
         _set("2026-03-01T09:00", "failed"),
+        _set("2026-02-01T09:00"),
     )
 
-    assert found.keep == {"2026-03-10T09:00": ["keep_within"]}
+    assert found.keep == {
+        "2026-03-10T09:00": ["keep_within"],
+        "2026-02-01T09:00": ["keep_last 1", "min_keep 1"],
+    }
     assert found.delete == ("2026-03-01T09:00",)
+
+
+def test_failed_sets_stay_for_want_of_better() -> None:
+    """Where every set has failed, the newest are not deleted all the same."""
+    found = _plan(
+        _policy(keep_last=5, min_keep=2),
+        _set("2026-03-10T09:00", "failed"),
+        _set("2026-03-01T09:00", "failed"),
+        _set("2026-02-01T09:00", "failed"),
+    )
+
+    assert list(found.keep) == ["2026-03-10T09:00", "2026-03-01T09:00"]
+    assert found.delete == ("2026-02-01T09:00",)
 
 
 @pytest.mark.parametrize(
