@@ -26,8 +26,8 @@ from opskit.restore.compare import (
     RestoredCopy,
     compare_contents,
     compare_large_objects,
-    compare_structure,
 )
+from opskit.restore.structure import compare_structure
 
 _MAINTENANCE = "template1"
 

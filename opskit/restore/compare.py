@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.checks import Check, compare
 from opskit.errors import DatabaseError, Interrupted
-from opskit.postgres import content, inventory, schema
+from opskit.postgres import content
 from opskit.postgres.connect import (
     Connection,
     connect,
@@ -20,8 +20,6 @@ from opskit.postgres.connect import (
     translated,
 )
 from opskit.postgres.schema import SchemaObject
-
-_NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,31 +75,6 @@ def compare_large_objects(copy: RestoredCopy) -> Check:
         f"{observed.count} objects, {observed.size_bytes} bytes, "
         f"digest {observed.digest}",
     )
-
-
-def compare_structure(copy: RestoredCopy) -> list[Check]:
-    """Compare every object by kind, validity, extensions and the database itself."""
-    with copy.connect() as connection:
-        observed = schema.take(connection)
-        invalid = schema.invalid_indexes(connection)
-        unvalidated = schema.unvalidated_constraints(connection)
-        found = inventory.take(connection)
-    checks = [_kind(kind, copy.schema, observed) for kind in schema.KINDS]
-    known = {each.name for each in copy.schema if "INVALID" in each.state}
-    checks.append(_none_but("every index valid", invalid, known))
-    known = {each.name for each in copy.schema if "NOT VALIDATED" in each.state}
-    checks.append(_none_but("every constraint validated", unvalidated, known))
-    expected = copy.manifest.inventory
-    checks.append(
-        compare(
-            "extensions", _extensions(expected), _extensions(found), "name and version"
-        )
-    )
-    for key in ("encoding", "locale"):
-        checks.append(
-            compare(f"database {key}", _text(expected[key]), _text(found[key]))
-        )
-    return checks
 
 
 def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, bool]]:
@@ -194,64 +167,3 @@ def _require_open(connection: Connection) -> None:
 
 def _sequence_text(last_value: int, is_called: bool) -> str:
     return f"{last_value}, {'handed out' if is_called else 'not yet handed out'}"
-
-
-def _kind(
-    kind: str, expected: Iterable[SchemaObject], observed: Iterable[SchemaObject]
-) -> Check:
-    """Compare the objects of one kind by name and state."""
-    before = {each.name: each.state for each in expected if each.kind == kind}
-    after = {each.name: each.state for each in observed if each.kind == kind}
-    changed = [
-        f"{name} ({before[name]} became {after[name]})"
-        for name in sorted(before.keys() & after.keys())
-        if before[name] != after[name]
-    ]
-    differences = [
-        _listed("missing", sorted(before.keys() - after.keys())),
-        _listed("not in the source", sorted(after.keys() - before.keys())),
-        _listed("changed", changed),
-    ]
-    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
-    plural = f"{kind}es" if kind.endswith("x") else plural
-    return Check(
-        name=plural,
-        passed=before == after,
-        expected=str(len(before)),
-        observed=str(len(after)),
-        detail="; ".join(each for each in differences if each),
-    )
-
-
-def _none_but(name: str, found: Iterable[str], known: set[str]) -> Check:
-    """Check that nothing is found that the source did not have as well."""
-    unexpected = sorted(set(found) - known)
-    return Check(
-        name=name,
-        passed=not unexpected,
-        expected="0 exceptions",
-        observed=f"{len(unexpected)} exceptions",
-        detail=_listed("", unexpected),
-    )
-
-
-def _listed(label: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"{label} {', '.join(names[:_NAMES_SHOWN])}{more}".strip()
-
-
-def _extensions(found: inventory.Inventory) -> str:
-    return ", ".join(
-        f"{each['name']} {each['version']}" for each in found["extensions"]
-    )
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        # The version of the collations is the operating system's, not the database's.
-        return ", ".join(
-            f"{key} {part}" for key, part in value.items() if part and key != "version"
-        )
-    return str(value)

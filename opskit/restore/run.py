@@ -17,7 +17,7 @@ from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc import TocEntry
-from opskit.restore import compare, fetch, load, prepare, select
+from opskit.restore import compare, fetch, load, prepare, select, structure
 from opskit.restore.swap import swap
 from opskit.store import Store
 
@@ -203,7 +203,7 @@ def _compare(
     if not request.tables:
         checks += [
             compare.compare_large_objects(copy),
-            *compare.compare_structure(copy),
+            *structure.compare_structure(copy),
         ]
     failed = [check for check in checks if not check.passed]
     if failed:

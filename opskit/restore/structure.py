@@ -1,0 +1,98 @@
+"""Compares the structure of a restored copy: every object by kind, name and state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from opskit.checks import Check, compare
+from opskit.postgres import inventory, schema
+from opskit.postgres.schema import SchemaObject
+from opskit.restore.compare import RestoredCopy
+
+_NAMES_SHOWN = 20
+
+
+def compare_structure(copy: RestoredCopy) -> list[Check]:
+    """Compare every object by kind, validity, extensions and the database itself."""
+    with copy.connect() as connection:
+        observed = schema.take(connection)
+        invalid = schema.invalid_indexes(connection)
+        unvalidated = schema.unvalidated_constraints(connection)
+        found = inventory.take(connection)
+    checks = [_kind(kind, copy.schema, observed) for kind in schema.KINDS]
+    known = {each.name for each in copy.schema if "INVALID" in each.state}
+    checks.append(_none_but("every index valid", invalid, known))
+    known = {each.name for each in copy.schema if "NOT VALIDATED" in each.state}
+    checks.append(_none_but("every constraint validated", unvalidated, known))
+    expected = copy.manifest.inventory
+    checks.append(
+        compare(
+            "extensions", _extensions(expected), _extensions(found), "name and version"
+        )
+    )
+    for key in ("encoding", "locale"):
+        checks.append(
+            compare(f"database {key}", _text(expected[key]), _text(found[key]))
+        )
+    return checks
+
+
+def _kind(
+    kind: str, expected: Iterable[SchemaObject], observed: Iterable[SchemaObject]
+) -> Check:
+    """Compare the objects of one kind by name and state."""
+    before = {each.name: each.state for each in expected if each.kind == kind}
+    after = {each.name: each.state for each in observed if each.kind == kind}
+    changed = [
+        f"{name} ({before[name]} became {after[name]})"
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name]
+    ]
+    differences = [
+        _listed("missing", sorted(before.keys() - after.keys())),
+        _listed("not in the source", sorted(after.keys() - before.keys())),
+        _listed("changed", changed),
+    ]
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    plural = f"{kind}es" if kind.endswith("x") else plural
+    return Check(
+        name=plural,
+        passed=before == after,
+        expected=str(len(before)),
+        observed=str(len(after)),
+        detail="; ".join(each for each in differences if each),
+    )
+
+
+def _none_but(name: str, found: Iterable[str], known: set[str]) -> Check:
+    """Check that nothing is found that the source did not have as well."""
+    unexpected = sorted(set(found) - known)
+    return Check(
+        name=name,
+        passed=not unexpected,
+        expected="0 exceptions",
+        observed=f"{len(unexpected)} exceptions",
+        detail=_listed("", unexpected),
+    )
+
+
+def _listed(label: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{label} {', '.join(names[:_NAMES_SHOWN])}{more}".strip()
+
+
+def _extensions(found: inventory.Inventory) -> str:
+    return ", ".join(
+        f"{each['name']} {each['version']}" for each in found["extensions"]
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        # The version of the collations is the operating system's, not the database's.
+        return ", ".join(
+            f"{key} {part}" for key, part in value.items() if part and key != "version"
+        )
+    return str(value)
