@@ -77,8 +77,12 @@ url = {json.dumps(self.store.as_uri())}
 
     def files(self) -> list[str]:
         """Return every file in the store, temporary ones included."""
-        found = (path for path in self.store.rglob("*") if path.is_file())
-        return sorted(str(path.relative_to(self.store)) for path in found)
+        # os.walk passes over folders that a running backup removes meanwhile.
+        return sorted(
+            str((Path(folder) / name).relative_to(self.store))
+            for folder, _folders, names in os.walk(self.store)
+            for name in names
+        )
 
 
 @pytest.fixture
