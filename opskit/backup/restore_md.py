@@ -37,10 +37,6 @@ def render(
         f"{each.sha256}  {each.key.rpartition('/')[2]}" for each in objects
     )
     database = str(inventory["database"])
-    server_version = str(inventory["server_version"])
-    extensions = ", ".join(
-        f"{each['name']} {each['version']}" for each in inventory["extensions"]
-    )
     passwords = (
         "with their password hashes"
         if with_passwords
@@ -49,20 +45,7 @@ def render(
     return f"""\
 # Restore {backup_id} with stock tools
 
-This is the database {_code(database)} of a PostgreSQL {server_version} server as it was
-at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}, dumped by pg_dump {client_version}.
-
-You need:
-
-- `zstd`, `sha256sum` and the PostgreSQL client programs of major
-  {_major(client_version)} or newer,
-- about {_mebibytes(dump_bytes)} MiB of free space for the unpacked dump,
-- a server of major {_major(server_version)} or newer with these extensions:
-  {extensions or "none"}.
-
-Say where the server is in the usual variables (`PGHOST`, `PGPORT`, `PGUSER`,
-`PGPASSFILE`). The role needs the right to create databases and roles. Run the commands
-in the folder that holds the files of the set.
+{_needs(inventory, client_version, dump_bytes, snapshot_at)}
 
 ## 1. Check that every file is what was stored
 
@@ -102,6 +85,34 @@ psql --no-psqlrc --dbname={_shown_database(database)} \\
 
 Delete `dump.pgdump` afterwards: it holds the data.
 """
+
+
+def _needs(
+    inventory: dict[str, Any],
+    client_version: str,
+    dump_bytes: int,
+    snapshot_at: datetime,
+) -> str:
+    database = str(inventory["database"])
+    server_version = str(inventory["server_version"])
+    extensions = ", ".join(
+        f"{each['name']} {each['version']}" for each in inventory["extensions"]
+    )
+    return f"""\
+This is the database {_code(database)} of a PostgreSQL {server_version} server as it was
+at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}, dumped by pg_dump {client_version}.
+
+You need:
+
+- `zstd`, `sha256sum` and the PostgreSQL client programs of major
+  {_major(client_version)} or newer,
+- about {_mebibytes(dump_bytes)} MiB of free space for the unpacked dump,
+- a server of major {_major(server_version)} or newer with these extensions:
+  {extensions or "none"}.
+
+Say where the server is in the usual variables (`PGHOST`, `PGPORT`, `PGUSER`,
+`PGPASSFILE`). The role needs the right to create databases and roles. Run the commands
+in the folder that holds the files of the set."""
 
 
 def _restore_steps(inventory: dict[str, Any], client_version: str) -> str:
