@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
+from opskit.catalog.manifest import (
+    LargeObjectsRecord,
+    Manifest,
+    SequenceRecord,
+    TableRecord,
+)
 from opskit.checks import Check, compare
 from opskit.errors import DatabaseError, Interrupted
 from opskit.postgres import content
@@ -46,7 +51,7 @@ def compare_contents(copy: RestoredCopy) -> list[Check]:
     """Compare every table, sequence and large object; one check each."""
     tables = _compare_tables(copy)
     with copy.connect() as connection:
-        sequences = [_sequence(connection, record) for record in copy.sequences]
+        sequences = [check_sequence(connection, record) for record in copy.sequences]
     compared = sum(1 for _check, was_read in tables if was_read)
     rows = sum(table.rows for table in copy.tables)
     return [
@@ -65,9 +70,13 @@ def compare_contents(copy: RestoredCopy) -> list[Check]:
 
 def compare_large_objects(copy: RestoredCopy) -> Check:
     """Compare all large objects by number, size and digest."""
-    expected = copy.manifest.large_objects
     with copy.connect() as connection:
-        observed = content.large_objects_digest(connection)
+        return check_large_objects(connection, copy.manifest.large_objects)
+
+
+def check_large_objects(connection: Connection, expected: LargeObjectsRecord) -> Check:
+    """Compare all large objects as the session sees them."""
+    observed = content.large_objects_digest(connection)
     return compare(
         "large objects",
         f"{expected.count} objects, {expected.size_bytes} bytes, "
@@ -101,7 +110,7 @@ def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, bool]]:
                     number, table = todo.get_nowait()
                 except Empty:
                     return
-                results[number] = _table(connection, table, alive)
+                results[number] = check_table(connection, table, alive)
 
     with ThreadPoolExecutor(max(1, min(copy.jobs, len(copy.tables)))) as pool:
         try:
@@ -113,9 +122,15 @@ def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, bool]]:
     return [results[number] for number in range(len(copy.tables))]
 
 
-def _table(
-    connection: Connection, table: TableRecord, alive: Callable[[], None]
+def check_table(
+    connection: Connection,
+    table: TableRecord,
+    alive: Callable[[], None] = lambda: None,
 ) -> tuple[Check, bool]:
+    """Compare one table as the session sees it.
+
+    The second value tells whether the table could be read at all.
+    """
     name = f"table {table.schema_name}.{table.name}"
     expected = f"{table.rows} rows, digest {table.digest}"
     try:
@@ -138,7 +153,8 @@ def _table(
     return compare(name, expected, seen, difference), True
 
 
-def _sequence(connection: Connection, record: SequenceRecord) -> Check:
+def check_sequence(connection: Connection, record: SequenceRecord) -> Check:
+    """Compare one sequence as the session sees it."""
     name = f"sequence {record.schema_name}.{record.name}"
     expected = _sequence_text(record.last_value, record.is_called)
     try:

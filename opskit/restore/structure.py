@@ -19,7 +19,7 @@ def compare_structure(copy: RestoredCopy) -> list[Check]:
         invalid = schema.invalid_indexes(connection)
         unvalidated = schema.unvalidated_constraints(connection)
         found = inventory.take(connection)
-    checks = [_kind(kind, copy.schema, observed) for kind in schema.KINDS]
+    checks = [check_kind(kind, copy.schema, observed) for kind in schema.KINDS]
     known = {each.name for each in copy.schema if "INVALID" in each.state}
     checks.append(_none_but("every index valid", invalid, known))
     known = {each.name for each in copy.schema if "NOT VALIDATED" in each.state}
@@ -37,7 +37,7 @@ def compare_structure(copy: RestoredCopy) -> list[Check]:
     return checks
 
 
-def _kind(
+def check_kind(
     kind: str, expected: Iterable[SchemaObject], observed: Iterable[SchemaObject]
 ) -> Check:
     """Compare the objects of one kind by name and state."""
