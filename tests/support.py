@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from opskit.catalog.catalog import BackupSet
 from opskit.checks import Check
 from opskit.drill.evidence import Evidence
 from opskit.drill.run import DrillRequest, drill
+from opskit.drill.servers import ServerRequest
 from opskit.postgres import programs
 from opskit.postgres.connect import connect
 from opskit.postgres.programs import Installation
 from opskit.store import LocalStore, Store
 
 SOURCE = "shop"
+_SERVER_KEYS = {each.name for each in fields(ServerRequest)}
 
 
 def now() -> datetime:
@@ -64,13 +67,10 @@ def run_drill(
         installations=(
             programs.installations() if installations is None else installations
         ),
-        **{
-            "server_kind": "auto",
-            "accept_newer_major": False,
-            "jobs": 2,
-            "timeout_seconds": 300,
-            **options,
-        },
+        server=ServerRequest(
+            **{name: options.pop(name) for name in _SERVER_KEYS & options.keys()}
+        ),
+        **{"jobs": 2, "timeout_seconds": 300, **options},
     )
     return drill(request, run_id="def456", clock=now, tamper=tamper)
 

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
 from opskit.errors import BackupFailed
 from opskit.log import logger
-from opskit.postgres import client, globals, inventory, schema, snapshot
+from opskit.postgres import client, globals, inventory, roles, schema, snapshot
 from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.connect import server_major
+from opskit.postgres.connect import connect, server_major
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
@@ -21,6 +21,8 @@ from opskit.postgres.programs import Installation, find_client
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.snapshot import Snapshot
 from opskit.progress import Progress, silent
+
+_ROLES_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,7 @@ class PostgresDump:
                 rows=content.rows,
                 digest=content.digest,
                 columns=entry.columns,
+                via_root=entry.loaded_into,
             )
             for entry, content in self._reader.tables()
         )
@@ -155,8 +158,25 @@ class PostgresDump:
             )
 
     def globals(self) -> Globals:
-        """Return the server's roles and tablespaces."""
-        found = globals.dump(self._source.url, self.client, self._snapshot.connection)
+        """Return the server's roles and tablespaces, and note the same roles.
+
+        The programs for it know no snapshot: it is done again while roles change.
+
+        Raises:
+            BackupFailed: roles change all the time.
+        """
+        with connect(self._source.url, purpose="globals") as connection:
+            for _ in range(_ROLES_ATTEMPTS):
+                before = roles.take(connection)
+                found = globals.dump(self._source.url, self.client, connection)
+                if roles.take(connection) == before:
+                    break
+            else:
+                raise BackupFailed(
+                    "roles were changed each time that they were read",
+                    hint="Run the backup again when nothing makes or drops roles.",
+                )
+        self.inventory["roles"] = before
         if not found.with_passwords:
             self._warn(
                 "roles are stored without password hashes: "

@@ -35,14 +35,17 @@ class TableRecord(_Record):
     """What one table holds in the dump's own snapshot.
 
     `columns` are those that its rows were copied with, in that order; `digest` is
-    described in `opskit.postgres.digest`.
+    described in `opskit.postgres.digest`. `via_root` is schema and name of the
+    partitioned table that the rows are loaded through, which may send them to another
+    partition.
     """
 
     schema_name: str = Field(alias="schema")
     name: str
     rows: int = Field(ge=0)
-    digest: str
+    digest: str = Field(pattern=r"^[0-9a-f]{32}$")
     columns: tuple[str, ...] = ()
+    via_root: tuple[str, str] | None = None
 
 
 class SequenceRecord(_Record):
@@ -130,6 +133,9 @@ class Manifest(_Record):
     def to_json(self) -> bytes:
         """Return the manifest as it is stored."""
         document = self.model_dump(mode="json", by_alias=True)
+        for table in document["tables"]:
+            if table["via_root"] is None:
+                del table["via_root"]
         return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(
             "utf-8", "surrogateescape"
         )

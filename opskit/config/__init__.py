@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from opskit.config.drill import DrillSettings, Query
 from opskit.config.loading import load
 from opskit.config.settings import (
     ENVIRONMENT_PREFIX,
     DatabaseSettings,
-    DrillSettings,
-    Query,
     RetentionSettings,
     Settings,
     StoreSettings,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -21,20 +19,17 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from opskit.config.drill import DrillSettings
+from opskit.config.section import PostgresUrl, Section, read_url
 from opskit.config.types import Count, Duration, SourceName
-from opskit.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "OPSKIT_"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """One PostgreSQL database that is backed up."""
 
-    url: SecretStr = Field(
+    url: PostgresUrl = Field(
         default=SecretStr(""),
         description="connection URL, `postgresql://user@host:port/name`; leave the "
         "password to PGPASSFILE, a service file, `url_file` or the environment",
@@ -60,11 +55,8 @@ class DatabaseSettings(_Section):
 
     @model_validator(mode="after")
     def _one_address(self) -> DatabaseSettings:
-        url = self.url.get_secret_value()
-        if bool(url) == bool(self.url_file):
+        if bool(self.url.get_secret_value()) == bool(self.url_file):
             raise ValueError("exactly one of url and url_file must be set")
-        if url and not url.startswith(("postgresql://", "postgres://")):
-            raise ValueError("url must begin with postgresql://")
         return self
 
     def resolve_url(self) -> str:
@@ -75,22 +67,10 @@ class DatabaseSettings(_Section):
         """
         if self.url_file is None:
             return self.url.get_secret_value()
-        try:
-            url = self.url_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"url_file {self.url_file} cannot be read: {error}",
-                hint="Check the path and that this user may read it.",
-            ) from error
-        if not url.startswith(("postgresql://", "postgres://")):
-            raise ConfigurationError(
-                f"url_file {self.url_file} does not hold a postgresql:// URL",
-                hint="The file holds the URL on its first line and nothing else.",
-            )
-        return url
+        return read_url("url_file", self.url_file)
 
 
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """One place where backup sets live."""
 
     url: str = Field(description="`file:///absolute/folder`")
@@ -103,7 +83,7 @@ class StoreSettings(_Section):
         return url
 
 
-class EncryptionSettings(_Section):
+class EncryptionSettings(Section):
     """Encryption of backup sets; to come. What is set must not be ignored meanwhile."""
 
     recipients: list[str] = Field(
@@ -118,7 +98,7 @@ class EncryptionSettings(_Section):
     )
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """Which sets are kept: a set stays if any rule keeps it."""
 
     keep_last: Count = Field(default=7, description="the newest N sets")
@@ -137,51 +117,7 @@ class RetentionSettings(_Section):
     )
 
 
-class Query(_Section):
-    """A question of the user's own that a restored copy must answer rightly."""
-
-    name: str = Field(
-        min_length=1, description="what the check is called in the evidence"
-    )
-    sql: str = Field(min_length=1, description="one statement that returns a result")
-    expect: str | int | float | bool | list[list[Any]] | None = Field(
-        description="the single value it returns, or the rows as a list of lists"
-    )
-    database: str = Field(
-        default="", description="the source it is for; empty for every one"
-    )
-
-
-class DrillSettings(_Section):
-    """How a backup set is proved."""
-
-    server: Literal["auto", "installed", "embedded"] = Field(
-        default="auto",
-        description="where the throw-away server comes from: programs installed on "
-        "this machine, the embedded ones, or whichever has the right major",
-    )
-    accept_newer_major: bool = Field(
-        default=False,
-        description="drill on a newer major where the set's own is not at hand",
-    )
-    jobs: int = Field(
-        default=0,
-        ge=0,
-        le=64,
-        description="parallel restore jobs; 0 for one a core, at most 8",
-    )
-    work_dir: Path | None = Field(
-        default=None,
-        description="where throw-away servers and copies lie; default: TMPDIR",
-    )
-    timeout: Duration = Field(
-        default=timedelta(hours=12),
-        description="a restore or comparison longer than this fails",
-    )
-    queries: list[Query] = Field(default=[], description="the user's own checks")
-
-
-class PostgresSettings(_Section):
+class PostgresSettings(Section):
     """Where the PostgreSQL programs are."""
 
     bin_dirs: list[Path] = Field(
@@ -191,7 +127,7 @@ class PostgresSettings(_Section):
     )
 
 
-class SchedulerSettings(_Section):
+class SchedulerSettings(Section):
     """The timetable's clock and address."""
 
     timezone: str = Field(default="UTC", description="time zone of the schedules")

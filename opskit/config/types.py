@@ -29,6 +29,15 @@ def parse_duration(value: object) -> object:
     return timedelta(seconds=int(found[1]) * _DURATION_UNITS[found[2]])
 
 
+def format_duration(value: timedelta) -> str:
+    """Turn a timedelta into the largest unit that it is a whole number of."""
+    seconds = int(value.total_seconds())
+    for unit, unit_seconds in reversed(_DURATION_UNITS.items()):
+        if seconds and seconds % unit_seconds == 0:
+            return f"{seconds // unit_seconds}{unit}"
+    return f"{seconds}s"
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
 
 

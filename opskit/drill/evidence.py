@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,14 @@ from opskit.checks import Check
 from opskit.store import Store
 
 FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmade:
+    """A check that was not made, because the user allowed it by name, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,8 @@ class Evidence:
     rto_seconds: float | None = None
     rpo_seconds: float | None = None
     drill_server: str = ""
+    unmade: tuple[Unmade, ...] = ()
+    mutants: Mapping[str, Any] | None = None
 
     @property
     def passed(self) -> bool:
@@ -68,6 +78,8 @@ class Evidence:
             "server_version": self.manifest.server_version,
             "drill_server": self.drill_server,
             "checks": [check.as_json() for check in self.checks],
+            "not_checked": [asdict(each) for each in self.unmade],
+            "mutants": None if self.mutants is None else dict(self.mutants),
             "rto_seconds": self.rto_seconds,
             "rpo_seconds": self.rpo_seconds,
             "phases": dict(self.phases),

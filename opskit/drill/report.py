@@ -49,7 +49,7 @@ def render(evidence: Evidence) -> str:
 ## What differed
 
 {_table(failed) if failed else "Nothing."}
-
+{_unmade(evidence)}{_mutants(evidence)}
 ## Phases
 
 | phase | seconds |
@@ -105,6 +105,38 @@ def _phases(evidence: Evidence) -> str:
     return "\n".join(
         f"| {name} | {seconds:.2f} |" for name, seconds in evidence.phases.items()
     )
+
+
+def _unmade(evidence: Evidence) -> str:
+    if not evidence.unmade:
+        return ""
+    lines = "\n".join(
+        f"- **{_cell(each.name)}**: {_cell(each.reason)}" for each in evidence.unmade
+    )
+    return f"\n## What was not checked\n\n{lines}\n"
+
+
+def _mutants(evidence: Evidence) -> str:
+    """Return how the drill showed that it can fail."""
+    if evidence.mutants is None:
+        return ""
+    rows = "\n".join(
+        f"| {'noticed' if each['noticed'] else '**not noticed**'} | "
+        f"{_cell(each['kind'])} | {_cell(each['target'])} | "
+        f"{_cell(each['noticed_by'])} |"
+        for each in evidence.mutants["mutants"]
+    )
+    return f"""
+## Whether the drill can fail
+
+After a comparison that passed, {evidence.mutants["planted"]} mutants were planted in
+the copy, each taken back at once; {evidence.mutants["killed"]} were noticed (kill rate
+{evidence.mutants["kill_rate"]:.0%}, seed `{evidence.mutants["seed"]}`).
+
+| | damage | to | noticed by |
+|---|---|---|---|
+{rows}
+"""
 
 
 def _warnings(evidence: Evidence) -> str:

@@ -19,7 +19,8 @@ from opskit.postgres.digest import (
     LargeObjectsDigest,
     RowDigest,
 )
-from opskit.postgres.toc import Contents, TocEntry
+from opskit.postgres.toc import Contents
+from opskit.postgres.toc_entry import TocEntry
 
 _TABLE_BLOCK = 1
 _LARGE_OBJECTS_BLOCK = 3

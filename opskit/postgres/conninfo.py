@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 import psycopg
@@ -13,15 +14,17 @@ from opskit.errors import ConfigurationError
 from opskit.masking import mask
 
 # The same value must print the same wherever it is read: in the dump, on the source and
-# in the restored copy, whatever a server, database or role has as its default. The
-# first four are what pg_dump pins itself; it leaves the last two to chance.
+# in the restored copy, whatever a server, database or role has as its default. pg_dump
+# pins the first five itself and leaves the others to chance.
 PINNED_SETTINGS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
     "extra_float_digits": "3",
     "row_security": "off",
+    "standard_conforming_strings": "on",
     "TimeZone": "UTC",
     "bytea_output": "hex",
+    "quote_all_identifiers": "off",
 }
 # A peer that vanished without a word is noticed within about two minutes.
 _KEEPALIVES = {
@@ -111,6 +114,13 @@ def client_connection(url: str) -> str:
     return conninfo.make_conninfo(**parameters)
 
 
+def with_settings(url: str, settings: Mapping[str, str]) -> str:
+    """Return the URL's parameters with settings for each session made by them."""
+    parameters = parse(url)
+    options = f"{parameters.get('options', '')} {_as_options(settings)}".strip()
+    return conninfo.make_conninfo(**(parameters | {"options": options}))
+
+
 @contextlib.contextmanager
 def without_environment() -> Iterator[None]:
     """Hide every variable of libpq while the block lasts.
@@ -129,4 +139,11 @@ def without_environment() -> Iterator[None]:
 
 def pinned_options() -> str:
     """Return the pinned settings in the form of libpq's `options`."""
-    return " ".join(f"-c {name}={value}" for name, value in PINNED_SETTINGS.items())
+    return _as_options(PINNED_SETTINGS)
+
+
+def _as_options(settings: Mapping[str, str]) -> str:
+    def escaped(value: str) -> str:
+        return re.sub(r"([\\\s])", r"\\\1", value)
+
+    return " ".join(f"-c {name}={escaped(each)}" for name, each in settings.items())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,18 +12,15 @@ from psycopg import sql
 
 from opskit.errors import DatabaseError
 from opskit.postgres.connect import Connection, connect, query_value, translated
-from opskit.postgres.globals import statements
-from opskit.postgres.toc import TocEntry
 
 _MAINTENANCE = ("postgres", "template1")
-_PROPERTIES = ("DATABASE PROPERTIES", "ACL", "COMMENT", "SECURITY LABEL")
 NAME_BYTES_MAX = 63
 _SWAP_ATTEMPTS = 20
 _SWAP_PAUSE_SECONDS = 0.25
 
 
 @contextmanager
-def maintenance(url: str) -> Iterator[Connection]:
+def maintenance(url: str, *, purpose: str = "restore") -> Iterator[Connection]:
     """Yield a connection from which databases can be created and renamed.
 
     Raises:
@@ -33,12 +29,10 @@ def maintenance(url: str) -> Iterator[Connection]:
     first, second = _MAINTENANCE
     with ExitStack() as stack:
         try:
-            found = stack.enter_context(connect(url, purpose="restore", database=first))
+            found = stack.enter_context(connect(url, purpose=purpose, database=first))
         except DatabaseError:
             # Some servers have no database of that name.
-            found = stack.enter_context(
-                connect(url, purpose="restore", database=second)
-            )
+            found = stack.enter_context(connect(url, purpose=purpose, database=second))
         yield found
 
 
@@ -58,9 +52,30 @@ def idle(connection: Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
-def tablespaces(connection: Connection) -> set[str]:
-    """Return the names of the server's tablespaces."""
-    return {name for (name,) in connection.execute("SELECT spcname FROM pg_tablespace")}
+def abandoned(connection: Connection, prefix: str) -> list[str]:
+    """Return the databases of a prefix that no session is in or is named for."""
+    rows = connection.execute(
+        """
+        SELECT datname FROM pg_database d
+        WHERE starts_with(datname::text, %s) AND NOT EXISTS (
+          SELECT FROM pg_stat_activity a
+          WHERE a.datid = d.oid OR d.datname::text ^@ nullif(
+            replace(a.application_name, 'opskit ', ''), ''))
+        """,
+        (prefix,),
+    )
+    return [name for (name,) in rows]
+
+
+def create_tablespace(connection: Connection, name: str) -> None:
+    """Create a tablespace inside the server's own data folder.
+
+    That kind is meant for tests; it serves a server that is lost anyway.
+    """
+    connection.execute("SET allow_in_place_tablespaces = on")
+    connection.execute(
+        sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(sql.Identifier(name))
+    )
 
 
 def is_empty(connection: Connection) -> bool:
@@ -105,7 +120,19 @@ def run_script(connection: Connection, script: str) -> None:
         connection.execute(sql.SQL(script))
 
 
-def create_like(connection: Connection, name: str, inventory: dict[str, Any]) -> None:
+def run_bytes(connection: Connection, script: bytes) -> None:
+    """Run statements that are already in the session's client encoding."""
+    if script.strip():
+        connection.execute(script)
+
+
+def create_like(
+    connection: Connection,
+    name: str,
+    inventory: dict[str, Any],
+    *,
+    tablespace: str = "",
+) -> None:
     """Create an empty database with the encoding, locale and owner of the source.
 
     Raises:
@@ -130,30 +157,9 @@ def create_like(connection: Connection, name: str, inventory: dict[str, Any]) ->
         clauses.append(sql.SQL("ICU_RULES {}").format(sql.Literal(locale["icu_rules"])))
     if inventory["owner"] in existing_roles(connection):
         clauses.append(sql.SQL("OWNER {}").format(sql.Identifier(inventory["owner"])))
+    if tablespace:
+        clauses.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(tablespace)))
     connection.execute(sql.SQL(" ").join(clauses))
-
-
-def property_script(entries: Iterable[TocEntry], source: str, target: str) -> str:
-    """Return the archive's settings, grants and comments of the database itself.
-
-    They name the source's database, which is another one here.
-    """
-    names = (source, quoted(source))
-    tags = {source, *(f"DATABASE {name}" for name in names)}
-    old = "|".join(map(re.escape, names))
-    pattern = re.compile(rf"\bDATABASE (?:{old})(?=\s|\Z)")
-    replacement = f"DATABASE {quoted(target)}".replace("\\", r"\\")
-    return "".join(
-        # The first mention is the object; later ones are somebody's words.
-        f"{pattern.sub(replacement, statement, count=1)};\n"
-        for entry in entries
-        if entry.kind in _PROPERTIES and entry.name in tags and _is_of_database(entry)
-        for statement in statements(entry.definition)
-    )
-
-
-def _is_of_database(entry: TocEntry) -> bool:
-    return "DATABASE" in entry.kind or entry.name.startswith("DATABASE ")
 
 
 def quoted(name: str) -> str:
@@ -197,6 +203,14 @@ def drop(connection: Connection, name: str) -> None:
     connection.execute(
         sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
     )
+
+
+def drop_template(connection: Connection, name: str) -> None:
+    """Drop a database even if others are made like it."""
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name))
+    )
+    drop(connection, name)
 
 
 def derived_name(name: str, suffix: str) -> str:

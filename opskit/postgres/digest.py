@@ -9,6 +9,7 @@ XXH3: https://github.com/Cyan4973/xxHash
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from xxhash import xxh3_128, xxh3_128_intdigest
@@ -26,6 +27,13 @@ class ContentDigest:
 
     rows: int
     digest: str
+
+
+def total(parts: Iterable[ContentDigest]) -> ContentDigest:
+    """Return the digest of several tables' rows taken together."""
+    known = list(parts)
+    summed = sum(int(each.digest, 16) for each in known) % _MODULUS
+    return ContentDigest(rows=sum(each.rows for each in known), digest=f"{summed:032x}")
 
 
 class RowDigest:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from opskit.postgres import client
+from opskit.postgres import client, roles
 from opskit.postgres.connect import Connection, query_value
 from opskit.postgres.conninfo import (
     client_connection,
@@ -66,7 +66,7 @@ def dump(url: str, installation: Installation, connection: Connection) -> Global
         return output
 
     # Whoever the first superuser is on another server, it is that one who grants there.
-    first = query_value(connection, "SELECT rolname FROM pg_roles WHERE oid = 10")
+    first = roles.first(connection)
     return Globals(
         roles_sql=without_grantor(dumpall("--roles-only"), first),
         tablespaces_sql=dumpall("--tablespaces-only"),
@@ -99,7 +99,8 @@ def for_missing_roles(roles_sql: str, existing: set[str]) -> str:
             role = parameter[1]
         elif membership is not None:
             role = membership[2]
-        elif not statement.startswith("SET "):
+        elif not statement.startswith("SET ") or "client_encoding" in statement:
+            # The encoding is that of the session that runs the script, and stays it.
             continue
         else:
             role = ""

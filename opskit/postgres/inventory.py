@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from opskit.postgres import roles
 from opskit.postgres.connect import Connection, query, query_value
 from opskit.postgres.patterns import excluded_relations
 
@@ -24,6 +25,9 @@ _SETTINGS = (
     "TimeZone",
 )
 
+_PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin", "d": "default"}
+_LOCALE_COLUMNS = ("colliculocale", "colllocale")
+
 Inventory = dict[str, Any]
 
 
@@ -31,11 +35,16 @@ def take(connection: Connection) -> Inventory:
     """Return the inventory of the connection's database as JSON-ready values."""
     return {
         **_database(connection),
-        "roles": take_roles(connection),
+        "roles": roles.take(connection),
+        "needed_roles": roles.needed(connection),
         "extensions": _extensions(connection),
+        "collations": _collations(connection),
         "tablespaces": _tablespaces(connection),
         "settings": _settings(connection),
         "database_settings": _database_settings(connection),
+        "has_money": _has_money(connection),
+        "system_identifier": system_identifier(connection),
+        "first_role": roles.first(connection),
         "size_bytes": query_value(
             connection, "SELECT pg_database_size(current_database())"
         ),
@@ -105,9 +114,7 @@ def _database(connection: Connection) -> Inventory:
         """,
     )[0]
     record, encoding, owner, comment, acl, version = row
-    provider = {"c": "libc", "i": "icu", "b": "builtin"}[
-        record.get("datlocprovider", "c")
-    ]
+    provider = _PROVIDERS[record.get("datlocprovider", "c")]
     return {
         "database": record["datname"],
         "server_version": version,
@@ -127,25 +134,6 @@ def _database(connection: Connection) -> Inventory:
     }
 
 
-def take_roles(connection: Connection) -> list[Inventory]:
-    """Return the server's roles with their rights and memberships."""
-    rows = query(
-        connection,
-        """
-        SELECT r.rolname, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
-               r.rolreplication, r.rolbypassrls,
-               ARRAY(SELECT b.rolname::text FROM pg_auth_members m
-                     JOIN pg_roles b ON b.oid = m.roleid
-                     WHERE m.member = r.oid ORDER BY 1)
-        FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
-        """,
-    )
-    keys = ("name", "superuser", "createrole", "createdb", "login", "replication")
-    return [
-        dict(zip((*keys, "bypassrls", "member_of"), row, strict=True)) for row in rows
-    ]
-
-
 def _extensions(connection: Connection) -> list[Inventory]:
     rows = query(
         connection,
@@ -157,6 +145,62 @@ def _extensions(connection: Connection) -> list[Inventory]:
     return [
         {"name": name, "version": version, "schema": ns} for name, version, ns in rows
     ]
+
+
+def _collations(connection: Connection) -> list[Inventory]:
+    """Return the collations that something uses, but for those on every server."""
+    rows = query(
+        connection,
+        """
+        SELECT n.nspname, c.collname, c.collprovider::text, to_jsonb(c)
+        FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
+        WHERE NOT EXISTS (SELECT FROM pg_depend d
+            WHERE d.classid = 'pg_collation'::regclass AND d.objid = c.oid
+              AND d.deptype = 'e')
+          AND (n.nspname !~ '^pg_' OR EXISTS (SELECT FROM pg_depend d
+            WHERE d.refclassid = 'pg_collation'::regclass AND d.refobjid = c.oid))
+          AND n.nspname <> 'information_schema'
+        ORDER BY 1, 2
+        """,
+    )
+    return [
+        {
+            "schema": schema,
+            "name": name,
+            "provider": _PROVIDERS.get(provider, provider),
+            # The column has another name in each of the majors 15, 16 and 17.
+            "locale": next(
+                filter(None, map(record.get, ("collcollate", *_LOCALE_COLUMNS))), None
+            ),
+        }
+        for schema, name, provider, record in rows
+    ]
+
+
+def _has_money(connection: Connection) -> bool:
+    """Return whether a column, domain or range is of the type money.
+
+    Its text depends on lc_monetary, which pg_dump does not set.
+    """
+    return bool(
+        query_value(
+            connection,
+            """
+            SELECT EXISTS (SELECT FROM pg_attribute
+                WHERE atttypid IN ('money'::regtype, 'money[]'::regtype)
+                  AND attrelid >= 16384 AND NOT attisdropped)
+              OR EXISTS (SELECT FROM pg_type WHERE typbasetype = 'money'::regtype)
+              OR EXISTS (SELECT FROM pg_range WHERE rngsubtype = 'money'::regtype)
+            """,
+        )
+    )
+
+
+def system_identifier(connection: Connection) -> str:
+    """Return the number that initdb gave the server's cluster and its standbys."""
+    return str(
+        query_value(connection, "SELECT system_identifier FROM pg_control_system()")
+    )
 
 
 def _tablespaces(connection: Connection) -> list[str]:

@@ -27,7 +27,7 @@ class SchemaObject:
 
 # Raise it whenever a query writes another text for the same object: the texts of
 # an older set can then not be compared to the letter.
-FORMAT = 1
+FORMAT = 2
 
 KINDS = tuple(QUERIES)
 
@@ -56,6 +56,22 @@ def take(
         ).fetchall()
         found += [SchemaObject(kind, name, state) for name, state in rows]
     return sorted(found)
+
+
+def populated_views(connection: Connection) -> list[str]:
+    """Return schema and name, joined by a dot, of the materialized views with rows."""
+    rows = query(
+        connection,
+        """
+        SELECT n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'm' AND c.relispopulated
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e'
+            AND d.classid = 'pg_class'::regclass AND d.objid = c.oid)
+        ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
 
 
 def invalid_indexes(connection: Connection) -> list[str]:

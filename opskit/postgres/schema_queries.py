@@ -44,9 +44,7 @@ QUERIES: dict[str, LiteralString] = {
         WHERE c.relkind = 'v' AND c.relpersistence <> 't'
           AND {_USER_SCHEMA} AND NOT c.oid = ANY (%(excluded)s::oid[])""",
     "materialized view": f"""
-        SELECT c.oid::regclass::text,
-               concat_ws(', ', 'owner ' || pg_get_userbyid(c.relowner),
-                 CASE WHEN c.relispopulated THEN 'populated' ELSE 'not populated' END),
+        SELECT c.oid::regclass::text, 'owner ' || pg_get_userbyid(c.relowner),
                'pg_class'::regclass, c.oid
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'm' AND {_USER_SCHEMA}
@@ -174,4 +172,19 @@ QUERIES: dict[str, LiteralString] = {
           AND c.relpersistence <> 't' AND NOT c.oid = ANY (%(excluded)s::oid[])
           AND g.grantee <> c.relowner
         GROUP BY c.oid, a.attname, g.grantee""",
+    # Together, for there may be millions: those of one owner with the same grants.
+    "large object": """
+        SELECT concat_ws(', ', 'of ' || pg_get_userbyid(m.lomowner), g.grants,
+                         'about ' || obj_description(m.oid, 'pg_largeobject')),
+               count(*) || ' with numbers '
+                 || md5(string_agg(m.oid::text, ' ' ORDER BY m.oid)),
+               'pg_largeobject'::regclass, 0
+        FROM pg_largeobject_metadata m CROSS JOIN LATERAL (
+          SELECT string_agg(concat_ws(' ', CASE a.grantee WHEN 0 THEN 'public'
+                              ELSE pg_get_userbyid(a.grantee) END, a.privilege_type,
+                              CASE WHEN a.is_grantable THEN 'grantable' END),
+                            ', ' ORDER BY pg_get_userbyid(a.grantee),
+                            a.privilege_type) AS grants
+          FROM aclexplode(coalesce(m.lomacl, acldefault('L', m.lomowner))) a) g
+        GROUP BY 1""",
 }

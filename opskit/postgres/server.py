@@ -38,7 +38,7 @@ _SOCKET_PATH_BYTES_MAX = 100
 _LOG_LINES_SHOWN = 5
 
 # Nothing here must survive a crash: the data exists elsewhere, and is compared.
-_THROWAWAY_SETTINGS = {
+THROWAWAY_SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "fsync": "off",
@@ -164,7 +164,7 @@ def _start(
     arguments = [server.installation.program("postgres")]
     arguments += ["-D", str(server.folder / "data"), "-k", str(server.socket_dir)]
     arguments += ["-p", str(server.port)]
-    for name, value in (_THROWAWAY_SETTINGS | settings).items():
+    for name, value in (THROWAWAY_SETTINGS | settings).items():
         arguments += ["-c", f"{name}={value}"]
     with (server.folder / "server.log").open("wb") as log:
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from opskit.errors import ArchiveError
 from opskit.postgres.encodings import python_codec
+from opskit.postgres.toc_entry import TocEntry
 
 MAGIC = b"PGDMP"
 _OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16), (1, 16)
@@ -19,67 +21,11 @@ _CUSTOM_FORMAT = 1
 _INTEGER_BYTES = 4
 _OFFSET_BYTES = 8
 _NO_DATA = 3
-
-_IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".,()]+)'
-_COPY = re.compile(
-    rf"COPY {_IDENTIFIER}\.{_IDENTIFIER}\s+(?:\((?P<columns>.*)\)\s+)?FROM stdin;\s*",
-    re.DOTALL,
-)
-_SETVAL = re.compile(
-    r"pg_catalog\.setval\(.*, (-?\d+), (true|false)\);\s*\Z", re.DOTALL
-)
+_HEAD_BYTES = 1024 * 1024
 
 
 class NeedMore(Exception):
     """The bytes at hand end before the table of contents does."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TocEntry:
-    """One object in the archive."""
-
-    dump_id: int
-    kind: str
-    schema: str
-    name: str
-    owner: str
-    definition: str
-    copy_statement: str
-    dependencies: tuple[int, ...]
-    has_data: bool
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that the table's data was copied with, in that order.
-
-        Raises:
-            ArchiveError: the COPY statement is not of the known form.
-        """
-        found = _COPY.fullmatch(self.copy_statement)
-        if found is None:
-            raise ArchiveError(
-                f"the COPY statement of {self.schema}.{self.name} is not understood",
-                hint="This pg_dump may be newer than opskit knows; update opskit.",
-            )
-        return tuple(
-            name[1:-1].replace('""', '"') if name.startswith('"') else name
-            for name in re.findall(_IDENTIFIER, found["columns"] or "")
-        )
-
-    @property
-    def sequence_value(self) -> tuple[int, bool]:
-        """The last value of a SEQUENCE SET entry, and whether it was handed out.
-
-        Raises:
-            ArchiveError: the statement is not of the known form.
-        """
-        found = _SETVAL.search(self.definition)
-        if found is None:
-            raise ArchiveError(
-                f"the value of sequence {self.schema}.{self.name} is not understood",
-                hint="This pg_dump may be newer than opskit knows; update opskit.",
-            )
-        return int(found[1]), found[2] == "true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +36,7 @@ class Contents:
     database: str
     server_version: str
     client_version: str
+    codec: str
     entries: tuple[TocEntry, ...]
     data_offset: int
 
@@ -118,6 +65,23 @@ class _Cursor:
     def text(self) -> bytes | None:
         length = self.integer()
         return None if length < 0 else self.take(length)
+
+
+def read(path: Path) -> Contents:
+    """Return the contents of an archive in a file, reading no more than its head.
+
+    Raises:
+        ArchiveError: it is no whole archive of a known version.
+    """
+    head = bytearray()
+    with path.open("rb") as file:
+        while block := file.read(max(_HEAD_BYTES, len(head))):
+            head += block
+            try:
+                return parse(head)
+            except NeedMore:
+                continue
+    raise ArchiveError(f"{path.name} ends within its table of contents")
 
 
 def parse(data: bytes | bytearray) -> Contents:
@@ -150,6 +114,7 @@ def _parse(cursor: _Cursor) -> Contents:
         database=database.decode(codec, "surrogateescape"),
         server_version=server_version.decode("ascii", "replace"),
         client_version=client_version.decode("ascii", "replace"),
+        codec=codec,
         entries=tuple(_decode(entry, codec) for entry in raw),
         data_offset=cursor.position,
     )
@@ -232,4 +197,6 @@ def _decode(entry: _RawEntry, codec: str) -> TocEntry:
         copy_statement=text("copy"),
         dependencies=entry.dependencies,
         has_data=entry.numbers[1],
+        tablespace=text("tablespace"),
+        access_method=text("tableam"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from opskit.postgres.connect import (
     limit_statements,
     translated,
 )
+from opskit.postgres.digest import ContentDigest, total
 from opskit.postgres.schema import SchemaObject
 
 
@@ -52,18 +53,17 @@ def compare_contents(copy: RestoredCopy) -> list[Check]:
     tables = _compare_tables(copy)
     with copy.connect() as connection:
         sequences = [check_sequence(connection, record) for record in copy.sequences]
-    compared = sum(1 for _check, was_read in tables if was_read)
     rows = sum(table.rows for table in copy.tables)
     return [
         compare(
             "tables compared",
             len(copy.tables),
-            compared,
+            sum(tables_read for _check, tables_read in tables),
             f"{rows} rows by the manifest"
             if copy.tables
             else "the manifest lists no table: the source had none",
         ),
-        *(check for check, _was_read in tables),
+        *(check for check, _tables_read in tables),
         *sequences,
     ]
 
@@ -86,15 +86,16 @@ def check_large_objects(connection: Connection, expected: LargeObjectsRecord) ->
     )
 
 
-def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, bool]]:
+def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, int]]:
     """Digest the tables on several connections at once, the result in their order.
 
-    With each check comes whether the table could be read at all.
+    With each check comes how many tables were read for it.
     """
-    todo: SimpleQueue[tuple[int, TableRecord]] = SimpleQueue()
-    for item in enumerate(copy.tables):
+    units = _units(copy.tables)
+    todo: SimpleQueue[tuple[int, Sequence[TableRecord]]] = SimpleQueue()
+    for item in enumerate(units):
         todo.put(item)
-    results: dict[int, tuple[Check, bool]] = {}
+    results: dict[int, tuple[Check, int]] = {}
     stopped = threading.Event()
 
     def alive() -> None:
@@ -107,19 +108,34 @@ def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, bool]]:
             while True:
                 alive()
                 try:
-                    number, table = todo.get_nowait()
+                    number, unit = todo.get_nowait()
                 except Empty:
                     return
-                results[number] = check_table(connection, table, alive)
+                check, was_read = check_tables(connection, unit, alive)
+                results[number] = check, len(unit) if was_read else 0
 
-    with ThreadPoolExecutor(max(1, min(copy.jobs, len(copy.tables)))) as pool:
+    with ThreadPoolExecutor(max(1, min(copy.jobs, len(units)))) as pool:
         try:
             for done in [pool.submit(work) for _ in range(copy.jobs)]:
                 done.result()
         except BaseException:
             stopped.set()  # the other threads end at their next look
             raise
-    return [results[number] for number in range(len(copy.tables))]
+    return [results[number] for number in range(len(units))]
+
+
+def _units(tables: Iterable[TableRecord]) -> list[Sequence[TableRecord]]:
+    """Return what is compared at once: a table, or the partitions below one root.
+
+    Rows that were loaded through the root may have come to another partition, as the
+    hash of an enum differs from one server to the next; taken together they are equal.
+    """
+    units: dict[tuple[str, str], list[TableRecord]] = {}
+    for table in tables:
+        units.setdefault(table.via_root or (table.schema_name, table.name), []).append(
+            table
+        )
+    return list(units.values())
 
 
 def check_table(
@@ -127,16 +143,34 @@ def check_table(
     table: TableRecord,
     alive: Callable[[], None] = lambda: None,
 ) -> tuple[Check, bool]:
-    """Compare one table as the session sees it.
+    """Compare one table as the session sees it; see `check_tables`."""
+    return check_tables(connection, [table], alive)
 
-    The second value tells whether the table could be read at all.
+
+def check_tables(
+    connection: Connection,
+    tables: Sequence[TableRecord],
+    alive: Callable[[], None] = lambda: None,
+) -> tuple[Check, bool]:
+    """Compare one table, or several taken together, as the session sees them.
+
+    The second value tells whether they could be read at all.
     """
-    name = f"table {table.schema_name}.{table.name}"
-    expected = f"{table.rows} rows, digest {table.digest}"
+    first = tables[0]
+    name = f"table {first.schema_name}.{first.name}"
+    if first.via_root is not None:
+        name = f"partitions below {'.'.join(first.via_root)}"
+    recorded = total(
+        ContentDigest(rows=each.rows, digest=each.digest) for each in tables
+    )
+    expected = f"{recorded.rows} rows, digest {recorded.digest}"
     try:
         with translated(name):
-            observed = content.table_digest(
-                connection, table.schema_name, table.name, table.columns, alive=alive
+            observed = total(
+                content.table_digest(
+                    connection, each.schema_name, each.name, each.columns, alive=alive
+                )
+                for each in tables
             )
     except DatabaseError as error:
         _require_open(connection)
@@ -145,9 +179,9 @@ def check_table(
         )
         return missing, False
     difference = ""
-    if observed.rows != table.rows:
-        difference = f"{observed.rows - table.rows:+d} rows"
-    elif observed.digest != table.digest:
+    if observed.rows != recorded.rows:
+        difference = f"{observed.rows - recorded.rows:+d} rows"
+    elif observed.digest != recorded.digest:
         difference = "the same number of rows, but other values"
     seen = f"{observed.rows} rows, digest {observed.digest}"
     return compare(name, expected, seen, difference), True

@@ -33,9 +33,9 @@ class LoadJob:
     installation: Installation
     jobs: int
     timeout_seconds: float
-    create: bool = False
     use_list: Path | None = None
     no_tablespaces: bool = False
+    no_owners: bool = False
 
 
 def choose_program(
@@ -88,8 +88,8 @@ def load(job: LoadJob) -> str:
 def _pg_restore(job: LoadJob) -> list[str]:
     return [
         job.installation.program("pg_restore"),
-        *(["--create"] if job.create else []),
         *(["--no-tablespaces"] if job.no_tablespaces else []),
+        *(["--no-owner", "--no-privileges"] if job.no_owners else []),
         *([f"--use-list={job.use_list}"] if job.use_list else []),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from opskit.catalog.manifest import Manifest
@@ -13,10 +13,13 @@ from opskit.log import logger
 from opskit.postgres import database, globals
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
-from opskit.restore import fetch
+from opskit.postgres.toc_entry import TocEntry
+from opskit.restore import fetch, preflight
+from opskit.restore.concessions import Concessions, accept
 from opskit.store import Store
 
 _TOKEN_LENGTH = 8
+_DONE_WITHOUT = ("extension-version", "setting")
 
 
 def occupied(connection: Connection, server_url: str, target: str) -> bool:
@@ -27,19 +30,35 @@ def occupied(connection: Connection, server_url: str, target: str) -> bool:
         return not database.is_empty(found)
 
 
-def require_tablespaces(connection: Connection, manifest: Manifest) -> None:
-    """Refuse early what pg_restore would fail at.
+def require_surroundings(
+    connection: Connection, manifest: Manifest, entries: Sequence[TocEntry]
+) -> Concessions:
+    """Refuse early what pg_restore would fail at; say what it can do without.
+
+    Another version of an extension, or a setting that this server does not know, must
+    not keep anybody from the data.
 
     Raises:
-        DatabaseError: the server lacks a tablespace.
+        DatabaseError: the server lacks what nothing can stand in for.
     """
-    needed = set(manifest.inventory["tablespaces"])
-    missing = sorted(needed - database.tablespaces(connection))
-    if missing:
+    found = preflight.shortages(
+        connection,
+        manifest.inventory,
+        entries,
+        creates_roles=True,
+        creates_tablespaces=False,
+    )
+    refused = [each for each in found if each.what not in _DONE_WITHOUT]
+    if refused:
         raise DatabaseError(
-            f"the server lacks the tablespaces {', '.join(missing)}",
-            hint=f"Create them; {manifest.prefix}tablespaces.sql shows how they were.",
+            "the server lacks what the set needs: "
+            + "; ".join(each.detail for each in refused),
+            hint=f"{refused[0].hint} Nothing was touched.",
+            details={"missing": [each.name for each in refused]},
         )
+    for each in found:
+        logger().warning("restoring without", missing=each.name, reason=each.detail)
+    return accept(entries, found)
 
 
 def create_roles(

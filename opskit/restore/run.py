@@ -13,16 +13,15 @@ from opskit.checks import Check
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
 from opskit.postgres import database, toc
-from opskit.postgres.connect import Connection, server_major
-from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
-from opskit.postgres.toc import TocEntry
-from opskit.restore import compare, fetch, load, prepare, select, structure
+from opskit.postgres.toc_entry import TocEntry
+from opskit.restore import compare, fetch, prepare, select, structure
+from opskit.restore.concessions import Concessions
+from opskit.restore.fill import FillJob, fill
 from opskit.restore.swap import swap
 from opskit.store import Store
 
 _NEVER_REPLACED = ("postgres", "template0", "template1")
-_HEAD_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +85,15 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             )
         with fetch.folder(request.work_dir) as folder:
             archive, store = _unpack(request, folder)
-            entries = read_contents(archive)
-            prepare.require_tablespaces(connection, request.chosen.manifest)
+            entries = toc.read(archive).entries
+            concessions = prepare.require_surroundings(
+                connection, request.chosen.manifest, entries
+            )
             roles = prepare.create_roles(connection, request.chosen.manifest, store)
             with prepare.beside(connection, request.target) as beside:
-                database.create_like(
-                    connection, beside, request.chosen.manifest.inventory
-                )
-                checks = _fill(request, connection, beside, store, archive, entries)
+                job = _fill_job(request, beside, archive, entries, concessions)
+                url, _words = fill(connection, job)
+                checks = _compare(request, url, store, entries, concessions)
                 replaced = swap(
                     connection,
                     server_url=request.server_url,
@@ -132,60 +132,36 @@ def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, Store]:
     return archive, store
 
 
-def read_contents(archive: Path) -> Sequence[TocEntry]:
-    """Return the entries of an unpacked archive."""
-    with archive.open("rb") as file:
-        head = b""
-        while block := file.read(max(_HEAD_BYTES, len(head))):
-            head += block
-            try:
-                return toc.parse(head).entries
-            except toc.NeedMore:
-                continue
-    raise IntegrityError(f"{archive} ends within its table of contents")
-
-
-def _fill(
+def _fill_job(
     request: RestoreRequest,
-    connection: Connection,
     name: str,
-    store: Store,
     archive: Path,
     entries: Sequence[TocEntry],
-) -> list[Check]:
-    manifest = request.chosen.manifest
-    url = with_database(request.server_url, name)
-    major = server_major(connection)
-    selected, use_list = entries, None
+    concessions: Concessions,
+) -> FillJob:
+    wanted = entries
     if request.tables:
-        selected, _names = select.entries_for(entries, request.tables)
-        use_list = archive.with_name("entries.list")
-        use_list.write_text("".join(f"{entry.dump_id};\n" for entry in selected))
-    load.load(
-        load.LoadJob(
-            archive=archive,
-            url=url,
-            server_major=major,
-            installation=load.choose_program(
-                request.installations,
-                client_major=manifest.client_major,
-                server_major=major,
-            ),
-            jobs=request.jobs,
-            timeout_seconds=request.timeout_seconds,
-            use_list=use_list,
-        )
+        wanted, _names = select.entries_for(entries, request.tables)
+    return FillJob(
+        server_url=request.server_url,
+        name=name,
+        manifest=request.chosen.manifest,
+        archive=archive,
+        entries=wanted,
+        is_whole=not request.tables,
+        installations=request.installations,
+        jobs=request.jobs,
+        timeout_seconds=request.timeout_seconds,
+        concessions=concessions,
     )
-    if not request.tables:
-        source_name = str(manifest.inventory["database"])
-        database.run_script(
-            connection, database.property_script(entries, source_name, name)
-        )
-    return _compare(request, url, store, entries)
 
 
 def _compare(
-    request: RestoreRequest, url: str, store: Store, entries: Sequence[TocEntry]
+    request: RestoreRequest,
+    url: str,
+    store: Store,
+    entries: Sequence[TocEntry],
+    concessions: Concessions,
 ) -> list[Check]:
     manifest = request.chosen.manifest
     tables = _selected(request, entries)
@@ -203,7 +179,7 @@ def _compare(
     if not request.tables:
         checks += [
             compare.compare_large_objects(copy),
-            *structure.compare_structure(copy),
+            *structure.compare_structure(copy, concessions, entries),
         ]
     failed = [check for check in checks if not check.passed]
     if failed:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from opskit.config import ENVIRONMENT_PREFIX, Settings
+from opskit.config.types import format_duration
 
 # Keys and sections that are read and checked although nothing acts on them so far.
 NOT_ACTED_ON_YET = ("databases.schedule", "databases.max_age", "scheduler")
@@ -92,7 +93,6 @@ _NAMES: dict[object, str] = {
     timedelta: "duration",
     Any: "value",
 }
-_UNITS = (("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"))
 
 
@@ -215,6 +215,8 @@ def _type(annotation: object, field: FieldInfo | None = None) -> str:
         # "list of texts", "list of lists of values"
         listed, *rest = _type(arguments[0]).split(" of ", maxsplit=1)
         return " of ".join(["list", f"{listed}s", *rest])
+    if origin is dict:
+        return f"table of {_type(arguments[1])}s by name"
     if (model := _model(annotation)) is not None:
         return f"{model.__name__.lower()} table"
     bounds = [
@@ -235,15 +237,7 @@ def _default(field: FieldInfo) -> str:
 
 def _text(value: object) -> str:
     # A secret's own text hides it.
-    return _duration(value) if isinstance(value, timedelta) else str(value)
-
-
-def _duration(value: timedelta) -> str:
-    seconds = int(value.total_seconds())
-    for unit, unit_seconds in _UNITS:
-        if seconds and seconds % unit_seconds == 0:
-            return f"{seconds // unit_seconds}{unit}"
-    return f"{seconds}s"
+    return format_duration(value) if isinstance(value, timedelta) else str(value)
 
 
 if __name__ == "__main__":

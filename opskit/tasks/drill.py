@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         "database": "drill the newest set of this database",
         "backup": "drill this set",
         "all": "drill the newest set of every database",
+        "mutants": "plant so much damage in the copy, to show that the drill can fail",
         "json": "print one JSON document",
     }
 )
@@ -29,6 +30,7 @@ def restore_drill(
     database: str = "",
     backup: str = "",
     all_: bool = False,
+    mutants: int = -1,
     json: bool = False,
 ) -> Document:
     """Restore a set into a throw-away server and compare everything.
@@ -43,13 +45,19 @@ def restore_drill(
             "--all goes with neither --database nor --backup", hint="Give one of them."
         )
     run = runtime.start()
+    if mutants < -1:
+        raise UsageError(
+            f"--mutants {mutants} is no number of mutants",
+            hint="Give 0 for none, or how many.",
+        )
+    number = run.settings.drill.mutants if mutants == -1 else mutants
     if not all_:
-        return _one(run, database, backup, as_json=json)
+        return _one(run, database, backup, number, as_json=json)
     documents: list[Document] = []
     errors: list[OpskitError] = []
     for name in run.databases(""):
         try:
-            documents.append(_one(run, name, "", as_json=json))
+            documents.append(_one(run, name, "", number, as_json=json))
         except OpskitError as error:
             failure = {"status": "error", "source": name, "code": error.exit_code}
             failure |= {"error": error.message, "hint": error.hint}
@@ -61,9 +69,11 @@ def restore_drill(
     return {"drills": documents}
 
 
-def _one(run: Runtime, database: str, backup: str, *, as_json: bool) -> Document:
+def _one(
+    run: Runtime, database: str, backup: str, mutants: int, *, as_json: bool
+) -> Document:
     chosen = _choose(run, database, backup)
-    evidence, report = run_drill(run, chosen)
+    evidence, report = run_drill(run, chosen, mutants=mutants)
     document = describe(evidence, report)
     for line in summary(evidence, report):
         say(line, as_json=as_json)
@@ -92,11 +102,14 @@ def _choose(run: Runtime, database: str, backup: str) -> BackupSet:
     return run.catalog(names[0]).newest(names[0])
 
 
-def run_drill(run: Runtime, chosen: BackupSet) -> tuple[Evidence, Path]:
+def run_drill(
+    run: Runtime, chosen: BackupSet, *, mutants: int
+) -> tuple[Evidence, Path]:
     """Drill one set, keep the evidence beside it, and return it with its report."""
     from opskit.drill import report
     from opskit.drill.evidence import store_evidence, write_report
     from opskit.drill.run import DrillRequest, drill
+    from opskit.drill.servers import ServerRequest
     from opskit.tasks import runtime
 
     source = chosen.manifest.source
@@ -104,12 +117,24 @@ def run_drill(run: Runtime, chosen: BackupSet) -> tuple[Evidence, Path]:
     request = DrillRequest(
         chosen=chosen,
         installations=run.installations,
-        server_kind=settings.server,
-        accept_newer_major=settings.accept_newer_major,
+        server=ServerRequest(
+            kind=settings.server,
+            accept_newer_major=settings.accept_newer_major,
+            image=settings.image,
+            memory=settings.memory,
+            cpus=settings.cpus,
+            settings=settings.settings,
+            existing_url=settings.resolve_existing_url(),
+            on_source_server=settings.on_source_server,
+            work_dir=settings.work_dir,
+        ),
         jobs=run.jobs,
         timeout_seconds=settings.timeout.total_seconds(),
         queries=[each for each in settings.queries if each.database in ("", source)],
-        work_dir=settings.work_dir,
+        allowed=settings.allow,
+        mutants=mutants,
+        sql_before=settings.sql_before,
+        sql_after=settings.sql_after,
     )
     details = {"source": source, "backup_id": chosen.manifest.backup_id}
     with run.recorded("restore-drill", details) as record:
@@ -145,6 +170,12 @@ def summary(evidence: Evidence, report: Path) -> list[str]:
             f"  {len(manifest.tables)} tables, {manifest.rows} rows equal exactly what "
             f"was dumped; on {evidence.drill_server}",
         ]
+    if evidence.mutants is not None:
+        killed, planted = (evidence.mutants[key] for key in ("killed", "planted"))
+        lines.append(
+            f"  {killed} of {planted} mutants planted in the copy were noticed"
+        )
+    lines += [f"  NOT CHECKED {each.name}: {each.reason}" for each in evidence.unmade]
     if evidence.rto_seconds is not None:
         lines.append(f"  a restore takes {text.duration(evidence.rto_seconds)} (RTO)")
     if evidence.rpo_seconds is not None:

@@ -31,7 +31,9 @@ def quickstart(_context: object, json: bool = False) -> Document:
         for line in backup.summary(backed_up):
             say(line, as_json=json)
         chosen = run.catalog(sample.SOURCE).find(result.manifest.backup_id)
-        evidence, report = drill.run_drill(run, chosen)
+        evidence, report = drill.run_drill(
+            run, chosen, mutants=run.settings.drill.mutants
+        )
     document = drill.describe(evidence, report)
     for line in drill.summary(evidence, report):
         say(line, as_json=json)

@@ -210,8 +210,8 @@ def begin(settings: Settings) -> Runtime:
 
 def _secrets(settings: Settings) -> list[str]:
     found = [os.environ.get("PGPASSWORD", "")]
-    for each in settings.databases.values():
-        url = each.url.get_secret_value()
-        if url:
-            found.append(parse(url).get("password", ""))
+    urls = [each.url for each in settings.databases.values()]
+    for url in (*urls, settings.drill.existing_url):
+        if text := url.get_secret_value():
+            found.append(parse(text).get("password", ""))
     return found

@@ -211,8 +211,9 @@ def test_a_missing_index_is_named(one_set: Path) -> None:
         tamper=lambda url: execute(url, "DROP INDEX public.orders_by_customer"),
     )
 
-    (check,) = failed(evidence)
-    assert check.detail == "missing public.orders_by_customer"
+    details = {check.name: check.detail for check in failed(evidence)}
+    assert details["indexes"] == "missing public.orders_by_customer"
+    assert "definition of INDEX public.orders_by_customer" in details
 
 
 @pytest.mark.parametrize("role", ["dump", "roles", "schema", "guide"])
@@ -283,7 +284,11 @@ def test_an_empty_database_is_proved_to_be_empty(
     )
 
     assert clean.passed
-    assert [check.name for check in failed(surplus)] == ["tables"]
+    assert [check.name for check in failed(surplus)] == [
+        "tables",
+        "definitions",
+        "definition of TABLE public.t",
+    ]
 
 
 def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
@@ -291,7 +296,7 @@ def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
     script = (
         "from tests.support import *; from pathlib import Path; import sys, time\n"
         "def wait(url):\n"
-        "    print(url, flush=True); time.sleep(120)\n"
+        "    print('at', url, flush=True); time.sleep(120)\n"
         "run_drill(sets(Path(sys.argv[1]))[0], tamper=wait)\n"
     )
     child = subprocess.Popen(
@@ -299,11 +304,11 @@ def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
     )
     assert child.stdout is not None
     with child.stdout as output:
-        while not (url := output.readline()).startswith("postgresql://"):
+        while not (line := output.readline()).startswith("at "):
             assert child.poll() is None
     child.send_signal(signal.SIGKILL)
     child.wait(30)
-    folder = Path(parse(url.strip())["host"]).parent
+    folder = Path(parse(line.removeprefix("at "))["host"]).parent
     pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
 
     removed = server.sweep()

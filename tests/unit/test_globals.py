@@ -57,7 +57,8 @@ GRANT ops TO "odd; ""x"" y" WITH ADMIN OPTION, INHERIT TRUE GRANTED BY ops;
 -- PostgreSQL database cluster dump complete
 --
 """
-SETTINGS = ["SET default_transaction_read_only = off", "SET client_encoding = 'UTF8'"]
+SETTINGS = ["SET default_transaction_read_only = off"]
+ENCODING = ["SET client_encoding = 'UTF8'"]
 OF_APP = [
     "CREATE ROLE app",
     "ALTER ROLE app WITH NOSUPERUSER INHERIT LOGIN PASSWORD 'SCRAM-SHA-256$4096:x$y:z'",
@@ -83,6 +84,7 @@ def test_a_script_is_split_into_statements() -> None:
     """Quotes hold semicolons and line ends; comments and psql's own lines go."""
     assert list(statements(SCRIPT)) == [
         *SETTINGS,
+        *ENCODING,
         *OF_APP,
         *OF_ODD,
         *OF_OPS,

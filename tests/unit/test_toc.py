@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from opskit.errors import ArchiveError
 from opskit.postgres import toc
-from opskit.postgres.toc import Contents, TocEntry
+from opskit.postgres.toc import Contents
+from opskit.postgres.toc_entry import TocEntry
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import VERSIONS, Entry, Version
 
@@ -44,6 +45,7 @@ def test_each_version_is_read(version: Version) -> None:
         database="shop",
         server_version="16.4",
         client_version="16.4",
+        codec="utf-8",
         entries=found.entries,
         data_offset=len(content),
     )
@@ -57,6 +59,7 @@ def test_each_version_is_read(version: Version) -> None:
         copy_statement="",
         dependencies=(3, 12),
         has_data=False,
+        access_method="heap",
     )
     assert [entry.has_data for entry in found.entries] == [False, False, True]
 

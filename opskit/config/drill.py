@@ -1,0 +1,116 @@
+"""The settings of drills."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+
+from opskit.config.section import PostgresUrl, Section, read_url
+from opskit.config.types import Count, Duration
+
+
+class Query(Section):
+    """A question of the user's own that a restored copy must answer rightly."""
+
+    name: str = Field(
+        min_length=1, description="what the check is called in the evidence"
+    )
+    sql: str = Field(min_length=1, description="one statement that returns a result")
+    expect: str | int | float | bool | list[list[Any]] | None = Field(
+        description="the single value it returns, or the rows as a list of lists"
+    )
+    database: str = Field(
+        default="", description="the source it is for; empty for every one"
+    )
+
+
+class DrillSettings(Section):
+    """How a backup set is proved."""
+
+    server: Literal["auto", "installed", "embedded", "container", "existing"] = Field(
+        default="auto",
+        description="where the throw-away server comes from: programs installed on "
+        "this machine, the embedded ones, a container, an existing server; auto: "
+        "whichever of the first two has the right major, else a container if `image` "
+        "is set",
+    )
+    accept_newer_major: bool = Field(
+        default=False,
+        description="drill on a newer major where the set's own is not at hand",
+    )
+    allow: list[str] = Field(
+        default=[],
+        description="what a drill may do without, each as the drill names it, for "
+        "instance `extension pg_cron`; the evidence says what was not checked",
+    )
+    mutants: Count = Field(
+        default=12,
+        description="how much damage is planted after a comparison that passed, to "
+        "show that it can fail; 0 for none",
+    )
+    image: str = Field(
+        default="",
+        description="the container's image, `{major}` in it stands for the set's "
+        "major; empty for `postgres:{major}`",
+    )
+    memory: str = Field(
+        default="4g",
+        pattern=r"^[1-9][0-9]*[mg]$",
+        description="the container's memory, 512m or more",
+    )
+    cpus: float = Field(
+        default=2.0, gt=0, le=256, description="how many processors it may use"
+    )
+    settings: dict[str, str] = Field(
+        default={},
+        description="settings of the throw-away server, such as "
+        "`shared_preload_libraries`",
+    )
+    existing_url: PostgresUrl = Field(
+        default=SecretStr(""),
+        description="a superuser's URL of the existing server; a scratch database is "
+        "made there, and dropped",
+    )
+    existing_url_file: Path | None = Field(
+        default=None, description="a file that holds that URL"
+    )
+    on_source_server: bool = Field(
+        default=False,
+        description="let the existing server be the very one that the set is from",
+    )
+    sql_before: list[str] = Field(
+        default=[],
+        description="statements run in the empty copy, such as an extension's own "
+        "preparation for a restore",
+    )
+    sql_after: list[str] = Field(
+        default=[], description="statements run in the loaded copy"
+    )
+    jobs: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="parallel restore jobs; 0 for one a core, at most 8",
+    )
+    work_dir: Path | None = Field(
+        default=None,
+        description="where throw-away servers and copies lie; default: TMPDIR",
+    )
+    timeout: Duration = Field(
+        default=timedelta(hours=12),
+        description="a restore or comparison longer than this fails",
+    )
+    queries: list[Query] = Field(default=[], description="the user's own checks")
+
+    def resolve_existing_url(self) -> str:
+        """Return the URL of the existing server, empty where there is none.
+
+        Raises:
+            ConfigurationError: the file cannot be read or holds no URL.
+        """
+        if self.existing_url_file is None:
+            return self.existing_url.get_secret_value()
+        return read_url("existing_url_file", self.existing_url_file)

@@ -1,0 +1,8 @@
+"""Plants damage in a restored copy, to see that the comparison notices it."""
+
+from __future__ import annotations
+
+from opskit.drill.mutants.planting import plant
+from opskit.drill.mutants.report import Mutant, MutantReport
+
+__all__ = ["Mutant", "MutantReport", "plant"]

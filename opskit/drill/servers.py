@@ -1,0 +1,182 @@
+"""Where a drill restores to: programs of this machine, a container, a named server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opskit.catalog.manifest import Manifest
+from opskit.errors import ClientToolError, ConfigurationError
+from opskit.log import logger
+from opskit.postgres import inventory, server
+from opskit.postgres.connect import connect, query_value, server_major
+from opskit.postgres.conninfo import with_database
+from opskit.postgres.programs import Installation, find_server
+
+_DEFAULT_IMAGE = "postgres:{major}"
+# To fetch the image and start.
+_CONTAINER_SECONDS_MAX = 1800
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerRequest:
+    """What the user wants to drill on; see `[drill]` in the configuration.
+
+    `kind` is auto, installed, embedded, container or existing; `{major}` in `image`
+    stands for the set's major.
+    """
+
+    kind: str = "auto"
+    accept_newer_major: bool = False
+    image: str = ""
+    memory: str = "4g"
+    cpus: float = 2.0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    existing_url: str = field(default="", repr=False)
+    on_source_server: bool = False
+    work_dir: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillServer:
+    """A running server to drill on. `url` leads to one of its databases by name."""
+
+    description: str
+    major: int
+    is_throwaway: bool
+    url: Callable[[str], str] = field(repr=False)
+
+
+@contextlib.contextmanager
+def open_server(
+    request: ServerRequest, installations: Sequence[Installation], manifest: Manifest
+) -> Iterator[DrillServer]:
+    """Yield a server for a set; a throw-away one is gone when the block ends.
+
+    Raises:
+        ClientToolError: there is none of the set's major.
+        ConfigurationError: the named server is the source itself.
+        DatabaseError: it does not start, or is unreachable.
+    """
+    major = manifest.server_major
+    if request.kind == "existing":
+        with _existing(request, manifest) as found:
+            yield found
+        return
+    if request.kind != "container":
+        try:
+            installation = find_server(
+                installations,
+                major=major,
+                kind=request.kind,
+                accept_newer=request.accept_newer_major,
+            )
+        except ClientToolError:
+            # An image that the user named is as good, where nothing else is at hand.
+            if request.kind != "auto" or not request.image:
+                raise
+        else:
+            with _programs(request, installation, major) as found:
+                yield found
+            return
+    with _container(request, major) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _programs(
+    request: ServerRequest, installation: Installation, major: int
+) -> Iterator[DrillServer]:
+    kind = "embedded" if installation.embedded else "installed"
+    with server.throwaway(
+        installation, base=request.work_dir, settings=dict(request.settings)
+    ) as running:
+        yield DrillServer(
+            description=_describe(
+                installation.version, installation.major, major, kind
+            ),
+            major=installation.major,
+            is_throwaway=True,
+            url=running.url,
+        )
+
+
+@contextlib.contextmanager
+def _container(request: ServerRequest, major: int) -> Iterator[DrillServer]:
+    from opskit.postgres.container import container
+
+    image = (request.image or _DEFAULT_IMAGE).replace("{major}", str(major))
+    with container(
+        image=image,
+        memory=request.memory,
+        cpus=request.cpus,
+        settings=request.settings,
+        base=request.work_dir,
+        timeout_seconds=_CONTAINER_SECONDS_MAX,
+    ) as running:
+        _require_major(running.major, major, request, f"the image {image}")
+        yield DrillServer(
+            description=_describe(
+                running.version, running.major, major, f"container of {image}"
+            ),
+            major=running.major,
+            is_throwaway=True,
+            url=running.url,
+        )
+
+
+@contextlib.contextmanager
+def _existing(request: ServerRequest, manifest: Manifest) -> Iterator[DrillServer]:
+    if not request.existing_url:
+        raise ConfigurationError(
+            '[drill] server = "existing" needs the address of the server',
+            hint="Set existing_url in [drill], or existing_url_file.",
+        )
+    with connect(request.existing_url, purpose="drill") as connection:
+        major = server_major(connection)
+        version = str(query_value(connection, "SHOW server_version")).split()[0]
+        is_source = inventory.system_identifier(connection) == manifest.inventory.get(
+            "system_identifier"
+        )
+    if is_source and not request.on_source_server:
+        raise ConfigurationError(
+            "[drill] existing_url leads to the very server that the set is from "
+            "(or to a standby or a physical copy of it)",
+            hint="Name another server. If the load and the space on this one do not "
+            "matter, set on_source_server = true in [drill].",
+        )
+    _require_major(major, manifest.server_major, request, "the server of existing_url")
+    description = _describe(version, major, manifest.server_major, "existing")
+    yield DrillServer(
+        description=description + (", the source's own" if is_source else ""),
+        major=major,
+        is_throwaway=False,
+        url=lambda name: with_database(request.existing_url, name),
+    )
+
+
+def _require_major(found: int, needed: int, request: ServerRequest, where: str) -> None:
+    """Refuse an older major always, a newer one unless the user accepts it."""
+    if found == needed or (found > needed and request.accept_newer_major):
+        return
+    raise ClientToolError(
+        f"{where} is PostgreSQL {found}, the set is from {needed}",
+        hint="Name one of the same major"
+        + (
+            ", or set [drill] accept_newer_major = true to drill on the newer one."
+            if found > needed
+            else "; a dump does not go back to an older one."
+        ),
+    )
+
+
+def _describe(version: str, found: int, needed: int, kind: str) -> str:
+    newer = ""
+    if found != needed:
+        newer = f", newer than the source's {needed}"
+        logger().warning(
+            "the drill runs on a newer major", source=needed, drill_server=found
+        )
+    return f"PostgreSQL {version} ({kind}{newer})"

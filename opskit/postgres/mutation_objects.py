@@ -1,0 +1,239 @@
+"""Queries for what can be damaged in the structure of a database.
+
+Each gives the name that `schema` lists an object under, and the statement that damages
+it, written by the server so that it is quoted as the server wants it. Objects that
+others depend on are dropped without CASCADE: the server refuses, and another is tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import LiteralString
+
+from opskit.postgres.connect import Connection, query
+from opskit.postgres.schema_queries import QUERIES
+
+# Every server has this role, and it rarely owns or is granted anything.
+ROLE = "pg_monitor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """One way to damage objects; `part` is the kind of `schema` that must notice."""
+
+    kind: str
+    part: str
+    query: LiteralString
+
+
+DAMAGES = (
+    Damage(kind="drop an index", part="index", query="""
+        SELECT i.indexrelid::regclass::text,
+          format('DROP INDEX %s', i.indexrelid::regclass)
+        FROM pg_index i WHERE NOT EXISTS (SELECT FROM pg_constraint k
+          WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))"""),
+    Damage(kind="make an index invalid", part="index", query="""
+        SELECT i.indexrelid::regclass::text, format('UPDATE pg_index '
+          'SET indisvalid = false WHERE indexrelid = %L::regclass',
+          i.indexrelid::regclass)
+        FROM pg_index i WHERE i.indisvalid"""),
+    Damage(kind="drop a constraint", part="constraint", query="""
+        SELECT quote_ident(k.conname) || ' on ' || k.conrelid::regclass,
+          format('ALTER TABLE %s DROP CONSTRAINT %I', k.conrelid::regclass, k.conname)
+        FROM pg_constraint k
+        WHERE k.conrelid <> 0 AND k.contype IN ('c', 'f', 'p', 'u', 'x')
+          AND k.coninhcount = 0 AND k.conparentid = 0"""),
+    Damage(kind="make a constraint not validated", part="constraint", query="""
+        SELECT quote_ident(k.conname) || ' on ' || k.conrelid::regclass,
+          format('UPDATE pg_constraint SET convalidated = false '
+            'WHERE conrelid = %L::regclass AND conname = %L',
+            k.conrelid::regclass, k.conname)
+        FROM pg_constraint k
+        WHERE k.conrelid <> 0 AND k.contype IN ('c', 'f') AND k.convalidated"""),
+    Damage(kind="disable a trigger", part="trigger", query="""
+        SELECT quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass,
+          format('ALTER TABLE %s DISABLE TRIGGER %I', t.tgrelid::regclass, t.tgname)
+        FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'"""),
+    Damage(kind="drop a trigger", part="trigger", query="""
+        SELECT quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass,
+          format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
+        FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgparentid = 0"""),
+    Damage(kind="drop a rule", part="rule", query="""
+        SELECT quote_ident(r.rulename) || ' on ' || r.ev_class::regclass,
+          format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass)
+        FROM pg_rewrite r WHERE r.rulename <> '_RETURN'"""),
+    Damage(kind="drop a view", part="view", query="""
+        SELECT c.oid::regclass::text, format('DROP VIEW %s', c.oid::regclass)
+        FROM pg_class c WHERE c.relkind = 'v'"""),
+    Damage(kind="drop a materialized view", part="materialized view", query="""
+        SELECT c.oid::regclass::text,
+          format('DROP MATERIALIZED VIEW %s', c.oid::regclass)
+        FROM pg_class c WHERE c.relkind = 'm'"""),
+    Damage(kind="drop a table", part="table", query="""
+        SELECT c.oid::regclass::text, format('DROP %s %s',
+          CASE c.relkind WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
+          c.oid::regclass)
+        FROM pg_class c WHERE c.relkind IN ('r', 'p', 'f')"""),
+    Damage(kind="detach a partition", part="table", query="""
+        SELECT c.oid::regclass::text, format('ALTER TABLE %s DETACH PARTITION %s',
+          i.inhparent::regclass, c.oid::regclass)
+        FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f')"""),
+    Damage(kind="change the owner of a table", part="table", query="""
+        SELECT c.oid::regclass::text,
+          format('ALTER TABLE %s OWNER TO pg_monitor', c.oid::regclass)
+        FROM pg_class c WHERE c.relkind IN ('r', 'p', 'f')
+          AND pg_get_userbyid(c.relowner) <> 'pg_monitor'"""),
+    Damage(kind="change the owner of a view", part="view", query="""
+        SELECT c.oid::regclass::text,
+          format('ALTER VIEW %s OWNER TO pg_monitor', c.oid::regclass)
+        FROM pg_class c WHERE c.relkind = 'v'
+          AND pg_get_userbyid(c.relowner) <> 'pg_monitor'"""),
+    Damage(kind="change the owner of a function", part="function", query="""
+        SELECT p.oid::regprocedure::text,
+          format('ALTER ROUTINE %s OWNER TO pg_monitor', p.oid::regprocedure)
+        FROM pg_proc p WHERE pg_get_userbyid(p.proowner) <> 'pg_monitor'"""),
+    Damage(kind="change the owner of a schema", part="schema", query="""
+        SELECT quote_ident(n.nspname),
+          format('ALTER SCHEMA %I OWNER TO pg_monitor', n.nspname)
+        FROM pg_namespace n WHERE pg_get_userbyid(n.nspowner) <> 'pg_monitor'"""),
+    Damage(kind="rename a schema", part="schema", query="""
+        SELECT quote_ident(n.nspname),
+          format('ALTER SCHEMA %I RENAME TO opskit_mutant', n.nspname)
+        FROM pg_namespace n"""),
+    Damage(kind="disable row security", part="table", query="""
+        SELECT c.oid::regclass::text,
+          format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', c.oid::regclass)
+        FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity"""),
+    Damage(kind="no longer force row security", part="table", query="""
+        SELECT c.oid::regclass::text,
+          format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', c.oid::regclass)
+        FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relforcerowsecurity"""),
+    Damage(kind="drop a policy", part="policy", query="""
+        SELECT quote_ident(p.polname) || ' on ' || p.polrelid::regclass,
+          format('DROP POLICY %I ON %s', p.polname, p.polrelid::regclass)
+        FROM pg_policy p"""),
+    Damage(kind="lose a grant", part="grant", query="""
+        SELECT c.oid::regclass::text || ' to ' || CASE g.grantee WHEN 0 THEN 'public'
+            ELSE pg_get_userbyid(g.grantee) END,
+          format('REVOKE ALL ON %s %s FROM %s',
+            CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+            c.oid::regclass, CASE g.grantee WHEN 0 THEN 'PUBLIC'
+            ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
+        FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) g
+        WHERE g.grantee <> c.relowner AND g.grantor = c.relowner
+        GROUP BY c.oid, c.relkind, g.grantee"""),
+    Damage(kind="lose a grant on a column", part="grant", query="""
+        SELECT c.oid::regclass::text || '.' || quote_ident(a.attname) || ' to '
+            || CASE g.grantee WHEN 0 THEN 'public'
+            ELSE pg_get_userbyid(g.grantee) END,
+          format('REVOKE ALL (%I) ON %s FROM %s', a.attname, c.oid::regclass,
+            CASE g.grantee WHEN 0 THEN 'PUBLIC'
+            ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        CROSS JOIN LATERAL aclexplode(a.attacl) g
+        WHERE NOT a.attisdropped AND g.grantee <> c.relowner
+          AND g.grantor = c.relowner
+        GROUP BY c.oid, a.attname, g.grantee"""),
+    Damage(kind="drop a function", part="function", query="""
+        SELECT p.oid::regprocedure::text,
+          format('DROP ROUTINE %s', p.oid::regprocedure) FROM pg_proc p"""),
+    Damage(kind="change the body of a function", part="function", query="""
+        SELECT p.oid::regprocedure::text,
+          format('UPDATE pg_proc SET prosrc = prosrc || '' '' '
+            'WHERE oid = %L::regprocedure', p.oid::regprocedure)
+        FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+        WHERE p.prosqlbody IS NULL AND l.lanname NOT IN ('c', 'internal')"""),
+    Damage(kind="drop a default", part="table", query="""
+        SELECT c.oid::regclass::text, format('ALTER TABLE %s ALTER COLUMN %I '
+          'DROP DEFAULT', c.oid::regclass, a.attname)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relkind IN ('r', 'p', 'f') AND a.atthasdef AND a.attgenerated = ''
+          AND a.attnum > 0 AND NOT a.attisdropped"""),
+    Damage(kind="allow NULL in a column", part="table", query="""
+        SELECT c.oid::regclass::text, format('ALTER TABLE %s ALTER COLUMN %I '
+          'DROP NOT NULL', c.oid::regclass, a.attname)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relkind IN ('r', 'p', 'f') AND a.attnotnull AND a.attnum > 0
+          AND NOT a.attisdropped AND a.attidentity = '' AND a.attinhcount = 0
+          AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+            AND i.indisprimary AND a.attnum = ANY (i.indkey))"""),
+    Damage(kind="rename a column", part="table", query="""
+        SELECT c.oid::regclass::text, format('ALTER TABLE %s RENAME COLUMN %I '
+          'TO opskit_mutant', c.oid::regclass, a.attname)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relkind IN ('r', 'p', 'f') AND a.attnum > 0
+          AND NOT a.attisdropped AND a.attinhcount = 0"""),
+    Damage(kind="drop a column", part="table", query="""
+        SELECT c.oid::regclass::text, format('ALTER TABLE %s DROP COLUMN %I',
+          c.oid::regclass, a.attname)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relkind IN ('r', 'p', 'f') AND a.attnum > 0
+          AND NOT a.attisdropped AND a.attinhcount = 0"""),
+    Damage(kind="change a sequence's increment", part="sequence", query="""
+        SELECT c.oid::regclass::text, format('ALTER SEQUENCE %s INCREMENT BY %s',
+          c.oid::regclass, CASE s.seqincrement WHEN 2 THEN 3 ELSE 2 END)
+        FROM pg_class c JOIN pg_sequence s ON s.seqrelid = c.oid"""),
+    Damage(kind="rename an enum label", part="type", query="""
+        SELECT t.oid::regtype::text, format('ALTER TYPE %s RENAME VALUE %L '
+          'TO ''opskit_mutant''', t.oid::regtype, e.enumlabel)
+        FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid"""),
+    Damage(kind="drop a publication", part="publication", query="""
+        SELECT quote_ident(p.pubname), format('DROP PUBLICATION %I', p.pubname)
+        FROM pg_publication p"""),
+    Damage(kind="disable an event trigger", part="event trigger", query="""
+        SELECT quote_ident(e.evtname),
+          format('ALTER EVENT TRIGGER %I DISABLE', e.evtname)
+        FROM pg_event_trigger e WHERE e.evtenabled <> 'D'"""),
+)  # fmt: skip
+
+ADD_A_GRANT: LiteralString = """
+    SELECT c.oid::regclass::text, format('GRANT SELECT ON %s TO pg_monitor',
+      c.oid::regclass)
+    FROM pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND pg_get_userbyid(c.relowner) <> 'pg_monitor'
+      AND NOT EXISTS (SELECT FROM aclexplode(c.relacl) g
+        WHERE g.grantee <> 0 AND pg_get_userbyid(g.grantee) = 'pg_monitor')"""
+
+# By kind of `schema`: its name after that of its schema, and what adds it.
+STRAYS = (
+    ("table", "", "CREATE TABLE {name} (a integer)"),
+    ("view", "", "CREATE VIEW {name} AS SELECT 1 AS a"),
+    ("sequence", "", "CREATE SEQUENCE {name}"),
+    ("function", "()", "CREATE FUNCTION {name}() RETURNS integer LANGUAGE sql "
+     "AS 'SELECT 1'"),
+    ("type", "", "CREATE TYPE {name} AS ENUM ('a')"),
+)  # fmt: skip
+
+
+_DROPPING: LiteralString = """
+    SELECT o.name, 'DROP ' || upper(replace(replace(i.type, '-', ' '), ' object', ''))
+      || ' ' || i.identity
+    FROM ([listed]) AS o (name, state, class, oid)
+    CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) AS i
+    WHERE o.class <> 'pg_class'::regclass AND i.identity IS NOT NULL"""
+
+
+def schemas(connection: Connection) -> list[str]:
+    """Return the schemas that objects can be added to, quoted where need be."""
+    rows = query(
+        connection,
+        """
+        SELECT quote_ident(nspname) FROM pg_namespace
+        WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
+
+
+def dropping(kind: str) -> Damage | None:
+    """Return how to drop objects of a kind that has no damage of its own here.
+
+    What `schema` finds by way of its table is not dropped so: that would be the table.
+    """
+    if any(each.part == kind and each.kind.startswith("drop") for each in DAMAGES):
+        return None
+    listed = QUERIES[kind].replace("%(excluded)s", "'{}'").replace("%%", "%")
+    dropping = _DROPPING.replace("[listed]", listed)
+    article = "an" if kind[0] in "aeiou" else "a"
+    return Damage(kind=f"drop {article} {kind}", part=kind, query=dropping)

@@ -1,0 +1,79 @@
+"""The server's roles: what they may, and which of them a database cannot do without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opskit.postgres.connect import Connection, query, query_value, server_major
+
+_COLUMNS = (
+    "name",
+    "superuser",
+    "inherit",
+    "createrole",
+    "createdb",
+    "login",
+    "replication",
+    "bypassrls",
+    "connection_limit",
+    "valid_until",
+    "comment",
+    "settings",
+    "member_of",
+)
+# Since this major a membership says on its own whether rights are inherited.
+_FIRST_WITH_MEMBERSHIP_OPTIONS = 16
+
+
+def take(connection: Connection) -> list[dict[str, Any]]:
+    """Return the server's roles with their rights, settings and memberships.
+
+    Of a setting there is the name and a digest: a service may keep a secret in one.
+    """
+    options = (
+        ", m.inherit_option, m.set_option"
+        if server_major(connection) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
+        else ""
+    )
+    rows = connection.execute(
+        f"""
+        SELECT r.rolname, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb,
+               r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit,
+               extract(epoch FROM r.rolvaliduntil)::text,
+               shobj_description(r.oid, 'pg_authid'),
+               ARRAY(SELECT split_part(each, '=', 1) || ' ' || md5(each)
+                     FROM pg_db_role_setting s, unnest(s.setconfig) each
+                     WHERE s.setrole = r.oid AND s.setdatabase = 0 ORDER BY 1),
+               ARRAY(SELECT DISTINCT concat_ws(' ', b.rolname,
+                              CASE WHEN m.admin_option THEN 'admin' END{options})
+                     FROM pg_auth_members m JOIN pg_roles b ON b.oid = m.roleid
+                     WHERE m.member = r.oid ORDER BY 1)
+        FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
+        """  # noqa: S608  # put together from constants
+    ).fetchall()
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+
+
+def needed(connection: Connection) -> list[str]:
+    """Return the roles that the database's objects, grants and settings name."""
+    rows = query(
+        connection,
+        """
+        WITH here AS (SELECT oid, datdba FROM pg_database
+                      WHERE datname = current_database())
+        SELECT r.rolname FROM pg_roles r WHERE r.rolname !~ '^pg_' AND r.oid IN (
+            SELECT datdba FROM here
+            UNION SELECT d.refobjid FROM pg_shdepend d, here
+            WHERE d.refclassid = 'pg_authid'::regclass AND (d.dbid = here.oid
+              OR (d.classid = 'pg_database'::regclass AND d.objid = here.oid))
+            UNION SELECT s.setrole FROM pg_db_role_setting s, here
+            WHERE s.setdatabase = here.oid)
+        ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
+
+
+def first(connection: Connection) -> str:
+    """Return the name of the superuser that initdb made."""
+    return str(query_value(connection, "SELECT rolname FROM pg_roles WHERE oid = 10"))

@@ -1,0 +1,95 @@
+"""One entry of an archive's table of contents, and what its statements tell."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from opskit.errors import ArchiveError
+
+_IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".,()]+)'
+_COPY = re.compile(
+    rf"COPY (?P<schema>{_IDENTIFIER})\.(?P<name>{_IDENTIFIER})\s+"
+    r"(?:\((?P<columns>.*)\)\s+)?FROM stdin;\s*",
+    re.DOTALL,
+)
+_SETVAL = re.compile(
+    r"pg_catalog\.setval\(.*, (-?\d+), (true|false)\);\s*\Z", re.DOTALL
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TocEntry:
+    """One object in the archive."""
+
+    dump_id: int
+    kind: str
+    schema: str
+    name: str
+    owner: str
+    definition: str
+    copy_statement: str
+    dependencies: tuple[int, ...]
+    has_data: bool
+    tablespace: str = ""
+    access_method: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: kind, then the qualified name."""
+        name = f"{self.schema}.{self.name}" if self.schema else self.name
+        return f"{self.kind} {name}"
+
+    @property
+    def loaded_into(self) -> tuple[str, str] | None:
+        """Schema and name of the table that the rows are copied into, if another one.
+
+        pg_dump loads a partition through the root of its tree where the restored
+        server may route the rows differently: hash partitions on an enum are such.
+
+        Raises:
+            ArchiveError: the COPY statement is not of the known form.
+        """
+        found = self._copy()
+        target = (_plain(found["schema"]), _plain(found["name"]))
+        return None if target == (self.schema, self.name) else target
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the table's data was copied with, in that order.
+
+        Raises:
+            ArchiveError: the COPY statement is not of the known form.
+        """
+        columns = self._copy()["columns"] or ""
+        return tuple(map(_plain, re.findall(_IDENTIFIER, columns)))
+
+    @property
+    def sequence_value(self) -> tuple[int, bool]:
+        """The last value of a SEQUENCE SET entry, and whether it was handed out.
+
+        Raises:
+            ArchiveError: the statement is not of the known form.
+        """
+        found = _SETVAL.search(self.definition)
+        if found is None:
+            raise ArchiveError(
+                f"the value of sequence {self.schema}.{self.name} is not understood",
+                hint="This pg_dump may be newer than opskit knows; update opskit.",
+            )
+        return int(found[1]), found[2] == "true"
+
+    def _copy(self) -> re.Match[str]:
+        found = _COPY.fullmatch(self.copy_statement)
+        if found is None:
+            raise ArchiveError(
+                f"the COPY statement of {self.schema}.{self.name} is not understood",
+                hint="This pg_dump may be newer than opskit knows; update opskit.",
+            )
+        return found
+
+
+def _plain(identifier: str) -> str:
+    if identifier.startswith('"'):
+        return identifier[1:-1].replace('""', '"')
+    return identifier

@@ -1,0 +1,143 @@
+"""What a restore does without because the server lacks it: pure, over the contents."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from opskit.catalog.manifest import SequenceRecord, TableRecord
+from opskit.postgres.database import quoted
+from opskit.postgres.toc_entry import TocEntry
+from opskit.restore.preflight import Shortage
+
+# Entries that name roles in their own text; grants and owners pg_restore can leave out.
+_NAME_ROLES = ("POLICY", "USER MAPPING")
+_STAND_IN_LOCALE = {"provider": "libc", "collate": "C", "ctype": "C", "locale": None}
+
+
+_Named = TypeVar("_Named", TableRecord, SequenceRecord)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concessions:
+    """Shortages that somebody accepted, and the entries that are not restored for them.
+
+    `left_out` holds dump ids.
+    """
+
+    accepted: tuple[Shortage, ...] = ()
+    left_out: frozenset[int] = frozenset()
+
+    def subjects(self, what: str) -> frozenset[str]:
+        """Return the names of what is missing of one kind."""
+        return frozenset(each.subject for each in self.accepted if each.what == what)
+
+    @property
+    def without_owners(self) -> bool:
+        """Whether owners and grants are left out."""
+        return bool(self.subjects("role"))
+
+    @property
+    def without_tablespaces(self) -> bool:
+        """Whether everything comes to the database's own tablespace."""
+        return bool(self.subjects("tablespace"))
+
+    @property
+    def without_locale(self) -> bool:
+        """Whether the database gets another locale than the source's."""
+        return bool(self.subjects("locale") or self.subjects("provider"))
+
+    @property
+    def names_everything(self) -> bool:
+        """Whether all objects are restored, with their owners."""
+        return not self.without_owners and not self.left_out
+
+    def locale(self, locale: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the locale for the copy, where the source's is `locale`."""
+        return _STAND_IN_LOCALE if self.without_locale else locale
+
+    def kept(
+        self, records: Iterable[_Named], kind: str, entries: Iterable[TocEntry]
+    ) -> tuple[_Named, ...]:
+        """Return the records whose entries of this kind are restored."""
+        lost = {
+            (entry.schema, entry.name)
+            for entry in entries
+            if entry.kind == kind and entry.dump_id in self.left_out
+        }
+        return tuple(
+            each for each in records if (each.schema_name, each.name) not in lost
+        )
+
+    def unmade(self, entries: Iterable[TocEntry]) -> list[tuple[str, str]]:
+        """Return what is not checked, and why; nothing of it may be called passed."""
+        found = []
+        for each in self.accepted:
+            for check in _UNMADE[each.what]:
+                found.append((check.format(each.subject), each.detail))
+        found += [
+            (entry.label, "it needs what the server lacks and was not restored")
+            for entry in entries
+            if entry.dump_id in self.left_out and entry.kind in ("TABLE", "TABLE DATA")
+        ]
+        if not self.names_everything:
+            found.append(("objects by name and state", "some were not restored"))
+        return found
+
+
+_UNMADE = {
+    "extension": ["extension {} and all that depends on it"],
+    "extension-version": ["version of the extension {}"],
+    "locale": ["locale and order of the database"],
+    "provider": ["locale and order of the database"],
+    "collation": ["collation {}"],
+    "setting": ["setting {} of the database"],
+    "access-method": ["access method {}"],
+    "role": ["role {}, owners and grants"],
+    "tablespace": ["tablespace {}"],
+}
+
+
+def accept(entries: Sequence[TocEntry], accepted: Iterable[Shortage]) -> Concessions:
+    """Return what is done without for these shortages."""
+    known = tuple(accepted)
+    plain = Concessions(accepted=known)
+    extensions = plain.subjects("extension")
+    collations = plain.subjects("collation")
+    roles = plain.subjects("role")
+    lost = {
+        entry.dump_id
+        for entry in entries
+        if entry.kind == "EXTENSION" and entry.name in extensions
+    }
+    gone = _with_dependents(entries, lost) | {
+        entry.dump_id
+        for entry in entries
+        if entry.kind in _NAME_ROLES and _names_any(entry.definition, roles)
+    }
+    # A stand-in takes its place, so what depends on it is restored.
+    replaced = {
+        entry.dump_id
+        for entry in entries
+        if entry.kind == "COLLATION" and f"{entry.schema}.{entry.name}" in collations
+    }
+    return Concessions(accepted=known, left_out=frozenset(gone | replaced))
+
+
+def _with_dependents(entries: Sequence[TocEntry], lost: set[int]) -> set[int]:
+    found = set(lost)
+    while added := {
+        entry.dump_id
+        for entry in entries
+        if entry.dump_id not in found and found.intersection(entry.dependencies)
+    }:
+        found |= added
+    return found
+
+
+def _names_any(text: str, roles: Collection[str]) -> bool:
+    return any(
+        name in text.replace(",", " ").replace(";", " ").split() or quoted(name) in text
+        for name in roles
+    )

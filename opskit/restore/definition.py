@@ -1,0 +1,116 @@
+"""What is compared of an archive's entry, in a form that is the same on any server."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from opskit.postgres.programs import Installation
+from opskit.postgres.toc_entry import TocEntry
+
+# What tells how to read the others, or is compared elsewhere: contents and values.
+_NOT_DEFINITIONS = {
+    "ENCODING",
+    "STDSTRINGS",
+    "SEARCHPATH",
+    "TABLE DATA",
+    "SEQUENCE SET",
+    "BLOB",
+    "BLOBS",
+    "BLOB METADATA",
+    "BLOB COMMENTS",
+    "MATERIALIZED VIEW DATA",
+    "STATISTICS DATA",
+}
+_ABOUT_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
+_LARGE_OBJECT = "LARGE OBJECT"
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyToDescribe:
+    """Where the copy is and how it may rightly differ.
+
+    `names` are the source's database and the copy's; `first_roles` those of the
+    superusers that initdb made on either server, who own what is built in.
+    """
+
+    url: str = field(repr=False)
+    installation: Installation
+    folder: Path
+    timeout_seconds: float
+    names: tuple[str, str]
+    first_roles: tuple[str, str]
+    with_owners: bool = True
+    with_tablespaces: bool = True
+    without_settings: bool = False
+
+    def at(self, url: str) -> CopyToDescribe:
+        """Return the same for another database."""
+        return replace(self, url=url)
+
+
+@dataclass(frozen=True, order=True)
+class Definition:
+    """What is compared of one entry; `text` may be settled, the rest never."""
+
+    text: str
+    owner: str
+    tablespace: str
+    access_method: str
+
+    @property
+    def belongings(self) -> tuple[str, str, str]:
+        return self.owner, self.tablespace, self.access_method
+
+
+Definitions = dict[Key, list[Definition]]
+
+
+def by_key(
+    entries: Iterable[TocEntry], copy: CopyToDescribe, *, of_source: bool
+) -> Definitions:
+    found: Definitions = defaultdict(list)
+    for entry in entries:
+        if _is_compared(entry, copy):
+            key, definition = _normal(entry, copy, of_source=of_source)
+            found[key].append(definition)
+    for each in found.values():
+        each.sort()
+    return dict(found)
+
+
+def _is_compared(entry: TocEntry, copy: CopyToDescribe) -> bool:
+    if entry.kind in _NOT_DEFINITIONS or (
+        entry.kind in _ABOUT_OBJECTS and entry.name.startswith(_LARGE_OBJECT)
+    ):
+        return False
+    if entry.kind in ("ACL", "DEFAULT ACL") and not copy.with_owners:
+        return False
+    return not (entry.kind == "DATABASE PROPERTIES" and copy.without_settings)
+
+
+def _normal(
+    entry: TocEntry, copy: CopyToDescribe, *, of_source: bool
+) -> tuple[Key, Definition]:
+    source_name, copy_name = copy.names
+    source_first, copy_first = copy.first_roles
+    name, text, owner = entry.name, entry.definition, entry.owner
+    if not of_source:
+        owner = source_first if owner == copy_first else owner
+        if source_name != copy_name and "DATABASE" in f"{entry.kind} {name}":
+            name = name.replace(copy_name, source_name)
+            text = text.replace(copy_name, source_name)
+    if entry.kind == "DATABASE":
+        text = ""  # encoding and locale have checks of their own
+    elif entry.kind in ("ACL", "DEFAULT ACL"):
+        text = "\n".join(sorted(text.splitlines()))
+    return (entry.kind, entry.schema, name), Definition(
+        text=text,
+        owner=owner if copy.with_owners else "",
+        tablespace=entry.tablespace if copy.with_tablespaces else "",
+        access_method=entry.access_method,
+    )

@@ -1,0 +1,204 @@
+"""Compares every definition of a restored copy with the archive's, to the letter.
+
+The archive's contents hold each object's statement, owner, tablespace and storage as
+pg_dump wrote them from the source. pg_dump describes the copy in the same way, so what
+it knows of is compared, whatever kind of object that is.
+
+PostgreSQL writes some expressions in other words after one trip through a dump. Where a
+definition differs, the archive's own statements are therefore run in an empty database
+of the same server, not by pg_restore but here: a difference that this reference shows
+to the letter as well is the server's way of writing; every other one is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from opskit.checks import Check
+from opskit.errors import DatabaseError
+from opskit.postgres import client, toc
+from opskit.postgres.conninfo import client_connection, client_environment
+from opskit.postgres.toc import Contents
+from opskit.restore.definition import (
+    CopyToDescribe,
+    Definition,
+    Definitions,
+    Key,
+    by_key,
+)
+from opskit.restore.reference import SKIPPED
+
+# Their texts may hold a password.
+_SECRET = {"USER MAPPING", "SERVER", "SUBSCRIPTION", "FOREIGN TABLE"}
+_CHECKS_SHOWN = 100
+_TEXT_SHOWN = 160
+
+
+def compare_definitions(
+    archive: Contents,
+    copy: CopyToDescribe,
+    *,
+    left_out: frozenset[int],
+    reference: Callable[[], Contents],
+) -> list[Check]:
+    """Compare all definitions; the first check counts, one more for each difference.
+
+    `reference` describes a database made from the archive's own statements; it is
+    called only if something differs.
+
+    Raises:
+        DatabaseError: pg_dump could not describe the copy.
+    """
+    kept = [entry for entry in archive.entries if entry.dump_id not in left_out]
+    expected = by_key(kept, copy, of_source=True)
+    observed = by_key(describe(copy).entries, copy, of_source=False)
+    differing = sorted(
+        key
+        for key in expected.keys() | observed.keys()
+        if expected.get(key) != observed.get(key)
+    )
+    settled, trouble = _settle(differing, expected, observed, copy, reference)
+    failed = [key for key in differing if key not in settled]
+    number = sum(map(len, expected.values()))
+    found = sum(map(len, observed.values()))
+    summary = Check(
+        name="definitions",
+        passed=not failed and bool(number or not found),
+        expected=f"{number} statements",
+        observed=f"{found} statements, {len(failed)} differ",
+        detail=trouble
+        or (
+            f"{len(settled)} are written in other words by this server, "
+            "after any restore"
+            if settled
+            else ""
+        ),
+    )
+    return [summary, *_differences(failed, expected, observed)]
+
+
+def describe(copy: CopyToDescribe) -> Contents:
+    """Return what pg_dump says of a database's definitions.
+
+    Raises:
+        DatabaseError: it failed.
+    """
+    path = copy.folder / "definitions.pgdump"
+    client.run(
+        [
+            copy.installation.program("pg_dump"),
+            f"--dbname={client_connection(copy.url)}",
+            "--format=custom",
+            "--compress=0",
+            "--schema-only",
+            "--no-password",
+            f"--file={path}",
+        ],
+        client_environment(copy.url),
+        doing="pg_dump of the copy",
+        timeout_seconds=copy.timeout_seconds,
+    )
+    contents = toc.read(path)
+    path.unlink()
+    return contents
+
+
+def _settle(
+    differing: Sequence[Key],
+    expected: Definitions,
+    observed: Definitions,
+    copy: CopyToDescribe,
+    reference: Callable[[], Contents],
+) -> tuple[set[Key], str]:
+    """Return the keys whose words any restore changes, and what kept us from asking."""
+    open_questions = [
+        key
+        for key in differing
+        if key[0] not in SKIPPED
+        and _same_belongings(expected.get(key), observed.get(key))
+    ]
+    if not open_questions:
+        return set(), ""
+    try:
+        restored = by_key(reference().entries, copy, of_source=False)
+    except DatabaseError as error:
+        return set(), f"no reference could be made: {error.message}"
+    return {
+        key
+        for key in open_questions
+        if _texts(observed.get(key)) == _texts(restored.get(key))
+    }, ""
+
+
+def _same_belongings(
+    before: Sequence[Definition] | None, after: Sequence[Definition] | None
+) -> bool:
+    """Return whether owner and storage are equal where both sides have the entry."""
+    if before is None or after is None:
+        return True
+    return sorted(e.belongings for e in before) == sorted(e.belongings for e in after)
+
+
+def _texts(found: Sequence[Definition] | None) -> list[str]:
+    return [each.text for each in found or ()]
+
+
+def _differences(
+    failed: Sequence[Key], expected: Definitions, observed: Definitions
+) -> Iterator[Check]:
+    for key in failed[:_CHECKS_SHOWN]:
+        yield _difference(key, expected, observed)
+    if len(failed) > _CHECKS_SHOWN:
+        rest = failed[_CHECKS_SHOWN:]
+        yield Check(
+            name="more definitions",
+            passed=False,
+            expected="equal",
+            observed=f"{len(rest)} more differ",
+            detail=", ".join(_label(key) for key in rest[:_CHECKS_SHOWN]),
+        )
+
+
+def _difference(
+    key: Key,
+    expected: Mapping[Key, Sequence[Definition]],
+    observed: Mapping[Key, Sequence[Definition]],
+) -> Check:
+    before, after = _lines(expected.get(key)), _lines(observed.get(key))
+    if before is None or after is None:
+        first, second = (
+            "there" if each is not None else "missing" for each in (before, after)
+        )
+    else:
+        first = _first_other(before, after)
+        second = _first_other(after, before)
+        if key[0] in _SECRET:
+            first, second = "a text that may hold secrets", "another text"
+    return Check(
+        name=f"definition of {_label(key)}",
+        passed=False,
+        expected=first,
+        observed=second,
+    )
+
+
+def _lines(found: Sequence[Definition] | None) -> list[str] | None:
+    if found is None:
+        return None
+    lines = []
+    for each in found:
+        lines += [*each.text.splitlines(), f"owner {each.owner}"]
+        lines += [f"tablespace {each.tablespace}", f"stored by {each.access_method}"]
+    return lines
+
+
+def _first_other(lines: Sequence[str], others: Sequence[str]) -> str:
+    """Return the first line that the others do not have."""
+    known = set(others)
+    line = next((each for each in lines if each not in known), "")
+    return line.strip()[:_TEXT_SHOWN]
+
+
+def _label(key: Key) -> str:
+    kind, schema, name = key
+    return f"{kind} {schema}.{name}" if schema else f"{kind} {name}"

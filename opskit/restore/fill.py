@@ -1,0 +1,197 @@
+"""Makes a database like the source's and fills it from an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opskit.catalog.manifest import Manifest
+from opskit.postgres import database, properties, surroundings
+from opskit.postgres.connect import Connection, connect, server_major
+from opskit.postgres.conninfo import with_database, with_settings
+from opskit.postgres.programs import Installation
+from opskit.postgres.toc_entry import TocEntry
+from opskit.restore import load
+from opskit.restore.concessions import Concessions
+
+_FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
+_HOW_TO_READ = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillJob:
+    """What to make of which archive.
+
+    `entries` are the archive's contents as far as they are wanted, `is_whole` tells
+    whether that is all of them. `sql_before` and `sql_after` are the user's own.
+    """
+
+    server_url: str = field(repr=False)
+    name: str
+    manifest: Manifest
+    archive: Path
+    entries: Sequence[TocEntry]
+    is_whole: bool = True
+    installations: Sequence[Installation]
+    jobs: int
+    timeout_seconds: float
+    concessions: Concessions = field(default_factory=Concessions)
+    sql_before: Sequence[str] = ()
+    sql_after: Sequence[str] = ()
+
+
+def copy_url(connection: Connection, job: FillJob) -> str:
+    """Return how to connect to the copy so that nothing in it acts by itself.
+
+    Its triggers and event triggers, its rules, its libraries and settings are the
+    service's; loading and comparing must meet the tables alone.
+    """
+    settings = {"default_transaction_read_only": "off", "role": "none"}
+    money = job.manifest.inventory["settings"].get("lc_monetary")
+    if money and surroundings.has_locale(connection, money):
+        settings["lc_monetary"] = money
+    if surroundings.is_superuser(connection):
+        settings |= {"session_replication_role": "replica"}
+        settings |= {"session_preload_libraries": ""}
+        if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:
+            settings["event_triggers"] = "off"
+    return with_settings(with_database(job.server_url, job.name), settings)
+
+
+def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
+    """Create the database and load everything; return its URL and pg_restore's words.
+
+    `connection` leads to another database of the same server.
+
+    Raises:
+        DatabaseError: the server or pg_restore refuses.
+    """
+    manifest = job.manifest
+    given_up = job.concessions
+    inventory = manifest.inventory | {
+        "locale": given_up.locale(manifest.inventory["locale"])
+    }
+    own = next((each for each in job.entries if each.kind == "DATABASE"), None)
+    database.create_like(
+        connection,
+        job.name,
+        inventory,
+        tablespace=own.tablespace if own and not given_up.without_tablespaces else "",
+    )
+    url = copy_url(connection, job)
+    _run_all(url, job.sql_before)
+    words = _load(url, server_major(connection), job)
+    _run_all(url, job.sql_after)
+    if job.is_whole:
+        source = str(inventory["database"])
+        script = properties.property_script(
+            job.entries,
+            source,
+            job.name,
+            without_settings=given_up.subjects("setting"),
+            with_grants=not given_up.without_owners,
+        )
+        database.run_script(connection, script)
+    return url, words
+
+
+def _load(url: str, major: int, job: FillJob) -> str:
+    """Load in steps where a part has to come before or after everything else."""
+    kept = [e for e in job.entries if e.dump_id not in job.concessions.left_out]
+    ahead = _stand_ins(job) + _extensions(kept, job)
+    first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
+    last = _constraints_of_domains(kept)
+    if not (first or last or ahead):
+        is_all = job.is_whole and len(kept) == len(job.entries)
+        return load.load(_load_job(url, major, job, None if is_all else kept))
+
+    def step(wanted: Callable[[int], bool]) -> str:
+        chosen = [e for e in kept if e.kind in _HOW_TO_READ or wanted(e.dump_id)]
+        return load.load(_load_job(url, major, job, chosen))
+
+    words = [step(lambda each: each in first)] if first else []
+    with connect(url, purpose="restore") as connection:
+        for statement in ahead:
+            database.run_script(connection, statement)
+    words.append(step(lambda each: each not in first and each not in last))
+    words += [step(lambda each: each in last)] if last else []
+    return "\n".join(filter(None, words))
+
+
+def _constraints_of_domains(entries: Sequence[TocEntry]) -> set[int]:
+    """Return the constraints that belong to no table.
+
+    They are not validated, so rows may break them; nothing keeps several jobs of
+    pg_restore from making them before the rows are in.
+    """
+    kinds = {entry.dump_id: entry.kind for entry in entries}
+    return {
+        entry.dump_id
+        for entry in entries
+        if entry.kind == "CHECK CONSTRAINT"
+        and not any("TABLE" in kinds.get(each, "") for each in entry.dependencies)
+    }
+
+
+def _load_job(
+    url: str, major: int, job: FillJob, entries: Iterable[TocEntry] | None
+) -> load.LoadJob:
+    use_list = None
+    if entries is not None:
+        use_list = job.archive.with_name("entries.list")
+        use_list.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
+    return load.LoadJob(
+        archive=job.archive,
+        url=url,
+        server_major=major,
+        installation=load.choose_program(
+            job.installations,
+            client_major=job.manifest.client_major,
+            server_major=major,
+        ),
+        jobs=job.jobs,
+        timeout_seconds=job.timeout_seconds,
+        use_list=use_list,
+        no_tablespaces=job.concessions.without_tablespaces,
+        no_owners=job.concessions.without_owners,
+    )
+
+
+def _extensions(entries: Iterable[TocEntry], job: FillJob) -> list[str]:
+    """Return statements that create the extensions in the source's own versions.
+
+    pg_dump leaves the version out, so that the server would take its newest.
+    """
+    known = {each["name"]: each for each in job.manifest.inventory["extensions"]}
+    free = job.concessions.subjects("extension-version")
+    statements = []
+    for entry in entries:
+        each = known.get(entry.name)
+        if entry.kind == "EXTENSION" and each is not None:
+            statement = f"CREATE EXTENSION IF NOT EXISTS {database.quoted(entry.name)}"
+            statement += f" WITH SCHEMA {database.quoted(each['schema'])}"
+            if entry.name not in free:
+                statement += f" VERSION {database.quoted(each['version'])}"
+            statements.append(statement)
+    return statements
+
+
+def _stand_ins(job: FillJob) -> list[str]:
+    """Return statements that create a plain collation for each that is missing."""
+    missing = job.concessions.subjects("collation")
+    return [
+        "CREATE COLLATION "
+        f"{database.quoted(each['schema'])}.{database.quoted(each['name'])} "
+        "(provider = libc, locale = 'C')"
+        for each in job.manifest.inventory["collations"]
+        if f"{each['schema']}.{each['name']}" in missing
+    ]
+
+
+def _run_all(url: str, statements: Sequence[str]) -> None:
+    if statements:
+        with connect(url, purpose="restore") as connection:
+            connection.execute("RESET search_path")
+            for statement in statements:
+                database.run_script(connection, statement)

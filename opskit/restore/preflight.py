@@ -1,0 +1,217 @@
+"""Says before a restore what would fail on a server, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opskit.postgres import surroundings
+from opskit.postgres.connect import Connection
+from opskit.postgres.surroundings import Surroundings
+from opskit.postgres.toc_entry import TocEntry
+
+_ALWAYS_KNOWN_LOCALES = ("C", "POSIX", "ucs_basic", "")
+_EXTENSION_HINT = (
+    "Install its package for these PostgreSQL programs, or use a server that has it: "
+    'server = "container" in [drill] runs any image.'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortage:
+    """One thing that the set needs and the server lacks.
+
+    `name` is what a person calls it by, in `[drill] allow` too; `what` is the kind and
+    `subject` the thing's own name.
+    """
+
+    what: str
+    subject: str
+    detail: str
+    hint: str
+
+    @property
+    def name(self) -> str:
+        """The kind and the thing, as `[drill] allow` names them."""
+        return f"{self.what} {self.subject}"
+
+
+def shortages(
+    connection: Connection,
+    inventory: Mapping[str, Any],
+    entries: Sequence[TocEntry],
+    *,
+    creates_roles: bool,
+    creates_tablespaces: bool,
+) -> list[Shortage]:
+    """Return what a restore of this inventory and archive would fail at.
+
+    `connection` may lead to any database of the server. `creates_roles` and
+    `creates_tablespaces` say that what is missing of these is made first.
+    """
+    offered = surroundings.take(connection)
+
+    def knows(locale: str | None) -> bool:
+        known = locale is None or locale in _ALWAYS_KNOWN_LOCALES
+        return known or surroundings.has_locale(connection, str(locale))
+
+    found = [
+        *_extensions(offered, inventory),
+        *_locales(offered, inventory, knows),
+        *_collations(connection, offered, inventory, knows),
+        *_settings(offered, inventory),
+        *_access_methods(offered, entries),
+    ]
+    if not creates_roles:
+        found += _roles(offered, inventory, entries)
+    if not creates_tablespaces:
+        found += _tablespaces(offered, inventory)
+    return found
+
+
+def _extensions(
+    offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    for each in inventory["extensions"]:
+        name, version = each["name"], each["version"]
+        versions = offered.extensions.get(name)
+        if versions is None:
+            yield Shortage(
+                what="extension",
+                subject=name,
+                detail=f"the server has no extension {name}; the set needs {version}",
+                hint=_EXTENSION_HINT,
+            )
+        elif version not in versions:
+            yield Shortage(
+                what="extension-version",
+                subject=name,
+                detail=f"the set has {name} {version}; the server offers only "
+                f"{', '.join(sorted(versions))}",
+                hint=_EXTENSION_HINT,
+            )
+
+
+def _locales(
+    offered: Surroundings,
+    inventory: Mapping[str, Any],
+    knows: Callable[[str | None], bool],
+) -> Iterator[Shortage]:
+    locale = inventory["locale"]
+    for name in sorted({locale["collate"], locale["ctype"]}):
+        if not knows(name):
+            yield _locale(name, "the database")
+    provider = locale["provider"]
+    if (provider == "icu" and not offered.has_icu) or (
+        provider == "builtin" and not offered.has_builtin_provider
+    ):
+        yield Shortage(
+            what="provider",
+            subject=provider,
+            detail=f"the database's collations come from {provider}, "
+            "which this server was built without",
+            hint="Use PostgreSQL programs with that provider "
+            "(the packages of every distribution have ICU).",
+        )
+    money = inventory["settings"].get("lc_monetary")
+    if inventory["has_money"] and not knows(money):
+        yield _locale(money, "columns of type money (lc_monetary)")
+
+
+def _collations(
+    connection: Connection,
+    offered: Surroundings,
+    inventory: Mapping[str, Any],
+    knows: Callable[[str | None], bool],
+) -> Iterator[Shortage]:
+    for each in inventory["collations"]:
+        subject = f"{each['schema']}.{each['name']}"
+        if each["schema"] == "pg_catalog":
+            there = surroundings.has_collation(connection, "pg_catalog", each["name"])
+        elif each["provider"] == "icu":
+            there = offered.has_icu
+        elif each["provider"] == "builtin":
+            there = offered.has_builtin_provider
+        else:
+            there = knows(each["locale"])
+        if not there:
+            yield Shortage(
+                what="collation",
+                subject=subject,
+                detail=f"the server lacks {each['provider']} locale "
+                f"{each['locale'] or each['name']}, which the collation needs",
+                hint="Install that locale on the server's machine, or a PostgreSQL "
+                "that is built with its provider.",
+            )
+
+
+def _locale(name: str, where: str) -> Shortage:
+    return Shortage(
+        what="locale",
+        subject=name,
+        detail=f"the server's machine has no locale {name}, which is that of {where}",
+        hint="Install the locale (Debian: locales-all, or locale-gen) "
+        "and restart the server.",
+    )
+
+
+def _settings(
+    offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    names = {
+        name.lower()
+        for each in inventory["database_settings"]
+        for name in each["settings"]
+    }
+    # A name with a dot is a placeholder that any server accepts.
+    for name in sorted(names - offered.settings):
+        if "." not in name:
+            yield Shortage(
+                what="setting",
+                subject=name,
+                detail=f"the database sets {name}, which this server does not know",
+                hint="Use a server of the same version and build.",
+            )
+
+
+def _access_methods(
+    offered: Surroundings, entries: Iterable[TocEntry]
+) -> Iterator[Shortage]:
+    made = {entry.name for entry in entries if entry.kind == "ACCESS METHOD"}
+    used = {entry.access_method for entry in entries if entry.access_method}
+    extensions = any(entry.kind == "EXTENSION" for entry in entries)
+    for name in sorted(used - made - offered.access_methods):
+        # One of the extensions may bring it.
+        if not extensions:
+            yield Shortage(
+                what="access-method",
+                subject=name,
+                detail=f"tables are stored by {name}, which this server lacks",
+                hint=_EXTENSION_HINT,
+            )
+
+
+def _roles(
+    offered: Surroundings, inventory: Mapping[str, Any], entries: Iterable[TocEntry]
+) -> Iterator[Shortage]:
+    needed = {*inventory["needed_roles"], *(entry.owner for entry in entries)} - {""}
+    for name in sorted(needed - offered.roles):
+        yield Shortage(
+            what="role",
+            subject=name,
+            detail=f"objects of the set belong to the role {name} or name it",
+            hint="Create the role on the server; the set's roles.sql shows how it was.",
+        )
+
+
+def _tablespaces(
+    offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    for name in sorted(set(inventory["tablespaces"]) - offered.tablespaces):
+        yield Shortage(
+            what="tablespace",
+            subject=name,
+            detail=f"tables of the set lie in the tablespace {name}",
+            hint="Create it; the set's tablespaces.sql shows how it was.",
+        )
