@@ -14,7 +14,8 @@ from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.checks import Check
 from opskit.drill.evidence import Evidence
-from opskit.drill.run import DrillRequest, drill
+from opskit.drill.findings import DrillRequest
+from opskit.drill.run import drill
 from opskit.drill.servers import ServerRequest
 from opskit.postgres import programs
 from opskit.postgres.connect import connect

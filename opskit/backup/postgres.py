@@ -8,10 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from opskit.backup import records
 from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
 from opskit.errors import BackupFailed
 from opskit.log import logger
-from opskit.postgres import client, globals, inventory, roles, schema, snapshot
+from opskit.postgres import (
+    client,
+    extensions,
+    globals,
+    inventory,
+    roles,
+    schema,
+    snapshot,
+)
 from opskit.postgres.archive import ArchiveReader
 from opskit.postgres.connect import connect, server_major
 from opskit.postgres.conninfo import client_connection, client_environment
@@ -69,6 +78,7 @@ class PostgresDump:
         self.schema: list[SchemaObject] = schema.take(
             connection, exclude_tables=source.exclude_tables
         )
+        self._of_extensions = extensions.relations(connection)
         self._expected = inventory.expected_tables(
             connection,
             exclude_tables=source.exclude_tables,
@@ -120,17 +130,7 @@ class PostgresDump:
         Raises:
             BackupFailed: a table of the snapshot is not in it.
         """
-        tables = tuple(
-            TableRecord(
-                schema=entry.schema,
-                name=entry.name,
-                rows=content.rows,
-                digest=content.digest,
-                columns=entry.columns,
-                via_root=entry.loaded_into,
-            )
-            for entry, content in self._reader.tables()
-        )
+        tables = records.tables(self._reader, self._of_extensions)
         missing = self._expected - {(table.schema_name, table.name) for table in tables}
         if missing:
             names = ", ".join(sorted(f"{ns}.{name}" for ns, name in missing))
@@ -139,12 +139,11 @@ class PostgresDump:
                 hint="The tables are in the snapshot; check the exclusions and the "
                 "rights of the role.",
             )
-        large_objects = self._reader.large_objects()
         return Observed(
             dump_bytes=self._dump_bytes,
             tables=tables,
-            sequences=tuple(self._sequences()),
-            large_objects=LargeObjectsRecord(**vars(large_objects)),
+            sequences=records.sequences(self._reader, self._of_extensions),
+            large_objects=records.large_objects(self._reader),
         )
 
     def _require_unchanged(self) -> None:
@@ -191,17 +190,6 @@ class PostgresDump:
             for each in self.schema
         )
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-
-    def _sequences(self) -> Iterator[SequenceRecord]:
-        for entry in self._reader.contents.entries:
-            if entry.kind == "SEQUENCE SET":
-                last_value, is_called = entry.sequence_value
-                yield SequenceRecord(
-                    schema=entry.schema,
-                    name=entry.name,
-                    last_value=last_value,
-                    is_called=is_called,
-                )
 
     def _arguments(self) -> list[str]:
         source = self._source

@@ -14,6 +14,7 @@ from opskit.errors import IntegrityError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+_RARE = {"via_root", "extension", "condition"}
 _ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
 
 
@@ -37,7 +38,8 @@ class TableRecord(_Record):
     `columns` are those that its rows were copied with, in that order; `digest` is
     described in `opskit.postgres.digest`. `via_root` is schema and name of the
     partitioned table that the rows are loaded through, which may send them to another
-    partition.
+    partition. `extension` is the one whose table it is, `condition` the SQL by which
+    that picks the rows which are not its own and therefore dumped.
     """
 
     schema_name: str = Field(alias="schema")
@@ -46,15 +48,18 @@ class TableRecord(_Record):
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
     columns: tuple[str, ...] = ()
     via_root: tuple[str, str] | None = None
+    extension: str | None = None
+    condition: str | None = None
 
 
 class SequenceRecord(_Record):
-    """Where the dump sets a sequence."""
+    """Where the dump sets a sequence, and the extension whose it is, if any."""
 
     schema_name: str = Field(alias="schema")
     name: str
     last_value: int
     is_called: bool
+    extension: str | None = None
 
 
 class LargeObjectsRecord(_Record):
@@ -133,9 +138,10 @@ class Manifest(_Record):
     def to_json(self) -> bytes:
         """Return the manifest as it is stored."""
         document = self.model_dump(mode="json", by_alias=True)
-        for table in document["tables"]:
-            if table["via_root"] is None:
-                del table["via_root"]
+        for record in (*document["tables"], *document["sequences"]):
+            for key in _RARE & record.keys():
+                if record[key] is None:
+                    del record[key]
         return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(
             "utf-8", "surrogateescape"
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from opskit.checks import Check
-from opskit.drill.copy import REFERENCE_SUFFIX
-from opskit.drill.servers import DrillServer
+from opskit.drill.copy import REFERENCE_SUFFIX, Place
+from opskit.drill.reading import Fetched
 from opskit.postgres import database, roles, server
-from opskit.postgres.connect import Connection, connect
+from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc import Contents
@@ -25,88 +24,93 @@ from opskit.restore.structure import compare_structure
 
 
 def compare_everything(
-    connection: Connection,
+    place: Place,
     copy: RestoredCopy,
-    archive: Contents,
-    describe: CopyToDescribe,
+    fetched: Fetched,
     concessions: Concessions,
+    *,
+    installations: Sequence[Installation],
 ) -> list[Check]:
-    """Compare a copy with its manifest and its archive.
-
-    `connection` leads to another database of the copy's server.
-    """
-    checks = [
-        *compare_contents(copy),
-        compare_large_objects(copy),
-        *compare_structure(copy, concessions, archive.entries),
-    ]
+    """Compare a copy with its manifest, its archive and its roles."""
+    described = _described(place, copy, fetched, concessions, installations)
 
     def make_reference() -> Contents:
-        name = database.derived_name(describe.names[1], REFERENCE_SUFFIX)
-        url = with_database(describe.url, name)
+        name = database.derived_name(place.name, REFERENCE_SUFFIX)
+        url = with_database(described.url, name)
         locale = concessions.locale(copy.manifest.inventory["locale"])
         inventory = copy.manifest.inventory | {"locale": locale}
-        database.drop(connection, name)
-        database.create_like(connection, name, inventory)
+        database.drop(place.connection, name)
+        database.create_like(place.connection, name, inventory)
         try:
             with connect(url, purpose="reference") as beside:
-                reference.build(beside, archive, concessions.left_out)
-            return definitions.describe(describe.at(url))
+                reference.build(beside, fetched.contents, concessions.left_out)
+            return definitions.describe(described.at(url))
         finally:
-            database.drop(connection, name)
+            database.drop(place.connection, name)
 
-    return checks + definitions.compare_definitions(
-        archive, describe, left_out=concessions.left_out, reference=make_reference
-    )
+    return [
+        *compare_contents(copy),
+        compare_large_objects(copy),
+        *compare_structure(copy, concessions, fetched.contents.entries),
+        *definitions.compare_definitions(
+            fetched.contents,
+            described,
+            left_out=concessions.left_out,
+            reference=make_reference,
+        ),
+        compare_roles(place, copy, concessions),
+    ]
 
 
-def copy_to_describe(
-    connection: Connection,
+def _described(
+    place: Place,
     copy: RestoredCopy,
-    *,
-    name: str,
-    installations: Sequence[Installation],
-    server_major: int,
-    folder: Path,
+    fetched: Fetched,
     concessions: Concessions,
+    installations: Sequence[Installation],
 ) -> CopyToDescribe:
     """Return how pg_dump is to describe the copy, by the program the set came from."""
-    inventory = copy.manifest.inventory
+    manifest = copy.manifest
     return CopyToDescribe(
         url=copy.url,
         installation=load.choose_program(
-            [each for each in installations if each.major >= server_major],
-            client_major=copy.manifest.client_major,
-            server_major=copy.manifest.client_major,
+            [each for each in installations if each.major >= place.server.major],
+            client_major=manifest.client_major,
+            server_major=manifest.client_major,
         ),
-        folder=folder,
+        folder=fetched.archive.parent,
         timeout_seconds=copy.timeout_seconds,
-        names=(str(inventory["database"]), name),
-        first_roles=(str(inventory["first_role"]), roles.first(connection)),
+        names=(str(manifest.inventory["database"]), place.name),
+        first_roles=(
+            str(manifest.inventory["first_role"]),
+            roles.first(place.connection),
+        ),
         with_owners=not concessions.without_owners,
         with_tablespaces=not concessions.without_tablespaces,
         without_settings=bool(concessions.subjects("setting")),
     )
 
 
-def compare_roles(
-    connection: Connection, running: DrillServer, copy: RestoredCopy
-) -> Check:
+def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) -> Check:
     """Compare the roles of the set with those of the server.
 
     On a server that is not thrown away there are others as well, and only the roles
     that the database needs are its concern.
     """
-    observed = {each["name"]: each for each in roles.take(connection)}
+    observed = {each["name"]: each for each in roles.take(place.connection)}
     expected = {each["name"]: each for each in copy.manifest.inventory["roles"]}
     ours = None
-    if running.is_throwaway:
+    if place.server.is_throwaway:
         ours = expected.pop(server.SUPERUSER, None)
         observed.pop(server.SUPERUSER, None)
     else:
         needed = set(copy.manifest.inventory["needed_roles"])
+        needed -= concessions.subjects("role")
         expected = {name: expected[name] for name in needed & expected.keys()}
         observed = {name: observed[name] for name in needed & observed.keys()}
+    if not copy.manifest.inventory["role_passwords"]:
+        for role in (*expected.values(), *observed.values()):
+            role.pop("password")
     names = expected.keys() | observed.keys()
     differ = sorted(name for name in names if expected.get(name) != observed.get(name))
     return Check(

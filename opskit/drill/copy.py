@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from opskit.catalog.manifest import Manifest
 from opskit.drill.servers import DrillServer
 from opskit.errors import DatabaseError
 from opskit.log import logger
-from opskit.postgres import database, globals
+from opskit.postgres import database, globals, scratch
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import preflight
@@ -21,9 +23,18 @@ _FIRST_DATABASES = ("postgres", "template1")
 REFERENCE_SUFFIX = "_reference"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a copy is made: the server, a session beside the copy, the copy's name."""
+
+    server: DrillServer
+    connection: Connection
+    name: str
+
+
 @contextmanager
-def scratch_name(running: DrillServer, source: str) -> Iterator[tuple[Connection, str]]:
-    """Yield a connection beside the copy, and a name for it that is free.
+def place_beside(running: DrillServer, source: str) -> Iterator[Place]:
+    """Yield a place for a copy of the database `source`.
 
     On a throw-away server the copy has the source's own name. On another one it has a
     name of its own; it is dropped with the block, and what killed drills left there is
@@ -34,24 +45,23 @@ def scratch_name(running: DrillServer, source: str) -> Iterator[tuple[Connection
         with connect(running.url(beside), purpose="drill") as connection:
             if database.exists(connection, source):
                 database.drop_template(connection, source)
-            yield connection, source
+            yield Place(server=running, connection=connection, name=source)
         return
     name = f"{_SCRATCH}{secrets.token_hex(6)}"
     with database.maintenance(running.url("postgres"), purpose=name) as connection:
-        for leftover in database.abandoned(connection, _SCRATCH):
+        for leftover in scratch.abandoned(connection, _SCRATCH):
             logger().warning("dropping what a killed drill left", database=leftover)
-            database.drop(connection, leftover)
+            scratch.drop_copy(connection, running.url(leftover), leftover)
         try:
-            yield connection, name
+            yield Place(server=running, connection=connection, name=name)
         finally:
             for each in (name, name + REFERENCE_SUFFIX):
-                database.drop(connection, each)
+                scratch.drop_copy(connection, running.url(each), each)
 
 
 def require_surroundings(
-    connection: Connection,
-    running: DrillServer,
-    inventory: dict[str, object],
+    place: Place,
+    manifest: Manifest,
     entries: Sequence[TocEntry],
     allowed: Sequence[str],
 ) -> Concessions:
@@ -61,18 +71,18 @@ def require_surroundings(
         DatabaseError: the server lacks something else.
     """
     found = preflight.shortages(
-        connection,
-        inventory,
+        place.connection,
+        manifest.inventory,
         entries,
-        creates_roles=running.is_throwaway,
-        creates_tablespaces=running.is_throwaway,
+        creates_roles=place.server.is_throwaway,
+        creates_tablespaces=place.server.is_throwaway,
     )
     refused = [each for each in found if each.name not in allowed]
     if refused:
-        raise lacking(running.description, refused)
+        raise lacking(place.server.description, refused)
     for each in found:
         logger().warning("drilling without", missing=each.name, allowed_in="[drill]")
-    return accept(entries, found)
+    return accept(entries, found, manifest)
 
 
 def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
@@ -92,15 +102,15 @@ def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
     )
 
 
-def make_surroundings(
-    connection: Connection, roles_sql: str, tablespaces: Sequence[str]
-) -> None:
+def make_surroundings(place: Place, roles_sql: str, tablespaces: Sequence[str]) -> None:
     """Create roles and tablespaces on a throw-away server.
 
     Raises:
         DatabaseError: the set's own statements do not work.
     """
-    script = globals.for_missing_roles(roles_sql, database.existing_roles(connection))
-    database.run_script(connection, script)
+    script = globals.for_missing_roles(
+        roles_sql, database.existing_roles(place.connection)
+    )
+    database.run_script(place.connection, script)
     for name in tablespaces:
-        database.create_tablespace(connection, name)
+        database.create_tablespace(place.connection, name)

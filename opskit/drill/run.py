@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
-from opskit.catalog.catalog import BackupSet
 from opskit.checks import Check, compare
-from opskit.config import Query
 from opskit.drill import comparison
-from opskit.drill.copy import make_surroundings, require_surroundings, scratch_name
+from opskit.drill.copy import (
+    Place,
+    make_surroundings,
+    place_beside,
+    require_surroundings,
+)
 from opskit.drill.evidence import Evidence, Unmade
-from opskit.drill.mutants import MutantReport, plant
+from opskit.drill.findings import DrillRequest, Findings
+from opskit.drill.mutants import plant
 from opskit.drill.queries import run_queries
 from opskit.drill.reading import Fetched, read_set
-from opskit.drill.servers import DrillServer, ServerRequest, open_server
+from opskit.drill.servers import open_server
 from opskit.errors import DatabaseError, IntegrityError
-from opskit.log import logger
-from opskit.postgres.connect import Connection
-from opskit.postgres.programs import Installation
 from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
@@ -31,48 +30,6 @@ from opskit.restore.fill import FillJob, fill
 _MACHINE_FAULTS = ("No space left", "took longer than", "server closed the connection")
 # What has to be done before a service can use a restored database.
 _RESTORE_PHASES = ("fetch", "server", "surroundings", "restore")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrillRequest:
-    """Which set to prove, and on what.
-
-    `allowed` names what the drill may do without, see `[drill] allow`; `mutants` is how
-    many are planted to show that the comparison can fail.
-    """
-
-    chosen: BackupSet
-    installations: Sequence[Installation]
-    server: ServerRequest
-    jobs: int
-    timeout_seconds: float
-    queries: Sequence[Query] = ()
-    allowed: Sequence[str] = ()
-    mutants: int = 0
-    sql_before: Sequence[str] = ()
-    sql_after: Sequence[str] = ()
-
-
-@dataclass(kw_only=True)
-class _Run:
-    """What a drill has found so far."""
-
-    request: DrillRequest
-    run_id: str
-    checks: list[Check] = field(default_factory=list)
-    unmade: list[Unmade] = field(default_factory=list)
-    phases: dict[str, float] = field(default_factory=dict)
-    drill_server: str = ""
-    mutants: MutantReport | None = None
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        logger().info("drill", phase=name)
-        try:
-            yield
-        finally:
-            self.phases[name] = round(time.monotonic() - began, 3)
 
 
 def drill(
@@ -94,7 +51,7 @@ def drill(
     """
     manifest = request.chosen.manifest
     started_at = clock()
-    found = _Run(request=request, run_id=run_id)
+    found = Findings(request=request, run_id=run_id)
     _run(found, tamper)
     rto = sum(found.phases.get(name, 0.0) for name in _RESTORE_PHASES)
     return Evidence(
@@ -113,7 +70,7 @@ def drill(
     )
 
 
-def _run(found: _Run, tamper: Callable[[str], None] | None) -> None:
+def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
     request = found.request
     manifest = request.chosen.manifest
     with ExitStack() as stack:
@@ -128,18 +85,16 @@ def _run(found: _Run, tamper: Callable[[str], None] | None) -> None:
                 open_server(request.server, request.installations, manifest)
             )
         found.drill_server = running.description
-        connection, name = stack.enter_context(
-            scratch_name(running, str(manifest.inventory["database"]))
+        place = stack.enter_context(
+            place_beside(running, str(manifest.inventory["database"]))
         )
         entries = fetched.contents.entries
-        concessions = require_surroundings(
-            connection, running, manifest.inventory, entries, request.allowed
-        )
+        concessions = require_surroundings(place, manifest, entries, request.allowed)
         found.unmade += [
             Unmade(name=check, reason=reason)
             for check, reason in concessions.unmade(entries)
         ]
-        url = _restore(found, running, connection, name, fetched, concessions)
+        url = _restore(found, place, fetched, concessions)
         if url is None:
             return
         if tamper is not None:
@@ -153,10 +108,10 @@ def _run(found: _Run, tamper: Callable[[str], None] | None) -> None:
             sequences=concessions.kept(manifest.sequences, "SEQUENCE SET", entries),
             timeout_seconds=request.timeout_seconds,
         )
-        _compare(found, running, connection, name, copy, fetched, concessions)
+        _compare(found, place, copy, fetched, concessions)
 
 
-def _fetch(found: _Run, folder: Path) -> Fetched | None:
+def _fetch(found: Findings, folder: Path) -> Fetched | None:
     """Read the set's objects; one that is damaged is a finding."""
     chosen = found.request.chosen
     try:
@@ -175,12 +130,7 @@ def _fetch(found: _Run, folder: Path) -> Fetched | None:
 
 
 def _restore(
-    found: _Run,
-    running: DrillServer,
-    connection: Connection,
-    name: str,
-    fetched: Fetched,
-    concessions: Concessions,
+    found: Findings, place: Place, fetched: Fetched, concessions: Concessions
 ) -> str | None:
     """Load the archive and return the copy's URL; a failure is a finding."""
     request = found.request
@@ -189,11 +139,11 @@ def _restore(
     load.choose_program(
         request.installations,
         client_major=manifest.client_major,
-        server_major=running.major,
+        server_major=place.server.major,
     )
     job = FillJob(
-        server_url=running.url(name),
-        name=name,
+        server_url=place.server.url(place.name),
+        name=place.name,
         manifest=manifest,
         archive=fetched.archive,
         entries=fetched.contents.entries,
@@ -205,13 +155,13 @@ def _restore(
         sql_after=request.sql_after,
     )
     try:
-        if running.is_throwaway:
+        if place.server.is_throwaway:
             with found.phase("surroundings"):
                 make_surroundings(
-                    connection, fetched.roles_sql, manifest.inventory["tablespaces"]
+                    place, fetched.roles_sql, manifest.inventory["tablespaces"]
                 )
         with found.phase("restore"):
-            url, words = fill(connection, job)
+            url, words = fill(place.connection, job)
     except DatabaseError as error:
         if any(each in error.message for each in _MACHINE_FAULTS):
             raise  # of this machine, which says nothing of the set
@@ -230,10 +180,8 @@ def _restore(
 
 
 def _compare(
-    found: _Run,
-    running: DrillServer,
-    connection: Connection,
-    name: str,
+    found: Findings,
+    place: Place,
     copy: RestoredCopy,
     fetched: Fetched,
     concessions: Concessions,
@@ -241,21 +189,12 @@ def _compare(
     request = found.request
     with found.phase("compare"):
         found.checks += comparison.compare_everything(
-            connection,
+            place,
             copy,
-            fetched.contents,
-            comparison.copy_to_describe(
-                connection,
-                copy,
-                name=name,
-                installations=request.installations,
-                server_major=running.major,
-                folder=fetched.archive.parent,
-                concessions=concessions,
-            ),
+            fetched,
             concessions,
+            installations=request.installations,
         )
-        found.checks.append(comparison.compare_roles(connection, running, copy))
         found.checks += run_queries(
             copy.url, request.queries, timeout_seconds=request.timeout_seconds
         )

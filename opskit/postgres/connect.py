@@ -61,6 +61,8 @@ def connect(
     parameters["options"] = (
         f"{parameters.get('options', '')} {pinned_options()}".strip()
     )
+    # From the start: psycopg does not know every encoding that a server may have.
+    parameters["client_encoding"] = "UTF8"
     arguments: dict[str, Any] = bounded(parameters)
     name = parameters.get("dbname") or database_name(url)
     with (
@@ -77,9 +79,8 @@ def connect(
 
 def _prepare(connection: Connection) -> None:
     # SQL_ASCII has no conversions: its bytes come as they are, and LATIN1 reads any.
-    encoding = connection.info.parameter_status("server_encoding")
-    client = "LATIN1" if encoding == "SQL_ASCII" else "UTF8"
-    connection.execute(sql.SQL("SET client_encoding = {}").format(sql.Literal(client)))
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        connection.execute("SET client_encoding = 'LATIN1'")
     connection.execute("SET search_path = ''")
     for setting, since in _LIMITS_LIFTED.items():
         if server_major(connection) >= since:

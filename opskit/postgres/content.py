@@ -36,21 +36,26 @@ def table_digest(
     name: str,
     columns: Sequence[str],
     *,
+    condition: str | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> ContentDigest:
     """Return rows and digest of a table, its columns in the order given.
 
+    With a condition (a WHERE clause of an extension's own) only those rows count.
     `alive` is called now and then; it may raise to end the reading.
 
     Raises:
         DatabaseError: by the connection's own context, if the table is not readable.
     """
-    statement = sql.SQL("COPY {} {} TO STDOUT").format(
-        sql.Identifier(schema, name),
-        sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
-        if columns
-        else sql.SQL(""),
-    )
+    table = sql.Identifier(schema, name)
+    listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+    if condition is not None:
+        # As pg_dump does it; the text comes from the source's own catalog.
+        chosen = sql.SQL(condition)
+        rows_of = sql.SQL("(SELECT {} FROM {} {})").format(listed, table, chosen)
+    else:
+        rows_of = sql.SQL("{} ({})" if columns else "{}").format(table, listed)
+    statement = sql.SQL("COPY {} TO STDOUT").format(rows_of)
     digest = RowDigest()
     batch: list[bytes | bytearray | memoryview] = []
     size_bytes = 0

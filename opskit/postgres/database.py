@@ -11,7 +11,12 @@ import psycopg
 from psycopg import sql
 
 from opskit.errors import DatabaseError
-from opskit.postgres.connect import Connection, connect, query_value, translated
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    query_value,
+    translated,
+)
 
 _MAINTENANCE = ("postgres", "template1")
 NAME_BYTES_MAX = 63
@@ -41,30 +46,6 @@ def exists(connection: Connection, name: str) -> bool:
     return bool(
         query_value(connection, "SELECT true FROM pg_database WHERE datname = %s", name)
     )
-
-
-def idle(connection: Connection) -> list[str]:
-    """Return the names of the databases in which there is no session."""
-    rows = connection.execute(
-        "SELECT datname FROM pg_database d WHERE NOT EXISTS "
-        "(SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)"
-    )
-    return [name for (name,) in rows]
-
-
-def abandoned(connection: Connection, prefix: str) -> list[str]:
-    """Return the databases of a prefix that no session is in or is named for."""
-    rows = connection.execute(
-        """
-        SELECT datname FROM pg_database d
-        WHERE starts_with(datname::text, %s) AND NOT EXISTS (
-          SELECT FROM pg_stat_activity a
-          WHERE a.datid = d.oid OR d.datname::text ^@ nullif(
-            replace(a.application_name, 'opskit ', ''), ''))
-        """,
-        (prefix,),
-    )
-    return [name for (name,) in rows]
 
 
 def create_tablespace(connection: Connection, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from opskit.postgres import roles
+from opskit.postgres import extensions, roles
 from opskit.postgres.connect import Connection, query, query_value
 from opskit.postgres.patterns import excluded_relations
 
@@ -37,7 +37,7 @@ def take(connection: Connection) -> Inventory:
         **_database(connection),
         "roles": roles.take(connection),
         "needed_roles": roles.needed(connection),
-        "extensions": _extensions(connection),
+        "extensions": extensions.take(connection),
         "collations": _collations(connection),
         "tablespaces": _tablespaces(connection),
         "settings": _settings(connection),
@@ -132,19 +132,6 @@ def _database(connection: Connection) -> Inventory:
             "version": record.get("datcollversion"),
         },
     }
-
-
-def _extensions(connection: Connection) -> list[Inventory]:
-    rows = query(
-        connection,
-        """
-        SELECT e.extname, e.extversion, n.nspname
-        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
-        """,
-    )
-    return [
-        {"name": name, "version": version, "schema": ns} for name, version, ns in rows
-    ]
 
 
 def _collations(connection: Connection) -> list[Inventory]:

@@ -211,7 +211,8 @@ _DROPPING: LiteralString = """
       || ' ' || i.identity
     FROM ([listed]) AS o (name, state, class, oid)
     CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) AS i
-    WHERE o.class <> 'pg_class'::regclass AND i.identity IS NOT NULL"""
+    WHERE i.identity IS NOT NULL"""
+_NOT_BY_IDENTITY = ("pg_class", "pg_largeobject")
 
 
 def schemas(connection: Connection) -> list[str]:
@@ -229,9 +230,12 @@ def schemas(connection: Connection) -> list[str]:
 def dropping(kind: str) -> Damage | None:
     """Return how to drop objects of a kind that has no damage of its own here.
 
-    What `schema` finds by way of its table is not dropped so: that would be the table.
+    What `schema` finds by way of a relation is not dropped so: that would drop the
+    relation. Nor are large objects, which it lists many at once.
     """
     if any(each.part == kind and each.kind.startswith("drop") for each in DAMAGES):
+        return None
+    if any(f"'{each}'::regclass," in QUERIES[kind] for each in _NOT_BY_IDENTITY):
         return None
     listed = QUERIES[kind].replace("%(excluded)s", "'{}'").replace("%%", "%")
     dropping = _DROPPING.replace("[listed]", listed)

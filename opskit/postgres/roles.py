@@ -19,7 +19,9 @@ _COLUMNS = (
     "valid_until",
     "comment",
     "settings",
+    "parameters",
     "member_of",
+    "password",
 )
 # Since this major a membership says on its own whether rights are inherited.
 _FIRST_WITH_MEMBERSHIP_OPTIONS = 16
@@ -28,8 +30,17 @@ _FIRST_WITH_MEMBERSHIP_OPTIONS = 16
 def take(connection: Connection) -> list[dict[str, Any]]:
     """Return the server's roles with their rights, settings and memberships.
 
-    Of a setting there is the name and a digest: a service may keep a secret in one.
+    Of a setting there is the name and a digest: a service may keep a secret in one. Of
+    a password there is a digest of its hash, None where we may not read it.
     """
+    readable = query_value(
+        connection, "SELECT has_table_privilege('pg_authid', 'SELECT')"
+    )
+    password = (
+        "(SELECT md5(a.rolpassword) FROM pg_authid a WHERE a.oid = r.oid)"
+        if readable
+        else "NULL"
+    )
     options = (
         ", m.inherit_option, m.set_option"
         if server_major(connection) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
@@ -44,10 +55,15 @@ def take(connection: Connection) -> list[dict[str, Any]]:
                ARRAY(SELECT split_part(each, '=', 1) || ' ' || md5(each)
                      FROM pg_db_role_setting s, unnest(s.setconfig) each
                      WHERE s.setrole = r.oid AND s.setdatabase = 0 ORDER BY 1),
+               ARRAY(SELECT concat_ws(' ', p.parname, g.privilege_type,
+                              CASE WHEN g.is_grantable THEN 'grantable' END)
+                     FROM pg_parameter_acl p, aclexplode(p.paracl) g
+                     WHERE g.grantee = r.oid ORDER BY 1),
                ARRAY(SELECT DISTINCT concat_ws(' ', b.rolname,
                               CASE WHEN m.admin_option THEN 'admin' END{options})
                      FROM pg_auth_members m JOIN pg_roles b ON b.oid = m.roleid
-                     WHERE m.member = r.oid ORDER BY 1)
+                     WHERE m.member = r.oid ORDER BY 1),
+               {password}
         FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
         """  # noqa: S608  # put together from constants
     ).fetchall()

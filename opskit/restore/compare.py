@@ -138,15 +138,6 @@ def _units(tables: Iterable[TableRecord]) -> list[Sequence[TableRecord]]:
     return list(units.values())
 
 
-def check_table(
-    connection: Connection,
-    table: TableRecord,
-    alive: Callable[[], None] = lambda: None,
-) -> tuple[Check, bool]:
-    """Compare one table as the session sees it; see `check_tables`."""
-    return check_tables(connection, [table], alive)
-
-
 def check_tables(
     connection: Connection,
     tables: Sequence[TableRecord],
@@ -168,7 +159,12 @@ def check_tables(
         with translated(name):
             observed = total(
                 content.table_digest(
-                    connection, each.schema_name, each.name, each.columns, alive=alive
+                    connection,
+                    each.schema_name,
+                    each.name,
+                    each.columns,
+                    condition=each.condition,
+                    alive=alive,
                 )
                 for each in tables
             )

@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from opskit.catalog.manifest import SequenceRecord, TableRecord
+from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.postgres.database import quoted
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore.preflight import Shortage
 
+# What the contents hold of an extension's own tables and sequences.
+_VALUES = ("TABLE DATA", "SEQUENCE SET")
 # Entries that name roles in their own text; grants and owners pg_restore can leave out.
 _NAME_ROLES = ("POLICY", "USER MAPPING")
 _STAND_IN_LOCALE = {"provider": "libc", "collate": "C", "ctype": "C", "locale": None}
@@ -99,7 +101,9 @@ _UNMADE = {
 }
 
 
-def accept(entries: Sequence[TocEntry], accepted: Iterable[Shortage]) -> Concessions:
+def accept(
+    entries: Sequence[TocEntry], accepted: Iterable[Shortage], manifest: Manifest
+) -> Concessions:
     """Return what is done without for these shortages."""
     known = tuple(accepted)
     plain = Concessions(accepted=known)
@@ -110,6 +114,20 @@ def accept(entries: Sequence[TocEntry], accepted: Iterable[Shortage]) -> Concess
         entry.dump_id
         for entry in entries
         if entry.kind == "EXTENSION" and entry.name in extensions
+    }
+    records: list[TableRecord | SequenceRecord] = [
+        *manifest.tables,
+        *manifest.sequences,
+    ]
+    theirs = {
+        (each.schema_name, each.name)
+        for each in records
+        if each.extension in extensions
+    }
+    lost |= {
+        entry.dump_id
+        for entry in entries
+        if entry.kind in _VALUES and (entry.schema, entry.name) in theirs
     }
     gone = _with_dependents(entries, lost) | {
         entry.dump_id

@@ -30,7 +30,7 @@ from opskit.restore.reference import SKIPPED
 
 # Their texts may hold a password.
 _SECRET = {"USER MAPPING", "SERVER", "SUBSCRIPTION", "FOREIGN TABLE"}
-_CHECKS_SHOWN = 100
+_CHECKS_SHOWN = 1000
 _TEXT_SHOWN = 160
 
 

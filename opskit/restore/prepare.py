@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from opskit.catalog.manifest import Manifest
 from opskit.errors import DatabaseError
 from opskit.log import logger
-from opskit.postgres import database, globals
+from opskit.postgres import database, globals, scratch
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.toc_entry import TocEntry
@@ -58,7 +58,7 @@ def require_surroundings(
         )
     for each in found:
         logger().warning("restoring without", missing=each.name, reason=each.detail)
-    return accept(entries, found)
+    return accept(entries, found, manifest)
 
 
 def create_roles(
@@ -78,7 +78,7 @@ def create_roles(
 
 
 @contextmanager
-def beside(connection: Connection, target: str) -> Iterator[str]:
+def beside(connection: Connection, server_url: str, target: str) -> Iterator[str]:
     """Yield a name for a database beside the target; on an error it is dropped.
 
     What restores to this target left when they were killed is dropped first. The
@@ -88,12 +88,12 @@ def beside(connection: Connection, target: str) -> Iterator[str]:
     token = secrets.token_hex(_TOKEN_LENGTH // 2)
     name = database.derived_name(target, f"_restoring_{token}")
     leftover = re.escape(name[:-_TOKEN_LENGTH]) + f"[0-9a-f]{{{_TOKEN_LENGTH}}}"
-    for found in database.idle(connection):
+    for found in scratch.idle(connection):
         if re.fullmatch(leftover, found):
             logger().warning("dropping what a killed restore left", database=found)
-            database.drop(connection, found)
+            scratch.drop_copy(connection, server_url, found)
     try:
         yield name
     except BaseException:
-        database.drop(connection, name)
+        scratch.drop_copy(connection, server_url, name)
         raise

@@ -90,7 +90,9 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                 connection, request.chosen.manifest, entries
             )
             roles = prepare.create_roles(connection, request.chosen.manifest, store)
-            with prepare.beside(connection, request.target) as beside:
+            with prepare.beside(
+                connection, request.server_url, request.target
+            ) as beside:
                 job = _fill_job(request, beside, archive, entries, concessions)
                 url, _words = fill(connection, job)
                 checks = _compare(request, url, store, entries, concessions)

@@ -108,7 +108,8 @@ def run_drill(
     """Drill one set, keep the evidence beside it, and return it with its report."""
     from opskit.drill import report
     from opskit.drill.evidence import store_evidence, write_report
-    from opskit.drill.run import DrillRequest, drill
+    from opskit.drill.findings import DrillRequest
+    from opskit.drill.run import drill
     from opskit.drill.servers import ServerRequest
     from opskit.tasks import runtime
 

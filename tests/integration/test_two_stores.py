@@ -137,7 +137,7 @@ def test_a_restore_that_is_killed_leaves_the_target_alone(
         assert value(url, "SELECT count(*) FROM public.lines") == 0
         # The killed process's own sessions end a moment after it.
         while copies(connection, target):
-            with prepare.beside(connection, target):
+            with prepare.beside(connection, url, target):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
 

@@ -82,7 +82,9 @@ def _tables(ground: Ground) -> list[Table]:
         sizes[unit] = sizes.get(unit, 0) + (known.size_bytes if known else 0)
     tables = []
     for record in ground.copy.tables:
-        if known := facts.get((record.schema_name, record.name)):
+        # Of an extension's table only some rows are compared.
+        known = facts.get((record.schema_name, record.name))
+        if known and record.condition is None:
             table = Table(
                 record=record,
                 facts=known,

@@ -1,0 +1,59 @@
+"""What a drill is asked for, and what it has found so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from opskit.catalog.catalog import BackupSet
+from opskit.checks import Check
+from opskit.config import Query
+from opskit.drill.evidence import Unmade
+from opskit.drill.mutants import MutantReport
+from opskit.drill.servers import ServerRequest
+from opskit.log import logger
+from opskit.postgres.programs import Installation
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillRequest:
+    """Which set to prove, and on what.
+
+    `allowed` names what the drill may do without, see `[drill] allow`; `mutants` is how
+    many are planted to show that the comparison can fail.
+    """
+
+    chosen: BackupSet
+    installations: Sequence[Installation]
+    server: ServerRequest
+    jobs: int
+    timeout_seconds: float
+    queries: Sequence[Query] = ()
+    allowed: Sequence[str] = ()
+    mutants: int = 0
+    sql_before: Sequence[str] = ()
+    sql_after: Sequence[str] = ()
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What a drill has found so far, and how long its phases took."""
+
+    request: DrillRequest
+    run_id: str
+    checks: list[Check] = field(default_factory=list)
+    unmade: list[Unmade] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    drill_server: str = ""
+    mutants: MutantReport | None = None
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        logger().info("drill", phase=name)
+        try:
+            yield
+        finally:
+            self.phases[name] = round(time.monotonic() - began, 3)
