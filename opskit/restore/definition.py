@@ -27,6 +27,9 @@ _NOT_DEFINITIONS = {
 _ABOUT_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _LARGE_OBJECT = "LARGE OBJECT"
 
+# Many statements, which the server keeps in no order.
+_IN_ANY_ORDER = ("ACL", "DEFAULT ACL", "DATABASE PROPERTIES")
+
 Key = tuple[str, str, str]
 
 
@@ -106,7 +109,7 @@ def _normal(
             text = text.replace(copy_name, source_name)
     if entry.kind == "DATABASE":
         text = ""  # encoding and locale have checks of their own
-    elif entry.kind in ("ACL", "DEFAULT ACL"):
+    elif entry.kind in _IN_ANY_ORDER:
         text = "\n".join(sorted(text.splitlines()))
     return (entry.kind, entry.schema, name), Definition(
         text=text,

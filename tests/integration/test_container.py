@@ -5,7 +5,6 @@ Where there is none these tests are skipped, unless TEST_OPSKIT_REQUIRE demands 
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import shutil
@@ -21,9 +20,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
-from docker.errors import DockerException, NotFound
+from docker.errors import NotFound
 from testcontainers.core.docker_client import DockerClient
 
 from opskit.errors import ClientToolError, DatabaseError
@@ -32,11 +30,10 @@ from opskit.postgres.connect import connect
 from opskit.postgres.container import ContainerServer
 from opskit.postgres.container_engine import Box
 from opskit.postgres.server import SUPERUSER
+from tests.integration.conftest import REQUIRE
 from tests.support import execute, value
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "TEST_OPSKIT_IMAGE"
-REQUIRE = "TEST_OPSKIT_REQUIRE"
 Start = Callable[..., ContainerServer]
 Changed = Callable[..., str]
 
@@ -52,46 +49,10 @@ with container(image=sys.argv[1], memory="1g", cpus=1, timeout_seconds=120,
 """
 
 
-# The Docker client forgets a socket where nothing answers, and a warning about it would
-# fail whichever test runs when it is collected.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    """Collect here what would be warned of in another module's tests."""
-    yield
-    gc.collect()
-
-
-def reached(name: str) -> tuple[Any, str]:
-    """Return a client of the engine, and what is amiss with it or its image."""
-    client, amiss = None, ""
-    try:
-        client = docker.from_env(timeout=120)
-        client.images.get(name or "none")
-    except DockerException as error:
-        amiss = f"no engine answers, or no image {name!r} ({IMAGE}) is in it: {error}"
-    gc.collect()
-    return client, amiss
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Any]:
-    """A client of the engine; a skip without one, or a failure where it is demanded."""
-    client, amiss = reached(os.environ.get(IMAGE, ""))
-    if amiss and "container" in os.environ.get(REQUIRE, "").split(","):
-        pytest.fail(amiss)
-    if amiss:
-        pytest.skip(amiss)
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="session")
-def image(engine: Any) -> str:
-    """The image with PostgreSQL that the tests start."""
-    return os.environ[IMAGE]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 
 @pytest.fixture
