@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from invoke.exceptions import Exit, ParseError
@@ -12,6 +13,7 @@ from opskit import __version__
 
 _USAGE_CODE = 2
 _INTERRUPTED_CODE = 130
+_BROKEN_PIPE_CODE = 141  # as a shell reports who died of it
 
 
 class OpskitProgram(Program):
@@ -36,6 +38,10 @@ class OpskitProgram(Program):
             sys.exit(ended.code)
         except KeyboardInterrupt:
             sys.exit(_INTERRUPTED_CODE)
+        except BrokenPipeError:
+            # Who read our output went away; nothing more can be told on that way.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_BROKEN_PIPE_CODE)
 
 
 def _usage(message: str, *, as_json: bool) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,4 +34,38 @@ def compare(name: str, expected: object, observed: object, detail: str = "") -> 
         expected=str(expected),
         observed=str(observed),
         detail=detail,
+    )
+
+
+class Health(StrEnum):
+    """How something watched is, from best to worst."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that doctor and status looked at.
+
+    `limit` says what `observed` should be, `hint` what to do where it is not.
+    """
+
+    name: str
+    status: Health
+    observed: str
+    limit: str = ""
+    hint: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the fields of the contract."""
+        return asdict(self)
+
+
+def worst(findings: Iterable[Finding]) -> Health:
+    """Return the worst health among the findings."""
+    order = list(Health)
+    return max(
+        (each.status for each in findings), key=order.index, default=Health.HEALTHY
     )

@@ -36,6 +36,18 @@ class ConfigurationError(UsageError):
     """The configuration is missing, unreadable, or holds an impossible value."""
 
 
+class Degraded(OpskitError):
+    """Something watched is not as it should be; the service goes on."""
+
+    exit_code = 3
+
+
+class Unhealthy(OpskitError):
+    """Something watched has failed."""
+
+    exit_code = 4
+
+
 class StoreError(OpskitError):
     """A store is unreachable, refused, or lost an object."""
 

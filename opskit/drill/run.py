@@ -82,7 +82,12 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
             return
         with found.phase("server"):
             running = stack.enter_context(
-                open_server(request.server, request.installations, manifest)
+                open_server(
+                    request.server,
+                    request.installations,
+                    major=manifest.server_major,
+                    system_identifier=manifest.inventory["system_identifier"],
+                )
             )
         found.drill_server = running.description
         place = stack.enter_context(

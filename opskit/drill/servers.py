@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opskit.catalog.manifest import Manifest
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
 from opskit.postgres import inventory, server
@@ -51,18 +50,23 @@ class DrillServer:
 
 @contextlib.contextmanager
 def open_server(
-    request: ServerRequest, installations: Sequence[Installation], manifest: Manifest
+    request: ServerRequest,
+    installations: Sequence[Installation],
+    *,
+    major: int,
+    system_identifier: str,
 ) -> Iterator[DrillServer]:
     """Yield a server for a set; a throw-away one is gone when the block ends.
+
+    `major` and `system_identifier` are those of the server that the set is from.
 
     Raises:
         ClientToolError: there is none of the set's major.
         ConfigurationError: the named server is the source itself.
         DatabaseError: it does not start, or is unreachable.
     """
-    major = manifest.server_major
     if request.kind == "existing":
-        with _existing(request, manifest) as found:
+        with _existing(request, major, system_identifier) as found:
             yield found
         return
     if request.kind != "container":
@@ -128,7 +132,9 @@ def _container(request: ServerRequest, major: int) -> Iterator[DrillServer]:
 
 
 @contextlib.contextmanager
-def _existing(request: ServerRequest, manifest: Manifest) -> Iterator[DrillServer]:
+def _existing(
+    request: ServerRequest, needed: int, system_identifier: str
+) -> Iterator[DrillServer]:
     if not request.existing_url:
         raise ConfigurationError(
             '[drill] server = "existing" needs the address of the server',
@@ -137,9 +143,7 @@ def _existing(request: ServerRequest, manifest: Manifest) -> Iterator[DrillServe
     with connect(request.existing_url, purpose="drill") as connection:
         major = server_major(connection)
         version = str(query_value(connection, "SHOW server_version")).split()[0]
-        is_source = inventory.system_identifier(connection) == manifest.inventory.get(
-            "system_identifier"
-        )
+        is_source = inventory.system_identifier(connection) == system_identifier
     if is_source and not request.on_source_server:
         raise ConfigurationError(
             "[drill] existing_url leads to the very server that the set is from "
@@ -147,8 +151,8 @@ def _existing(request: ServerRequest, manifest: Manifest) -> Iterator[DrillServe
             hint="Name another server. If the load and the space on this one do not "
             "matter, set on_source_server = true in [drill].",
         )
-    _require_major(major, manifest.server_major, request, "the server of existing_url")
-    description = _describe(version, major, manifest.server_major, "existing")
+    _require_major(major, needed, request, "the server of existing_url")
+    description = _describe(version, major, needed, "existing")
     yield DrillServer(
         description=description + (", the source's own" if is_source else ""),
         major=major,

@@ -8,6 +8,7 @@ from opskit.tasks import (
     backup,
     catalog,
     development,
+    doctor,
     drill,
     quickstart,
     records,
@@ -18,6 +19,7 @@ from opskit.tasks import (
 namespace = Collection()
 for _task in (
     quickstart.quickstart,
+    doctor.doctor,
     backup.backup,
     catalog.backups,
     catalog.verify,

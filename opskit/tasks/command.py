@@ -42,7 +42,7 @@ def command(
                 signal.signal(number, _interrupt)
             try:
                 document = body(*arguments, **flags)
-            except Exit:
+            except (Exit, BrokenPipeError):
                 raise
             except KeyboardInterrupt:
                 _fail(

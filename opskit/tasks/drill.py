@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from opskit.catalog.catalog import BackupSet
     from opskit.drill.evidence import Evidence
+    from opskit.drill.servers import ServerRequest
     from opskit.errors import OpskitError
     from opskit.tasks.runtime import Runtime
 
@@ -110,7 +111,6 @@ def run_drill(
     from opskit.drill.evidence import store_evidence, write_report
     from opskit.drill.findings import DrillRequest
     from opskit.drill.run import drill
-    from opskit.drill.servers import ServerRequest
     from opskit.tasks import runtime
 
     source = chosen.manifest.source
@@ -118,17 +118,7 @@ def run_drill(
     request = DrillRequest(
         chosen=chosen,
         installations=run.installations,
-        server=ServerRequest(
-            kind=settings.server,
-            accept_newer_major=settings.accept_newer_major,
-            image=settings.image,
-            memory=settings.memory,
-            cpus=settings.cpus,
-            settings=settings.settings,
-            existing_url=settings.resolve_existing_url(),
-            on_source_server=settings.on_source_server,
-            work_dir=settings.work_dir,
-        ),
+        server=server_request(run),
         jobs=run.jobs,
         timeout_seconds=settings.timeout.total_seconds(),
         queries=[each for each in settings.queries if each.database in ("", source)],
@@ -146,6 +136,24 @@ def run_drill(
         # Beside the copy that was read; nothing is known of the others.
         store_evidence(evidence, rendered, [chosen.stores[0]])
     return evidence, path
+
+
+def server_request(run: Runtime) -> ServerRequest:
+    """Return what the configuration says of the server to drill on."""
+    from opskit.drill.servers import ServerRequest
+
+    settings = run.settings.drill
+    return ServerRequest(
+        kind=settings.server,
+        accept_newer_major=settings.accept_newer_major,
+        image=settings.image,
+        memory=settings.memory,
+        cpus=settings.cpus,
+        settings=settings.settings,
+        existing_url=settings.resolve_existing_url(),
+        on_source_server=settings.on_source_server,
+        work_dir=settings.work_dir,
+    )
 
 
 def describe(evidence: Evidence, report: Path) -> Document:

@@ -47,7 +47,16 @@ def test_backup_drill_list_verify_and_ledger(project: Project) -> None:
     assert "table public.orders" in [check["name"] for check in drill["checks"]]
     assert drill["rto_seconds"] > 0
     assert drill["rpo_seconds"] > 0
-    assert {"fetch", "server", "roles", "restore", "compare"} == drill["phases"].keys()
+    assert list(drill["phases"]) == [
+        "fetch",
+        "server",
+        "surroundings",
+        "restore",
+        "compare",
+        "mutants",
+    ]
+    assert drill["mutants"]["killed"] == drill["mutants"]["planted"] == 12
+    assert drill["not_checked"] == []
     report = Path(drill["report"]).read_text()
     assert "PASSED" in report
     assert "table public.orders" in report

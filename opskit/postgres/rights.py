@@ -1,0 +1,62 @@
+"""What the connection's role may read: pg_dump stops at the first thing it may not."""
+
+from __future__ import annotations
+
+from opskit.postgres.connect import Connection, query, query_value
+
+
+def unreadable_relations(connection: Connection) -> list[str]:
+    """Return the tables and sequences whose content a dump needs and may not read."""
+    rows = query(
+        connection,
+        """
+        SELECT c.oid::regclass::text
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+          AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          AND NOT (has_schema_privilege(n.oid, 'USAGE')
+            AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                     ELSE has_table_privilege(c.oid, 'SELECT') END)
+        ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
+
+
+def unreadable_large_objects(connection: Connection) -> list[str]:
+    """Return the numbers of the large objects that the role may not read.
+
+    No predefined role gives that right.
+    """
+    rows = query(
+        connection,
+        """
+        SELECT m.oid::text FROM pg_largeobject_metadata m
+        WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+          AND NOT pg_has_role(m.lomowner, 'USAGE')
+          AND NOT EXISTS (SELECT FROM aclexplode(m.lomacl) a
+            WHERE a.privilege_type = 'SELECT'
+              AND (a.grantee = 0 OR pg_has_role(nullif(a.grantee, 0), 'USAGE')))
+        ORDER BY m.oid
+        """,
+    )
+    return [oid for (oid,) in rows]
+
+
+def hidden_tables(connection: Connection) -> list[str]:
+    """Return the tables whose row security applies to the role."""
+    rows = query(
+        connection,
+        """
+        SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid) ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
+
+
+def reads_passwords(connection: Connection) -> bool:
+    """Return whether the role may read the hashes of passwords."""
+    return bool(
+        query_value(connection, "SELECT has_table_privilege('pg_authid', 'SELECT')")
+    )

@@ -1,0 +1,113 @@
+"""Builds entries of an archive and what goes with them, for what is pure over these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opskit.postgres.surroundings import Surroundings
+from opskit.postgres.toc import Contents
+from opskit.postgres.toc_entry import TocEntry
+from opskit.restore.preflight import Shortage
+
+
+def entry(
+    dump_id: int,
+    kind: str,
+    name: str,
+    *needs: int,
+    schema: str = "public",
+    definition: str = "",
+    **changes: Any,
+) -> TocEntry:
+    """Return an entry; `needs` are the dump ids that it depends on."""
+    fields: dict[str, Any] = {
+        "owner": "ops",
+        "copy_statement": "",
+        "has_data": kind == "TABLE DATA",
+    }
+    return TocEntry(
+        dump_id=dump_id,
+        kind=kind,
+        schema=schema,
+        name=name,
+        definition=definition,
+        dependencies=needs,
+        **(fields | changes),
+    )
+
+
+def contents(*entries: TocEntry, codec: str = "utf-8") -> Contents:
+    """Return the contents of an archive that holds these entries."""
+    return Contents(
+        version=(1, 16),
+        database="shop",
+        server_version="16.4",
+        client_version="16.4",
+        codec=codec,
+        entries=entries,
+        data_offset=0,
+    )
+
+
+def shortage(what: str, subject: str) -> Shortage:
+    """Return something that a server lacks."""
+    return Shortage(
+        what=what,
+        subject=subject,
+        detail=f"the server has no {subject}",
+        hint=f"Get {subject}.",
+    )
+
+
+def inventory(**changes: Any) -> dict[str, Any]:
+    """Return an inventory that needs something of every kind."""
+    fields: dict[str, Any] = {
+        "database": "shop",
+        "extensions": [
+            {"name": "hstore", "version": "1.8", "schema": "public"},
+            {"name": "pg_cron", "version": "1.6", "schema": "cron"},
+        ],
+        "locale": {
+            "provider": "icu",
+            "collate": "de_DE.UTF-8",
+            "ctype": "en_US.UTF-8",
+            "locale": "de",
+        },
+        "settings": {"lc_monetary": "fr_FR.UTF-8"},
+        "has_money": True,
+        "collations": [
+            {"schema": "pg_catalog", "name": "sv_SE", "provider": "libc",
+             "locale": "sv_SE.utf8"},
+            {"schema": "public", "name": "german", "provider": "icu", "locale": "de"},
+            {"schema": "public", "name": "plain", "provider": "builtin",
+             "locale": "C.UTF-8"},
+            {"schema": "sales", "name": "Dansk", "provider": "libc",
+             "locale": "da_DK.utf8"},
+            {"schema": "sales", "name": "usual", "provider": "default",
+             "locale": None},
+        ],
+        "database_settings": [
+            {"role": None, "settings": ["Work_Mem", "app.tenant"]},
+            {"role": "app", "settings": ["pg_cron_timeout"]},
+        ],
+        "needed_roles": ["app", "ops"],
+        "tablespaces": ["fast", "slow"],
+    }  # fmt: skip
+    return fields | changes
+
+
+def offered(**changes: Any) -> Surroundings:
+    """Return a server that has all that `inventory` needs."""
+    fields: dict[str, Any] = {
+        "extensions": {
+            "hstore": frozenset({"1.7", "1.8"}),
+            "pg_cron": frozenset({"1.6"}),
+        },
+        "settings": frozenset({"work_mem", "pg_cron_timeout"}),
+        "tablespaces": frozenset({"fast", "slow", "pg_default"}),
+        "roles": frozenset({"app", "ops", "pg_monitor"}),
+        "access_methods": frozenset({"heap", "btree"}),
+        "has_icu": True,
+        "has_builtin_provider": True,
+    }
+    return Surroundings(**(fields | changes))
