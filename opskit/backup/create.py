@@ -162,6 +162,7 @@ def _write(
         with_passwords=found.with_passwords,
         snapshot_at=dump.snapshot_at,
         objects=writer.objects,
+        in_parallel=dump.restores_in_parallel,
     )
     writer.put("RESTORE.md", "guide", [guide.encode()])
     return Manifest(

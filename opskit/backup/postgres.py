@@ -26,6 +26,7 @@ from opskit.postgres.connect import connect, server_major
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
+from opskit.postgres.order import out_of_order
 from opskit.postgres.programs import Installation, find_client
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.snapshot import Snapshot
@@ -182,6 +183,11 @@ class PostgresDump:
                 "only a superuser can read them"
             )
         return found
+
+    @property
+    def restores_in_parallel(self) -> bool:
+        """Whether several jobs of pg_restore bring all of it back."""
+        return not out_of_order(self._reader.contents.entries)
 
     def schema_json(self) -> bytes:
         """Return every object of the database as JSON lines."""

@@ -19,6 +19,7 @@ _COUNT_TABLES = (
     "WHERE schemaname !~ '^(pg_|information_schema)'"
 )
 _ALWAYS_THERE = ("postgres", "template1")
+_JOBS = 4
 
 
 def render(
@@ -30,6 +31,7 @@ def render(
     with_passwords: bool,
     snapshot_at: datetime,
     objects: Sequence[StoredObject],
+    in_parallel: bool,
 ) -> str:
     """Return the guide as Markdown; the commands run in the folder of the set."""
     names = {each.role: each.key.rpartition("/")[2] for each in objects}
@@ -72,7 +74,7 @@ zstd --decompress --force {names["dump"]} -o dump.pgdump
 
 ## 4. Restore
 
-{_restore_steps(inventory, client_version)}
+{_restore_steps(inventory, client_version, jobs=_JOBS if in_parallel else 1)}
 
 ## 5. Look at it
 
@@ -115,8 +117,9 @@ Say where the server is in the usual variables (`PGHOST`, `PGPORT`, `PGUSER`,
 in the folder that holds the files of the set."""
 
 
-def _restore_steps(inventory: dict[str, Any], client_version: str) -> str:
+def _restore_steps(inventory: dict[str, Any], client_version: str, *, jobs: int) -> str:
     database = str(inventory["database"])
+    options = _session_options(inventory)
     if database in _ALWAYS_THERE:
         # It cannot be created again, and is seldom empty: restore beside it.
         return f"""\
@@ -125,13 +128,15 @@ Every server has a database {_code(database)}, so this restores into a new one,
 
 ```sh
 {_createdb(inventory, f"{database}_restored")}
-{_restore_command(inventory, client_version, f"--dbname={database}_restored")}
+{options}
+{_restore_command(inventory, client_version, f"--dbname={database}_restored", jobs)}
 ```"""
     return f"""\
 This creates the database {_code(database)}, which must not exist yet.
 
 ```sh
-{_restore_command(inventory, client_version, "--dbname=postgres --create")}
+{options}
+{_restore_command(inventory, client_version, "--dbname=postgres --create", jobs)}
 ```
 
 To restore under another name, create that database yourself and name it in `--dbname`
@@ -154,8 +159,18 @@ def _createdb(inventory: dict[str, Any], name: str) -> str:
     return shlex.join(["createdb", *options, name])
 
 
+def _session_options(inventory: dict[str, Any]) -> str:
+    """Return the line that keeps the database's own settings from the restore."""
+    settings = {"default_transaction_read_only": "off", "array_nulls": "on"}
+    if inventory["has_money"]:
+        # pg_dump writes money as the source's locale does, and does not say which.
+        settings["lc_monetary"] = inventory["settings"]["lc_monetary"]
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    return f"export PGOPTIONS={shlex.quote(options)}"
+
+
 def _restore_command(
-    inventory: dict[str, Any], client_version: str, target: str
+    inventory: dict[str, Any], client_version: str, target: str, jobs: int
 ) -> str:
     if sets_unknown_parameter(
         client_major=_major(client_version),
@@ -168,7 +183,7 @@ def _restore_command(
             + "/^SET transaction_timeout = 0;$/d;};}' |\n"
             + f"    psql --no-psqlrc --quiet {database} --set=ON_ERROR_STOP=1"
         )
-    return f"pg_restore --exit-on-error --jobs=4 {target} dump.pgdump"
+    return f"pg_restore --exit-on-error --jobs={jobs} {target} dump.pgdump"
 
 
 def _tablespaces(names: dict[str, str]) -> str:

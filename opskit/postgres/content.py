@@ -6,7 +6,7 @@ that loaded it. A fault in either reader makes the two differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from psycopg import sql
 
@@ -57,18 +57,32 @@ def table_digest(
         rows_of = sql.SQL("{} ({})" if columns else "{}").format(table, listed)
     statement = sql.SQL("COPY {} TO STDOUT").format(rows_of)
     digest = RowDigest()
+    with connection.cursor() as cursor, cursor.copy(statement) as rows:
+        for piece in _pieces(rows):
+            digest.update(piece)
+            alive()
+    return digest.result()
+
+
+def _pieces(rows: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytes]:
+    """Yield the rows in pieces: small ones together, large ones cut."""
     batch: list[bytes | bytearray | memoryview] = []
     size_bytes = 0
-    with connection.cursor() as cursor, cursor.copy(statement) as rows:
-        for row in rows:
-            batch.append(row)
-            size_bytes += len(row)
-            if size_bytes >= _BATCH_BYTES:
-                digest.update(b"".join(batch))
-                batch, size_bytes = [], 0
-                alive()
-    digest.update(b"".join(batch))
-    return digest.result()
+    for row in rows:
+        batch.append(row)
+        size_bytes += len(row)
+        if size_bytes < _BATCH_BYTES:
+            continue
+        if len(row) < _BATCH_BYTES:
+            yield b"".join(batch)
+        else:
+            # Joined or split as a whole, a row of hundreds of megabytes is held twice.
+            yield b"".join(batch[:-1])
+            view = memoryview(row)
+            for start in range(0, len(row), _BATCH_BYTES):
+                yield bytes(view[start : start + _BATCH_BYTES])
+        batch, size_bytes = [], 0
+    yield b"".join(batch)
 
 
 def sequence_value(connection: Connection, schema: str, name: str) -> tuple[int, bool]:

@@ -10,6 +10,7 @@ from opskit.catalog.manifest import Manifest
 from opskit.postgres import database, properties, surroundings
 from opskit.postgres.connect import Connection, connect, server_major
 from opskit.postgres.conninfo import with_database, with_settings
+from opskit.postgres.order import out_of_order
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import load
@@ -101,7 +102,7 @@ def _load(url: str, major: int, job: FillJob) -> str:
     kept = [e for e in job.entries if e.dump_id not in job.concessions.left_out]
     ahead = _stand_ins(job) + _extensions(kept, job)
     first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
-    last = _constraints_of_domains(kept)
+    last = out_of_order(kept)
     if not (first or last or ahead):
         is_all = job.is_whole and len(kept) == len(job.entries)
         return load.load(_load_job(url, major, job, None if is_all else kept))
@@ -117,21 +118,6 @@ def _load(url: str, major: int, job: FillJob) -> str:
     words.append(step(lambda each: each not in first and each not in last))
     words += [step(lambda each: each in last)] if last else []
     return "\n".join(filter(None, words))
-
-
-def _constraints_of_domains(entries: Sequence[TocEntry]) -> set[int]:
-    """Return the constraints that belong to no table.
-
-    They are not validated, so rows may break them; nothing keeps several jobs of
-    pg_restore from making them before the rows are in.
-    """
-    kinds = {entry.dump_id: entry.kind for entry in entries}
-    return {
-        entry.dump_id
-        for entry in entries
-        if entry.kind == "CHECK CONSTRAINT"
-        and not any("TABLE" in kinds.get(each, "") for each in entry.dependencies)
-    }
 
 
 def _load_job(

@@ -1,0 +1,244 @@
+"""Fill: how a copy is reached, and what is loaded in which step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from opskit.postgres import surroundings
+from opskit.postgres.connect import Connection
+from opskit.postgres.conninfo import parse
+from opskit.restore import fill, load
+from opskit.restore.concessions import Concessions
+from opskit.restore.fill import FillJob
+from tests.unit import builders
+from tests.unit.entries import entry, inventory, shortage
+
+CONNECTION = cast(Connection, object())
+HEAD = [
+    entry(1, "ENCODING", "ENCODING", schema=""),
+    entry(2, "STDSTRINGS", "STDSTRINGS", schema=""),
+    entry(3, "SEARCHPATH", "SEARCHPATH", schema=""),
+]
+PLAIN = [
+    *HEAD,
+    entry(10, "SCHEMA", "sales", schema=""),
+    entry(20, "TABLE", "t", 10),
+    entry(21, "TABLE DATA", "t", 20),
+    entry(22, "CHECK CONSTRAINT", "t positive", 20),
+]
+EXTENSION = entry(11, "EXTENSION", "hstore", 10, schema="")
+DOMAIN = [
+    entry(12, "DOMAIN", "short"),
+    entry(13, "CHECK CONSTRAINT", "short length", 12),
+]
+
+
+def _job(**changes: Any) -> FillJob:
+    fields: dict[str, Any] = {
+        "server_url": "postgresql://ops:hunter2@db.example/postgres",
+        "name": "copy",
+        "manifest": builders.manifest(inventory=inventory()),
+        "archive": Path("/nowhere/dump.pgdump"),
+        "entries": PLAIN,
+        "installations": (),
+        "jobs": 3,
+        "timeout_seconds": 60.0,
+    }
+    return FillJob(**(fields | changes))
+
+
+def _without(*missing: tuple[str, str], left_out: Sequence[int] = ()) -> Concessions:
+    return Concessions(
+        accepted=tuple(shortage(*each) for each in missing),
+        left_out=frozenset(left_out),
+    )
+
+
+@pytest.mark.parametrize(
+    ("superuser", "major", "knows_money", "settings"),
+    [
+        (
+            True, 17, True,
+            ["default_transaction_read_only=off", "role=none",
+             "lc_monetary=fr_FR.UTF-8", "session_replication_role=replica",
+             "session_preload_libraries=", "event_triggers=off"],
+        ),
+        (
+            True, 16, False,
+            ["default_transaction_read_only=off", "role=none",
+             "session_replication_role=replica", "session_preload_libraries="],
+        ),
+        (False, 18, False, ["default_transaction_read_only=off", "role=none"]),
+    ],
+)  # fmt: skip
+def test_nothing_in_the_copy_acts_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+    superuser: bool,
+    major: int,
+    knows_money: bool,
+    settings: list[str],
+) -> None:
+    """Triggers, libraries and the service's settings are off, as far as one may."""
+    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: superuser)
+    monkeypatch.setattr(
+        surroundings,
+        "has_locale",
+        lambda _c, name: knows_money and name == "fr_FR.UTF-8",
+    )
+    monkeypatch.setattr(fill, "server_major", lambda _c: major)
+    found = parse(fill.copy_url(CONNECTION, _job()))
+
+    assert found == {
+        "user": "ops",
+        "password": "hunter2",
+        "host": "db.example",
+        "dbname": "copy",
+        "options": " ".join(f"-c {each}" for each in settings),
+    }
+
+
+def test_constraints_of_domains_come_last() -> None:
+    """Those of tables, foreign ones and partitions too, stay where they are."""
+    entries = [
+        *PLAIN,
+        *DOMAIN,
+        entry(30, "FOREIGN TABLE", "f"),
+        entry(31, "CHECK CONSTRAINT", "f positive", 30),
+        entry(32, "CONSTRAINT", "t pkey", 12),
+        entry(33, "FUNCTION", "f()"),
+        entry(34, "CHECK CONSTRAINT", "short odd", 33, 12, 99),
+    ]
+
+    assert fill._constraints_of_domains(entries) == {13, 34}
+    assert fill._constraints_of_domains(PLAIN) == set()
+
+
+def test_extensions_come_in_the_sources_version_and_schema() -> None:
+    """Names are quoted; one that the archive does not hold is not made."""
+    made = inventory(
+        extensions=[
+            {"name": 'odd"one', "version": "1.0-a", "schema": "My Schema"},
+            {"name": "plpgsql", "version": "1.0", "schema": "pg_catalog"},
+        ]
+    )
+    job = _job(manifest=builders.manifest(inventory=made))
+    entries = [*PLAIN, entry(11, "EXTENSION", 'odd"one', schema="")]
+
+    assert fill._extensions(entries, job) == [
+        'CREATE EXTENSION IF NOT EXISTS "odd""one" WITH SCHEMA "My Schema" '
+        'VERSION "1.0-a"'
+    ]
+    assert fill._extensions([entry(5, "COMMENT", "plpgsql")], job) == []
+    assert fill._extensions([entry(5, "EXTENSION", "unknown")], job) == []
+
+
+def test_an_extension_whose_version_was_given_up_comes_in_the_servers() -> None:
+    """That one alone, and it is made all the same."""
+    other = entry(12, "EXTENSION", "pg_cron", schema="")
+    job = _job(concessions=_without(("extension-version", "pg_cron")))
+
+    assert fill._extensions([EXTENSION, other], job) == [
+        'CREATE EXTENSION IF NOT EXISTS "hstore" WITH SCHEMA "public" VERSION "1.8"',
+        'CREATE EXTENSION IF NOT EXISTS "pg_cron" WITH SCHEMA "cron"',
+    ]
+
+
+def test_a_collation_that_is_missing_gets_a_stand_in() -> None:
+    """Only one that was given up; its name is quoted."""
+    job = _job(concessions=_without(("collation", "sales.Dansk"), ("role", "public.german")))
+
+    assert fill._stand_ins(job) == [
+        'CREATE COLLATION "sales"."Dansk" (provider = libc, locale = \'C\')'
+    ]
+    assert fill._stand_ins(_job()) == []
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is done in which order: lists of dump ids, None for all, statements."""
+    done: list[Any] = []
+
+    def load_job(job: load.LoadJob) -> str:
+        listed = job.use_list
+        done.append(listed and [int(n[:-1]) for n in listed.read_text().split()])
+        return f"words {len(done)}"
+
+    @contextmanager
+    def connect(_url: str, *, purpose: str) -> Iterator[Connection]:
+        yield CONNECTION
+
+    monkeypatch.setattr(load, "load", load_job)
+    monkeypatch.setattr(load, "choose_program", lambda *_args, **_words: None)
+    monkeypatch.setattr(fill, "connect", connect)
+    monkeypatch.setattr(
+        "opskit.postgres.database.run_script",
+        lambda _connection, script: done.append(script),
+    )
+    return done
+
+
+def _loaded(steps: list[Any], tmp_path: Path, **changes: Any) -> str:
+    job = _job(archive=tmp_path / "dump.pgdump", **changes)
+    return fill._load("postgresql://db.example/copy", 16, job)
+
+
+def test_a_whole_archive_is_loaded_in_one_go(steps: list[Any], tmp_path: Path) -> None:
+    """Without a list, so that pg_restore decides what there is to load."""
+    words = _loaded(steps, tmp_path)
+
+    assert (steps, words) == ([None], "words 1")
+
+
+def test_what_is_left_out_is_not_on_the_list(steps: list[Any], tmp_path: Path) -> None:
+    """All the rest is, in the archive's order."""
+    _loaded(steps, tmp_path, concessions=_without(left_out=[20, 21]))
+
+    assert steps == [[1, 2, 3, 10, 22]]
+
+
+def test_single_tables_are_loaded_by_a_list(steps: list[Any], tmp_path: Path) -> None:
+    """Even where the wanted entries need no steps."""
+    _loaded(steps, tmp_path, is_whole=False)
+
+    assert steps == [[1, 2, 3, 10, 20, 21, 22]]
+
+
+def test_extensions_come_between_schemas_and_the_rest(
+    steps: list[Any], tmp_path: Path
+) -> None:
+    """They may lie in a schema of the archive; domains' constraints come at the end."""
+    entries = [*PLAIN[:4], EXTENSION, *DOMAIN, *PLAIN[4:]]
+    words = _loaded(steps, tmp_path, entries=entries)
+
+    assert steps == [
+        [1, 2, 3, 10],
+        'CREATE EXTENSION IF NOT EXISTS "hstore" WITH SCHEMA "public" VERSION "1.8"',
+        [1, 2, 3, 11, 12, 20, 21, 22],
+        [1, 2, 3, 13],
+    ]
+    assert words == "words 1\nwords 3\nwords 4"
+
+
+def test_a_stand_in_comes_before_what_uses_it(steps: list[Any], tmp_path: Path) -> None:
+    """Its schema is there by then, and the collation itself is not loaded."""
+    entries = [*PLAIN[:4], entry(12, "COLLATION", "Dansk", schema="sales"), *PLAIN[4:]]
+    given_up = _without(("collation", "sales.Dansk"), left_out=[12])
+    _loaded(steps, tmp_path, entries=entries, concessions=given_up)
+
+    assert [type(each) for each in steps] == [list, str, list]
+    assert (steps[0], steps[2]) == ([1, 2, 3, 10], [1, 2, 3, 20, 21, 22])
+
+
+def test_constraints_of_domains_alone_need_two_steps(
+    steps: list[Any], tmp_path: Path
+) -> None:
+    """Every entry is loaded in exactly one of them, but for how to read the archive."""
+    entries = [*PLAIN, *DOMAIN]
+    _loaded(steps, tmp_path, entries=entries)
+
+    assert steps == [[1, 2, 3, 10, 20, 21, 22, 12], [1, 2, 3, 13]]

@@ -1,0 +1,116 @@
+"""Reference: the archive's own statements, one after the other, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import pytest
+
+from opskit.errors import DatabaseError
+from opskit.postgres.connect import Connection
+from opskit.postgres.toc import Contents
+from opskit.restore import reference
+from tests.unit.entries import contents, entry
+
+SETTINGS = b"SET check_function_bodies = false; SET xmloption = content;"
+
+
+class FakeConnection:
+    """Takes statements down; refuses one that is `x`."""
+
+    def __init__(self) -> None:
+        self.executed: list[bytes] = []
+
+    def execute(self, statement: bytes) -> None:
+        if statement == b"x":
+            raise DatabaseError("refused")
+        self.executed.append(statement)
+
+
+def _built(archive: Contents, left_out: Iterable[int] = ()) -> list[bytes]:
+    connection = FakeConnection()
+    reference.build(cast(Connection, connection), archive, left_out)
+    return connection.executed
+
+
+def test_statements_run_in_the_archives_order() -> None:
+    """That order is pg_dump's, by which nothing is needed before it is there."""
+    made = contents(
+        entry(9, "ENCODING", "ENCODING", definition="SET client_encoding = 'UTF8';\n"),
+        entry(5, "TABLE", "t", 7, definition="CREATE TABLE t ();\n"),
+        entry(7, "VIEW", "v", definition="CREATE VIEW v AS SELECT 1;\n"),
+    )
+
+    assert _built(made) == [
+        SETTINGS,
+        b"SET client_encoding = 'UTF8';\n",
+        b"CREATE TABLE t ();\n",
+        b"CREATE VIEW v AS SELECT 1;\n",
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "TABLE DATA", "SEQUENCE SET", "BLOB", "BLOBS", "BLOB METADATA",
+        "BLOB COMMENTS", "MATERIALIZED VIEW DATA", "STATISTICS DATA", "DATABASE",
+        "SUBSCRIPTION", "DATABASE PROPERTIES", "ACL", "DEFAULT ACL", "COMMENT",
+        "SECURITY LABEL",
+    ],
+)  # fmt: skip
+def test_neither_data_nor_what_is_the_servers_is_made(kind: str) -> None:
+    """A subscription would connect, a database would be another one."""
+    assert _built(contents(entry(1, kind, "t", definition="x"))) == [SETTINGS]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "EXTENSION", "SCHEMA", "TABLE", "TABLE ATTACH", "DEFAULT", "CONSTRAINT",
+        "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "TRIGGER", "RULE", "POLICY",
+        "ROW SECURITY", "EVENT TRIGGER", "PUBLICATION", "USER MAPPING",
+        "SEQUENCE OWNED BY", "a kind of tomorrow",
+    ],
+)  # fmt: skip
+def test_every_other_kind_is_made(kind: str) -> None:
+    """What the reference lacks would be told as a difference of the copy."""
+    assert _built(contents(entry(1, kind, "t", definition="y"))) == [SETTINGS, b"y"]
+
+
+def test_what_is_left_out_is_not_made() -> None:
+    """By its number; several of them, asked for more than once."""
+    made = [entry(n, "VIEW", f"v{n}", definition=f"y{n}") for n in range(4)]
+
+    assert _built(contents(*made), iter([1, 3])) == [SETTINGS, b"y0", b"y2"]
+
+
+def test_an_entry_without_a_statement_is_none() -> None:
+    """The server would refuse to run nothing."""
+    assert _built(contents(entry(1, "SCHEMA", "s", definition=" \n"))) == [SETTINGS]
+
+
+@pytest.mark.parametrize(
+    ("codec", "definition", "expected"),
+    [
+        ("utf-8", "SELECT 'ü'", b"SELECT '\xc3\xbc'"),
+        ("latin-1", "SELECT 'ü'", b"SELECT '\xfc'"),
+        ("cp1251", "SELECT 'ж'", b"SELECT '\xe6'"),
+        ("utf-8", "SELECT '\udcfc'", b"SELECT '\xfc'"),
+    ],
+)
+def test_statements_come_in_the_archives_encoding(
+    codec: str, definition: str, expected: bytes
+) -> None:
+    """The archive's first entry tells the server to expect it; bytes survive."""
+    made = contents(entry(1, "VIEW", "v", definition=definition), codec=codec)
+
+    assert _built(made) == [SETTINGS, expected]
+
+
+def test_a_statement_that_is_refused_ends_it() -> None:
+    """Half a reference would settle nothing rightly."""
+    made = contents(entry(1, "VIEW", "a", definition="x"))
+
+    with pytest.raises(DatabaseError, match="refused"):
+        _built(made)
