@@ -13,6 +13,7 @@ from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc import Contents
 from opskit.restore import definitions, load, reference
+from opskit.restore.ahead import statements_ahead
 from opskit.restore.compare import (
     RestoredCopy,
     compare_contents,
@@ -33,6 +34,8 @@ def compare_everything(
 ) -> list[Check]:
     """Compare a copy with its manifest, its archive and its roles."""
     described = _described(place, copy, fetched, concessions, installations)
+    kept = concessions.entries(fetched.contents.entries)
+    ahead = ";".join(statements_ahead(kept, copy.manifest, concessions))
 
     def make_reference() -> Contents:
         name = database.derived_name(place.name, REFERENCE_SUFFIX)
@@ -43,7 +46,7 @@ def compare_everything(
         database.create_like(place.connection, name, inventory)
         try:
             with connect(url, purpose="reference") as beside:
-                reference.build(beside, fetched.contents, concessions.left_out)
+                reference.build(beside, fetched.contents, kept, ahead)
             return definitions.describe(described.at(url))
         finally:
             database.drop(place.connection, name)
@@ -97,27 +100,31 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
     On a server that is not thrown away there are others as well, and only the roles
     that the database needs are its concern.
     """
+    inventory = copy.manifest.inventory
+    allowed = concessions.subjects("role") | concessions.subjects("role-attributes")
     observed = {each["name"]: each for each in roles.take(place.connection)}
-    expected = {each["name"]: each for each in copy.manifest.inventory["roles"]}
+    expected = {each["name"]: each for each in inventory["roles"]}
     ours = None
     if place.server.is_throwaway:
         ours = expected.pop(server.SUPERUSER, None)
         observed.pop(server.SUPERUSER, None)
+        names = expected.keys() | observed.keys()
     else:
-        needed = set(copy.manifest.inventory["needed_roles"])
-        needed -= concessions.subjects("role")
-        expected = {name: expected[name] for name in needed & expected.keys()}
-        observed = {name: observed[name] for name in needed & observed.keys()}
-    if not copy.manifest.inventory["role_passwords"]:
-        for role in (*expected.values(), *observed.values()):
-            role.pop("password")
-    names = expected.keys() | observed.keys()
-    differ = sorted(name for name in names if expected.get(name) != observed.get(name))
+        names = set(inventory["needed_roles"]) - allowed
+    differ = sorted(
+        name
+        for name in names
+        if roles.differences(
+            expected.get(name),
+            observed.get(name),
+            majors=(copy.manifest.server_major, place.server.major),
+        )
+    )
     return Check(
         name="roles",
         passed=not differ,
-        expected=str(len(expected)),
-        observed=str(len(observed)),
+        expected=str(len(names & expected.keys())),
+        observed=str(len(names & observed.keys())),
         detail=", ".join(differ)
         or ("" if ours is None else "but for the drill's own role"),
     )

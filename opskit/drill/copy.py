@@ -18,6 +18,9 @@ from opskit.restore import preflight
 from opskit.restore.concessions import Concessions, accept
 from opskit.restore.preflight import Shortage
 
+# There is nothing that a drill could put in its place, or leave out.
+_NEVER_DONE_WITHOUT = ("access-method",)
+_CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 _SCRATCH = "opskit_drill_"
 _FIRST_DATABASES = ("postgres", "template1")
 REFERENCE_SUFFIX = "_reference"
@@ -77,7 +80,11 @@ def require_surroundings(
         creates_roles=place.server.is_throwaway,
         creates_tablespaces=place.server.is_throwaway,
     )
-    refused = [each for each in found if each.name not in allowed]
+    refused = [
+        each
+        for each in found
+        if each.name not in allowed or each.what in _NEVER_DONE_WITHOUT
+    ]
     if refused:
         raise lacking(place.server.description, refused)
     for each in found:
@@ -88,11 +95,13 @@ def require_surroundings(
 def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
     """Return the error that names all that a server lacks, and what to do."""
     names = ", ".join(f'"{each.name}"' for each in refused)
+    container = any(each.what.startswith("extension") for each in refused)
     return DatabaseError(
         f"{server} lacks what the set needs: "
         + "; ".join(each.detail for each in refused),
-        hint=f"{refused[0].hint} To drill without, and be told each time what was not "
-        f"checked: allow = [{names}] in [drill].",
+        hint=f"{refused[0].hint} {_CONTAINER_HINT if container else ''}"
+        "To drill without, and be told each time what was not checked: "
+        f"allow = [{names}] in [drill].",
         details={
             "missing": [
                 {"name": each.name, "detail": each.detail, "hint": each.hint}

@@ -43,7 +43,7 @@ def render(evidence: Evidence) -> str:
 | drill | run `{evidence.run_id}`, opskit {__version__} |
 | started | {evidence.started_at:%Y-%m-%dT%H:%M:%SZ} |
 | finished | {evidence.finished_at:%Y-%m-%dT%H:%M:%SZ} |
-| measured RTO | {rto} (time to restore: everything but the comparison) |
+| measured RTO | {rto} (time to restore: from reading the store to the loaded copy) |
 | measured RPO | {rpo} (age of the data when the drill began) |
 
 ## What differed
@@ -70,7 +70,7 @@ def _summary(evidence: Evidence, failed: int) -> str:
     manifest = evidence.manifest
     if evidence.passed:
         return (
-            "The set was restored into a throw-away server and equals what was "
+            "The set was restored and equals what was "
             f"dumped: {len(manifest.tables)} tables with {manifest.rows} rows, "
             f"compared exactly; {len(evidence.checks)} checks, all passed."
         )

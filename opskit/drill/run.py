@@ -86,7 +86,7 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
                     request.server,
                     request.installations,
                     major=manifest.server_major,
-                    system_identifier=manifest.inventory["system_identifier"],
+                    system_identifier=manifest.inventory.get("system_identifier", ""),
                 )
             )
         found.drill_server = running.description

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
-from opskit.postgres import inventory, server
+from opskit.postgres import inventory, server, surroundings
 from opskit.postgres.connect import connect, query_value, server_major
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation, find_server
@@ -144,12 +144,19 @@ def _existing(
         major = server_major(connection)
         version = str(query_value(connection, "SHOW server_version")).split()[0]
         is_source = inventory.system_identifier(connection) == system_identifier
+        is_superuser = surroundings.is_superuser(connection)
     if is_source and not request.on_source_server:
         raise ConfigurationError(
             "[drill] existing_url leads to the very server that the set is from "
             "(or to a standby or a physical copy of it)",
             hint="Name another server. If the load and the space on this one do not "
             "matter, set on_source_server = true in [drill].",
+        )
+    if not is_superuser:
+        raise ConfigurationError(
+            "the role of [drill] existing_url is no superuser",
+            hint="Objects of any owner are restored and settings of any kind; name a "
+            "superuser of a server that is there for drills.",
         )
     _require_major(major, needed, request, "the server of existing_url")
     description = _describe(version, major, needed, "existing")

@@ -42,9 +42,9 @@ def take(connection: Connection) -> list[dict[str, Any]]:
         else "NULL"
     )
     options = (
-        ", m.inherit_option, m.set_option"
+        "m.inherit_option, m.set_option"
         if server_major(connection) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
-        else ""
+        else "NULL, NULL"
     )
     rows = connection.execute(
         f"""
@@ -59,15 +59,45 @@ def take(connection: Connection) -> list[dict[str, Any]]:
                               CASE WHEN g.is_grantable THEN 'grantable' END)
                      FROM pg_parameter_acl p, aclexplode(p.paracl) g
                      WHERE g.grantee = r.oid ORDER BY 1),
-               ARRAY(SELECT DISTINCT concat_ws(' ', b.rolname,
-                              CASE WHEN m.admin_option THEN 'admin' END{options})
+               ARRAY(SELECT DISTINCT jsonb_build_array(
+                              b.rolname, m.admin_option, {options})
                      FROM pg_auth_members m JOIN pg_roles b ON b.oid = m.roleid
                      WHERE m.member = r.oid ORDER BY 1),
                {password}
         FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
         """  # noqa: S608  # put together from constants
     ).fetchall()
-    return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+    unread = {} if readable else {"password_unread": True}
+    return [dict(zip(_COLUMNS, row, strict=True)) | unread for row in rows]
+
+
+def differences(
+    expected: dict[str, Any] | None,
+    observed: dict[str, Any] | None,
+    *,
+    majors: tuple[int, int],
+) -> list[str]:
+    """Return in what two records of a role differ, `missing` where one is not there.
+
+    A password that could not be read, and options of memberships that a major of the
+    two does not have, are not compared.
+    """
+    if expected is None or observed is None:
+        return ["missing"]
+    with_options = min(majors) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
+
+    def comparable(record: dict[str, Any], key: str) -> object:
+        value = record.get(key)
+        if key == "member_of" and not with_options:
+            return sorted(membership[:2] for membership in value or [])
+        return value
+
+    return [
+        key
+        for key in _COLUMNS
+        if comparable(expected, key) != comparable(observed, key)
+        and not (key == "password" and expected.get("password_unread"))
+    ]
 
 
 def needed(connection: Connection) -> list[str]:

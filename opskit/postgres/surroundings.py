@@ -76,6 +76,11 @@ def has_locale(connection: Connection, name: str) -> bool:
     return True
 
 
+def has_setting(connection: Connection, name: str) -> bool:
+    """Return whether the server knows a parameter, be it by a name of former majors."""
+    return query_value(connection, "SELECT current_setting(%s, true)", name) is not None
+
+
 def has_collation(connection: Connection, schema: str, name: str) -> bool:
     """Return whether a collation exists in the connection's database."""
     return bool(

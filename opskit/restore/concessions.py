@@ -59,6 +59,10 @@ class Concessions:
         """Return the locale for the copy, where the source's is `locale`."""
         return _STAND_IN_LOCALE if self.without_locale else locale
 
+    def entries(self, entries: Iterable[TocEntry]) -> list[TocEntry]:
+        """Return the entries that are restored."""
+        return [each for each in entries if each.dump_id not in self.left_out]
+
     def kept(
         self, records: Iterable[_Named], kind: str, entries: Iterable[TocEntry]
     ) -> tuple[_Named, ...]:
@@ -97,6 +101,7 @@ _UNMADE = {
     "setting": ["setting {} of the database"],
     "access-method": ["access method {}"],
     "role": ["role {}, owners and grants"],
+    "role-attributes": ["attributes of the role {}"],
     "tablespace": ["tablespace {}"],
 }
 

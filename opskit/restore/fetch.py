@@ -13,7 +13,12 @@ import zstandard
 from opskit import workspace
 from opskit.catalog.manifest import Manifest, StoredObject
 from opskit.catalog.verify import checked
-from opskit.errors import DatabaseError, IntegrityError, ObjectNotFound
+from opskit.errors import (
+    ClientToolError,
+    DatabaseError,
+    IntegrityError,
+    ObjectNotFound,
+)
 from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.store import Store
@@ -95,10 +100,11 @@ def read_schema(manifest: Manifest, store: Store) -> list[SchemaObject]:
 
     Raises:
         IntegrityError: the stored object is missing, or not what the manifest says.
+        ClientToolError: another version of opskit wrote it, in another form.
     """
     stored = manifest.object("schema")
     if manifest.schema_format != schema.FORMAT:
-        raise IntegrityError(
+        raise ClientToolError(
             f"{stored.key} is of format {manifest.schema_format}, this opskit compares "
             f"format {schema.FORMAT}",
             hint=f"Drill it with opskit {manifest.tool_version}, which wrote it.",

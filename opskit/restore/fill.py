@@ -14,6 +14,7 @@ from opskit.postgres.order import out_of_order
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import load
+from opskit.restore.ahead import statements_ahead
 from opskit.restore.concessions import Concessions
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
@@ -99,8 +100,8 @@ def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
 
 def _load(url: str, major: int, job: FillJob) -> str:
     """Load in steps where a part has to come before or after everything else."""
-    kept = [e for e in job.entries if e.dump_id not in job.concessions.left_out]
-    ahead = _stand_ins(job) + _extensions(kept, job)
+    kept = job.concessions.entries(job.entries)
+    ahead = statements_ahead(kept, job.manifest, job.concessions)
     first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
     last = out_of_order(kept)
     if not (first or last or ahead):
@@ -142,37 +143,6 @@ def _load_job(
         no_tablespaces=job.concessions.without_tablespaces,
         no_owners=job.concessions.without_owners,
     )
-
-
-def _extensions(entries: Iterable[TocEntry], job: FillJob) -> list[str]:
-    """Return statements that create the extensions in the source's own versions.
-
-    pg_dump leaves the version out, so that the server would take its newest.
-    """
-    known = {each["name"]: each for each in job.manifest.inventory["extensions"]}
-    free = job.concessions.subjects("extension-version")
-    statements = []
-    for entry in entries:
-        each = known.get(entry.name)
-        if entry.kind == "EXTENSION" and each is not None:
-            statement = f"CREATE EXTENSION IF NOT EXISTS {database.quoted(entry.name)}"
-            statement += f" WITH SCHEMA {database.quoted(each['schema'])}"
-            if entry.name not in free:
-                statement += f" VERSION {database.quoted(each['version'])}"
-            statements.append(statement)
-    return statements
-
-
-def _stand_ins(job: FillJob) -> list[str]:
-    """Return statements that create a plain collation for each that is missing."""
-    missing = job.concessions.subjects("collation")
-    return [
-        "CREATE COLLATION "
-        f"{database.quoted(each['schema'])}.{database.quoted(each['name'])} "
-        "(provider = libc, locale = 'C')"
-        for each in job.manifest.inventory["collations"]
-        if f"{each['schema']}.{each['name']}" in missing
-    ]
 
 
 def _run_all(url: str, statements: Sequence[str]) -> None:

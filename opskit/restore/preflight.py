@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opskit.postgres import surroundings
-from opskit.postgres.connect import Connection
+from opskit.postgres import roles, surroundings
+from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.surroundings import Surroundings
 from opskit.postgres.toc_entry import TocEntry
 
 _ALWAYS_KNOWN_LOCALES = ("C", "POSIX", "ucs_basic", "")
-_EXTENSION_HINT = (
-    "Install its package for these PostgreSQL programs, or use a server that has it: "
-    'server = "container" in [drill] runs any image.'
-)
+_EXTENSION_HINT = "Install its package for the server's PostgreSQL."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +57,12 @@ def shortages(
         *_extensions(offered, inventory),
         *_locales(offered, inventory, knows),
         *_collations(connection, offered, inventory, knows),
-        *_settings(offered, inventory),
+        *_settings(connection, offered, inventory),
         *_access_methods(offered, entries),
     ]
     if not creates_roles:
         found += _roles(offered, inventory, entries)
+        found += _role_attributes(connection, inventory)
     if not creates_tablespaces:
         found += _tablespaces(offered, inventory)
     return found
@@ -115,7 +113,7 @@ def _locales(
             "(the packages of every distribution have ICU).",
         )
     money = inventory["settings"].get("lc_monetary")
-    if inventory["has_money"] and not knows(money):
+    if inventory.get("has_money") and not knows(money):
         yield _locale(money, "columns of type money (lc_monetary)")
 
 
@@ -125,7 +123,7 @@ def _collations(
     inventory: Mapping[str, Any],
     knows: Callable[[str | None], bool],
 ) -> Iterator[Shortage]:
-    for each in inventory["collations"]:
+    for each in inventory.get("collations", []):
         subject = f"{each['schema']}.{each['name']}"
         if each["schema"] == "pg_catalog":
             there = surroundings.has_collation(connection, "pg_catalog", each["name"])
@@ -157,7 +155,7 @@ def _locale(name: str, where: str) -> Shortage:
 
 
 def _settings(
-    offered: Surroundings, inventory: Mapping[str, Any]
+    connection: Connection, offered: Surroundings, inventory: Mapping[str, Any]
 ) -> Iterator[Shortage]:
     names = {
         name.lower()
@@ -166,7 +164,7 @@ def _settings(
     }
     # A name with a dot is a placeholder that any server accepts.
     for name in sorted(names - offered.settings):
-        if "." not in name:
+        if "." not in name and not surroundings.has_setting(connection, name):
             yield Shortage(
                 what="setting",
                 subject=name,
@@ -195,7 +193,10 @@ def _access_methods(
 def _roles(
     offered: Surroundings, inventory: Mapping[str, Any], entries: Iterable[TocEntry]
 ) -> Iterator[Shortage]:
-    needed = {*inventory["needed_roles"], *(entry.owner for entry in entries)} - {""}
+    needed = {
+        *inventory.get("needed_roles", []),
+        *(entry.owner for entry in entries),
+    } - {""}
     for name in sorted(needed - offered.roles):
         yield Shortage(
             what="role",
@@ -203,6 +204,26 @@ def _roles(
             detail=f"objects of the set belong to the role {name} or name it",
             hint="Create the role on the server; the set's roles.sql shows how it was.",
         )
+
+
+def _role_attributes(
+    connection: Connection, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    there = {each["name"]: each for each in roles.take(connection)}
+    source_major = int(str(inventory["server_version"]).split(".", maxsplit=1)[0])
+    majors = (source_major, server_major(connection))
+    wanted = set(inventory.get("needed_roles", []))
+    for each in inventory["roles"]:
+        name = each["name"]
+        if name in wanted and name in there:
+            differ = roles.differences(each, there[name], majors=majors)
+            if differ:
+                yield Shortage(
+                    what="role-attributes",
+                    subject=name,
+                    detail=f"the server's role {name} differs in {', '.join(differ)}",
+                    hint="Make it as the set's roles.sql shows it, if it should be.",
+                )
 
 
 def _tablespaces(

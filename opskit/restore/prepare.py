@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from opskit.catalog.manifest import Manifest
 from opskit.errors import DatabaseError
@@ -31,19 +32,24 @@ def occupied(connection: Connection, server_url: str, target: str) -> bool:
 
 
 def require_surroundings(
-    connection: Connection, manifest: Manifest, entries: Sequence[TocEntry]
+    connection: Connection,
+    manifest: Manifest,
+    entries: Sequence[TocEntry],
+    *,
+    is_whole: bool,
 ) -> Concessions:
     """Refuse early what pg_restore would fail at; say what it can do without.
 
-    Another version of an extension, or a setting that this server does not know, must
-    not keep anybody from the data.
+    `entries` are those to be restored; where they are not all, only what they need
+    themselves is looked at. Another version of an extension, or a setting that this
+    server does not know, must not keep anybody from the data.
 
     Raises:
         DatabaseError: the server lacks what nothing can stand in for.
     """
     found = preflight.shortages(
         connection,
-        manifest.inventory,
+        manifest.inventory if is_whole else _needed_by(entries, manifest.inventory),
         entries,
         creates_roles=True,
         creates_tablespaces=False,
@@ -59,6 +65,28 @@ def require_surroundings(
     for each in found:
         logger().warning("restoring without", missing=each.name, reason=each.detail)
     return accept(entries, found, manifest)
+
+
+def _needed_by(
+    entries: Sequence[TocEntry], inventory: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the inventory without what only other entries need."""
+    extensions = {entry.name for entry in entries if entry.kind == "EXTENSION"}
+    tablespaces = {entry.tablespace for entry in entries}
+    collations = inventory.get("collations", [])
+
+    def named(collation: str) -> bool:
+        return any(collation in entry.definition for entry in entries)
+
+    return {
+        **inventory,
+        "extensions": [e for e in inventory["extensions"] if e["name"] in extensions],
+        "tablespaces": [
+            name for name in inventory["tablespaces"] if name in tablespaces
+        ],
+        "collations": [e for e in collations if named(e["name"])],
+        "database_settings": [],
+    }
 
 
 def create_roles(

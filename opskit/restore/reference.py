@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from opskit.postgres.connect import Connection
 from opskit.postgres.database import run_bytes
@@ -27,23 +27,29 @@ SKIPPED = {
     "COMMENT",
     "SECURITY LABEL",
 }
+# The first of these says in which encoding all the others are.
+_FIRST = ("ENCODING", "STDSTRINGS", "SEARCHPATH", "SCHEMA")
 _SETTINGS = "SET check_function_bodies = false; SET xmloption = content;"
 
 
 def build(
-    connection: Connection, archive: Contents, left_out: Iterable[int] = ()
+    connection: Connection, archive: Contents, kept: Sequence[TocEntry], ahead: str
 ) -> None:
-    """Run the statements of all definitions in the connection's empty database.
+    """Run the statements of all definitions kept in the connection's empty database.
 
-    They are in the order in which pg_dump wrote them, which is that of dependence.
+    They are in the order in which pg_dump wrote them, which is that of dependence; the
+    script `ahead` comes between the schemas and all others, as it does in the copy.
 
     Raises:
         DatabaseError: by the connection's own context, if one is refused.
     """
-    skipped = frozenset(left_out)
     run_bytes(connection, _SETTINGS.encode())
-    for entry in archive.entries:
-        if entry.dump_id not in skipped and entry.kind not in SKIPPED:
+    for entry in kept:
+        if entry.kind in _FIRST:
+            run_bytes(connection, _bytes(entry, archive))
+    run_bytes(connection, ahead.encode(archive.codec, "surrogateescape"))
+    for entry in kept:
+        if entry.kind not in SKIPPED and entry.kind not in _FIRST:
             run_bytes(connection, _bytes(entry, archive))
 
 

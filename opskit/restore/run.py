@@ -12,7 +12,7 @@ from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
-from opskit.postgres import database, toc
+from opskit.postgres import database, schema, toc
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import compare, fetch, prepare, select, structure
@@ -86,14 +86,15 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         with fetch.folder(request.work_dir) as folder:
             archive, store = _unpack(request, folder)
             entries = toc.read(archive).entries
+            wanted = _wanted(request, entries)
             concessions = prepare.require_surroundings(
-                connection, request.chosen.manifest, entries
+                connection, request.chosen.manifest, wanted, is_whole=not request.tables
             )
             roles = prepare.create_roles(connection, request.chosen.manifest, store)
             with prepare.beside(
                 connection, request.server_url, request.target
             ) as beside:
-                job = _fill_job(request, beside, archive, entries, concessions)
+                job = _fill_job(request, beside, archive, wanted, concessions)
                 url, _words = fill(connection, job)
                 checks = _compare(request, url, store, entries, concessions)
                 replaced = swap(
@@ -141,15 +142,12 @@ def _fill_job(
     entries: Sequence[TocEntry],
     concessions: Concessions,
 ) -> FillJob:
-    wanted = entries
-    if request.tables:
-        wanted, _names = select.entries_for(entries, request.tables)
     return FillJob(
         server_url=request.server_url,
         name=name,
         manifest=request.chosen.manifest,
         archive=archive,
-        entries=wanted,
+        entries=entries,
         is_whole=not request.tables,
         installations=request.installations,
         jobs=request.jobs,
@@ -167,10 +165,18 @@ def _compare(
 ) -> list[Check]:
     manifest = request.chosen.manifest
     tables = _selected(request, entries)
+    by_name = manifest.schema_format == schema.FORMAT
+    if not by_name:
+        # Nobody is kept from the data by that.
+        logger().warning(
+            "objects are not compared by name and state: another version of opskit "
+            "wrote the list",
+            tool_version=manifest.tool_version,
+        )
     copy = compare.RestoredCopy(
         url=url,
         manifest=manifest,
-        schema=fetch.read_schema(manifest, store),
+        schema=fetch.read_schema(manifest, store) if by_name else (),
         jobs=request.jobs,
         tables=tables,
         # Single tables bring their own sequences only; those are set by pg_restore.
@@ -181,7 +187,7 @@ def _compare(
     if not request.tables:
         checks += [
             compare.compare_large_objects(copy),
-            *structure.compare_structure(copy, concessions, entries),
+            *structure.compare_structure(copy, concessions, entries, by_name=by_name),
         ]
     failed = [check for check in checks if not check.passed]
     if failed:
@@ -195,6 +201,13 @@ def _compare(
             details={"checks": [check.as_json() for check in failed]},
         )
     return checks
+
+
+def _wanted(request: RestoreRequest, entries: Sequence[TocEntry]) -> Sequence[TocEntry]:
+    if not request.tables:
+        return entries
+    wanted, _names = select.entries_for(entries, request.tables)
+    return wanted
 
 
 def _selected(

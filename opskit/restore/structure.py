@@ -15,11 +15,15 @@ _NAMES_SHOWN = 20
 
 
 def compare_structure(
-    copy: RestoredCopy, concessions: Concessions, entries: Iterable[TocEntry]
+    copy: RestoredCopy,
+    concessions: Concessions,
+    entries: Iterable[TocEntry],
+    *,
+    by_name: bool = True,
 ) -> list[Check]:
     """Compare every object by kind, validity, extensions and the database itself.
 
-    `entries` are those of the archive.
+    `entries` are those of the archive; without `by_name` the list of objects is not.
     """
     with copy.connect() as connection:
         observed = schema.take(connection)
@@ -28,7 +32,7 @@ def compare_structure(
         populated = schema.populated_views(connection)
         found = inventory.take(connection)
     checks = []
-    if concessions.names_everything:
+    if concessions.names_everything and by_name:
         checks += [check_kind(kind, copy.schema, observed) for kind in schema.KINDS]
     checks.append(_populated(entries, concessions, populated))
     known = {each.name for each in copy.schema if "INVALID" in each.state}

@@ -362,3 +362,95 @@ def test_the_text_of_a_value_does_not_depend_on_the_copy(
     assert {each for each in names if each.startswith(("table", "sequence"))} == set()
     assert any("DATABASE PROPERTIES" in each for each in names)
     assert rows > 0
+
+
+def test_a_collation_that_is_missing_may_be_allowed_by_name(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """A plain one stands in for it; what it orders is compared all the same."""
+    source = make_database(15)
+    execute(
+        source,
+        """CREATE COLLATION public.german (provider = icu, locale = 'de');
+        CREATE TABLE public.words (v text COLLATE public.german PRIMARY KEY,
+            w varchar(5) CHECK (w IN ('a', 'b')));
+        INSERT INTO public.words VALUES ('ä', 'a'), ('b', 'b')""",
+    )
+    back_up(source, store_dir)
+    (chosen,) = sets(store_dir)
+    options: dict[str, Any] = {"kind": "embedded", "accept_newer_major": True}
+
+    with pytest.raises(DatabaseError, match="icu locale de"):
+        run_drill(chosen, **options)
+    allowed = ["collation public.german"]
+    evidence = run_drill(chosen, allowed=allowed, mutants=3, **options)
+    damaged = run_drill(
+        chosen,
+        allowed=allowed,
+        tamper=lambda url: execute(url, "DELETE FROM public.words WHERE w = 'a'"),
+        **options,
+    )
+
+    assert failed(evidence) == []
+    assert "collation public.german" in {each.name for each in evidence.unmade}
+    assert "table public.words" in {each.name for each in failed(damaged)}
+
+
+def test_an_existing_server_needs_a_superuser(
+    one_set: BackupSet, elsewhere: Server
+) -> None:
+    """Others cannot restore what belongs to anybody; it is no verdict on the set."""
+    execute(elsewhere.url(), "CREATE ROLE test_maker LOGIN CREATEDB")
+    url = elsewhere.url().replace(f"{server.SUPERUSER}@", "test_maker@")
+
+    with pytest.raises(ConfigurationError, match="no superuser"):
+        run_drill(one_set, kind="existing", existing_url=url)
+
+
+def test_a_role_that_differs_is_named_before_the_restore(
+    make_database: MakeDatabase, store_dir: Path, elsewhere: Server
+) -> None:
+    """On an existing server it may be allowed; its attributes then go unchecked."""
+    url = make_database(16)
+    execute(url, "CREATE ROLE test_differs LOGIN CONNECTION LIMIT 5")
+    execute(url, "GRANT SELECT ON public.lines TO test_differs")
+    execute(elsewhere.url(), "CREATE ROLE test_differs NOLOGIN")
+    try:
+        back_up(url, store_dir)
+    finally:
+        execute(url, "DROP OWNED BY test_differs; DROP ROLE test_differs")
+    (chosen,) = sets(store_dir)
+    where: dict[str, Any] = {"kind": "existing", "existing_url": elsewhere.url()}
+
+    with pytest.raises(DatabaseError, match="differs in login, connection_limit"):
+        run_drill(chosen, **where)
+    evidence = run_drill(chosen, allowed=["role-attributes test_differs"], **where)
+
+    assert failed(evidence) == []
+    assert "attributes of the role test_differs" in {e.name for e in evidence.unmade}
+
+
+def test_memberships_are_compared_across_majors(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """PostgreSQL 16 knows more of a membership than 15 does: no difference."""
+    url = make_database(15)
+    execute(url, "CREATE ROLE test_group; CREATE ROLE test_member IN ROLE test_group")
+    try:
+        back_up(url, store_dir)
+    finally:
+        execute(url, "DROP ROLE test_member; DROP ROLE test_group")
+    newer = [each for each in programs.installations() if each.major == 16]
+
+    evidence = run_drill(
+        sets(store_dir)[0], installations=newer, accept_newer_major=True
+    )
+    lost = run_drill(
+        sets(store_dir)[0],
+        installations=newer,
+        accept_newer_major=True,
+        tamper=lambda copy: execute(copy, "REVOKE test_group FROM test_member"),
+    )
+
+    assert failed(evidence) == []
+    assert [check.name for check in failed(lost)] == ["roles"]

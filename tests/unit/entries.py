@@ -91,6 +91,8 @@ def inventory(**changes: Any) -> dict[str, Any]:
             {"role": "app", "settings": ["pg_cron_timeout"]},
         ],
         "needed_roles": ["app", "ops"],
+        "roles": [{"name": "app", "login": True}, {"name": "other", "login": True}],
+        "server_version": "16.4",
         "tablespaces": ["fast", "slow"],
     }  # fmt: skip
     return fields | changes

@@ -227,7 +227,11 @@ def test_without_a_role_the_whole_list_of_objects_is_not_checked() -> None:
 
 def test_every_table_that_is_left_out_is_named() -> None:
     """A table, or its rows, is never passed over in silence."""
-    needing = [*ENTRIES, entry(30, "TABLE", "runs", 3), entry(31, "TABLE DATA", "runs", 30)]
+    needing = [
+        *ENTRIES,
+        entry(30, "TABLE", "runs", 3),
+        entry(31, "TABLE DATA", "runs", 30),
+    ]
     found = _accepted(("extension", "pg_cron"), entries=needing)
     names = [name for name, _reason in found.unmade(needing)]
 

@@ -254,12 +254,22 @@ def test_without_a_reference_differences_stand(
 
 
 def test_what_was_left_out_is_not_expected(compare: Compare) -> None:
-    """By its number alone; if the copy holds it all the same, that is told."""
+    """By its number alone: one of the same name in another schema is."""
     twin = replace(VIEW, dump_id=7, schema="sales")
 
     assert compare([TABLE, VIEW], [TABLE], left_out=[2])[0].passed
     assert _failed(compare([TABLE, VIEW, twin], [TABLE], [TABLE, VIEW], left_out=[7]))
-    assert _failed(compare([TABLE, VIEW], [TABLE, VIEW], [], left_out=[2]))
+
+
+def test_what_stands_in_for_a_lost_collation_is_not_compared(compare: Compare) -> None:
+    """It cannot be equal; one that nothing was lost for is told."""
+    lost = entry(8, "COLLATION", "german", definition="CREATE COLLATION x")
+    stand_in = replace(lost, definition="CREATE COLLATION y", owner="app")
+    other = replace(stand_in, name="other")
+
+    assert compare([TABLE, lost], [TABLE, stand_in], left_out=[8])[0].passed
+    assert _failed(compare([TABLE, lost], [TABLE, stand_in, other], [], left_out=[8]))
+    assert _failed(compare([TABLE, lost], [TABLE, stand_in], [TABLE, lost]))
 
 
 def test_an_archive_without_definitions_proves_nothing(compare: Compare) -> None:

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
-from opskit.postgres.digest import ContentDigest, RowDigest
+from opskit.postgres.digest import ContentDigest, RowDigest, total
 from tests.unit.pieces import cut
 
 TERMINATOR = b"\\.\n\n\n"
@@ -53,9 +53,9 @@ def test_the_digest_never_changes_its_meaning(rows: list[bytes], digest: str) ->
 @given(_rows)
 def test_the_digest_is_the_sum_of_its_rows(rows: list[bytes]) -> None:
     """It is what the module says: each row hashed, the hashes summed."""
-    total = sum(map(xxh3_128_intdigest, rows)) % 2**128
+    expected = sum(map(xxh3_128_intdigest, rows)) % 2**128
 
-    assert _digest(rows) == ContentDigest(rows=len(rows), digest=f"{total:032x}")
+    assert _digest(rows) == ContentDigest(rows=len(rows), digest=f"{expected:032x}")
 
 
 @given(_rows, st.randoms(use_true_random=False))
@@ -199,3 +199,44 @@ def test_a_giant_row_needs_no_giant_memory() -> None:
 
     assert digest.result() == _digest([piece * 64])
     assert peak < 8 * 2**20
+
+
+@given(st.lists(_rows, max_size=5))
+def test_the_total_of_parts_is_the_digest_of_the_whole(
+    parts: list[list[bytes]],
+) -> None:
+    """Partitions taken together are one table, however its rows are spread."""
+    whole = [row for part in parts for row in part]
+
+    assert total(iter([_digest(part) for part in parts])) == _digest(whole)
+
+
+@given(_rows.filter(bool), _rows, st.data())
+def test_the_total_counts_every_row(
+    one: list[bytes], other: list[bytes], data: st.DataObject
+) -> None:
+    """A row that moves leaves it as it was; one that is lost or doubled does not."""
+    number = data.draw(st.integers(0, len(one) - 1))
+    rest, row = one[:number] + one[number + 1 :], one[number]
+    before = total([_digest(one), _digest(other)])
+
+    assert total([_digest(rest), _digest([*other, row])]) == before
+    assert total([_digest(rest), _digest(other)]).digest != before.digest
+    assert total([_digest([*one, row]), _digest(other)]).digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([], (0, "0" * 32)),
+        ([(2, "f" * 32), (3, f"{2:032x}")], (5, f"{1:032x}")),
+        ([(1, f"{255:032x}")], (1, f"{255:032x}")),
+    ],
+)
+def test_a_total_has_the_form_of_a_digest(
+    parts: list[tuple[int, str]], expected: tuple[int, str]
+) -> None:
+    """Of none it is that of no rows; beyond the last digit it begins anew."""
+    found = total(ContentDigest(rows=rows, digest=digest) for rows, digest in parts)
+
+    assert (found.rows, found.digest) == expected

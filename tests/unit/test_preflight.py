@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.postgres import surroundings
+from opskit.postgres import roles, surroundings
 from opskit.postgres.connect import Connection
 from opskit.postgres.surroundings import Surroundings
 from opskit.postgres.toc_entry import TocEntry
@@ -35,9 +35,11 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
         *,
         locales: Iterable[str] = LOCALES,
         catalog: Iterable[str] = ("sv_SE",),
+        former: Iterable[str] = (),
+        there: Iterable[dict[str, Any]] = (),
         creates: bool = False,
     ) -> list[Shortage]:
-        known, names = set(locales), set(catalog)
+        known, names, other = set(locales), set(catalog), set(former)
         monkeypatch.setattr(surroundings, "take", lambda _c: server or offered())
         monkeypatch.setattr(surroundings, "has_locale", lambda _c, name: name in known)
         monkeypatch.setattr(
@@ -45,6 +47,9 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
             "has_collation",
             lambda _c, schema, name: schema == "pg_catalog" and name in names,
         )
+        monkeypatch.setattr(surroundings, "has_setting", lambda _c, name: name in other)
+        monkeypatch.setattr(roles, "take", lambda _c: list(there))
+        monkeypatch.setattr(preflight, "server_major", lambda _c: 16)
         return preflight.shortages(
             CONNECTION,
             inventory() if needs is None else needs,
@@ -70,7 +75,12 @@ def test_a_server_that_has_it_all_lacks_nothing(look: Look) -> None:
     [
         ({"extensions": {"pg_cron": frozenset({"1.6"})}}, ["extension hstore"]),
         (
-            {"extensions": {"hstore": frozenset({"1.8"}), "pg_cron": frozenset({"1.5"})}},
+            {
+                "extensions": {
+                    "hstore": frozenset({"1.8"}),
+                    "pg_cron": frozenset({"1.5"}),
+                }
+            },
             ["extension-version pg_cron"],
         ),
         ({"settings": frozenset({"work_mem"})}, ["setting pg_cron_timeout"]),
@@ -130,7 +140,9 @@ def test_some_locales_are_everywhere(look: Look, locale: str | None) -> None:
 
 def test_the_locale_of_money_matters_only_to_money(look: Look) -> None:
     """Without a column of that type it is the server's own affair."""
-    assert look(needs=inventory(has_money=False), locales=LOCALES - {"fr_FR.UTF-8"}) == []
+    assert (
+        look(needs=inventory(has_money=False), locales=LOCALES - {"fr_FR.UTF-8"}) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,8 +162,7 @@ def test_the_provider_of_the_databases_locale_is_needed(
     locale = {"provider": provider, "collate": "C", "ctype": "C", "locale": "C"}
 
     assert (
-        _names(look(offered(**lacks), inventory(locale=locale, collations=[])))
-        == names
+        _names(look(offered(**lacks), inventory(locale=locale, collations=[]))) == names
     )
 
 
@@ -163,6 +174,24 @@ def test_settings_are_known_whatever_their_case(look: Look) -> None:
 
     assert _names(look(needs=needs)) == ["setting timezone"]
     assert look(offered(settings=frozenset({"timezone"})), needs) == []
+    assert look(needs=needs, former={"timezone"}) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "names"),
+    [
+        ({"name": "app", "login": True}, []),
+        ({"name": "app", "login": False}, ["role-attributes app"]),
+        ({"name": "app", "login": True, "superuser": True}, ["role-attributes app"]),
+        ({"name": "other", "login": False}, []),
+    ],
+)
+def test_a_role_that_is_there_must_be_as_it_was(
+    look: Look, role: dict[str, Any], names: list[str]
+) -> None:
+    """Only one that is needed, and only where the set's own are not made."""
+    assert _names(look(there=[role])) == names
+    assert look(there=[role], creates=True) == []
 
 
 @pytest.mark.parametrize(
@@ -171,7 +200,10 @@ def test_settings_are_known_whatever_their_case(look: Look) -> None:
         ([TABLE, COLUMNAR], ["access-method columnar"]),
         ([entry(3, "ACCESS METHOD", "columnar", schema=""), COLUMNAR], []),
         ([entry(3, "EXTENSION", "citus", schema=""), COLUMNAR], []),
-        ([entry(3, "ACCESS METHOD", "other", schema=""), COLUMNAR], ["access-method columnar"]),
+        (
+            [entry(3, "ACCESS METHOD", "other", schema=""), COLUMNAR],
+            ["access-method columnar"],
+        ),
     ],
 )
 def test_an_access_method_may_come_with_the_archive(

@@ -10,6 +10,7 @@ import pytest
 from opskit.errors import DatabaseError
 from opskit.postgres.connect import Connection
 from opskit.postgres.toc import Contents
+from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import reference
 from tests.unit.entries import contents, entry
 
@@ -28,9 +29,12 @@ class FakeConnection:
         self.executed.append(statement)
 
 
-def _built(archive: Contents, left_out: Iterable[int] = ()) -> list[bytes]:
+def _built(
+    archive: Contents, kept: Iterable[TocEntry] | None = None, ahead: str = ""
+) -> list[bytes]:
     connection = FakeConnection()
-    reference.build(cast(Connection, connection), archive, left_out)
+    wanted = list(archive.entries if kept is None else kept)
+    reference.build(cast(Connection, connection), archive, wanted, ahead)
     return connection.executed
 
 
@@ -78,11 +82,30 @@ def test_every_other_kind_is_made(kind: str) -> None:
     assert _built(contents(entry(1, kind, "t", definition="y"))) == [SETTINGS, b"y"]
 
 
-def test_what_is_left_out_is_not_made() -> None:
-    """By its number; several of them, asked for more than once."""
+def test_only_what_is_kept_is_made() -> None:
+    """The archive's other entries were left out of the copy as well."""
     made = [entry(n, "VIEW", f"v{n}", definition=f"y{n}") for n in range(4)]
 
-    assert _built(contents(*made), iter([1, 3])) == [SETTINGS, b"y0", b"y2"]
+    assert _built(contents(*made), [made[0], made[2]]) == [SETTINGS, b"y0", b"y2"]
+
+
+def test_what_comes_ahead_comes_between_the_schemas_and_the_rest() -> None:
+    """As in the copy: in the archive's encoding, which is set before it."""
+    made = [
+        entry(1, "VIEW", "early", definition="early"),
+        entry(2, "ENCODING", "ENCODING", definition="encoding"),
+        entry(3, "SCHEMA", "s", definition="schema"),
+        entry(4, "TABLE", "t", definition="table"),
+    ]
+
+    assert _built(contents(*made, codec="latin-1"), ahead="ü") == [
+        SETTINGS,
+        b"encoding",
+        b"schema",
+        b"\xfc",
+        b"early",
+        b"table",
+    ]
 
 
 def test_an_entry_without_a_statement_is_none() -> None:

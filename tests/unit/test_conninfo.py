@@ -1,0 +1,120 @@
+"""Conninfo: settings in a URL come to the server as they were meant."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opskit.errors import ConfigurationError
+from opskit.postgres.conninfo import parse, pinned_options, with_settings
+
+URL = "postgresql://ops:hunter2@db.example:6432/shop"
+_values = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12
+).filter(lambda value: value == value.rstrip())
+
+
+def _split(options: str) -> list[str]:
+    """Split as the server does: at blanks, a backslash takes the next one along.
+
+    Written from `pg_split_opts` in PostgreSQL's `postinit.c`.
+    """
+    words: list[str] = []
+    word: str | None = None
+    characters = iter(options)
+    for character in characters:
+        if character in " \t\n\v\f\r":
+            if word is not None:
+                words.append(word)
+            word = None
+        else:
+            taken = next(characters, "") if character == "\\" else character
+            word = (word or "") + taken
+    return words if word is None else [*words, word]
+
+
+def _settings(url: str) -> list[str]:
+    words = _split(parse(url)["options"])
+    assert words[::2] == ["-c"] * (len(words) // 2)
+    return words[1::2]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "off",
+        "",
+        "de_DE.UTF-8",
+        "two words",
+        " blanks around ",
+        "tab\there, line\nend",
+        "back\\slash",
+        "ends in \\",
+        "\\ ",
+        "it's",
+        'say "hi"',
+        "-c role=app",
+        "a=b",
+        "Bestellübersicht",
+    ],
+)
+def test_a_setting_comes_as_it_was_meant(value: str) -> None:
+    """Blanks, backslashes and quotes neither end a value nor are lost from it."""
+    made = with_settings(URL, {"app.value": value, "role": "none"})
+
+    assert _settings(made) == [f"app.value={value}", "role=none"]
+
+
+@given(st.lists(_values, max_size=3))
+def test_any_settings_come_as_they_were_meant(values: list[str]) -> None:
+    """However many there are, and whatever is in them."""
+    expected = {f"app.v{number}": value for number, value in enumerate(values)}
+
+    assert _settings(with_settings(URL, expected)) == [
+        f"{name}={value}" for name, value in expected.items()
+    ]
+
+
+def test_nothing_else_of_the_url_changes() -> None:
+    """Address, name and password stay, in a form that can be read again."""
+    made = parse(with_settings(URL, {"role": "none"}))
+
+    assert made == parse(URL) | {"options": "-c role=none"}
+
+
+def test_the_urls_own_options_come_first() -> None:
+    """Where both set the same, the server takes the last: ours."""
+    made = with_settings(
+        f"{URL}?options=-c%20role%3Dapp%20-c%20geqo%3Doff", {"role": "none"}
+    )
+
+    assert _settings(made) == ["role=app", "geqo=off", "role=none"]
+
+
+def test_settings_may_be_added_twice() -> None:
+    """The second time takes nothing from the first."""
+    made = with_settings(with_settings(URL, {"a": "x y\\"}), {"b": "z"})
+
+    assert _settings(made) == ["a=x y\\", "b=z"]
+
+
+def test_a_url_without_settings_stays_as_it_is() -> None:
+    """No setting is no setting."""
+    assert _settings(with_settings(URL, {})) == []
+
+
+def test_a_url_that_is_none_is_refused_without_its_password() -> None:
+    """The message masks what it quotes."""
+    with pytest.raises(ConfigurationError) as refused:
+        with_settings("postgresql://ops:hunter2@[db/shop", {"role": "none"})
+
+    assert "hunter2" not in refused.value.message + refused.value.hint
+
+
+def test_the_pinned_settings_are_read_one_by_one() -> None:
+    """What every session of opskit has goes the same way."""
+    words = _split(pinned_options())
+
+    assert "TimeZone=UTC" in words
+    assert len(words) == 16
