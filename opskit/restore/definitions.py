@@ -49,9 +49,8 @@ def compare_definitions(
     Raises:
         DatabaseError: pg_dump could not describe the copy.
     """
-    kept, lost = [], []
-    for entry in archive.entries:
-        (lost if entry.dump_id in left_out else kept).append(entry)
+    kept = [entry for entry in archive.entries if entry.dump_id not in left_out]
+    lost = [entry for entry in archive.entries if entry.dump_id in left_out]
     expected = by_key(kept, copy, of_source=True)
     # Something may stand in for what was left out, which is not checked either.
     stand_ins = by_key(lost, copy, of_source=True).keys() - expected.keys()

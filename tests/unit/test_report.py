@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from opskit.checks import Check
 from opskit.drill import report
-from opskit.drill.evidence import Evidence
+from opskit.drill.evidence import Evidence, Unmade
 from tests.unit import builders
 
 GOOD = Check(name="table public.t", passed=True, expected="3 rows", observed="3 rows")
@@ -142,11 +142,99 @@ def test_no_name_breaks_the_table(
         _evidence(GOOD, drill_server="a | <b>"),
         _evidence(GOOD, manifest=builders.manifest(warnings=["<b>\n## PASSED"])),
         _evidence(Check(name="a\x1b[2Jb", passed=True)),
+        _evidence(GOOD, unmade=(Unmade(name="[a](b)", reason="<b>\n## PASSED"),)),
     ],
-    ids=["link", "server", "warning", "terminal"],
+    ids=["link", "server", "warning", "terminal", "unmade"],
 )
 def test_nothing_in_the_report_is_taken_for_markup(evidence: Evidence) -> None:
     """Neither links nor tags, headings or control characters come from a name."""
     text = report.render(evidence)
 
     assert re.search(r"(?<!\\)\[a\]\(|<b>|^## PASSED|\x1b", text, re.MULTILINE) is None
+
+
+def _section(text: str, heading: str) -> str:
+    """Return what stands below a heading, up to the next one."""
+    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_what_was_not_checked_has_its_own_section() -> None:
+    """Each with its reason, beside a verdict that may be a pass all the same."""
+    unmade = (
+        Unmade(name="extension pg_cron", reason="the server has none"),
+        Unmade(name="mutants", reason="none were asked for"),
+    )
+    text = report.render(_evidence(GOOD, unmade=unmade))
+
+    assert _section(text, "What was not checked").split("\n") == [
+        "",
+        "- **extension pg_cron**: the server has none",
+        "- **mutants**: none were asked for",
+        "",
+    ]
+    assert text.index("## What was not checked") < text.index("## Phases")
+    assert "not checked" not in report.render(_evidence(GOOD))
+
+
+def _mutants(*noticed: bool) -> dict[str, Any]:
+    planted = [
+        {
+            "kind": "drop a row",
+            "target": f"public.t, row {number}",
+            "noticed": each,
+            "noticed_by": "table public.t" if each else "",
+        }
+        for number, each in enumerate(noticed)
+    ]
+    killed = sum(noticed)
+    return {
+        "seed": "abc123",
+        "planted": len(planted),
+        "killed": killed,
+        "kill_rate": killed / len(planted) if planted else 0.0,
+        "survivors": [],
+        "refused": [],
+        "mutants": planted,
+    }
+
+
+def test_mutants_are_told_one_by_one() -> None:
+    """Which damage was planted where, and by which check it was noticed, if it was."""
+    text = report.render(_evidence(GOOD, mutants=_mutants(True, False, True, True)))
+    section = _section(text, "Whether the drill can fail")
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+
+    assert "4 mutants were planted" in section
+    assert "3 were noticed (kill rate\n75%, seed `abc123`)" in section
+    assert rows == [
+        "| noticed | drop a row | public.t, row 0 | table public.t |",
+        "| **not noticed** | drop a row | public.t, row 1 |  |",
+        "| noticed | drop a row | public.t, row 2 | table public.t |",
+        "| noticed | drop a row | public.t, row 3 | table public.t |",
+    ]
+
+
+def test_mutants_that_were_not_planted_are_not_boasted_of() -> None:
+    """Without any there is no section, or it says that there were none."""
+    none = report.render(_evidence(GOOD, mutants=_mutants()))
+
+    assert "Whether the drill can fail" not in report.render(_evidence(GOOD))
+    assert "0 mutants were planted" in none
+    assert "kill rate\n0%" in none
+
+
+@given(_texts, _texts, _texts)
+def test_no_name_breaks_the_other_sections(one: str, two: str, three: str) -> None:
+    """What was not checked and what was planted stay on their lines, in their cells."""
+    mutants = _mutants(True)
+    mutants["mutants"][0] |= {"kind": one, "target": two, "noticed_by": three}
+    odd = report.render(
+        _evidence(GOOD, mutants=mutants, unmade=(Unmade(name=one, reason=two),))
+    )
+    usual = report.render(
+        _evidence(GOOD, mutants=_mutants(True), unmade=(Unmade(name="a", reason="b"),))
+    )
+    (row,) = [line for line in odd.splitlines() if line.startswith("| noticed")]
+
+    assert len(odd.splitlines()) == len(usual.splitlines())
+    assert len(_cells(row)) == 6

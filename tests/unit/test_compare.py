@@ -1,0 +1,129 @@
+"""Comparison of contents: what is taken together, and what a total may not hide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from opskit.catalog.manifest import TableRecord
+from opskit.errors import DatabaseError
+from opskit.postgres import content
+from opskit.postgres.connect import Connection
+from opskit.postgres.digest import ContentDigest
+from opskit.restore.compare import _units, check_tables
+
+ROOT = ("public", "log")
+OPEN = cast(Connection, SimpleNamespace(closed=False))
+LOST = cast(Connection, SimpleNamespace(closed=True))
+
+Observed = Mapping[str, tuple[int, int] | None]
+
+
+def _table(name: str, rows: int = 0, digest: int = 0, **fields: Any) -> TableRecord:
+    values = {"schema": "public", "rows": rows, "digest": f"{digest:032x}"}
+    return TableRecord.model_validate(values | {"name": name} | fields)
+
+
+def test_a_table_is_compared_by_itself() -> None:
+    """Also one of the same name in another schema, or with the same contents."""
+    tables = [_table("a"), _table("b"), _table("a", schema="sales")]
+
+    assert _units(tables) == [[each] for each in tables]
+    assert _units([]) == []
+
+
+def test_partitions_below_one_root_are_taken_together() -> None:
+    """Wherever they stand in the list; those below another root are apart."""
+    one, other = _table("p1", via_root=ROOT), _table("p2", via_root=ROOT)
+    elsewhere = _table("q", via_root=("sales", "log"))
+    plain, itself = _table("plain"), _table("p3")
+
+    assert _units([one, plain, elsewhere, other, itself]) == [
+        [one, other],
+        [plain],
+        [elsewhere],
+        [itself],
+    ]
+
+
+def _checked(
+    monkeypatch: pytest.MonkeyPatch,
+    tables: list[TableRecord],
+    observed: Observed,
+    connection: Connection = OPEN,
+) -> tuple[bool, str, bool]:
+    def table_digest(
+        _connection: Connection, _schema: str, name: str, *_rest: object, **_how: object
+    ) -> ContentDigest:
+        found = observed[name]
+        if found is None:
+            raise DatabaseError(f"no table {name}")
+        return ContentDigest(rows=found[0], digest=f"{found[1]:032x}")
+
+    monkeypatch.setattr(content, "table_digest", table_digest)
+    check, was_read = check_tables(connection, tables)
+    return check.passed, f"{check.name}: {check.detail}", was_read
+
+
+@pytest.mark.parametrize(
+    ("observed", "passed", "detail"),
+    [
+        ((2, 7), True, ""),
+        ((2, 8), False, "the same number of rows, but other values"),
+        ((3, 7), False, "+1 rows"),
+        ((1, 9), False, "-1 rows"),
+        ((0, 0), False, "-2 rows"),
+    ],
+)
+def test_rows_and_digest_must_both_be_equal(
+    monkeypatch: pytest.MonkeyPatch,
+    observed: tuple[int, int],
+    passed: bool,
+    detail: str,
+) -> None:
+    """What differs is said."""
+    found = _checked(monkeypatch, [_table("t", 2, 7)], {"t": observed})
+
+    assert found == (passed, f"table public.t: {detail}", True)
+
+
+@pytest.mark.parametrize(
+    ("observed", "passed"),
+    [
+        ({"p1": (1, 5), "p2": (2, 6)}, True),
+        ({"p1": (3, 11), "p2": (0, 0)}, True),
+        ({"p1": (1, 5), "p2": (2, 7)}, False),
+        ({"p1": (1, 5), "p2": (1, 6)}, False),
+        ({"p1": (1, 5), "p2": (0, 0)}, False),
+    ],
+)
+def test_partitions_may_share_their_rows_out_anew(
+    monkeypatch: pytest.MonkeyPatch, observed: Observed, passed: bool
+) -> None:
+    """As long as none is lost, added or changed among them."""
+    parts = [_table("p1", 1, 5, via_root=ROOT), _table("p2", 2, 6, via_root=ROOT)]
+    found = _checked(monkeypatch, parts, observed)
+
+    assert found[0] is passed
+    assert found[1].startswith("partitions below public.log: ")
+
+
+def test_a_partition_that_cannot_be_read_fails_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """None of them counts as read, even if the others hold all rows."""
+    parts = [_table("p1", 1, 5, via_root=ROOT), _table("p2", via_root=ROOT)]
+    found = _checked(monkeypatch, parts, {"p1": (1, 5), "p2": None})
+
+    assert found == (False, "partitions below public.log: no table p2", False)
+
+
+def test_a_server_that_is_gone_says_nothing_of_the_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is an error, and no difference."""
+    with pytest.raises(DatabaseError, match="connection to the restored copy was lost"):
+        _checked(monkeypatch, [_table("t")], {"t": None}, LOST)

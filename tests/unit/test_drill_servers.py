@@ -1,0 +1,304 @@
+"""Where a drill restores to: which kind of server, and which one it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from opskit.drill import servers
+from opskit.drill.servers import DrillServer, ServerRequest, open_server
+from opskit.errors import ClientToolError, ConfigurationError
+from opskit.postgres import container, inventory, server, surroundings
+from opskit.postgres.connect import Connection
+from opskit.postgres.conninfo import parse
+from opskit.postgres.programs import (
+    CLIENT_PROGRAMS,
+    SERVER_PROGRAMS,
+    Installation,
+)
+
+URL = "postgresql://ops:hunter2@drill.example:6432/postgres"
+IMAGE = "registry.example/postgres-with-more:{major}"
+SOURCE = "7300000000000000001"
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What was started with which settings; containers are of `container_major`."""
+    made: dict[str, Any] = {"container_major": 16, "ended": 0}
+
+    @contextmanager
+    def throwaway(found: Installation, **how: Any) -> Iterator[SimpleNamespace]:
+        made.update(started=found, how=how)
+        yield SimpleNamespace(url=lambda name: f"program/{name}")
+        made["ended"] += 1
+
+    @contextmanager
+    def start(**how: Any) -> Iterator[SimpleNamespace]:
+        made.update(started=how["image"], how=how)
+        major = made["container_major"]
+        try:
+            yield SimpleNamespace(
+                url=lambda name: f"container/{name}", major=major, version=f"{major}.1"
+            )
+        finally:
+            made["ended"] += 1
+
+    monkeypatch.setattr(server, "throwaway", throwaway)
+    monkeypatch.setattr(container, "container", start)
+    return made
+
+
+@pytest.fixture
+def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is found at the address of an existing server."""
+    found: dict[str, Any] = {
+        "major": 16,
+        "version": "16.4 (Debian 16.4-1)",
+        "system_identifier": "7399999999999999999",
+        "is_superuser": True,
+    }
+
+    @contextmanager
+    def connect(url: str, *, purpose: str) -> Iterator[Connection]:
+        assert (url, purpose) == (URL, "drill")
+        yield cast(Connection, object())
+
+    monkeypatch.setattr(servers, "connect", connect)
+    monkeypatch.setattr(servers, "server_major", lambda _c: found["major"])
+    monkeypatch.setattr(servers, "query_value", lambda _c, _sql: found["version"])
+    monkeypatch.setattr(
+        inventory, "system_identifier", lambda _c: found["system_identifier"]
+    )
+    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: found["is_superuser"])
+    return found
+
+
+def _installed(folder: Path, major: int, *, embedded: bool = False) -> Installation:
+    bin_dir = folder / f"{major}-{embedded}"
+    bin_dir.mkdir()
+    for name in CLIENT_PROGRAMS + SERVER_PROGRAMS:
+        (bin_dir / name).touch(mode=0o755)
+    return Installation(
+        bin_dir=bin_dir, version=f"{major}.4", major=major, embedded=embedded
+    )
+
+
+def _opened(
+    request: ServerRequest, installations: Sequence[Installation] = (), major: int = 16
+) -> DrillServer:
+    with open_server(
+        request, installations, major=major, system_identifier=SOURCE
+    ) as found:
+        return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "embedded"),
+    [("auto", False), ("installed", False), ("embedded", True)],
+)
+def test_programs_of_this_machine_come_first(
+    tmp_path: Path, made: dict[str, Any], kind: str, embedded: bool
+) -> None:
+    """Of the kind that is asked for; auto takes the first, though an image is set."""
+    found = [_installed(tmp_path, 16), _installed(tmp_path, 16, embedded=True)]
+    running = _opened(
+        ServerRequest(
+            kind=kind, image=IMAGE, settings={"jit": "on"}, work_dir=tmp_path
+        ),
+        found,
+    )
+
+    assert made["started"] == found[embedded]
+    assert made["how"] == {"base": tmp_path, "settings": {"jit": "on"}}
+    assert running.description == (
+        f"PostgreSQL 16.4 ({'embedded' if embedded else 'installed'})"
+    )
+    assert (running.major, running.is_throwaway) == (16, True)
+    assert running.url("x") == "program/x"
+
+
+@pytest.mark.parametrize(
+    ("request_", "majors"),
+    [
+        (ServerRequest(kind="auto"), []),
+        (ServerRequest(kind="auto"), [15, 17]),
+        (ServerRequest(kind="auto", accept_newer_major=True), [15]),
+        (ServerRequest(kind="installed", image=IMAGE), [15, 17]),
+        (ServerRequest(kind="embedded", image=IMAGE), [16]),
+    ],
+)
+def test_without_the_sets_major_there_is_no_drill(
+    tmp_path: Path, made: dict[str, Any], request_: ServerRequest, majors: list[int]
+) -> None:
+    """No container is started unasked: only auto falls back, and to a named image."""
+    found = [_installed(tmp_path, major) for major in majors]
+
+    with pytest.raises(ClientToolError, match="no PostgreSQL 16 server programs"):
+        _opened(request_, found)
+
+    assert "started" not in made
+
+
+@pytest.mark.parametrize("majors", [[], [15], [15, 17]])
+def test_auto_falls_back_to_the_image_that_is_set(
+    tmp_path: Path, made: dict[str, Any], majors: list[int]
+) -> None:
+    """Where no programs have the major; the image is that of the set's."""
+    found = [_installed(tmp_path, major) for major in majors]
+    running = _opened(ServerRequest(image=IMAGE), found)
+
+    assert made["started"] == "registry.example/postgres-with-more:16"
+    assert running.description == (
+        "PostgreSQL 16.1 (container of registry.example/postgres-with-more:16)"
+    )
+    assert running.url("x") == "container/x"
+
+
+def test_a_newer_major_is_taken_where_the_user_accepts_it(
+    tmp_path: Path, made: dict[str, Any]
+) -> None:
+    """The next one, and the description says so."""
+    found = [_installed(tmp_path, major) for major in (15, 18, 17)]
+    running = _opened(ServerRequest(accept_newer_major=True), found)
+
+    assert made["started"] == found[2]
+    assert running.description == (
+        "PostgreSQL 17.4 (installed, newer than the source's 16)"
+    )
+    assert running.major == 17
+
+
+@pytest.mark.parametrize(
+    ("image", "started"),
+    [
+        ("", "postgres:16"),
+        ("{major}/x:{major}-{other}", "16/x:16-{other}"),
+        ("x@sha256:00", "x@sha256:00"),
+    ],
+)
+def test_a_container_is_started_if_it_is_asked_for(
+    tmp_path: Path, made: dict[str, Any], image: str, started: str
+) -> None:
+    """Though programs are there; by default of the set's major, and bounded."""
+    request = ServerRequest(
+        kind="container",
+        image=image,
+        memory="1g",
+        cpus=0.5,
+        settings={"jit": "on"},
+        work_dir=tmp_path,
+    )
+    running = _opened(request, [_installed(tmp_path, 16)])
+
+    assert made["how"] == {
+        "image": started,
+        "memory": "1g",
+        "cpus": 0.5,
+        "settings": {"jit": "on"},
+        "base": tmp_path,
+        "timeout_seconds": 1800,
+    }
+    assert running.is_throwaway
+
+
+@pytest.mark.parametrize("kind", ["container", "existing"])
+@pytest.mark.parametrize(
+    ("found", "accepts", "hint"),
+    [
+        (15, False, "does not go back"),
+        (15, True, "does not go back"),
+        (17, False, "accept_newer_major = true"),
+    ],
+)
+def test_another_major_is_refused(
+    made: dict[str, Any],
+    existing: dict[str, Any],
+    kind: str,
+    found: int,
+    accepts: bool,
+    hint: str,
+) -> None:
+    """An older one always, a newer one unless it is accepted; nothing is left."""
+    made["container_major"] = existing["major"] = found
+    request = ServerRequest(kind=kind, existing_url=URL, accept_newer_major=accepts)
+
+    with pytest.raises(
+        ClientToolError, match=f"is PostgreSQL {found}, .* 16$"
+    ) as refused:
+        _opened(request)
+
+    assert hint in refused.value.hint
+    assert made["ended"] == (kind == "container")
+
+
+@pytest.mark.parametrize("kind", ["container", "existing"])
+def test_a_newer_major_may_be_accepted_anywhere(
+    made: dict[str, Any], existing: dict[str, Any], kind: str
+) -> None:
+    """The evidence says what it was."""
+    made["container_major"] = existing["major"] = 18
+    running = _opened(
+        ServerRequest(kind=kind, existing_url=URL, accept_newer_major=True)
+    )
+
+    assert running.major == 18
+    assert "newer than the source's 16" in running.description
+
+
+def test_an_existing_server_is_taken_as_it_is(existing: dict[str, Any]) -> None:
+    """It is not thrown away; each database is reached by the same address."""
+    running = _opened(ServerRequest(kind="existing", existing_url=URL))
+
+    assert existing["major"] == running.major
+    assert not running.is_throwaway
+    assert running.description == "PostgreSQL 16.4 (existing)"
+    assert parse(running.url("a b")) == parse(URL) | {"dbname": "a b"}
+    assert "hunter2" not in repr(running)
+
+
+def test_an_existing_server_needs_an_address() -> None:
+    """Nothing is guessed from the environment."""
+    with pytest.raises(ConfigurationError, match="needs the address") as refused:
+        _opened(ServerRequest(kind="existing"))
+
+    assert "existing_url" in refused.value.hint
+
+
+@pytest.mark.parametrize("major", [16, 15])
+def test_the_source_itself_is_refused(existing: dict[str, Any], major: int) -> None:
+    """By what initdb gave it, whatever its address; also if it was made newer since."""
+    existing |= {"system_identifier": SOURCE, "major": major}
+
+    with pytest.raises(ConfigurationError, match="the very server") as refused:
+        _opened(ServerRequest(kind="existing", existing_url=URL))
+
+    assert "on_source_server = true" in refused.value.hint
+
+
+def test_the_source_itself_may_be_allowed(existing: dict[str, Any]) -> None:
+    """Then the evidence says so; another server is not called it."""
+    request = ServerRequest(kind="existing", existing_url=URL, on_source_server=True)
+    other = _opened(request).description
+    existing["system_identifier"] = SOURCE
+
+    assert _opened(request).description.endswith(", the source's own")
+    assert "the source's own" not in other
+
+
+def test_a_role_that_may_not_do_everything_is_refused(existing: dict[str, Any]) -> None:
+    """Before anything is made there."""
+    existing["is_superuser"] = False
+
+    with pytest.raises(ConfigurationError, match="no superuser"):
+        _opened(ServerRequest(kind="existing", existing_url=URL))
+
+
+def test_addresses_are_not_shown_by_accident() -> None:
+    """A request may stand in a log."""
+    assert "hunter2" not in repr(ServerRequest(existing_url=URL))

@@ -1,0 +1,117 @@
+"""Evidence: what was proved, and what was not, stored with the outcome last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from opskit.checks import Check
+from opskit.drill.evidence import Evidence, Unmade, store_evidence, write_report
+from opskit.store import Store
+from tests.unit import builders
+
+GOOD = Check(name="table public.t", passed=True)
+BAD = Check(name="table public.u", passed=False)
+MUTANTS: dict[str, Any] = {
+    "seed": "abc", "planted": 1, "killed": 0, "kill_rate": 0.0, "mutants": [],
+}  # fmt: skip
+
+
+def evidence(*checks: Check, **changes: Any) -> Evidence:
+    """Return the evidence of a drill that made these checks."""
+    manifest = builders.manifest()
+    fields: dict[str, Any] = {
+        "kind": "drill",
+        "run_id": "abc123",
+        "manifest": manifest,
+        "started_at": manifest.finished_at,
+        "finished_at": manifest.finished_at + timedelta(minutes=2),
+        "checks": checks,
+        "phases": {"restore": 1.5},
+    }
+    return Evidence(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("checks", "passed"),
+    [
+        ([], False),
+        ([GOOD], True),
+        ([GOOD, GOOD], True),
+        ([GOOD, BAD], False),
+        ([BAD, GOOD], False),
+    ],
+)
+def test_it_passed_if_all_checks_did_and_there_were_any(
+    checks: list[Check], passed: bool
+) -> None:
+    """Nothing that was left unmade or planted makes up for a check."""
+    found = evidence(*checks, unmade=(Unmade(name="a", reason="b"),), mutants=MUTANTS)
+    document = found.as_json()
+
+    assert found.passed is passed
+    assert (document["passed"], document["status"]) == (
+        passed,
+        "passed" if passed else "failed",
+    )
+    assert ("passed" in found.name.name(".json")) is passed
+
+
+def test_what_was_not_checked_stands_in_the_document() -> None:
+    """By its name and its reason; so do the mutants, or that there were none."""
+    unmade = (
+        Unmade(name="extension pg_cron", reason="the server has none"),
+        Unmade(name="mutants", reason="none were asked for"),
+    )
+    document = evidence(GOOD, unmade=unmade, mutants=MUTANTS).as_json()
+
+    assert document["not_checked"] == [
+        {"name": "extension pg_cron", "reason": "the server has none"},
+        {"name": "mutants", "reason": "none were asked for"},
+    ]
+    assert document["mutants"] == MUTANTS
+    assert evidence(GOOD).as_json()["not_checked"] == []
+    assert evidence(GOOD).as_json()["mutants"] is None
+
+
+class _RecordingStore:
+    """Keeps what is put, in its order."""
+
+    def __init__(self) -> None:
+        self.put_in_order: list[tuple[str, bytes]] = []
+
+    def put(self, key: str, pieces: Iterable[bytes]) -> None:
+        self.put_in_order.append((key, b"".join(pieces)))
+
+
+@pytest.mark.parametrize("report", ["# Report caf\udce9\n", None])
+def test_the_outcome_is_stored_last(report: str | None) -> None:
+    """In every store, beside the set: the catalog counts only the document's name."""
+    stores = [_RecordingStore(), _RecordingStore()]
+    found = evidence(GOOD)
+    store_evidence(found, report, cast(list[Store], stores))
+    place = found.manifest.prefix + found.name.name()
+    keys = [key for key, _content in stores[0].put_in_order]
+
+    assert stores[0].put_in_order == stores[1].put_in_order
+    assert keys[-1] == place
+    assert len(keys) == (1 if report is None else 2)
+    assert json.loads(stores[0].put_in_order[-1][1]) == found.as_json()
+    if report is not None:
+        assert stores[0].put_in_order[0][1] == b"# Report caf\xe9\n"
+        assert keys[0] == place.removesuffix(".json") + ".md"
+
+
+def test_the_report_lies_where_a_person_finds_it(tmp_path: Path) -> None:
+    """Under the set's name and the run's, with the document beside it."""
+    found = evidence(BAD)
+    path = write_report(found, "# Report\n", tmp_path / "reports")
+
+    assert path.name == f"{found.manifest.backup_id}-drill-abc123.md"
+    assert path.read_text() == "# Report\n"
+    assert json.loads(path.with_suffix(".json").read_text()) == found.as_json()
