@@ -23,12 +23,7 @@ class OpskitProgram(Program):
         """Parse and run the call; always ends the process as the tasks say."""
         arguments = sys.argv if argv is None else argv
         try:
-            self.create_config()
-            self.parse_core(argv)
-            self.parse_collection()
-            self.parse_tasks()
-            self.parse_cleanup()
-            self.update_config()
+            self._parse(argv)
             self.execute()
         except ParseError as error:
             sys.exit(_usage(str(error), as_json="--json" in arguments))
@@ -42,6 +37,17 @@ class OpskitProgram(Program):
             # Who read our output went away; nothing more can be told on that way.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(_BROKEN_PIPE_CODE)
+
+    def _parse(self, argv: list[str] | None) -> None:
+        self.create_config()
+        try:
+            self.parse_core(argv)
+            self.parse_collection()
+            self.parse_tasks()
+        except ValueError as error:  # a flag that wants a number and got none
+            raise ParseError(str(error)) from error
+        self.parse_cleanup()
+        self.update_config()
 
 
 def _usage(message: str, *, as_json: bool) -> int:

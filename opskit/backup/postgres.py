@@ -26,7 +26,7 @@ from opskit.postgres.connect import connect, server_major
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
-from opskit.postgres.order import out_of_order
+from opskit.postgres.order import not_validated
 from opskit.postgres.programs import Installation, find_client
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.snapshot import Snapshot
@@ -80,6 +80,8 @@ class PostgresDump:
             connection, exclude_tables=source.exclude_tables
         )
         self._of_extensions = extensions.relations(connection)
+        for loss in self.inventory["not_dumped"]:
+            self._warn(f"{loss}: only a superuser's backup holds them")
         self._expected = inventory.expected_tables(
             connection,
             exclude_tables=source.exclude_tables,
@@ -169,13 +171,17 @@ class PostgresDump:
             for _ in range(_ROLES_ATTEMPTS):
                 before = roles.take(connection)
                 found = globals.dump(self._source.url, self.client, connection)
-                if roles.take(connection) == before:
+                unchanged = roles.take(connection) == before
+                names = {each["name"] for each in before}
+                # It may have come and gone in between.
+                if unchanged and found.roles() == names:
                     break
             else:
                 raise BackupFailed(
                     "roles were changed each time that they were read",
                     hint="Run the backup again when nothing makes or drops roles.",
                 )
+        self._require_roles(names)
         self.inventory["roles"] = before
         if not found.with_passwords:
             self._warn(
@@ -184,10 +190,21 @@ class PostgresDump:
             )
         return found
 
+    def _require_roles(self, names: set[str]) -> None:
+        """Check that a role which the dump names was not dropped or renamed since."""
+        owners = {entry.owner for entry in self._reader.contents.entries} - {""}
+        gone = (owners.union(self.inventory["needed_roles"])) - names
+        gone = {name for name in gone if not name.startswith("pg_")}
+        if gone:
+            raise BackupFailed(
+                f"the dump names roles that are gone by now: {', '.join(sorted(gone))}",
+                hint="They were dropped or renamed meanwhile; run the backup again.",
+            )
+
     @property
     def restores_in_parallel(self) -> bool:
         """Whether several jobs of pg_restore bring all of it back."""
-        return not out_of_order(self._reader.contents.entries)
+        return not not_validated(self._reader.contents.entries)
 
     def schema_json(self) -> bytes:
         """Return every object of the database as JSON lines."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from opskit.config.section import PostgresUrl, Section, read_url
 from opskit.config.types import Count, Duration
@@ -25,6 +26,12 @@ class Query(Section):
     database: str = Field(
         default="", description="the source it is for; empty for every one"
     )
+
+
+_ALLOWED = re.compile(
+    r"(extension|extension-version|locale|provider|collation|setting|role"
+    r"|role-attributes|tablespace) \S.*"
+)
 
 
 class DrillSettings(Section):
@@ -58,7 +65,8 @@ class DrillSettings(Section):
     )
     memory: str = Field(
         default="4g",
-        pattern=r"^[1-9][0-9]*[mg]$",
+        # 512m or more
+        pattern=r"^([1-9][0-9]*g|51[2-9]m|5[2-9][0-9]m|[6-9][0-9]{2}m|[1-9][0-9]{3,}m)$",
         description="the container's memory, 512m or more",
     )
     cpus: float = Field(
@@ -89,9 +97,8 @@ class DrillSettings(Section):
     sql_after: list[str] = Field(
         default=[], description="statements run in the loaded copy"
     )
-    jobs: int = Field(
+    jobs: Count = Field(
         default=0,
-        ge=0,
         le=64,
         description="parallel restore jobs; 0 for one a core, at most 8",
     )
@@ -101,9 +108,29 @@ class DrillSettings(Section):
     )
     timeout: Duration = Field(
         default=timedelta(hours=12),
+        gt=timedelta(0),
         description="a restore or comparison longer than this fails",
     )
     queries: list[Query] = Field(default=[], description="the user's own checks")
+
+    @field_validator("allow")
+    @classmethod
+    def _known_kinds(cls, allow: list[str]) -> list[str]:
+        for each in allow:
+            if _ALLOWED.fullmatch(each) is None:
+                raise ValueError(
+                    "each is a kind and a name, as a drill gives them: "
+                    "extension NAME, role NAME, …"
+                )
+        return allow
+
+    @model_validator(mode="after")
+    def _one_address(self) -> DrillSettings:
+        if self.existing_url.get_secret_value() and self.existing_url_file:
+            raise ValueError(
+                "only one of existing_url and existing_url_file may be set"
+            )
+        return self
 
     def resolve_existing_url(self) -> str:
         """Return the URL of the existing server, empty where there is none.

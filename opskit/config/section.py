@@ -41,7 +41,7 @@ def read_url(key: str, path: Path) -> str:
             f"{key} {path} cannot be read: {error}",
             hint="Check the path and that this user may read it.",
         ) from error
-    if not url.startswith(_SCHEMES):
+    if not url.startswith(_SCHEMES) or len(url.splitlines()) != 1:
         raise ConfigurationError(
             f"{key} {path} does not hold a postgresql:// URL",
             hint="The file holds the URL on its first line and nothing else.",

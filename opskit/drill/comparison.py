@@ -45,6 +45,7 @@ def compare_everything(
         database.drop(place.connection, name)
         database.create_like(place.connection, name, inventory)
         try:
+            database.make_bare(url, inventory)
             with connect(url, purpose="reference") as beside:
                 reference.build(beside, fetched.contents, kept, ahead)
             return definitions.describe(described.at(url))
@@ -118,6 +119,7 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
             expected.get(name),
             observed.get(name),
             majors=(copy.manifest.server_major, place.server.major),
+            with_password=place.server.is_throwaway,
         )
     )
     return Check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +20,12 @@ from opskit.restore.concessions import Concessions, accept
 from opskit.restore.preflight import Shortage
 
 # There is nothing that a drill could put in its place, or leave out.
-_NEVER_DONE_WITHOUT = ("access-method",)
+_NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
 _CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
-_SCRATCH = "opskit_drill_"
-_FIRST_DATABASES = ("postgres", "template1")
 REFERENCE_SUFFIX = "_reference"
+_SCRATCH = "opskit_drill_"
+_LEFTOVER = f"{_SCRATCH}[0-9a-f]{{12}}({REFERENCE_SUFFIX})?"
+_FIRST_DATABASES = ("postgres", "template1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def place_beside(running: DrillServer, source: str) -> Iterator[Place]:
         return
     name = f"{_SCRATCH}{secrets.token_hex(6)}"
     with database.maintenance(running.url("postgres"), purpose=name) as connection:
-        for leftover in scratch.abandoned(connection, _SCRATCH):
+        for leftover in scratch.abandoned(connection, _LEFTOVER):
             logger().warning("dropping what a killed drill left", database=leftover)
             scratch.drop_copy(connection, running.url(leftover), leftover)
         try:
@@ -94,7 +96,7 @@ def require_surroundings(
 
 def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
     """Return the error that names all that a server lacks, and what to do."""
-    names = ", ".join(f'"{each.name}"' for each in refused)
+    names = ", ".join(json.dumps(each.name) for each in refused)
     container = any(each.what.startswith("extension") for each in refused)
     return DatabaseError(
         f"{server} lacks what the set needs: "
@@ -123,3 +125,16 @@ def make_surroundings(place: Place, roles_sql: str, tablespaces: Sequence[str]) 
     database.run_script(place.connection, script)
     for name in tablespaces:
         database.create_tablespace(place.connection, name)
+
+
+def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what is not checked whatever is allowed, and why."""
+    found = [
+        (loss, "the role that took the backup may not read them, so it has none")
+        for loss in manifest.inventory.get("not_dumped", [])
+    ]
+    if not place.server.is_throwaway:
+        found.append(
+            ("passwords of roles", "their hashes differ from server to server")
+        )
+    return found

@@ -32,6 +32,7 @@ class Evidence:
 
     `rto_seconds` is the time that the restore took, `rpo_seconds` the age of the data
     when the drill began: what would be lost if the source had died at that moment.
+    `tables` and `rows` are how many were compared.
     """
 
     kind: EvidenceKind
@@ -46,6 +47,8 @@ class Evidence:
     drill_server: str = ""
     unmade: tuple[Unmade, ...] = ()
     mutants: Mapping[str, Any] | None = None
+    tables: int = 0
+    rows: int = 0
 
     @property
     def passed(self) -> bool:
@@ -78,6 +81,8 @@ class Evidence:
             "server_version": self.manifest.server_version,
             "drill_server": self.drill_server,
             "checks": [check.as_json() for check in self.checks],
+            "tables": self.tables,
+            "rows": self.rows,
             "not_checked": [asdict(each) for each in self.unmade],
             "mutants": None if self.mutants is None else dict(self.mutants),
             "rto_seconds": self.rto_seconds,

@@ -48,6 +48,8 @@ class Findings:
     phases: dict[str, float] = field(default_factory=dict)
     drill_server: str = ""
     mutants: MutantReport | None = None
+    tables: int = 0
+    rows: int = 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

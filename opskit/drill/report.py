@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -67,11 +68,11 @@ copy.
 
 
 def _summary(evidence: Evidence, failed: int) -> str:
-    manifest = evidence.manifest
+    but = ", but for what was not checked" if evidence.unmade else ""
     if evidence.passed:
         return (
             "The set was restored and equals what was "
-            f"dumped: {len(manifest.tables)} tables with {manifest.rows} rows, "
+            f"dumped{but}: {evidence.tables} tables with {evidence.rows} rows, "
             f"compared exactly; {len(evidence.checks)} checks, all passed."
         )
     return (
@@ -126,12 +127,14 @@ def _mutants(evidence: Evidence) -> str:
         f"{_cell(each['noticed_by'])} |"
         for each in evidence.mutants["mutants"]
     )
+    # Rounded down: only all of them are 100 %.
+    rate = math.floor(evidence.mutants["kill_rate"] * 1000) / 10
     return f"""
 ## Whether the drill can fail
 
 After a comparison that passed, {evidence.mutants["planted"]} mutants were planted in
 the copy, each taken back at once; {evidence.mutants["killed"]} were noticed (kill rate
-{evidence.mutants["kill_rate"]:.0%}, seed `{evidence.mutants["seed"]}`).
+{rate:g} %, seed `{evidence.mutants["seed"]}`).
 
 | | damage | to | noticed by |
 |---|---|---|---|

@@ -14,6 +14,7 @@ from opskit.drill.copy import (
     make_surroundings,
     place_beside,
     require_surroundings,
+    unmade_anyway,
 )
 from opskit.drill.evidence import Evidence, Unmade
 from opskit.drill.findings import DrillRequest, Findings
@@ -66,6 +67,8 @@ def drill(
         rto_seconds=round(rto, 3) if "restore" in found.phases else None,
         rpo_seconds=round((started_at - manifest.snapshot_at).total_seconds(), 3),
         drill_server=found.drill_server,
+        tables=found.tables,
+        rows=found.rows,
         mutants=None if found.mutants is None else found.mutants.as_json(),
     )
 
@@ -97,7 +100,10 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
         concessions = require_surroundings(place, manifest, entries, request.allowed)
         found.unmade += [
             Unmade(name=check, reason=reason)
-            for check, reason in concessions.unmade(entries)
+            for check, reason in (
+                *concessions.unmade(entries),
+                *unmade_anyway(place, manifest),
+            )
         ]
         url = _restore(found, place, fetched, concessions)
         if url is None:
@@ -113,6 +119,8 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
             sequences=concessions.kept(manifest.sequences, "SEQUENCE SET", entries),
             timeout_seconds=request.timeout_seconds,
         )
+        found.tables = len(copy.tables)
+        found.rows = sum(table.rows for table in copy.tables)
         _compare(found, place, copy, fetched, concessions)
 
 

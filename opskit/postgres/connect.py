@@ -59,7 +59,7 @@ def connect(
         parameters["dbname"] = database
     parameters["application_name"] = f"opskit {purpose}"
     parameters["options"] = (
-        f"{parameters.get('options', '')} {pinned_options()}".strip()
+        f"{parameters.get('options', '')} {pinned_options()}".lstrip()
     )
     # From the start: psycopg does not know every encoding that a server may have.
     parameters["client_encoding"] = "UTF8"
@@ -126,8 +126,8 @@ _HINTS = (
      "environment."),
     ("no pg_hba.conf entry", "Allow this host and user in the server's pg_hba.conf."),
     ("does not exist", "Check the name in the URL; `psql --list` shows what is there."),
-    ("permission denied", "Grant the right to the role that opskit connects as, for "
-     "instance: GRANT pg_read_all_data TO that_role."),
+    ("permission denied", "Grant the right to the role that opskit connects as; to "
+     "read everything: GRANT pg_read_all_data TO that_role."),
     ("could not translate host name", "Check the host name in the URL."),
     ("failed to resolve host", "Check the host name in the URL."),
     ("too many connections", "Free a connection on the server, or raise its limit."),

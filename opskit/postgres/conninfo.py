@@ -117,7 +117,8 @@ def client_connection(url: str) -> str:
 def with_settings(url: str, settings: Mapping[str, str]) -> str:
     """Return the URL's parameters with settings for each session made by them."""
     parameters = parse(url)
-    options = f"{parameters.get('options', '')} {_as_options(settings)}".strip()
+    # Nothing is cut off at the end: a value may end in a blank.
+    options = f"{parameters.get('options', '')} {_as_options(settings)}".lstrip()
     return conninfo.make_conninfo(**(parameters | {"options": options}))
 
 

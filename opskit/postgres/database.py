@@ -143,6 +143,21 @@ def create_like(
     connection.execute(sql.SQL(" ").join(clauses))
 
 
+def make_bare(url: str, inventory: dict[str, Any]) -> None:
+    """Drop from a new database what each has, and the source has no more.
+
+    pg_dump does not say that it is gone.
+    """
+    unwanted = []
+    if not inventory.get("has_public", True):
+        unwanted.append("DROP SCHEMA public")
+    if all(each["name"] != "plpgsql" for each in inventory["extensions"]):
+        unwanted.append("DROP EXTENSION plpgsql")
+    if unwanted:
+        with connect(url, purpose="restore") as connection:
+            run_script(connection, ";".join(unwanted))
+
+
 def quoted(name: str) -> str:
     """Return a name as a quoted identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -12,12 +12,14 @@ from opskit.postgres.conninfo import (
     client_connection,
     client_environment,
     database_name,
+    with_settings,
 )
 from opskit.postgres.programs import Installation
 
 _TIMEOUT_SECONDS = 600
 _IDENTIFIER = r'("(?:[^"]|"")*"|[^\s;]+)'
 _ABOUT_ROLE = re.compile(rf"(?:CREATE|ALTER|COMMENT ON) ROLE {_IDENTIFIER}")
+_CREATED = re.compile(rf"CREATE ROLE {_IDENTIFIER}")
 _PARAMETER = re.compile(
     rf"(?:GRANT|REVOKE) .* ON PARAMETER .* (?:TO|FROM) {_IDENTIFIER}", re.DOTALL
 )
@@ -31,6 +33,12 @@ class Globals:
     roles_sql: bytes
     tablespaces_sql: bytes
     with_passwords: bool
+
+    def roles(self) -> set[str]:
+        """Return the names of the roles that the SQL creates."""
+        text = self.roles_sql.decode("utf-8", "surrogateescape")
+        found = (_CREATED.match(statement) for statement in statements(text))
+        return {_name(each[1]) for each in found if each is not None}
 
 
 def dump(url: str, installation: Installation, connection: Connection) -> Globals:
@@ -46,6 +54,8 @@ def dump(url: str, installation: Installation, connection: Connection) -> Global
         query_value(connection, "SELECT has_table_privilege('pg_authid', 'SELECT')")
     )
 
+    # Its role may have a limit that is meant for others.
+    url = with_settings(url, {"statement_timeout": "0"})
     name = database_name(url)
     # pg_dumpall takes such a name for a connection string; `postgres` serves as well.
     is_plain = "=" not in name and "://" not in name

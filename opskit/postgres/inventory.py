@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from opskit.postgres import extensions, roles
+from opskit.postgres import extensions, rights, roles
 from opskit.postgres.connect import Connection, query, query_value
 from opskit.postgres.patterns import excluded_relations
 
@@ -43,6 +43,13 @@ def take(connection: Connection) -> Inventory:
         "settings": _settings(connection),
         "database_settings": _database_settings(connection),
         "has_money": _has_money(connection),
+        "has_public": bool(
+            query_value(
+                connection,
+                "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public')",
+            )
+        ),
+        "not_dumped": rights.not_dumped(connection),
         "system_identifier": system_identifier(connection),
         "first_role": roles.first(connection),
         "size_bytes": query_value(

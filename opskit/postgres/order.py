@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from opskit.postgres.toc_entry import TocEntry
 
+_NOT_VALID = re.compile(r" NOT VALID;?\s*\Z")
 
-def out_of_order(entries: Sequence[TocEntry]) -> set[int]:
-    """Return the dump ids of what must wait for all rows, though nothing says so.
 
-    Constraints of a domain that are not validated: rows may break them, and they depend
-    on no table, so that another job may make them before the rows are in.
+def not_validated(entries: Iterable[TocEntry]) -> set[int]:
+    """Return the dump ids of constraints that rows may break.
+
+    They have to wait for all rows, of other tables too (those of partitions and
+    children, or of tables that use a domain), but depend on none of them, so that
+    another job may make them before the rows are in.
     """
-    kinds = {entry.dump_id: entry.kind for entry in entries}
     return {
         entry.dump_id
         for entry in entries
-        if entry.kind == "CHECK CONSTRAINT"
-        and not any("TABLE" in kinds.get(each, "") for each in entry.dependencies)
+        if "CONSTRAINT" in entry.kind
+        and (entry.kind == "CHECK CONSTRAINT" or _NOT_VALID.search(entry.definition))
     }
+
+
+def event_triggers(entries: Iterable[TocEntry]) -> set[int]:
+    """Return the dump ids of event triggers, which act on what is restored after them.
+
+    Some act in a replica's session too, and before PostgreSQL 17 nothing else turns
+    them off.
+    """
+    return {entry.dump_id for entry in entries if entry.kind == "EVENT TRIGGER"}
+
+
+def with_dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
+    """Return the dump ids chosen, and of all that needs them: comments, say."""
+    found = set(chosen)
+    while added := {
+        entry.dump_id
+        for entry in entries
+        if entry.dump_id not in found and found.intersection(entry.dependencies)
+    }:
+        found |= added
+    return found

@@ -18,6 +18,7 @@ def property_script(
     target: str,
     *,
     without_settings: Collection[str] = (),
+    without_roles: Collection[str] = (),
     with_grants: bool = True,
 ) -> str:
     """Return the archive's settings, grants and comments of the database itself.
@@ -37,6 +38,10 @@ def property_script(
         if with_grants or entry.kind != "ACL"
         for statement in statements(entry.definition)
         if not _sets_any(statement, without_settings)
+        and not any(
+            statement.startswith((f"ALTER ROLE {role} ", f"ALTER ROLE {quoted(role)} "))
+            for role in without_roles
+        )
     )
 
 

@@ -60,3 +60,38 @@ def reads_passwords(connection: Connection) -> bool:
     return bool(
         query_value(connection, "SELECT has_table_privilege('pg_authid', 'SELECT')")
     )
+
+
+def not_dumped(connection: Connection) -> list[str]:
+    """Return what pg_dump leaves out of this role's dumps without a word.
+
+    Subscriptions, and the options of user mappings, are for superusers alone; that
+    there are some, everybody may know.
+    """
+    if query_value(
+        connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    ):
+        return []
+    found = []
+    subscriptions = query(
+        connection,
+        """
+        SELECT DISTINCT quote_ident(s.subname) FROM pg_stat_subscription s
+        JOIN pg_subscription p ON p.oid = s.subid
+        JOIN pg_database d ON d.oid = p.subdbid AND d.datname = current_database()
+        ORDER BY 1
+        """,
+    )
+    if subscriptions:
+        found.append(f"subscriptions {', '.join(name for (name,) in subscriptions)}")
+    mappings = query(
+        connection,
+        """
+        SELECT DISTINCT quote_ident(usename) || ' on ' || quote_ident(srvname)
+        FROM pg_user_mappings WHERE umoptions IS NULL ORDER BY 1
+        """,
+    )
+    if mappings:
+        names = ", ".join(name for (name,) in mappings)
+        found.append(f"options, if any, of user mappings {names}")
+    return found

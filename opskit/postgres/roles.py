@@ -76,6 +76,7 @@ def differences(
     observed: dict[str, Any] | None,
     *,
     majors: tuple[int, int],
+    with_password: bool = True,
 ) -> list[str]:
     """Return in what two records of a role differ, `missing` where one is not there.
 
@@ -84,6 +85,7 @@ def differences(
     """
     if expected is None or observed is None:
         return ["missing"]
+    compares_password = with_password and not expected.get("password_unread")
     with_options = min(majors) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
 
     def comparable(record: dict[str, Any], key: str) -> object:
@@ -96,7 +98,7 @@ def differences(
         key
         for key in _COLUMNS
         if comparable(expected, key) != comparable(observed, key)
-        and not (key == "password" and expected.get("password_unread"))
+        and (key != "password" or compares_password)
     ]
 
 

@@ -14,7 +14,7 @@ QUERIES: dict[str, LiteralString] = {
     "schema": f"""
         SELECT quote_ident(n.nspname), 'owner ' || pg_get_userbyid(n.nspowner),
                'pg_namespace'::regclass, n.oid
-        FROM pg_namespace n WHERE {_USER_SCHEMA} AND n.nspname <> 'public'""",
+        FROM pg_namespace n WHERE {_USER_SCHEMA}""",
     "table": f"""
         SELECT c.oid::regclass::text,
                concat_ws(', ', 'owner ' || pg_get_userbyid(c.relowner),
@@ -59,11 +59,12 @@ QUERIES: dict[str, LiteralString] = {
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_sequence s ON s.seqrelid = c.oid
         WHERE {_USER_SCHEMA} AND c.relpersistence <> 't'
-          AND NOT c.oid = ANY (%(excluded)s::oid[])
-          AND NOT EXISTS (SELECT FROM pg_depend d
-            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-              AND d.deptype = 'i'
-              AND d.refobjid = ANY (%(excluded)s::oid[]))""",
+          -- One that a column owns comes and goes with its table.
+          AND NOT coalesce(
+            (SELECT d.refobjid FROM pg_depend d
+             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('i', 'a')
+             LIMIT 1), c.oid) = ANY (%(excluded)s::oid[])""",
     "index": f"""
         SELECT c.oid::regclass::text,
                concat_ws(', ', 'on ' || i.indrelid::regclass, am.amname,

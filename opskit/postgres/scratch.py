@@ -20,17 +20,21 @@ def idle(connection: Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
-def abandoned(connection: Connection, prefix: str) -> list[str]:
-    """Return the databases of a prefix that no session is in or is named for."""
+def abandoned(connection: Connection, pattern: str) -> list[str]:
+    """Return the databases of a name that no session is in or is named for.
+
+    `pattern` is a regular expression for the whole name: others' databases may begin
+    in the same way.
+    """
     rows = connection.execute(
         """
         SELECT datname FROM pg_database d
-        WHERE starts_with(datname::text, %s) AND NOT EXISTS (
+        WHERE datname::text ~ %s AND NOT EXISTS (
           SELECT FROM pg_stat_activity a
           WHERE a.datid = d.oid OR d.datname::text ^@ nullif(
             replace(a.application_name, 'opskit ', ''), ''))
         """,
-        (prefix,),
+        (f"^(?:{pattern})$",),
     )
     return [name for (name,) in rows]
 

@@ -53,19 +53,27 @@ def compare_contents(copy: RestoredCopy) -> list[Check]:
     tables = _compare_tables(copy)
     with copy.connect() as connection:
         sequences = [check_sequence(connection, record) for record in copy.sequences]
-    rows = sum(table.rows for table in copy.tables)
     return [
-        compare(
-            "tables compared",
-            len(copy.tables),
-            sum(tables_read for _check, tables_read in tables),
-            f"{rows} rows by the manifest"
-            if copy.tables
-            else "the manifest lists no table: the source had none",
-        ),
+        _tables_compared(copy, sum(tables_read for _check, tables_read in tables)),
         *(check for check, _tables_read in tables),
         *sequences,
     ]
+
+
+def _tables_compared(copy: RestoredCopy, tables_read: int) -> Check:
+    rows = sum(table.rows for table in copy.tables)
+    detail = f"{rows} rows by the manifest"
+    if not copy.manifest.tables:
+        detail = "the manifest lists no table: the source had none"
+    elif not copy.tables:
+        return Check(
+            name="tables compared",
+            passed=False,
+            expected=f"some of {len(copy.manifest.tables)}",
+            observed="0",
+            detail="every table was left out: that proves nothing",
+        )
+    return compare("tables compared", len(copy.tables), tables_read, detail)
 
 
 def compare_large_objects(copy: RestoredCopy) -> Check:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
-from opskit.postgres.database import quoted
+from opskit.postgres.order import with_dependents
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore.preflight import Shortage
 
@@ -15,6 +16,11 @@ from opskit.restore.preflight import Shortage
 _VALUES = ("TABLE DATA", "SEQUENCE SET")
 # Entries that name roles in their own text; grants and owners pg_restore can leave out.
 _NAME_ROLES = ("POLICY", "USER MAPPING")
+_ROLE = r'(?:"(?:[^"]|"")*"|[^\s,(;]+)'
+_ROLES = re.compile(
+    rf" TO (?P<roles>{_ROLE}(?:, {_ROLE})*)(?= USING \(| WITH CHECK \(|;)"
+    rf"| FOR (?P<mapped>{_ROLE}) SERVER "
+)
 _STAND_IN_LOCALE = {"provider": "libc", "collate": "C", "ctype": "C", "locale": None}
 
 
@@ -85,7 +91,7 @@ class Concessions:
         found += [
             (entry.label, "it needs what the server lacks and was not restored")
             for entry in entries
-            if entry.dump_id in self.left_out and entry.kind in ("TABLE", "TABLE DATA")
+            if entry.dump_id in self.left_out and entry.kind != "COLLATION"
         ]
         if not self.names_everything:
             found.append(("objects by name and state", "some were not restored"))
@@ -98,11 +104,11 @@ _UNMADE = {
     "locale": ["locale and order of the database"],
     "provider": ["locale and order of the database"],
     "collation": ["collation {}"],
-    "setting": ["setting {} of the database"],
+    "setting": ["setting {}, and all other properties of the database"],
     "access-method": ["access method {}"],
     "role": ["role {}, owners and grants"],
     "role-attributes": ["attributes of the role {}"],
-    "tablespace": ["tablespace {}"],
+    "tablespace": ["tablespace {}, and in which one anything lies"],
 }
 
 
@@ -134,10 +140,10 @@ def accept(
         for entry in entries
         if entry.kind in _VALUES and (entry.schema, entry.name) in theirs
     }
-    gone = _with_dependents(entries, lost) | {
+    gone = with_dependents(entries, lost) | {
         entry.dump_id
         for entry in entries
-        if entry.kind in _NAME_ROLES and _names_any(entry.definition, roles)
+        if entry.kind in _NAME_ROLES and roles & _roles_in(entry.definition)
     }
     # A stand-in takes its place, so what depends on it is restored.
     replaced = {
@@ -148,19 +154,13 @@ def accept(
     return Concessions(accepted=known, left_out=frozenset(gone | replaced))
 
 
-def _with_dependents(entries: Sequence[TocEntry], lost: set[int]) -> set[int]:
-    found = set(lost)
-    while added := {
-        entry.dump_id
-        for entry in entries
-        if entry.dump_id not in found and found.intersection(entry.dependencies)
-    }:
-        found |= added
-    return found
-
-
-def _names_any(text: str, roles: Collection[str]) -> bool:
-    return any(
-        name in text.replace(",", " ").replace(";", " ").split() or quoted(name) in text
-        for name in roles
-    )
+def _roles_in(statement: str) -> set[str]:
+    """Return the roles that a policy is for, or that a user mapping maps."""
+    found = _ROLES.search(statement)
+    if found is None:
+        return set()
+    names = re.findall(_ROLE, found["roles"] or found["mapped"])
+    return {
+        name[1:-1].replace('""', '"') if name.startswith('"') else name
+        for name in names
+    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from opskit.postgres.globals import statements
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 
@@ -29,6 +31,8 @@ _LARGE_OBJECT = "LARGE OBJECT"
 
 # Many statements, which the server keeps in no order.
 _IN_ANY_ORDER = ("ACL", "DEFAULT ACL", "DATABASE PROPERTIES")
+
+_DATABASE_NAME = re.compile(r'\bDATABASE (?:"(?:[^"]|"")*"|[^\s;]+)')
 
 Key = tuple[str, str, str]
 
@@ -86,6 +90,28 @@ def by_key(
     return dict(found)
 
 
+def _units(text: str) -> Iterator[str]:
+    """Yield the statements; one that is run as another role together with that."""
+    unit: list[str] = []
+    for statement in statements(text):
+        unit.append(statement)
+        as_another = unit[0].startswith("SET SESSION AUTHORIZATION")
+        if not as_another or statement.startswith("RESET SESSION AUTHORIZATION"):
+            yield "; ".join(unit)
+            unit = []
+    if unit:
+        yield "; ".join(unit)
+
+
+def _without_name(name: str, text: str) -> tuple[str, str]:
+    """Return tag and text of the database itself without its name, quoted or not."""
+    anonymous = _DATABASE_NAME.sub("DATABASE *", name)
+    return (
+        "*" if anonymous == name else anonymous,
+        _DATABASE_NAME.sub("DATABASE *", text),
+    )
+
+
 def _is_compared(entry: TocEntry, copy: CopyToDescribe) -> bool:
     if entry.kind in _NOT_DEFINITIONS or (
         entry.kind in _ABOUT_OBJECTS and entry.name.startswith(_LARGE_OBJECT)
@@ -102,15 +128,15 @@ def _normal(
     source_name, copy_name = copy.names
     source_first, copy_first = copy.first_roles
     name, text, owner = entry.name, entry.definition, entry.owner
-    if not of_source:
-        owner = source_first if owner == copy_first else owner
-        if source_name != copy_name and "DATABASE" in f"{entry.kind} {name}":
-            name = name.replace(copy_name, source_name)
-            text = text.replace(copy_name, source_name)
+    # Only what is built in is the first role's without anybody's doing.
+    if not of_source and entry.kind in _ABOUT_OBJECTS and owner == copy_first:
+        owner = source_first
+    if source_name != copy_name and "DATABASE" in f"{entry.kind} {name}".split()[:2]:
+        name, text = _without_name(name, text)
     if entry.kind == "DATABASE":
         text = ""  # encoding and locale have checks of their own
     elif entry.kind in _IN_ANY_ORDER:
-        text = "\n".join(sorted(text.splitlines()))
+        text = ";\n".join(sorted(_units(text)))
     return (entry.kind, entry.schema, name), Definition(
         text=text,
         owner=owner if copy.with_owners else "",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from opskit.checks import Check
-from opskit.errors import DatabaseError
+from opskit.errors import ArchiveError, DatabaseError
 from opskit.postgres import client, toc
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.toc import Contents
@@ -29,7 +29,16 @@ from opskit.restore.definition import (
 from opskit.restore.reference import SKIPPED
 
 # Their texts may hold a password.
-_SECRET = {"USER MAPPING", "SERVER", "SUBSCRIPTION", "FOREIGN TABLE"}
+_SECRET = {
+    "USER MAPPING",
+    "SERVER",
+    "SUBSCRIPTION",
+    "FOREIGN TABLE",
+    "DATABASE PROPERTIES",
+}
+# pg_dump writes these by themselves or into their table's statement.
+_WRITTEN_INTO_OTHERS = ("CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "RULE")
+_SETTLED_SHOWN = 20
 _CHECKS_SHOWN = 1000
 _TEXT_SHOWN = 160
 
@@ -53,7 +62,9 @@ def compare_definitions(
     lost = [entry for entry in archive.entries if entry.dump_id in left_out]
     expected = by_key(kept, copy, of_source=True)
     # Something may stand in for what was left out, which is not checked either.
-    stand_ins = by_key(lost, copy, of_source=True).keys() - expected.keys()
+    stand_ins = {
+        key for key in by_key(lost, copy, of_source=True) if key[0] == "COLLATION"
+    }
     observed = {
         key: found
         for key, found in by_key(describe(copy).entries, copy, of_source=False).items()
@@ -75,8 +86,8 @@ def compare_definitions(
         observed=f"{found} statements, {len(failed)} differ",
         detail=trouble
         or (
-            f"{len(settled)} are written in other words by this server, "
-            "after any restore"
+            f"{len(settled)} are written in other words by this server, after any "
+            f"restore: {', '.join(map(_label, sorted(settled)[:_SETTLED_SHOWN]))}"
             if settled
             else ""
         ),
@@ -105,9 +116,16 @@ def describe(copy: CopyToDescribe) -> Contents:
         doing="pg_dump of the copy",
         timeout_seconds=copy.timeout_seconds,
     )
-    contents = toc.read(path)
-    path.unlink()
-    return contents
+    try:
+        return toc.read(path)
+    except ArchiveError as error:
+        # Of this machine's pg_dump, which says nothing of the set.
+        raise DatabaseError(
+            f"what pg_dump says of the copy is not understood: {error.message}",
+            hint=error.hint,
+        ) from error
+    finally:
+        path.unlink()
 
 
 def _settle(
@@ -122,6 +140,8 @@ def _settle(
         key
         for key in differing
         if key[0] not in SKIPPED
+        and (key in observed or key[0] in _WRITTEN_INTO_OTHERS)
+        and _texts(expected.get(key)) != _texts(observed.get(key))
         and _same_belongings(expected.get(key), observed.get(key))
     ]
     if not open_questions:
@@ -140,10 +160,13 @@ def _settle(
 def _same_belongings(
     before: Sequence[Definition] | None, after: Sequence[Definition] | None
 ) -> bool:
-    """Return whether owner and storage are equal where both sides have the entry."""
+    """Return whether owner and storage are equal where both sides have the entry.
+
+    Several entries of one name, as operators have, are in the order of their texts.
+    """
     if before is None or after is None:
         return True
-    return sorted(e.belongings for e in before) == sorted(e.belongings for e in after)
+    return [e.belongings for e in before] == [e.belongings for e in after]
 
 
 def _texts(found: Sequence[Definition] | None) -> list[str]:

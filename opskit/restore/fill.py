@@ -10,7 +10,7 @@ from opskit.catalog.manifest import Manifest
 from opskit.postgres import database, properties, surroundings
 from opskit.postgres.connect import Connection, connect, server_major
 from opskit.postgres.conninfo import with_database, with_settings
-from opskit.postgres.order import out_of_order
+from opskit.postgres.order import event_triggers, not_validated, with_dependents
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import load
@@ -82,6 +82,7 @@ def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
         tablespace=own.tablespace if own and not given_up.without_tablespaces else "",
     )
     url = copy_url(connection, job)
+    database.make_bare(url, inventory)
     _run_all(url, job.sql_before)
     words = _load(url, server_major(connection), job)
     _run_all(url, job.sql_after)
@@ -92,6 +93,7 @@ def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
             source,
             job.name,
             without_settings=given_up.subjects("setting"),
+            without_roles=given_up.subjects("role"),
             with_grants=not given_up.without_owners,
         )
         database.run_script(connection, script)
@@ -103,7 +105,7 @@ def _load(url: str, major: int, job: FillJob) -> str:
     kept = job.concessions.entries(job.entries)
     ahead = statements_ahead(kept, job.manifest, job.concessions)
     first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
-    last = out_of_order(kept)
+    last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
     if not (first or last or ahead):
         is_all = job.is_whole and len(kept) == len(job.entries)
         return load.load(_load_job(url, major, job, None if is_all else kept))

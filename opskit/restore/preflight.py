@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opskit.postgres import roles, surroundings
@@ -114,7 +114,9 @@ def _locales(
         )
     money = inventory["settings"].get("lc_monetary")
     if inventory.get("has_money") and not knows(money):
-        yield _locale(money, "columns of type money (lc_monetary)")
+        yield replace(
+            _locale(money, "columns of type money (lc_monetary)"), what="lc_monetary"
+        )
 
 
 def _collations(
@@ -216,7 +218,9 @@ def _role_attributes(
     for each in inventory["roles"]:
         name = each["name"]
         if name in wanted and name in there:
-            differ = roles.differences(each, there[name], majors=majors)
+            differ = roles.differences(
+                each, there[name], majors=majors, with_password=False
+            )
             if differ:
                 yield Shortage(
                     what="role-attributes",

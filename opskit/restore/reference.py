@@ -29,6 +29,8 @@ SKIPPED = {
 }
 # The first of these says in which encoding all the others are.
 _FIRST = ("ENCODING", "STDSTRINGS", "SEARCHPATH", "SCHEMA")
+# They might act on what comes after them.
+_LAST = ("EVENT TRIGGER",)
 _SETTINGS = "SET check_function_bodies = false; SET xmloption = content;"
 
 
@@ -49,7 +51,10 @@ def build(
             run_bytes(connection, _bytes(entry, archive))
     run_bytes(connection, ahead.encode(archive.codec, "surrogateescape"))
     for entry in kept:
-        if entry.kind not in SKIPPED and entry.kind not in _FIRST:
+        if entry.kind not in SKIPPED and entry.kind not in (*_FIRST, *_LAST):
+            run_bytes(connection, _bytes(entry, archive))
+    for entry in kept:
+        if entry.kind in _LAST:
             run_bytes(connection, _bytes(entry, archive))
 
 

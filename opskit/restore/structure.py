@@ -80,7 +80,11 @@ def _populated(
 
 
 def check_kind(
-    kind: str, expected: Iterable[SchemaObject], observed: Iterable[SchemaObject]
+    kind: str,
+    expected: Iterable[SchemaObject],
+    observed: Iterable[SchemaObject],
+    *,
+    names_shown: int = _NAMES_SHOWN,
 ) -> Check:
     """Compare the objects of one kind by name and state."""
     before = {each.name: each.state for each in expected if each.kind == kind}
@@ -91,9 +95,9 @@ def check_kind(
         if before[name] != after[name]
     ]
     differences = [
-        _listed("missing", sorted(before.keys() - after.keys())),
-        _listed("not in the source", sorted(after.keys() - before.keys())),
-        _listed("changed", changed),
+        _listed("missing", sorted(before.keys() - after.keys()), names_shown),
+        _listed("not in the source", sorted(after.keys() - before.keys()), names_shown),
+        _listed("changed", changed, names_shown),
     ]
     plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
     plural = f"{kind}es" if kind.endswith("x") else plural
@@ -118,11 +122,11 @@ def _none_but(name: str, found: Iterable[str], known: set[str]) -> Check:
     )
 
 
-def _listed(label: str, names: Sequence[str]) -> str:
+def _listed(label: str, names: Sequence[str], shown: int = _NAMES_SHOWN) -> str:
     if not names:
         return ""
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"{label} {', '.join(names[:_NAMES_SHOWN])}{more}".strip()
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{label} {', '.join(names[:shown])}{more}".strip()
 
 
 def _extensions(found: inventory.Inventory, concessions: Concessions) -> str:

@@ -176,7 +176,7 @@ def summary(evidence: Evidence, report: Path) -> list[str]:
     else:
         lines = [
             f"drill of {manifest.backup_id} passed: {len(evidence.checks)} checks",
-            f"  {len(manifest.tables)} tables, {manifest.rows} rows equal exactly what "
+            f"  {evidence.tables} tables, {evidence.rows} rows equal exactly what "
             f"was dumped; on {evidence.drill_server}",
         ]
     if evidence.mutants is not None:

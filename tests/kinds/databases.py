@@ -112,6 +112,23 @@ OTHER_DATABASES = (
         since=17,
     ),
     OtherDatabase(
+        name="no schema public",
+        options="LOCALE 'C' ENCODING 'UTF8'",
+        script="DROP SCHEMA public; CREATE SCHEMA x; CREATE TABLE x.t (a int)",
+        altered="CREATE SCHEMA public",
+        noticed_by="SCHEMA public",
+    ),
+    OtherDatabase(
+        name="the schema public renamed",
+        options="LOCALE 'C' ENCODING 'UTF8'",
+        script="""
+            ALTER SCHEMA public RENAME TO formerly_public;
+            CREATE TABLE formerly_public.t (a int);
+            INSERT INTO formerly_public.t VALUES (1)""",
+        altered="DELETE FROM formerly_public.t",
+        noticed_by="table formerly_public.t",
+    ),
+    OtherDatabase(
         name="a template with few connections",
         options="LOCALE 'C' ENCODING 'UTF8' IS_TEMPLATE true CONNECTION LIMIT 3",
         script="CREATE TABLE public.t (a int); INSERT INTO public.t VALUES (1)",

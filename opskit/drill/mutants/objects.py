@@ -34,7 +34,11 @@ class Parts:
     def check(self, part: str, connection: Connection) -> Check:
         """Compare the objects of one kind as the session sees them."""
         observed = schema.take(connection, kinds=[part])
-        return structure.check_kind(part, self._ground.copy.schema, observed)
+        expected = self._ground.copy.schema
+        # All of them: what is shortened for people may be the very one looked for.
+        return structure.check_kind(
+            part, expected, observed, names_shown=len(expected) + len(observed)
+        )
 
     def is_equal(self, part: str) -> bool:
         """Return whether a part is equal while nothing is planted.
