@@ -32,7 +32,9 @@ def test(_context: object, args: str = "") -> Document:
             hint="Clone the repository and run ./inv test there.",
         )
     programs = Path(sys.executable).parent
-    for step in (*_STEPS, ("pytest", "-n", _workers(), *shlex.split(args))):
+    # The tests of a file together: they share the servers that its fixtures start.
+    pytest = ("pytest", "-n", _workers(), "--dist", "loadscope", *shlex.split(args))
+    for step in (*_STEPS, pytest):
         print(f"$ {shlex.join(step)}", flush=True)
         finished = subprocess.run(
             [programs / step[0], *step[1:]], cwd=_ROOT, check=False
