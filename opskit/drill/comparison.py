@@ -91,7 +91,9 @@ def _described(
         ),
         with_owners=not concessions.without_owners,
         with_tablespaces=not concessions.without_tablespaces,
-        without_settings=bool(concessions.subjects("setting")),
+        without_settings=bool(
+            concessions.subjects("setting") or concessions.subjects("role")
+        ),
     )
 
 

@@ -96,7 +96,7 @@ def require_surroundings(
 
 def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
     """Return the error that names all that a server lacks, and what to do."""
-    names = ", ".join(json.dumps(each.name) for each in refused)
+    names = ", ".join(json.dumps(each.name, ensure_ascii=False) for each in refused)
     container = any(each.what.startswith("extension") for each in refused)
     return DatabaseError(
         f"{server} lacks what the set needs: "

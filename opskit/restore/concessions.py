@@ -106,7 +106,7 @@ _UNMADE = {
     "collation": ["collation {}"],
     "setting": ["setting {}, and all other properties of the database"],
     "access-method": ["access method {}"],
-    "role": ["role {}, owners and grants"],
+    "role": ["role {}, owners and grants, properties of the database"],
     "role-attributes": ["attributes of the role {}"],
     "tablespace": ["tablespace {}, and in which one anything lies"],
 }

@@ -103,12 +103,12 @@ def _units(text: str) -> Iterator[str]:
         yield "; ".join(unit)
 
 
-def _without_name(name: str, text: str) -> tuple[str, str]:
-    """Return tag and text of the database itself without its name, quoted or not."""
-    anonymous = _DATABASE_NAME.sub("DATABASE *", name)
-    return (
-        "*" if anonymous == name else anonymous,
-        _DATABASE_NAME.sub("DATABASE *", text),
+def _without_name(text: str) -> str:
+    """Return statements about the database itself without its name."""
+    return "".join(
+        # The first mention is the object; later ones are somebody's words.
+        _DATABASE_NAME.sub("DATABASE *", statement, count=1) + ";\n"
+        for statement in statements(text)
     )
 
 
@@ -131,8 +131,12 @@ def _normal(
     # Only what is built in is the first role's without anybody's doing.
     if not of_source and entry.kind in _ABOUT_OBJECTS and owner == copy_first:
         owner = source_first
-    if source_name != copy_name and "DATABASE" in f"{entry.kind} {name}".split()[:2]:
-        name, text = _without_name(name, text)
+    if source_name != copy_name and (
+        entry.kind.startswith("DATABASE")
+        or (entry.kind in _ABOUT_OBJECTS and name.startswith("DATABASE "))
+    ):
+        name = "*" if entry.kind.startswith("DATABASE") else "DATABASE *"
+        text = _without_name(text)
     if entry.kind == "DATABASE":
         text = ""  # encoding and locale have checks of their own
     elif entry.kind in _IN_ANY_ORDER:

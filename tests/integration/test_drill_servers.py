@@ -183,7 +183,10 @@ def test_a_role_that_an_existing_server_lacks_is_named(
     assert 'allow = ["role test_owner"]' in caught.value.hint
     assert [check.name for check in failed(evidence)] == []
     unmade = {each.name for each in evidence.unmade}
-    assert {"role test_owner, owners and grants", "objects by name and state"} <= unmade
+    assert {
+        "role test_owner, owners and grants, properties of the database",
+        "objects by name and state",
+    } <= unmade
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from opskit.errors import DatabaseError
 from opskit.postgres import content
 from opskit.postgres.connect import Connection
 from opskit.postgres.digest import ContentDigest
-from opskit.restore.compare import _units, check_tables
+from opskit.restore.compare import RestoredCopy, _tables_compared, _units, check_tables
 
 ROOT = ("public", "log")
 OPEN = cast(Connection, SimpleNamespace(closed=False))
@@ -47,6 +47,31 @@ def test_partitions_below_one_root_are_taken_together() -> None:
         [elsewhere],
         [itself],
     ]
+
+
+@pytest.mark.parametrize(
+    ("listed", "kept", "read", "passed", "detail"),
+    [
+        (2, 2, 2, True, "2 rows by the manifest"),
+        (2, 1, 1, True, "1 rows by the manifest"),
+        (2, 2, 1, False, "2 rows by the manifest"),
+        (2, 0, 0, False, "every table was left out: that proves nothing"),
+        (0, 0, 0, True, "the manifest lists no table: the source had none"),
+    ],
+)
+def test_tables_that_were_compared_are_counted(
+    listed: int, kept: int, read: int, passed: bool, detail: str
+) -> None:
+    """None at all is right only where the source had none."""
+    tables = [_table(f"t{number}", 1) for number in range(listed)]
+    copy = cast(
+        RestoredCopy,
+        SimpleNamespace(manifest=SimpleNamespace(tables=tables), tables=tables[:kept]),
+    )
+    check = _tables_compared(copy, read)
+
+    assert (check.name, check.passed) == ("tables compared", passed)
+    assert check.detail == detail
 
 
 def _checked(

@@ -28,6 +28,7 @@ ENTRIES = [
     entry(8, "VIEW", "of_view", 7),
     entry(9, "COLLATION", "german"),
     entry(10, "TABLE", "names", 9),
+    entry(13, "TABLE", "german"),
     # Before what it needs, as attached partitions come.
     entry(11, "RULE", "late", 12),
     entry(12, "VIEW", "last", 8),
@@ -122,7 +123,8 @@ def test_a_table_that_needs_a_collation_of_a_lost_extension_goes() -> None:
     ("role", "definition", "goes"),
     [
         ("app", "CREATE POLICY own ON public.t TO app USING (true);\n", True),
-        ("app", "CREATE POLICY own ON public.t TO ann,app;\n", True),
+        ("app", "CREATE POLICY own ON public.t TO ann, app;\n", True),
+        ("app", "CREATE POLICY p ON t FOR SELECT TO app WITH CHECK (true);\n", True),
         ("app", "CREATE POLICY own ON public.t TO ann, app, bob;\n", True),
         ("app", "CREATE POLICY own ON public.t TO app;\n", True),
         ("app", "CREATE USER MAPPING FOR app SERVER s;\n", True),
@@ -132,14 +134,20 @@ def test_a_table_that_needs_a_collation_of_a_lost_extension_goes() -> None:
         ("app", "CREATE POLICY own ON public.t TO application;\n", False),
         ("app", "CREATE POLICY own ON public.app_t TO app_reader;\n", False),
         ("app", "CREATE POLICY own ON public.t TO bob USING ((a = 'app'));\n", False),
+        ("app", 'CREATE POLICY "go TO them" ON public.t TO app;\n', True),
         ("App", "CREATE POLICY own ON public.t TO app;\n", False),
+        ("app", "CREATE POLICY app ON public.t TO bob;\n", False),
+        ("app", "CREATE POLICY own ON public.t TO bob USING (f(app, b));\n", False),
+        ("app", "CREATE POLICY own ON public.t USING ((app = 1));\n", False),
+        ("app", "CREATE USER MAPPING FOR bob SERVER app;\n", False),
+        ("b", 'CREATE POLICY own ON public.t TO "a, b", c;\n', False),
     ],
 )
 @pytest.mark.parametrize("kind", ["POLICY", "USER MAPPING"])
 def test_what_names_a_missing_role_goes(
     role: str, definition: str, goes: bool, kind: str
 ) -> None:
-    """Only where the role stands as a whole word, quoted or not."""
+    """Only where a role is named, quoted or not; columns and others are no roles."""
     made = [entry(1, kind, "t own", definition=definition), entry(2, "TABLE", "t")]
 
     assert _left_out(("role", role), entries=made) == ({1} if goes else set())
@@ -205,9 +213,9 @@ def test_records_of_what_is_left_out_are_not_compared() -> None:
         ("locale", "locale and order of the database"),
         ("provider", "locale and order of the database"),
         ("collation", "collation x"),
-        ("setting", "setting x of the database"),
+        ("setting", "setting x, and all other properties of the database"),
         ("access-method", "access method x"),
-        ("tablespace", "tablespace x"),
+        ("tablespace", "tablespace x, and in which one anything lies"),
     ],
 )
 def test_what_is_not_checked_is_said_with_its_reason(what: str, check: str) -> None:
@@ -220,13 +228,16 @@ def test_what_is_not_checked_is_said_with_its_reason(what: str, check: str) -> N
 def test_without_a_role_the_whole_list_of_objects_is_not_checked() -> None:
     """Owners, grants and the state of the objects, which names owners."""
     assert _accepted(("role", "x")).unmade(ENTRIES) == [
-        ("role x, owners and grants", "the server has no x"),
+        (
+            "role x, owners and grants, properties of the database",
+            "the server has no x",
+        ),
         ("objects by name and state", "some were not restored"),
     ]
 
 
-def test_every_table_that_is_left_out_is_named() -> None:
-    """A table, or its rows, is never passed over in silence."""
+def test_everything_that_is_left_out_is_named() -> None:
+    """Whatever kind it is, it is never passed over in silence."""
     needing = [
         *ENTRIES,
         entry(30, "TABLE", "runs", 3),
@@ -237,8 +248,24 @@ def test_every_table_that_is_left_out_is_named() -> None:
 
     assert names == [
         "extension pg_cron and all that depends on it",
+        "EXTENSION pg_cron",
+        "VIEW public.of_jobs",
+        "VIEW public.of_view",
+        "RULE public.late",
+        "VIEW public.last",
         "TABLE DATA cron.job",
+        "SEQUENCE SET cron.job_seq",
         "TABLE public.runs",
         "TABLE DATA public.runs",
         "objects by name and state",
+    ]
+
+
+def test_a_collation_that_is_replaced_is_named_once() -> None:
+    """By what is missing; what stands in for it is there."""
+    found = _accepted(("collation", "public.german"))
+
+    assert found.unmade(ENTRIES) == [
+        ("collation public.german", "the server has no public.german"),
+        ("objects by name and state", "some were not restored"),
     ]

@@ -46,6 +46,12 @@ def test_a_drill_gives_up_nothing_by_itself(load_config: LoadConfig) -> None:
         'memory = "16g"',
         'settings = { shared_preload_libraries = "pg_cron" }',
         'allow = ["extension pg_cron", "role My Role"]',
+        'allow = ["extension-version a", "locale b", "provider c", "collation d.e"]',
+        'allow = ["setting a", "role-attributes b", "tablespace c"]',
+        'memory = "599m"',
+        'memory = "1000m"',
+        'memory = "1g"',
+        'timeout = "1s"',
         *(f'server = "{kind}"' for kind in ("installed", "embedded", "container")),
         'existing_url = ""',
         'timeout = "90s"',
@@ -61,6 +67,7 @@ def test_values_within_bounds_are_taken(load_config: LoadConfig, line: str) -> N
     [
         ("jobs = 65", "drill.jobs = 65: input should be less than or equal to 64"),
         ("jobs = -1", "drill.jobs = -1: input should be greater than or equal to 0"),
+        ("jobs = true", "drill.jobs"),
         ("mutants = -1", "drill.mutants = -1: input should be greater"),
         ("mutants = true", "drill.mutants"),
         ("mutants = 1.5", "drill.mutants = 1.5"),
@@ -68,6 +75,9 @@ def test_values_within_bounds_are_taken(load_config: LoadConfig, line: str) -> N
         ("cpus = 257", "drill.cpus = 257"),
         ("cpus = nan", "drill.cpus"),
         ("cpus = inf", "drill.cpus"),
+        ('memory = "511m"', "drill.memory = '511m'"),
+        ('memory = "99m"', "drill.memory = '99m'"),
+        ('memory = "0512m"', "drill.memory = '0512m'"),
         ('memory = "0g"', "drill.memory = '0g'"),
         ('memory = "4"', "drill.memory = '4'"),
         ('memory = "4G"', "drill.memory = '4G'"),
@@ -76,6 +86,15 @@ def test_values_within_bounds_are_taken(load_config: LoadConfig, line: str) -> N
         ("memory = 4", "drill.memory = 4"),
         ('timeout = "1"', "drill.timeout = '1': a duration is"),
         ('timeout = "-1s"', "drill.timeout"),
+        ('timeout = "0s"', "drill.timeout"),
+        ('allow = ["pg_cron"]', "each is a kind and a name"),
+        ('allow = ["extension"]', "each is a kind and a name"),
+        ('allow = ["extension "]', "each is a kind and a name"),
+        ('allow = ["an extension x"]', "each is a kind and a name"),
+        ('allow = ["Extension pg_cron"]', "each is a kind and a name"),
+        ('allow = ["role app", "extensions x"]', "each is a kind and a name"),
+        ('allow = ["access-method columnar"]', "each is a kind and a name"),
+        ('allow = ["lc_monetary fr_FR"]', "each is a kind and a name"),
         ('allow = "extension pg_cron"', "drill.allow"),
         ("allow = [1]", "drill.allow"),
         ("settings = { work_mem = 4 }", "drill.settings.work_mem = 4"),
@@ -168,7 +187,31 @@ def test_the_existing_servers_url_may_come_from_a_file(
     assert found.resolve_existing_url() == URL
 
 
-@pytest.mark.parametrize("content", [None, b"\xff", b"", f"url = {URL}".encode()])
+@pytest.mark.parametrize("file", ["secret", "gone"])
+def test_there_is_one_address_at_most(
+    load_config: LoadConfig, tmp_path: Path, file: str
+) -> None:
+    """Nobody could tell which of the two is meant; the file is not even read."""
+    (tmp_path / "secret").write_text(URL)
+    lines = f'existing_url = "{URL}"\nexisting_url_file = "{tmp_path / file}"'
+    message = _message(load_config, f"[drill]\n{lines}")
+
+    assert "only one of existing_url and existing_url_file may be set" in message
+    assert PASSWORD not in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"\xff",
+        b"",
+        f"url = {URL}".encode(),
+        f"{URL}\n# the drill's".encode(),
+        f"{URL}\n{URL}\n".encode(),
+        f"{URL}\r{URL}".encode(),
+    ],
+)
 def test_a_file_without_a_url_is_refused(
     load_config: LoadConfig, tmp_path: Path, content: bytes | None
 ) -> None:

@@ -12,7 +12,7 @@ from opskit.postgres.conninfo import parse, pinned_options, with_settings
 URL = "postgresql://ops:hunter2@db.example:6432/shop"
 _values = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12
-).filter(lambda value: value == value.rstrip())
+)
 
 
 def _split(options: str) -> list[str]:

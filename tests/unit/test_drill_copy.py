@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -125,6 +127,47 @@ def test_what_is_allowed_is_left_out_and_accepted(
 
     assert made.accepted == (CRON, ROLE)
     assert made.left_out == {3}
+
+
+@pytest.mark.parametrize("what", ["access-method", "lc_monetary"])
+def test_what_nothing_can_stand_in_for_is_refused_though_allowed(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Neither a way to store tables nor what amounts of money look like."""
+    lacks = shortage(what, "columnar")
+
+    with pytest.raises(DatabaseError, match="columnar"):
+        _required(monkeypatch, [lacks], [lacks.name])
+
+
+@pytest.mark.parametrize("name", ["My Role", 'a"b', "back\\slash", "a\tb", "ü", "q' x"])
+def test_the_hint_can_be_copied_into_the_configuration(name: str) -> None:
+    """Whatever the role is called, the line that is shown is TOML, and means it."""
+    error = copy.lacking("a server", [shortage("role", name), CRON])
+    (line,) = re.findall(r"allow = \[.*\](?= in \[drill\])", error.hint)
+
+    assert tomllib.loads(line) == {"allow": [f"role {name}", "extension pg_cron"]}
+
+
+@pytest.mark.parametrize("is_throwaway", [True, False])
+def test_what_the_backup_could_not_read_is_told(is_throwaway: bool) -> None:
+    """Each by its name; on another's server passwords are not compared either."""
+    made = builders.manifest(
+        inventory={"not_dumped": ["subscriptions s", "options of user mappings m"]}
+    )
+    found = dict(copy.unmade_anyway(_place(is_throwaway=is_throwaway), made))
+
+    assert list(found) == [
+        "subscriptions s",
+        "options of user mappings m",
+        *([] if is_throwaway else ["passwords of roles"]),
+    ]
+    assert all(found.values())
+
+
+def test_a_set_that_does_not_say_what_it_lacks_is_taken_to_lack_nothing() -> None:
+    """Sets that were made before it was noted are drilled as well."""
+    assert copy.unmade_anyway(_place(), builders.manifest()) == []
 
 
 @pytest.mark.parametrize("is_throwaway", [True, False])

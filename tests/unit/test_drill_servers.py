@@ -1,4 +1,4 @@
-"""Where a drill restores to: which kind of server, and which one it refuses."""
+"""Throw-away servers to drill on: programs or a container, and of which major."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from opskit.drill import servers
 from opskit.drill.servers import DrillServer, ServerRequest, open_server
-from opskit.errors import ClientToolError, ConfigurationError
-from opskit.postgres import container, inventory, server, surroundings
-from opskit.postgres.connect import Connection
-from opskit.postgres.conninfo import parse
+from opskit.errors import ClientToolError
+from opskit.postgres import container, server
 from opskit.postgres.programs import (
     CLIENT_PROGRAMS,
     SERVER_PROGRAMS,
@@ -52,31 +49,6 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(server, "throwaway", throwaway)
     monkeypatch.setattr(container, "container", start)
     return made
-
-
-@pytest.fixture
-def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What is found at the address of an existing server."""
-    found: dict[str, Any] = {
-        "major": 16,
-        "version": "16.4 (Debian 16.4-1)",
-        "system_identifier": "7399999999999999999",
-        "is_superuser": True,
-    }
-
-    @contextmanager
-    def connect(url: str, *, purpose: str) -> Iterator[Connection]:
-        assert (url, purpose) == (URL, "drill")
-        yield cast(Connection, object())
-
-    monkeypatch.setattr(servers, "connect", connect)
-    monkeypatch.setattr(servers, "server_major", lambda _c: found["major"])
-    monkeypatch.setattr(servers, "query_value", lambda _c, _sql: found["version"])
-    monkeypatch.setattr(
-        inventory, "system_identifier", lambda _c: found["system_identifier"]
-    )
-    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: found["is_superuser"])
-    return found
 
 
 def _installed(folder: Path, major: int, *, embedded: bool = False) -> Installation:
@@ -207,7 +179,6 @@ def test_a_container_is_started_if_it_is_asked_for(
     assert running.is_throwaway
 
 
-@pytest.mark.parametrize("kind", ["container", "existing"])
 @pytest.mark.parametrize(
     ("found", "accepts", "hint"),
     [
@@ -218,15 +189,13 @@ def test_a_container_is_started_if_it_is_asked_for(
 )
 def test_another_major_is_refused(
     made: dict[str, Any],
-    existing: dict[str, Any],
-    kind: str,
     found: int,
     accepts: bool,
     hint: str,
 ) -> None:
     """An older one always, a newer one unless it is accepted; nothing is left."""
-    made["container_major"] = existing["major"] = found
-    request = ServerRequest(kind=kind, existing_url=URL, accept_newer_major=accepts)
+    made["container_major"] = found
+    request = ServerRequest(kind="container", accept_newer_major=accepts)
 
     with pytest.raises(
         ClientToolError, match=f"is PostgreSQL {found}, .* 16$"
@@ -234,71 +203,13 @@ def test_another_major_is_refused(
         _opened(request)
 
     assert hint in refused.value.hint
-    assert made["ended"] == (kind == "container")
+    assert made["ended"] == 1
 
 
-@pytest.mark.parametrize("kind", ["container", "existing"])
-def test_a_newer_major_may_be_accepted_anywhere(
-    made: dict[str, Any], existing: dict[str, Any], kind: str
-) -> None:
+def test_a_newer_major_may_be_accepted_anywhere(made: dict[str, Any]) -> None:
     """The evidence says what it was."""
-    made["container_major"] = existing["major"] = 18
-    running = _opened(
-        ServerRequest(kind=kind, existing_url=URL, accept_newer_major=True)
-    )
+    made["container_major"] = 18
+    running = _opened(ServerRequest(kind="container", accept_newer_major=True))
 
     assert running.major == 18
     assert "newer than the source's 16" in running.description
-
-
-def test_an_existing_server_is_taken_as_it_is(existing: dict[str, Any]) -> None:
-    """It is not thrown away; each database is reached by the same address."""
-    running = _opened(ServerRequest(kind="existing", existing_url=URL))
-
-    assert existing["major"] == running.major
-    assert not running.is_throwaway
-    assert running.description == "PostgreSQL 16.4 (existing)"
-    assert parse(running.url("a b")) == parse(URL) | {"dbname": "a b"}
-    assert "hunter2" not in repr(running)
-
-
-def test_an_existing_server_needs_an_address() -> None:
-    """Nothing is guessed from the environment."""
-    with pytest.raises(ConfigurationError, match="needs the address") as refused:
-        _opened(ServerRequest(kind="existing"))
-
-    assert "existing_url" in refused.value.hint
-
-
-@pytest.mark.parametrize("major", [16, 15])
-def test_the_source_itself_is_refused(existing: dict[str, Any], major: int) -> None:
-    """By what initdb gave it, whatever its address; also if it was made newer since."""
-    existing |= {"system_identifier": SOURCE, "major": major}
-
-    with pytest.raises(ConfigurationError, match="the very server") as refused:
-        _opened(ServerRequest(kind="existing", existing_url=URL))
-
-    assert "on_source_server = true" in refused.value.hint
-
-
-def test_the_source_itself_may_be_allowed(existing: dict[str, Any]) -> None:
-    """Then the evidence says so; another server is not called it."""
-    request = ServerRequest(kind="existing", existing_url=URL, on_source_server=True)
-    other = _opened(request).description
-    existing["system_identifier"] = SOURCE
-
-    assert _opened(request).description.endswith(", the source's own")
-    assert "the source's own" not in other
-
-
-def test_a_role_that_may_not_do_everything_is_refused(existing: dict[str, Any]) -> None:
-    """Before anything is made there."""
-    existing["is_superuser"] = False
-
-    with pytest.raises(ConfigurationError, match="no superuser"):
-        _opened(ServerRequest(kind="existing", existing_url=URL))
-
-
-def test_addresses_are_not_shown_by_accident() -> None:
-    """A request may stand in a log."""
-    assert "hunter2" not in repr(ServerRequest(existing_url=URL))

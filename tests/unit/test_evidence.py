@@ -79,6 +79,13 @@ def test_what_was_not_checked_stands_in_the_document() -> None:
     assert evidence(GOOD).as_json()["mutants"] is None
 
 
+def test_what_was_compared_is_counted_in_the_document() -> None:
+    """Not what the manifest lists: some of that may have been left out."""
+    document = evidence(GOOD, tables=2, rows=7).as_json()
+
+    assert (document["tables"], document["rows"]) == (2, 7)
+
+
 class _RecordingStore:
     """Keeps what is put, in its order."""
 

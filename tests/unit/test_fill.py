@@ -12,6 +12,7 @@ import pytest
 from opskit.postgres import surroundings
 from opskit.postgres.connect import Connection
 from opskit.postgres.conninfo import parse
+from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import fill, load
 from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob
@@ -29,7 +30,7 @@ PLAIN = [
     entry(10, "SCHEMA", "sales", schema=""),
     entry(20, "TABLE", "t", 10),
     entry(21, "TABLE DATA", "t", 20),
-    entry(22, "CHECK CONSTRAINT", "t positive", 20),
+    entry(22, "CONSTRAINT", "t pkey", 20),
 ]
 EXTENSION = entry(11, "EXTENSION", "hstore", 10, schema="")
 DOMAIN = [
@@ -100,6 +101,18 @@ def test_nothing_in_the_copy_acts_by_itself(
         "dbname": "copy",
         "options": " ".join(f"-c {each}" for each in settings),
     }
+
+
+def test_money_is_as_it_comes_where_the_source_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A locale that is not known is not asked for."""
+    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: False)
+    monkeypatch.setattr(surroundings, "has_locale", lambda _c, _name: True)
+    manifest = builders.manifest(inventory=inventory(settings={}))
+    found = parse(fill.copy_url(CONNECTION, _job(manifest=manifest)))
+
+    assert "lc_monetary" not in found["options"]
 
 
 @pytest.fixture
@@ -186,3 +199,80 @@ def test_constraints_of_domains_alone_need_two_steps(
     _loaded(steps, tmp_path, entries=entries)
 
     assert steps == [[1, 2, 3, 10, 20, 21, 22, 12], [1, 2, 3, 13]]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        entry(30, "EVENT TRIGGER", "watch", schema=""),
+        entry(30, "CHECK CONSTRAINT", "t positive", 20),
+        entry(30, "FK CONSTRAINT", "t fkey", 20, definition="ADD c NOT VALID;\n"),
+    ],
+    ids=["event trigger", "check", "foreign key"],
+)
+def test_what_acts_on_the_rest_is_loaded_last(
+    steps: list[Any], tmp_path: Path, late: TocEntry
+) -> None:
+    """Wherever it stands in the archive: rows and objects are there before it."""
+    _loaded(steps, tmp_path, entries=[*PLAIN[:4], late, *PLAIN[4:]])
+
+    assert steps == [[1, 2, 3, 10, 20, 21, 22], [1, 2, 3, 30]]
+
+
+def test_a_constraint_that_is_valid_needs_no_step(
+    steps: list[Any], tmp_path: Path
+) -> None:
+    """pg_restore makes it after the rows by itself."""
+    made = entry(30, "FK CONSTRAINT", "t fkey", 20, definition="ADD c;\n")
+    _loaded(steps, tmp_path, entries=[*PLAIN, made])
+
+    assert steps == [None]
+
+
+@pytest.fixture
+def filled(monkeypatch: pytest.MonkeyPatch, steps: list[Any]) -> list[Any]:
+    """What a whole fill does, and its script for the database itself."""
+
+    def made_bare(url: str, found: dict[str, Any]) -> None:
+        steps.append(("bare", parse(url)["dbname"], found["locale"]["provider"]))
+
+    monkeypatch.setattr(
+        "opskit.postgres.database.create_like",
+        lambda _c, name, _inventory, **_how: steps.append(("create", name)),
+    )
+    monkeypatch.setattr("opskit.postgres.database.make_bare", made_bare)
+    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: False)
+    monkeypatch.setattr(surroundings, "has_locale", lambda _c, _name: True)
+    monkeypatch.setattr(fill, "server_major", lambda _c: 16)
+    return steps
+
+
+def test_a_new_database_is_bare_before_anything_is_loaded(
+    filled: list[Any], tmp_path: Path
+) -> None:
+    """What the source has no more would be in the way of what it has."""
+    fill.fill(CONNECTION, _job(archive=tmp_path / "dump.pgdump"))
+
+    assert filled == [("create", "copy"), ("bare", "copy", "icu"), None, ""]
+
+
+def test_settings_of_a_role_that_is_missing_are_left_out(
+    filled: list[Any], tmp_path: Path
+) -> None:
+    """The server would refuse them; those of others come."""
+    own = entry(
+        30,
+        "DATABASE PROPERTIES",
+        "shop",
+        schema="",
+        definition="ALTER ROLE app IN DATABASE shop SET a TO 'b';\n"
+        "ALTER ROLE ops IN DATABASE shop SET a TO 'b';\n",
+    )
+    job = _job(
+        archive=tmp_path / "dump.pgdump",
+        entries=[*PLAIN, own],
+        concessions=_without(("role", "app")),
+    )
+    fill.fill(CONNECTION, job)
+
+    assert filled[-1] == "ALTER ROLE ops IN DATABASE \"copy\" SET a TO 'b';\n"

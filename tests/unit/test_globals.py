@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.postgres.globals import for_missing_roles, statements
+from opskit.postgres.globals import Globals, for_missing_roles, statements
 
 SCRIPT = """\
 --
@@ -181,6 +181,18 @@ def test_a_comment_goes_on_to_its_line_feed(character: str) -> None:
     script = f'-- User Config "a{character}ALTER ROLE x SUPERUSER;"\nCREATE ROLE y;\n'
 
     assert list(statements(script)) == ["CREATE ROLE y"]
+
+
+def test_the_roles_that_are_made_are_known_by_name() -> None:
+    """Quoted or not; one that is only spoken of is not among them."""
+    script = SCRIPT.replace("CREATE ROLE ops;", "")
+    found = Globals(
+        roles_sql=f"{script}COMMENT ON ROLE app IS 'x;\nCREATE ROLE y;'".encode(),
+        tablespaces_sql=b"",
+        with_passwords=True,
+    )
+
+    assert found.roles() == {"app", 'odd; "x" y'}
 
 
 def test_rights_to_parameters_come_along() -> None:

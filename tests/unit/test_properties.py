@@ -157,6 +157,32 @@ def test_a_setting_that_was_given_up_is_left_out(statement: str, stays: bool) ->
     assert ("ALTER" in script) is stays
 
 
+@pytest.mark.parametrize(
+    ("statement", "stays"),
+    [
+        ("ALTER ROLE app IN DATABASE shop SET a TO 'b'", False),
+        ("ALTER ROLE \"app\" IN DATABASE shop SET a TO 'b'", False),
+        ("ALTER ROLE app_x IN DATABASE shop SET a TO 'b'", True),
+        ("ALTER ROLE \"App\" IN DATABASE shop SET a TO 'b'", True),
+        ("ALTER ROLE ops IN DATABASE shop SET app TO 'app'", True),
+        ("ALTER DATABASE shop SET a TO 'ALTER ROLE app '", True),
+    ],
+)
+def test_settings_of_a_role_that_is_missing_are_left_out(
+    statement: str, stays: bool
+) -> None:
+    """That role's alone, quoted or not: the server would refuse them."""
+    script = property_script(
+        [_properties(f"{statement};\n"), COMMENT],
+        "shop",
+        "shop",
+        without_roles={"app"},
+    )
+
+    assert script.count(";\n") == 1 + stays
+    assert ("ALTER" in script) is stays
+
+
 def test_without_grants_only_grants_are_left_out() -> None:
     """Settings and comments name no role that is missing."""
     every = [SETTINGS, GRANT, COMMENT, LABEL]

@@ -108,6 +108,18 @@ def test_what_comes_ahead_comes_between_the_schemas_and_the_rest() -> None:
     ]
 
 
+def test_event_triggers_come_after_everything_else() -> None:
+    """They might act on what is made after them, also on what stands behind them."""
+    made = [
+        entry(1, "EVENT TRIGGER", "one", schema="", definition="one"),
+        entry(2, "TABLE", "t", definition="table"),
+        entry(3, "EVENT TRIGGER", "two", schema="", definition="two"),
+        entry(4, "VIEW", "v", definition="view"),
+    ]
+
+    assert _built(contents(*made)) == [SETTINGS, b"table", b"view", b"one", b"two"]
+
+
 def test_an_entry_without_a_statement_is_none() -> None:
     """The server would refuse to run nothing."""
     assert _built(contents(entry(1, "SCHEMA", "s", definition=" \n"))) == [SETTINGS]

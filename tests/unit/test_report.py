@@ -49,10 +49,13 @@ def _cells(line: str) -> list[str]:
 
 def test_a_passed_drill_says_what_was_compared() -> None:
     """Verdict, set, times and measures stand in the report."""
-    text = report.render(_evidence(GOOD))
+    text = report.render(_evidence(GOOD, tables=2, rows=7))
 
     assert text.startswith("# Restore drill of shop-20260310T030000Z-a1b2c3: PASSED\n")
-    assert "1 tables with 3 rows, compared exactly; 1 checks, all passed." in text
+    assert (
+        "equals what was dumped: 2 tables with 7 rows, compared exactly; 1 checks, all passed."
+        in text
+    )
     assert "## What differed\n\nNothing.\n" in text
     assert "| measured RTO | 1:06:40 " in text
     assert "| measured RPO | 12.3 s " in text
@@ -205,7 +208,7 @@ def test_mutants_are_told_one_by_one() -> None:
     rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
 
     assert "4 mutants were planted" in section
-    assert "3 were noticed (kill rate\n75%, seed `abc123`)" in section
+    assert "3 were noticed (kill rate\n75 %, seed `abc123`)" in section
     assert rows == [
         "| noticed | drop a row | public.t, row 0 | table public.t |",
         "| **not noticed** | drop a row | public.t, row 1 |  |",
@@ -220,7 +223,36 @@ def test_mutants_that_were_not_planted_are_not_boasted_of() -> None:
 
     assert "Whether the drill can fail" not in report.render(_evidence(GOOD))
     assert "0 mutants were planted" in none
-    assert "kill rate\n0%" in none
+    assert "kill rate\n0 %" in none
+
+
+@pytest.mark.parametrize(
+    ("rate", "written"),
+    [
+        (1.0, "100 %"),
+        (0.9999, "99.9 %"),
+        (0.9996, "99.9 %"),
+        (0.995, "99.5 %"),
+        (2 / 3, "66.6 %"),
+        (0.29, "29 %"),
+        (0.0009, "0 %"),
+    ],
+)
+def test_only_all_of_them_are_all_of_them(rate: float, written: str) -> None:
+    """A rate is rounded down: one that survived is never rounded away."""
+    text = report.render(_evidence(GOOD, mutants=_mutants() | {"kill_rate": rate}))
+
+    assert f"(kill rate\n{written}, seed" in text
+
+
+def test_a_pass_says_that_something_was_not_checked() -> None:
+    """In the first sentence, which is all that many read."""
+    some = (Unmade(name="mutants", reason="none were asked for"),)
+
+    assert "dumped, but for what was not checked: 1 tables with 2 rows" in (
+        report.render(_evidence(GOOD, unmade=some, tables=1, rows=2))
+    )
+    assert "but for" not in report.render(_evidence(GOOD))
 
 
 @given(_texts, _texts, _texts)
