@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -48,6 +49,40 @@ def exclusive(
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def in_use(directory: Path, name: str) -> Iterator[None]:
+    """Mark something as being read for the length of the block, beside other readers.
+
+    The mark is an OS lock and dies with its holder.
+    """
+    with _opened(directory, name) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def unused(directory: Path, name: str) -> Iterator[bool]:
+    """Yield whether nobody reads it; if so, readers wait until the block has ended."""
+    with _opened(directory, name) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+            (directory / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _opened(directory: Path, name: str) -> Iterator[int]:
+    files.make_directories(directory)
+    descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _held(name: str, owner: Path) -> LockHeld:

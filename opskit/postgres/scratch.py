@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import LiteralString
 
 from psycopg import sql
 
+from opskit.errors import DatabaseError
 from opskit.postgres.connect import Connection, connect, query
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.database import drop, exists
@@ -47,7 +49,14 @@ def drop_copy(connection: Connection, url: str, name: str) -> None:
     """
     if not exists(connection, name):
         return
-    with connect(with_database(url, name), purpose="cleaning up") as inside:
+    with contextlib.suppress(DatabaseError):
+        # A database that cannot be entered is dropped all the same, or says why not.
+        _drop_subscriptions(with_database(url, name))
+    drop(connection, name)
+
+
+def _drop_subscriptions(url: str) -> None:
+    with connect(url, purpose="cleaning up") as inside:
         for (subscription,) in query(
             inside,
             "SELECT subname FROM pg_subscription s JOIN pg_database d "
@@ -56,7 +65,6 @@ def drop_copy(connection: Connection, url: str, name: str) -> None:
             for action in ("ALTER {} DISABLE", "ALTER {} SET (slot_name = NONE)"):
                 inside.execute(_about_subscription(action, subscription))
             inside.execute(_about_subscription("DROP {}", subscription))
-    drop(connection, name)
 
 
 def _about_subscription(action: LiteralString, name: str) -> sql.Composed:

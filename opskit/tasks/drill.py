@@ -128,7 +128,10 @@ def run_drill(
         sql_after=settings.sql_after,
     )
     details = {"source": source, "backup_id": chosen.manifest.backup_id}
-    with run.recorded("restore-drill", details) as record:
+    with (
+        run.reading(chosen.manifest.backup_id),
+        run.recorded("restore-drill", details) as record,
+    ):
         evidence = drill(request, run_id=run.run_id, clock=runtime.now)
         rendered = report.render(evidence)
         path = write_report(evidence, rendered, run.reports)

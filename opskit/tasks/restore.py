@@ -67,6 +67,7 @@ def restore(
     began = time.monotonic()
     details = {"source": manifest.source, "backup_id": backup, "target": target}
     with (
+        run.reading(manifest.backup_id),
         run.recorded("restore", details) as record,
         run.lock(f"to-{target}", "restore"),
     ):

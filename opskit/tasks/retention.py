@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from opskit.config import RetentionSettings
     from opskit.tasks.runtime import Runtime
 
+_BEING_READ = "a drill or a restore is reading it"
+
 
 @command(
     help={
@@ -39,13 +41,15 @@ def prune(_context: object, dry_run: bool = False, json: bool = False) -> Docume
             keep += [
                 {"backup_id": key, "reasons": why} for key, why in planned.keep.items()
             ]
-            delete += [{"backup_id": each} for each in planned.delete]
             if planned.refused:
                 refused.append(f"{name}: {planned.refused}")
             for line in _plan_lines(planned, dry_run=dry_run):
                 say(line, as_json=json)
+            read: list[str] = []
             if not dry_run:
-                _carry_out(run, name, sets, planned)
+                read = _carry_out(run, name, sets, planned)
+                for each in read:
+                    say(f"keep {each}: {_BEING_READ}", as_json=json)
                 found = orphans.find(run.stores, source=name, now=runtime.now())
                 remove_orphans(
                     found,
@@ -54,6 +58,8 @@ def prune(_context: object, dry_run: bool = False, json: bool = False) -> Docume
                         as_json=json,
                     ),
                 )
+            keep += [{"backup_id": each, "reasons": [_BEING_READ]} for each in read]
+            delete += [{"backup_id": e} for e in planned.delete if e not in read]
     document: Document = {
         "keep": keep,
         "delete": delete,
@@ -101,15 +107,18 @@ def _plan_lines(planned: RetentionPlan, *, dry_run: bool) -> list[str]:
 
 def _carry_out(
     run: Runtime, name: str, sets: list[BackupSet], planned: RetentionPlan
-) -> None:
+) -> list[str]:
+    """Delete what the plan says, and return the sets that are being read instead."""
     from opskit.catalog.prune import delete_set
 
     by_id = {each.manifest.backup_id: each for each in sets}
-    details = {
-        "source": name,
-        "deleted": list(planned.delete),
-        "kept": len(planned.keep),
-    }
+    deleted: list[str] = []
+    read: list[str] = []
+    details = {"source": name, "deleted": deleted, "kept": len(planned.keep)}
     with run.recorded("prune", details):
         for backup_id in reversed(planned.delete):  # the oldest first
-            delete_set(by_id[backup_id])
+            with run.unread(backup_id) as unread:
+                if unread:
+                    delete_set(by_id[backup_id])
+                (deleted if unread else read).append(backup_id)
+    return read

@@ -159,6 +159,14 @@ class Runtime:
             now=now(),
         )
 
+    def reading(self, backup_id: str) -> AbstractContextManager[None]:
+        """Keep prune on this host from deleting a set that is being read."""
+        return locks.in_use(self._writable("locks"), f"set-{backup_id}.reading")
+
+    def unread(self, backup_id: str) -> AbstractContextManager[bool]:
+        """Tell whether nobody on this host reads a set, and keep it so."""
+        return locks.unused(self._writable("locks"), f"set-{backup_id}.reading")
+
     @contextmanager
     def recorded(
         self, operation: str, details: dict[str, Any]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from opskit import locks
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse
@@ -203,6 +206,47 @@ def test_prune_deletes_what_no_rule_keeps(project: Project) -> None:
     assert ids[:0:-1] == [e["backup_id"] for e in project.json("backups")["backups"]]
     assert not [file for file in project.files() if ids[0] in file]
     assert project.json("prune")["delete"] == []
+
+
+def test_prune_keeps_what_is_being_read(project: Project) -> None:
+    """A drill that runs does not lose its set; when it has ended, prune takes it."""
+    project.configure(
+        "[retention]\nkeep_last = 1\nkeep_within = '0s'\nkeep_daily = 0\n"
+        "keep_weekly = 0\nkeep_monthly = 0\nmin_keep = 1\n"
+    )
+    project.run("backup")
+    old = age(project, 30)
+    project.run("backup")
+
+    with locks.in_use(project.folder / ".opskit" / "locks", f"set-{old}.reading"):
+        busy = project.json("prune")
+    free = project.json("prune")
+
+    assert busy["delete"] == []
+    reasons = {each["backup_id"]: each["reasons"] for each in busy["keep"]}
+    assert reasons[old] == ["a drill or a restore is reading it"]
+    assert [each["backup_id"] for each in free["delete"]] == [old]
+
+
+def test_a_drill_marks_its_set_as_being_read(project: Project) -> None:
+    """That is what prune looks for."""
+    (backup,) = project.json("backup")["backups"]
+    mark = project.folder / ".opskit" / "locks" / f"set-{backup['backup_id']}.reading"
+    seen = False
+
+    drill = project.start("restore-drill")
+    while drill.poll() is None:
+        if mark.exists():
+            with mark.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    seen = True
+        time.sleep(0.01)
+    drill.communicate()
+
+    assert drill.returncode == 0
+    assert seen
 
 
 def test_prune_without_a_rule_is_refused(project: Project) -> None:

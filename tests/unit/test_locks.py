@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import LockHeld
-from opskit.locks import exclusive
+from opskit.locks import exclusive, in_use, unused
 from tests.unit import processes
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -125,3 +125,39 @@ def test_the_folder_of_locks_is_made(tmp_path: Path) -> None:
     _try(directory, "a")
 
     assert directory.stat().st_mode & 0o777 == 0o700
+
+
+_READ = """
+import sys
+from pathlib import Path
+from opskit.locks import in_use
+with in_use(Path(sys.argv[1]), "set-x.reading"):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_is_read_is_not_unused_until_its_reader_died(tmp_path: Path) -> None:
+    """Readers go beside each other; a killed one holds up nobody."""
+    with processes.holding(_READ, tmp_path) as reader:
+        with (
+            in_use(tmp_path, "set-x.reading"),
+            unused(tmp_path, "set-x.reading") as free,
+        ):
+            assert not free
+        reader.kill()
+        reader.wait(10)
+
+        with unused(tmp_path, "set-x.reading") as free:
+            assert free
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_waits_until_what_is_deleted_is_gone(tmp_path: Path) -> None:
+    """Nobody begins to read in the middle of it."""
+    with (
+        unused(tmp_path, "set-x.reading") as free,
+        unused(tmp_path, "set-x.reading") as again,
+    ):
+        assert (free, again) == (True, False)
