@@ -8,21 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from opskit.backup import records
+from opskit.backup import records, surroundings
 from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
 from opskit.errors import BackupFailed
 from opskit.log import logger
 from opskit.postgres import (
     client,
     extensions,
-    globals,
     inventory,
-    roles,
     schema,
     snapshot,
 )
 from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.connect import connect, server_major
+from opskit.postgres.connect import server_major
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
@@ -31,8 +29,6 @@ from opskit.postgres.programs import Installation, find_client
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.snapshot import Snapshot
 from opskit.progress import Progress, silent
-
-_ROLES_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,44 +158,20 @@ class PostgresDump:
     def globals(self) -> Globals:
         """Return the server's roles and tablespaces, and note the same roles.
 
-        The programs for it know no snapshot: it is done again while roles change.
-
         Raises:
-            BackupFailed: roles change all the time.
+            BackupFailed: roles change all the time, or one of the dump's is gone.
         """
-        with connect(self._source.url, purpose="globals") as connection:
-            for _ in range(_ROLES_ATTEMPTS):
-                before = roles.take(connection)
-                found = globals.dump(self._source.url, self.client, connection)
-                unchanged = roles.take(connection) == before
-                names = {each["name"] for each in before}
-                # It may have come and gone in between.
-                if unchanged and found.roles() == names:
-                    break
-            else:
-                raise BackupFailed(
-                    "roles were changed each time that they were read",
-                    hint="Run the backup again when nothing makes or drops roles.",
-                )
-        self._require_roles(names)
-        self.inventory["roles"] = before
+        found, taken = surroundings.take(self._source.url, self.client)
+        surroundings.require_roles(
+            taken, self._reader.contents.entries, self.inventory["needed_roles"]
+        )
+        self.inventory["roles"] = taken
         if not found.with_passwords:
             self._warn(
                 "roles are stored without password hashes: "
                 "only a superuser can read them"
             )
         return found
-
-    def _require_roles(self, names: set[str]) -> None:
-        """Check that a role which the dump names was not dropped or renamed since."""
-        owners = {entry.owner for entry in self._reader.contents.entries} - {""}
-        gone = (owners.union(self.inventory["needed_roles"])) - names
-        gone = {name for name in gone if not name.startswith("pg_")}
-        if gone:
-            raise BackupFailed(
-                f"the dump names roles that are gone by now: {', '.join(sorted(gone))}",
-                hint="They were dropped or renamed meanwhile; run the backup again.",
-            )
 
     @property
     def restores_in_parallel(self) -> bool:

@@ -177,13 +177,17 @@ def test_more_cores_than_there_are_is_all_of_them(start: Start, engine: Any) -> 
 
 
 def test_the_users_own_variables_do_not_reach_the_server(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What leads libpq to the user's servers is hidden while the container runs."""
     monkeypatch.setenv("PGSSLMODE", "require")
     monkeypatch.setenv("PGSERVICE", "nowhere")
 
-    assert value(start().url(), "SELECT 1") == 1
+    # It ends here, and gives the variables back before they are undone.
+    with container(image, tmp_path) as server:
+        assert value(server.url(), "SELECT 1") == 1
+
+    assert os.environ["PGSERVICE"] == "nowhere"
 
 
 def test_the_images_own_entry_is_not_run_and_its_volumes_go(

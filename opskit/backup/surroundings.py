@@ -1,0 +1,56 @@
+"""The roles and tablespaces of a dump: read while they hold still, and none missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from opskit.errors import BackupFailed
+from opskit.postgres import globals, roles
+from opskit.postgres.connect import connect
+from opskit.postgres.globals import Globals
+from opskit.postgres.programs import Installation
+from opskit.postgres.toc_entry import TocEntry
+
+_ATTEMPTS = 5
+
+
+def take(url: str, client: Installation) -> tuple[Globals, list[dict[str, Any]]]:
+    """Return the globals as SQL, and the same roles as records.
+
+    The programs for the SQL know no snapshot: it is done again while roles change.
+
+    Raises:
+        BackupFailed: they change all the time.
+    """
+    with connect(url, purpose="globals") as connection:
+        for _ in range(_ATTEMPTS):
+            before = roles.take(connection)
+            found = globals.dump(url, client, connection)
+            unchanged = roles.take(connection) == before
+            # One may have come and gone in between.
+            if unchanged and found.roles() == {each["name"] for each in before}:
+                return found, before
+    raise BackupFailed(
+        "roles were changed each time that they were read",
+        hint="Run the backup again when nothing makes or drops roles.",
+    )
+
+
+def require_roles(
+    taken: Iterable[dict[str, Any]], entries: Iterable[TocEntry], needed: Iterable[str]
+) -> None:
+    """Check that a role which the dump names was not dropped or renamed since.
+
+    Raises:
+        BackupFailed: one is gone, so that nobody could restore the dump.
+    """
+    named = {entry.owner for entry in entries}.union(needed) - {""}
+    gone = named - {each["name"] for each in taken}
+    # PostgreSQL's own are on every server, and in no dump of the roles.
+    gone = {name for name in gone if not name.startswith("pg_")}
+    if gone:
+        raise BackupFailed(
+            f"the dump names roles that are gone by now: {', '.join(sorted(gone))}",
+            hint="They were dropped or renamed meanwhile; run the backup again.",
+        )
