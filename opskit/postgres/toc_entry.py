@@ -7,6 +7,19 @@ from dataclasses import dataclass
 
 from opskit.errors import ArchiveError
 
+# Entries that hold rows, values and large objects, not definitions.
+CONTENT_KINDS = frozenset(
+    {
+        "TABLE DATA",
+        "SEQUENCE SET",
+        "BLOB",
+        "BLOBS",
+        "BLOB METADATA",
+        "BLOB COMMENTS",
+        "MATERIALIZED VIEW DATA",
+        "STATISTICS DATA",
+    }
+)
 _IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".,()]+)'
 _COPY = re.compile(
     rf"COPY (?P<schema>{_IDENTIFIER})\.(?P<name>{_IDENTIFIER})\s+"

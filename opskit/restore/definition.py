@@ -10,22 +10,10 @@ from pathlib import Path
 
 from opskit.postgres.globals import statements
 from opskit.postgres.programs import Installation
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.toc_entry import CONTENT_KINDS, TocEntry
 
-# What tells how to read the others, or is compared elsewhere: contents and values.
-_NOT_DEFINITIONS = {
-    "ENCODING",
-    "STDSTRINGS",
-    "SEARCHPATH",
-    "TABLE DATA",
-    "SEQUENCE SET",
-    "BLOB",
-    "BLOBS",
-    "BLOB METADATA",
-    "BLOB COMMENTS",
-    "MATERIALIZED VIEW DATA",
-    "STATISTICS DATA",
-}
+# What is compared elsewhere, or only tells how to read the others.
+_NOT_DEFINITIONS = CONTENT_KINDS | {"ENCODING", "STDSTRINGS", "SEARCHPATH"}
 _ABOUT_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _LARGE_OBJECT = "LARGE OBJECT"
 

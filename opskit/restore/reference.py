@@ -7,18 +7,10 @@ from collections.abc import Sequence
 from opskit.postgres.connect import Connection
 from opskit.postgres.database import run_bytes
 from opskit.postgres.toc import Contents
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.toc_entry import CONTENT_KINDS, TocEntry
 
 # Data, and what belongs to the database or to the server rather than into it.
-SKIPPED = {
-    "TABLE DATA",
-    "SEQUENCE SET",
-    "BLOB",
-    "BLOBS",
-    "BLOB METADATA",
-    "BLOB COMMENTS",
-    "MATERIALIZED VIEW DATA",
-    "STATISTICS DATA",
+SKIPPED = CONTENT_KINDS | {
     "DATABASE",
     "SUBSCRIPTION",
     "DATABASE PROPERTIES",
