@@ -21,6 +21,17 @@ class OpskitProgram(Program):
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
         """Parse and run the call; always ends the process as the tasks say."""
+        try:
+            try:
+                self._run(argv)
+            finally:
+                sys.stdout.flush()  # here, where it can still be told what is amiss
+        except BrokenPipeError:
+            # Who read our output went away; nothing more can be told on that way.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_BROKEN_PIPE_CODE)
+
+    def _run(self, argv: list[str] | None) -> None:
         arguments = sys.argv if argv is None else argv
         try:
             self._parse(argv)
@@ -33,10 +44,6 @@ class OpskitProgram(Program):
             sys.exit(ended.code)
         except KeyboardInterrupt:
             sys.exit(_INTERRUPTED_CODE)
-        except BrokenPipeError:
-            # Who read our output went away; nothing more can be told on that way.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(_BROKEN_PIPE_CODE)
 
     def _parse(self, argv: list[str] | None) -> None:
         self.create_config()

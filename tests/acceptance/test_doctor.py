@@ -131,3 +131,11 @@ def test_a_reader_that_goes_away_gets_no_traceback(project: Project) -> None:
 
     assert finished.returncode == 141
     assert finished.stderr == ""
+
+
+def test_a_number_that_is_none_is_wrong_usage(project: Project) -> None:
+    """Invoke's own refusal of a flag becomes exit code 2, and one JSON document."""
+    for value in ("x", "1.5"):
+        document = project.json("restore-drill", "--mutants", value, code=2)
+
+        assert document["status"] == "error"
