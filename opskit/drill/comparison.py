@@ -8,7 +8,7 @@ from opskit.checks import Check
 from opskit.drill.copy import REFERENCE_SUFFIX, Place
 from opskit.drill.reading import Fetched
 from opskit.postgres import database, roles, server
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, limit_statements
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc import Contents
@@ -47,6 +47,7 @@ def compare_everything(
         try:
             database.make_bare(url, inventory)
             with connect(url, purpose="reference") as beside:
+                limit_statements(beside, copy.timeout_seconds)
                 reference.build(beside, fetched.contents, kept, ahead)
             return definitions.describe(described.at(url))
         finally:

@@ -28,7 +28,12 @@ from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob, fill
 
-_MACHINE_FAULTS = ("No space left", "took longer than", "server closed the connection")
+_MACHINE_FAULTS = (
+    "No space left",
+    "took longer than",
+    "statement timeout",
+    "server closed the connection",
+)
 # What has to be done before a service can use a restored database.
 _RESTORE_PHASES = ("fetch", "server", "surroundings", "restore")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from opskit.checks import Check
 from opskit.errors import ArchiveError, DatabaseError
+from opskit.masking import mask
 from opskit.postgres import client, toc
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.toc import Contents
@@ -226,7 +227,7 @@ def _first_other(lines: Sequence[str], others: Sequence[str]) -> str:
     """Return the first line that the others do not have."""
     known = set(others)
     line = next((each for each in lines if each not in known), "")
-    return line.strip()[:_TEXT_SHOWN]
+    return mask(line.strip())[:_TEXT_SHOWN]
 
 
 def _label(key: Key) -> str:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
 from opskit.postgres import database, properties, surroundings
-from opskit.postgres.connect import Connection, connect, server_major
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    limit_statements,
+    server_major,
+)
 from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import event_triggers, not_validated, with_dependents
 from opskit.postgres.programs import Installation
@@ -83,9 +88,9 @@ def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
     )
     url = copy_url(connection, job)
     database.make_bare(url, inventory)
-    _run_all(url, job.sql_before)
+    _run_all(url, job.sql_before, job.timeout_seconds)
     words = _load(url, server_major(connection), job)
-    _run_all(url, job.sql_after)
+    _run_all(url, job.sql_after, job.timeout_seconds)
     if job.is_whole:
         source = str(inventory["database"])
         script = properties.property_script(
@@ -115,9 +120,7 @@ def _load(url: str, major: int, job: FillJob) -> str:
         return load.load(_load_job(url, major, job, chosen))
 
     words = [step(lambda each: each in first)] if first else []
-    with connect(url, purpose="restore") as connection:
-        for statement in ahead:
-            database.run_script(connection, statement)
+    _run_all(url, ahead, job.timeout_seconds)
     words.append(step(lambda each: each not in first and each not in last))
     words += [step(lambda each: each in last)] if last else []
     return "\n".join(filter(None, words))
@@ -147,9 +150,10 @@ def _load_job(
     )
 
 
-def _run_all(url: str, statements: Sequence[str]) -> None:
+def _run_all(url: str, statements: Sequence[str], timeout_seconds: float) -> None:
     if statements:
         with connect(url, purpose="restore") as connection:
+            limit_statements(connection, timeout_seconds)
             connection.execute("RESET search_path")
             for statement in statements:
                 database.run_script(connection, statement)

@@ -457,3 +457,22 @@ def test_memberships_are_compared_across_majors(
 
     assert failed(evidence) == []
     assert [check.name for check in failed(lost)] == ["roles"]
+
+
+def test_statements_of_ones_own_are_bounded(one_set: BackupSet) -> None:
+    """One that hangs ends the drill with the timeout, and says nothing of the set."""
+    with pytest.raises(DatabaseError, match="statement timeout"):
+        run_drill(one_set, sql_before=["SELECT pg_sleep(120)"], timeout_seconds=4)
+
+
+def test_statements_of_ones_own_run_in_the_copy(one_set: BackupSet) -> None:
+    """Before and after the load; what they leave there is compared as well."""
+    evidence = run_drill(
+        one_set,
+        sql_before=["CREATE TABLE public.before (a int)"],
+        sql_after=["DROP TABLE public.before", "CREATE TABLE public.after (a int)"],
+    )
+
+    names = {check.name for check in failed(evidence)}
+    assert "definition of TABLE public.after" in names
+    assert "definition of TABLE public.before" not in names

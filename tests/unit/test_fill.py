@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
@@ -19,7 +20,7 @@ from opskit.restore.fill import FillJob
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage
 
-CONNECTION = cast(Connection, object())
+CONNECTION = cast(Connection, mock.NonCallableMock())
 HEAD = [
     entry(1, "ENCODING", "ENCODING", schema=""),
     entry(2, "STDSTRINGS", "STDSTRINGS", schema=""),
