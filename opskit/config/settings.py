@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,6 @@ from typing import Literal
 from pydantic import (
     Field,
     SecretStr,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -21,6 +19,7 @@ from pydantic_settings import (
 
 from opskit.config.drill import DrillSettings
 from opskit.config.section import PostgresUrl, Section, read_url
+from opskit.config.stores import StoreSettings
 from opskit.config.types import Count, Duration, SourceName
 
 ENVIRONMENT_PREFIX = "OPSKIT_"
@@ -68,19 +67,6 @@ class DatabaseSettings(Section):
         if self.url_file is None:
             return self.url.get_secret_value()
         return read_url("url_file", self.url_file)
-
-
-class StoreSettings(Section):
-    """One place where backup sets live."""
-
-    url: str = Field(description="`file:///absolute/folder`")
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        if re.fullmatch(r"file:///[^?#]*", url) is None:
-            raise ValueError("must be file:///absolute/folder")
-        return url
 
 
 class EncryptionSettings(Section):
