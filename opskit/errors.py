@@ -62,6 +62,14 @@ class ObjectExists(StoreError):
     """An object with this key exists and must not be overwritten."""
 
 
+class StoreUnavailable(StoreError):
+    """A store does not answer just now, or broke off; it may if asked again."""
+
+
+class RetriesExhausted(StoreUnavailable):
+    """A store did not answer however often it was asked; asking on is no use."""
+
+
 class LockHeld(OpskitError):
     """Another run holds the lock; the message names its owner and start."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit.backup.create import BackupResult, create_backup
+from opskit.backup.database import DatabaseBackup
 from opskit.backup.postgres import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
@@ -42,7 +43,9 @@ def back_up(
     """Back a database up into a local store."""
     found = programs.installations() if installations is None else installations
     return create_backup(
-        DatabaseSource(name=SOURCE, url=url, installations=found, **options),
+        DatabaseBackup(
+            DatabaseSource(name=SOURCE, url=url, installations=found, **options)
+        ),
         [LocalStore("local", store_dir)] if stores is None else stores,
         run_id="abc123",
         state_dir=store_dir.parent / "state",

@@ -7,11 +7,12 @@ block, complete, and free of anything that only this project provides.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from opskit.catalog.manifest import StoredObject
+from opskit.crypto import age
 from opskit.postgres.programs import sets_unknown_parameter
 
 _COUNT_TABLES = (
@@ -32,11 +33,16 @@ def render(
     snapshot_at: datetime,
     objects: Sequence[StoredObject],
     in_parallel: bool,
+    encrypted: bool = False,
 ) -> str:
     """Return the guide as Markdown; the commands run in the folder of the set."""
-    names = {each.role: each.key.rpartition("/")[2] for each in objects}
+    names = {
+        each.role: each.key.rpartition("/")[2].removesuffix(age.SUFFIX)
+        for each in objects
+    }
+    stored = [each.key.rpartition("/")[2] for each in objects]
     sums = "\n".join(
-        f"{each.sha256}  {each.key.rpartition('/')[2]}" for each in objects
+        f"{each.sha256}  {name}" for each, name in zip(objects, stored, strict=True)
     )
     database = str(inventory["database"])
     passwords = (
@@ -44,10 +50,11 @@ def render(
         if with_passwords
         else "**without passwords**: set them anew with `ALTER ROLE ... PASSWORD`"
     )
+    others = " So do the other decrypted files." if encrypted else ""
     return f"""\
 # Restore {backup_id} with stock tools
 
-{_needs(inventory, client_version, dump_bytes, snapshot_at)}
+{_needs(inventory, client_version, dump_bytes, snapshot_at, encrypted=encrypted)}
 
 ## 1. Check that every file is what was stored
 
@@ -56,7 +63,7 @@ sha256sum --check <<'SUMS'
 {sums}
 SUMS
 ```
-
+{decryption(stored) if encrypted else ""}
 ## 2. Create the roles
 
 They come {passwords}. For a role that is there already, "already exists" is no fault;
@@ -85,7 +92,24 @@ psql --no-psqlrc --dbname={_shown_database(database)} \\
     --command="{_COUNT_TABLES}"
 ```
 
-Delete `dump.pgdump` afterwards: it holds the data.
+Delete `dump.pgdump` afterwards: it holds the data.{others}
+"""
+
+
+def decryption(names: Iterable[str]) -> str:
+    """Return the step that makes plain files of encrypted ones."""
+    commands = "\n".join(
+        f'age --decrypt --identity "${{AGE_IDENTITY:?}}" \\\n'
+        f"    --output {name.removesuffix(age.SUFFIX)} {name}"
+        for name in names
+        if name.endswith(age.SUFFIX)
+    )
+    return f"""
+Decrypt them. `AGE_IDENTITY` names the file with the private key (of age, or of SSH):
+
+```sh
+{commands}
+```
 """
 
 
@@ -94,7 +118,10 @@ def _needs(
     client_version: str,
     dump_bytes: int,
     snapshot_at: datetime,
+    *,
+    encrypted: bool,
 ) -> str:
+    age_needed = "`age` with the private key, " if encrypted else ""
     database = str(inventory["database"])
     server_version = str(inventory["server_version"])
     extensions = ", ".join(
@@ -106,7 +133,7 @@ at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}, dumped by pg_dump {client_version}.
 
 You need:
 
-- `zstd`, `sha256sum` and the PostgreSQL client programs of major
+- {age_needed}`zstd`, `sha256sum` and the PostgreSQL client programs of major
   {_major(client_version)} or newer,
 - about {_mebibytes(dump_bytes)} MiB of free space for the unpacked dump,
 - a server of major {_major(server_version)} or newer with these extensions:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
@@ -15,7 +17,9 @@ from opskit.catalog.proof import (
     parse_evidence,
     proof_of,
 )
+from opskit.catalog.trust import Trust
 from opskit.errors import IntegrityError, StoreError, UsageError
+from opskit.log import logger
 from opskit.store import ObjectInfo, Store
 
 _SET_DEPTH = 3  # source, date, backup id
@@ -31,9 +35,13 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupSet:
-    """One set: its manifest, where it lies, and the proof known of it."""
+    """One set: its manifest, where it lies, and the proof known of it.
+
+    `manifest_sha256` is of the manifest's own bytes: evidence names it.
+    """
 
     manifest: Manifest
+    manifest_sha256: str
     copies: tuple[Copy, ...]
 
     @property
@@ -99,9 +107,15 @@ class Catalog:
         """Return the newest set of a source.
 
         Raises:
+            IntegrityError: there is a newer one, but its manifest cannot be used.
             UsageError: there is none.
         """
         sets = self.of(source)
+        newest_id = sets[0].manifest.backup_id if sets else ""
+        for bad in self.unreadable:
+            of_source, _date, backup_id, _name = bad.key.split("/")
+            if of_source == source and backup_id > newest_id:
+                self.find(backup_id)  # says why it cannot be used
         if not sets:
             raise UsageError(
                 f"there is no backup set of {source} yet",
@@ -110,11 +124,15 @@ class Catalog:
         return sets[0]
 
 
-def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
+def read(
+    stores: Iterable[Store], *, source: str | None = None, trust: Trust | None = None
+) -> Catalog:
     """List the stores and read every manifest in them.
 
     A set that lies in several stores is one set. What cannot be read is told, never
-    guessed at; a store that cannot be reached is told as long as another one can.
+    guessed at; a store that cannot be reached is told as long as another one can. With
+    trusted keys, a manifest that none of them signed cannot be used, and evidence that
+    none of them signed does not count.
 
     Raises:
         StoreError: no store can be reached.
@@ -123,6 +141,7 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
     unreadable: list[Unreadable] = []
     unreachable: list[StoreError] = []
     reached = False
+    trust = trust or Trust()
     for store in stores:
         try:
             places = group_by_set(store.list(f"{source}/" if source else ""))
@@ -134,7 +153,7 @@ def read(stores: Iterable[Store], *, source: str | None = None) -> Catalog:
             if not any(each.key == place + MANIFEST_NAME for each in objects):
                 continue  # an unfinished run: see `opskit.catalog.orphans`
             try:
-                each = _read_set(store, place, objects)
+                each = _read_set(store, place, objects, trust)
                 backup_id = each.manifest.backup_id
                 found[backup_id] = _merge(found.get(backup_id), each)
             except (IntegrityError, StoreError) as error:
@@ -171,21 +190,62 @@ def group_by_set(
     return sorted(groups.items())
 
 
-def _read_set(store: Store, place: str, objects: Sequence[ObjectInfo]) -> BackupSet:
+def _read_set(
+    store: Store, place: str, objects: Sequence[ObjectInfo], trust: Trust
+) -> BackupSet:
     key = place + MANIFEST_NAME
-    with store.open(key) as file:
-        manifest = manifests.parse(file.read(), key=key)
+    content = _content(store, key)
+    trust.require(store, key, content)
+    manifest = manifests.parse(content, key=key)
+    sha256 = hashlib.sha256(content).hexdigest()
     names = (parse_evidence(each.key.removeprefix(place)) for each in objects)
-    evidence = tuple(name for name in names if name is not None)
-    return BackupSet(manifest=manifest, copies=(Copy(store=store, evidence=evidence),))
+    evidence = tuple(
+        name
+        for name in names
+        if name is not None
+        and (not trust or _is_true(store, place, name, sha256, trust))
+    )
+    return BackupSet(
+        manifest=manifest,
+        manifest_sha256=sha256,
+        copies=(Copy(store=store, evidence=evidence),),
+    )
+
+
+def _content(store: Store, key: str) -> bytes:
+    with store.open(key) as file:
+        return file.read()
+
+
+def _is_true(
+    store: Store, place: str, name: EvidenceName, manifest_sha256: str, trust: Trust
+) -> bool:
+    """Return whether a trusted key signed what the evidence's name says."""
+    key = place + name.name()
+    try:
+        content = _content(store, key)
+        trust.require(store, key, content)
+        document = json.loads(content)
+        said = (document["manifest_sha256"], document["kind"], document["passed"])
+        if said == (manifest_sha256, name.kind, name.passed):
+            return True
+        reason = "it is about another set or outcome"
+    except IntegrityError as error:
+        reason = error.message
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it is no evidence: {error}"
+    logger().warning(
+        "evidence does not count", store=store.name, key=key, reason=reason
+    )
+    return False
 
 
 def _merge(known: BackupSet | None, other: BackupSet) -> BackupSet:
     if known is None:
         return other
-    if known.manifest != other.manifest:
+    if known.manifest_sha256 != other.manifest_sha256:
         raise IntegrityError(
             f"it is not the same as the manifest in store {known.stores[0].name}",
             hint="One of the two was altered after it was written.",
         )
-    return BackupSet(manifest=known.manifest, copies=known.copies + other.copies)
+    return replace(known, copies=known.copies + other.copies)

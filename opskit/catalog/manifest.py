@@ -14,6 +14,7 @@ from opskit.errors import IntegrityError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.json.sig"
 _RARE = {"via_root", "extension", "condition"}
 _ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
 
@@ -70,6 +71,22 @@ class LargeObjectsRecord(_Record):
     digest: str
 
 
+class Encryption(_Record):
+    """How the objects of a set are encrypted, and for whom: public keys."""
+
+    format: Literal["age"]
+    recipients: tuple[str, ...]
+
+
+class SignatureNote(_Record):
+    """Who signed the manifest; the signature lies beside it, in `object`."""
+
+    format: Literal["ssh"]
+    namespace: str
+    public_key: str
+    object: str
+
+
 class Manifest(_Record):
     """See `docs/format.md` for each field."""
 
@@ -84,7 +101,7 @@ class Manifest(_Record):
     server_version: str
     client_version: str
     tool_version: str
-    encryption: dict[str, Any] | None = None
+    encryption: Encryption | None = None
     dump_bytes: int = Field(ge=0)
     schema_format: int = 1
     objects: tuple[StoredObject, ...]
@@ -94,7 +111,9 @@ class Manifest(_Record):
     exclude_tables: tuple[str, ...] = ()
     exclude_table_data: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    sudden_changes: tuple[str, ...] = ()
     inventory: dict[str, Any]
+    signature: SignatureNote | None = None
 
     @property
     def prefix(self) -> str:

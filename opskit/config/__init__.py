@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from opskit.config.drill import DrillSettings, Query
+from opskit.config.files import FilesSettings
 from opskit.config.loading import load
+from opskit.config.retention import RetentionSettings, SourceRetention
 from opskit.config.settings import (
     ENVIRONMENT_PREFIX,
     DatabaseSettings,
-    RetentionSettings,
     Settings,
-    StoreSettings,
 )
+from opskit.config.stores import StoreSettings
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "DatabaseSettings",
     "DrillSettings",
+    "FilesSettings",
     "Query",
     "RetentionSettings",
     "Settings",
+    "SourceRetention",
     "StoreSettings",
     "load",
 ]

@@ -17,10 +17,13 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from opskit.config.crypto import EncryptionSettings, SigningSettings
 from opskit.config.drill import DrillSettings
+from opskit.config.files import FilesSettings
+from opskit.config.retention import RetentionSettings, SourceRetention
 from opskit.config.section import PostgresUrl, Section, read_url
 from opskit.config.stores import StoreSettings
-from opskit.config.types import Count, Duration, SourceName
+from opskit.config.types import Duration, SourceName
 
 ENVIRONMENT_PREFIX = "OPSKIT_"
 
@@ -47,6 +50,9 @@ class DatabaseSettings(Section):
         default=timedelta(hours=26),
         description="a newest set older than this is unhealthy",
     )
+    retention: SourceRetention | None = Field(
+        default=None, description="rules of its own instead of `[retention]`"
+    )
     lock_wait: Duration = Field(
         default=timedelta(seconds=60),
         description="how long pg_dump may wait for a table that a migration has locked",
@@ -67,40 +73,6 @@ class DatabaseSettings(Section):
         if self.url_file is None:
             return self.url.get_secret_value()
         return read_url("url_file", self.url_file)
-
-
-class EncryptionSettings(Section):
-    """Encryption of backup sets; to come. What is set must not be ignored meanwhile."""
-
-    recipients: list[str] = Field(
-        default=[],
-        max_length=0,
-        description="must be empty: not supported yet",
-    )
-    identity_file: str = Field(
-        default="",
-        max_length=0,
-        description="must be empty: not supported yet",
-    )
-
-
-class RetentionSettings(Section):
-    """Which sets are kept: a set stays if any rule keeps it."""
-
-    keep_last: Count = Field(default=7, description="the newest N sets")
-    keep_within: Duration = Field(
-        default=timedelta(days=30), description="every set younger than this"
-    )
-    keep_daily: Count = Field(
-        default=30, description="the newest set of each of N days"
-    )
-    keep_weekly: Count = Field(default=8, description="the same for ISO weeks")
-    keep_monthly: Count = Field(default=12, description="the same for months")
-    min_keep: Count = Field(
-        default=2,
-        ge=1,
-        description="never fewer good sets than this, whatever the rest says",
-    )
 
 
 class PostgresSettings(Section):
@@ -135,8 +107,10 @@ class Settings(BaseSettings):
     databases: dict[SourceName, DatabaseSettings] = Field(
         default={}, description="by name"
     )
+    files: dict[SourceName, FilesSettings] = Field(default={}, description="by name")
     stores: dict[SourceName, StoreSettings] = Field(default={}, description="by name")
     encryption: EncryptionSettings = EncryptionSettings()
+    signing: SigningSettings = SigningSettings()
     retention: RetentionSettings = RetentionSettings()
     drill: DrillSettings = DrillSettings()
     postgres: PostgresSettings = PostgresSettings()
@@ -149,6 +123,16 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto: console on a terminal, JSON lines elsewhere"
     )
+
+    @model_validator(mode="after")
+    def _one_name_a_source(self) -> Settings:
+        twice = self.databases.keys() & self.files.keys()
+        if twice:
+            raise ValueError(
+                f"databases and files must not share the name {min(twice)}: their sets "
+                "would lie in one place"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -13,6 +13,8 @@ from opskit import __version__, files
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.proof import EvidenceKind, EvidenceName, evidence_name
 from opskit.checks import Check
+from opskit.crypto import age, signatures
+from opskit.crypto.signatures import Signer
 from opskit.store import Store
 
 FORMAT_VERSION = 1
@@ -32,12 +34,14 @@ class Evidence:
 
     `rto_seconds` is the time that the restore took, `rpo_seconds` the age of the data
     when the drill began: what would be lost if the source had died at that moment.
-    `tables` and `rows` are how many were compared.
+    `tables` and `rows` are how many were compared. `manifest_sha256` ties it to the
+    bytes of the very manifest that it is about.
     """
 
     kind: EvidenceKind
     run_id: str
     manifest: Manifest
+    manifest_sha256: str
     started_at: datetime
     finished_at: datetime
     checks: tuple[Check, ...]
@@ -73,6 +77,7 @@ class Evidence:
             "run_id": self.run_id,
             "backup_id": self.manifest.backup_id,
             "source": self.manifest.source,
+            "manifest_sha256": self.manifest_sha256,
             "status": "passed" if self.passed else "failed",
             "passed": self.passed,
             "started_at": self.started_at.isoformat(),
@@ -92,30 +97,59 @@ class Evidence:
 
 
 def store_evidence(
-    evidence: Evidence, report: str | None, stores: Iterable[Store]
+    evidence: Evidence,
+    report: str | None,
+    stores: Iterable[Store],
+    *,
+    signer: Signer | None = None,
 ) -> None:
     """Put the evidence and its report beside the set it is about, the outcome last.
+
+    Beside an encrypted set the report is encrypted for the same recipients, and the
+    document names the checks without what was expected and observed.
 
     Raises:
         StoreError: a store refused it.
     """
-    document = json.dumps(evidence.as_json(), indent=1, ensure_ascii=False) + "\n"
+    content = _document(_in_the_open(evidence))
+    place = evidence.manifest.prefix
+    encryption = evidence.manifest.encryption
     for store in stores:
-        place = evidence.manifest.prefix
-        if report is not None:
+        if report is not None and encryption is None:
             store.put(place + evidence.name.name(".md"), [_bytes(report)])
-        store.put(place + evidence.name.name(".json"), [_bytes(document)])
+        elif report is not None and encryption is not None:
+            store.put(
+                place + evidence.name.name(f".md{age.SUFFIX}"),
+                age.encrypted([_bytes(report)], encryption.recipients),
+            )
+        key = place + evidence.name.name()
+        if signer is not None:
+            store.put(key + signatures.SUFFIX, [signer.sign(content)])
+        store.put(key, [content])
+
+
+def _in_the_open(evidence: Evidence) -> dict[str, Any]:
+    """Return the document as anybody who can list the store may read it."""
+    document = evidence.as_json()
+    if evidence.manifest.encryption is not None:
+        # What was read of rows may stand there: digests, values in a server's words.
+        for check in document["checks"]:
+            check |= {"expected": "", "observed": "", "detail": "see the report"}
+    return document
 
 
 def write_report(evidence: Evidence, report: str, directory: Path) -> Path:
     """Write the report where a person finds it, and return its path."""
     files.make_directories(directory)
     stem = f"{evidence.manifest.backup_id}-{evidence.kind}-{evidence.run_id}"
-    document = json.dumps(evidence.as_json(), indent=1, ensure_ascii=False) + "\n"
-    files.write_atomically(directory / f"{stem}.json", [_bytes(document)])
+    files.write_atomically(directory / f"{stem}.json", [_document(evidence.as_json())])
     path = directory / f"{stem}.md"
     files.write_atomically(path, [_bytes(report)])
     return path
+
+
+def _document(fields: Mapping[str, Any]) -> bytes:
+    return _bytes(json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
 
 def _bytes(text: str) -> bytes:

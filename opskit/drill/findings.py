@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from opskit.catalog.catalog import BackupSet
+from opskit.catalog.manifest import Manifest
 from opskit.checks import Check
 from opskit.config import Query
+from opskit.crypto.identities import Identities
 from opskit.drill.evidence import Unmade
 from opskit.drill.mutants import MutantReport
 from opskit.drill.servers import ServerRequest
@@ -35,6 +37,7 @@ class DrillRequest:
     mutants: int = 0
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
+    identities: Identities | None = None
 
 
 @dataclass(kw_only=True)
@@ -50,6 +53,11 @@ class Findings:
     mutants: MutantReport | None = None
     tables: int = 0
     rows: int = 0
+
+    def open(self, manifest: Manifest) -> None:
+        """Go on with what an encrypted set's manifest seals."""
+        chosen = replace(self.request.chosen, manifest=manifest)
+        self.request = replace(self.request, chosen=chosen)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

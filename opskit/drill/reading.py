@@ -10,14 +10,17 @@ from opskit.catalog.manifest import Manifest
 from opskit.postgres import toc
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.toc import Contents
-from opskit.restore import fetch
-from opskit.store import Store
+from opskit.restore.reader import SetReader
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """The set as it was read; `objects` is how many were."""
+    """The set as it was read; `objects` is how many were.
 
+    `manifest` is the set's own, with the digests that an encrypted one seals.
+    """
+
+    manifest: Manifest
     archive: Path
     contents: Contents
     roles_sql: str
@@ -25,18 +28,20 @@ class Fetched:
     objects: int
 
 
-def read_set(manifest: Manifest, store: Store, folder: Path) -> Fetched:
+def read_set(reader: SetReader, folder: Path) -> Fetched:
     """Unpack the dump into the folder and read everything else.
 
     Raises:
         IntegrityError: an object is missing, or not what the manifest says.
+        ConfigurationError: the set is encrypted and no identity here opens it.
     """
     archive = folder / "dump.pgdump"
-    fetch.unpack_dump(manifest, store, archive)
+    reader.unpack_dump(archive)
     return Fetched(
+        manifest=reader.opened(),
         archive=archive,
         contents=toc.read(archive),
-        roles_sql=fetch.read_text(manifest, store, "roles"),
-        schema=fetch.read_schema(manifest, store),
-        objects=1 + fetch.read_others(manifest, store),
+        roles_sql=reader.read_text("roles"),
+        schema=reader.read_schema(),
+        objects=1 + reader.read_others(),
     )

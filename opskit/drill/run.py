@@ -27,6 +27,7 @@ from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob, fill
+from opskit.restore.reader import SetReader
 
 _MACHINE_FAULTS = (
     "No space left",
@@ -64,6 +65,7 @@ def drill(
         kind="drill",
         run_id=run_id,
         manifest=manifest,
+        manifest_sha256=request.chosen.manifest_sha256,
         started_at=started_at,
         finished_at=clock(),
         checks=tuple(found.checks),
@@ -88,6 +90,8 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
         fetched = _fetch(found, folder)
         if fetched is None:
             return
+        found.open(fetched.manifest)
+        request, manifest = found.request, fetched.manifest
         with found.phase("server"):
             running = stack.enter_context(
                 open_server(
@@ -132,9 +136,15 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
 def _fetch(found: Findings, folder: Path) -> Fetched | None:
     """Read the set's objects; one that is damaged is a finding."""
     chosen = found.request.chosen
+    reader = SetReader(
+        manifest=chosen.manifest,
+        store=chosen.stores[0],
+        identities=found.request.identities,
+    )
+    reader.require_identities()
     try:
         with found.phase("fetch"):
-            fetched = read_set(chosen.manifest, chosen.stores[0], folder)
+            fetched = read_set(reader, folder)
     except IntegrityError as error:
         found.checks.append(
             Check(name="stored objects", passed=False, detail=str(error))

@@ -15,9 +15,9 @@ from opskit.postgres import database, globals, scratch
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.toc_entry import TocEntry
-from opskit.restore import fetch, preflight
+from opskit.restore import preflight
 from opskit.restore.concessions import Concessions, accept
-from opskit.store import Store
+from opskit.restore.reader import SetReader
 
 _TOKEN_LENGTH = 8
 _DONE_WITHOUT = ("extension-version", "setting")
@@ -89,17 +89,13 @@ def _needed_by(
     }
 
 
-def create_roles(
-    connection: Connection, manifest: Manifest, store: Store
-) -> tuple[str, ...]:
+def create_roles(connection: Connection, reader: SetReader) -> tuple[str, ...]:
     """Create the roles of the set that the server lacks, and return their names."""
     existing = database.existing_roles(connection)
-    needed = {each["name"] for each in manifest.inventory["roles"]}
+    needed = {each["name"] for each in reader.manifest.inventory["roles"]}
     missing = tuple(sorted(needed - existing))
     if missing:
-        script = globals.for_missing_roles(
-            fetch.read_text(manifest, store, "roles"), existing
-        )
+        script = globals.for_missing_roles(reader.read_text("roles"), existing)
         logger().info("creating roles", roles=list(missing))
         database.run_script(connection, script)
     return missing

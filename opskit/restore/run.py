@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
+from opskit.crypto.identities import Identities
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
 from opskit.postgres import database, schema, toc
@@ -18,8 +19,8 @@ from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import compare, fetch, prepare, select, structure
 from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob, fill
+from opskit.restore.reader import SetReader
 from opskit.restore.swap import swap
-from opskit.store import Store
 
 _NEVER_REPLACED = ("postgres", "template0", "template1")
 
@@ -37,6 +38,7 @@ class RestoreRequest:
     jobs: int
     timeout_seconds: float
     work_dir: Path | None = None
+    identities: Identities | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +86,21 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                 "compares, swaps the names and keeps the old database.",
             )
         with fetch.folder(request.work_dir) as folder:
-            archive, store = _unpack(request, folder)
+            archive, reader = _unpack(request, folder)
+            chosen = replace(request.chosen, manifest=reader.manifest)
+            request = replace(request, chosen=chosen)
             entries = toc.read(archive).entries
             wanted = _wanted(request, entries)
             concessions = prepare.require_surroundings(
                 connection, request.chosen.manifest, wanted, is_whole=not request.tables
             )
-            roles = prepare.create_roles(connection, request.chosen.manifest, store)
+            roles = prepare.create_roles(connection, reader)
             with prepare.beside(
                 connection, request.server_url, request.target
             ) as beside:
                 job = _fill_job(request, beside, archive, wanted, concessions)
                 url, _words = fill(connection, job)
-                checks = _compare(request, url, store, entries, concessions)
+                checks = _compare(request, url, reader, entries, concessions)
                 replaced = swap(
                     connection,
                     server_url=request.server_url,
@@ -115,24 +119,32 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
     )
 
 
-def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, Store]:
-    """Unpack the dump from the first store whose copy is whole; return that store."""
+def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, SetReader]:
+    """Unpack the dump from the first store whose copy is whole; return its reader.
+
+    The reader's manifest holds what that of an encrypted set seals.
+    """
     manifest = request.chosen.manifest
     fetch.require_space(folder, manifest.dump_bytes)
     archive = folder / "dump.pgdump"
     *others, last = request.chosen.stores
     for store in (*others, last):
         logger().info("reading", backup_id=manifest.backup_id, store=store.name)
+        reader = SetReader(
+            manifest=manifest, store=store, identities=request.identities
+        )
+        reader.require_identities()
         try:
-            fetch.unpack_dump(manifest, store, archive)
-            fetch.read_others(manifest, store)
+            reader.unpack_dump(archive)
+            reader.read_others()
+            reader = replace(reader, manifest=reader.opened())
         except (IntegrityError, StoreError) as error:
             if store is last:
                 raise
             logger().error("trying the next store", failed=error.message)
         else:
             break
-    return archive, store
+    return archive, reader
 
 
 def _fill_job(
@@ -159,7 +171,7 @@ def _fill_job(
 def _compare(
     request: RestoreRequest,
     url: str,
-    store: Store,
+    reader: SetReader,
     entries: Sequence[TocEntry],
     concessions: Concessions,
 ) -> list[Check]:
@@ -176,7 +188,7 @@ def _compare(
     copy = compare.RestoredCopy(
         url=url,
         manifest=manifest,
-        schema=fetch.read_schema(manifest, store) if by_name else (),
+        schema=reader.read_schema() if by_name else (),
         jobs=request.jobs,
         tables=tables,
         # Single tables bring their own sequences only; those are set by pg_restore.
@@ -190,11 +202,12 @@ def _compare(
             *structure.compare_structure(copy, concessions, entries, by_name=by_name),
         ]
     failed = [check for check in checks if not check.passed]
+    for check in failed:
+        logger().error("the copy differs", **check.as_json())
     if failed:
+        # By name alone: the message goes into the ledger, whose copy lies in the open.
         raise IntegrityError(
-            f"the restored copy is not what the manifest says: {failed[0].name}: "
-            f"expected {failed[0].expected}, "
-            f"found {failed[0].observed or failed[0].detail}"
+            f"the restored copy is not what the manifest says: {failed[0].name}"
             + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""),
             hint="The copy was dropped and nothing was replaced; "
             "drill the set to see all.",

@@ -15,28 +15,35 @@ if TYPE_CHECKING:
 @command(
     help={
         "database": "back up this database only",
+        "files": "back up this folder of files only",
         "all": "back up every configured source (the same as naming none)",
         "json": "print one JSON document",
     }
 )
 def backup(
-    _context: object, database: str = "", all_: bool = False, json: bool = False
+    _context: object,
+    database: str = "",
+    files: str = "",
+    all_: bool = False,
+    json: bool = False,
 ) -> Document:
-    """Take a backup of one database, or of every configured one.
+    """Take a backup of one database or folder, or of every configured one.
 
     Example: inv backup --database shop
     """
     from opskit.errors import OpskitError, UsageError
-    from opskit.tasks import runtime
+    from opskit.tasks import runtime, sources
 
-    if database and all_:
+    if (database or files) and all_:
         raise UsageError(
-            "--database and --all contradict each other", hint="Give one of the two."
+            "--all and the name of a source contradict each other",
+            hint="Give one of the two.",
         )
     run = runtime.start()
+    chosen = sources.named(run, database=database, files=files)
     backups: list[Document] = []
     errors: list[OpskitError] = []
-    for name in run.databases(database):
+    for name in [chosen] if chosen else sources.every(run):
         try:
             result, seconds = back_up(run, name)
         except OpskitError as error:
@@ -53,22 +60,13 @@ def backup(
 
 
 def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
-    """Back up one database; return the set and the seconds it took."""
+    """Back up one source; return the set and the seconds it took."""
     import time
 
     from opskit.backup.create import create_backup
-    from opskit.backup.postgres import DatabaseSource
-    from opskit.tasks import runtime
+    from opskit.tasks import runtime, sources
 
-    settings = run.database(name)
-    source = DatabaseSource(
-        name=name,
-        url=settings.resolve_url(),
-        installations=run.installations,
-        exclude_tables=settings.exclude_tables,
-        exclude_table_data=settings.exclude_table_data,
-        lock_wait=settings.lock_wait,
-    )
+    source = sources.build(run, name)
     began = time.monotonic()
     with run.recorded("backup", {"source": name}) as details, run.lock(name, "backup"):
         result = create_backup(
@@ -77,6 +75,7 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
             run_id=run.run_id,
             state_dir=run.state_dir,
             clock=runtime.now,
+            protection=run.protection,
         )
         details |= {
             "backup_id": result.manifest.backup_id,

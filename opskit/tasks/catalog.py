@@ -8,8 +8,11 @@ from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opskit.catalog.catalog import BackupSet
-    from opskit.catalog.verify import BadObject
+    from opskit.catalog.verify import BadObject, VerifyResult
+    from opskit.errors import StoreError
     from opskit.tasks.runtime import Runtime
 
 
@@ -24,12 +27,11 @@ def backups(_context: object, database: str = "", json: bool = False) -> Documen
 
     Example: inv backups --database shop
     """
-    from opskit.tasks import runtime
+    from opskit.tasks import runtime, sources
 
     run = runtime.start()
-    if database:
-        run.database(database)
-    found = run.catalog(database or None)
+    source = sources.of_sets(run, database=database)
+    found = run.catalog(source or None)
     documents = [_describe(each) for each in found.sets]
     rows = [
         [
@@ -80,6 +82,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     """
     from opskit.errors import UsageError
     from opskit.tasks import runtime
+    from opskit.tasks.drill import not_recorded
 
     run = runtime.start()
     found = run.catalog(whole=True)
@@ -90,10 +93,12 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
             hint="Take one with `inv backup`; a check of nothing is no check.",
         )
     bad: list[BadObject] = [] if backup else _unreadable(found.unreadable)
+    unstored: list[StoreError] = []
     objects = size_bytes = 0
     with run.recorded("verify", {"sets": len(chosen)}) as details:
         for each in chosen:
-            result = _verify(run, each)
+            result, not_stored = _verify(run, each)
+            unstored += not_stored
             objects += result.objects
             size_bytes += result.size_bytes
             bad += result.bad
@@ -113,6 +118,8 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
         details |= {"objects": objects, "bad": len(bad)}
         if bad:
             raise _verify_error(bad, document)
+    if unstored:
+        raise not_recorded(unstored[0], document)
     return document
 
 
@@ -122,14 +129,19 @@ def _unreadable(found: Any) -> list[BadObject]:
     return [BadObject(key=bad.key, reason=bad.reason) for bad in found]
 
 
-def _verify(run: Runtime, each: BackupSet) -> Any:
-    """Verify a set in every store that holds it, and leave evidence beside it."""
+def _verify(run: Runtime, each: BackupSet) -> tuple[VerifyResult, Sequence[StoreError]]:
+    """Verify a set in every store that holds it, and leave evidence beside it.
+
+    Returns also why evidence could not be stored: the finding is told first.
+    """
     from opskit.catalog.verify import VerifyResult, verify_set
     from opskit.checks import Check
     from opskit.drill.evidence import Evidence, store_evidence
+    from opskit.errors import StoreError
     from opskit.tasks import runtime
 
     results = []
+    unstored = []
     for store in each.stores:
         started_at = runtime.now()
         result = verify_set(each.manifest, store)
@@ -147,18 +159,23 @@ def _verify(run: Runtime, each: BackupSet) -> Any:
             kind="verify",
             run_id=run.run_id,
             manifest=each.manifest,
+            manifest_sha256=each.manifest_sha256,
             started_at=started_at,
             finished_at=runtime.now(),
             checks=checks,
             phases={},
         )
-        store_evidence(evidence, None, [store])
+        try:
+            store_evidence(evidence, None, [store], signer=run.protection.signer)
+        except StoreError as error:
+            unstored.append(error)
         results.append(result)
-    return VerifyResult(
+    found = VerifyResult(
         objects=sum(result.objects for result in results),
         size_bytes=sum(result.size_bytes for result in results),
         bad=tuple(bad for result in results for bad in result.bad),
     )
+    return found, unstored
 
 
 def _verify_error(bad: list[BadObject], document: Document) -> Exception:

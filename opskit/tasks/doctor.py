@@ -61,7 +61,7 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     )
     examined = [
         databases.examine(name, run.database(name).resolve_url(), run.installations)
-        for name in run.databases("")
+        for name in run.settings.databases
     ]
     for each in examined:
         yield from each.findings

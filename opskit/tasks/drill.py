@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.drill.evidence import Evidence
     from opskit.drill.servers import ServerRequest
-    from opskit.errors import OpskitError
+    from opskit.errors import OpskitError, StoreError
     from opskit.tasks.runtime import Runtime
 
 
 @command(
     help={
         "database": "drill the newest set of this database",
+        "files": "drill the newest set of this folder of files",
         "backup": "drill this set",
-        "all": "drill the newest set of every database",
+        "all": "drill the newest set of every source",
         "mutants": "plant so much damage in the copy, to show that the drill can fail",
         "json": "print one JSON document",
     }
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def restore_drill(
     _context: object,
     database: str = "",
+    files: str = "",
     backup: str = "",
     all_: bool = False,
     mutants: int = -1,
@@ -39,11 +41,12 @@ def restore_drill(
     Example: inv restore-drill --database shop
     """
     from opskit.errors import OpskitError, UsageError
-    from opskit.tasks import runtime
+    from opskit.tasks import runtime, sources
 
-    if sum(map(bool, (database, backup, all_))) > 1 and not (database and backup):
+    if all_ and (database or files or backup):
         raise UsageError(
-            "--all goes with neither --database nor --backup", hint="Give one of them."
+            "--all goes with neither --database, --files nor --backup",
+            hint="Give one of them.",
         )
     run = runtime.start()
     if mutants < -1:
@@ -53,10 +56,11 @@ def restore_drill(
         )
     number = run.settings.drill.mutants if mutants == -1 else mutants
     if not all_:
-        return _one(run, database, backup, number, as_json=json)
+        source = sources.of_sets(run, database=database, files=files)
+        return _one(run, source, backup, number, as_json=json)
     documents: list[Document] = []
     errors: list[OpskitError] = []
-    for name in run.databases(""):
+    for name in sources.with_sets(run):
         try:
             documents.append(_one(run, name, "", number, as_json=json))
         except OpskitError as error:
@@ -71,46 +75,58 @@ def restore_drill(
 
 
 def _one(
-    run: Runtime, database: str, backup: str, mutants: int, *, as_json: bool
+    run: Runtime, source: str, backup: str, mutants: int, *, as_json: bool
 ) -> Document:
-    chosen = _choose(run, database, backup)
-    evidence, report = run_drill(run, chosen, mutants=mutants)
+    chosen = _choose(run, source, backup)
+    evidence, report, unstored = run_drill(run, chosen, mutants=mutants)
     document = describe(evidence, report)
     for line in summary(evidence, report):
         say(line, as_json=as_json)
     if not evidence.passed:
         raise failure(evidence, document)
+    if unstored is not None:
+        raise not_recorded(unstored, document)
     return document
 
 
-def _choose(run: Runtime, database: str, backup: str) -> BackupSet:
+def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
     from opskit.errors import UsageError
+    from opskit.tasks import sources
 
     if backup:
         chosen = run.catalog().find(backup)
-        if database and chosen.manifest.source != database:
+        if source and chosen.manifest.source != source:
             raise UsageError(
-                f"{backup} is a set of {chosen.manifest.source}, not of {database}",
-                hint="Leave out --database.",
+                f"{backup} is a set of {chosen.manifest.source}, not of {source}",
+                hint=f"Leave out {source}.",
             )
         return chosen
-    names = run.databases(database)
+    names = [source] if source else sources.with_sets(run)
     if len(names) > 1:
         raise UsageError(
-            f"several databases are configured: {', '.join(names)}",
-            hint="Name one with --database, or drill them all with --all.",
+            f"there are several sources: {', '.join(names)}",
+            hint="Name one with --database or --files, or drill them all with --all.",
+        )
+    if not names:
+        raise UsageError(
+            "there is no backup set to drill",
+            hint="Name a store that holds one, or take one with `inv backup`.",
         )
     return run.catalog(names[0]).newest(names[0])
 
 
 def run_drill(
     run: Runtime, chosen: BackupSet, *, mutants: int
-) -> tuple[Evidence, Path]:
-    """Drill one set, keep the evidence beside it, and return it with its report."""
+) -> tuple[Evidence, Path, StoreError | None]:
+    """Drill one set, keep the evidence beside it, and return it with its report.
+
+    The error says why the evidence could not be stored; the finding is told first.
+    """
     from opskit.drill import report
     from opskit.drill.evidence import store_evidence, write_report
     from opskit.drill.findings import DrillRequest
     from opskit.drill.run import drill
+    from opskit.errors import StoreError
     from opskit.tasks import runtime
 
     source = chosen.manifest.source
@@ -126,6 +142,7 @@ def run_drill(
         mutants=mutants,
         sql_before=settings.sql_before,
         sql_after=settings.sql_after,
+        identities=run.identities,
     )
     details = {"source": source, "backup_id": chosen.manifest.backup_id}
     with (
@@ -136,9 +153,16 @@ def run_drill(
         rendered = report.render(evidence)
         path = write_report(evidence, rendered, run.reports)
         record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
-        # Beside the copy that was read; nothing is known of the others.
-        store_evidence(evidence, rendered, [chosen.stores[0]])
-    return evidence, path
+        unstored = None
+        try:
+            # Beside the copy that was read; nothing is known of the others.
+            store_evidence(
+                evidence, rendered, [chosen.stores[0]], signer=run.protection.signer
+            )
+        except StoreError as error:
+            unstored = error
+            record["not_stored"] = error.message
+    return evidence, path, unstored
 
 
 def server_request(run: Runtime) -> ServerRequest:
@@ -193,6 +217,14 @@ def summary(evidence: Evidence, report: Path) -> list[str]:
     if evidence.rpo_seconds is not None:
         lines.append(f"  the data was {text.duration(evidence.rpo_seconds)} old (RPO)")
     return [*lines, f"  report: {report}"]
+
+
+def not_recorded(error: StoreError, document: Document) -> StoreError:
+    """Return the error of a finding that could not be stored beside its set."""
+    error.message = f"what was found is not on record: {error.message}"
+    error.hint = error.hint or "Let these credentials write evidence beside the sets."
+    error.details = error.details | document | {"status": "error"}
+    return error
 
 
 def failure(evidence: Evidence, document: Document) -> OpskitError:

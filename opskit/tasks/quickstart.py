@@ -31,7 +31,7 @@ def quickstart(_context: object, json: bool = False) -> Document:
         for line in backup.summary(backed_up):
             say(line, as_json=json)
         chosen = run.catalog(sample.SOURCE).find(result.manifest.backup_id)
-        evidence, report = drill.run_drill(
+        evidence, report, unstored = drill.run_drill(
             run, chosen, mutants=run.settings.drill.mutants
         )
     document = drill.describe(evidence, report)
@@ -39,6 +39,8 @@ def quickstart(_context: object, json: bool = False) -> Document:
         say(line, as_json=json)
     if not evidence.passed:
         raise drill.failure(evidence, document)
+    if unstored is not None:
+        raise drill.not_recorded(unstored, document)
     _tell_next(path, document, as_json=json)
     return {"status": "ok", "backup": backed_up, "drill": document, "config": str(path)}
 

@@ -63,6 +63,7 @@ def restore(
         jobs=run.jobs,
         timeout_seconds=run.settings.drill.timeout.total_seconds(),
         work_dir=run.settings.drill.work_dir,
+        identities=run.identities,
     )
     began = time.monotonic()
     details = {"source": manifest.source, "backup_id": backup, "target": target}

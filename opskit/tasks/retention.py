@@ -28,13 +28,13 @@ def prune(_context: object, dry_run: bool = False, json: bool = False) -> Docume
     """
     from opskit.catalog import orphans
     from opskit.catalog.prune import remove_orphans
-    from opskit.tasks import runtime
+    from opskit.tasks import runtime, sources
 
     run = runtime.start()
     keep: list[Document] = []
     delete: list[Document] = []
     refused: list[str] = []
-    for name in run.databases(""):
+    for name in sources.every(run):
         with run.lock(name, "prune"):
             sets = run.catalog(name, whole=True).of(name)
             planned = _plan(run, sets)

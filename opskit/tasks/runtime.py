@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from opskit import config, files, locks, log
+from opskit.backup.protection import Protection
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
-from opskit.config import DatabaseSettings, Settings
+from opskit.config import DatabaseSettings, FilesSettings, Settings
+from opskit.crypto.identities import Identities
 from opskit.errors import ConfigurationError, OpskitError, UsageError
 from opskit.ledger import Ledger
 from opskit.postgres.conninfo import parse
 from opskit.postgres.programs import Installation, installations
 from opskit.store import Store, open_store
+from opskit.tasks import keys
 
 _JOBS_MAX = 8
 
@@ -38,7 +41,7 @@ class Runtime:
 
     @cached_property
     def stores(self) -> list[Store]:
-        """Every configured store.
+        """Every configured store, the nearest first: folders, then what is remote.
 
         Raises:
             ConfigurationError: there is none.
@@ -48,14 +51,26 @@ class Runtime:
                 "no store is configured",
                 hint='Add one: [stores.local] with url = "file:///var/backups/opskit".',
             )
-        return [
-            open_store(name, each.url) for name, each in self.settings.stores.items()
-        ]
+        nearest_first = sorted(
+            self.settings.stores.items(),
+            key=lambda item: not item[1].url.startswith("file:"),
+        )
+        return [open_store(name, each) for name, each in nearest_first]
 
     @cached_property
     def installations(self) -> list[Installation]:
         """The PostgreSQL programs on this machine."""
         return installations(self.settings.postgres.bin_dirs)
+
+    @cached_property
+    def protection(self) -> Protection:
+        """For whom new sets are encrypted, and who signs sets and evidence."""
+        return keys.protection(self.settings)
+
+    @cached_property
+    def identities(self) -> Identities | None:
+        """What opens encrypted sets here, if anything does."""
+        return keys.own_identities(self.settings)
 
     @property
     def state_dir(self) -> Path:
@@ -104,7 +119,9 @@ class Runtime:
         Raises:
             StoreError: no store can be reached, or with `whole` not every one.
         """
-        found = catalog.read(self.stores, source=source)
+        found = catalog.read(
+            self.stores, source=source, trust=keys.trust(self.settings)
+        )
         for error in found.unreachable:
             if whole:
                 raise error
@@ -132,22 +149,19 @@ class Runtime:
             )
         return self.settings.databases[name]
 
-    def databases(self, chosen: str) -> list[str]:
-        """Return the database named, or every one.
+    def folder(self, name: str) -> FilesSettings:
+        """Return a configured folder of files.
 
         Raises:
-            UsageError: it is not configured.
-            ConfigurationError: none is.
+            UsageError: there is none of this name.
         """
-        if chosen:
-            self.database(chosen)
-            return [chosen]
-        if not self.settings.databases:
-            raise ConfigurationError(
-                "no database is configured",
-                hint='Add one: [databases.NAME] with url = "postgresql://…".',
+        if name not in self.settings.files:
+            known = ", ".join(self.settings.files) or "none"
+            raise UsageError(
+                f"no files {name} are configured (configured: {known})",
+                hint=f"Add [files.{name}] to the configuration, or name another.",
             )
-        return list(self.settings.databases)
+        return self.settings.files[name]
 
     def lock(self, source: str, operation: str) -> AbstractContextManager[None]:
         """Hold this host's lock of a source: no two runs change its sets at once."""

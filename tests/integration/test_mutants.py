@@ -13,8 +13,9 @@ from opskit.checks import Check
 from opskit.drill.mutants import MutantReport, plant, rows
 from opskit.postgres import mutation_objects, schema
 from opskit.postgres.connect import connect
-from opskit.restore import compare, fetch, structure
+from opskit.restore import compare, structure
 from opskit.restore.compare import RestoredCopy
+from opskit.restore.reader import SetReader
 from opskit.store import LocalStore
 from tests.conftest import MakeDatabase, majors
 from tests.support import back_up, execute, sets, value
@@ -128,7 +129,9 @@ def make_copy(make_database: MakeDatabase, store_dir: Path) -> MakeCopy:
         return RestoredCopy(
             url=url,
             manifest=manifest,
-            schema=fetch.read_schema(manifest, LocalStore("local", store_dir)),
+            schema=SetReader(
+                manifest=manifest, store=LocalStore("local", store_dir)
+            ).read_schema(),
             jobs=1,
             tables=manifest.tables,
             sequences=manifest.sequences,

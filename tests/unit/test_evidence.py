@@ -29,6 +29,7 @@ def evidence(*checks: Check, **changes: Any) -> Evidence:
         "kind": "drill",
         "run_id": "abc123",
         "manifest": manifest,
+        "manifest_sha256": "0" * 64,
         "started_at": manifest.finished_at,
         "finished_at": manifest.finished_at + timedelta(minutes=2),
         "checks": checks,

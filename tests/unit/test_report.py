@@ -31,6 +31,7 @@ def _evidence(*checks: Check, **changes: Any) -> Evidence:
         "kind": "drill",
         "run_id": "abc123",
         "manifest": manifest,
+        "manifest_sha256": "0" * 64,
         "started_at": manifest.finished_at,
         "finished_at": manifest.finished_at + timedelta(minutes=2),
         "checks": checks,

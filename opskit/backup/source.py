@@ -1,0 +1,51 @@
+"""Source: what can be backed up, and what it says of itself once it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from opskit.backup.writer import SetWriter
+from opskit.catalog.manifest import StoredObject
+
+
+class OpenSource(Protocol):
+    """A source that is held still, or of which one moment is held."""
+
+    def write(self, writer: SetWriter) -> dict[str, Any]:
+        """Store the contents and return the manifest's fields about them.
+
+        Raises:
+            BackupFailed: they are not whole.
+        """
+
+    def guide(
+        self, backup_id: str, objects: Sequence[StoredObject], *, encrypted: bool
+    ) -> str:
+        """Return RESTORE.md for what was written."""
+
+    def require_held(self) -> None:
+        """Check that no other run can have begun meanwhile.
+
+        Raises:
+            OpskitError: the lock was lost.
+        """
+
+
+class Source(Protocol):
+    """Something that backup sets are made of."""
+
+    @property
+    def name(self) -> str:
+        """The name that the configuration gives it."""
+
+    def opened(
+        self, *, run_id: str, clock: Callable[[], datetime]
+    ) -> AbstractContextManager[OpenSource]:
+        """Lock the source and yield it, ready to be read.
+
+        Raises:
+            LockHeld: another run has it.
+        """

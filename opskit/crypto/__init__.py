@@ -1,0 +1,3 @@
+"""Encryption to age recipients, ed25519 signatures, and sealed digests."""
+
+from __future__ import annotations

@@ -1,0 +1,153 @@
+"""Reads a set's objects out of a store: checked, decrypted, unpacked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zstandard
+
+from opskit.catalog import sealing
+from opskit.catalog.manifest import Manifest, StoredObject
+from opskit.catalog.verify import checked
+from opskit.crypto import age
+from opskit.crypto.identities import Identities, NoMatchingIdentity
+from opskit.errors import (
+    ClientToolError,
+    ConfigurationError,
+    IntegrityError,
+    ObjectNotFound,
+)
+from opskit.postgres import schema
+from opskit.postgres.schema import SchemaObject
+from opskit.store import Store
+
+_HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
+# The only object that must be legible before anything is decrypted.
+_GUIDE_ROLE = "guide"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetReader:
+    """A set in one store, and the identities that may open it.
+
+    Whatever it reads it checks; `IntegrityError` names an object that is missing or
+    not what the manifest says, `NoMatchingIdentity` a set that is for somebody else.
+    """
+
+    manifest: Manifest
+    store: Store
+    identities: Identities | None = field(default=None, repr=False)
+
+    def require_identities(self) -> None:
+        """Refuse early what cannot be decrypted here.
+
+        Raises:
+            ConfigurationError: the set is encrypted and there is no identity.
+        """
+        encryption = self.manifest.encryption
+        if encryption is not None and self.identities is None:
+            raise ConfigurationError(
+                f"{self.manifest.backup_id} is encrypted for "
+                f"{', '.join(encryption.recipients)}, and no identity is configured",
+                hint="Set identity_file in [encryption] to the private key of one of "
+                "them; `verify` needs none.",
+            )
+
+    def opened(self) -> Manifest:
+        """Return the manifest with what only the owner of an identity may know."""
+        if self.manifest.encryption is None:
+            return self.manifest
+        private = self._read(self.manifest.object(sealing.ROLE))
+        return sealing.opened(self.manifest, private)
+
+    def unpack_dump(self, target: Path) -> None:
+        """Write the set's uncompressed archive to a file."""
+        stored = self.manifest.object("dump")
+        with target.open("wb") as file, self._plain(stored) as blocks:
+            writer = zstandard.ZstdDecompressor().stream_writer(file, closefd=False)
+            for block in blocks:
+                writer.write(block)
+            writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
+        size_bytes = target.stat().st_size
+        if size_bytes != self.manifest.dump_bytes:
+            raise IntegrityError(
+                f"{stored.key} unpacks to {size_bytes} bytes where the manifest says "
+                f"{self.manifest.dump_bytes}",
+                hint=_HINT,
+            )
+
+    def read_others(self) -> int:
+        """Read every object but the dump, and return how many there are."""
+        others = [each for each in self.manifest.objects if each.role != "dump"]
+        for stored in others:
+            self._read(stored)
+        return len(others)
+
+    def read_text(self, role: str) -> str:
+        """Return a small text object of the set."""
+        content = self._read(self.manifest.object(role))
+        return content.decode("utf-8", "surrogateescape")
+
+    def read_schema(self) -> list[SchemaObject]:
+        """Return the objects that the source had at the snapshot.
+
+        Raises:
+            ClientToolError: another version of opskit wrote them, in another form.
+        """
+        manifest = self.manifest
+        stored = manifest.object("schema")
+        if manifest.schema_format != schema.FORMAT:
+            raise ClientToolError(
+                f"{stored.key} is of format {manifest.schema_format}, this opskit "
+                f"compares format {schema.FORMAT}",
+                hint=f"Drill it with opskit {manifest.tool_version}, which wrote it.",
+            )
+        content = self._read(stored)
+        with _named(stored):
+            lines = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+            text = lines.decode("utf-8", "surrogateescape")
+            return [
+                SchemaObject(*json.loads(line)) for line in text.split("\n") if line
+            ]
+
+    def _read(self, stored: StoredObject) -> bytes:
+        with self._plain(stored) as blocks:
+            return b"".join(blocks)
+
+    @contextmanager
+    def _plain(self, stored: StoredObject) -> Iterator[Iterable[bytes]]:
+        """Yield an object's decrypted blocks; leaving the block checks the stored ones.
+
+        The reader must not act on the bytes before it has left the block.
+        """
+        self.require_identities()
+        encrypted = self.manifest.encryption is not None
+        try:
+            with _named(stored), checked(self.store, stored) as blocks:
+                if encrypted and stored.role != _GUIDE_ROLE and self.identities:
+                    yield age.decrypted(blocks, self.identities)
+                else:
+                    yield blocks
+        except NoMatchingIdentity:
+            # A damaged head looks the same; then the damage is what has to be told.
+            with _named(stored), checked(self.store, stored):
+                pass
+            raise
+
+
+@contextmanager
+def _named(stored: StoredObject) -> Iterator[None]:
+    """Say of every finding which object it is about."""
+    try:
+        yield
+    except (IntegrityError, ObjectNotFound) as error:
+        reason = "it is missing" if isinstance(error, ObjectNotFound) else error.message
+        raise IntegrityError(f"{stored.key}: {reason}", hint=_HINT) from error
+    except zstandard.ZstdError as error:
+        raise IntegrityError(
+            f"{stored.key} cannot be unpacked: {error}", hint=_HINT
+        ) from error

@@ -1,0 +1,237 @@
+"""A store in a bucket of any S3-compatible server."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, cast
+
+from opskit.config import StoreSettings
+from opskit.errors import ObjectNotFound, StoreError
+from opskit.store import s3_errors
+from opskit.store.base import ObjectInfo, check_key
+from opskit.store.s3_bucket import Bucket
+from opskit.store.s3_multipart import abort
+from opskit.store.s3_parts import PartSizes
+from opskit.store.s3_read import Body
+from opskit.store.s3_upload import Abilities, Put
+
+_BUFFER_BYTES = 256 * 1024
+_BATCH_MAX = 1000
+# With these a server says that it cannot delete many at once, or not in this form.
+_NO_BATCHES = (400, 405, 411, 501)
+
+
+class S3Store:
+    """Objects in a bucket, below the prefix of the URL.
+
+    boto3 asks again by itself, with growing and random waits, up to `attempts` times;
+    only reading is not asked again for once it has begun. Opening does not touch the
+    network. Times are whole seconds, since HEAD tells no more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: StoreSettings,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._clock = clock
+        self._bucket = Bucket(name, settings)
+        self._abilities = Abilities()
+        self._sizes = PartSizes(
+            base_bytes=settings.part_size_bytes, max_parts=settings.max_parts
+        )
+
+    @property
+    def name(self) -> str:
+        """The name that the configuration gives it."""
+        return self._name
+
+    @property
+    def settings(self) -> StoreSettings:
+        """The settings that it was opened with."""
+        return self._settings
+
+    @property
+    def client(self) -> Any:
+        """The boto3 client, for probes; what it raises is not translated."""
+        return self._bucket.client
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name on the server."""
+        return self._bucket.name
+
+    def full_key(self, key: str) -> str:
+        """Return the key as the server knows it, below the URL's prefix."""
+        return self._bucket.full_key(key)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        """See `Store.put`; what does not fit into one part is put in parts."""
+        check_key(key)
+        put = Put(
+            self._bucket,
+            key,
+            abilities=self._abilities,
+            options=self._retention(),
+            sizes=self._sizes,
+        )
+        return _info(key, put.send(chunks))
+
+    @contextlib.contextmanager
+    def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
+        """See `Store.open`.
+
+        Raises:
+            StoreUnavailable: while reading, if the answer breaks off.
+        """
+        check_key(key)
+        try:
+            answer = self._bucket.on(
+                "get_object", key, **({"Range": f"bytes={start}-"} if start else {})
+            )
+        except StoreError as error:
+            if s3_errors.status_of(error.__cause__) != 416:
+                raise
+            yield io.BytesIO()  # from beyond the end there is nothing to read
+            return
+        body = Body(answer["Body"], answer["ContentLength"], self._bucket.where, key)
+        with io.BufferedReader(body, _BUFFER_BYTES) as file:
+            if start and "ContentRange" not in answer:
+                body.skip(start)  # the server sent it from the beginning
+            yield cast(BinaryIO, file)
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See `Store.stat`."""
+        return _info(key, self._bucket.on("head_object", check_key(key)))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.list`; sorted here, since not every server does."""
+        found = self._bucket.pages("list_objects_v2", "Contents", prefix)
+        # Consoles make folders as empty objects with a slash at the end.
+        keys = (self._entry(each, "LastModified") for each in found)
+        return iter(sorted(_files(keys), key=lambda each: each.key))
+
+    def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.unfinished`; here these are uploads that were not completed.
+
+        A server that cannot list them has none as far as one can know.
+        """
+        found = sorted(self._uploads(prefix), key=lambda each: str(each["Key"]))
+        for upload in found:
+            info = self._entry(upload, "Initiated")
+            with contextlib.suppress(StoreError):
+                info = self._entry(upload, "Initiated", self._arrived(upload))
+            yield info
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`; a bucket with versions keeps the content as one."""
+        with contextlib.suppress(ObjectNotFound):
+            self._bucket.on("delete_object", check_key(key))
+
+    def discard(self, prefix: str) -> None:
+        """See `Store.discard`."""
+        check_key(prefix.removesuffix("/"))
+        for upload in [*self._uploads(prefix)]:
+            abort(self._bucket, self._key(upload), upload["UploadId"])
+        found = self._bucket.pages("list_objects_v2", "Contents", prefix)
+        keys = [self._key(each) for each in found]
+        for at in range(0, len(keys), _BATCH_MAX):
+            self._delete_all(keys[at : at + _BATCH_MAX])
+
+    def lock_configuration(self) -> dict[str, Any] | None:
+        """Return the bucket's object lock as the server tells it; None if it has none.
+
+        Raises:
+            StoreError: the server refused to tell, or did not answer.
+        """
+        try:
+            answer = self._bucket.call("get_object_lock_configuration")
+        except StoreError as error:
+            lacks = s3_errors.code_of(error.__cause__).startswith("ObjectLockConfig")
+            if lacks or s3_errors.is_not_implemented(error.__cause__):
+                return None
+            raise
+        return cast("dict[str, Any] | None", answer.get("ObjectLockConfiguration"))
+
+    def versioning(self) -> str:
+        """Return `Enabled`, `Suspended` or, if the bucket keeps no versions, "".
+
+        Raises:
+            StoreError: the server refused to tell, or did not answer.
+        """
+        try:
+            return str(self._bucket.call("get_bucket_versioning").get("Status", ""))
+        except StoreError as error:
+            if s3_errors.is_not_implemented(error.__cause__):
+                return ""
+            raise
+
+    def _retention(self) -> dict[str, object]:
+        if not self._settings.object_lock_days:
+            return {}
+        until = self._clock() + timedelta(days=self._settings.object_lock_days)
+        return {
+            "ObjectLockMode": self._settings.object_lock_mode.upper(),
+            "ObjectLockRetainUntilDate": until,
+        }
+
+    def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._bucket.pages("list_multipart_uploads", "Uploads", prefix)
+        except StoreError as error:
+            # rclone says NoSuchUpload where there are none.
+            none = s3_errors.code_of(error.__cause__) == "NoSuchUpload"
+            if not none and not s3_errors.is_not_implemented(error.__cause__):
+                raise
+
+    def _arrived(self, upload: dict[str, Any]) -> int:
+        pages = self._bucket.pages_of_parts(self._key(upload), upload["UploadId"])
+        return sum(each["Size"] for each in pages)
+
+    def _delete_all(self, keys: Sequence[str]) -> None:
+        wanted = [{"Key": self.full_key(key)} for key in keys]
+        try:
+            answer = self._bucket.call(
+                "delete_objects", Delete={"Objects": wanted, "Quiet": True}
+            )
+        except StoreError as error:
+            if s3_errors.status_of(error.__cause__) not in _NO_BATCHES:
+                raise
+            failed = keys
+        else:
+            failed = [self._key(each) for each in answer.get("Errors", [])]
+        for key in failed:  # one by one, which says what is wrong with each
+            self._bucket.on("delete_object", key)
+
+    def _key(self, entry: dict[str, Any]) -> str:
+        return str(entry["Key"]).removeprefix(self._bucket.prefix)
+
+    def _entry(self, entry: dict[str, Any], at: str, size: int = 0) -> ObjectInfo:
+        return ObjectInfo(
+            key=self._key(entry),
+            size_bytes=entry.get("Size", size),
+            modified_at=_whole_seconds(entry[at]),
+        )
+
+
+def _files(found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+    return (each for each in found if not each.key.endswith("/") and each.key)
+
+
+def _info(key: str, head: dict[str, Any]) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        size_bytes=head["ContentLength"],
+        modified_at=_whole_seconds(head["LastModified"]),
+    )
+
+
+def _whole_seconds(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(microsecond=0)

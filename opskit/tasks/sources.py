@@ -1,0 +1,126 @@
+"""Which sources are meant, and how each is backed up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opskit.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from opskit.backup.source import Source
+    from opskit.catalog.retention import RetentionPolicy
+    from opskit.tasks.runtime import Runtime
+
+
+def every(run: Runtime) -> list[str]:
+    """Return the names of all configured sources, databases first.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    found = [*run.settings.databases, *run.settings.files]
+    if not found:
+        raise ConfigurationError(
+            "no database is configured",
+            hint='Add one: [databases.NAME] with url = "postgresql://…", '
+            'or [files.NAME] with path = "/…".',
+        )
+    return found
+
+
+def named(run: Runtime, *, database: str = "", files: str = "") -> str:
+    """Return the one source that the flags name, empty where they name none.
+
+    Raises:
+        UsageError: they name two, or one that is not configured.
+    """
+    if database and files:
+        raise UsageError(
+            "--database and --files name two sources", hint="Give one of them."
+        )
+    if database:
+        run.database(database)
+    if files:
+        run.folder(files)
+    return database or files
+
+
+def with_sets(run: Runtime) -> list[str]:
+    """Return the sources whose sets may be asked for.
+
+    Those of the configuration; where it names none, as on a new machine, those of which
+    a store holds sets.
+    """
+    configured = [*run.settings.databases, *run.settings.files]
+    if configured:
+        return configured
+    return list(dict.fromkeys(each.manifest.source for each in run.catalog().sets))
+
+
+def of_sets(run: Runtime, *, database: str = "", files: str = "") -> str:
+    """Return the source that the flags name, configured or one that has sets.
+
+    Raises:
+        UsageError: they name two, or one of which nothing is known.
+    """
+    if database and files:
+        return named(run, database=database, files=files)
+    name = database or files
+    if name and not run.catalog(name).of(name):
+        return named(run, database=database, files=files)
+    return name
+
+
+def build(run: Runtime, name: str) -> Source:
+    """Return what backs up a configured source.
+
+    Raises:
+        ConfigurationError: the file with its URL cannot be read.
+    """
+    if name in run.settings.files:
+        from opskit.backup.files import FilesSource
+        from opskit.backup.folder import FolderBackup
+
+        folder = run.folder(name)
+        return FolderBackup(
+            FilesSource(
+                name=name,
+                path=folder.path,
+                lock=folder.lock_path,
+                lock_kind=folder.lock_kind,
+                lock_wait=folder.lock_wait,
+                exclude=folder.exclude,
+            )
+        )
+    from opskit.backup.database import DatabaseBackup
+    from opskit.backup.postgres import DatabaseSource
+
+    settings = run.database(name)
+    return DatabaseBackup(
+        DatabaseSource(
+            name=name,
+            url=settings.resolve_url(),
+            installations=run.installations,
+            exclude_tables=settings.exclude_tables,
+            exclude_table_data=settings.exclude_table_data,
+            lock_wait=settings.lock_wait,
+        )
+    )
+
+
+def policy(run: Runtime, name: str) -> RetentionPolicy:
+    """Return the rules of retention for a source: its own, or the general ones."""
+    from opskit.catalog.retention import RetentionPolicy
+
+    general = run.settings.retention
+    sections = {**run.settings.databases, **run.settings.files}
+    own = sections[name].retention
+    rules = general if own is None else own
+    return RetentionPolicy(
+        keep_last=rules.keep_last,
+        keep_within=rules.keep_within,
+        keep_daily=rules.keep_daily,
+        keep_weekly=rules.keep_weekly,
+        keep_monthly=rules.keep_monthly,
+        min_keep=rules.min_keep,
+    )

@@ -1,0 +1,218 @@
+"""Real S3 servers on the loopback, each a process that ends with its `with` block."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit.config import StoreSettings
+
+ACCESS_KEY, SECRET_KEY = "opskit-test", "opskit-test-secret"
+# An identity of SeaweedFS that may read, write and list, but not delete.
+WRITER_KEY, WRITER_SECRET = "opskit-writer", "opskit-writer-secret"
+_BINARIES = Path(sys.executable).parent
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_GRPC_OFFSET = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Server:
+    """A running server."""
+
+    kind: str
+    endpoint_url: str
+    pid: int
+
+    def settings(
+        self, bucket: str, prefix: str = "", **changes: object
+    ) -> StoreSettings:
+        """Return the settings of a store on this server."""
+        return StoreSettings.model_validate(
+            {
+                "url": f"s3://{bucket}/{prefix}",
+                "endpoint_url": self.endpoint_url,
+                "region": "us-east-1",
+                "addressing": "path",
+                **changes,
+            }
+        )
+
+
+def environment(key: str = ACCESS_KEY, secret: str = SECRET_KEY) -> dict[str, str]:
+    """Return the variables that give boto3 these credentials and no others."""
+    return {
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+@contextlib.contextmanager
+def seaweedfs(folder: Path) -> Iterator[S3Server]:
+    """Run SeaweedFS: object lock, conditional writes, identities with rights."""
+    config = folder / "identities.json"
+    config.write_text(json.dumps({"identities": _identities()}))
+    data = folder / "data"
+    data.mkdir()
+    names = (
+        "master.port", "master.port.grpc", "filer.port", "filer.port.grpc",
+        "s3.port", "s3.port.grpc",
+    )  # fmt: skip
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports["volume.port"] = _port_with_companion()
+    command = [
+        str(_BINARIES / "weed"),
+        "-logtostderr=true",
+        "server",
+        "-s3",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-s3.config={config}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.iam=false",
+        "-volume.preStopSeconds=0",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=1024",
+        "-volume.max=100",
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]
+    with _running("seaweedfs", command, folder, ports["s3.port"]) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def moto(folder: Path) -> Iterator[S3Server]:
+    """Run moto's server: versions, object lock, conditional writes; any secret fits."""
+    (port,) = free_ports(1)
+    command = [str(_BINARIES / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with _running("moto", command, folder, port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def rclone(folder: Path) -> Iterator[S3Server]:
+    """Run `rclone serve s3` over a folder: signatures, but no conditions nor locks."""
+    (port,) = free_ports(1)
+    data = folder / "data"
+    data.mkdir()
+    command = [
+        str(_BINARIES / "rclone"), "serve", "s3", str(data),
+        "--config", os.devnull,
+        "--addr", f"127.0.0.1:{port}",
+        "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}",
+        "--vfs-cache-mode", "off",
+        "--dir-cache-time", "0",
+    ]  # fmt: skip
+    with _running("rclone", command, folder, port) as server:
+        yield server
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback that nothing listens on."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in found]
+
+
+def _port_with_companion() -> int:
+    """Return a free port whose companion, 10,000 above, is free as well."""
+    for port in range(21_000 + os.getpid() % 4000, 30_000):
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + _GRPC_OFFSET))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no pair of ports is free")
+
+
+def _identities() -> list[dict[str, object]]:
+    everything = ["Admin", "Read", "Write", "List", "Tagging"]
+    return [
+        _identity("admin", ACCESS_KEY, SECRET_KEY, everything),
+        _identity(
+            "writer",
+            WRITER_KEY,
+            WRITER_SECRET,
+            ["Read", "List", "PutObject", "s3:PutObject", "s3:AbortMultipartUpload"],
+        ),
+    ]
+
+
+def _identity(
+    name: str, key: str, secret: str, actions: Sequence[str]
+) -> dict[str, object]:
+    return {
+        "name": name,
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": list(actions),
+    }
+
+
+@contextlib.contextmanager
+def _running(
+    kind: str, command: Sequence[str], folder: Path, port: int
+) -> Iterator[S3Server]:
+    log = folder / f"{kind}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            env=_plain_environment(folder),
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_it_answers(process, url, log)
+        yield S3Server(kind=kind, endpoint_url=url, pid=process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _plain_environment(folder: Path) -> Mapping[str, str]:
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RCLONE_"))
+    }
+    return {**kept, "HOME": str(folder)}
+
+
+def _wait_until_it_answers(
+    process: subprocess.Popen[bytes], url: str, log: Path
+) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError):
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+            except urllib.error.HTTPError as error:
+                error.close()  # a refusal is an answer
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"{url} does not answer: {log.read_text()[-4000:]}")
