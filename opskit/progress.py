@@ -21,7 +21,11 @@ def silent(*, size_bytes: int, tables: int) -> None:
 
 @contextlib.contextmanager
 def bar(
-    title: str, *, bytes_expected: int | None, tables_expected: int
+    title: str,
+    *,
+    bytes_expected: int | None,
+    tables_expected: int | None = None,
+    unit: str = "tables",
 ) -> Iterator[Progress]:
     """Yield a progress callback; it draws on standard error if that is a terminal."""
     if not sys.stderr.isatty():
@@ -37,12 +41,13 @@ def bar(
     )
     from rich.progress import Progress as RichProgress
 
+    of_all = "" if tables_expected is None else f"/{tables_expected}"
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
-        TextColumn("{task.fields[tables]}/" + f"{tables_expected} tables"),
+        TextColumn("{task.fields[tables]}" + of_all + f" {unit}"),
         TimeElapsedColumn(),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as drawn:

@@ -22,7 +22,7 @@ ACCESS_KEY, SECRET_KEY = "opskit-test", "opskit-test-secret"
 WRITER_KEY, WRITER_SECRET = "opskit-writer", "opskit-writer-secret"
 _BINARIES = Path(sys.executable).parent
 _START_SECONDS = 60.0
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 2.0
 _GRPC_OFFSET = 10_000
 
 
@@ -116,7 +116,6 @@ def rclone(folder: Path) -> Iterator[S3Server]:
         "--addr", f"127.0.0.1:{port}",
         "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}",
         "--vfs-cache-mode", "off",
-        "--dir-cache-time", "0",
     ]  # fmt: skip
     with _running("rclone", command, folder, port) as server:
         yield server

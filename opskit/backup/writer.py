@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from opskit.backup.fanout import put_everywhere
@@ -30,10 +31,12 @@ class SetWriter:
         Raises:
             StoreError: no store is left that takes it.
         """
-        if self.protection.encrypts:
-            name += age.SUFFIX
-            chunks = age.encrypted(chunks, self.protection.recipients)
-        self.put_open(name, role, chunks)
+        if not self.protection.encrypts:
+            self.put_open(name, role, chunks)
+            return
+        # Its thread must not outlive stores that take no more.
+        with closing(age.encrypted(chunks, self.protection.recipients)) as encrypted:
+            self.put_open(name + age.SUFFIX, role, encrypted)
 
     def put_open(self, name: str, role: str, chunks: Iterable[bytes]) -> None:
         """Store an object that anybody may read."""

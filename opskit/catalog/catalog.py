@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,6 @@ from opskit.catalog.proof import (
 )
 from opskit.catalog.trust import Trust
 from opskit.errors import IntegrityError, StoreError, UsageError
-from opskit.log import logger
 from opskit.store import ObjectInfo, Store
 
 _SET_DEPTH = 3  # source, date, backup id
@@ -130,9 +128,8 @@ def read(
     """List the stores and read every manifest in them.
 
     A set that lies in several stores is one set. What cannot be read is told, never
-    guessed at; a store that cannot be reached is told as long as another one can. With
-    trusted keys, a manifest that none of them signed cannot be used, and evidence that
-    none of them signed does not count.
+    guessed at; a store that cannot be reached is told as long as another one can. What
+    no trusted key signed cannot be used, and as evidence it does not count.
 
     Raises:
         StoreError: no store can be reached.
@@ -178,6 +175,31 @@ def read(
     )
 
 
+def latest(
+    stores: Iterable[Store], *, source: str, trust: Trust | None = None
+) -> Manifest | None:
+    """Return the manifest of the newest set of a source, without reading the others.
+
+    Where the names of places lie about the time, it may be another set's.
+
+    Raises:
+        StoreError: a store cannot be read.
+    """
+    newest: Manifest | None = None
+    for store in stores:
+        for place, objects in reversed(group_by_set(store.list(f"{source}/"))):
+            if not any(each.key == place + MANIFEST_NAME for each in objects):
+                continue
+            try:
+                found = _read_set(store, place, (), trust or Trust()).manifest
+            except IntegrityError:
+                continue  # told by whatever reads the whole catalog
+            if newest is None or found.started_at > newest.started_at:
+                newest = found
+            break
+    return newest
+
+
 def group_by_set(
     objects: Iterable[ObjectInfo],
 ) -> list[tuple[str, list[ObjectInfo]]]:
@@ -194,7 +216,8 @@ def _read_set(
     store: Store, place: str, objects: Sequence[ObjectInfo], trust: Trust
 ) -> BackupSet:
     key = place + MANIFEST_NAME
-    content = _content(store, key)
+    with store.open(key) as file:
+        content = file.read()
     trust.require(store, key, content)
     manifest = manifests.parse(content, key=key)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -203,41 +226,19 @@ def _read_set(
         name
         for name in names
         if name is not None
-        and (not trust or _is_true(store, place, name, sha256, trust))
+        and trust.counts(
+            store,
+            place + name.name(),
+            manifest_sha256=sha256,
+            name=name.name(),
+            passed=name.passed,
+        )
     )
     return BackupSet(
         manifest=manifest,
         manifest_sha256=sha256,
         copies=(Copy(store=store, evidence=evidence),),
     )
-
-
-def _content(store: Store, key: str) -> bytes:
-    with store.open(key) as file:
-        return file.read()
-
-
-def _is_true(
-    store: Store, place: str, name: EvidenceName, manifest_sha256: str, trust: Trust
-) -> bool:
-    """Return whether a trusted key signed what the evidence's name says."""
-    key = place + name.name()
-    try:
-        content = _content(store, key)
-        trust.require(store, key, content)
-        document = json.loads(content)
-        said = (document["manifest_sha256"], document["kind"], document["passed"])
-        if said == (manifest_sha256, name.kind, name.passed):
-            return True
-        reason = "it is about another set or outcome"
-    except IntegrityError as error:
-        reason = error.message
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"it is no evidence: {error}"
-    logger().warning(
-        "evidence does not count", store=store.name, key=key, reason=reason
-    )
-    return False
 
 
 def _merge(known: BackupSet | None, other: BackupSet) -> BackupSet:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from opskit.catalog.file_record import FileRecord
 from opskit.errors import IntegrityError
 
 FORMAT_VERSION = 1
@@ -108,8 +109,10 @@ class Manifest(_Record):
     tables: tuple[TableRecord, ...]
     sequences: tuple[SequenceRecord, ...]
     large_objects: LargeObjectsRecord
+    files: tuple[FileRecord, ...] = ()
     exclude_tables: tuple[str, ...] = ()
     exclude_table_data: tuple[str, ...] = ()
+    exclude_files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     sudden_changes: tuple[str, ...] = ()
     inventory: dict[str, Any]

@@ -2,24 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 
 from opskit.catalog.catalog import BackupSet
+from opskit.catalog.changes import (
+    CONFIRMATION_FOLDER,
+    confirmation_name,
+    is_confirmation,
+)
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.orphans import Orphan
 from opskit.catalog.retention import Candidate
+from opskit.catalog.trust import Trust
+from opskit.crypto import signatures
+from opskit.crypto.signatures import Signer
+
+_NOBODY = Trust()
 
 
-def candidates(sets: Iterable[BackupSet]) -> list[Candidate]:
-    """Return what retention needs to know of sets."""
+def candidates(
+    sets: Iterable[BackupSet],
+    *,
+    trust: Trust | None = None,
+    locked_until: Mapping[str, datetime] | None = None,
+) -> list[Candidate]:
+    """Return what retention needs to know of sets.
+
+    `locked_until` gives, by backup id, when the last object lock on a set ends. With
+    trusted keys a confirmation counts only if one of them signed it.
+
+    Raises:
+        StoreError: a set holds a sudden change, and a store that has it cannot be
+            asked whether somebody confirmed it.
+    """
+    locks = locked_until or {}
     return [
         Candidate(
             backup_id=each.manifest.backup_id,
             started_at=each.manifest.started_at,
             proof=each.best_proof,
+            unconfirmed_changes=unconfirmed_changes(each, trust or Trust()),
+            locked_until=locks.get(each.manifest.backup_id),
         )
         for each in sets
     ]
+
+
+def unconfirmed_changes(each: BackupSet, trust: Trust = _NOBODY) -> tuple[str, ...]:
+    """Return the sudden changes of a set, or none if somebody has confirmed them.
+
+    A confirmation beside any of its copies counts.
+
+    Raises:
+        StoreError: a store cannot be asked.
+    """
+    changes = each.manifest.sudden_changes
+    if not changes:
+        return ()
+    prefix = each.manifest.prefix
+    for store in each.stores:
+        for found in store.list(prefix + CONFIRMATION_FOLDER):
+            if is_confirmation(found.key.removeprefix(prefix)) and trust.counts(
+                store, found.key, manifest_sha256=each.manifest_sha256
+            ):
+                return ()
+    return changes
+
+
+def confirm(
+    each: BackupSet, *, confirmed_at: datetime, run_id: str, signer: Signer | None
+) -> None:
+    """Put beside every copy of a set that somebody looked at its sudden change.
+
+    Raises:
+        StoreError: a store refused.
+    """
+    document = {
+        "backup_id": each.manifest.backup_id,
+        "manifest_sha256": each.manifest_sha256,
+        "confirmed_at": confirmed_at.isoformat(),
+        "changes": list(each.manifest.sudden_changes),
+    }
+    content = (json.dumps(document, indent=1) + "\n").encode()
+    name = confirmation_name(confirmed_at=confirmed_at, run_id=run_id)
+    for store in each.stores:
+        key = each.manifest.prefix + name
+        if signer is not None:
+            store.put(key + signatures.SUFFIX, [signer.sign(content)])
+        store.put(key, [content])
 
 
 def delete_set(each: BackupSet) -> None:

@@ -10,11 +10,15 @@ from opskit.catalog.proof import Proof
 
 # Clocks of two hosts differ; a set this far ahead of us is not from the future.
 _CLOCK_TOLERANCE = timedelta(minutes=10)
+_CHANGES_TOLD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionPolicy:
-    """Rules, any of which keeps a set. Counts are of sets, days and so on."""
+    """Rules, any of which keeps a set. Counts are of sets, days and so on.
+
+    With `require_drill` a set goes only when a newer one has passed a drill.
+    """
 
     keep_last: int
     keep_within: timedelta
@@ -22,6 +26,7 @@ class RetentionPolicy:
     keep_weekly: int
     keep_monthly: int
     min_keep: int
+    require_drill: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -32,11 +37,17 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What retention needs to know of a set."""
+    """What retention needs to know of a set.
+
+    `unconfirmed_changes` are the sudden changes that nobody has looked at yet,
+    `locked_until` is when the last of the object locks on its copies ends.
+    """
 
     backup_id: str
     started_at: datetime
     proof: Proof
+    unconfirmed_changes: tuple[str, ...] = ()
+    locked_until: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,8 @@ def plan(
     Only good sets count for the rules that count: a set that failed its proof must not
     take the place of one that may restore. It stays while it is young, to be looked
     into. Always kept: the newest `min_keep` good sets, the newest that a drill has
-    passed, and sets that carry a time in the future.
+    passed, sets that carry a time in the future, and what an object lock protects. As
+    long as a good set holds a sudden change that nobody has confirmed, all is kept.
     """
     newest_first = sorted(sets, key=_order, reverse=True)
     if policy.is_empty:
@@ -82,9 +94,37 @@ def plan(
         reasons[each.backup_id].append(
             f"min_keep {policy.min_keep}, for want of better"
         )
+    _keep_undrilled(newest_first, good, policy, reasons)
+    for each in newest_first:
+        if each.locked_until is not None and each.locked_until > now:
+            until = each.locked_until.astimezone(UTC)
+            reasons[each.backup_id].append(f"object lock until {until:%Y-%m-%d}")
+    changed = next((e for e in newest_first if _is_changed(e)), None)
+    if changed is not None:
+        return _held(changed, reasons)
     return RetentionPlan(
         keep={backup_id: why for backup_id, why in reasons.items() if why},
         delete=tuple(backup_id for backup_id, why in reasons.items() if not why),
+    )
+
+
+def _is_changed(each: Candidate) -> bool:
+    return each.proof != "failed" and bool(each.unconfirmed_changes)
+
+
+def _held(changed: Candidate, reasons: dict[str, list[str]]) -> RetentionPlan:
+    """Return the plan that deletes nothing, for the sake of what may be gone."""
+    told = "; ".join(changed.unconfirmed_changes[:_CHANGES_TOLD])
+    more = len(changed.unconfirmed_changes) - _CHANGES_TOLD
+    if more > 0:
+        told += f"; and {more} more"
+    return RetentionPlan(
+        keep={
+            backup_id: why or [f"held: {changed.backup_id} changed suddenly"]
+            for backup_id, why in reasons.items()
+        },
+        refused=f"{changed.backup_id} changed suddenly: {told}; if that is right, run "
+        f"`inv prune --confirm {changed.backup_id}`",
     )
 
 
@@ -130,3 +170,17 @@ def _keep_always(
         if each.proof == "drilled":
             reasons[each.backup_id].append("newest that passed a drill")
             break
+
+
+def _keep_undrilled(
+    newest_first: Sequence[Candidate],
+    good: Sequence[Candidate],
+    policy: RetentionPolicy,
+    reasons: dict[str, list[str]],
+) -> None:
+    if not policy.require_drill:
+        return
+    drilled = next((each for each in good if each.proof == "drilled"), None)
+    for each in newest_first:
+        if drilled is None or _order(each) >= _order(drilled):
+            reasons[each.backup_id].append("no newer set has passed a drill")

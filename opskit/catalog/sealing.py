@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import LargeObjectsRecord, Manifest, TableRecord
 from opskit.crypto import seal
 from opskit.errors import IntegrityError
@@ -33,9 +34,9 @@ def sealed(manifest: Manifest) -> tuple[Manifest, bytes]:
     public = _with_digests(
         manifest, lambda text, what: seal.seal(text, key=key, what=what)
     )
-    public = public.model_copy(
-        update={"inventory": manifest.inventory | {"roles": public_roles}}
-    )
+    if roles:
+        inventory = manifest.inventory | {"roles": public_roles}
+        public = public.model_copy(update={"inventory": inventory})
     document = {"seal_key": key.hex(), "roles": roles}
     text = json.dumps(document, ensure_ascii=False) + "\n"
     return public, text.encode("utf-8", "surrogateescape")
@@ -51,14 +52,18 @@ def opened(manifest: Manifest, private: bytes) -> Manifest:
         document = json.loads(private.decode("utf-8", "surrogateescape"))
         key = bytes.fromhex(document["seal_key"])
         roles: list[dict[str, Any]] = document["roles"]
+        if not isinstance(roles, list) or not all(isinstance(e, dict) for e in roles):
+            raise TypeError("its roles are no list of records")
         plain = _with_digests(
             manifest, lambda text, what: seal.unseal(text, key=key, what=what)
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(
             f"the private object of {manifest.backup_id} cannot be read: {error}",
             hint="Use another set or another store.",
         ) from error
+    if not roles:
+        return plain
     return plain.model_copy(update={"inventory": manifest.inventory | {"roles": roles}})
 
 
@@ -69,10 +74,18 @@ def _with_digests(manifest: Manifest, change: Callable[[str, str], str]) -> Mani
         what = f"table\0{each.schema_name}\0{each.name}"
         return each.model_copy(update={"digest": change(each.digest, what)})
 
+    def file(each: FileRecord) -> FileRecord:
+        if not each.sha256:
+            return each
+        return each.model_copy(
+            update={"sha256": change(each.sha256, f"file\0{each.path}")}
+        )
+
     large = manifest.large_objects
     return manifest.model_copy(
         update={
             "tables": tuple(table(each) for each in manifest.tables),
+            "files": tuple(file(each) for each in manifest.files),
             "large_objects": LargeObjectsRecord(
                 count=large.count,
                 size_bytes=large.size_bytes,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from opskit.crypto import signatures
 from opskit.errors import IntegrityError, ObjectNotFound
+from opskit.log import logger
 from opskit.store import Store
 
 _HINT = (
@@ -40,3 +42,28 @@ class Trust:
             signatures.verify(content, signature, self.keys)
         except signatures.SignatureError as error:
             raise IntegrityError(f"{key}: {error.message}", hint=_HINT) from error
+
+    def counts(self, store: Store, key: str, **said: object) -> bool:
+        """Return whether a trusted key signed a document that says all this.
+
+        Without trusted keys every document counts, and none is read.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        if not self.keys:
+            return True
+        try:
+            with store.open(key) as file:
+                content = file.read()
+            self.require(store, key, content)
+            document = json.loads(content)
+            if all(document[name] == value for name, value in said.items()):
+                return True
+            reason = "it is about something else than its place and name say"
+        except IntegrityError as error:
+            reason = error.message
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"it cannot be read: {error}"
+        logger().warning("does not count", store=store.name, key=key, reason=reason)
+        return False

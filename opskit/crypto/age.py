@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from opskit.crypto.identities import Identities, NoMatchingIdentity
@@ -17,7 +17,7 @@ _PRIVATE = re.compile(r"AGE-(SECRET-KEY|PLUGIN)-|PRIVATE KEY", re.IGNORECASE)
 _NO_MATCH = "No matching keys found"
 
 
-def encrypted(chunks: Iterable[bytes], recipients: Sequence[str]) -> Iterator[bytes]:
+def encrypted(chunks: Iterable[bytes], recipients: Sequence[str]) -> Generator[bytes]:
     """Yield the stream encrypted to every one of the recipients.
 
     In blocks of about 1 MiB, with constant memory. An error of the source comes
@@ -42,7 +42,7 @@ def encrypted(chunks: Iterable[bytes], recipients: Sequence[str]) -> Iterator[by
     return streamed(work, chunks, name="age-encrypt")
 
 
-def decrypted(chunks: Iterable[bytes], identities: Identities) -> Iterator[bytes]:
+def decrypted(chunks: Iterable[bytes], identities: Identities) -> Generator[bytes]:
     """Yield the plain stream; each block that is yielded is authentic.
 
     It is whole only when the iterator has come to its end without an error.

@@ -26,32 +26,34 @@ def read(path: Path, what: str) -> bytes:
             or somebody other than its owner may read or change it.
     """
     try:
-        # A pipe without a writer must not hold us up.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", opener=_without_waiting) as file:
+            found = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(found) and not found & 0o077:
+                content = file.read(_SIZE_BYTES_MAX + 1)
+    except IsADirectoryError:
+        found = stat.S_IFDIR
     except (OSError, ValueError) as error:
         raise _unreadable(path, what, error) from error
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigurationError(
-                f"{what} {path} is not a file", hint="Name the file that holds the key."
-            )
-        if found.st_mode & 0o077:
-            raise ConfigurationError(
-                f"{what} {path} may be read by others "
-                f"(mode {stat.S_IMODE(found.st_mode):04o})",
-                hint=f"Run chmod 600 {path}; if others could read it, make a new key.",
-            )
-        try:
-            content = file.read(_SIZE_BYTES_MAX + 1)
-        except OSError as error:
-            raise _unreadable(path, what, error) from error
+    if not stat.S_ISREG(found):
+        raise ConfigurationError(
+            f"{what} {path} is not a file", hint="Name the file that holds the key."
+        )
+    if found & 0o077:
+        raise ConfigurationError(
+            f"{what} {path} may be read by others (mode {stat.S_IMODE(found):04o})",
+            hint=f"Run chmod 600 {path}; if others could read it, make a new key.",
+        )
     if len(content) > _SIZE_BYTES_MAX:
         raise ConfigurationError(
             f"{what} {path} is too large for a key file",
             hint="Name the file that holds the key.",
         )
     return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A pipe without a writer must not hold us up.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> ConfigurationError:

@@ -150,7 +150,7 @@ class _Worker:
         self._reader.discard()
 
 
-def streamed(work: Work, chunks: Iterable[bytes], *, name: str) -> Iterator[bytes]:
+def streamed(work: Work, chunks: Iterable[bytes], *, name: str) -> Generator[bytes]:
     """Yield in blocks of about 1 MiB what the call makes of the chunks.
 
     An error of the source or of the call comes through as it is. However the stream

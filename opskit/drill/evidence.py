@@ -34,8 +34,8 @@ class Evidence:
 
     `rto_seconds` is the time that the restore took, `rpo_seconds` the age of the data
     when the drill began: what would be lost if the source had died at that moment.
-    `tables` and `rows` are how many were compared. `manifest_sha256` ties it to the
-    bytes of the very manifest that it is about.
+    `tables`, `rows` and `files` are how many were compared. `manifest_sha256` ties it
+    to the bytes of the very manifest that it is about.
     """
 
     kind: EvidenceKind
@@ -53,6 +53,7 @@ class Evidence:
     mutants: Mapping[str, Any] | None = None
     tables: int = 0
     rows: int = 0
+    files: int = 0
 
     @property
     def passed(self) -> bool:
@@ -73,6 +74,8 @@ class Evidence:
         """Return the evidence as a JSON-ready document."""
         return {
             "format_version": FORMAT_VERSION,
+            # Signed with the rest: nobody can give it another time or outcome.
+            "name": self.name.name(),
             "kind": self.kind,
             "run_id": self.run_id,
             "backup_id": self.manifest.backup_id,
@@ -88,6 +91,7 @@ class Evidence:
             "checks": [check.as_json() for check in self.checks],
             "tables": self.tables,
             "rows": self.rows,
+            "files": self.files,
             "not_checked": [asdict(each) for each in self.unmade],
             "mutants": None if self.mutants is None else dict(self.mutants),
             "rto_seconds": self.rto_seconds,

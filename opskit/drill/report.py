@@ -7,9 +7,16 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from opskit import __version__
+from opskit.catalog.manifest import Manifest
 from opskit.checks import Check
 from opskit.drill.evidence import Evidence
 
+_MADE_BY = {"postgres": "dumped", "files": "backed up"}
+_EXPECTED = {
+    "postgres": "The expected values were recorded from the dump's own bytes and, for "
+    "the structure,\nfrom the catalog in the dump's own snapshot.",
+    "files": "The expected values were recorded while the files were read.",
+}
 # The backslash comes first, lest it escape what the others write.
 _ESCAPES = {
     "\\": "\\\\",
@@ -37,9 +44,7 @@ def render(evidence: Evidence) -> str:
 | | |
 |---|---|
 | backup set | `{manifest.backup_id}` |
-| source | `{manifest.source}`, PostgreSQL {manifest.server_version} |
-| snapshot | `{manifest.snapshot}`, {manifest.snapshot_at:%Y-%m-%dT%H:%M:%SZ} |
-| dumped by | pg_dump {manifest.client_version}, opskit {manifest.tool_version} |
+{_origin(manifest)}
 | drill server | {drill_server} |
 | drill | run `{evidence.run_id}`, opskit {__version__} |
 | started | {evidence.started_at:%Y-%m-%dT%H:%M:%SZ} |
@@ -59,12 +64,28 @@ def render(evidence: Evidence) -> str:
 
 ## Everything that was compared
 
-The expected values were recorded from the dump's own bytes and, for the structure, from
-the catalog in the dump's own snapshot. The observed values were read from the restored
-copy.
+{_EXPECTED[manifest.kind]} The observed values were read from the restored copy.
 
 {_table(evidence.checks)}
 {_warnings(evidence)}"""
+
+
+def _origin(manifest: Manifest) -> str:
+    read_at = f"{manifest.snapshot_at:%Y-%m-%dT%H:%M:%SZ}"
+    if manifest.kind == "files":
+        return f"""\
+| source | `{manifest.source}`, {_cell(str(manifest.inventory.get("path", "")))} |
+| read | {read_at} by opskit {manifest.tool_version} |"""
+    return f"""\
+| source | `{manifest.source}`, PostgreSQL {manifest.server_version} |
+| snapshot | `{manifest.snapshot}`, {read_at} |
+| dumped by | pg_dump {manifest.client_version}, opskit {manifest.tool_version} |"""
+
+
+def _compared(evidence: Evidence) -> str:
+    if evidence.manifest.kind == "files":
+        return f"{evidence.files} files, folders and links"
+    return f"{evidence.tables} tables with {evidence.rows} rows"
 
 
 def _summary(evidence: Evidence, failed: int) -> str:
@@ -72,7 +93,7 @@ def _summary(evidence: Evidence, failed: int) -> str:
     if evidence.passed:
         return (
             "The set was restored and equals what was "
-            f"dumped{but}: {evidence.tables} tables with {evidence.rows} rows, "
+            f"{_MADE_BY[evidence.manifest.kind]}{but}: {_compared(evidence)}, "
             f"compared exactly; {len(evidence.checks)} checks, all passed."
         )
     return (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
@@ -25,9 +27,13 @@ from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.store import Store
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 _HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
 # The only object that must be legible before anything is decrypted.
 _GUIDE_ROLE = "guide"
+_CONTENTS = ("dump", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +86,17 @@ class SetReader:
                 hint=_HINT,
             )
 
+    @contextmanager
+    def open_tar(self) -> Iterator[BinaryIO]:
+        """Yield the uncompressed archive of a folder; leaving the block checks it."""
+        with self._plain(self.manifest.object("files")) as blocks:
+            raw = io.BufferedReader(_Blocks(blocks))
+            with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+                yield cast(BinaryIO, stream)
+
     def read_others(self) -> int:
-        """Read every object but the dump, and return how many there are."""
-        others = [each for each in self.manifest.objects if each.role != "dump"]
+        """Read every object but the contents, and return how many there are."""
+        others = [e for e in self.manifest.objects if e.role not in _CONTENTS]
         for stored in others:
             self._read(stored)
         return len(others)
@@ -129,7 +143,9 @@ class SetReader:
         try:
             with _named(stored), checked(self.store, stored) as blocks:
                 if encrypted and stored.role != _GUIDE_ROLE and self.identities:
-                    yield age.decrypted(blocks, self.identities)
+                    # Its thread must not outlive an error of whoever reads.
+                    with closing(age.decrypted(blocks, self.identities)) as plain:
+                        yield plain
                 else:
                     yield blocks
         except NoMatchingIdentity:
@@ -137,6 +153,29 @@ class SetReader:
             with _named(stored), checked(self.store, stored):
                 pass
             raise
+
+
+class _Blocks(io.RawIOBase):
+    """Blocks as a file."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        target = memoryview(buffer)
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        size_bytes = min(len(target), len(self._rest))
+        target[:size_bytes] = self._rest[:size_bytes]
+        self._rest = self._rest[size_bytes:]
+        return size_bytes
 
 
 @contextmanager

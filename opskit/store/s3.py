@@ -93,9 +93,7 @@ class S3Store:
         """
         check_key(key)
         try:
-            answer = self._bucket.on(
-                "get_object", key, **({"Range": f"bytes={start}-"} if start else {})
-            )
+            answer = self._bucket.on("get_object", key, **self._reading_from(start))
         except StoreError as error:
             if s3_errors.status_of(error.__cause__) != 416:
                 raise
@@ -172,6 +170,12 @@ class S3Store:
             if s3_errors.is_not_implemented(error.__cause__):
                 return ""
             raise
+
+    def _reading_from(self, start: int) -> dict[str, str]:
+        if start:
+            return {"Range": f"bytes={start}-"}
+        checked = self._settings.checksums == "when_supported"
+        return {"ChecksumMode": "ENABLED"} if checked else {}
 
     def _retention(self) -> dict[str, object]:
         if not self._settings.object_lock_days:

@@ -71,13 +71,16 @@ class Bucket:
         Raises:
             StoreError: see `translated`.
         """
-        client = self.client
+        client, full_prefix = self.client, self.full_key(prefix)
         with translated(self.where, prefix):
             pages = client.get_paginator(operation).paginate(
-                Bucket=self.name, Prefix=self.full_key(prefix), **parameters
+                Bucket=self.name, Prefix=full_prefix, **parameters
             )
             for page in pages:
-                yield from page.get(field, [])
+                # Some servers take `a//` for `a/`.
+                for entry in page.get(field, []):
+                    if str(entry["Key"]).startswith(full_prefix):
+                        yield entry
 
     def pages_of_parts(self, key: str, upload_id: str) -> Iterator[dict[str, Any]]:
         """Yield the parts of an upload that have arrived.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from opskit.errors import (
     ObjectExists,
@@ -59,15 +60,20 @@ def translated(where: Where, key: str = "", *, reading: bool = False) -> Iterato
         raise _unanswered(error, where, key, reading=reading) from error
 
 
+def _response(error: BaseException | None) -> dict[str, Any]:
+    # boto3's network errors have it too, as None.
+    return getattr(error, "response", None) or {}
+
+
 def code_of(error: BaseException | None) -> str:
     """Return the server's code; of an answer without a body, the HTTP status."""
-    response = getattr(error, "response", {})
+    response = _response(error)
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def status_of(error: BaseException | None) -> int:
     """Return the HTTP status of an error that a server answered, else 0."""
-    metadata = getattr(error, "response", {}).get("ResponseMetadata", {})
+    metadata = _response(error).get("ResponseMetadata", {})
     return int(metadata.get("HTTPStatusCode", 0))
 
 
@@ -144,12 +150,16 @@ def _unanswered(
     error: Exception, where: Where, key: str, *, reading: bool
 ) -> StoreError:
     """Return the error for a request that never got its whole answer."""
-    said, hint = _known(error)
-    if reading:
-        return StoreUnavailable(f"{where.text(key)}: {said}", hint=hint)
+    from botocore.exceptions import (
+        ChecksumError,
+        FlexibleChecksumError,
+        HTTPClientError,
+    )
     from botocore.exceptions import ConnectionError as NoConnection
-    from botocore.exceptions import HTTPClientError
 
+    said, hint = _known(error)
+    if reading and not isinstance(error, FlexibleChecksumError | ChecksumError):
+        return StoreUnavailable(f"{where.text(key)}: {said}", hint=hint)
     # These are what boto3 has asked again for.
     if isinstance(error, NoConnection | HTTPClientError):
         return RetriesExhausted(
@@ -171,7 +181,7 @@ def _tries(attempts: int) -> str:
 
 
 def _message(error: Exception) -> str:
-    response = getattr(error, "response", {})
+    response = _response(error)
     return str(response.get("Error", {}).get("Message", ""))
 
 

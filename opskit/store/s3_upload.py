@@ -114,7 +114,7 @@ class Put:
         except StoreError as error:
             # The answer to an earlier try may be lost: what is there is then our own.
             found = self._head()
-            if found is None or self._is_not_ours(found):
+            if found is None or self._mark_of(found) != self._mark:
                 raise error
 
     def _conditionally(self, call: Callable[[dict[str, str]], object]) -> None:
@@ -131,8 +131,7 @@ class Put:
 
     def _refuse_if_taken(self) -> None:
         """Look first: some servers overlook the condition without a word."""
-        found = self._head()
-        if found is not None and self._is_not_ours(found):
+        if self._head() is not None:
             raise s3_errors.exists(self._bucket.where, self._key)
 
     def _head(self) -> Any:
@@ -142,10 +141,11 @@ class Put:
             return self._bucket.on("head_object", self._key)
         return None
 
-    def _is_not_ours(self, found: Any) -> bool:
+    @staticmethod
+    def _mark_of(found: Any) -> str:
         # Some servers write the names of metadata with capitals.
         metadata = {name.lower(): value for name, value in found["Metadata"].items()}
-        return bool(metadata.get(MARK) != self._mark)
+        return str(metadata.get(MARK, ""))
 
     def _checked(self, sent: Sent) -> Any:
         """Compare what the server holds with what was sent; delete it if it differs."""
@@ -157,6 +157,8 @@ class Put:
                 "has it no more",
                 hint="Look at the server's state and at the bucket's lifecycle rules.",
             ) from error
+        if self._mark_of(found) not in ("", self._mark):
+            raise s3_errors.exists(self._bucket.where, self._key)  # put over ours
         amiss = difference(sent, found)
         if amiss:
             with contextlib.suppress(StoreError):

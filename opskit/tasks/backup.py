@@ -8,7 +8,10 @@ from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from opskit.backup.create import BackupResult
+    from opskit.catalog.manifest import Manifest
     from opskit.tasks.runtime import Runtime
 
 
@@ -76,6 +79,7 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
             state_dir=run.state_dir,
             clock=runtime.now,
             protection=run.protection,
+            notice=noticed(run, name),
         )
         details |= {
             "backup_id": result.manifest.backup_id,
@@ -84,6 +88,33 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
             "rows": result.manifest.rows,
         }
     return result, time.monotonic() - began
+
+
+def noticed(run: Runtime, name: str) -> Callable[[Manifest], Sequence[str]]:
+    """Return what tells a new set's sudden changes from the newest that there is."""
+    from opskit.catalog import catalog
+    from opskit.catalog.changes import sudden_changes
+    from opskit.errors import StoreError
+    from opskit.log import logger
+    from opskit.tasks import keys
+
+    rules = run.settings.retention
+    try:
+        older = catalog.latest(run.stores, source=name, trust=keys.trust(run.settings))
+    except StoreError as error:
+        logger().warning(
+            "the new set is not compared with the one before it", reason=error.message
+        )
+        older = None
+
+    def notice(newer: Manifest) -> Sequence[str]:
+        if older is None:
+            return ()
+        return sudden_changes(
+            older, newer, max_drop=rules.max_drop, ignore=rules.ignore_drop
+        )
+
+    return notice
 
 
 def describe(result: BackupResult, seconds: float) -> Document:
@@ -96,10 +127,12 @@ def describe(result: BackupResult, seconds: float) -> Document:
         "dump_bytes": manifest.dump_bytes,
         "tables": len(manifest.tables),
         "rows": manifest.rows,
+        "files": len(manifest.files),
         "duration_seconds": round(seconds, 3),
         "stores": list(result.stores),
         "encrypted": manifest.encryption is not None,
         "warnings": list(manifest.warnings),
+        "sudden_changes": list(manifest.sudden_changes),
     }
 
 
@@ -108,12 +141,29 @@ def summary(document: Document) -> list[str]:
     encrypted = "encrypted" if document["encrypted"] else "not encrypted"
     return [
         f"backed up {document['source']}: {document['backup_id']}",
-        f"  {document['tables']} tables, {document['rows']} rows; "
+        f"  {_contents(document)}; "
         f"{text.size(document['dump_bytes'])} dumped, "
         f"{text.size(document['size_bytes'])} stored in "
         f"{', '.join(document['stores'])}, {encrypted}; "
         f"{text.duration(document['duration_seconds'])}",
         *(f"  warning: {warning}" for warning in document["warnings"]),
+        *(f"  SUDDEN CHANGE: {change}" for change in document["sudden_changes"]),
+        *_how_to_confirm(document),
+    ]
+
+
+def _contents(document: Document) -> str:
+    if document["files"]:
+        return f"{document['files']} files, folders and links"
+    return f"{document['tables']} tables, {document['rows']} rows"
+
+
+def _how_to_confirm(document: Document) -> list[str]:
+    if not document["sudden_changes"]:
+        return []
+    return [
+        "  nothing is pruned until somebody has looked: "
+        f"`inv prune --confirm {document['backup_id']}`"
     ]
 
 

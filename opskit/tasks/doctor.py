@@ -51,7 +51,7 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     from pathlib import Path
 
     from opskit.doctor import databases, drills, places
-    from opskit.tasks.drill import server_request
+    from opskit.tasks.drilling import server_request
 
     drill = run.settings.drill
     yield places.examine_folder(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
+_MADE_BY = {"postgres": "dumped", "files": "backed up"}
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
     from opskit.drill.evidence import Evidence
-    from opskit.drill.servers import ServerRequest
     from opskit.errors import OpskitError, StoreError
     from opskit.tasks.runtime import Runtime
 
@@ -77,6 +78,8 @@ def restore_drill(
 def _one(
     run: Runtime, source: str, backup: str, mutants: int, *, as_json: bool
 ) -> Document:
+    from opskit.tasks.drilling import run_drill
+
     chosen = _choose(run, source, backup)
     evidence, report, unstored = run_drill(run, chosen, mutants=mutants)
     document = describe(evidence, report)
@@ -115,77 +118,16 @@ def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
     return run.catalog(names[0]).newest(names[0])
 
 
-def run_drill(
-    run: Runtime, chosen: BackupSet, *, mutants: int
-) -> tuple[Evidence, Path, StoreError | None]:
-    """Drill one set, keep the evidence beside it, and return it with its report.
-
-    The error says why the evidence could not be stored; the finding is told first.
-    """
-    from opskit.drill import report
-    from opskit.drill.evidence import store_evidence, write_report
-    from opskit.drill.findings import DrillRequest
-    from opskit.drill.run import drill
-    from opskit.errors import StoreError
-    from opskit.tasks import runtime
-
-    source = chosen.manifest.source
-    settings = run.settings.drill
-    request = DrillRequest(
-        chosen=chosen,
-        installations=run.installations,
-        server=server_request(run),
-        jobs=run.jobs,
-        timeout_seconds=settings.timeout.total_seconds(),
-        queries=[each for each in settings.queries if each.database in ("", source)],
-        allowed=settings.allow,
-        mutants=mutants,
-        sql_before=settings.sql_before,
-        sql_after=settings.sql_after,
-        identities=run.identities,
-    )
-    details = {"source": source, "backup_id": chosen.manifest.backup_id}
-    with (
-        run.reading(chosen.manifest.backup_id),
-        run.recorded("restore-drill", details) as record,
-    ):
-        evidence = drill(request, run_id=run.run_id, clock=runtime.now)
-        rendered = report.render(evidence)
-        path = write_report(evidence, rendered, run.reports)
-        record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
-        unstored = None
-        try:
-            # Beside the copy that was read; nothing is known of the others.
-            store_evidence(
-                evidence, rendered, [chosen.stores[0]], signer=run.protection.signer
-            )
-        except StoreError as error:
-            unstored = error
-            record["not_stored"] = error.message
-    return evidence, path, unstored
-
-
-def server_request(run: Runtime) -> ServerRequest:
-    """Return what the configuration says of the server to drill on."""
-    from opskit.drill.servers import ServerRequest
-
-    settings = run.settings.drill
-    return ServerRequest(
-        kind=settings.server,
-        accept_newer_major=settings.accept_newer_major,
-        image=settings.image,
-        memory=settings.memory,
-        cpus=settings.cpus,
-        settings=settings.settings,
-        existing_url=settings.resolve_existing_url(),
-        on_source_server=settings.on_source_server,
-        work_dir=settings.work_dir,
-    )
-
-
 def describe(evidence: Evidence, report: Path) -> Document:
     """Return the fields of the contract for a drill."""
     return evidence.as_json() | {"report": str(report)}
+
+
+def compared(evidence: Evidence) -> str:
+    """Return what was compared, counted."""
+    if evidence.manifest.kind == "files":
+        return f"{evidence.files} files, folders and links"
+    return f"{evidence.tables} tables, {evidence.rows} rows"
 
 
 def summary(evidence: Evidence, report: Path) -> list[str]:
@@ -203,8 +145,9 @@ def summary(evidence: Evidence, report: Path) -> list[str]:
     else:
         lines = [
             f"drill of {manifest.backup_id} passed: {len(evidence.checks)} checks",
-            f"  {evidence.tables} tables, {evidence.rows} rows equal exactly what "
-            f"was dumped; on {evidence.drill_server}",
+            f"  {compared(evidence)} equal exactly what was "
+            f"{_MADE_BY[evidence.manifest.kind]}; "
+            f"on {evidence.drill_server}",
         ]
     if evidence.mutants is not None:
         killed, planted = (evidence.mutants[key] for key in ("killed", "planted"))

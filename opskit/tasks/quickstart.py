@@ -17,7 +17,7 @@ def quickstart(_context: object, json: bool = False) -> Document:
     from opskit import config, files
     from opskit import quickstart as sample
     from opskit.postgres.programs import installations
-    from opskit.tasks import backup, drill, runtime
+    from opskit.tasks import backup, drill, drilling, runtime
 
     folder = Path.cwd() / ".opskit" / "quickstart"
     files.make_directories(folder)
@@ -31,7 +31,7 @@ def quickstart(_context: object, json: bool = False) -> Document:
         for line in backup.summary(backed_up):
             say(line, as_json=json)
         chosen = run.catalog(sample.SOURCE).find(result.manifest.backup_id)
-        evidence, report, unstored = drill.run_drill(
+        evidence, report, unstored = drilling.run_drill(
             run, chosen, mutants=run.settings.drill.mutants
         )
     document = drill.describe(evidence, report)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
+_FAULTS_TOLD = 3
+
 
 @command(
     help={
-        "verify": "check that no record was changed, removed or moved",
+        "verify": "compare the records with each other and with their copies",
         "json": "print one JSON document",
     }
 )
@@ -22,13 +24,18 @@ def ledger(_context: object, verify: bool = False, json: bool = False) -> Docume
 
     run = runtime.start()
     if verify:
-        faults = run.ledger.verify()
-        if faults:
+        report = run.ledger.verify()
+        if report.faults:
             raise IntegrityError(
-                f"the ledger is not whole: {faults[0]}",
-                hint="Compare it with a copy; somebody or something changed the file.",
-                details={"faults": faults},
+                f"the ledger is not whole: {'; '.join(report.faults[:_FAULTS_TOLD])}",
+                hint="Somebody or something changed a record or its copy; the stores "
+                "that still agree tell which.",
+                details={"faults": list(report.faults), "notes": list(report.notes)},
             )
+        if report.unreachable:
+            raise report.unreachable[0]
+        for note in report.notes:
+            say(f"note: {note}", as_json=json)
     entries = run.ledger.entries()
     rows = [
         [
@@ -45,7 +52,10 @@ def ledger(_context: object, verify: bool = False, json: bool = False) -> Docume
     for line in text.table(head, rows):
         say(line, as_json=json)
     if verify:
-        say(f"{len(entries)} records, the chain is whole", as_json=json)
+        say(
+            f"{len(entries)} records, the chain is whole and equal to its copies",
+            as_json=json,
+        )
     return {
         "status": "ok",
         "verified": verify,

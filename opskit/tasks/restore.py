@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from opskit.catalog.catalog import BackupSet
+    from opskit.catalog.file_lock import ServiceLock
     from opskit.catalog.manifest import Manifest
     from opskit.tasks.runtime import Runtime
 
@@ -15,7 +21,8 @@ if TYPE_CHECKING:
 @command(
     help={
         "backup": "the set to restore",
-        "to": "name of a database on the source's server, or a URL",
+        "to": "name of a database on the source's server, or a URL; "
+        "for files, a folder",
         "table": "restore only SCHEMA.TABLE (may be given several times)",
         "replace": "swap an existing database for the restored one; "
         "the old one is kept",
@@ -51,8 +58,14 @@ def restore(
         )
     run = runtime.start()
     chosen = run.catalog().find(backup)
-    manifest = chosen.manifest
-    url, target = _target(run, manifest, to)
+    if chosen.manifest.kind == "files":
+        if table:
+            raise UsageError(
+                f"{backup} is a set of files and holds no tables",
+                hint="Leave out --table.",
+            )
+        return _restore_folder(run, chosen, to, replace=replace, as_json=json)
+    url, target = _target(run, chosen.manifest, to)
     request = RestoreRequest(
         chosen=chosen,
         server_url=url,
@@ -66,12 +79,7 @@ def restore(
         identities=run.identities,
     )
     began = time.monotonic()
-    details = {"source": manifest.source, "backup_id": backup, "target": target}
-    with (
-        run.reading(manifest.backup_id),
-        run.recorded("restore", details) as record,
-        run.lock(f"to-{target}", "restore"),
-    ):
+    with _restoring(run, chosen, target) as record:
         result = run_restore(request, clock=runtime.now)
         record |= {"rows": result.rows, "replaced": result.replaced}
     seconds = time.monotonic() - began
@@ -94,6 +102,85 @@ def restore(
         "duration_seconds": round(seconds, 3),
         "roles_created": list(result.roles_created),
     }
+
+
+@contextmanager
+def _restoring(
+    run: Runtime, chosen: BackupSet, target: str
+) -> Iterator[dict[str, Any]]:
+    """Mark the set as read, put the run on record and lock the target."""
+    backup_id = chosen.manifest.backup_id
+    details = {
+        "source": chosen.manifest.source,
+        "backup_id": backup_id,
+        "target": target,
+    }
+    with (
+        run.reading(backup_id),
+        run.recorded("restore", details) as record,
+        run.lock(f"to-{target}".replace("/", "_"), "restore"),
+    ):
+        yield record
+
+
+def _restore_folder(
+    run: Runtime, chosen: BackupSet, to: str, *, replace: bool, as_json: bool
+) -> Document:
+    import time
+    from pathlib import Path
+
+    from opskit.restore.folder import FolderRestore, restore_set
+    from opskit.tasks import runtime
+
+    target = Path(to).absolute()
+    backup_id = chosen.manifest.backup_id
+    wanted = FolderRestore(
+        chosen=chosen,
+        target=target,
+        replace=replace,
+        lock=_lock_of(run, target),
+        identities=run.identities,
+    )
+    began = time.monotonic()
+    with _restoring(run, chosen, str(target)) as record:
+        result = restore_set(wanted, clock=runtime.now)
+        replaced = None if result.replaced is None else str(result.replaced)
+        record |= {"files": result.entries, "replaced": replaced}
+    seconds = time.monotonic() - began
+    say(
+        f"restored {backup_id} into {result.target}: {result.entries} files, folders "
+        f"and links, {text.size(result.size_bytes)}, compared with the manifest "
+        f"exactly; {text.duration(seconds)}",
+        as_json=as_json,
+    )
+    for warning in result.warnings:
+        say(f"  warning: {warning}", as_json=as_json)
+    if replaced:
+        say(f"  the folder that was there is kept as {replaced}", as_json=as_json)
+    return {
+        "status": "ok",
+        "backup_id": backup_id,
+        "target": str(result.target),
+        "replaced": replaced,
+        "tables": 0,
+        "rows": 0,
+        "files": result.entries,
+        "size_bytes": result.size_bytes,
+        "duration_seconds": round(seconds, 3),
+        "warnings": list(result.warnings),
+    }
+
+
+def _lock_of(run: Runtime, target: Path) -> ServiceLock | None:
+    """Return the lock of the service that uses a folder, if the configuration knows."""
+    from opskit.catalog.file_lock import ServiceLock
+
+    for each in run.settings.files.values():
+        if each.path.resolve() == target.resolve() and each.lock_path is not None:
+            return ServiceLock(
+                path=each.lock_path, kind=each.lock_kind, wait=each.lock_wait
+            )
+    return None
 
 
 def _target(run: Runtime, manifest: Manifest, to: str) -> tuple[str, str]:

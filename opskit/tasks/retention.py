@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.retention import RetentionPlan
-    from opskit.config import RetentionSettings
     from opskit.tasks.runtime import Runtime
 
 _BEING_READ = "a drill or a restore is reading it"
@@ -18,26 +20,36 @@ _BEING_READ = "a drill or a restore is reading it"
 @command(
     help={
         "dry-run": "print the plan and delete nothing",
+        "confirm": "say that a set's sudden change is right, and delete nothing",
         "json": "print one JSON document",
     }
 )
-def prune(_context: object, dry_run: bool = False, json: bool = False) -> Document:
+def prune(
+    _context: object, dry_run: bool = False, confirm: str = "", json: bool = False
+) -> Document:
     """Delete the backup sets that no retention rule keeps.
 
     Example: inv prune --dry-run
     """
     from opskit.catalog import orphans
     from opskit.catalog.prune import remove_orphans
+    from opskit.errors import UsageError
     from opskit.tasks import runtime, sources
 
     run = runtime.start()
+    if confirm:
+        if dry_run:
+            raise UsageError(
+                "--confirm and --dry-run do not go together", hint="Give one of them."
+            )
+        return _confirm(run, confirm, as_json=json)
     keep: list[Document] = []
     delete: list[Document] = []
     refused: list[str] = []
     for name in sources.every(run):
         with run.lock(name, "prune"):
             sets = run.catalog(name, whole=True).of(name)
-            planned = _plan(run, sets)
+            planned = _plan(run, name, sets)
             keep += [
                 {"backup_id": key, "reasons": why} for key, why in planned.keep.items()
             ]
@@ -75,26 +87,57 @@ def _refusal(document: Document) -> Exception:
 
     return RetentionRefused(
         str(document["refused"]),
-        hint="Nothing was deleted; mend [retention] and run `inv prune --dry-run`.",
+        hint="Nothing of it was deleted. Do what the message says, then run "
+        "`inv prune --dry-run`.",
         details=document,
     )
 
 
-def policy(settings: RetentionSettings) -> Any:
-    """Return the policy that the settings describe."""
-    from opskit.catalog.retention import RetentionPolicy
-
-    return RetentionPolicy(**settings.model_dump())
-
-
-def _plan(run: Runtime, sets: list[BackupSet]) -> RetentionPlan:
+def _plan(run: Runtime, name: str, sets: list[BackupSet]) -> RetentionPlan:
     from opskit.catalog import retention
     from opskit.catalog.prune import candidates
+    from opskit.tasks import keys, runtime, sources
+
+    found = candidates(
+        sets, trust=keys.trust(run.settings), locked_until=_locked_until(run, sets)
+    )
+    return retention.plan(found, sources.policy(run, name), now=runtime.now())
+
+
+def _locked_until(run: Runtime, sets: list[BackupSet]) -> dict[str, datetime]:
+    """Return when the last object lock on a set ends, where it has one."""
+    days = {name: each.object_lock_days for name, each in run.settings.stores.items()}
+    return {
+        each.manifest.backup_id: each.manifest.finished_at + timedelta(days=longest)
+        for each in sets
+        if (longest := max(days[store.name] for store in each.stores))
+    }
+
+
+def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
+    """Put on record, beside every copy, that somebody looked at a sudden change."""
+    from opskit.catalog.prune import confirm
+    from opskit.errors import UsageError
     from opskit.tasks import runtime
 
-    return retention.plan(
-        candidates(sets), policy(run.settings.retention), now=runtime.now()
-    )
+    chosen = run.catalog(whole=True).find(backup_id)
+    changes = list(chosen.manifest.sudden_changes)
+    if not changes:
+        raise UsageError(
+            f"{backup_id} holds no sudden change",
+            hint="`inv prune --dry-run` says which set has to be confirmed.",
+        )
+    details = {"source": chosen.manifest.source, "backup_id": backup_id}
+    with run.recorded("confirm", details | {"changes": changes}):
+        confirm(
+            chosen,
+            confirmed_at=runtime.now(),
+            run_id=run.run_id,
+            signer=run.protection.signer,
+        )
+    for each in changes:
+        say(f"confirmed of {backup_id}: {each}", as_json=as_json)
+    return {"status": "ok", "backup_id": backup_id, "confirmed": changes}
 
 
 def _plan_lines(planned: RetentionPlan, *, dry_run: bool) -> list[str]:

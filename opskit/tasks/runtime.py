@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,12 +16,12 @@ from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
 from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.identities import Identities
-from opskit.errors import ConfigurationError, OpskitError, UsageError
-from opskit.ledger import Ledger
+from opskit.errors import ConfigurationError, UsageError
 from opskit.postgres.conninfo import parse
 from opskit.postgres.programs import Installation, installations
 from opskit.store import Store, open_store
 from opskit.tasks import keys
+from opskit.tasks.recording import RunLedger
 
 _JOBS_MAX = 8
 
@@ -81,11 +80,6 @@ class Runtime:
     def jobs(self) -> int:
         """How many processes a restore may use at once."""
         return self.settings.drill.jobs or min(_JOBS_MAX, os.cpu_count() or 1)
-
-    @property
-    def ledger(self) -> Ledger:
-        """The record of every run."""
-        return Ledger(self.state_dir / "ledger.jsonl")
 
     @property
     def reports(self) -> Path:
@@ -181,33 +175,18 @@ class Runtime:
         """Tell whether nobody on this host reads a set, and keep it so."""
         return locks.unused(self._writable("locks"), f"set-{backup_id}.reading")
 
-    @contextmanager
+    @property
+    def ledger(self) -> RunLedger:
+        """The record of every run."""
+        return RunLedger(
+            folder=self._writable(""), stores=self.stores, run_id=self.run_id, clock=now
+        )
+
     def recorded(
         self, operation: str, details: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Append the outcome of the block to the ledger, whatever it is.
-
-        The block may add to `details`.
-        """
-        self._writable("")
-        outcome = "failed"
-        try:
-            yield details
-            outcome = "ok"
-        except KeyboardInterrupt:
-            outcome = "interrupted"
-            raise
-        except OpskitError as error:
-            details |= {"error": error.message, "code": error.exit_code}
-            raise
-        finally:
-            self.ledger.append(
-                now=now(),
-                run_id=self.run_id,
-                operation=operation,
-                outcome=outcome,
-                details=details,
-            )
+    ) -> AbstractContextManager[dict[str, Any]]:
+        """Append the outcome of the block to the ledger; see `RunLedger.recorded`."""
+        return self.ledger.recorded(operation, details)
 
 
 def start() -> Runtime:

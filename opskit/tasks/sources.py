@@ -113,8 +113,11 @@ def policy(run: Runtime, name: str) -> RetentionPolicy:
     from opskit.catalog.retention import RetentionPolicy
 
     general = run.settings.retention
-    sections = {**run.settings.databases, **run.settings.files}
-    own = sections[name].retention
+    own = (
+        run.folder(name).retention
+        if name in run.settings.files
+        else run.database(name).retention
+    )
     rules = general if own is None else own
     return RetentionPolicy(
         keep_last=rules.keep_last,
@@ -123,4 +126,5 @@ def policy(run: Runtime, name: str) -> RetentionPolicy:
         keep_weekly=rules.keep_weekly,
         keep_monthly=rules.keep_monthly,
         min_keep=rules.min_keep,
+        require_drill=general.require_drill,
     )

@@ -13,6 +13,8 @@ from opskit.store import Store
 
 CHUNKS = [b"first ", b"", b"second ", b"third"]
 CONTENT = b"".join(CHUNKS)
+# More than one part of an upload to S3, and no whole number of them.
+LARGE = [bytes([number]) * 1_000_001 for number in range(18)]
 # In the order of keys, which is that of their characters, "/" among them.
 KEYS = ["a-b", "a.b", "a/b", "a/b-c", "a/b.d/e", "a/b0", "a0", "b/x/y/z", "b ä/ü", "c"]
 ODD_KEYS = ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a/..", "a\0b"]
@@ -117,9 +119,10 @@ class StoreContract:
             thread.start()
         for thread in threads:
             thread.join()
-        (winner,) = {0, 1, 2, 3} - set(refused)
+        winners = {0, 1, 2, 3} - set(refused)
 
-        assert read(store, "a") == b"%d" % winner
+        assert len(winners) == 1
+        assert read(store, "a") == b"%d" % winners.pop()
 
     def test_nothing_is_visible_before_its_end(self, store: Store) -> None:
         """While an object is being put, it neither exists nor is listed."""
@@ -166,6 +169,55 @@ class StoreContract:
         assert keys(store) == []
         assert list(store.unfinished()) == []
         assert store.put("a/b", CHUNKS).size_bytes == len(CONTENT)
+
+    def test_a_large_object_comes_back_as_it_was_put(self, store: Store) -> None:
+        """What is too large for one request is one object, readable from anywhere."""
+        content = b"".join(LARGE)
+        put = store.put("a/b", LARGE)
+
+        assert read(store, "a/b") == content
+        assert read(store, "a/b", 8 * 1024**2 - 1) == content[8 * 1024**2 - 1 :]
+        assert read(store, "a/b", len(content)) == b""
+        assert put.size_bytes == len(content)
+        assert list(store.list()) == [put]
+        assert list(store.unfinished()) == []
+
+    def test_a_large_object_overwrites_nothing(self, store: Store) -> None:
+        """A key that is taken is refused also for what comes in parts."""
+        store.put("a", CHUNKS)
+        with pytest.raises(ObjectExists, match="a exists"):
+            store.put("a", LARGE)
+
+        assert read(store, "a") == CONTENT
+        assert list(store.unfinished()) == []
+
+    def test_a_large_object_that_breaks_off_leaves_nothing(self, store: Store) -> None:
+        """Parts that were stored before the chunks raised are removed."""
+        error = ValueError("no")
+
+        def chunks() -> Iterator[bytes]:
+            yield from LARGE
+            raise error
+
+        with pytest.raises(ValueError, match="no") as raised:
+            store.put("a/b", chunks())
+
+        assert raised.value is error
+        assert keys(store) == []
+        assert list(store.unfinished()) == []
+
+    def test_of_two_large_objects_for_one_key_one_is_stored(self, store: Store) -> None:
+        """Whoever ends second is refused, also if both began before."""
+
+        def chunks() -> Iterator[bytes]:
+            yield from LARGE
+            store.put("a", [b"first"])
+
+        with pytest.raises(ObjectExists):
+            store.put("a", chunks())
+
+        assert read(store, "a") == b"first"
+        assert list(store.unfinished()) == []
 
     def test_a_missing_object_is_told(self, store: Store) -> None:
         """What is not there is an error that names the store and the key."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from opskit import ledger as ledger_module
 from opskit.errors import IntegrityError, OpskitError
 from opskit.ledger import Ledger, LedgerEntry
+from opskit.ledger import local as ledger_module
 from tests.unit import processes
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from opskit.config import StoreSettings
 from opskit.errors import ObjectNotFound, StoreError
 from opskit.store import LocalStore, open_store
 from tests.unit import processes
@@ -52,7 +53,7 @@ def test_a_url_names_the_folder(tmp_path: Path) -> None:
     """A configured URL is the folder behind `file://`, as it is written there."""
     folder = tmp_path / "a b"
     folder.mkdir()
-    store = open_store("local", f"file://{folder}")
+    store = open_store("local", StoreSettings(url=f"file://{folder}"))
     store.put("c", CHUNKS)
 
     assert store.name == "local"

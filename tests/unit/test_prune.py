@@ -8,6 +8,7 @@ import pytest
 
 from opskit.catalog import catalog, prune
 from opskit.catalog.catalog import BackupSet
+from opskit.catalog.changes import confirmation_name
 from opskit.catalog.retention import Candidate, RetentionPolicy, plan
 from opskit.errors import StoreError
 from opskit.store import MemoryStore, Store
@@ -140,3 +141,35 @@ def test_retention_is_given_what_it_needs() -> None:
             proof="unproven",
         ),
     ]
+
+
+def _confirm(store: Store, prefix: str) -> None:
+    name = confirmation_name(confirmed_at=STARTED_AT, run_id="abc123")
+    store.put(prefix + name, [b"{}"])
+
+
+def test_a_change_counts_until_somebody_confirms_it() -> None:
+    """A confirmation beside one copy is enough; anything else there is none."""
+    stores: list[Store] = [MemoryStore("a"), MemoryStore("b")]
+    changes = ("table public.t is gone (it held 3 rows)",)
+    made = store_set(stores, sudden_changes=changes)
+    stores[0].put(made.prefix + "confirmed/readme.txt", [b"x"])
+    before = prune.candidates(catalog.read(stores).sets)
+    _confirm(stores[1], made.prefix)
+    after = prune.candidates(catalog.read(stores).sets)
+
+    assert [each.unconfirmed_changes for each in before] == [changes]
+    assert [each.unconfirmed_changes for each in after] == [()]
+
+
+def test_locks_are_given_on_by_the_id_of_the_set() -> None:
+    """Retention learns until when a set cannot be deleted."""
+    store = MemoryStore()
+    made = store_set([store])
+    store_set([store], started_at=STARTED_AT - DAY)
+    until = STARTED_AT + DAY
+    found = prune.candidates(
+        catalog.read([store]).sets, locked_until={made.backup_id: until}
+    )
+
+    assert [each.locked_until for each in found] == [until, None]

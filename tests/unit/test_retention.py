@@ -20,14 +20,22 @@ _near = st.integers(min_value=-5 * 86_400, max_value=3 * 3600)
 _times = st.one_of(_far, _near).map(lambda seconds: NOW + timedelta(seconds=seconds))
 _known: list[Proof] = ["drilled", "verified", "unproven", "failed"]
 _proofs = st.sampled_from(_known)
+_locks = st.one_of(
+    st.none(), st.none(), _near.map(lambda s: NOW + timedelta(seconds=s))
+)
 
 
 @st.composite
 def _candidates(draw: st.DrawFn) -> list[Candidate]:
-    drawn = draw(st.lists(st.tuples(_times, _proofs), max_size=25))
+    drawn = draw(st.lists(st.tuples(_times, _proofs, _locks), max_size=25))
     return [
-        Candidate(backup_id=f"shop-{number}", started_at=time, proof=proof)
-        for number, (time, proof) in enumerate(drawn)
+        Candidate(
+            backup_id=f"shop-{number}",
+            started_at=time,
+            proof=proof,
+            locked_until=locked_until,
+        )
+        for number, (time, proof, locked_until) in enumerate(drawn)
     ]
 
 
@@ -42,6 +50,7 @@ _policies = st.builds(
     keep_weekly=_counts,
     keep_monthly=_counts,
     min_keep=st.integers(min_value=1, max_value=5),
+    require_drill=st.booleans(),
 ).filter(lambda policy: not policy.is_empty)
 
 
@@ -199,3 +208,81 @@ def test_what_is_deleted_is_neither_young_nor_new(
     }
 
     assert not set(found.delete) & (newest | young)
+
+
+@given(_candidates(), _policies)
+def test_locked_sets_stay_until_their_lock_ends(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """A set whose object lock has not ended stays, and one whose has ended has no
+    reason of it.
+    """
+    found = plan(sets, policy, now=NOW)
+    told = {
+        key
+        for key, why in found.keep.items()
+        if any(each.startswith("object lock until ") for each in why)
+    }
+
+    assert told == {
+        each.backup_id
+        for each in sets
+        if each.locked_until is not None and each.locked_until > NOW
+    }
+
+
+@given(_candidates(), _policies)
+def test_where_drills_are_demanded_only_what_is_older_than_a_drilled_set_goes(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """For each set that goes there is a newer good one that has passed a drill."""
+    found = plan(sets, replace(policy, require_drill=True), now=NOW)
+    drilled = [each for each in _good_present(sets) if each.proof == "drilled"]
+    by_id = {each.backup_id: each for each in sets}
+
+    for backup_id in found.delete:
+        gone = by_id[backup_id]
+        assert any(
+            (each.started_at, each.backup_id) > (gone.started_at, backup_id)
+            for each in drilled
+        )
+
+
+@given(_candidates(), _policies)
+def test_demanding_drills_keeps_more_and_changes_nothing_else(
+    sets: list[Candidate], policy: RetentionPolicy
+) -> None:
+    """Every reason that a set has without the demand, it has with it."""
+    without = plan(sets, replace(policy, require_drill=False), now=NOW)
+    demanded = plan(sets, replace(policy, require_drill=True), now=NOW)
+    told = "no newer set has passed a drill"
+
+    assert {
+        key: left
+        for key, why in demanded.keep.items()
+        if (left := [each for each in why if each != told])
+    } == without.keep
+
+
+@given(_candidates(), _policies, st.data())
+def test_a_sudden_change_keeps_everything(
+    sets: list[Candidate], policy: RetentionPolicy, data: st.DataObject
+) -> None:
+    """While a good set holds an unconfirmed change nothing goes, wherever it stands."""
+    assume(sets)
+    number = data.draw(st.integers(0, len(sets) - 1))
+    before = plan(sets, policy, now=NOW)
+    sets = [*sets]
+    sets[number] = replace(sets[number], unconfirmed_changes=("table t is gone",))
+    changed = sets[number]
+    found = plan(sets, policy, now=NOW)
+
+    if changed.proof == "failed":
+        assert found == before
+        return
+    assert found.delete == ()
+    assert set(found.keep) == {each.backup_id for each in sets}
+    held = {key for key, why in found.keep.items() if why[0].startswith("held: ")}
+    assert held == set(before.delete)
+    assert found.refused is not None
+    assert f"`inv prune --confirm {changed.backup_id}`" in found.refused

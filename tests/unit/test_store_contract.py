@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.store import LocalStore, MemoryStore, Store
+from opskit.store import LocalStore, MemoryStore, RetryingStore, Store, ThrottledStore
 from tests.faulty import FaultyStore
 from tests.unit.store_contract import StoreContract
 
@@ -36,3 +36,21 @@ class TestFaultyStore(StoreContract):
     def store(self) -> Store:
         """An empty store."""
         return FaultyStore(MemoryStore("sound"))
+
+
+class TestRetryingStore(StoreContract):
+    """A wrapper that asks again, where there is no need."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """An empty store."""
+        return RetryingStore(MemoryStore("steady"), attempts=3)
+
+
+class TestThrottledStore(StoreContract):
+    """A wrapper that slows down, but not so that one would notice."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """An empty store."""
+        return ThrottledStore(MemoryStore("slow"), bytes_per_second=10**12)

@@ -1,0 +1,111 @@
+"""FileRecord: what a backup set says of one entry of a directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+FileType = Literal["file", "directory", "symlink", "hardlink", "fifo"]
+
+ROOT = "."
+_TYPES: dict[int, FileType] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+}
+
+
+class FileRecord(BaseModel):
+    """One entry as it was read. The directory itself is the entry `.`.
+
+    Paths are relative, with slashes; bytes that are not UTF-8 are lone surrogates, as
+    `surrogateescape` writes them. `target` is the text of a symbolic link, or the
+    recorded path that a hard link shares its file with. `sha256` and `size_bytes` are
+    of files alone; `sparse` says that the file had holes, which its digest counts as
+    zeros. Hard links between other things than files are not recorded.
+    """
+
+    # A later version of the same format may add keys; they are not ours to refuse.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: str
+    type: FileType
+    mode: int = Field(ge=0, le=0o7777)
+    uid: int = Field(ge=0)
+    gid: int = Field(ge=0)
+    owner: str = ""
+    group: str = ""
+    mtime_ns: int
+    size_bytes: int = Field(default=0, ge=0)
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    target: str = ""
+    sparse: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _beneath(cls, path: str) -> str:
+        if not is_beneath(path):
+            raise ValueError("must be a plain path inside of the directory")
+        return path
+
+
+def is_beneath(path: str) -> bool:
+    """Return whether a path leads to the root or below it, by plain names alone."""
+    if path == ROOT:
+        return True
+    return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
+def file_type(mode: int) -> FileType | None:
+    """Return the type for a mode of `stat`; None for sockets and devices."""
+    return _TYPES.get(stat.S_IFMT(mode))
+
+
+def describe(
+    path: str,
+    found: os.stat_result,
+    *,
+    sha256: str = "",
+    target: str = "",
+    is_hardlink: bool = False,
+    sparse: bool = False,
+    owner: str = "",
+    group: str = "",
+) -> FileRecord:
+    """Return the record of an entry that is no socket and no device."""
+    kind = "hardlink" if is_hardlink else file_type(found.st_mode)
+    assert kind is not None, path
+    # Its values come from the system, and there may be a million of them.
+    return FileRecord.model_construct(
+        path=path,
+        type=kind,
+        mode=stat.S_IMODE(found.st_mode),
+        uid=found.st_uid,
+        gid=found.st_gid,
+        owner=owner,
+        group=group,
+        mtime_ns=found.st_mtime_ns,
+        size_bytes=found.st_size if kind == "file" else 0,
+        sha256=sha256,
+        target=target,
+        sparse=sparse,
+    )
+
+
+def shown(path: str) -> str:
+    """Return a path as a message can hold it, on one line."""
+    return path if path.isprintable() else ascii(path)
+
+
+def listed(paths: list[str], *, number_max: int = 5) -> str:
+    """Return the first few paths for a message, and how many more there are."""
+    more = len(paths) - number_max
+    text = ", ".join(
+        "the directory itself" if each == ROOT else shown(each)
+        for each in paths[:number_max]
+    )
+    return f"{text} and {more} more" if more > 0 else text

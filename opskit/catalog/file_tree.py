@@ -1,0 +1,192 @@
+"""Walks a directory by descriptors, so that no swapped link can lead out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit.catalog.file_record import ROOT, file_type
+
+# Only search permission is needed on the way; not every system can ask for so little.
+_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+# Without NONBLOCK, a named pipe that has taken a file's place would hold us for ever.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An entry of a tree, and the open directory that it is found in by `name`.
+
+    A directory is found in itself, as `.`. The descriptor is closed once the next
+    entry is asked for.
+    """
+
+    path: str
+    name: bytes
+    directory: int
+    stat: os.stat_result
+
+    def look(self) -> os.stat_result:
+        """Return what the entry is now.
+
+        Raises:
+            OSError: as the system says, with the path in the tree.
+        """
+        with named(self.path):
+            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def read_link(self) -> str:
+        """Return the text of a symbolic link.
+
+        Raises:
+            OSError: as the system says, with the path in the tree.
+        """
+        with named(self.path):
+            return decoded(os.readlink(self.name, dir_fd=self.directory))
+
+    def open(self) -> int:
+        """Return a new descriptor of a file, or of whatever has taken its place.
+
+        Raises:
+            OSError: as the system says, with the path in the tree.
+        """
+        with named(self.path):
+            return os.open(self.name, _READ, dir_fd=self.directory)
+
+
+def walk(
+    root: int,
+    *,
+    leave_out: Callable[[str], bool] = lambda _path: False,
+    gone: Callable[[str], None] = lambda _path: None,
+) -> Iterator[Entry]:
+    """Yield every entry beneath an open directory, and the directory itself first.
+
+    A directory comes before what is in it; the order is that of the names' bytes and
+    the same each time. What vanishes meanwhile is told to `gone`. Only one directory
+    is open at a time, however deep the tree.
+
+    Raises:
+        OSError: as the system says, with the path in the tree.
+    """
+    pending = [ROOT]
+    while pending:
+        path = pending.pop()
+        try:
+            directory = open_directory(root, path)
+        except OSError as error:
+            if error.errno not in _REPLACED:
+                raise
+            gone(path)
+            continue
+        try:
+            below: list[str] = []
+            yield Entry(
+                path=path, name=b".", directory=directory, stat=os.fstat(directory)
+            )
+            for entry in _entries(directory, path, leave_out, gone):
+                if file_type(entry.stat.st_mode) == "directory":
+                    below.append(entry.path)
+                else:
+                    yield entry
+        finally:
+            os.close(directory)
+        pending += reversed(below)
+
+
+def _entries(
+    directory: int,
+    path: str,
+    leave_out: Callable[[str], bool],
+    gone: Callable[[str], None],
+) -> Iterator[Entry]:
+    with named(path):
+        names = sorted(os.fsencode(each) for each in os.listdir(directory))
+    for name in names:
+        below = join(path, decoded(name))
+        if leave_out(below):
+            continue
+        try:
+            with named(below):
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            gone(below)
+        else:
+            yield Entry(path=below, name=name, directory=directory, stat=found)
+
+
+def open_root(path: Path) -> int:
+    """Return a descriptor of the directory that a tree begins with.
+
+    Raises:
+        OSError: it is not there, no directory, or not for this user.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def open_directory(root: int, path: str, *, to_list: bool = True) -> int:
+    """Return a new descriptor of a directory in a tree, reached through no link.
+
+    With `to_list` off it serves only to reach what is in the directory.
+
+    Raises:
+        OSError: as the system says, with the path in the tree.
+    """
+    parts = [] if path == ROOT else path.split("/")
+    last = _LIST if to_list else _PASS
+    with named(path):
+        descriptor = os.open(b".", _PASS if parts else last, dir_fd=root)
+        for number, part in enumerate(parts, start=1):
+            flags = last if number == len(parts) else _PASS
+            try:
+                below = os.open(encoded(part), flags, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            descriptor = below
+    return descriptor
+
+
+@contextlib.contextmanager
+def parent_of(root: int, path: str) -> Iterator[tuple[int, bytes]]:
+    """Yield an open directory of a tree and the name in it that a path stands for.
+
+    Raises:
+        OSError: as the system says, with the path in the tree.
+    """
+    parent, _slash, name = path.rpartition("/")
+    descriptor = open_directory(root, parent or ROOT, to_list=False)
+    try:
+        with named(path):
+            yield descriptor, encoded(name)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Put the path in the tree into an error of the system."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
+
+
+def join(directory: str, name: str) -> str:
+    """Return the path of a name in a directory of the tree."""
+    return name if directory == ROOT else f"{directory}/{name}"
+
+
+def decoded(name: bytes) -> str:
+    """Return a name as records hold it, whatever the locale."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def encoded(path: str) -> bytes:
+    """Return the bytes that the system knows a path by, whatever the locale."""
+    return path.encode("utf-8", "surrogateescape")

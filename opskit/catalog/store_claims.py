@@ -1,0 +1,213 @@
+"""Claims: objects by which a run says in a store that it works on a source.
+
+`_locks/<source>/<run id>-<number>.json` is a claim and its renewals. With the ending
+`.released` it says that the run's claims up to that number are over: that is for
+credentials that may not delete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from opskit.errors import ObjectExists, ObjectNotFound, StoreError
+from opskit.store import ObjectInfo, Store
+
+FOLDER = "_locks/"
+_PUT_TRIES = 5
+_NAME = re.compile(r"(?P<run>[^/]+)-(?P<number>\d{6,})\.(?P<kind>json|released)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Living:
+    """A run whose claim counts: its first and its last sign of life still there."""
+
+    run_id: str
+    first_at: datetime
+    newest: ObjectInfo
+
+    @property
+    def order(self) -> tuple[datetime, str]:
+        """Who was there first; of two at the same time, the same one for everybody."""
+        return (self.first_at, self.run_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One look at the claims on a source.
+
+    `litter` are the keys of dead and released claims in the order to delete them in.
+    """
+
+    mine: Living | None
+    others: tuple[Living, ...]
+    litter: tuple[str, ...]
+
+
+def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) -> Seen:
+    """Return which claims count, by the clock of the store alone: pure.
+
+    What the time is, one's own newest claim tells, which was put a moment ago. Without
+    it nothing counts as dead.
+    """
+    claims: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)
+    released: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)
+    for each in objects:
+        name = _NAME.fullmatch(each.key.rpartition("/")[2])
+        if name is not None:
+            kinds = claims if name["kind"] == "json" else released
+            kinds[name["run"]][int(name["number"])] = each
+    living = {}
+    litter: list[str] = []
+    mine = _living(run_id, claims[run_id], released[run_id])
+    for run in sorted(claims.keys() | released.keys()):
+        found = _living(run, claims[run], released[run])
+        if found is None or (mine is not None and _is_dead(found, mine, dead_after)):
+            # Releases go last, lest a claim comes back to life without its own.
+            litter += [each.key for each in claims[run].values()]
+            litter += [each.key for each in released[run].values()]
+        else:
+            living[run] = found
+    mine = living.pop(run_id, None)
+    others = sorted(living.values(), key=lambda each: each.order)
+    return Seen(mine=mine, others=tuple(others), litter=tuple(litter))
+
+
+def _living(
+    run_id: str, claims: Mapping[int, ObjectInfo], released: Mapping[int, ObjectInfo]
+) -> Living | None:
+    over = max(released, default=-1)
+    counting = [each for number, each in sorted(claims.items()) if number > over]
+    if not counting:
+        return None
+    return Living(
+        run_id=run_id,
+        first_at=min(each.modified_at for each in counting),
+        newest=max(counting, key=lambda each: each.modified_at),
+    )
+
+
+def _is_dead(each: Living, mine: Living, dead_after: timedelta) -> bool:
+    return mine.newest.modified_at - each.newest.modified_at > dead_after
+
+
+class Claim:
+    """One run's claim on one source in one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        source: str,
+        *,
+        run_id: str,
+        record: Mapping[str, object],
+        uptime: Callable[[], float],
+    ) -> None:
+        self.store = store
+        self.source = source
+        self.run_id = run_id
+        self.sure_since = 0.0
+        self._content = json.dumps(record).encode()
+        self._uptime = uptime
+        self._folder = f"{FOLDER}{source}/"
+        self._next = self._first_free()
+        self._put: list[int] = []
+        self._withdrawn = False
+
+    @property
+    def is_put(self) -> bool:
+        """Whether there is something to withdraw."""
+        return bool(self._put)
+
+    def put(self) -> None:
+        """Put the next sign of life; the last but one is not needed any more.
+
+        The last one stays: a listing that goes on meanwhile must not miss both.
+
+        Raises:
+            StoreError: the store refused; trying again is safe.
+        """
+        self._withdrawn = False
+        self._put_next()
+
+    def renew(self) -> None:
+        """Put the next sign of life of a claim that must still be there.
+
+        Raises:
+            ObjectNotFound: it is not: somebody took it for dead.
+            StoreError: the store refused; trying again is safe.
+        """
+        self.store.stat(self._key(self._next - 1))
+        self._put_next()
+        if self._withdrawn:
+            self.withdraw()  # while this thread was waiting for the store
+
+    def look(self, dead_after: timedelta) -> Seen:
+        """Return all claims on the source."""
+        found = list(self.store.list(self._folder))
+        return judge(found, run_id=self.run_id, dead_after=dead_after)
+
+    def withdraw(self) -> None:
+        """Take the claim back; one that cannot be deleted is said to be over.
+
+        If the store takes neither, the claim dies by itself.
+        """
+        self._withdrawn = True
+        over = [*self._put]
+        try:
+            for number in over:
+                self.store.delete(self._key(number))
+        except StoreError:
+            with suppress(StoreError):
+                self.store.put(self._key(over[-1], "released"), [])
+        del self._put[: len(over)]
+
+    def clean(self, litter: Iterable[str]) -> None:
+        """Delete what is left of dead claims, as far as the store lets us."""
+        with suppress(StoreError):
+            for key in litter:
+                self.store.delete(key)
+
+    def _put_next(self) -> None:
+        started = self._uptime()
+        number = self._next
+        if number not in self._put:
+            self._put.append(number)  # even if the store fails, it may be there
+        _put_patiently(self.store, self._key(number), self._content)
+        self.sure_since = started
+        self._next += 1
+        with suppress(StoreError):
+            while len(self._put) > 2 and not self._withdrawn:
+                self.store.delete(self._key(self._put[0]))
+                del self._put[0]
+
+    def _first_free(self) -> int:
+        """Return a number above all that this run has used for this source before."""
+        prefix = f"{self._folder}{self.run_id}-"
+        names = [
+            _NAME.fullmatch(each.key.removeprefix(self._folder))
+            for each in self.store.list(prefix)
+        ]
+        return max((int(name["number"]) for name in names if name), default=-1) + 1
+
+    def _key(self, number: int, kind: str = "json") -> str:
+        return f"{self._folder}{self.run_id}-{number:06d}.{kind}"
+
+
+def _put_patiently(store: Store, key: str, content: bytes) -> None:
+    """Put an object into a folder that others empty, and so remove, at any time."""
+    for left in reversed(range(_PUT_TRIES)):
+        try:
+            store.put(key, [content])
+        except ObjectExists:
+            return  # our own: an earlier try arrived though it seemed to fail
+        except ObjectNotFound:
+            if not left:
+                raise
+        else:
+            return

@@ -1,0 +1,112 @@
+"""Drills the set of a folder: reads it out of its store, and makes evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from opskit.catalog.catalog import BackupSet
+from opskit.catalog.manifest import Manifest
+from opskit.checks import Check, compare
+from opskit.crypto.identities import Identities
+from opskit.drill.evidence import Evidence, Unmade
+from opskit.drill.files import FilesDrill, drill_files
+from opskit.errors import IntegrityError
+from opskit.restore.reader import SetReader
+
+# What has to be done before a service can use a restored folder.
+_RESTORE_PHASES = ("fetch", "restore")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderDrillRequest:
+    """Which set to prove, and how many mutants are to show that the drill can fail."""
+
+    chosen: BackupSet
+    mutants: int
+    work_dir: Path | None = None
+    identities: Identities | None = None
+
+
+def drill_folder(
+    request: FolderDrillRequest, *, run_id: str, clock: Callable[[], datetime]
+) -> Evidence:
+    """Restore a folder's set into a throw-away one and compare every entry.
+
+    What is wrong with the set is a failed check in the evidence, not an error.
+
+    Raises:
+        ConfigurationError: the set is encrypted and no identity here opens it.
+        StoreError: the throw-away folder cannot be written.
+    """
+    chosen = request.chosen
+    started_at = clock()
+    reader = SetReader(
+        manifest=chosen.manifest,
+        store=chosen.stores[0],
+        identities=request.identities,
+    )
+    reader.require_identities()
+    found = FilesDrill()
+    manifest = _fetch(found, reader)
+    if manifest is not None:
+        drilled = drill_files(
+            reader.open_tar,
+            manifest.files,
+            run_id=run_id,
+            mutants=request.mutants,
+            work_dir=request.work_dir,
+        )
+        drilled.checks[:0] = found.checks
+        drilled.phases = found.phases | drilled.phases
+        found = drilled
+    rto = sum(found.phases.get(name, 0.0) for name in _RESTORE_PHASES)
+    return Evidence(
+        kind="drill",
+        run_id=run_id,
+        manifest=chosen.manifest,
+        manifest_sha256=chosen.manifest_sha256,
+        started_at=started_at,
+        finished_at=clock(),
+        checks=tuple(found.checks),
+        unmade=_unmade(request),
+        phases=found.phases,
+        rto_seconds=round(rto, 3) if "restore" in found.phases else None,
+        rpo_seconds=round(
+            (started_at - chosen.manifest.snapshot_at).total_seconds(), 3
+        ),
+        drill_server="a throw-away folder",
+        files=found.entries,
+        mutants=None if found.mutants is None else found.mutants.as_json(),
+    )
+
+
+def _fetch(found: FilesDrill, reader: SetReader) -> Manifest | None:
+    """Read all but the archive, which is checked as it is extracted."""
+    try:
+        with found.phase("fetch"):
+            others = reader.read_others()
+            manifest = reader.opened()
+    except IntegrityError as error:
+        found.checks.append(
+            Check(name="stored objects", passed=False, detail=str(error))
+        )
+        return None
+    found.checks.append(
+        compare(
+            "stored objects",
+            len(reader.manifest.objects) - 1,
+            others,
+            "size and SHA-256 of each but the archive's, which restoring it checks",
+        )
+    )
+    return manifest
+
+
+def _unmade(request: FolderDrillRequest) -> tuple[Unmade, ...]:
+    if request.mutants:
+        return ()
+    reason = "none were asked for ([drill] mutants = 0)"
+    return (Unmade(name="mutants", reason=reason),)

@@ -1,0 +1,97 @@
+"""Drills one set with what the configuration says, and keeps the evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opskit.catalog.catalog import BackupSet
+    from opskit.drill.evidence import Evidence
+    from opskit.drill.servers import ServerRequest
+    from opskit.errors import StoreError
+    from opskit.tasks.runtime import Runtime
+
+
+def run_drill(
+    run: Runtime, chosen: BackupSet, *, mutants: int
+) -> tuple[Evidence, Path, StoreError | None]:
+    """Drill one set, keep the evidence beside it, and return it with its report.
+
+    The error says why the evidence could not be stored; the finding is told first.
+    """
+    from opskit.drill import report
+    from opskit.drill.evidence import store_evidence, write_report
+    from opskit.errors import StoreError
+
+    source = chosen.manifest.source
+    details = {"source": source, "backup_id": chosen.manifest.backup_id}
+    with (
+        run.reading(chosen.manifest.backup_id),
+        run.recorded("restore-drill", details) as record,
+    ):
+        evidence = _drill(run, chosen, mutants)
+        rendered = report.render(evidence)
+        path = write_report(evidence, rendered, run.reports)
+        record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
+        unstored = None
+        try:
+            # Beside the copy that was read; nothing is known of the others.
+            store_evidence(
+                evidence, rendered, [chosen.stores[0]], signer=run.protection.signer
+            )
+        except StoreError as error:
+            unstored = error
+            record["not_stored"] = error.message
+    return evidence, path, unstored
+
+
+def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:
+    from opskit.drill.findings import DrillRequest
+    from opskit.drill.folder import FolderDrillRequest, drill_folder
+    from opskit.drill.run import drill
+    from opskit.tasks import runtime
+
+    source = chosen.manifest.source
+    settings = run.settings.drill
+    if chosen.manifest.kind == "files":
+        folder_request = FolderDrillRequest(
+            chosen=chosen,
+            mutants=mutants,
+            work_dir=settings.work_dir,
+            identities=run.identities,
+        )
+        return drill_folder(folder_request, run_id=run.run_id, clock=runtime.now)
+    request = DrillRequest(
+        chosen=chosen,
+        installations=run.installations,
+        server=server_request(run),
+        jobs=run.jobs,
+        timeout_seconds=settings.timeout.total_seconds(),
+        queries=[each for each in settings.queries if each.database in ("", source)],
+        allowed=settings.allow,
+        mutants=mutants,
+        sql_before=settings.sql_before,
+        sql_after=settings.sql_after,
+        identities=run.identities,
+    )
+    return drill(request, run_id=run.run_id, clock=runtime.now)
+
+
+def server_request(run: Runtime) -> ServerRequest:
+    """Return what the configuration says of the server to drill on."""
+    from opskit.drill.servers import ServerRequest
+
+    settings = run.settings.drill
+    return ServerRequest(
+        kind=settings.server,
+        accept_newer_major=settings.accept_newer_major,
+        image=settings.image,
+        memory=settings.memory,
+        cpus=settings.cpus,
+        settings=settings.settings,
+        existing_url=settings.resolve_existing_url(),
+        on_source_server=settings.on_source_server,
+        work_dir=settings.work_dir,
+    )

@@ -1,0 +1,95 @@
+"""The record of what tasks do: every outcome into the ledger and its copies."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from opskit import log
+from opskit.catalog import ledger_copy
+from opskit.catalog.ledger_copy import LedgerReport
+from opskit.errors import OpskitError, StoreError
+from opskit.ledger import Ledger, LedgerEntry, copies
+from opskit.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLedger:
+    """The ledger of one host and state folder, as one run sees it."""
+
+    folder: Path
+    stores: Sequence[Store]
+    run_id: str
+    clock: Callable[[], datetime]
+
+    @property
+    def id(self) -> str:
+        """What the ledger is called in the stores."""
+        return copies.ledger_id(socket.gethostname(), self.folder.resolve())
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return ledger_copy.connected(
+            self.folder / "ledger.jsonl",
+            ledger_id=self.id,
+            stores=self.stores,
+            told=log.logger().warning,
+        )
+
+    def entries(self) -> list[LedgerEntry]:
+        """Return every record, oldest first.
+
+        Raises:
+            IntegrityError: a line is not a record.
+        """
+        return self._ledger.entries()
+
+    def verify(self) -> LedgerReport:
+        """Compare the records with each other and with their copies."""
+        return ledger_copy.verify_with_copies(
+            self._ledger, ledger_id=self.id, stores=self.stores
+        )
+
+    @contextmanager
+    def recorded(
+        self, operation: str, details: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Append the outcome of the block to the ledger, whatever it is.
+
+        The block may add to `details`. A copy goes to every store; one that cannot be
+        made now is made by a later run.
+        """
+        outcome = "failed"
+        stores = self.stores
+        try:
+            yield details
+            outcome = "ok"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        except OpskitError as error:
+            details |= {"error": error.message, "code": error.exit_code}
+            if isinstance(error, StoreError):
+                stores = ()  # what has just failed is not waited for once more
+            raise
+        finally:
+            self._ledger.append(
+                now=self.clock(),
+                run_id=self.run_id,
+                operation=operation,
+                outcome=outcome,
+                details=details,
+            )
+            failed = details.get("failed_stores", ())
+            self._copy([each for each in stores if each.name not in failed])
+
+    def _copy(self, stores: Sequence[Store]) -> None:
+        pushed = ledger_copy.push(self._ledger, ledger_id=self.id, stores=stores)
+        for each in (*pushed.failures, *pushed.notes):
+            log.logger().warning(each)

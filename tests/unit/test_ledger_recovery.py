@@ -1,0 +1,224 @@
+"""A ledger whose file is gone: rebuilt from its copies, or begun after them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opskit.catalog.ledger_copy import LedgerReport, verify_with_copies
+from opskit.ledger import Ledger
+from opskit.store import MemoryStore, Store
+from tests.unit.ledgers import (
+    COUNT,
+    NAME,
+    Unreachable,
+    append,
+    copy,
+    filled,
+    ledger_of,
+    replace_object,
+)
+from tests.unit.store_contract import keys
+
+
+@pytest.fixture
+def stores() -> list[MemoryStore]:
+    """Two stores."""
+    return [MemoryStore("a"), MemoryStore("b")]
+
+
+@pytest.fixture
+def path(tmp_path: Path, stores: list[MemoryStore]) -> Path:
+    """Where the ledger was whose copies lie in both stores."""
+    found = tmp_path / "ledger.jsonl"
+    filled(found, stores)
+    return found
+
+
+def _verify(ledger: Ledger, stores: list[MemoryStore]) -> LedgerReport:
+    return verify_with_copies(ledger, ledger_id=NAME, stores=stores)
+
+
+def _damage(store: Store, number: int) -> None:
+    (key,) = keys(store, f"_ledger/{NAME}/{number:08d}-")
+    replace_object(store, key, b"{}\n")
+
+
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_the_chain_goes_on_where_the_file_was_lost(
+    path: Path, stores: list[MemoryStore], how: str
+) -> None:
+    """The next record finds all the earlier ones in their place again."""
+    before = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    told: list[str] = []
+    ledger = ledger_of(path, stores, told=told)
+    entry = append(ledger, COUNT)
+    copy(ledger, stores)
+
+    assert entry.sequence == COUNT
+    assert path.read_bytes().startswith(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert told == [f"the ledger {path} was rebuilt: {COUNT} records"]
+    assert _verify(ledger, stores) == LedgerReport(faults=())
+    assert [len(keys(each)) for each in stores] == [COUNT + 1] * 2
+
+
+def test_a_new_machine_has_the_whole_ledger(
+    path: Path, stores: list[MemoryStore], tmp_path: Path
+) -> None:
+    """Nothing local is needed: neither the file nor the note of what was sent."""
+    ledger = ledger_of(tmp_path / "new machine" / "ledger.jsonl", stores)
+    append(ledger, COUNT)
+
+    assert [each.run_id for each in ledger.entries()] == [
+        f"run{number}" for number in range(COUNT + 1)
+    ]
+    assert ledger.verify() == []
+
+
+def test_a_file_that_is_there_is_not_rebuilt(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """Only a ledger without any record is taken from the store."""
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+
+    assert append(ledger_of(path, stores), 9).sequence == 1
+
+
+def test_the_first_record_of_all_has_nothing_before_it(
+    tmp_path: Path, stores: list[MemoryStore]
+) -> None:
+    """Where there are no copies, a ledger begins; nobody is warned."""
+    told: list[str] = []
+    ledger = ledger_of(tmp_path / "ledger.jsonl", stores, told=told)
+
+    assert append(ledger, 0).sequence == 0
+    assert told == []
+    assert _verify(ledger, stores).faults == ()
+
+
+def test_what_one_store_lost_another_gives(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """Damage in both stores does not matter where no record is damaged in both."""
+    before = path.read_bytes()
+    _damage(stores[0], 1)
+    _damage(stores[1], COUNT - 1)
+    path.unlink()
+    append(ledger_of(path, stores), COUNT)
+
+    assert path.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize("number", range(COUNT))
+def test_copies_that_are_not_whole_are_not_made_a_ledger(
+    path: Path, stores: list[MemoryStore], number: int
+) -> None:
+    """The ledger begins after them, says so in a record, and stays at fault."""
+    for store in stores:
+        _damage(store, number)
+    path.unlink()
+    told: list[str] = []
+    ledger = ledger_of(path, stores, told=told)
+    entry = append(ledger, COUNT)
+    told_later = copy(ledger, stores)
+    marker = ledger.entries()[0]
+
+    assert (marker.sequence, entry.sequence) == (COUNT, COUNT + 1)
+    assert (marker.operation, marker.outcome) == ("ledger", "failed")
+    assert told[0].startswith(f"the ledger {path} cannot be rebuilt: record {number}")
+    assert told_later.failures == ()
+    assert len(keys(stores[0])) == COUNT + 2
+    faults = _verify(ledger, stores).faults
+    assert faults[0] == f"the {COUNT} records before record {COUNT} are lost"
+    assert f"store a: record {number} was changed in the store" in faults
+
+
+def test_the_front_of_a_file_is_not_taken_for_a_new_beginning(path: Path) -> None:
+    """Records cut off at the front are a fault, unless a record says why."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[2:]))
+
+    assert "record 0 carries the number 2" in Ledger(path).verify()
+
+
+def test_forked_copies_are_not_made_a_ledger(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """Of two records with one number nobody can say which one is true."""
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    ledger = ledger_of(path, stores)
+    append(ledger, 77)
+    copy(ledger, stores)
+    path.unlink()
+    told: list[str] = []
+    entry = append(ledger_of(path, stores, told=told), COUNT)
+
+    assert entry.sequence == COUNT + 1
+    assert "2 records carry the number 5" in told[0]
+
+
+def test_a_store_that_is_down_keeps_no_record_from_being_written(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """It is told, and the other store is enough."""
+    path.unlink()
+    told: list[str] = []
+    entry = append(ledger_of(path, [Unreachable("c"), *stores], told=told), COUNT)
+
+    assert entry.sequence == COUNT
+    assert told[0] == "the ledger's copies cannot be read: store c is down"
+
+
+def test_ledgers_of_other_hosts_are_verified_too(
+    path: Path, stores: list[MemoryStore], tmp_path: Path
+) -> None:
+    """From the store alone: a change, a hole and a fork in each are named."""
+    for name in ("db-1", "db-2", "db-3", "db-4"):
+        filled(tmp_path / name, stores, name=name)
+    ledger = ledger_of(path, stores)
+    whole = _verify(ledger, stores)
+    (changed,) = keys(stores[0], "_ledger/db-1/00000002-")
+    replace_object(stores[0], changed, b"{}")
+    stores[1].delete(keys(stores[1], "_ledger/db-2/")[3])
+    line = b'{"sequence": 1}'
+    stores[0].put(f"_ledger/db-3/00000001-{'1' * 16}.json", [line])
+
+    assert whole.faults == ()
+    found = _verify(ledger, stores).faults
+    assert found[0] == "store a, ledger db-1: record 2 was changed in the store"
+    assert found[1] == "store b, ledger db-2: record 3 is missing in the store"
+    assert any(
+        each.startswith("store a, ledger db-3: 2 records carry the number 1")
+        for each in found
+    )
+    assert not any("db-4" in each for each in found)
+
+
+def test_another_host_whose_chain_does_not_hold_is_named(
+    tmp_path: Path, stores: list[MemoryStore]
+) -> None:
+    """Records that are each intact, but of two ledgers, are no chain."""
+    filled(tmp_path / "one", [stores[0]], name="db-1")
+    other = ledger_of(tmp_path / "two", [])
+    for number in range(COUNT):
+        append(other, 100 + number)
+    copy(other, [stores[1]], name="db-1")
+    apart = _verify(Ledger(tmp_path / "none"), stores)
+    for prefix in ("00000002-", "00000003-"):
+        (key,) = keys(stores[0], f"_ledger/db-1/{prefix}")
+        (foreign,) = keys(stores[1], f"_ledger/db-1/{prefix}")
+        stores[0].delete(key)
+        with stores[1].open(foreign) as file:
+            stores[0].put(foreign, [file.read()])
+    mixed = _verify(Ledger(tmp_path / "none"), stores[:1])
+
+    assert apart.faults[0].startswith("ledger db-1: 2 records carry the number 0")
+    assert [each.partition(" the record")[0] for each in mixed.faults] == [
+        f"store a, ledger db-1: record {number} does not follow" for number in (2, 4)
+    ]

@@ -1,0 +1,371 @@
+"""SetReader: what is read of a set is checked, decrypted, unpacked, or refused."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyrage  # type: ignore[import-untyped]
+import pytest
+
+from opskit.backup.compress import compressed
+from opskit.backup.protection import Protection
+from opskit.backup.writer import SetWriter
+from opskit.catalog import sealing
+from opskit.catalog.manifest import Encryption, Manifest, StoredObject
+from opskit.catalog.verify import verify_set
+from opskit.crypto.identities import Identities, NoMatchingIdentity
+from opskit.errors import ClientToolError, ConfigurationError, IntegrityError
+from opskit.postgres import schema
+from opskit.postgres.schema import SchemaObject
+from opskit.restore.reader import SetReader
+from opskit.store import MemoryStore
+from tests.unit import builders
+
+DUMP = bytes(range(256)) * 20_000
+ROLES = 'CREATE ROLE "caf\udce9";\n'
+SCHEMA = [SchemaObject("TABLE", "public.t\udce9", "state")]
+GUIDE = b"# Restore\n"
+
+
+def identity(name: str) -> Identities:
+    """Return a new identity."""
+    own = pyrage.x25519.Identity.generate()
+    return Identities(
+        path=Path(name), opaque=(own,), recipients=(str(own.to_public()),)
+    )
+
+
+OWN, SECOND, STRANGER = map(identity, ("own.txt", "second.txt", "stranger.txt"))
+RECIPIENTS = (*OWN.recipients, *SECOND.recipients)
+
+
+@dataclass
+class Stored:
+    """A set in a store, as it was before it was sealed, and as it is."""
+
+    store: MemoryStore
+    plain: Manifest
+    manifest: Manifest
+
+    def reader(self, identities: Identities | None = OWN) -> SetReader:
+        """Return a reader of the set."""
+        return SetReader(
+            manifest=self.manifest, store=self.store, identities=identities
+        )
+
+    def alter(self, role: str, change: Callable[[bytes], bytes], *, told: bool) -> None:
+        """Alter an object, and with `told` what the manifest says of it, too."""
+        stored = self.manifest.object(role)
+        with self.store.open(stored.key) as file:
+            content = change(file.read())
+        self.store.delete(stored.key)
+        self.store.put(stored.key, [content])
+        if told:
+            digest = hashlib.sha256(content).hexdigest()
+            new = stored.model_copy(
+                update={"size_bytes": len(content), "sha256": digest}
+            )
+            objects = tuple(
+                new if each == stored else each for each in self.manifest.objects
+            )
+            self.manifest = self.manifest.model_copy(update={"objects": objects})
+
+
+def stored(recipients: Sequence[str] = RECIPIENTS, dump: bytes = DUMP) -> Stored:
+    """Store a set as a backup does, encrypted if there are recipients."""
+    store = MemoryStore("ram")
+    plain = builders.manifest(
+        dump_bytes=len(dump), schema_format=schema.FORMAT, objects=()
+    )
+    protection = Protection(recipients=tuple(recipients))
+    writer = SetWriter(prefix=plain.prefix, stores=[store], protection=protection)
+    lines = "".join(json.dumps(list(vars(each).values())) + "\n" for each in SCHEMA)
+    writer.put("dump.pgdump.zst", "dump", compressed([dump]))
+    writer.put("roles.sql", "roles", [ROLES.encode("utf-8", "surrogateescape")])
+    writer.put("schema.jsonl.zst", "schema", compressed([lines.encode()]))
+    manifest = plain
+    if recipients:
+        manifest, private = sealing.sealed(plain)
+        writer.put(sealing.NAME, sealing.ROLE, [private])
+        encryption = Encryption(format="age", recipients=tuple(recipients))
+        manifest = manifest.model_copy(update={"encryption": encryption})
+    writer.put_open("RESTORE.md", "guide", [GUIDE])
+    objects = {"objects": tuple(writer.objects)}
+    return Stored(store, plain, manifest.model_copy(update=objects))
+
+
+@pytest.fixture
+def encrypted() -> Stored:
+    """A set for two recipients."""
+    return stored()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [each for each in _threads() if each.startswith("age-")] == []
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+def read_all(reader: SetReader, folder: Path) -> Manifest:
+    """Read everything of a set, as a restore does."""
+    reader.unpack_dump(folder / "dump.pgdump")
+    reader.read_others()
+    return reader.opened()
+
+
+def read_one(reader: SetReader, role: str, folder: Path) -> None:
+    """Read one object of a set."""
+    if role == "dump":
+        reader.unpack_dump(folder / "dump.pgdump")
+    else:
+        reader.read_text(role)
+
+
+@pytest.mark.parametrize("recipients", [(), OWN.recipients, RECIPIENTS])
+def test_a_set_is_read_as_it_was_written(
+    recipients: Sequence[str], tmp_path: Path
+) -> None:
+    """Encrypted or not: the dump, the texts, the objects, and the sealed digests."""
+    made = stored(recipients)
+    reader = made.reader(OWN if recipients else None)
+    reader.unpack_dump(tmp_path / "dump")
+
+    assert (tmp_path / "dump").read_bytes() == DUMP
+    assert reader.read_text("roles") == ROLES
+    assert reader.read_text("guide").encode() == GUIDE
+    assert reader.read_schema() == SCHEMA
+    assert reader.read_others() == (4 if recipients else 3)
+    hidden = {"objects": (), "encryption": None}
+    assert reader.opened().model_copy(update=hidden) == made.plain
+
+
+@pytest.mark.parametrize("own", [OWN, SECOND])
+def test_every_recipient_opens_the_set(
+    own: Identities, encrypted: Stored, tmp_path: Path
+) -> None:
+    """Each with its own identity alone."""
+    opened = read_all(encrypted.reader(own), tmp_path)
+
+    assert opened.tables == encrypted.plain.tables
+
+
+def test_an_identity_that_is_not_needed_does_no_harm(tmp_path: Path) -> None:
+    """A plain set is read on a machine that reads encrypted ones too."""
+    made = stored(())
+
+    assert read_all(made.reader(OWN), tmp_path) == made.manifest
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        SetReader.require_identities,
+        SetReader.opened,
+        SetReader.read_others,
+        SetReader.read_schema,
+        lambda reader: reader.read_text("roles"),
+        lambda reader: reader.unpack_dump(Path("/dev/null")),
+    ],
+)
+def test_without_an_identity_it_is_said_whose_is_needed(
+    encrypted: Stored, ask: Callable[[SetReader], object]
+) -> None:
+    """By name of the key in the configuration; nothing is wrong with the set."""
+    with pytest.raises(ConfigurationError) as caught:
+        ask(encrypted.reader(None))
+
+    assert caught.value.exit_code == 2
+    assert all(each in caught.value.message for each in RECIPIENTS)
+    assert encrypted.manifest.backup_id in caught.value.message
+    assert "identity_file in [encryption]" in caught.value.hint
+
+
+def test_without_an_identity_every_stored_byte_is_verified(encrypted: Stored) -> None:
+    """What was stored is what the manifest says, for anybody."""
+    found = verify_set(encrypted.manifest, encrypted.store)
+
+    assert (found.objects, found.bad) == (5, ())
+    assert found.size_bytes == sum(each.size_bytes for each in encrypted.store.list())
+
+
+def test_a_plain_set_needs_no_identity() -> None:
+    """Nothing is asked for that is not needed."""
+    made = stored(())
+
+    made.reader(None).require_identities()
+
+    assert made.reader(None).opened() is made.manifest
+
+
+@pytest.mark.parametrize("role", ["dump", "roles", "schema", "private"])
+def test_the_identity_of_somebody_else_is_named(encrypted: Stored, role: str) -> None:
+    """It is a matter of the configuration: the set is not at fault."""
+    reader = encrypted.reader(STRANGER)
+
+    with pytest.raises(NoMatchingIdentity, match=r"stranger\.txt") as caught:
+        reader.read_text(role)
+
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+
+
+def _flipped(at: float) -> Callable[[bytes], bytes]:
+    def flip(content: bytes) -> bytes:
+        altered = bytearray(content)
+        altered[min(int(at * len(content)), len(content) - 1)] ^= 1
+        return bytes(altered)
+
+    return flip
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "the first bit": _flipped(0),
+    "in the head": lambda content: content[:60] + b"A" + content[61:],
+    "a stanza": lambda content: content.replace(b"-> X25519 ", b"-> X25518 "),
+    "in the middle": _flipped(0.5),
+    "the last bit": _flipped(1),
+    "cut": lambda content: content[: len(content) // 2],
+    "cut by a byte": lambda content: content[:-1],
+    "empty": lambda _content: b"",
+    "more": lambda content: content + b"\0",
+}
+every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+
+
+@every_damage
+@pytest.mark.parametrize("role", ["dump", "roles", "schema", "private"])
+@pytest.mark.parametrize("own", [OWN, STRANGER], ids=["own", "stranger"])
+def test_damage_is_told_as_damage(
+    encrypted: Stored,
+    role: str,
+    damage: Callable[[bytes], bytes],
+    own: Identities,
+    tmp_path: Path,
+) -> None:
+    """In each object, and never taken for another's identity."""
+    encrypted.alter(role, damage, told=False)
+    reader = encrypted.reader(own)
+
+    with pytest.raises(IntegrityError) as caught:
+        read_one(reader, role, tmp_path)
+
+    assert caught.value.message.startswith(encrypted.manifest.object(role).key)
+    assert caught.value.hint
+
+
+@every_damage
+@pytest.mark.parametrize("role", ["dump", "private"])
+def test_damage_that_the_manifest_confirms_is_found(
+    encrypted: Stored, role: str, damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """Whoever may write to the store alters both; age itself notices."""
+    encrypted.alter(role, damage, told=True)
+
+    with pytest.raises((IntegrityError, NoMatchingIdentity)):
+        read_all(encrypted.reader(), tmp_path)
+
+
+@pytest.mark.parametrize("role", ["dump", "roles", "schema", "private"])
+def test_plain_bytes_in_an_encrypted_set_are_refused(
+    encrypted: Stored, role: str, tmp_path: Path
+) -> None:
+    """Nothing that lies in the open is taken from a set that says it does not."""
+    encrypted.alter(role, lambda _content: b"plain bytes", told=True)
+
+    with pytest.raises(IntegrityError, match=encrypted.manifest.object(role).key):
+        read_all(encrypted.reader(), tmp_path)
+
+
+@pytest.mark.parametrize("recipients", [(), RECIPIENTS])
+@pytest.mark.parametrize("role", ["dump", "roles", "schema", "guide"])
+def test_an_object_that_is_missing_is_named(
+    recipients: Sequence[str], role: str, tmp_path: Path
+) -> None:
+    """It is the set that is not whole, wherever it lies."""
+    made = stored(recipients)
+    key = made.manifest.object(role).key
+    made.store.delete(key)
+
+    with pytest.raises(IntegrityError, match="it is missing") as caught:
+        read_all(made.reader(), tmp_path)
+
+    assert caught.value.message.startswith(key)
+
+
+@pytest.mark.parametrize("role", ["private", "roles"])
+def test_a_manifest_without_a_role_is_refused(encrypted: Stored, role: str) -> None:
+    """It was altered."""
+    objects = tuple(each for each in encrypted.manifest.objects if each.role != role)
+    encrypted.manifest = encrypted.manifest.model_copy(update={"objects": objects})
+    reader = encrypted.reader()
+
+    with pytest.raises(IntegrityError, match=f"names no {role} object"):
+        _ = reader.opened() if role == "private" else reader.read_text(role)
+
+
+def test_a_dump_of_another_size_is_refused(encrypted: Stored, tmp_path: Path) -> None:
+    """The manifest says how many bytes come out."""
+    other = encrypted.manifest.model_copy(update={"dump_bytes": len(DUMP) + 1})
+    encrypted.manifest = other
+
+    with pytest.raises(IntegrityError, match=f"unpacks to {len(DUMP)} bytes"):
+        encrypted.reader().unpack_dump(tmp_path / "dump")
+
+
+def test_a_dump_that_does_not_unpack_is_refused(tmp_path: Path) -> None:
+    """Also where the manifest says that these are the bytes."""
+    made = stored(())
+    made.alter("dump", lambda content: content[:-9] + b"123456789", told=True)
+
+    with pytest.raises(IntegrityError, match="cannot be unpacked"):
+        made.reader().unpack_dump(tmp_path / "dump")
+
+
+def test_a_list_in_another_form_is_the_programs_fault(encrypted: Stored) -> None:
+    """Whoever can read it is named."""
+    other = encrypted.manifest.model_copy(update={"schema_format": 999})
+    encrypted.manifest = other
+
+    with pytest.raises(ClientToolError, match="format 999"):
+        encrypted.reader().read_schema()
+
+
+def test_objects_that_changed_places_are_refused(encrypted: Stored) -> None:
+    """Each is the recipient's own, but not what the manifest names."""
+    roles, private = (encrypted.manifest.object(role) for role in ("roles", "private"))
+
+    def moved(one: StoredObject, other: StoredObject) -> StoredObject:
+        return one.model_copy(update={"key": other.key})
+
+    objects = (moved(roles, private), moved(private, roles))
+    encrypted.manifest = encrypted.manifest.model_copy(update={"objects": objects})
+
+    with pytest.raises(IntegrityError, match="where the manifest says"):
+        encrypted.reader().opened()
+
+
+def test_no_thread_outlives_a_full_disk() -> None:
+    """The decryption ends with the error, not when somebody forgets it."""
+    made = stored(dump=random.Random(1).randbytes(8 * 1024**2))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        made.reader().unpack_dump(Path("/dev/full"))
+
+    assert caught.value.errno == errno.ENOSPC
+    assert "age-decrypt" not in _threads()
+
+
+def test_no_secret_is_shown(encrypted: Stored) -> None:
+    """The identities stay out of every log and error."""
+    assert "own.txt" not in repr(encrypted.reader())
