@@ -64,7 +64,7 @@ def environment(key: str = ACCESS_KEY, secret: str = SECRET_KEY) -> dict[str, st
 def seaweedfs(folder: Path) -> Iterator[S3Server]:
     """Run SeaweedFS: object lock, conditional writes, identities with rights."""
     config = folder / "identities.json"
-    config.write_text(json.dumps({"identities": _identities()}))
+    config.write_text(json.dumps(_identities()))
     data = folder / "data"
     data.mkdir()
     names = (
@@ -143,26 +143,27 @@ def _port_with_companion() -> int:
     raise RuntimeError("no pair of ports is free")
 
 
-def _identities() -> list[dict[str, object]]:
-    everything = ["Admin", "Read", "Write", "List", "Tagging"]
-    return [
-        _identity("admin", ACCESS_KEY, SECRET_KEY, everything),
-        _identity(
-            "writer",
-            WRITER_KEY,
-            WRITER_SECRET,
-            ["Read", "List", "PutObject", "s3:PutObject", "s3:AbortMultipartUpload"],
-        ),
+def _identities() -> dict[str, object]:
+    may_not_delete = [
+        {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::*"},
+        {"Effect": "Deny", "Action": "s3:Delete*", "Resource": "arn:aws:s3:::*"},
     ]
-
-
-def _identity(
-    name: str, key: str, secret: str, actions: Sequence[str]
-) -> dict[str, object]:
+    policy = {"Version": "2012-10-17", "Statement": may_not_delete}
+    everything = ["Admin", "Read", "Write", "List", "Tagging"]
     return {
-        "name": name,
-        "credentials": [{"accessKey": key, "secretKey": secret}],
-        "actions": list(actions),
+        "identities": [
+            {
+                "name": "admin",
+                "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+                "actions": everything,
+            },
+            {
+                "name": "writer",
+                "credentials": [{"accessKey": WRITER_KEY, "secretKey": WRITER_SECRET}],
+                "policyNames": ["may-not-delete"],
+            },
+        ],
+        "policies": [{"name": "may-not-delete", "content": json.dumps(policy)}],
     }
 
 

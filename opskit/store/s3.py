@@ -156,7 +156,8 @@ class S3Store:
             if lacks or s3_errors.is_not_implemented(error.__cause__):
                 return None
             raise
-        return cast("dict[str, Any] | None", answer.get("ObjectLockConfiguration"))
+        found: dict[str, Any] = answer.get("ObjectLockConfiguration", {})
+        return found if found.get("ObjectLockEnabled") == "Enabled" else None
 
     def versioning(self) -> str:
         """Return `Enabled`, `Suspended` or, if the bucket keeps no versions, "".

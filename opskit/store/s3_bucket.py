@@ -18,7 +18,12 @@ class Bucket:
     def __init__(self, name: str, settings: StoreSettings) -> None:
         self.name = settings.bucket
         self.prefix = settings.prefix
-        self.where = Where(store=name, bucket=self.name, attempts=settings.attempts)
+        self.where = Where(
+            store=name,
+            bucket=self.name,
+            attempts=settings.attempts,
+            locks=settings.object_lock_days > 0,
+        )
         self._settings = settings
         self._client: Any = None
         self._lock = threading.Lock()

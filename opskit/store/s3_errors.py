@@ -26,11 +26,12 @@ _TEXT_MAX = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Which store an error is of, and how often it asks."""
+    """Which store an error is of, how often it asks, and whether it locks objects."""
 
     store: str
     bucket: str
     attempts: int
+    locks: bool = False
 
     def text(self, key: str) -> str:
         """Return what every message begins with."""
@@ -123,6 +124,8 @@ def answered(error: Exception, where: Where, key: str) -> StoreError:
         )
     said = _short(f"{code or status} {_message(error)}".strip())
     hint = words.by_message(_message(error))
+    if where.locks and code == "InvalidRequest" and operation in words.LOCKING:
+        hint = words.NO_LOCK
     return StoreError(
         f"{where.text(key)}: the server refused {operation}: {said}", hint=hint
     )

@@ -23,6 +23,12 @@ RIGHTS = {
     "PutObjectRetention": "s3:PutObjectRetention",
 }
 
+# Operations that ask for a lock of what they write.
+LOCKING = {"PutObject", "CreateMultipartUpload"}
+NO_LOCK = (
+    "The bucket may have no object lock: make one that has, or set object_lock_days "
+    "to 0."
+)
 _REGION = (
     "the bucket {bucket} is in another region or behind another address",
     "Set region, and endpoint_url if there is one, to those of the bucket.",
@@ -160,7 +166,7 @@ def by_message(message: str) -> str:
     """Return the hint for a refusal that only its words tell apart."""
     small = message.lower()
     if "lock" in small or "retention" in small or "worm" in small:
-        return "The bucket may have no object lock, or the object is locked."
+        return NO_LOCK
     if ("same" in small and "length" in small) or "same size" in small:
         return (
             "The server wants parts of one size: raise part_size_bytes to the size of "

@@ -7,6 +7,7 @@ from invoke.collection import Collection
 from opskit.tasks import (
     backup,
     catalog,
+    copying,
     development,
     doctor,
     drill,
@@ -26,6 +27,7 @@ for _task in (
     retention.prune,
     drill.restore_drill,
     restore.restore,
+    copying.copy,
     records.ledger,
     development.test,
 ):

@@ -8,12 +8,9 @@ from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from opskit.catalog.catalog import BackupSet
-    from opskit.catalog.verify import BadObject, VerifyResult
+    from opskit.catalog.verify import BadObject
     from opskit.errors import StoreError
-    from opskit.tasks.runtime import Runtime
 
 
 @command(
@@ -83,6 +80,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     from opskit.errors import UsageError
     from opskit.tasks import runtime
     from opskit.tasks.drill import not_recorded
+    from opskit.tasks.verifying import verify_everywhere
 
     run = runtime.start()
     found = run.catalog(whole=True)
@@ -97,7 +95,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     objects = size_bytes = 0
     with run.recorded("verify", {"sets": len(chosen)}) as details:
         for each in chosen:
-            result, not_stored = _verify(run, each)
+            result, not_stored = verify_everywhere(run, each)
             unstored += not_stored
             objects += result.objects
             size_bytes += result.size_bytes
@@ -127,55 +125,6 @@ def _unreadable(found: Any) -> list[BadObject]:
     from opskit.catalog.verify import BadObject
 
     return [BadObject(key=bad.key, reason=bad.reason) for bad in found]
-
-
-def _verify(run: Runtime, each: BackupSet) -> tuple[VerifyResult, Sequence[StoreError]]:
-    """Verify a set in every store that holds it, and leave evidence beside it.
-
-    Returns also why evidence could not be stored: the finding is told first.
-    """
-    from opskit.catalog.verify import VerifyResult, verify_set
-    from opskit.checks import Check
-    from opskit.drill.evidence import Evidence, store_evidence
-    from opskit.errors import StoreError
-    from opskit.tasks import runtime
-
-    results = []
-    unstored = []
-    for store in each.stores:
-        started_at = runtime.now()
-        result = verify_set(each.manifest, store)
-        reasons = {bad.key: bad.reason for bad in result.bad}
-        checks = tuple(
-            Check(
-                name=stored.key,
-                passed=stored.key not in reasons,
-                expected=f"{stored.size_bytes} bytes, sha256 {stored.sha256}",
-                detail=reasons.get(stored.key, ""),
-            )
-            for stored in each.manifest.objects
-        )
-        evidence = Evidence(
-            kind="verify",
-            run_id=run.run_id,
-            manifest=each.manifest,
-            manifest_sha256=each.manifest_sha256,
-            started_at=started_at,
-            finished_at=runtime.now(),
-            checks=checks,
-            phases={},
-        )
-        try:
-            store_evidence(evidence, None, [store], signer=run.protection.signer)
-        except StoreError as error:
-            unstored.append(error)
-        results.append(result)
-    found = VerifyResult(
-        objects=sum(result.objects for result in results),
-        size_bytes=sum(result.size_bytes for result in results),
-        bad=tuple(bad for result in results for bad in result.bad),
-    )
-    return found, unstored
 
 
 def _verify_error(bad: list[BadObject], document: Document) -> Exception:

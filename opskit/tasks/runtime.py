@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -113,9 +114,7 @@ class Runtime:
         Raises:
             StoreError: no store can be reached, or with `whole` not every one.
         """
-        found = catalog.read(
-            self.stores, source=source, trust=keys.trust(self.settings)
-        )
+        found = self._read_catalog(self.stores, source)
         for error in found.unreachable:
             if whole:
                 raise error
@@ -128,6 +127,17 @@ class Runtime:
                 reason=bad.reason,
             )
         return found
+
+    def catalog_of(self, store: Store) -> Catalog:
+        """Read one store.
+
+        Raises:
+            StoreError: it cannot be reached.
+        """
+        return self._read_catalog([store], None)
+
+    def _read_catalog(self, stores: Sequence[Store], source: str | None) -> Catalog:
+        return catalog.read(stores, source=source, trust=keys.trust(self.settings))
 
     def database(self, name: str) -> DatabaseSettings:
         """Return a configured database.

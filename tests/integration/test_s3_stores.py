@@ -186,6 +186,7 @@ CANNOT: dict[str, dict[str, str]] = {
     "moto": {
         "time of uploads": "every upload began in 2010",
         "secret checked": "any secret fits",
+        "content checked": "Content-MD5 is overlooked",
     },
     "rclone": {
         "conditional put": "the condition is overlooked",
