@@ -15,11 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from opskit.config import StoreSettings
+from opskit.store.s3_client import make_client
 
 ACCESS_KEY, SECRET_KEY = "opskit-test", "opskit-test-secret"
 # An identity of SeaweedFS that may read, write and list, but not delete.
 WRITER_KEY, WRITER_SECRET = "opskit-writer", "opskit-writer-secret"
+BUCKET, LOCKED_BUCKET = "plain", "locked"
 _BINARIES = Path(sys.executable).parent
 _START_SECONDS = 60.0
 _STOP_SECONDS = 2.0
@@ -118,6 +122,22 @@ def rclone(folder: Path) -> Iterator[S3Server]:
         "--vfs-cache-mode", "off",
     ]  # fmt: skip
     with _running("rclone", command, folder, port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def with_buckets(kind: str, folder: Path) -> Iterator[S3Server]:
+    """Run a server that has `BUCKET` and, where it can, `LOCKED_BUCKET`."""
+    run = {"seaweedfs": seaweedfs, "moto": moto, "rclone": rclone}[kind]
+    with run(folder) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        client = make_client(server.settings(BUCKET))
+        client.create_bucket(Bucket=BUCKET)
+        if kind != "rclone":
+            client.create_bucket(Bucket=LOCKED_BUCKET, ObjectLockEnabledForBucket=True)
+        client.close()
+        patch.undo()
         yield server
 
 

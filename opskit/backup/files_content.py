@@ -97,7 +97,7 @@ def unchanged(entry: Entry, *, spool_dir: Path | None) -> Iterator[Content]:
         if not has_holes and size_bytes:
             segments = [(0, size_bytes)]
         has_attributes = bool(extended_attributes(descriptor))
-        if size_bytes != before.st_size or state(before) != state(os.fstat(descriptor)):
+        if size_bytes != before.st_size or not _same(before, os.fstat(descriptor)):
             raise Changed
         yield Content(
             stat=before,
@@ -159,6 +159,16 @@ def _settle(found: os.stat_result) -> None:
     age_ns = time.time_ns() - found.st_ctime_ns
     if 0 <= age_ns < _STEP_NS:
         time.sleep((_STEP_NS - age_ns) / 1e9)
+
+
+def _same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether nobody has written to an open file, or changed its mode.
+
+    A file that has lost its name, as when it is replaced by a rename, is whole.
+    """
+    if after.st_nlink < before.st_nlink:
+        return state(before)[:-1] == state(after)[:-1]  # all but the time of that
+    return state(before) == state(after)
 
 
 def state(found: os.stat_result) -> State:

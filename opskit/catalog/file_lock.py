@@ -21,7 +21,7 @@ from opskit.errors import ConfigurationError, LockHeld
 
 LockKind = Literal["flock", "fcntl"]
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.005
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
 

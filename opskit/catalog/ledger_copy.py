@@ -16,7 +16,6 @@ from opskit.errors import (
 from opskit.ledger import Ledger, Recovered, chain, copies, pushed
 from opskit.ledger.compare import compare
 from opskit.ledger.copies import FOLDER, StoredCopy
-from opskit.ledger.pushed import Sent
 from opskit.store import Store
 
 _LINE_BYTES_MAX = 16 * 1024 * 1024
@@ -119,7 +118,7 @@ def verify_with_copies(
             unreachable.append(error)
             continue
         lines = ledger.lines()
-        own = compare(lines, stored.pop(ledger_id, []), pushed=sent.next_number)
+        own = compare(lines, stored.pop(ledger_id, []), pushed=sent)
         faults += [f"store {store.name}: {each}" for each in own.faults]
         notes += [f"store {store.name}: {each}" for each in own.notes]
         for name, found in stored.items():
@@ -179,11 +178,11 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
         copies.copy_name(ledger_id, number, line)
         for number, line in enumerate(lines, start=first)
     ]
-    before = names[: max(0, sent.next_number - first)]
+    before = names[: max(0, sent - first)]
     notes = []
     held: set[str] = set()
     done = len(before)
-    if not (before and before[-1].short == sent.last and _holds(store, before[-1].key)):
+    if not (before and _holds(store, before[-1].key)):
         # Nothing was sent yet, or the file or the store is not what it was.
         held = {each.key for each in store.list(f"{FOLDER}{ledger_id}/")}
         done = 0
@@ -199,9 +198,10 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
                 _put(store, name.key, line)
             done += 1
     finally:
-        now = Sent(next_number=first + done, last=names[done - 1].short if done else "")
-        if done and now != sent:
-            pushed.write(ledger.path, now, ledger_id=ledger_id, store=store.name)
+        if done and first + done != sent:
+            pushed.write(
+                ledger.path, first + done, ledger_id=ledger_id, store=store.name
+            )
     return notes
 
 

@@ -205,7 +205,12 @@ def _put_patiently(store: Store, key: str, content: bytes) -> None:
         try:
             store.put(key, [content])
         except ObjectExists:
-            return  # our own: an earlier try arrived though it seemed to fail
+            # Our own, if it is there: an earlier try arrived though it seemed to fail.
+            with suppress(ObjectNotFound):
+                store.stat(key)
+                return
+            if not left:
+                raise
         except ObjectNotFound:
             if not left:
                 raise

@@ -17,10 +17,6 @@ BLOCK_BYTES = 1024 * 1024
 _QUEUED_BLOCKS_MAX = 4
 
 
-class _Abandoned(Exception):
-    """Nobody wants the rest."""
-
-
 class _Outcome:
     """How the call ended: after the last block."""
 
@@ -32,7 +28,6 @@ class BlockReader:
     """The file that the call reads."""
 
     def __init__(self) -> None:
-        self.abandoned = False
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_BLOCKS_MAX)
         self._block = b""
         self._at = 0
@@ -47,8 +42,6 @@ class BlockReader:
     def read(self, size_bytes: int) -> bytes:
         """Return at most so many bytes, none at the end only."""
         while self._at == len(self._block):
-            if self.abandoned:
-                raise _Abandoned
             if self._ended:
                 return b""
             block = self._queue.get()
@@ -129,7 +122,7 @@ class _Worker:
         """End the thread, wherever it is."""
         if self._thread.ident is None:
             return
-        self._reader.abandoned = True
+        # What is queued is worked off in no time, and nobody gets it.
         if not self._end_fed:
             self._reader.feed(None)
         self._thread.join()

@@ -6,21 +6,12 @@ It saves asking the store. Without it nothing is lost: the store is asked again.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from opskit import files
 from opskit.errors import IntegrityError
 
-_Table = dict[str, dict[str, dict[str, int | str]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sent:
-    """The first number not sent yet, and how the digest of the one before begins."""
-
-    next_number: int = 0
-    last: str = ""
+_Table = dict[str, dict[str, int]]
 
 
 def path_of(ledger: Path) -> Path:
@@ -28,28 +19,24 @@ def path_of(ledger: Path) -> Path:
     return ledger.with_suffix(".copies.json")
 
 
-def read(ledger: Path, *, ledger_id: str, store: str) -> Sent:
-    """Return what a store was sent; nothing, if that is not known."""
+def read(ledger: Path, *, ledger_id: str, store: str) -> int:
+    """Return the number of the first record not sent yet; 0 if that is not known."""
     try:
-        found = json.loads(path_of(ledger).read_bytes())[ledger_id][store]
-        number, last = found["next_number"], found["last"]
+        number = json.loads(path_of(ledger).read_bytes())[ledger_id][store]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return Sent()
-    if not isinstance(number, int) or not isinstance(last, str):
-        return Sent()
-    return Sent(next_number=number, last=last)
+        return 0
+    return number if isinstance(number, int) else 0
 
 
-def write(ledger: Path, sent: Sent, *, ledger_id: str, store: str) -> None:
-    """Remember what a store was sent.
+def write(ledger: Path, number: int, *, ledger_id: str, store: str) -> None:
+    """Remember the number of the first record not sent yet.
 
     Raises:
         LockHeld: another run has kept the file locked for long.
     """
 
     def change(table: _Table) -> _Table:
-        of_ledger = table.setdefault(ledger_id, {})
-        of_ledger[store] = {"next_number": sent.next_number, "last": sent.last}
+        table.setdefault(ledger_id, {})[store] = number
         return table
 
     empty: _Table = {}

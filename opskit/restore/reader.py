@@ -146,6 +146,8 @@ class SetReader:
                     # Its thread must not outlive an error of whoever reads.
                     with closing(age.decrypted(blocks, self.identities)) as plain:
                         yield plain
+                        for _ in plain:
+                            pass  # what a reader did not want is part of the proof
                 else:
                     yield blocks
         except NoMatchingIdentity:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from opskit.config import StoreSettings
+from opskit.errors import StoreError
 from opskit.store.s3_client import make_client
 from opskit.store.s3_errors import Where, translated
 
@@ -38,9 +39,18 @@ class Bucket:
         with self._lock:
             if self._client is None:
                 with translated(self.where):
-                    self._client = make_client(self._settings)
+                    self._client = self._made()
                 weakref.finalize(self, self._client.close)
             return self._client
+
+    def _made(self) -> Any:
+        try:
+            return make_client(self._settings)
+        except ValueError as error:
+            raise StoreError(
+                f"store {self.where.store}: {error}",
+                hint="Look at endpoint_url and region.",
+            ) from error
 
     def full_key(self, key: str) -> str:
         """Return the key as the server knows it."""

@@ -58,9 +58,10 @@ class PartsUpload:
                 del part  # its memory ends with its upload
             self._wait_until_below(1)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
             # An abort while parts arrive would leave those behind.
-            wait(self._pending, timeout=_SETTLE_SECONDS)
+            running = [each for each in self._pending if not each.cancel()]
+            pool.shutdown(wait=False)
+            wait(running, timeout=_SETTLE_SECONDS)
         digests = [self._done[each][1] for each in sorted(self._done)]
         return s3_digest.Sent(size_bytes=size_bytes, etag=s3_digest.composite(digests))
 

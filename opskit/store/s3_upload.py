@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from opskit.errors import ObjectNotFound, StoreError
+from opskit.errors import ObjectNotFound, RetriesExhausted, StoreError
 from opskit.store import s3_errors
 from opskit.store.s3_bucket import Bucket
 from opskit.store.s3_digest import Sent, base64_of, difference, md5
@@ -131,12 +131,17 @@ class Put:
 
     def _refuse_if_taken(self) -> None:
         """Look first: some servers overlook the condition without a word."""
-        if self._head() is not None:
-            raise s3_errors.exists(self._bucket.where, self._key)
+        try:
+            self._bucket.on("head_object", self._key)
+        except RetriesExhausted:
+            raise  # a server that is away will not take the object either
+        except StoreError:
+            # Without the right to list, a missing object is a refusal.
+            return
+        raise s3_errors.exists(self._bucket.where, self._key)
 
     def _head(self) -> Any:
-        # Without the right to list, a missing object is a refusal, which proves
-        # nothing; neither does an error on top of another.
+        # An error on top of another proves nothing.
         with contextlib.suppress(StoreError):
             return self._bucket.on("head_object", self._key)
         return None

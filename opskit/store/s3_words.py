@@ -51,6 +51,10 @@ _LOCK = (
 )
 # By the server's code: what failed, and the hint.
 BY_CODE = {
+    "400": (  # HEAD has no words
+        "the server refused without a word",
+        "Expired credentials, a wrong region or a wrong address look like this.",
+    ),
     "InvalidAccessKeyId": (
         "the access key is not known to the server",
         "Look at AWS_ACCESS_KEY_ID or the profile, and at endpoint_url.",

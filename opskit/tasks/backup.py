@@ -67,8 +67,9 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
     import time
 
     from opskit.backup.create import create_backup
-    from opskit.tasks import runtime, sources
+    from opskit.tasks import keys, runtime, sources
 
+    keys.require_own_trust(run.settings)
     source = sources.build(run, name)
     began = time.monotonic()
     with run.recorded("backup", {"source": name}) as details, run.lock(name, "backup"):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from opskit.drill.evidence import Evidence
     from opskit.drill.servers import ServerRequest
     from opskit.errors import StoreError
+    from opskit.tasks import keys
     from opskit.tasks.runtime import Runtime
 
 
@@ -35,6 +36,7 @@ def run_drill(
         rendered = report.render(evidence)
         path = write_report(evidence, rendered, run.reports)
         record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
+        keys.warn_of_unsigned(run.settings)
         unstored = None
         try:
             # Beside the copy that was read; nothing is known of the others.

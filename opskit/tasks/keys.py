@@ -9,6 +9,7 @@ from opskit.crypto import age, identities
 from opskit.crypto.identities import Identities
 from opskit.crypto.signatures import Signer
 from opskit.errors import ConfigurationError
+from opskit.log import logger
 
 
 def signer(settings: Settings) -> Signer | None:
@@ -39,9 +40,42 @@ def protection(settings: Settings) -> Protection:
     return Protection(recipients=tuple(recipients), signer=signer(settings))
 
 
+def require_own_trust(settings: Settings) -> None:
+    """Refuse to make sets that this very configuration would refuse to use.
+
+    Raises:
+        ConfigurationError: keys are trusted, and what is signed here is not by one.
+    """
+    trusted = settings.signing.trusted_keys
+    if not trusted:
+        return
+    own = signer(settings)
+    if own is None:
+        raise ConfigurationError(
+            "signing.trusted_keys is set, but no key_file: the set would not be "
+            "signed, and refused by whoever trusts these keys",
+            hint="Set key_file in [signing] to the private key of one of them.",
+        )
+    if own.public_key not in trusted:
+        raise ConfigurationError(
+            f"signing.key_file holds a key that trusted_keys does not name "
+            f"({own.fingerprint}): the set would be refused",
+            hint="Add its public key to trusted_keys, or use the key that is there.",
+        )
+
+
 def trust(settings: Settings) -> Trust:
     """Return whose signatures are believed."""
     return Trust(tuple(settings.signing.trusted_keys))
+
+
+def warn_of_unsigned(settings: Settings) -> None:
+    """Say that evidence which nobody signs does not count where keys are trusted."""
+    if settings.signing.trusted_keys and settings.signing.key_file is None:
+        logger().warning(
+            "this evidence is not signed, so it does not count where trusted_keys is "
+            "set; set key_file in [signing]"
+        )
 
 
 def own_identities(settings: Settings) -> Identities | None:

@@ -10,7 +10,7 @@ from opskit.checks import Check
 from opskit.drill.evidence import Evidence, store_evidence
 from opskit.errors import StoreError
 from opskit.store import Store
-from opskit.tasks import runtime
+from opskit.tasks import keys, runtime
 from opskit.tasks.runtime import Runtime
 
 
@@ -65,6 +65,7 @@ def record_verification(
         checks=checks,
         phases={},
     )
+    keys.warn_of_unsigned(run.settings)
     try:
         store_evidence(evidence, None, [store], signer=run.protection.signer)
     except StoreError as error:

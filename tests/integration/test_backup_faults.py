@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_nothing(
                 raise KeyboardInterrupt
             return put_everywhere(*arguments, **keywords)
 
-        monkeypatch.setattr("opskit.backup.create.put_everywhere", put)
+        monkeypatch.setattr("opskit.backup.writer.put_everywhere", put)
         with pytest.raises(KeyboardInterrupt):
             back_up(url, store_dir)
 

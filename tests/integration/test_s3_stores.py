@@ -1,8 +1,7 @@
-"""S3 on three servers: the contract, what each cannot do, and what is left behind."""
+"""S3 on three servers: what each cannot do, locks, rights, and what is left behind."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import subprocess
 import sys
@@ -11,20 +10,17 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from opskit.errors import ObjectExists, StoreError
-from opskit.store import S3Store, Store, open_store
+from opskit.errors import StoreError
+from opskit.store import S3Store, open_store
 from tests import s3_servers
-from tests.s3_servers import S3Server
-from tests.unit.store_contract import LARGE, StoreContract
+from tests.s3_servers import BUCKET, LOCKED_BUCKET, S3Server
+from tests.unit.store_contract import LARGE
 
-BUCKET, LOCKED_BUCKET = "plain", "locked"
 _prefixes = (f"test-{number}" for number in itertools.count(1))
-Run = Callable[[Any], contextlib.AbstractContextManager[S3Server]]
 
 
 @pytest.fixture(autouse=True)
@@ -34,73 +30,25 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _with_bucket(
-    run: Run, factory: pytest.TempPathFactory, *, locked: bool = False
-) -> Iterator[S3Server]:
-    with run(factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_servers.environment().items():
-            patch.setenv(name, value)
-        store = S3Store("maker", server.settings(BUCKET))
-        store.client.create_bucket(Bucket=BUCKET)
-        if locked:
-            store.client.create_bucket(
-                Bucket=LOCKED_BUCKET, ObjectLockEnabledForBucket=True
-            )
-        del store
-        yield server
-
-
 @pytest.fixture(scope="module")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS with two buckets, one with object lock."""
-    yield from _with_bucket(s3_servers.seaweedfs, tmp_path_factory, locked=True)
+    with s3_servers.with_buckets("seaweedfs", tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """moto with two buckets, one with object lock."""
-    yield from _with_bucket(s3_servers.moto, tmp_path_factory, locked=True)
+    with s3_servers.with_buckets("moto", tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Rclone with a bucket."""
-    yield from _with_bucket(s3_servers.rclone, tmp_path_factory)
-
-
-class TestSeaweedFS(StoreContract):
-    """A bucket of SeaweedFS."""
-
-    @pytest.fixture
-    def store(self, seaweedfs: S3Server) -> Store:
-        """An empty store."""
-        return open_store("weed", seaweedfs.settings(BUCKET, next(_prefixes)))
-
-
-class TestMoto(StoreContract):
-    """A bucket of moto's server."""
-
-    @pytest.fixture
-    def store(self, moto: S3Server) -> Store:
-        """An empty store."""
-        return open_store("moto", moto.settings(BUCKET, next(_prefixes)))
-
-
-class TestRclone(StoreContract):
-    """A bucket of rclone's server."""
-
-    @pytest.fixture
-    def store(self, rclone: S3Server) -> Store:
-        """An empty store."""
-        return open_store("rclone", rclone.settings(BUCKET, next(_prefixes)))
-
-    def test_of_many_that_put_one_key_one_succeeds(self, store: Store) -> None:
-        """Not here, see CANNOT: only who comes later is refused, not who comes at once."""
-        store.put("a", [b"1"])
-        with pytest.raises(ObjectExists):
-            store.put("a", [b"2"])
-
-        assert "conditional put" in CANNOT["rclone"]
+    with s3_servers.with_buckets("rclone", tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 def _conditional_put(store: S3Store) -> bool:

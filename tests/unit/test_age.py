@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from itertools import count
 from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
@@ -14,7 +15,12 @@ from hypothesis import strategies as st
 
 from opskit.crypto import age, identities
 from opskit.crypto.identities import Identities, NoMatchingIdentity
-from opskit.crypto.streaming import BLOCK_BYTES
+from opskit.crypto.streaming import (
+    BLOCK_BYTES,
+    BlockReader,
+    BlockWriter,
+    streamed,
+)
 from opskit.errors import ConfigurationError, IntegrityError
 from tests.unit import stock
 
@@ -94,18 +100,16 @@ def test_blocks_are_of_about_a_mebibyte() -> None:
 
 def test_memory_does_not_grow_with_the_stream() -> None:
     """Also where the consumer is slower than the source, and chunks are huge."""
-    chunk = _content(8 * BLOCK_BYTES)
+    chunks = (bytes(32 * BLOCK_BYTES) for _ in range(6))
     tracemalloc.start()
     try:
-        for plain in age.decrypted(
-            age.encrypted((chunk for _ in range(16)), OWN.recipients), OWN
-        ):
+        for plain in age.decrypted(age.encrypted(chunks, OWN.recipients), OWN):
             assert plain
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
-    assert peak < 48 * BLOCK_BYTES
+    assert peak < 96 * BLOCK_BYTES
 
 
 def test_every_recipient_alone_opens_it() -> None:
@@ -245,19 +249,21 @@ def test_a_stream_that_is_closed_early_ends_its_thread(taken: int) -> None:
     """And closes its source, in the consumer's thread."""
     closed_in = []
 
-    def source() -> Iterator[bytes]:
+    def source() -> Generator[bytes]:
         try:
             while True:
                 yield _content(BLOCK_BYTES)
         finally:
             closed_in.append(threading.current_thread())
 
-    stream = age.encrypted(source(), OWN.recipients)
+    opened = source()
+    stream = age.encrypted(opened, OWN.recipients)
     for _ in range(taken):
         next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
 
     assert _threads() == []
+    # While we hold on to the source, so that it was closed and not only forgotten.
     assert closed_in == [threading.current_thread()] * (taken > 0)
 
 
@@ -267,7 +273,7 @@ def test_an_error_in_the_consumer_ends_the_thread(error: type[BaseException]) ->
     stream = age.encrypted((_content(BLOCK_BYTES) for _ in range(50)), OWN.recipients)
     next(stream)
     with pytest.raises(error):
-        stream.throw(error())  # type: ignore[attr-defined]
+        stream.throw(error())
 
     assert _threads() == []
 
@@ -286,6 +292,20 @@ def test_damage_ends_the_reading_of_the_source() -> None:
         list(age.decrypted(source(), OWN))
 
     assert len(fetched) < 20
+
+
+def test_a_call_that_stops_early_is_noticed() -> None:
+    """Were the library to leave bytes unread, nobody would know of them."""
+
+    def work(reader: BlockReader, writer: BlockWriter) -> None:
+        writer.write(reader.read(10))
+
+    got: list[bytes] = []
+    with pytest.raises(IntegrityError, match="bytes behind the end"):
+        got.extend(streamed(work, [_content(11)], name="age-test"))
+
+    assert got == [_content(10)]
+    assert list(streamed(work, [_content(10)], name="age-test")) == got
 
 
 def test_nothing_runs_before_the_first_block_is_asked_for() -> None:
@@ -338,6 +358,7 @@ def test_recipients_are_normalised(tmp_path: Path) -> None:
         "ecdsa-sha2-nistp256 AAAA",
         "age1yubikey1qqqqqqqq",
     ],
+    ids=count(),
 )
 def test_what_is_no_recipient_is_refused(text: str) -> None:
     """What is allowed stands in the message."""
@@ -352,7 +373,7 @@ def test_an_rsa_key_that_age_refuses_is_refused(tmp_path: Path) -> None:
         age.check_recipient(small)
 
 
-@pytest.mark.parametrize("secret", [str(_own), str(_own).lower()])
+@pytest.mark.parametrize("secret", [str(_own), str(_own).lower()], ids=count())
 def test_a_private_key_given_by_mistake_is_not_shown(secret: str) -> None:
     """Neither in the message nor in the error behind it."""
     with pytest.raises(ValueError, match="must stay secret") as refused:

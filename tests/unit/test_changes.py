@@ -177,6 +177,15 @@ def test_an_exclusion_of_something_else_excuses_nothing(pattern: str) -> None:
     ]
 
 
+def test_a_table_that_is_there_is_not_left_out() -> None:
+    """A pattern without a schema may mean another table of that name."""
+    older = _manifest({"log.day": 1000})
+    newer = _manifest({"log.day": 1}, exclude_tables=("day",))
+
+    assert _changes(older, newer)[0] == "table log.day fell from 1000 to 1 rows"
+    assert newly_excluded(older, newer) == []
+
+
 _tables = st.dictionaries(
     st.sampled_from([f"public.t{number}" for number in range(6)]),
     st.integers(min_value=0, max_value=1000),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from itertools import count
 from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
@@ -61,7 +62,7 @@ def test_files_of_keys_are_paths(load_config: LoadConfig) -> None:
 
 
 @pytest.mark.parametrize("written", ["{}", "  {} ", "{} ops@example", "{}  a b"])
-@pytest.mark.parametrize("kind", [ED25519, RSA])
+@pytest.mark.parametrize("kind", [ED25519, RSA], ids=count())
 def test_comments_of_keys_go(kind: str, written: str) -> None:
     """A key is the same with any."""
     text = written.format(kind)
@@ -103,6 +104,7 @@ def test_one_letter_amiss_in_a_recipient_is_noticed(data: st.DataObject) -> None
         _ssh("ssh-rsa", b"\1\0\1", b"\0" * 256),
         _ssh("ssh-dss", b"k" * 32),
     ],
+    ids=count(),
 )
 def test_what_is_no_recipient_is_refused(load_config: LoadConfig, text: str) -> None:
     """What is allowed stands in the message, beside the one that is none."""
@@ -116,7 +118,9 @@ def test_what_is_no_recipient_is_refused(load_config: LoadConfig, text: str) -> 
     assert f"{text.strip()!r} is none: a recipient is age1…" in message
 
 
-@pytest.mark.parametrize("text", ["", "ssh-ed25519", AGE, RSA, ED25519[:-4], "x y"])
+@pytest.mark.parametrize(
+    "text", ["", "ssh-ed25519", AGE, RSA, ED25519[:-4], "x y"], ids=count()
+)
 def test_what_is_no_trusted_key_is_refused(load_config: LoadConfig, text: str) -> None:
     """Only ed25519 keys sign."""
     message = _message(load_config, f'[signing]\ntrusted_keys = ["{text}"]')
@@ -137,7 +141,9 @@ def test_what_is_no_trusted_key_is_refused(load_config: LoadConfig, text: str) -
     ],
 )
 @pytest.mark.parametrize(
-    "secret", [SECRET, SECRET.lower(), "-----BEGIN OPENSSH PRIVATE KEY-----b3Blbn"]
+    "secret",
+    [SECRET, SECRET.lower(), "-----BEGIN OPENSSH PRIVATE KEY-----b3Blbn"],
+    ids=count(),
 )
 def test_a_private_key_given_by_mistake_is_not_shown(
     load_config: LoadConfig, section: str, key: str, held: str, secret: str

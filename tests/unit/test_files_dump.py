@@ -12,6 +12,7 @@ import pytest
 
 from opskit.backup.files import open_files
 from opskit.catalog import file_content
+from opskit.catalog.file_tree import Entry
 from opskit.errors import BackupFailed, ConfigurationError
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import (
@@ -246,7 +247,7 @@ def test_a_file_that_always_changes_fails_the_backup(
 def test_a_file_that_was_replaced_while_it_was_read_is_whole(
     folder: Path, after_first_block: Hook
 ) -> None:
-    """After a rename over the name, the new file is read; its folder has changed."""
+    """A rename over the name leaves the old file whole; the warning tells of the new."""
 
     def replace() -> None:
         (folder / "new").write_text("new")
@@ -255,10 +256,25 @@ def test_a_file_that_was_replaced_while_it_was_read_is_whole(
     after_first_block(_times(1, replace))
     dumped = dump(folder)
 
-    assert dumped.record("a").size_bytes == 3
+    assert dumped.record("a").size_bytes == 1
     assert dumped.paths == ["a", "b", "c"]
     assert len(dumped.warnings) == 1
-    assert "the rest was read: the directory itself." in dumped.warnings[0]
+    assert "changed while the rest was read: a." in dumped.warnings[0]
+
+
+def test_a_file_that_is_replaced_again_and_again_is_stored(
+    folder: Path, after_first_block: Hook
+) -> None:
+    """A service that replaces its files atomically never fails the backup."""
+
+    def replace() -> None:
+        for name in "abc":
+            (folder / "new").write_text("new")
+            (folder / "new").rename(folder / name)
+
+    after_first_block(replace)
+
+    assert dump(folder).paths == ["a", "b", "c"]
 
 
 def _act_after(
@@ -358,6 +374,51 @@ def test_a_file_swapped_for_a_link_or_a_pipe_is_not_followed(
     assert dumped.record("b").type == "symlink"
     assert dumped.record("c").type == "fifo"
     assert b"secret" not in dumped.tar.replace(os.fsencode(tmp_path / "secret"), b"")
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_a_file_swapped_right_before_it_is_opened_is_looked_at_again(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Neither is a link followed then, nor does a pipe hold the backup up."""
+    (tmp_path / "elsewhere").write_text("secret")
+    real = Entry.open
+
+    def swap_and_open(entry: Entry) -> int:
+        if entry.path == "b" and (folder / "b").is_file():
+            (folder / "b").unlink()
+            if kind == "symlink":
+                (folder / "b").symlink_to("../elsewhere")
+            elif kind == "fifo":
+                os.mkfifo(folder / "b")
+            else:
+                (folder / "b").mkdir()
+        return real(entry)
+
+    monkeypatch.setattr(Entry, "open", swap_and_open)
+    dumped = dump(folder)
+
+    assert b"secret" not in dumped.tar
+    assert dumped.record("b").type == kind
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "waits"), [(0, 1), (19_000_000, 1), (21_000_000, 0)]
+)
+def test_a_file_that_was_just_written_is_left_alone_for_a_moment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, age_ns: int, waits: int
+) -> None:
+    """Within a step of the file system's clock, a write would leave no trace."""
+    waited: list[float] = []
+    (folder / "b").unlink()
+    (folder / "c").unlink()
+    written_ns = (folder / "a").stat().st_ctime_ns
+    monkeypatch.setattr("time.time_ns", lambda: written_ns + age_ns)
+    monkeypatch.setattr("time.sleep", waited.append)
+    dump(folder)
+
+    assert len(waited) == waits
+    assert all(0 < each <= 0.02 for each in waited)
 
 
 def test_a_directory_that_vanished_meanwhile_fails_the_backup(

@@ -194,10 +194,11 @@ def test_a_damaged_archive_never_ends_in_a_traceback(tmp_path: Path, bit: int) -
     folder.mkdir()
     (folder / "é").write_text("x")
     (folder / "link").symlink_to("é" * 60)
-    make_sparse(folder / "sparse", MIB)
+    make_sparse(folder / "sparse", MIB // 4)
     dumped = dump(folder)
     told = 0
-    for at in range(0, len(dumped.tar), 7):
+    heads = [*range(0, 8192, 61), *range(len(dumped.tar) - 16384, len(dumped.tar), 61)]
+    for at in heads:
         damaged = bytearray(dumped.tar)
         damaged[at] ^= bit
         copy = tmp_path / str(at)
@@ -208,7 +209,7 @@ def test_a_damaged_archive_never_ends_in_a_traceback(tmp_path: Path, bit: int) -
             told += 1
         shutil.rmtree(copy)
 
-    assert told > 100
+    assert told > 20
 
 
 def test_the_stream_is_read_to_its_end(place: Path, dumped: Dumped) -> None:

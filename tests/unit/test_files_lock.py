@@ -253,7 +253,7 @@ def test_reading_the_lock_file_itself_does_not_free_it(
     """A lock that lies in the directory is held until all of it was read."""
     (tmp_path / "lock").touch()
     (tmp_path / "z").touch()
-    found = []
+    found: list[str] = []
     with open_files(
         source(tmp_path, lock=tmp_path / "lock", lock_kind=kind), clock=now
     ) as opened:

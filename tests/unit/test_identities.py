@@ -9,6 +9,7 @@ import pty
 import secrets
 import subprocess
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
@@ -161,7 +162,6 @@ def test_ssh_keys_are_identities(write: Write, content: bytes, public: str) -> N
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
 def test_ssh_keys_with_a_passphrase_open(tmp_path: Path, kind: str) -> None:
     """As ssh-keygen makes them; wrong and missing passphrases are told apart."""
-    pytest.importorskip("bcrypt")
     path = tmp_path / "key"
     public = stock.ssh_key(path, "-a", "2", kind=kind, passphrase=PASSPHRASE)
 
@@ -295,6 +295,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         (f"# two\n{FIRST}\n{_public(ED25519)} ops@example\n", "only public keys"),
         (_public(RSA), "only public keys"),
     ],
+    ids=count(),
 )
 def test_a_file_without_an_identity_is_refused(
     write: Write, content: str, held: str
@@ -306,7 +307,9 @@ def test_a_file_without_an_identity_is_refused(
 
 
 @pytest.mark.parametrize(
-    "line", ["hunter2", str(_first)[:-1], "AGE-PLUGIN-X-1QQQQ", "\x00\xff", "ssh-dss A"]
+    "line",
+    ["hunter2", str(_first)[:-1], "AGE-PLUGIN-X-1QQQQ", "\x00\xff", "ssh-dss A"],
+    ids=count(),
 )
 def test_a_line_that_is_no_identity_is_not_shown(write: Write, line: str) -> None:
     """It may be a secret; its number tells where it is."""

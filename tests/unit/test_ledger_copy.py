@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from opskit.catalog import catalog
 from opskit.catalog.ledger_copy import LedgerReport, read_copies, verify_with_copies
 from opskit.ledger import Ledger, copies, pushed
-from opskit.store import MemoryStore, Store
+from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.faulty import Crash, FaultyStore
 from tests.unit.ledgers import (
     COUNT,
@@ -188,7 +189,7 @@ def test_a_broken_note_of_what_was_sent_does_no_harm(
     assert told.failures == ()
     assert len(keys(store)) == COUNT + 1
     found = json.loads(pushed.path_of(ledger.path).read_bytes())
-    assert found[NAME]["a"]["next_number"] == COUNT + 1
+    assert found == {NAME: {"a": COUNT + 1}}
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -299,6 +300,48 @@ def test_a_copy_that_is_missing_is_named(
     assert _verify(ledger, store).faults == (
         f"store a: record {number} is missing there, though it was copied",
     )
+
+
+@pytest.mark.parametrize("number", range(COUNT - 1))
+def test_a_hole_among_the_copies_is_a_fault_of_its_own(
+    ledger: Ledger, store: MemoryStore, number: int
+) -> None:
+    """Copies are made in their order: a later one tells that an earlier one was there."""
+    pushed.path_of(ledger.path).unlink()
+    store.delete(_key(store, number))
+
+    assert _verify(ledger, store).faults == (
+        f"store a: record {number} is missing there, though it was copied",
+    )
+
+
+def test_a_copy_under_another_number_is_named(
+    ledger: Ledger, store: MemoryStore
+) -> None:
+    """A record that was filed elsewhere in the store is not the one of that number."""
+    key = _key(store, COUNT - 1)
+    content = read(store, key)
+    store.delete(key)
+    store.put(key.replace("00000005-", "00000009-"), [content])
+
+    assert "store a: record 9 was changed in the store" in _verify(ledger, store).faults
+
+
+def test_two_runs_that_copy_at_once_do_not_disturb_each_other(
+    ledger: Ledger, store: MemoryStore
+) -> None:
+    """What another run has just put is as good as one's own."""
+
+    class Overtaken(FaultyStore):
+        def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+            content = b"".join(chunks)
+            store.put(key, [content])
+            return super().put(key, [content])
+
+    append(ledger, COUNT)
+
+    assert copy(ledger, [Overtaken(store)]).failures == ()
+    assert _verify(ledger, store) == LedgerReport(faults=())
 
 
 def test_a_ledger_that_was_cut_and_went_on_is_a_fork(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.masking import mask
+from opskit.masking import MASK, mask
 
 # What a URL or a bare value of a connection string can hold without being escaped.
 _passwords = st.text(
@@ -65,3 +65,18 @@ def test_known_secrets_are_masked_anywhere(secrets: list[str], text: str) -> Non
 def test_other_forms_of_passwords_are_masked(text: str) -> None:
     """Escaped quotes and spaces, a variable, JSON: forms that a message may have."""
     assert "hunter2" not in mask(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AGE-SECRET-KEY-1QQQHUNTER2",
+        "age-secret-key-1qqqHUNTER2 behind it",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nHUNTER2\n-----END OPENSSH PRIVATE KEY-----",
+        "cut: -----BEGIN PRIVATE KEY-----\nHUNTER2",
+    ],
+)
+def test_private_keys_are_masked(text: str) -> None:
+    """Of age, of OpenSSH and in PEM, also one that is cut."""
+    assert "HUNTER2" not in mask(text)
+    assert MASK in mask(text)

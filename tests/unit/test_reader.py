@@ -78,7 +78,9 @@ class Stored:
             self.manifest = self.manifest.model_copy(update={"objects": objects})
 
 
-def stored(recipients: Sequence[str] = RECIPIENTS, dump: bytes = DUMP) -> Stored:
+def stored(
+    recipients: Sequence[str] = RECIPIENTS, dump: bytes = DUMP, role: str = "dump"
+) -> Stored:
     """Store a set as a backup does, encrypted if there are recipients."""
     store = MemoryStore("ram")
     plain = builders.manifest(
@@ -87,7 +89,7 @@ def stored(recipients: Sequence[str] = RECIPIENTS, dump: bytes = DUMP) -> Stored
     protection = Protection(recipients=tuple(recipients))
     writer = SetWriter(prefix=plain.prefix, stores=[store], protection=protection)
     lines = "".join(json.dumps(list(vars(each).values())) + "\n" for each in SCHEMA)
-    writer.put("dump.pgdump.zst", "dump", compressed([dump]))
+    writer.put("dump.pgdump.zst", role, compressed([dump]))
     writer.put("roles.sql", "roles", [ROLES.encode("utf-8", "surrogateescape")])
     writer.put("schema.jsonl.zst", "schema", compressed([lines.encode()]))
     manifest = plain
@@ -146,7 +148,7 @@ def test_a_set_is_read_as_it_was_written(
     assert reader.read_text("guide").encode() == GUIDE
     assert reader.read_schema() == SCHEMA
     assert reader.read_others() == (4 if recipients else 3)
-    hidden = {"objects": (), "encryption": None}
+    hidden: dict[str, object] = {"objects": (), "encryption": None}
     assert reader.opened().model_copy(update=hidden) == made.plain
 
 
@@ -220,10 +222,12 @@ def test_the_identity_of_somebody_else_is_named(encrypted: Stored, role: str) ->
     assert caught.value.hint
 
 
-def _flipped(at: float) -> Callable[[bytes], bytes]:
+def _flipped(part: float, at: int = 0) -> Callable[[bytes], bytes]:
+    """Return what flips a bit after a part of the content and so many bytes."""
+
     def flip(content: bytes) -> bytes:
         altered = bytearray(content)
-        altered[min(int(at * len(content)), len(content) - 1)] ^= 1
+        altered[min(int(part * len(content)) + at, len(content) - 1)] ^= 1
         return bytes(altered)
 
     return flip
@@ -231,7 +235,7 @@ def _flipped(at: float) -> Callable[[bytes], bytes]:
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "the first bit": _flipped(0),
-    "in the head": lambda content: content[:60] + b"A" + content[61:],
+    "in the head": _flipped(0, 60),
     "a stanza": lambda content: content.replace(b"-> X25519 ", b"-> X25518 "),
     "in the middle": _flipped(0.5),
     "the last bit": _flipped(1),
@@ -353,6 +357,29 @@ def test_objects_that_changed_places_are_refused(encrypted: Stored) -> None:
 
     with pytest.raises(IntegrityError, match="where the manifest says"):
         encrypted.reader().opened()
+
+
+@pytest.mark.parametrize("recipients", [(), RECIPIENTS], ids=["plain", "encrypted"])
+def test_an_archive_of_files_need_not_be_read_to_its_end(
+    recipients: Sequence[str],
+) -> None:
+    """Behind a tar's end there may be blocks; they are checked all the same."""
+    made = stored(
+        recipients, dump=random.Random(1).randbytes(8 * 1024**2), role="files"
+    )
+
+    with made.reader().open_tar() as file:
+        start = file.read(10)
+
+    assert start == random.Random(1).randbytes(8 * 1024**2)[:10]
+    made.alter("files", _flipped(1), told=False)
+    with pytest.raises(IntegrityError, match=r"dump\.pgdump\.zst"):
+        _open_and_close(made.reader())
+
+
+def _open_and_close(reader: SetReader) -> None:
+    with reader.open_tar() as file:
+        file.read(10)
 
 
 def test_no_thread_outlives_a_full_disk() -> None:

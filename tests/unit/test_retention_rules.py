@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -260,60 +259,3 @@ def test_a_policy_with_one_rule_is_not_empty(rule: str) -> None:
 
     assert not _policy(**{rule: value}).is_empty
     assert _policy(min_keep=3).is_empty
-
-
-def test_a_set_is_told_to_be_locked_beside_its_other_reasons() -> None:
-    """The date is that of UTC; a lock that has just ended is none."""
-    new_york = timezone(timedelta(hours=-5))
-    until = datetime(2026, 4, 1, 22, tzinfo=new_york)
-    locked = replace(_set("2026-03-09T09:00"), locked_until=until)
-    ended = replace(_set("2026-03-08T09:00"), locked_until=NOW)
-    found = _plan(_policy(keep_last=1), _set("2026-03-10T09:00"), locked, ended)
-
-    assert found.keep["2026-03-09T09:00"] == ["object lock until 2026-04-02"]
-    assert found.delete == ("2026-03-08T09:00",)
-
-
-def test_without_a_newer_drilled_set_nothing_goes() -> None:
-    """With `require_drill` sets go that are older than one that has passed."""
-    sets = [
-        _set("2026-03-10T09:00"),
-        _set("2026-03-09T09:00", "verified"),
-        _set("2026-03-08T09:00", "drilled"),
-        _set("2026-03-07T09:00", "failed"),
-        _set("2026-03-06T09:00", "drilled"),
-    ]
-    found = _plan(_policy(keep_last=1, require_drill=True), *sets)
-    none = _plan(_policy(keep_last=1, require_drill=True), *sets[:2])
-
-    assert found.keep["2026-03-09T09:00"] == ["no newer set has passed a drill"]
-    assert found.keep["2026-03-08T09:00"] == [
-        "newest that passed a drill",
-        "no newer set has passed a drill",
-    ]
-    assert found.delete == ("2026-03-07T09:00", "2026-03-06T09:00")
-    assert none.delete == ()
-
-
-def test_a_sudden_change_is_told_with_the_way_on() -> None:
-    """The refusal names the newest such set, its first changes, and the command."""
-    changes = tuple(f"table public.t{n} is gone (it held 9 rows)" for n in range(5))
-    changed = replace(_set("2026-03-09T09:00"), unconfirmed_changes=changes)
-    found = _plan(
-        _policy(keep_last=1),
-        _set("2026-03-10T09:00"),
-        changed,
-        _set("2026-03-01T09:00"),
-    )
-
-    assert found.refused == (
-        "2026-03-09T09:00 changed suddenly: table public.t0 is gone (it held 9 rows); "
-        "table public.t1 is gone (it held 9 rows); table public.t2 is gone (it held 9 "
-        "rows); and 2 more; if that is right, run "
-        "`inv prune --confirm 2026-03-09T09:00`"
-    )
-    assert found.keep == {
-        "2026-03-10T09:00": ["keep_last 1"],
-        "2026-03-09T09:00": ["held: 2026-03-09T09:00 changed suddenly"],
-        "2026-03-01T09:00": ["held: 2026-03-09T09:00 changed suddenly"],
-    }

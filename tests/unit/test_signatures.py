@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_any_byte_of_a_signature_counts() -> None:
         _armoured(b"SSHSIG" + (2).to_bytes(4) + _raw(SIGNATURE)[10:]),
         _armoured(_raw(SIGNATURE).replace(b"opskit\0\0\0\0", b"opskit\0\0\0\1x")),
     ],
+    ids=count(),
 )
 def test_what_is_no_signature_is_refused(signature: bytes) -> None:
     """Cut, with something added, of a later version, or of another world."""
@@ -159,6 +161,7 @@ def test_a_public_key_is_normalised() -> None:
         "ssh-ed25519 " + base64.b64encode(b"\0\0\0\1x\0\0\0\1y").decode(),
         'namespaces="opskit" ' + KEY.public_key,
     ],
+    ids=count(),
 )
 def test_what_is_no_ed25519_key_is_refused(text: str) -> None:
     """What is allowed stands in the message."""
@@ -225,6 +228,7 @@ def test_other_kinds_of_keys_do_not_sign(tmp_path: Path, key) -> None:
 @pytest.mark.parametrize(
     ("content", "held"),
     [(KEY.public_key, "only a public key"), ("", "no key"), ("hunter2", "no key")],
+    ids=count(),
 )
 def test_a_file_without_a_private_key_is_refused(
     tmp_path: Path, content: str, held: str
@@ -320,7 +324,6 @@ def test_a_signature_by_another_kind_of_key_names_it(tmp_path: Path) -> None:
 
 def test_a_key_with_a_passphrase_of_the_stock_program_signs(tmp_path: Path) -> None:
     """As ssh-keygen locks it."""
-    pytest.importorskip("bcrypt")
     path = tmp_path / "key"
     public = stock.ssh_key(path, "-a", "2", passphrase="hunter2")
 

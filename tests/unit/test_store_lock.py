@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from opskit.catalog import catalog
 from opskit.catalog.store_claims import judge
 from opskit.catalog.store_lock import Timing, hold
-from opskit.errors import LockHeld, OpskitError, StoreError
+from opskit.errors import (
+    LockHeld,
+    ObjectExists,
+    ObjectNotFound,
+    OpskitError,
+    StoreError,
+)
 from opskit.store import LocalStore, ObjectInfo, Store
 from tests.unit.store_contract import keys
 from tests.unit.turns import SharedStore, Turns
@@ -245,6 +251,19 @@ def test_a_holder_that_was_stopped_too_long_learns_of_it(store: SharedStore) -> 
             check()
 
 
+def test_who_took_too_long_to_look_does_not_hold_it(store: SharedStore) -> None:
+    """A listing that lasts as long as a claim lives says nothing about now."""
+
+    def slow() -> None:
+        store.seconds += 121
+
+    store.before = slow
+    with pytest.raises(StoreError, match="not be renewed in time"), _hold(store):
+        pytest.fail("the block was entered")
+
+    assert keys(store) == []
+
+
 def test_a_renewal_that_came_too_late_does_not_make_it_good(
     store: SharedStore,
 ) -> None:
@@ -291,6 +310,51 @@ def test_a_store_that_is_down_gives_no_lock() -> None:
     store.down = True
     with pytest.raises(StoreError, match="is down"), _hold(store):
         pass
+
+    assert keys(store) == []
+
+
+class Vanishing(SharedStore):
+    """Loses the first claim that it is given, with or without a word."""
+
+    error: type[StoreError] | None = None
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        """See `Store.put`."""
+        found = super().put(key, chunks)
+        if len(self.puts) == 1:
+            super().delete(key)
+            if self.error is not None:
+                raise self.error(f"store {self.name}: {key}")
+        return found
+
+
+@pytest.mark.parametrize("error", [None, ObjectExists, ObjectNotFound])
+def test_a_claim_that_is_gone_at_once_is_put_again(
+    error: type[StoreError] | None,
+) -> None:
+    """Where others empty the folder at this moment, the run tries again."""
+    store = Vanishing()
+    store.error = error
+    with _hold(store) as check:
+        check()
+        during = keys(store)
+
+    assert len(during) == 1
+    assert len(store.puts) == 2
+
+
+def test_a_claim_that_arrived_though_it_seemed_to_fail_counts() -> None:
+    """The second try finds the key taken, by the first."""
+
+    class Doubtful(SharedStore):
+        def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+            super().put(key, [b"{}"])
+            return super().put(key, chunks)
+
+    store = Doubtful()
+    with _hold(store) as check:
+        check()
 
     assert keys(store) == []
 
