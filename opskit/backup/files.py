@@ -116,9 +116,7 @@ class FilesDump:
                 return
             except Changed:
                 continue
-            except FileNotFoundError as error:
-                if error.filename != entry.path:
-                    raise
+            except FileNotFoundError:
                 self._gone.append(entry.path)
                 return
         raise BackupFailed(

@@ -100,6 +100,7 @@ def _filled(content: Content) -> Iterator[bytes]:
         left = length
         while left:
             block = content.spool.read(min(1024**2, left))
+            assert block, "the spool is shorter than its segments"
             left -= len(block)
             yield block
         position = offset + length

@@ -42,23 +42,13 @@ def render(
     sums = "\n".join(
         f"{each.sha256}  {name}" for each, name in zip(objects, stored, strict=True)
     )
-    needed = "`age` with the private key, " if encrypted else ""
-    digests = "" if encrypted else ", with the SHA-256 of each file"
-    leftover = " Delete the decrypted files afterwards." if encrypted else ""
-    place = shlex.quote(shown(str(path)))
     return f"""\
 # Restore {backup_id} with stock tools
 
 This is the directory {_code(str(path))} with {entries} entries, as it was
 at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}.
 
-You need:
-
-- {needed}`zstd`, `sha256sum` and GNU tar (`bsdtar` reads the archive, too),
-- about {max(1, round(content_bytes / 1024**2))} MiB of free space, on a file system
-  that keeps owners, modes and links,
-- to be root, if the files are to belong to whom they did: what another user unpacks is
-  that user's.
+{_needs(content_bytes, encrypted=encrypted)}
 
 Run the commands in the folder that holds the files of the set.
 
@@ -70,6 +60,27 @@ sha256sum --check <<'SUMS'
 SUMS
 ```
 {decryption(stored) if encrypted else ""}
+{_steps(archive, path, encrypted=encrypted)}
+"""
+
+
+def _needs(content_bytes: int, *, encrypted: bool) -> str:
+    age_needed = "`age` with the private key, " if encrypted else ""
+    return f"""\
+You need:
+
+- {age_needed}`zstd`, `sha256sum` and GNU tar (`bsdtar` reads the archive, too),
+- about {max(1, round(content_bytes / 1024**2))} MiB of free space, on a file system
+  that keeps owners, modes and links,
+- to be root, if the files are to belong to whom they did: what another user unpacks is
+  that user's."""
+
+
+def _steps(archive: str, path: Path, *, encrypted: bool) -> str:
+    digests = "" if encrypted else ", with the SHA-256 of each file"
+    leftover = " Delete the decrypted files afterwards." if encrypted else ""
+    place = shlex.quote(shown(str(path)))
+    return f"""\
 ## 2. Unpack it into a new folder
 
 Names are taken as the bytes that they are, owners as numbers. If tar says nothing and
@@ -78,7 +89,7 @@ ends well, the archive was whole.
 ```sh
 mkdir -m 0700 restored
 zstd --decompress --stdout {archive} |
-    LC_ALL=C tar --extract --file=- --directory=restored --preserve-permissions \
+    LC_ALL=C tar --extract --file=- --directory=restored --preserve-permissions \\
         --same-owner --numeric-owner --delay-directory-restore \\
         --warning=no-unknown-keyword --warning=no-timestamp
 ```
@@ -98,8 +109,7 @@ Then stop the service, move its folder aside and give this one the name:
 
     mv {place} {place}.before && mv restored {place}
 
-The folder holds the data.{leftover}
-"""
+The folder holds the data.{leftover}"""
 
 
 def _code(text: str) -> str:

@@ -85,8 +85,8 @@ def _tried(
     if not may_delete and kept.told:
         return (
             Health.HEALTHY,
-            f"recorded; each object is locked for {days} days ({mode}); a refusal cannot "
-            "be tried, as these credentials may delete nothing",
+            f"recorded; each object is locked for {days} days ({mode}); a refusal "
+            "cannot be tried, as these credentials may delete nothing",
             "",
         )
     if not may_delete:

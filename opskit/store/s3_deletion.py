@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from opskit.errors import StoreError
 from opskit.store import s3_errors
 from opskit.store.s3_conformance import BATCH_MAX, pages
-from opskit.store.s3_scratch import Scratch, denied
+from opskit.store.s3_scratch import Scratch, denied, refused
 
 _LOCK_SECONDS = 4
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from opskit.drill.evidence import Evidence
     from opskit.drill.servers import ServerRequest
     from opskit.errors import StoreError
-    from opskit.tasks import keys
     from opskit.tasks.runtime import Runtime
 
 
@@ -25,6 +24,7 @@ def run_drill(
     from opskit.drill import report
     from opskit.drill.evidence import store_evidence, write_report
     from opskit.errors import StoreError
+    from opskit.tasks import keys
 
     source = chosen.manifest.source
     details = {"source": source, "backup_id": chosen.manifest.backup_id}

@@ -221,27 +221,11 @@ def test_a_set_is_restored_from_the_bucket(
     assert value(copy, "SELECT word FROM public.secrets") == SECRET
 
 
-def _age_with_passphrase(made: Made, path: Path) -> None:
-    """Do what `age -p` does, which asks a terminal."""
-    path.touch(mode=0o600)
-    path.write_bytes(
-        pyrage.passphrase.encrypt((made.keys / "x25519").read_bytes(), "open sesame")
-    )
-
-
-def _ssh_with_passphrase(made: Made, path: Path) -> None:
-    pytest.importorskip("bcrypt")
+def test_a_passphrase_opens_an_identity(made: Made, tmp_path: Path) -> None:
+    """Of an SSH key; without it, or with another, exit code 2 says what is missing."""
+    path = tmp_path / "locked"
     shutil.copy(made.keys / "ed25519", path)
     stock.run("ssh-keygen", "-q", "-p", "-P", "", "-N", "open sesame", "-f", path)
-
-
-@pytest.mark.parametrize("lock", [_age_with_passphrase, _ssh_with_passphrase])
-def test_a_passphrase_opens_an_identity(
-    lock: Callable[[Made, Path], None], made: Made, tmp_path: Path
-) -> None:
-    """Without it, or with another, exit code 2 says what is missing."""
-    path = tmp_path / "locked"
-    lock(made, path)
 
     def own(passphrase: str) -> Identities | None:
         encryption = EncryptionSettings.model_validate(

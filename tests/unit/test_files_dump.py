@@ -433,12 +433,15 @@ def test_a_directory_that_was_replaced_meanwhile_is_told(
     tmp_path: Path, folder: Path
 ) -> None:
     """The archive is of the old one; the name stands for another now."""
+    (tmp_path / "other").mkdir()
+    link = tmp_path / "current"
+    link.symlink_to(folder)
 
     def replace() -> None:
-        folder.rename(tmp_path / "moved")
-        folder.mkdir()
+        link.unlink()
+        link.symlink_to(tmp_path / "other")
 
-    dumped = _act_after(folder, "c", replace)
+    dumped = _act_after(link, "c", replace)
 
     assert dumped.paths == ["a", "b", "c"]
     assert "the rest was read: the directory itself" in dumped.warnings[0]
