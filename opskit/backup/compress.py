@@ -10,14 +10,19 @@ import zstandard
 LEVEL = 3
 _THREADS_MAX = 4
 _CHUNK_BYTES = 1024 * 1024
+# Each thread holds a few jobs. The library's own size, 8 MiB, takes twice the memory.
+_JOB_BYTES = 4 * 1024 * 1024
 
 
 def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield one zstd frame, checksum included, in chunks of about 1 MiB."""
-    threads = min(_THREADS_MAX, os.cpu_count() or 1)
-    compressor = zstandard.ZstdCompressor(
-        level=LEVEL, threads=threads, write_checksum=True
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        LEVEL,
+        threads=min(_THREADS_MAX, os.cpu_count() or 1),
+        job_size=_JOB_BYTES,
+        write_checksum=True,
     )
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
     chunker = compressor.chunker(chunk_size=_CHUNK_BYTES)
     for chunk in chunks:
         yield from chunker.compress(chunk)

@@ -12,6 +12,7 @@ from opskit import __version__
 from opskit.backup import inflight
 from opskit.backup.protection import Protection
 from opskit.backup.source import OpenSource, Source
+from opskit.backup.store_locks import LockStore, locked, no_lock
 from opskit.backup.writer import SetWriter
 from opskit.catalog import sealing
 from opskit.catalog.manifest import (
@@ -48,12 +49,15 @@ def create_backup(
     clock: Callable[[], datetime],
     protection: Protection | None = None,
     notice: Callable[[Manifest], Sequence[str]] = lambda _manifest: (),
+    lock: LockStore = no_lock,
 ) -> BackupResult:
     """Back up one source into every store and return the recorded set.
 
     The caller holds this host's lock of the source; the source's own is taken here.
-    A store that fails does not hold up the others; it is named in the result. `notice`
-    returns in what a set differs suddenly from the ones before; it is put on record.
+    `lock` takes that of the source in a store: hosts that reach the source by different
+    servers meet there. A store that fails does not hold up the others; it is named in
+    the result. `notice` returns in what a set differs suddenly from the ones before; it
+    is put on record.
 
     Raises:
         BackupFailed: no set was recorded, and nothing of it is left in a store.
@@ -65,10 +69,18 @@ def create_backup(
     journal = state_dir / "inflight"
     inflight.clean_up(journal, source=source.name, stores=stores)
     started_at = clock()
-    with source.opened(run_id=run_id, clock=clock) as opened:
+    with (
+        source.opened(run_id=run_id, clock=clock) as opened,
+        locked(stores, lock) as held,
+    ):
         backup_id = new_backup_id(source.name, started_at)
         prefix = set_prefix(source.name, started_at, backup_id)
-        writer = SetWriter(prefix=prefix, stores=list(stores), protection=protection)
+        writer = SetWriter(
+            prefix=prefix,
+            stores=held.usable,
+            failed=held.failed,
+            protection=protection,
+        )
         logger().info("backup started", backup_id=backup_id)
         with (
             inflight.writing(journal, source=source.name, prefix=prefix),
@@ -89,6 +101,7 @@ def create_backup(
             )
             manifest = _complete(manifest, opened, writer, clock)
             opened.require_held()
+            writer.leave_out(held.require_held())
             _record(writer, manifest)
             writer.discard([each for each in stores if each.name in writer.failed])
     return BackupResult(
@@ -134,7 +147,10 @@ def _complete(
             object=writer.prefix + SIGNATURE_NAME,
         )
     guide = opened.guide(
-        manifest.backup_id, writer.objects, encrypted=protection.encrypts
+        manifest.backup_id,
+        writer.objects,
+        encrypted=protection.encrypts,
+        signed=protection.signer is not None,
     )
     writer.put_open("RESTORE.md", "guide", [guide.encode()])
     changes |= {"objects": tuple(writer.objects), "finished_at": clock()}

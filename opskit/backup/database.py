@@ -103,7 +103,12 @@ class OpenDatabase:
         }
 
     def guide(
-        self, backup_id: str, objects: Sequence[StoredObject], *, encrypted: bool
+        self,
+        backup_id: str,
+        objects: Sequence[StoredObject],
+        *,
+        encrypted: bool,
+        signed: bool,
     ) -> str:
         """See `OpenSource.guide`."""
         return restore_md.render(
@@ -116,4 +121,5 @@ class OpenDatabase:
             objects=objects,
             in_parallel=self._dump.restores_in_parallel,
             encrypted=encrypted,
+            signed=signed,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from opskit.errors import StoreError
 from opskit.store import Store
 
-_QUEUED_BLOCKS_MAX = 8
+_QUEUED_BLOCKS_MAX = 4
 _STALLED_SECONDS_MAX = 900.0
 
 
@@ -34,7 +34,7 @@ class _Writer:
 
     def __init__(self, store: Store, key: str) -> None:
         self.store = store
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._key = key
         self._queue: queue.Queue[bytes | _Abandoned | None] = queue.Queue(
             _QUEUED_BLOCKS_MAX
@@ -82,7 +82,7 @@ class _Writer:
             self._stored_bytes = self.store.put(self._key, self._blocks()).size_bytes
         except _Abandoned:
             pass
-        except Exception as error:  # noqa: BLE001 - raised again in the main thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             self.error = error
             with contextlib.suppress(queue.Empty):
                 while True:  # the sender may be waiting for room

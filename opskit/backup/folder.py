@@ -75,7 +75,12 @@ class OpenFolder:
         }
 
     def guide(
-        self, backup_id: str, objects: Sequence[StoredObject], *, encrypted: bool
+        self,
+        backup_id: str,
+        objects: Sequence[StoredObject],
+        *,
+        encrypted: bool,
+        signed: bool,
     ) -> str:
         """See `OpenSource.guide`."""
         return restore_files_md.render(
@@ -86,6 +91,7 @@ class OpenFolder:
             snapshot_at=self._dump.snapshot_at,
             objects=objects,
             encrypted=encrypted,
+            signed=signed,
             role="files",
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from opskit.backup.restore_md import decryption
+from opskit.backup.guide_steps import authenticity, decryption
 from opskit.catalog.file_record import shown
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
@@ -26,6 +26,7 @@ def render(
     snapshot_at: datetime,
     objects: Sequence[StoredObject],
     encrypted: bool = False,
+    signed: bool = False,
     role: str = "dump",
 ) -> str:
     """Return the guide as Markdown; the commands run in the folder of the set.
@@ -53,7 +54,7 @@ at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}.
 Run the commands in the folder that holds the files of the set.
 
 ## 1. Check that every file is what was stored
-
+{authenticity(backup_id) if signed else ""}
 ```sh
 sha256sum --check <<'SUMS'
 {sums}

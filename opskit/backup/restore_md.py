@@ -7,10 +7,11 @@ block, complete, and free of anything that only this project provides.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from opskit.backup.guide_steps import authenticity, decryption
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
 from opskit.postgres.programs import sets_unknown_parameter
@@ -34,6 +35,7 @@ def render(
     objects: Sequence[StoredObject],
     in_parallel: bool,
     encrypted: bool = False,
+    signed: bool = False,
 ) -> str:
     """Return the guide as Markdown; the commands run in the folder of the set."""
     names = {
@@ -57,7 +59,7 @@ def render(
 {_needs(inventory, client_version, dump_bytes, snapshot_at, encrypted=encrypted)}
 
 ## 1. Check that every file is what was stored
-
+{authenticity(backup_id) if signed else ""}
 ```sh
 sha256sum --check <<'SUMS'
 {sums}
@@ -93,23 +95,6 @@ psql --no-psqlrc --dbname={_shown_database(database)} \\
 ```
 
 Delete `dump.pgdump` afterwards: it holds the data.{others}
-"""
-
-
-def decryption(names: Iterable[str]) -> str:
-    """Return the step that makes plain files of encrypted ones."""
-    commands = "\n".join(
-        f'age --decrypt --identity "${{AGE_IDENTITY:?}}" \\\n'
-        f"    --output {name.removesuffix(age.SUFFIX)} {name}"
-        for name in names
-        if name.endswith(age.SUFFIX)
-    )
-    return f"""
-Decrypt them. `AGE_IDENTITY` names the file with the private key (of age, or of SSH):
-
-```sh
-{commands}
-```
 """
 
 

@@ -22,7 +22,12 @@ class OpenSource(Protocol):
         """
 
     def guide(
-        self, backup_id: str, objects: Sequence[StoredObject], *, encrypted: bool
+        self,
+        backup_id: str,
+        objects: Sequence[StoredObject],
+        *,
+        encrypted: bool,
+        signed: bool,
     ) -> str:
         """Return RESTORE.md for what was written."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -46,6 +46,13 @@ class SetWriter:
             StoredObject(key=key, role=role, size_bytes=size_bytes, sha256=sha256)
         )
 
+    def leave_out(self, failed: Mapping[str, StoreError]) -> None:
+        """Go on without stores that have failed."""
+        for store_name, error in failed.items():
+            logger().error("a store failed", store=store_name, error=error.message)
+        self.failed |= failed
+        self.stores = [each for each in self.stores if each.name not in self.failed]
+
     def record(self, name: str, content: bytes) -> None:
         """Store what is no object of the set itself: its manifest, a signature."""
         self._everywhere(self.prefix + name, [content])
@@ -65,8 +72,5 @@ class SetWriter:
 
     def _everywhere(self, key: str, chunks: Iterable[bytes]) -> tuple[int, str]:
         stored = put_everywhere(self.stores, key, chunks)
-        for store_name, error in stored.failed.items():
-            self.failed[store_name] = error
-            logger().error("a store failed", store=store_name, error=error.message)
-        self.stores = [each for each in self.stores if each.name not in self.failed]
+        self.leave_out(stored.failed)
         return stored.size_bytes, stored.sha256

@@ -137,7 +137,7 @@ def read(
     found: dict[str, BackupSet] = {}
     unreadable: list[Unreadable] = []
     unreachable: list[StoreError] = []
-    reached = False
+    stores = list(stores)
     trust = trust or Trust()
     for store in stores:
         try:
@@ -145,7 +145,6 @@ def read(
         except StoreError as error:
             unreachable.append(error)
             continue
-        reached = True
         for place, objects in places:
             if not any(each.key == place + MANIFEST_NAME for each in objects):
                 continue  # an unfinished run: see `opskit.catalog.orphans`
@@ -161,7 +160,7 @@ def read(
                         reason=error.message,
                     )
                 )
-    if unreachable and not reached:
+    if unreachable and len(unreachable) == len(stores):
         raise unreachable[0]
     newest_first = sorted(
         found.values(),
@@ -224,9 +223,8 @@ def _read_set(
     names = (parse_evidence(each.key.removeprefix(place)) for each in objects)
     evidence = tuple(
         name
-        for name in names
-        if name is not None
-        and trust.counts(
+        for name in filter(None, names)
+        if trust.counts(
             store,
             place + name.name(),
             manifest_sha256=sha256,

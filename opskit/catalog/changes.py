@@ -21,6 +21,7 @@ CONFIRMATION_FOLDER = "confirmed/"
 # What is smaller than this rises and falls every day.
 _COUNTED_ROWS = 100
 _COUNTED_BYTES = 64 * 1024
+_COUNTED_FILES = 10
 _NAME = re.compile(r"confirmed/\d{8}T\d{6}Z-[0-9a-f]+\.json")
 
 
@@ -39,9 +40,9 @@ def sudden_changes(
     """Return what is gone or has fallen by more than a share, one sentence each.
 
     A table that is gone counts always; rows and sizes count where they were not small
-    before, and never with a `max_drop` of 1. Tables that `ignore` matches do not count
-    (`schema.table`, with the wildcards of a shell), nor do those that the newer set
-    leaves out on purpose.
+    before, and never with a `max_drop` of 1. Of folders the number of entries and the
+    size count. Tables that `ignore` matches do not count (`schema.table`, with the
+    wildcards of a shell), nor do those that the newer set leaves out on purpose.
 
     Args:
         older: the set that the newer one is measured by.
@@ -50,6 +51,8 @@ def sudden_changes(
         ignore: patterns of tables that come and go.
     """
     share = Fraction(str(max_drop))
+    if "files" in (older.kind, newer.kind):
+        return _changes_of_files(older, newer, share)
     before, after = _parts(older), _parts(newer)
     excused = {
         name
@@ -118,8 +121,19 @@ def _changes_of_large_objects(
     return []
 
 
+def _changes_of_files(older: Manifest, newer: Manifest, share: Fraction) -> list[str]:
+    """One file that is gone is no news; that half of them are, is."""
+    numbers = len(older.files), len(newer.files)
+    sizes = [sum(each.size_bytes for each in made.files) for made in (older, newer)]
+    found = []
+    if numbers[0] >= _COUNTED_FILES and _fell(*numbers, share):
+        found.append(f"files, folders and links fell from {numbers[0]} to {numbers[1]}")
+    if sizes[0] >= _COUNTED_BYTES and _fell(sizes[0], sizes[1], share):
+        found.append(f"the files' size fell from {sizes[0]} to {sizes[1]} bytes")
+    return found
+
+
 def _parts(manifest: Manifest) -> _Parts:
-    # The files of a set of kind "files" will be parts of another kind.
     amounts = {f"{t.schema_name}.{t.name}": t.rows for t in manifest.tables}
     return _Parts(kind="table", unit="rows", amounts=amounts)
 

@@ -173,6 +173,21 @@ class Claim:
             for key in litter:
                 self.store.delete(key)
 
+    def bury(self, other: Living) -> None:
+        """Take back the claim of a run that is known to be dead.
+
+        Raises:
+            StoreError: the store refused.
+        """
+        prefix = f"{self._folder}{other.run_id}-"
+        try:
+            for each in [*self.store.list(prefix)]:
+                self.store.delete(each.key)
+        except StoreError:
+            over = other.newest.key.removesuffix(".json") + ".released"
+            with suppress(ObjectExists):
+                self.store.put(over, [])
+
     def _put_next(self) -> None:
         started = self._uptime()
         number = self._next

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import SystemRandom
 
@@ -70,6 +70,7 @@ def hold(
     run_id: str,
     host: str,
     pid: int,
+    owner: str = "",
     clock: Callable[[], datetime],
     sleep: Callable[[float], None] = time.sleep,
     random: Callable[[], float] = _random,
@@ -79,7 +80,8 @@ def hold(
     """Hold the lock of a source in a store for the length of the block.
 
     Yields a function that raises if the lock was lost: call it right before what must
-    not be done twice.
+    not be done twice. `owner` names whoever runs one at a time anyway, by a lock of its
+    own: another claim of the same owner is that of a run which was killed.
 
     Raises:
         LockHeld: another run holds it; the message says who, where, and since when. Or
@@ -92,10 +94,11 @@ def hold(
         "run_id": run_id,
         "host": host,
         "pid": pid,
+        "owner": owner,
         "started_at": clock().isoformat(),
     }
     claim = Claim(store, source, run_id=run_id, record=record, uptime=uptime)
-    lock = _Lock(claim, timing, uptime)
+    lock = _Lock(claim, timing, uptime, owner)
     try:
         lock.acquire(sleep, random)
         with lock.renewed():
@@ -105,8 +108,11 @@ def hold(
 
 
 class _Lock:
-    def __init__(self, claim: Claim, timing: Timing, uptime: Callable[[], float]):
+    def __init__(
+        self, claim: Claim, timing: Timing, uptime: Callable[[], float], owner: str
+    ) -> None:
         self._claim = claim
+        self._owner = owner
         self._timing = timing
         self._uptime = uptime
         self._lost = False
@@ -121,7 +127,7 @@ class _Lock:
                 sleep(self._timing.pause_seconds * (0.5 + random()))
             if not self._claim.is_put:
                 self._claim.put()
-            seen = self._claim.look(self._timing.dead_after)
+            seen = self._without_killed(self._claim.look(self._timing.dead_after))
             if seen.mine is not None and not seen.others:
                 self.check()
                 self._claim.clean(seen.litter)
@@ -129,6 +135,17 @@ class _Lock:
             if seen.mine is None or seen.others[0].order < seen.mine.order:
                 self._claim.withdraw()
         raise _held(self._claim, seen, self._timing)
+
+    def _without_killed(self, seen: Seen) -> Seen:
+        """Bury the claims of our own owner: it runs one at a time."""
+        alive = []
+        for other in seen.others:
+            record = _read_record(self._claim.store, other) if self._owner else None
+            if record is not None and record.get("owner") == self._owner:
+                self._claim.bury(other)
+            else:
+                alive.append(other)
+        return replace(seen, others=tuple(alive))
 
     def check(self) -> None:
         """Raise if another run may hold the lock by now."""

@@ -49,7 +49,7 @@ class Trust:
         Without trusted keys every document counts, and none is read.
 
         Raises:
-            StoreError: the store cannot be read.
+            StoreError: the store cannot be read; one that lost the document can be.
         """
         if not self.keys:
             return True
@@ -61,7 +61,7 @@ class Trust:
             if all(document[name] == value for name, value in said.items()):
                 return True
             reason = "it is about something else than its place and name say"
-        except IntegrityError as error:
+        except (IntegrityError, ObjectNotFound) as error:
             reason = error.message
         except (ValueError, KeyError, TypeError) as error:
             reason = f"it cannot be read: {error}"

@@ -14,7 +14,7 @@ from contextlib import closing
 from opskit.errors import IntegrityError
 
 BLOCK_BYTES = 1024 * 1024
-_QUEUED_BLOCKS_MAX = 4
+_QUEUED_BLOCKS_MAX = 2
 
 
 class _Outcome:

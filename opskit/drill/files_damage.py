@@ -166,7 +166,7 @@ def _link_broken(ground: Ground, record: FileRecord) -> Iterator[Planted]:
 @contextlib.contextmanager
 def _swapped(ground: Ground, record: FileRecord) -> Iterator[Planted]:
     """Two files change places, but each name keeps its owner, mode and time."""
-    _require(record.type == "file" and ground.has_one_name(record))
+    _require(record.type == "file" and record.path not in ground.linked)
     other = _partner(ground, record)
     one_place, other_place = ground.place(record.path), ground.place(other.path)
     marks = os.lstat(one_place), os.lstat(other_place)
@@ -185,14 +185,8 @@ def _swapped(ground: Ground, record: FileRecord) -> Iterator[Planted]:
 
 def _partner(ground: Ground, record: FileRecord) -> FileRecord:
     """Return another file, of the same size if there is one."""
-    others = [
-        each
-        for each in ground.records.values()
-        if each.type == "file"
-        and each.sha256 != record.sha256
-        and ground.has_one_name(each)
-    ]
-    _require(bool(others))
+    _require(ground.has_several_contents)
+    others = [each for each in ground.with_one_name if each.sha256 != record.sha256]
     return min(others, key=lambda each: abs(each.size_bytes - record.size_bytes))
 
 

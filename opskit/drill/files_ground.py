@@ -29,7 +29,13 @@ class Ground:
         self.rng = random.Random(seed)  # noqa: S311 - one seed, the same mutants
         self.touched: set[str] = set()
         self._parents = {parent_path(path) for path in self.records if path != ROOT}
-        self._linked = {each.target for each in records if each.type == "hardlink"}
+        self.linked = {each.target for each in records if each.type == "hardlink"}
+        self.with_one_name = [
+            each
+            for each in records
+            if each.type == "file" and each.path not in self.linked
+        ]
+        self.has_several_contents = len({e.sha256 for e in self.with_one_name}) > 1
         self._digests = {each.path: each.sha256 for each in records if each.sha256}
 
     def shuffled(self) -> list[FileRecord]:
@@ -47,10 +53,6 @@ class Ground:
     def is_empty(self, record: FileRecord) -> bool:
         """Return whether nothing is in a directory of the copy."""
         return record.path not in self._parents
-
-    def has_one_name(self, record: FileRecord) -> bool:
-        """Return whether no hard link shares a file of the copy."""
-        return record.path not in self._linked
 
     @contextlib.contextmanager
     def kept(self, *paths: str) -> Iterator[None]:

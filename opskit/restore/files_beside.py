@@ -58,12 +58,9 @@ class Beside:
         if exchange(self.path, self.target):
             self.path.rename(kept)
         else:
+            # What ends between the two is put right as it is after a kill.
             self.target.rename(kept)
-            try:
-                self.path.rename(self.target)
-            except OSError:
-                kept.rename(self.target)
-                raise
+            self.path.rename(self.target)
         fsync_directory(self.target.parent)
 
 

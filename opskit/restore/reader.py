@@ -20,6 +20,7 @@ from opskit.crypto.identities import Identities, NoMatchingIdentity
 from opskit.errors import (
     ClientToolError,
     ConfigurationError,
+    DatabaseError,
     IntegrityError,
     ObjectNotFound,
 )
@@ -71,13 +72,23 @@ class SetReader:
         return sealing.opened(self.manifest, private)
 
     def unpack_dump(self, target: Path) -> None:
-        """Write the set's uncompressed archive to a file."""
+        """Write the set's uncompressed archive to a file.
+
+        Raises:
+            DatabaseError: the disk does not take it.
+        """
         stored = self.manifest.object("dump")
-        with target.open("wb") as file, self._plain(stored) as blocks:
-            writer = zstandard.ZstdDecompressor().stream_writer(file, closefd=False)
-            for block in blocks:
-                writer.write(block)
-            writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
+        try:
+            with target.open("wb") as file, self._plain(stored) as blocks:
+                writer = zstandard.ZstdDecompressor().stream_writer(file, closefd=False)
+                for block in blocks:
+                    writer.write(block)
+                writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
+        except OSError as error:
+            raise DatabaseError(
+                f"the dump cannot be unpacked to {target}: {error.strerror}",
+                hint="Free some space, or set work_dir in [drill] to a larger one.",
+            ) from error
         size_bytes = target.stat().st_size
         if size_bytes != self.manifest.dump_bytes:
             raise IntegrityError(

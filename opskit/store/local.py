@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _Translated = Callable[[str], AbstractContextManager[None]]
+# Another run that empties a folder removes it; it can do so a few times at most.
+_FOLDER_TRIES = 20
 _HINTS = {
     errno.ENOSPC: "Free some space or prune; the earlier backup sets are untouched.",
     errno.EDQUOT: "Free some space or raise the quota; earlier sets are untouched.",
@@ -49,10 +51,23 @@ class LocalStore:
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
         """See `Store.put`."""
         path = self._path(key)
-        with self._translated(key):
-            files.make_directories(path.parent)
-            files.write_atomically(path, self._pass_through(chunks), overwrite=False)
+        with self._translated(key), contextlib.ExitStack() as stack:
+            file = self._begun(path, stack)
+            for chunk in self._pass_through(chunks):
+                file.write(chunk)
         return self.stat(key)
+
+    @staticmethod
+    def _begun(path: Path, stack: contextlib.ExitStack) -> BinaryIO:
+        """Open a new file in a folder that may be removed, being empty, just now."""
+        for left in reversed(range(_FOLDER_TRIES)):
+            try:
+                files.make_directories(path.parent)
+                return stack.enter_context(files.atomic_writer(path, overwrite=False))
+            except (FileNotFoundError, FileExistsError):
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
@@ -84,10 +99,11 @@ class LocalStore:
         """See `Store.delete`."""
         path = self._path(key)
         with self._translated(key):
-            if path.parent.is_dir():
+            # Another run may remove the emptied folder first.
+            with contextlib.suppress(FileNotFoundError):
                 path.unlink(missing_ok=True)
                 files.fsync_directory(path.parent)
-                self._remove_empty(path.parent)
+            self._remove_empty(path.parent)
 
     def discard(self, prefix: str) -> None:
         """See `Store.discard`."""

@@ -74,6 +74,8 @@ def lock(scratch: Scratch, mode: str) -> Lock:
     told = scratch.on("head_object", "locked", **which).get("ObjectLockMode") == mode
     plainly = _stays(scratch, which, {})
     bypass = plainly and _stays(scratch, which, {"BypassGovernanceRetention": True})
+    if not bypass:
+        scratch.locked_until = 0.0  # it is gone, so nothing has to be waited for
     return Lock(plainly=plainly, with_bypass=bypass, told=told)
 
 

@@ -59,6 +59,12 @@ def translated(where: Where, key: str = "", *, reading: bool = False) -> Iterato
         raise answered(error, where, key) from error
     except (BotoCoreError, OSError) as error:
         raise _unanswered(error, where, key, reading=reading) from error
+    except RecursionError as error:
+        # boto3 follows an address that redirects everything again and again.
+        raise StoreError(
+            f"{where.text(key)}: the server sends every request elsewhere",
+            hint="Look at endpoint_url: it may have to begin with https://.",
+        ) from error
 
 
 def _response(error: BaseException | None) -> dict[str, Any]:

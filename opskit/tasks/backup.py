@@ -81,6 +81,7 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
             clock=runtime.now,
             protection=run.protection,
             notice=noticed(run, name),
+            lock=lambda store: run.store_lock(store, name, "backup"),
         )
         details |= {
             "backup_id": result.manifest.backup_id,

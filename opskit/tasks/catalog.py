@@ -90,7 +90,11 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
             "there is no backup set to verify",
             hint="Take one with `inv backup`; a check of nothing is no check.",
         )
-    bad: list[BadObject] = [] if backup else _unreadable(found.unreadable)
+    bad: list[BadObject] = [
+        each
+        for each in _unreadable(found.unreadable)
+        if not backup or f"/{backup}/" in each.key
+    ]
     unstored: list[StoreError] = []
     objects = size_bytes = 0
     with run.recorded("verify", {"sets": len(chosen)}) as details:

@@ -50,7 +50,8 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     import tempfile
     from pathlib import Path
 
-    from opskit.doctor import databases, drills, places
+    from opskit.doctor import databases, drills, places, retention, stores
+    from opskit.tasks import runtime
     from opskit.tasks.drilling import server_request
 
     drill = run.settings.drill
@@ -66,7 +67,8 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     for each in examined:
         yield from each.findings
     for store in run.stores:
-        yield places.examine_store(store)
+        yield from stores.examine(store, now=runtime.now)
+    yield from retention.examine(run.settings.stores, run.settings.retention)
     sizes = [int(e.inventory["size_bytes"]) for e in examined if e.inventory]
     yield places.examine_space(
         "space for drills",

@@ -110,11 +110,6 @@ def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
             f"there are several sources: {', '.join(names)}",
             hint="Name one with --database or --files, or drill them all with --all.",
         )
-    if not names:
-        raise UsageError(
-            "there is no backup set to drill",
-            hint="Name a store that holds one, or take one with `inv backup`.",
-        )
     return run.catalog(names[0]).newest(names[0])
 
 

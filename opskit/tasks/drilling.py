@@ -33,6 +33,8 @@ def run_drill(
         run.recorded("restore-drill", details) as record,
     ):
         evidence = _drill(run, chosen, mutants)
+        if run.settings.drill.try_to_destroy:
+            evidence = _challenged(evidence, chosen)
         rendered = report.render(evidence)
         path = write_report(evidence, rendered, run.reports)
         record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
@@ -47,6 +49,20 @@ def run_drill(
             unstored = error
             record["not_stored"] = error.message
     return evidence, path, unstored
+
+
+def _challenged(evidence: Evidence, chosen: BackupSet) -> Evidence:
+    """Add whether every store that holds the set keeps it from these credentials."""
+    from dataclasses import replace
+
+    from opskit.store.s3_probe import challenge
+
+    checks = [
+        check
+        for store in chosen.stores
+        for check in challenge(store, chosen.manifest.prefix)
+    ]
+    return replace(evidence, checks=(*evidence.checks, *checks))
 
 
 def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:

@@ -14,7 +14,7 @@ from typing import Any
 from opskit import log
 from opskit.catalog import ledger_copy
 from opskit.catalog.ledger_copy import LedgerReport
-from opskit.errors import OpskitError, StoreError
+from opskit.errors import BackupFailed, DatabaseError, OpskitError, StoreError
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.store import Store
 
@@ -74,7 +74,11 @@ class RunLedger:
             outcome = "interrupted"
             raise
         except OpskitError as error:
-            details |= {"error": error.message, "code": error.exit_code}
+            words = error.message
+            if isinstance(error, DatabaseError | BackupFailed):
+                # A server's words may hold rows, and the copies lie in the open.
+                words = words.partition(":")[0]
+            details |= {"error": words, "code": error.exit_code}
             if isinstance(error, StoreError):
                 stores = ()  # what has just failed is not waited for once more
             raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any
 
 from opskit import config, files, locks, log
 from opskit.backup.protection import Protection
-from opskit.catalog import catalog
+from opskit.catalog import catalog, store_lock
 from opskit.catalog.catalog import Catalog
 from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.identities import Identities
@@ -175,6 +176,24 @@ class Runtime:
             operation=f"{operation} {source}",
             run_id=self.run_id,
             now=now(),
+        )
+
+    def store_lock(
+        self, store: Store, source: str, operation: str
+    ) -> AbstractContextManager[Callable[[], None]]:
+        """Hold the lock of a source in a store: hosts meet there.
+
+        The caller holds this host's lock of the source.
+        """
+        return store_lock.hold(
+            store,
+            source,
+            operation=f"{operation} {source}",
+            run_id=self.run_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            owner=self.ledger.id,
+            clock=now,
         )
 
     def reading(self, backup_id: str) -> AbstractContextManager[None]:

@@ -49,12 +49,23 @@ def with_sets(run: Runtime) -> list[str]:
     """Return the sources whose sets may be asked for.
 
     Those of the configuration; where it names none, as on a new machine, those of which
-    a store holds sets.
+    a store holds sets, be they ones that cannot be used.
+
+    Raises:
+        UsageError: there is none.
     """
     configured = [*run.settings.databases, *run.settings.files]
     if configured:
         return configured
-    return list(dict.fromkeys(each.manifest.source for each in run.catalog().sets))
+    found = run.catalog()
+    usable = [each.manifest.source for each in found.sets]
+    unusable = [each.key.partition("/")[0] for each in found.unreadable]
+    if not usable and not unusable:
+        raise UsageError(
+            "there is no backup set to drill",
+            hint="Name a store that holds one, or take one with `inv backup`.",
+        )
+    return list(dict.fromkeys(usable + unusable))
 
 
 def of_sets(run: Runtime, *, database: str = "", files: str = "") -> str:
@@ -66,7 +77,10 @@ def of_sets(run: Runtime, *, database: str = "", files: str = "") -> str:
     if database and files:
         return named(run, database=database, files=files)
     name = database or files
-    if name and not run.catalog(name).of(name):
+    if not name:
+        return name
+    found = run.catalog(name)
+    if not found.sets and not found.unreadable:
         return named(run, database=database, files=files)
     return name
 

@@ -26,6 +26,14 @@ BUCKET = "recovery"
 # Prefixes with the sets of so many sources.
 ONE, TWO = "one", "two"
 ROWS = 2102
+SECRET = "the-secret-of-row-42"
+# Cannot be restored under another name, and the server says why with the row.
+ONLY_THERE = f"""
+    CREATE TABLE public.only_there (
+        id int, word text, CHECK (current_database() = 'lost crm')
+    );
+    INSERT INTO public.only_there VALUES (42, '{SECRET}');
+"""
 Objects = dict[str, bytes]
 
 
@@ -41,12 +49,19 @@ class Bucket:
         listed = self.client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/{source}")
         keys = [each["Key"].removeprefix(f"{prefix}/") for each in listed["Contents"]]
         return {
-            key: self.client.get_object(Bucket=BUCKET, Key=f"{prefix}/{key}")[
-                "Body"
-            ].read()
+            key: self._get(f"{prefix}/{key}")
             for key in keys
             if not key.startswith("_") and "/evidence/" not in key
         }
+
+    def read(self, prefix: str) -> list[bytes]:
+        """Return the content of every object below a prefix."""
+        listed = self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        return [self._get(each["Key"]) for each in listed["Contents"]]
+
+    def _get(self, key: str) -> bytes:
+        found: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return found
 
     def write(self, prefix: str, objects: Objects) -> None:
         """Put objects below a prefix."""
@@ -114,6 +129,7 @@ def lost(
             database.run_script(connection, statement)
     for name in names.values():
         execute(running.url(name), SAMPLE)
+    execute(running.url(names["crm"]), ONLY_THERE)
     folder = tmp_path_factory.mktemp("lost")
     (folder / "opskit.toml").write_text(
         "".join(
@@ -332,3 +348,41 @@ def test_an_object_that_the_server_lost_is_noticed(
     verified = new_machine("missing").json("verify", code=10)
 
     assert verified["bad"] == [{"key": key, "reason": "missing"}]
+
+
+def test_an_altered_copy_is_told_though_another_is_whole(
+    new_machine: Build, bucket: Bucket, lost: Any, tmp_path: Path
+) -> None:
+    """Also where one set is named: `verify` speaks for every copy of it."""
+    near = tmp_path / "near"
+    for key, content in bucket.sets(ONE).items():
+        path = near / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        altered = content.replace(b'"rows": 500', b'"rows": 499')
+        path.write_bytes(altered if path.name == "manifest.json" else content)
+    machine = new_machine()
+    with (machine.folder / "opskit.toml").open("a") as file:
+        file.write(f"[stores.near]\nurl = {json.dumps(near.as_uri())}\n")
+
+    verified = machine.json("verify", "--backup", lost["shop"]["backup_id"], code=20)
+
+    (bad,) = verified["bad"]
+    assert bad["key"].endswith("/manifest.json")
+    assert "not of this content" in bad["reason"]
+
+
+def test_a_restore_that_fails_tells_no_row_to_the_store(
+    new_machine: Build, bucket: Bucket, lost: Any, server_of: MajorServer
+) -> None:
+    """The server's words hold the row; the record of the run lies in the open."""
+    backup_id = lost["crm"]["backup_id"]
+    url = server_of(16).url("recovered")
+
+    refused = new_machine(TWO).json(
+        "restore", "--backup", backup_id, "--to", url, code=30
+    )
+
+    records = bucket.read(f"{TWO}/_ledger/")
+    assert SECRET in refused["error"]
+    assert backup_id.encode() in b"".join(records)
+    assert [each for each in records if SECRET.encode() in each] == []

@@ -234,3 +234,39 @@ def test_a_confirmation_is_known_by_its_name() -> None:
 def test_other_names_are_no_confirmation(name: str) -> None:
     """What merely lies in the folder says nothing."""
     assert not is_confirmation(name)
+
+
+def _folder(*sizes: int) -> Manifest:
+    """Return the manifest of a folder with files of these sizes."""
+    files = [
+        {
+            "path": f"{number}",
+            "type": "file",
+            "mode": 0o600,
+            "uid": 0,
+            "gid": 0,
+            "mtime_ns": 0,
+            "size_bytes": size,
+            "sha256": "0" * 64,
+        }
+        for number, size in enumerate(sizes)
+    ]
+    return manifest(kind="files", files=files, tables=[], sequences=[])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ([10] * 20, [10] * 10, []),
+        ([10] * 20, [10] * 9, ["files, folders and links fell from 20 to 9"]),
+        ([10] * 9, [], []),
+        ([100_000], [50_000], []),
+        ([100_000], [1], ["the files' size fell from 100000 to 1 bytes"]),
+        ([10_000], [], []),
+    ],
+)
+def test_a_folder_that_empties_is_told(
+    before: list[int], after: list[int], told: list[str]
+) -> None:
+    """Its number of entries and its size count; single files come and go."""
+    assert _changes(_folder(*before), _folder(*after)) == told

@@ -26,6 +26,9 @@ def test_everything_has_a_default(load_config: LoadConfig, tmp_path: Path) -> No
         "keep_weekly": 8,
         "keep_monthly": 12,
         "min_keep": 2,
+        "require_drill": False,
+        "max_drop": 0.5,
+        "ignore_drop": [],
     }
     assert (found.drill.server, found.drill.queries) == ("auto", [])
     assert found.log_format == "auto"

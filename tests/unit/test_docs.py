@@ -15,7 +15,7 @@ from invoke.parser import Parser
 from invoke.parser.context import ParserContext
 
 from opskit.__main__ import OpskitProgram
-from opskit.config import load
+from opskit.config import Settings, load
 from opskit.errors import OpskitError
 from opskit.tasks import namespace
 from opskit.tasks.configuration_docs import NOT_ACTED_ON_YET, keys, render
@@ -37,6 +37,14 @@ _COMMENT = re.compile(r"(?:^|\s)#.*$", re.MULTILINE)
 _SEPARATORS = "();<>|&\n"
 _ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 
+# What is left to the reader to fill in has three dots.
+SHOWN = [
+    (str(path.relative_to(ROOT)), body)
+    for path in DOCUMENTS
+    for language, body in _FENCE.findall(path.read_text(encoding="utf-8"))
+    if language == "toml" and "…" not in body
+]
+
 of_each_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
 )
@@ -50,7 +58,9 @@ def calls(script: str) -> list[list[str]]:
     lexer.whitespace_split = True
     lexer.commenters = ""
     found = []
-    for is_separator, words in groupby(lexer, lambda word: word[0] in _SEPARATORS):
+    for is_separator, words in groupby(
+        lexer, lambda word: word[:1] in tuple(_SEPARATORS)
+    ):
         command = list(words)
         while command and _ASSIGNMENT.fullmatch(command[0]):
             command.pop(0)
@@ -124,7 +134,22 @@ def test_a_configuration_that_is_shown_can_be_loaded(
     settings = load(path)
 
     assert list(settings.databases) == ["shop"]
-    assert list(settings.stores) == ["local"]
+    assert list(settings.stores) == ["local", "offsite"]
+
+
+@pytest.mark.parametrize(("name", "block"), SHOWN)
+def test_a_part_of_a_configuration_that_is_shown_can_be_loaded(
+    name: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block of configuration in a guide or a runbook is one that is accepted."""
+    for variable in [each for each in os.environ if each.startswith("OPSKIT_")]:
+        monkeypatch.delenv(variable)
+    path = tmp_path / "opskit.toml"
+    path.write_text(block, encoding="utf-8")
+
+    settings = load(path)
+
+    assert settings != Settings(), name
 
 
 def test_what_is_said_to_have_no_effect_has_none() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from opskit.catalog.file_record import FileRecord
 from opskit.checks import Check
 from opskit.drill import files_mutants
 from opskit.drill.files import FilesDrill, drill_files
-from opskit.drill.files_damage import KINDS
+from opskit.drill.files_damage import KINDS, Planted
+from opskit.drill.files_ground import Ground
 from opskit.restore.files_compare import compare
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, Dumped, dump, make_odd
@@ -111,6 +113,22 @@ def test_a_comparison_that_is_blind_lets_a_mutant_survive(
 
     assert found.mutants.survivors
     assert "mutants" in _failed(found)
+
+
+def test_a_mutant_that_is_not_taken_back_is_a_failed_check(
+    dumped: Dumped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutants that lie on top of each other prove nothing."""
+
+    @contextmanager
+    def lasting(ground: Ground, record: FileRecord) -> Iterator[Planted]:
+        with open(ground.place("lasting"), "wb"):
+            yield "lasting", ()
+
+    monkeypatch.setattr(files_mutants, "KINDS", {"lasting": lasting})
+    found = _drill(dumped, tmp_path, mutants=1)
+
+    assert _failed(found) == ["files", "file .", "file lasting"]
 
 
 def test_a_damaged_archive_is_a_failed_check(dumped: Dumped, tmp_path: Path) -> None:

@@ -402,6 +402,33 @@ def test_a_file_swapped_right_before_it_is_opened_is_looked_at_again(
     assert dumped.record("b").type == kind
 
 
+@pytest.mark.parametrize("becomes", ["link", "file"])
+def test_a_link_that_changes_while_it_is_read_is_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    """Its text and its times belong to one and the same link."""
+    link = folder / "link"
+    link.symlink_to("first")
+    real = Entry.read_link
+
+    def swap_and_read(entry: Entry) -> str:
+        if os.path.islink(link) and os.readlink(link) == "first":
+            found = real(entry) if becomes == "link" else ""
+            link.unlink()
+            if becomes == "file":
+                link.touch()
+                return real(entry)
+            link.symlink_to("second")
+            return found
+        return real(entry)
+
+    monkeypatch.setattr(Entry, "read_link", swap_and_read)
+    record = dump(folder).record("link")
+
+    assert record.target == ("second" if becomes == "link" else "")
+    assert record.type == ("symlink" if becomes == "link" else "file")
+
+
 @pytest.mark.parametrize(
     ("age_ns", "waits"), [(0, 1), (19_000_000, 1), (21_000_000, 0)]
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from opskit.backup.files_tar import member
 from opskit.catalog.file_record import FileRecord, FileType
 from opskit.errors import IntegrityError, OpskitError, StoreError
 from opskit.restore.files_compare import compare
@@ -214,7 +215,7 @@ def test_a_damaged_archive_never_ends_in_a_traceback(tmp_path: Path, bit: int) -
 
 def test_the_stream_is_read_to_its_end(place: Path, dumped: Dumped) -> None:
     """Who checks the stored object's digest needs all of its bytes to go by."""
-    stream = io.BytesIO(dumped.tar + bytes(MIB))
+    stream = io.BytesIO(dumped.tar + bytes(5 * MIB))
     extract(stream, place, dumped.records)
 
     assert stream.read() == b""
@@ -254,6 +255,34 @@ def test_an_ordinary_user_restores_what_is_possible(
     assert [check.passed for check in checks] == [True]
     assert "not root, so the owner" in checks[0].detail
     assert "a" in checks[0].detail
+
+
+def test_a_directory_is_closed_only_when_all_is_in_it(
+    tmp_path: Path, shared_path: Path, unprivileged: Unprivileged
+) -> None:
+    """Its mode may keep out the very user who restores it."""
+    folder = tmp_path / "state"
+    (folder / "closed" / "deeper").mkdir(parents=True)
+    (folder / "closed" / "deeper" / "a").write_text("a")
+    (folder / "closed" / "deeper").chmod(0o500)
+    dumped = dump(folder)
+    closed = [
+        record.model_copy(update={"mode": 0}) if record.path == "closed" else record
+        for record in dumped.records
+    ]
+    tar = b"".join(
+        block for record in closed for block in member(record, None)
+        if record.type == "directory"
+    )  # fmt: skip
+    copy = shared_path / "copy"
+    with unprivileged():
+        copy.mkdir()
+        extract(io.BytesIO(tar), copy, [e for e in closed if e.type == "directory"])
+        mode = (copy / "closed").stat().st_mode & 0o7777
+        (copy / "closed").chmod(0o700)
+
+        assert mode == 0
+        assert (copy / "closed" / "deeper").stat().st_mode & 0o7777 == 0o500
 
 
 def test_set_user_id_bits_stay_with_the_owner(tmp_path: Path, place: Path) -> None:

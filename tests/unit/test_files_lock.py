@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
@@ -186,6 +187,25 @@ def test_a_missing_lock_file_is_warned_of(tmp_path: Path) -> None:
         "the service takes",
     )
     assert second.warnings == ()
+
+
+def test_a_lock_file_that_the_service_makes_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking for the file and making it, the service may have made it."""
+    path = tmp_path / "lock"
+    real = os.open
+
+    def make_first(*arguments: Any, **options: Any) -> int:
+        if arguments[1] & os.O_EXCL:
+            path.touch()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("os.open", make_first)
+    with held(_lock(path)) as is_new:
+        found = _state(path, "flock")
+
+    assert (is_new, found) == (False, "busy")
 
 
 @pytest.mark.parametrize("place", ["nothing/lock", "file/lock", "folder", "dangling"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,26 @@ def test_a_disk_that_cannot_be_read_is_told(store: LocalStore, tmp_path: Path) -
         store.open("dump") as file,
     ):
         file.read(1)
+
+
+def test_a_folder_that_others_empty_meanwhile_is_made_again(tmp_path: Path) -> None:
+    """Runs that put and delete in one folder do not fail at each other's removals."""
+    store = LocalStore("disk", tmp_path)
+    failed: list[StoreError] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(200):
+                store.put(f"a/b/{number}-{turn}", [b"x"])
+                store.delete(f"a/b/{number}-{turn}")
+        except StoreError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failed == []
+    assert list(store.list()) == []

@@ -71,7 +71,12 @@ class FakeSource:
         return {key: each for key, each in vars(made).items() if key not in own}
 
     def guide(
-        self, backup_id: str, objects: Sequence[StoredObject], *, encrypted: bool
+        self,
+        backup_id: str,
+        objects: Sequence[StoredObject],
+        *,
+        encrypted: bool,
+        signed: bool,
     ) -> str:
         """See `OpenSource.guide`."""
         self.encrypted_guides.append(encrypted)

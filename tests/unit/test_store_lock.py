@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opskit.catalog import catalog
+from opskit.catalog import catalog, store_lock
 from opskit.catalog.store_claims import judge
 from opskit.catalog.store_lock import Timing, hold
 from opskit.errors import (
@@ -43,7 +44,11 @@ def store() -> SharedStore:
 
 
 def _hold(
-    store: Store, run_id: str = "aaa", source: str = "shop", timing: Timing = CALM
+    store: Store,
+    run_id: str = "aaa",
+    source: str = "shop",
+    timing: Timing = CALM,
+    owner: str = "",
 ) -> AbstractContextManager[Check]:
     uptime = (lambda: store.seconds) if isinstance(store, SharedStore) else None
     return hold(
@@ -57,7 +62,8 @@ def _hold(
         sleep=lambda seconds: None,
         random=lambda: 0.5,
         timing=timing,
-        **({"uptime": uptime} if uptime else {}),
+        owner=owner,
+        uptime=uptime or store_lock.uptime,
     )
 
 
@@ -178,9 +184,12 @@ def test_what_others_could_not_delete_is_cleaned_up() -> None:
     assert keys(store) == []
 
 
-def _killed(store: SharedStore, run_id: str = "aaa") -> None:
+def _killed(store: SharedStore, run_id: str = "aaa", owner: str = "") -> None:
     """Leave what a holder leaves that was killed."""
-    store.put(f"{FOLDER}{run_id}-000000.json", [b"{}"])
+    store.put(
+        f"{FOLDER}{run_id}-000000.json",
+        [json.dumps({"run_id": run_id, "owner": owner} if owner else {}).encode()],
+    )
 
 
 @pytest.mark.parametrize("age", [0, 299, 300])
@@ -206,6 +215,34 @@ def test_the_claim_of_a_killed_holder_is_taken_over(kind: type[SharedStore]) -> 
 
     assert "run bbb" in third
     assert (f"{FOLDER}aaa-000000.json" in claims) == (kind is NoDelete)
+
+
+@pytest.mark.parametrize("kind", [SharedStore, NoDelete])
+def test_who_runs_one_at_a_time_does_not_wait_for_its_killed_run(
+    kind: type[SharedStore],
+) -> None:
+    """A claim of the same owner is dead at once; it is over also for everybody else."""
+    store = kind()
+    _killed(store, owner="web1-state")
+    with _hold(store, "bbb", owner="web1-state") as check:
+        check()
+        third = _try(store, "ccc")
+
+    assert "run bbb" in third
+    assert _try(store, "ddd") == ""
+
+
+@pytest.mark.parametrize("owner", ["", "web2-state"])
+def test_the_claim_of_another_owner_is_respected(
+    store: SharedStore, owner: str
+) -> None:
+    """Who does not know that the holder is dead waits until its claim is."""
+    _killed(store, owner="" if not owner else "web1-state")
+    with (
+        pytest.raises(LockHeld, match="is locked"),
+        _hold(store, "bbb", owner=owner),
+    ):
+        pass
 
 
 def test_a_holder_that_renews_never_gets_old(store: SharedStore) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import BinaryIO
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,7 +20,7 @@ from opskit.catalog.trust import Trust
 from opskit.checks import Check
 from opskit.crypto.signatures import Signer
 from opskit.drill.evidence import Evidence, store_evidence
-from opskit.errors import IntegrityError
+from opskit.errors import IntegrityError, ObjectNotFound
 from opskit.store import MemoryStore
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_objects
@@ -291,6 +293,29 @@ def test_evidence_that_is_not_signed_well_does_not_count(
     assert [each.proof for each in found.sets] == ["unproven"]
     assert found.unreadable == ()
     assert [each.proof for each in catalog.read([store]).sets] == ["drilled"]
+
+
+class _Forgetful(MemoryStore):
+    """Lists evidence that it cannot give any more."""
+
+    @contextmanager
+    def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
+        if "/evidence/" in key and key.endswith(".json"):
+            raise ObjectNotFound(f"there is no object {key}")
+        with super().open(key, start) as file:
+            yield file
+
+
+def test_evidence_that_is_lost_takes_no_set_with_it() -> None:
+    """A store that lost a word about a set still has the set."""
+    store = _Forgetful("ram")
+    made = store_signed(store)
+    put_evidence(store, made)
+
+    found = read(store)
+
+    assert [each.proof for each in found.sets] == ["unproven"]
+    assert found.unreadable == ()
 
 
 def _copied(store: MemoryStore, key: str, new_key: str) -> None:
