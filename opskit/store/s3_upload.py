@@ -78,10 +78,13 @@ class Put:
 
     def _in_parts(self, parts: Iterator[bytearray]) -> Sent:
         upload_id = ""
+        begun_again = False
         try:
-            upload_id = self._bucket.on(
+            answer = self._bucket.on(
                 "create_multipart_upload", self._key, **self._options
-            )["UploadId"]
+            )
+            upload_id = answer["UploadId"]
+            begun_again = answer["ResponseMetadata"].get("RetryAttempts", 0) > 0
             upload = PartsUpload(
                 self._bucket,
                 self._key,
@@ -104,7 +107,19 @@ class Put:
                 with contextlib.suppress(StoreError):
                     abort(self._bucket, self._key, upload_id)
             raise
+        finally:
+            if begun_again:
+                self._abort_others(upload_id)
         return sent
+
+    def _abort_others(self, upload_id: str) -> None:
+        """Drop what an earlier try began, whose answer was lost; nobody else would."""
+        with contextlib.suppress(StoreError):
+            found = self._bucket.pages("list_multipart_uploads", "Uploads", self._key)
+            for each in [*found]:
+                ours = each["Key"] == self._bucket.full_key(self._key)
+                if ours and each["UploadId"] != upload_id:
+                    abort(self._bucket, self._key, each["UploadId"])
 
     def _commit(self, call: Callable[[dict[str, str]], object]) -> None:
         """Make the object visible, but never over another."""

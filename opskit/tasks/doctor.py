@@ -69,6 +69,10 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     for store in run.stores:
         yield from stores.examine(store, now=runtime.now)
     yield from retention.examine(run.settings.stores, run.settings.retention)
+    rules = [each.retention for each in run.settings.databases.values()]
+    rules += [each.retention for each in run.settings.files.values()]
+    for own in filter(None, rules):
+        yield from retention.examine(run.settings.stores, own)
     sizes = [int(e.inventory["size_bytes"]) for e in examined if e.inventory]
     yield places.examine_space(
         "space for drills",

@@ -443,7 +443,11 @@ class TestCuts:
 
     @pytest.mark.parametrize(
         ("operation", "content"),
-        [("PutObject", [SMALL]), ("CompleteMultipartUpload", LARGE)],
+        [
+            ("PutObject", [SMALL]),
+            ("CreateMultipartUpload", LARGE),
+            ("CompleteMultipartUpload", LARGE),
+        ],
     )
     def test_an_answer_that_is_lost_is_made_up_for(
         self, store: Store, proxy: Proxy, operation: str, content: list[bytes]
