@@ -24,6 +24,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.store import Store
+from opskit.store.s3_probe import is_challenge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,41 +39,6 @@ class CopyResult:
     copied: bool
     added: tuple[str, ...] = ()
     verified: VerifyResult | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopyReport:
-    """What became of many sets; `failed` are those whose bytes are not right."""
-
-    results: tuple[CopyResult, ...]
-    failed: tuple[tuple[str, IntegrityError], ...]
-
-
-def copy_sets(
-    sets: Iterable[Manifest],
-    source: Store,
-    target: Store,
-    *,
-    told: Callable[[CopyResult], None] = lambda _: None,
-) -> CopyReport:
-    """Bring a store up to date with the sets of another one.
-
-    A set that is damaged keeps none of the others from being copied. The caller holds
-    the lock of the sets' source: see `copy_set`.
-
-    Raises:
-        StoreError: one of the stores cannot be used.
-    """
-    results, failed = [], []
-    for manifest in sets:
-        try:
-            result = copy_set(manifest, source, target)
-        except IntegrityError as error:
-            failed.append((manifest.backup_id, error))
-        else:
-            results.append(result)
-            told(result)
-    return CopyReport(results=tuple(results), failed=tuple(failed))
 
 
 def copy_set(manifest: Manifest, source: Store, target: Store) -> CopyResult:
@@ -172,10 +138,15 @@ def _beside(manifest: Manifest, source: Store) -> list[str]:
     """Return the keys of what lies beside a set; the words of evidence come last.
 
     A signature is then there before what it signs. What a failed verification said is
-    left out: it was said of the bytes in the source, and these are read again.
+    left out: it was said of the bytes in the source, and these are read again. So is
+    what was put there to be destroyed.
     """
     own = {each.key for each in manifest.objects} | {manifest.prefix + MANIFEST_NAME}
-    keys = [each.key for each in source.list(manifest.prefix) if each.key not in own]
+    keys = [
+        each.key
+        for each in source.list(manifest.prefix)
+        if each.key not in own and not is_challenge(each.key)
+    ]
     prefix = manifest.prefix
     failed = []
     for key in keys:

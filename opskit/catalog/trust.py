@@ -16,6 +16,10 @@ _HINT = (
 )
 
 
+class Unsigned(IntegrityError):
+    """There is no signature at all."""
+
+
 @dataclass(frozen=True)
 class Trust:
     """The public keys whose signatures count; without any, nothing is asked for."""
@@ -37,7 +41,7 @@ class Trust:
             with store.open(key + signatures.SUFFIX) as file:
                 signature = file.read()
         except ObjectNotFound:
-            raise IntegrityError(f"{key} is not signed", hint=_HINT) from None
+            raise Unsigned(f"{key} is not signed", hint=_HINT) from None
         try:
             signatures.verify(content, signature, self.keys)
         except signatures.SignatureError as error:
@@ -61,6 +65,10 @@ class Trust:
             if all(document[name] == value for name, value in said.items()):
                 return True
             reason = "it is about something else than its place and name say"
+        except Unsigned as error:
+            # Nothing amiss, nor news: it was made where there is no key.
+            logger().debug("does not count", store=store.name, reason=error.message)
+            return False
         except (IntegrityError, ObjectNotFound) as error:
             reason = error.message
         except (ValueError, KeyError, TypeError) as error:

@@ -111,10 +111,11 @@ class DrillSettings(Section):
         gt=timedelta(0),
         description="a restore or comparison longer than this fails",
     )
-    try_to_destroy: bool = Field(
-        default=False,
-        description="try to delete and to overwrite an object beside the set, with the "
-        "credentials of this run, and fail the drill if the bytes are gone",
+    try_to_destroy: list[str] = Field(
+        default=[],
+        description="stores where a drill tries to delete and to overwrite an object "
+        "beside the set, with the credentials of its run, and fails if the bytes are "
+        "gone",
     )
     queries: list[Query] = Field(default=[], description="the user's own checks")
 

@@ -134,6 +134,15 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _known_stores(self) -> Settings:
+        for name in self.drill.try_to_destroy:
+            if name not in self.stores:
+                raise ValueError(
+                    f"drill.try_to_destroy names {name}, which is no configured store"
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

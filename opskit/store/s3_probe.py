@@ -16,11 +16,17 @@ from opskit.store.s3_bucket import Bucket
 from opskit.store.s3_digest import base64_of, md5
 from opskit.store.wrapper import unwrapped
 
+_NAME = "challenge-"
 _EXPECTED = "refused, or the bytes are still there"
 _HINT = (
     "Set object_lock_days on a bucket with object lock, or run backups with "
     "credentials that may not delete."
 )
+
+
+def is_challenge(key: str) -> bool:
+    """Return whether a key is that of an object that was put to be destroyed."""
+    return key.rpartition("/")[2].startswith(_NAME)
 
 
 def challenge(store: Store, key_prefix: str) -> list[Check]:
@@ -102,7 +108,7 @@ class _Victim:
 
     def put(self) -> None:
         """Put the object under a new key: an old one may be taken, and stay so."""
-        self._key = f"{self._prefix}challenge-{secrets.token_hex(8)}"
+        self._key = f"{self._prefix}{_NAME}{secrets.token_hex(8)}"
         self._store.put(self._key, [self._content])
 
     def remove(self) -> None:

@@ -95,7 +95,7 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
 def noticed(run: Runtime, name: str) -> Callable[[Manifest], Sequence[str]]:
     """Return what tells a new set's sudden changes from the newest that there is."""
     from opskit.catalog import catalog
-    from opskit.catalog.changes import sudden_changes
+    from opskit.catalog.changes import newly_excluded, sudden_changes
     from opskit.errors import StoreError
     from opskit.log import logger
     from opskit.tasks import keys
@@ -112,6 +112,8 @@ def noticed(run: Runtime, name: str) -> Callable[[Manifest], Sequence[str]]:
     def notice(newer: Manifest) -> Sequence[str]:
         if older is None:
             return ()
+        for each in newly_excluded(older, newer):
+            logger().warning(each, source=name)
         return sudden_changes(
             older, newer, max_drop=rules.max_drop, ignore=rules.ignore_drop
         )
@@ -144,7 +146,7 @@ def summary(document: Document) -> list[str]:
     return [
         f"backed up {document['source']}: {document['backup_id']}",
         f"  {_contents(document)}; "
-        f"{text.size(document['dump_bytes'])} dumped, "
+        f"{text.size(document['dump_bytes'])} {_read(document)}, "
         f"{text.size(document['size_bytes'])} stored in "
         f"{', '.join(document['stores'])}, {encrypted}; "
         f"{text.duration(document['duration_seconds'])}",
@@ -158,6 +160,10 @@ def _contents(document: Document) -> str:
     if document["files"]:
         return f"{document['files']} files, folders and links"
     return f"{document['tables']} tables, {document['rows']} rows"
+
+
+def _read(document: Document) -> str:
+    return "read" if document["files"] else "dumped"
 
 
 def _how_to_confirm(document: Document) -> list[str]:

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from opskit.config import ENVIRONMENT_PREFIX, Settings
+from opskit.config import ENVIRONMENT_PREFIX, Settings, SourceRetention
 from opskit.config.types import format_duration
+from opskit.tasks.configuration_head import HEAD
 
 # Keys and sections that are read and checked although nothing acts on them so far.
 NOT_ACTED_ON_YET = (
@@ -25,81 +26,6 @@ NOT_ACTED_ON_YET = (
     "files.max_age",
     "scheduler",
 )
-
-EXAMPLE = """\
-[databases.shop]                        # "shop" is the name of the source
-url = "postgresql://ops@db.example/shop"
-# url_file = "/run/secrets/shop-url"    # instead of url: a file that holds it
-exclude_tables = ["public.scratch_*"]   # pg_dump patterns: no table, no rows
-exclude_table_data = ["public.cache"]   # the table, but not its rows
-
-[stores.local]                          # every set goes to every store named
-url = "file:///var/backups/opskit"      # the folder must exist
-
-[stores.offsite]                        # credentials the AWS way, never here
-url = "s3://acme-backups/prod"
-endpoint_url = "https://s3.example.net" # left out for AWS
-object_lock_days = 0
-
-[files.state]                           # a folder of state files
-path = "/var/lib/app/state"
-lock = "/var/lib/app/state.lock"        # the file that its service locks
-retention = { keep_last = 10 }          # in place of [retention]
-
-[retention]                             # a set stays if any rule keeps it
-keep_last = 7
-keep_within = "30d"
-keep_monthly = 12
-min_keep = 2                            # never fewer good sets than this
-
-[drill]                                 # restore uses jobs, timeout, work_dir too
-work_dir = "/var/tmp"                   # room for the dump and for a whole copy
-timeout = "12h"
-
-[[drill.queries]]                       # your own question to the restored copy
-name = "there are orders"
-sql = "SELECT count(*) > 0 FROM public.orders"
-expect = true
-database = "shop"
-"""
-
-_HEAD = f"""\
-# Configuration
-
-<!-- Written from the settings model: do not edit. CONTRIBUTING.md tells how. -->
-
-opskit reads `opskit.toml` in the working directory, or the file that `OPSKIT_CONFIG`
-names. An unknown key, a wrong type or an impossible value is refused with exit code 2
-before anything is touched.
-
-```toml
-{EXAMPLE}```
-
-## The environment
-
-Every key can be set by an environment variable, which wins over the file. The tables
-below give its name: `{ENVIRONMENT_PREFIX}`, section and key, joined by two underscores.
-
-- `NAME` stands for the name that you gave a database, a folder or a store, in
-  capitals. A name with `-` makes a variable that most shells cannot set.
-- A list is written as JSON: `OPSKIT_DATABASES__SHOP__EXCLUDE_TABLES='["public.x"]'`.
-- A variable that begins with `{ENVIRONMENT_PREFIX}` and names no section is refused.
-  `OPSKIT_CONFIG` and `OPSKIT_DEBUG` (set to anything, it shows the traceback of an
-  unexpected error) are no keys.
-- PostgreSQL's own variables (`PGPASSFILE`, `PGPASSWORD`, `PGSERVICEFILE` and so on)
-  hold for whatever the URL leaves out; so do AWS's (`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`
-  and so on) for [the credentials of stores](stores.md#credentials), which have no key.
-
-## How values are written
-
-- A duration is a whole number and a unit, `s`, `m`, `h`, `d` or `w`: `"90s"`, `"26h"`.
-- `state_dir` is relative to the folder of the configuration, other paths to the working
-  directory: write those as absolute paths.
-- A size is a whole number of bytes, or one with `k`, `m`, `g` or `t`: `"20m"` is
-  20 MiB.
-- The name of a database, a folder or a store is 1 to 63 lower-case letters, digits, `_`
-  and `-`, and begins with a letter or a digit.
-"""
 
 _NAMES: dict[object, str] = {
     str: "text",
@@ -127,7 +53,7 @@ class _Section:
 
 def render() -> str:
     """Return the text of docs/configuration.md."""
-    return _HEAD + "".join(map(_render_section, _sections()))
+    return HEAD + "".join(map(_render_section, _sections()))
 
 
 def keys() -> set[str]:
@@ -171,10 +97,16 @@ def _of(
         fields=model.model_fields,
     )
     for name, field in model.model_fields.items():
+        is_list = typing.get_origin(field.annotation) is list
         for argument in typing.get_args(field.annotation):
-            if (listed := _model(argument)) is not None:
-                below = _join(path, name)
-                yield from _of(listed, f"[[{below}]]", below, None)
+            if (inner := _model(argument)) is None:
+                continue
+            below = _join(path, name)
+            if is_list:
+                yield from _of(inner, f"[[{below}]]", below, None)
+            else:
+                own = f"{variable}__{name.upper()}"
+                yield from _of(inner, f"{title[:-1]}.{name}]", below, own)
 
 
 def _model(annotation: object) -> type[BaseModel] | None:
@@ -236,7 +168,9 @@ def _type(annotation: object, field: FieldInfo | None = None) -> str:
     if origin is dict:
         return f"table of {_type(arguments[1])}s by name"
     if (model := _model(annotation)) is not None:
-        return f"{model.__name__.lower()} table"
+        return (
+            "table" if model is SourceRetention else f"{model.__name__.lower()} table"
+        )
     bounds = [
         f"{words} {getattr(each, bound)}"
         for each in (field.metadata if field else ())

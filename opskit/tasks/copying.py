@@ -110,7 +110,10 @@ def _copy(
 
     manifest = each.manifest
     started_at = runtime.now()
-    with run.lock(manifest.source, "copy"):
+    with (
+        run.lock(manifest.source, "copy"),
+        run.store_lock(target, manifest.source, "copy"),
+    ):
         try:
             result = copy_set(manifest, source, target)
         except IntegrityError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
@@ -33,8 +34,7 @@ def run_drill(
         run.recorded("restore-drill", details) as record,
     ):
         evidence = _drill(run, chosen, mutants)
-        if run.settings.drill.try_to_destroy:
-            evidence = _challenged(evidence, chosen)
+        evidence = _challenged(evidence, chosen, run.settings.drill.try_to_destroy)
         rendered = report.render(evidence)
         path = write_report(evidence, rendered, run.reports)
         record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
@@ -51,8 +51,10 @@ def run_drill(
     return evidence, path, unstored
 
 
-def _challenged(evidence: Evidence, chosen: BackupSet) -> Evidence:
-    """Add whether every store that holds the set keeps it from these credentials."""
+def _challenged(
+    evidence: Evidence, chosen: BackupSet, names: Sequence[str]
+) -> Evidence:
+    """Add whether the stores named keep the set from these credentials."""
     from dataclasses import replace
 
     from opskit.store.s3_probe import challenge
@@ -60,6 +62,7 @@ def _challenged(evidence: Evidence, chosen: BackupSet) -> Evidence:
     checks = [
         check
         for store in chosen.stores
+        if store.name in names
         for check in challenge(store, chosen.manifest.prefix)
     ]
     return replace(evidence, checks=(*evidence.checks, *checks))
