@@ -208,25 +208,25 @@ class ArchiveReader:
         left = self._chunk_left
         start = position
         unpack = _INTEGER.unpack_from
+        add = pieces.append
         while True:
             stop = position + left
             if stop > size:
-                pieces.append(data[position:])
+                add(data[position:])
                 self._chunk_left = stop - size
                 return size if size > start else -1
-            pieces.append(data[position:stop])
-            position = stop
-            left = 0
-            if position + _INTEGER_BYTES > size:
+            add(data[position:stop])
+            position = stop + _INTEGER_BYTES
+            if position > size:
                 self._chunk_left = 0
-                return position if position > start else -1
-            sign, left = unpack(data, position)
-            position += _INTEGER_BYTES
-            if left == 0:
-                self._chunk_left = -1
-                return position
-            if sign:
-                raise ArchiveError("a data chunk has a negative length")
+                return stop if stop > start else -1
+            sign, left = unpack(data, stop)
+            if sign or not left:
+                break
+        if left:
+            raise ArchiveError("a data chunk has a negative length")
+        self._chunk_left = -1
+        return position
 
     @staticmethod
     def _integer(data: bytes, position: int) -> int:

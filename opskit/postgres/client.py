@@ -14,6 +14,7 @@ from opskit.errors import BackupFailed, DatabaseError
 from opskit.masking import mask
 
 BLOCK_BYTES = 1024 * 1024
+_GATHERED_BYTES = 256 * 1024
 _STOP_SECONDS_MAX = 10
 _SILENT_SECONDS_MAX = 3600
 _MESSAGE_BYTES_MAX = 64 * 1024
@@ -75,15 +76,28 @@ def streaming(
 
 
 def _read(output: IO[bytes], program: str) -> bytes:
-    """Return the next bytes; a program that falls silent for good is given up."""
-    readable, _, _ = select.select([output], [], [], _SILENT_SECONDS_MAX)
-    if not readable:
-        raise BackupFailed(
-            f"{program.rsplit('/', 1)[-1]} wrote nothing for {_SILENT_SECONDS_MAX} "
-            "seconds and was stopped",
-            hint="See what its session waits for in pg_stat_activity on the server.",
-        )
-    return output.read(BLOCK_BYTES)
+    """Return the next bytes; a program that falls silent for good is given up.
+
+    A pipe gives what is in it, often little: enough is gathered that what is done with
+    each block costs less than reading it.
+    """
+    gathered: list[bytes] = []
+    size_bytes = 0
+    while size_bytes < _GATHERED_BYTES:
+        readable, _, _ = select.select([output], [], [], _SILENT_SECONDS_MAX)
+        if not readable:
+            raise BackupFailed(
+                f"{program.rsplit('/', 1)[-1]} wrote nothing for {_SILENT_SECONDS_MAX} "
+                "seconds and was stopped",
+                hint="See what its session waits for in pg_stat_activity on the "
+                "server.",
+            )
+        piece = output.read(BLOCK_BYTES)
+        if not piece:
+            break
+        gathered.append(piece)
+        size_bytes += len(piece)
+    return b"".join(gathered)
 
 
 def failure(program: str, code: int, words: str) -> BackupFailed:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.copying import CopyResult
+    from opskit.errors import StoreError
     from opskit.store import Store
     from opskit.tasks.runtime import Runtime
 
@@ -37,6 +38,7 @@ def copy(
     """
     from opskit.errors import UsageError
     from opskit.tasks import runtime
+    from opskit.tasks.drill import not_recorded
 
     run = runtime.start()
     source, target = _store(run, "--from", from_), _store(run, "--to", to)
@@ -52,6 +54,7 @@ def copy(
             hint="Check its url; `inv backups` lists what each store holds.",
         )
     copied: list[Document] = []
+    unstored: list[StoreError] = []
     failed: list[Document] = [
         {"key": bad.key, "reason": bad.reason}
         for bad in (() if backup else found.unreadable)
@@ -65,7 +68,7 @@ def copy(
     with run.recorded("copy", details) as record:
         # The oldest first: what is cut short has copied what prune would keep longest.
         for each in reversed(chosen):
-            failed += _copy(run, each, source, target, tell)
+            failed += _copy(run, each, source, target, tell, unstored)
         record |= {
             "copied": sum(bool(each["copied"]) for each in copied),
             "failed": len(failed),
@@ -79,6 +82,8 @@ def copy(
         }
         if failed:
             raise _failure(failed, document)
+    if unstored:
+        raise not_recorded(unstored[0], document)
     return document
 
 
@@ -101,8 +106,12 @@ def _copy(
     source: Store,
     target: Store,
     tell: Callable[[CopyResult], None],
+    unstored: list[StoreError],
 ) -> list[Document]:
-    """Copy one set, read it in the target, and leave evidence of that there."""
+    """Copy one set, read it in the target, and leave evidence of that there.
+
+    Returns what is damaged. To `unstored` goes why evidence could not be left.
+    """
     from opskit.catalog.copying import copy_set
     from opskit.errors import IntegrityError
     from opskit.tasks import runtime
@@ -118,8 +127,15 @@ def _copy(
             result = copy_set(manifest, source, target)
         except IntegrityError as error:
             return [{"key": manifest.prefix, "reason": error.message}]
-        if result.copied and result.verified is not None:
-            record_verification(run, each, target, result.verified, started_at)
+        verified = result.verified
+        if verified is not None and (result.copied or verified.bad):
+            error = record_verification(run, each, target, verified, started_at)
+            unstored += [] if error is None else [error]
+    if verified is not None and verified.bad:
+        return [
+            {"key": bad.key, "reason": f"in store {target.name}: {bad.reason}"}
+            for bad in verified.bad
+        ]
     tell(result)
     return []
 
@@ -146,9 +162,9 @@ def _failure(failed: list[Document], document: Document) -> Exception:
     from opskit.errors import IntegrityError
 
     return IntegrityError(
-        f"{len(failed)} sets were not copied; the first: {failed[0]['key']}: "
+        f"{len(failed)} things are not right; the first: {failed[0]['key']}: "
         f"{failed[0]['reason']}",
-        hint="What is listed in the target is whole; the sets named are damaged in the "
-        "store that was read.",
+        hint="What was copied now is whole. What is named is damaged in the store that "
+        "its reason names; `inv verify` tells all of it.",
         details=document,
     )

@@ -59,11 +59,7 @@ def restore(
     run = runtime.start()
     chosen = run.catalog().find(backup)
     if chosen.manifest.kind == "files":
-        if table:
-            raise UsageError(
-                f"{backup} is a set of files and holds no tables",
-                hint="Leave out --table.",
-            )
+        _require_files(backup, to, table)
         return _restore_folder(run, chosen, to, replace=replace, as_json=json)
     url, target = _target(run, chosen.manifest, to)
     request = RestoreRequest(
@@ -121,6 +117,22 @@ def _restoring(
         run.lock(f"to-{target}".replace("/", "_"), "restore"),
     ):
         yield record
+
+
+def _require_files(backup: str, to: str, table: list[str] | None) -> None:
+    """Refuse what goes with a database alone."""
+    from opskit.errors import UsageError
+
+    if table:
+        raise UsageError(
+            f"{backup} is a set of files and holds no tables",
+            hint="Leave out --table.",
+        )
+    if "://" in to:  # it may hold a password, and a target is told and put on record
+        raise UsageError(
+            f"{backup} is a set of files, and --to is a URL",
+            hint="Name a folder with --to.",
+        )
 
 
 def _restore_folder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -127,6 +128,7 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
             f"{backup_id} holds no sudden change",
             hint="`inv prune --dry-run` says which set has to be confirmed.",
         )
+    _require_counted(run)
     details = {"source": chosen.manifest.source, "backup_id": backup_id}
     with run.recorded("confirm", details | {"changes": changes}):
         confirm(
@@ -138,6 +140,24 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
     for each in changes:
         say(f"confirmed of {backup_id}: {each}", as_json=as_json)
     return {"status": "ok", "backup_id": backup_id, "confirmed": changes}
+
+
+def _require_counted(run: Runtime) -> None:
+    """Refuse a confirmation that would not count, for no trusted key signs it.
+
+    Raises:
+        ConfigurationError: keys are trusted, and the one here is none of them.
+    """
+    from opskit.errors import ConfigurationError
+
+    trusted = run.settings.signing.trusted_keys
+    signer = run.protection.signer
+    if trusted and (signer is None or signer.public_key not in trusted):
+        raise ConfigurationError(
+            "the confirmation would not count: signing.trusted_keys is set, and no "
+            "key_file here holds one of them",
+            hint="Confirm on a host whose key_file in [signing] is trusted.",
+        )
 
 
 def _plan_lines(planned: RetentionPlan, *, dry_run: bool) -> list[str]:
@@ -153,15 +173,19 @@ def _carry_out(
 ) -> list[str]:
     """Delete what the plan says, and return the sets that are being read instead."""
     from opskit.catalog.prune import delete_set
+    from opskit.errors import RetentionRefused
 
     by_id = {each.manifest.backup_id: each for each in sets}
     deleted: list[str] = []
     read: list[str] = []
     details = {"source": name, "deleted": deleted, "kept": len(planned.keep)}
-    with run.recorded("prune", details):
+    # That a source was refused is told when all of them are done.
+    with suppress(RetentionRefused), run.recorded("prune", details):
         for backup_id in reversed(planned.delete):  # the oldest first
             with run.unread(backup_id) as unread:
                 if unread:
                     delete_set(by_id[backup_id])
                 (deleted if unread else read).append(backup_id)
+        if planned.refused:
+            raise RetentionRefused(planned.refused)
     return read

@@ -1,0 +1,1 @@
+"""How fast opskit is, beside what a user would pick instead, in one run."""

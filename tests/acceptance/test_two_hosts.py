@@ -1,0 +1,172 @@
+"""Two hosts back up one source at once: two state folders, one store."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Project
+from tests.conftest import MakeDatabase
+
+MakeHost = Callable[..., Project]
+# The winner's backup takes some seconds, so that the other one is there in time.
+SLOW = "bandwidth_limit = 8000"
+
+
+@pytest.fixture
+def make_host(tmp_path: Path) -> MakeHost:
+    """Return a function that sets up a host; all of them have one store."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+
+    def make(name: str, source: str, more: str = "") -> Project:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "opskit.toml").write_text(
+            f'{source}\n[stores.shared]\nurl = "{shared.as_uri()}"\n{more}\n'
+        )
+        return Project(folder=folder, url="")
+
+    return make
+
+
+def database(url: str) -> str:
+    """Return the configuration of a database."""
+    return f"[databases.shop]\nurl = {json.dumps(url)}"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> str:
+    """The configuration of a folder that both hosts see."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "orders").write_text('{"open": 3}')
+    return f"[files.state]\npath = {json.dumps(str(folder))}"
+
+
+def claims(host: Project) -> list[Path]:
+    """Return the signs of life of runs in the store."""
+    return list((host.folder.parent / "shared").glob("_locks/*/*.json"))
+
+
+def until_claimed(host: Project, process: subprocess.Popen[str]) -> None:
+    """Wait until a backup holds the lock in the store and has begun to write."""
+    store = host.folder.parent / "shared"
+    while not (claims(host) and list((host.folder / ".opskit/inflight").glob("*"))):
+        assert process.poll() is None, process.communicate()
+        assert store.is_dir()
+        time.sleep(0.005)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    """Wait for a run with --json, and return its code and document."""
+    output, _errors = process.communicate(timeout=120)
+    document = json.loads(output)
+    assert isinstance(document, dict)
+    return process.returncode, document
+
+
+def ids(host: Project) -> list[str]:
+    """Return the sets in the store."""
+    return [each["backup_id"] for each in host.json("backups")["backups"]]
+
+
+def test_of_two_backups_of_a_database_one_wins(
+    make_host: MakeHost, make_database: MakeDatabase
+) -> None:
+    """The other ends with 11 at once, and says which run has it."""
+    url = make_database(16)
+    hosts = [make_host(name, database(url), SLOW) for name in ("one", "two")]
+
+    running = [host.start("backup", "--json") for host in hosts]
+    results = [ended(each) for each in running]
+
+    codes = [code for code, _ in results]
+    assert sorted(codes) == [0, 11]
+    winner, loser = (codes.index(code) for code in (0, 11))
+    (entry,) = hosts[winner].json("ledger")["entries"]
+    refused = results[loser][1]
+    assert entry["run_id"] in refused["error"]
+    assert refused["hint"]
+    assert ids(hosts[0]) == [results[winner][1]["backups"][0]["backup_id"]]
+    assert claims(hosts[0]) == []
+    assert hosts[loser].json("backup")["status"] == "ok"
+
+
+def refused_while_it_runs(
+    host: Project, other: Project, source: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Back up on both, the other one in the middle of the first; return documents."""
+    first = host.start("backup", "--json")
+    until_claimed(host, first)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        refused = other.json("backup", code=11)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    code, done = ended(first)
+    assert code == 0
+    assert f"{source} is locked in store shared by backup {source}" in refused["error"]
+    assert f"process {first.pid} on {socket.gethostname()}" in refused["error"]
+    assert refused["holder"]["pid"] == first.pid
+    return done, refused
+
+
+def test_two_backups_of_a_folder_meet_in_the_store(
+    make_host: MakeHost, files: str
+) -> None:
+    """There is no lock in a database: that of the store keeps them apart."""
+    one, two = make_host("one", files), make_host("two", files)
+
+    done, refused = refused_while_it_runs(one, two, "state")
+
+    assert refused["backups"] == []
+    assert ids(two) == [done["backups"][0]["backup_id"]]
+    assert claims(one) == []
+    assert two.json("backup")["status"] == "ok"
+    assert len(ids(one)) == 2
+
+
+def test_two_servers_of_one_source_meet_in_the_store(
+    make_host: MakeHost, make_database: MakeDatabase
+) -> None:
+    """Where locks in the database do not meet, as behind two addresses."""
+    one = make_host("one", database(make_database(16)))
+    two = make_host("two", database(make_database(16)))
+
+    done, _refused = refused_while_it_runs(one, two, "shop")
+
+    assert ids(two) == [done["backups"][0]["backup_id"]]
+
+
+def test_a_killed_backup_holds_up_others_but_not_its_own_host(
+    make_host: MakeHost, files: str
+) -> None:
+    """Its claim stays behind: told to the others, buried by the next run here."""
+    one, two = make_host("one", files), make_host("two", files)
+    killed = one.start("backup")
+    until_claimed(one, killed)
+    killed.kill()
+    killed.communicate()
+    left = claims(one)
+
+    refused = two.json("backup", code=11)
+    began = time.monotonic()
+    made = one.json("backup")["backups"]
+    seconds = time.monotonic() - began
+    then = two.json("backup")["backups"]
+
+    assert left != []
+    assert f"process {killed.pid} on" in refused["error"]
+    assert "5 minutes" in refused["hint"]
+    assert seconds < 30
+    assert ids(two) == [then[0]["backup_id"], made[0]["backup_id"]]
+    assert claims(one) == []
