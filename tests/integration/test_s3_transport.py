@@ -1,0 +1,120 @@
+"""How a bucket is reached: by TLS with one's own authority, through a proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from opskit.errors import StoreError
+from opskit.store import open_store
+from tests import s3_servers
+from tests.proxy import proxy_to
+from tests.s3_servers import S3Server
+from tests.unit.store_contract import CHUNKS, CONTENT, read
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the credentials of the test servers."""
+    for name, value in s3_servers.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody but its owner knows; its key beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    path.with_name("key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def by_tls(certificate: Path) -> Iterator[S3Server]:
+    """moto's server behind TLS."""
+    (port,) = s3_servers.free_ports(1)
+    program = str(Path(sys.executable).parent / "moto_server")
+    options = ["-c", str(certificate), "-k", str(certificate.with_name("key.pem"))]
+    with (certificate.parent / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "-H", "127.0.0.1", "-p", str(port), *options],
+            stdout=log,
+            stderr=log,
+        )
+        url = f"https://127.0.0.1:{port}"
+        try:
+            yield S3Server(kind="moto", endpoint_url=url, pid=process.pid)
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+
+
+def test_the_servers_certificate_is_checked_with_ones_own_authority(
+    by_tls: S3Server, certificate: Path
+) -> None:
+    """With `ca_file` the server is believed, without it nothing is sent."""
+    known = open_store(
+        "off", by_tls.settings("tls", ca_file=str(certificate), attempts=10)
+    )
+    known_client = known.inner.client  # type: ignore[attr-defined]
+    known_client.create_bucket(Bucket="tls")
+    known.put("a/b", CHUNKS)
+    unknown = open_store("off", by_tls.settings("tls", attempts=1))
+
+    assert read(known, "a/b") == CONTENT
+    with pytest.raises(StoreError, match="certificate") as raised:
+        unknown.stat("a/b")
+    assert "ca_file" in raised.value.hint
+
+
+def test_requests_go_through_the_proxy_that_is_named(tmp_path: Path) -> None:
+    """And nowhere else: its list of requests has them all."""
+    with (
+        s3_servers.moto(tmp_path) as server,
+        proxy_to(server.endpoint_url) as proxy,
+    ):
+        store = open_store(
+            "off", server.settings("plain", proxy=proxy.endpoint_url, attempts=2)
+        )
+        store.inner.client.create_bucket(Bucket="plain")  # type: ignore[attr-defined]
+        before = len(proxy.requests)
+        store.put("a/b", CHUNKS)
+
+        assert read(store, "a/b") == CONTENT
+        assert len(proxy.requests) > before > 0
