@@ -66,7 +66,9 @@ class Place:
     @property
     def dump(self) -> str:
         """The start of a shell's command that dumps it."""
-        return f"{quote(self.source.installation.program('pg_dump'))} -d {quote(self.url)}"
+        return (
+            f"{quote(self.source.installation.program('pg_dump'))} -d {quote(self.url)}"
+        )
 
     @property
     def archive(self) -> str:
@@ -110,9 +112,7 @@ def shell(
         what=what,
         command=["bash", "-o", "pipefail", "-ec", script],
         folder=folder,
-        environment=plain
-        | {"PATH": f"{path}:{plain['PATH']}"}
-        | (environment or {}),
+        environment=plain | {"PATH": f"{path}:{plain['PATH']}"} | (environment or {}),
         prepare=prepare,
         clean=lambda: shutil.rmtree(folder, ignore_errors=True),
         servers=[place.source.pid, *servers],
@@ -162,7 +162,7 @@ def dumps(place: Place) -> list[Contender]:
     """Return opskit into a folder, and PostgreSQL's own tools."""
     tables = dataset.table_names(place.source, place.database)
     copies = "".join(f"COPY {each} TO STDOUT;\n" for each in tables)
-    psql = quote(place.source.installation.program("psql"))
+    psql = f"{quote(place.source.installation.program('psql'))} -Xq"
     return [
         opskit_backup(
             place,
@@ -187,14 +187,14 @@ def dumps(place: Place) -> list[Contender]:
             place,
             "copy-floor",
             "the floor: `COPY` of every table in one session, to nowhere",
-            f"{psql} -XqAt -v ON_ERROR_STOP=1 -f copies.sql {quote(place.url)} >/dev/null",
+            f"{psql} -v ON_ERROR_STOP=1 -f copies.sql {quote(place.url)} >/dev/null",
             setup=lambda folder: _write(folder / "copies.sql", copies),
         ),
         shell(
             place,
             "pg_dump-Fc",
-            "`pg_dump -Fc`, gzip inside, not fsynced by itself",
-            f"{place.dump} -Fc --no-sync -f out/dump",
+            "`pg_dump -Fc`, gzip inside",
+            f"{place.dump} -Fc -f out/dump",
         ),
         shell(
             place,

@@ -12,10 +12,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _SAMPLE_SECONDS = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KIB = 1024
+_GRACE_SECONDS = 20.0
 _LOG_CHARACTERS_SHOWN = 800
 # From the end of a process's name in /proc/PID/stat: utime, stime, and the same of
 # its children that it has waited for.
@@ -65,10 +67,12 @@ def run(
     Raises:
         ContenderFailed: it ended with an error or took longer than allowed.
     """
-    log = folder / "errors.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    before = (_server_seconds(servers), _server_seconds(own_servers), _waited_seconds())
-    with log.open("wb") as errors, (folder / "output.log").open("w+b") as output:
+    folder.mkdir(parents=True, exist_ok=True)
+    before = (cpu_seconds_of(servers), cpu_seconds_of(own_servers), _waited_seconds())
+    with (
+        (folder / "errors.log").open("w+b") as errors,
+        (folder / "output.log").open("w+b") as output,
+    ):
         began = time.perf_counter()
         process = subprocess.Popen(
             list(command),
@@ -80,7 +84,7 @@ def run(
             process_group=0,
         )
         sampler = _Sampler(process.pid, own_servers)
-        timer = threading.Timer(timeout_seconds, _kill_group, [process.pid])
+        timer = threading.Timer(timeout_seconds, _end, [process])
         try:
             sampler.start()
             timer.start()
@@ -89,20 +93,20 @@ def run(
         finally:
             timer.cancel()
             sampler.stop()
-            _kill_group(process.pid)
-            process.wait()
-        output.seek(0)
-        printed = output.read().decode("utf-8", "replace")
+            _end(process)
+        printed, words = _text(output), _text(errors)
+    if seconds >= timeout_seconds:
+        raise ContenderFailed(f"it took longer than {timeout_seconds:g} s")
     if process.returncode != 0:
-        words = log.read_text(errors="replace")[-_LOG_CHARACTERS_SHOWN:]
+        words = (words or printed)[-_LOG_CHARACTERS_SHOWN:]
         raise ContenderFailed(
-            f"exit code {process.returncode} after {seconds:.0f} s: {words or printed}"
+            f"exit code {process.returncode} after {seconds:.0f} s: {words}"
         )
-    own_cpu = _server_seconds(own_servers) - before[1]
+    own_cpu = cpu_seconds_of(own_servers) - before[1]
     return Measured(
         seconds=seconds,
         cpu_seconds=_waited_seconds() - before[2] + own_cpu,
-        server_cpu_seconds=_server_seconds(servers) - before[0],
+        server_cpu_seconds=cpu_seconds_of(servers) - before[0],
         peak_bytes=sampler.peak_bytes,
         own_peak_bytes=sampler.own_peak_bytes,
         output=printed,
@@ -115,8 +119,10 @@ def descendants(root: int) -> list[int]:
     while todo:
         pid = todo.pop()
         found.append(pid)
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
+        # Whatever is looked at here may end just now.
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                children = Path(f"/proc/{pid}/task/{thread}/children")
                 todo += [int(each) for each in children.read_text().split()]
     return found
 
@@ -164,7 +170,8 @@ def _field_bytes(path: Path, name: str) -> int:
     return sum(int(words[1]) * _KIB for words in found)
 
 
-def _server_seconds(roots: Sequence[int]) -> float:
+def cpu_seconds_of(roots: Sequence[int]) -> float:
+    """Return the processors' time of processes, what stems from them included."""
     return sum(_cpu_seconds(pid) for root in roots for pid in descendants(root))
 
 
@@ -181,6 +188,25 @@ def _waited_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _kill_group(pid: int) -> None:
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what still runs of a command: asked first, so that it can tidy up."""
+    still = descendants(process.pid)
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
+    # Its servers have groups of their own; its number is not its own once it was waited
+    # for, its group's is as long as there is somebody in it.
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
+    for pid in still:
+        if pid != process.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()

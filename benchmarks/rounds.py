@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -48,6 +49,31 @@ class Result:
     def own_peak_bytes(self) -> int:
         """The highest."""
         return max(each.own_peak_bytes for each in self.rounds)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """The medians of the seconds of each phase, where it tells them itself."""
+        told = [phases_of(each.output) for each in self.rounds]
+        return {
+            name: median(each[name] for each in told if name in each)
+            for name in (told[0] if told else {})
+        }
+
+    def as_data(self) -> dict[str, object]:
+        """Return it for JSON, without what it printed."""
+        data = asdict(self)
+        for each in data["rounds"]:
+            del each["output"]
+        return data | {"phases": self.phases}
+
+
+def phases_of(output: str) -> dict[str, float]:
+    """Return the seconds of each phase that a command's JSON document tells."""
+    try:
+        document = json.loads(output)
+    except ValueError:
+        return {}
+    return dict(document.get("phases", {})) if isinstance(document, dict) else {}
 
 
 def in_turn(

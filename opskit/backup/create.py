@@ -26,7 +26,7 @@ from opskit.catalog.manifest import (
     set_prefix,
 )
 from opskit.crypto import signatures
-from opskit.errors import StoreError
+from opskit.errors import ObjectExists, StoreError
 from opskit.log import logger
 from opskit.store import Store
 
@@ -103,7 +103,14 @@ def create_backup(
             opened.require_held()
             writer.leave_out(held.require_held())
             _record(writer, manifest)
-            writer.discard([each for each in stores if each.name in writer.failed])
+            # What has the place already is not ours: it may be the set itself, where
+            # two names lead to one store.
+            ours = {
+                name
+                for name, error in writer.failed.items()
+                if not isinstance(error, ObjectExists)
+            }
+            writer.discard([each for each in stores if each.name in ours])
     return BackupResult(
         manifest=manifest,
         stores=tuple(each.name for each in writer.stores),

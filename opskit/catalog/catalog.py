@@ -2,84 +2,56 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-from opskit.catalog import manifest as manifests
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest
-from opskit.catalog.proof import (
-    EvidenceName,
-    Proof,
-    best,
-    combined,
-    parse_evidence,
-    proof_of,
+from opskit.catalog.manifest import Manifest
+from opskit.catalog.reading import (
+    Place,
+    ReadSet,
+    Refusal,
+    attempt,
+    group_by_set,
+    in_order,
+    places_of,
+    read_set,
+    readers,
 )
-from opskit.catalog.trust import Trust
-from opskit.errors import IntegrityError, StoreError, UsageError
-from opskit.store import ObjectInfo, Store
+from opskit.catalog.sets import BackupSet, Copy, KnownSet, ListedSet, Unreadable
+from opskit.catalog.trust import Trust, warn_of
+from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
+from opskit.store import Store
 
-_SET_DEPTH = 3  # source, date, backup id
+__all__ = [
+    "BackupSet",
+    "Catalog",
+    "Copy",
+    "Found",
+    "Unreadable",
+    "collect",
+    "group_by_set",
+    "latest",
+    "read",
+    "read_place",
+]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Copy:
-    """A set as it lies in one store, with the evidence that lies beside it there."""
-
-    store: Store
-    evidence: tuple[EvidenceName, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupSet:
-    """One set: its manifest, where it lies, and the proof known of it.
-
-    `manifest_sha256` is of the manifest's own bytes: evidence names it.
-    """
-
-    manifest: Manifest
-    manifest_sha256: str
-    copies: tuple[Copy, ...]
-
-    @property
-    def stores(self) -> tuple[Store, ...]:
-        """The stores that hold the set, in the order of the configuration."""
-        return tuple(copy.store for copy in self.copies)
-
-    @property
-    def proof(self) -> Proof:
-        """The strongest thing known of the set."""
-        return combined(proof_of(copy.evidence) for copy in self.copies)
-
-    @property
-    def best_proof(self) -> Proof:
-        """The proof of the best copy: whether the set can be relied on to come back."""
-        return best(proof_of(copy.evidence) for copy in self.copies)
+Known = TypeVar("Known", BackupSet, ListedSet)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unreadable:
-    """A manifest that cannot be used, and why."""
-
-    store: str
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Catalog:
+class Found(Generic[Known]):
     """Every set in the stores, newest first, and what could not be used."""
 
-    sets: tuple[BackupSet, ...]
+    sets: tuple[Known, ...]
     unreadable: tuple[Unreadable, ...]
     unreachable: tuple[StoreError, ...] = ()
 
-    def of(self, source: str | None) -> list[BackupSet]:
+    def of(self, source: str | None) -> list[Known]:
         """Return the sets of one source, or of all, newest first."""
-        return [each for each in self.sets if source in (None, each.manifest.source)]
+        return [each for each in self.sets if source in (None, each.summary.source)]
 
-    def find(self, backup_id: str) -> BackupSet:
+    def choose(self, backup_id: str) -> Known:
         """Return the set with this id.
 
         Raises:
@@ -87,7 +59,7 @@ class Catalog:
             UsageError: no store holds it.
         """
         for each in self.sets:
-            if each.manifest.backup_id == backup_id:
+            if each.summary.backup_id == backup_id:
                 return each
         for bad in self.unreadable:
             if f"/{backup_id}/" in bad.key:
@@ -101,7 +73,7 @@ class Catalog:
             hint="`invoke backups` lists the sets that exist.",
         )
 
-    def newest(self, source: str) -> BackupSet:
+    def choose_newest(self, source: str) -> Known:
         """Return the newest set of a source.
 
         Raises:
@@ -109,17 +81,30 @@ class Catalog:
             UsageError: there is none.
         """
         sets = self.of(source)
-        newest_id = sets[0].manifest.backup_id if sets else ""
+        newest_id = sets[0].summary.backup_id if sets else ""
         for bad in self.unreadable:
             of_source, _date, backup_id, _name = bad.key.split("/")
             if of_source == source and backup_id > newest_id:
-                self.find(backup_id)  # says why it cannot be used
+                self.choose(backup_id)  # says why it cannot be used
         if not sets:
             raise UsageError(
                 f"there is no backup set of {source} yet",
                 hint=f"Run `invoke backup --database {source}` first.",
             )
         return sets[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog(Found[BackupSet]):
+    """Sets whose manifests were read from the stores."""
+
+    def find(self, backup_id: str) -> BackupSet:
+        """See `Found.choose`."""
+        return self.choose(backup_id)
+
+    def newest(self, source: str) -> BackupSet:
+        """See `Found.choose_newest`."""
+        return self.choose_newest(source)
 
 
 def read(
@@ -134,41 +119,68 @@ def read(
     Raises:
         StoreError: no store can be reached.
     """
-    found: dict[str, BackupSet] = {}
+    return read_place(stores, f"{source}/" if source else "", trust=trust or Trust())
+
+
+def read_place(stores: Iterable[Store], prefix: str, *, trust: Trust) -> Catalog:
+    """Read the sets whose keys begin with a prefix; see `read`."""
+
+    def read_all(store: Store, places: list[Place]) -> Iterator[BackupSet | Refusal]:
+        outcomes = in_order(
+            lambda place: attempt(store, place, trust)[0],
+            places,
+            threads=readers(store),
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, Refusal):
+                yield outcome
+            else:
+                yield _as_set(store, outcome)
+
+    found = collect(stores, prefix, read_all)
+    return Catalog(
+        sets=found.sets, unreadable=found.unreadable, unreachable=found.unreachable
+    )
+
+
+def collect(
+    stores: Iterable[Store],
+    prefix: str,
+    read_all: Callable[[Store, list[Place]], Iterable[Known | Refusal]],
+) -> Found[Known]:
+    """Bring together what there is below a prefix of all stores.
+
+    `read_all` gives what there is in each place of a store, in the order of the places.
+
+    Raises:
+        StoreError: no store can be reached.
+    """
+    found: dict[str, Known] = {}
     unreadable: list[Unreadable] = []
     unreachable: list[StoreError] = []
     stores = list(stores)
-    trust = trust or Trust()
     for store in stores:
         try:
-            places = group_by_set(store.list(f"{source}/" if source else ""))
+            places = places_of(store, prefix)
         except StoreError as error:
             unreachable.append(error)
             continue
-        for place, objects in places:
-            if not any(each.key == place + MANIFEST_NAME for each in objects):
-                continue  # an unfinished run: see `opskit.catalog.orphans`
-            try:
-                each = _read_set(store, place, objects, trust)
-                backup_id = each.manifest.backup_id
-                found[backup_id] = _merge(found.get(backup_id), each)
-            except (IntegrityError, StoreError) as error:
+        for place, outcome in zip(places, read_all(store, places), strict=True):
+            if not isinstance(outcome, Refusal):
+                backup_id = outcome.summary.backup_id
+                outcome = _merged(found.get(backup_id), outcome)
+            if isinstance(outcome, Refusal):
                 unreadable.append(
                     Unreadable(
-                        store=store.name,
-                        key=place + MANIFEST_NAME,
-                        reason=error.message,
+                        store=store.name, key=place.manifest_key, reason=outcome.reason
                     )
                 )
+            else:
+                found[outcome.summary.backup_id] = outcome
     if unreachable and len(unreachable) == len(stores):
         raise unreachable[0]
-    newest_first = sorted(
-        found.values(),
-        key=lambda each: (each.manifest.started_at, each.manifest.backup_id),
-        reverse=True,
-    )
-    return Catalog(
-        sets=tuple(newest_first),
+    return Found(
+        sets=tuple(sorted(found.values(), key=_age, reverse=True)),
         unreadable=tuple(unreadable),
         unreachable=tuple(unreachable),
     )
@@ -179,72 +191,57 @@ def latest(
 ) -> Manifest | None:
     """Return the manifest of the newest set of a source, without reading the others.
 
-    Where the names of places lie about the time, it may be another set's.
+    Where the names of places lie about the time, it may be another set's. A store that
+    cannot be read is passed over as long as another one knows a set.
 
     Raises:
-        StoreError: a store cannot be read.
+        StoreError: a store cannot be read, and no other one knows a set.
     """
     newest: Manifest | None = None
+    trouble: StoreError | None = None
     for store in stores:
-        for place, objects in reversed(group_by_set(store.list(f"{source}/"))):
-            if not any(each.key == place + MANIFEST_NAME for each in objects):
-                continue
-            try:
-                found = _read_set(store, place, (), trust or Trust()).manifest
-            except IntegrityError:
-                continue  # told by whatever reads the whole catalog
-            if newest is None or found.started_at > newest.started_at:
-                newest = found
-            break
+        try:
+            found = _latest_in(store, source, trust or Trust())
+        except StoreError as error:
+            trouble = error
+            continue
+        if found and (newest is None or found.started_at > newest.started_at):
+            newest = found
+    if newest is None and trouble is not None:
+        raise trouble
     return newest
 
 
-def group_by_set(
-    objects: Iterable[ObjectInfo],
-) -> list[tuple[str, list[ObjectInfo]]]:
-    """Group objects by set; what does not lie where sets lie is left out."""
-    groups: dict[str, list[ObjectInfo]] = {}
-    for each in objects:
-        parts = each.key.split("/")
-        if len(parts) > _SET_DEPTH and manifests.is_backup_id(parts[_SET_DEPTH - 1]):
-            groups.setdefault("/".join(parts[:_SET_DEPTH]) + "/", []).append(each)
-    return sorted(groups.items())
+def _latest_in(store: Store, source: str, trust: Trust) -> Manifest | None:
+    for place in reversed(places_of(store, f"{source}/")):
+        bare = replace(place, objects=())  # evidence does not matter here
+        try:
+            return read_set(store, bare, trust).manifest
+        except (IntegrityError, ObjectNotFound):
+            continue  # told by whatever reads the whole catalog, or just pruned
+    return None
 
 
-def _read_set(
-    store: Store, place: str, objects: Sequence[ObjectInfo], trust: Trust
-) -> BackupSet:
-    key = place + MANIFEST_NAME
-    with store.open(key) as file:
-        content = file.read()
-    trust.require(store, key, content)
-    manifest = manifests.parse(content, key=key)
-    sha256 = hashlib.sha256(content).hexdigest()
-    names = (parse_evidence(each.key.removeprefix(place)) for each in objects)
-    evidence = tuple(
-        name
-        for name in filter(None, names)
-        if trust.counts(
-            store,
-            place + name.name(),
-            manifest_sha256=sha256,
-            name=name.name(),
-            passed=name.passed,
-        )
-    )
+def _as_set(store: Store, found: ReadSet) -> BackupSet:
+    for key, reason in found.amiss:
+        warn_of(store, key, reason)
     return BackupSet(
-        manifest=manifest,
-        manifest_sha256=sha256,
-        copies=(Copy(store=store, evidence=evidence),),
+        manifest=found.manifest,
+        manifest_sha256=found.manifest_sha256,
+        copies=(Copy(store=store, evidence=found.evidence),),
     )
 
 
-def _merge(known: BackupSet | None, other: BackupSet) -> BackupSet:
+def _age(each: KnownSet) -> tuple[object, ...]:
+    return (each.summary.started_at, each.summary.backup_id)
+
+
+def _merged(known: Known | None, other: Known) -> Known | Refusal:
     if known is None:
         return other
     if known.manifest_sha256 != other.manifest_sha256:
-        raise IntegrityError(
-            f"it is not the same as the manifest in store {known.stores[0].name}",
-            hint="One of the two was altered after it was written.",
+        # One of the two was altered after it was written.
+        return Refusal(
+            reason=f"it is not the same as the manifest in store {known.stores[0].name}"
         )
     return replace(known, copies=known.copies + other.copies)

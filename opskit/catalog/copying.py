@@ -41,12 +41,19 @@ class CopyResult:
     verified: VerifyResult | None = None
 
 
-def copy_set(manifest: Manifest, source: Store, target: Store) -> CopyResult:
+def copy_set(
+    manifest: Manifest,
+    source: Store,
+    target: Store,
+    *,
+    require_held: Callable[[], None] = lambda: None,
+) -> CopyResult:
     """Copy a set with all that lies beside it, and read it back in the target.
 
     What a killed copy left is removed first, so nobody else may be writing this set
-    there: the caller holds the lock of its source. A set that the target lists already
-    is left alone but for what lies beside it in the source alone.
+    there: the caller holds the lock of its source, in the target too, and
+    `require_held` raises if that was lost. A set that the target lists already is left
+    alone but for what lies beside it in the source alone.
 
     Raises:
         IntegrityError: the source is damaged, the target does not give back what it
@@ -56,7 +63,7 @@ def copy_set(manifest: Manifest, source: Store, target: Store) -> CopyResult:
     content = _manifest_of(manifest, source)
     known = _read(target, manifest.prefix + MANIFEST_NAME)
     if known is None:
-        return _copy_new(manifest, content, source, target)
+        return _copy_new(manifest, content, source, target, require_held)
     if known != content:
         raise IntegrityError(
             f"store {target.name} holds another manifest of {manifest.backup_id} than "
@@ -68,7 +75,11 @@ def copy_set(manifest: Manifest, source: Store, target: Store) -> CopyResult:
 
 
 def _copy_new(
-    manifest: Manifest, content: bytes, source: Store, target: Store
+    manifest: Manifest,
+    content: bytes,
+    source: Store,
+    target: Store,
+    require_held: Callable[[], None],
 ) -> CopyResult:
     if any(target.list(manifest.prefix)) or any(target.unfinished(manifest.prefix)):
         target.discard(manifest.prefix)
@@ -80,6 +91,7 @@ def _copy_new(
             raise _not_given_back(target, verified.bad[0].key, verified.bad[0].reason)
         added = _copy_beside(_beside(manifest, source), source, target)
         key = manifest.prefix + MANIFEST_NAME
+        require_held()
         target.put(key, [content])
         if _read(target, key) != content:
             raise _not_given_back(target, key, "other bytes")

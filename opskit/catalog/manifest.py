@@ -200,12 +200,27 @@ def parse(content: bytes, *, key: str) -> Manifest:
             hint="It was altered after it was written; "
             "use another set or another store.",
         ) from None
+    missing = _missing_roles(manifest)
+    if missing:
+        raise IntegrityError(
+            f"{key} is not a complete manifest: it names no {missing[0]} object",
+            hint="Use another set or another store.",
+        )
     if not _is_at_home(manifest, key):
         raise IntegrityError(
             f"{key} is the manifest of another set ({manifest.backup_id})",
             hint="It was moved or altered; use another set or another store.",
         )
     return manifest
+
+
+def _missing_roles(manifest: Manifest) -> list[str]:
+    """Return what a set of its kind must hold, and this one does not."""
+    needed = ["dump" if manifest.kind == "postgres" else "files"]
+    if manifest.encryption is not None:
+        needed.append("private")
+    held = {each.role for each in manifest.objects}
+    return [role for role in needed if role not in held]
 
 
 def _is_at_home(manifest: Manifest, key: str) -> bool:

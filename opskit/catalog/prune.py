@@ -15,6 +15,7 @@ from opskit.catalog.changes import (
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.orphans import Orphan
 from opskit.catalog.retention import Candidate
+from opskit.catalog.sets import KnownSet
 from opskit.catalog.trust import Trust
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
@@ -23,7 +24,7 @@ _NOBODY = Trust()
 
 
 def candidates(
-    sets: Iterable[BackupSet],
+    sets: Iterable[KnownSet],
     *,
     trust: Trust | None = None,
     locked_until: Mapping[str, datetime] | None = None,
@@ -40,17 +41,17 @@ def candidates(
     locks = locked_until or {}
     return [
         Candidate(
-            backup_id=each.manifest.backup_id,
-            started_at=each.manifest.started_at,
+            backup_id=each.summary.backup_id,
+            started_at=each.summary.started_at,
             proof=each.best_proof,
             unconfirmed_changes=unconfirmed_changes(each, trust or Trust()),
-            locked_until=locks.get(each.manifest.backup_id),
+            locked_until=locks.get(each.summary.backup_id),
         )
         for each in sets
     ]
 
 
-def unconfirmed_changes(each: BackupSet, trust: Trust = _NOBODY) -> tuple[str, ...]:
+def unconfirmed_changes(each: KnownSet, trust: Trust = _NOBODY) -> tuple[str, ...]:
     """Return the sudden changes of a set, or none if somebody has confirmed them.
 
     A confirmation beside any of its copies counts.
@@ -58,10 +59,10 @@ def unconfirmed_changes(each: BackupSet, trust: Trust = _NOBODY) -> tuple[str, .
     Raises:
         StoreError: a store cannot be asked.
     """
-    changes = each.manifest.sudden_changes
+    changes = each.summary.sudden_changes
     if not changes:
         return ()
-    prefix = each.manifest.prefix
+    prefix = each.summary.prefix
     for store in each.stores:
         for found in store.list(prefix + CONFIRMATION_FOLDER):
             if is_confirmation(found.key.removeprefix(prefix)) and trust.counts(

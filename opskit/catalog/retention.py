@@ -68,7 +68,8 @@ def plan(
     take the place of one that may restore. It stays while it is young, to be looked
     into. Always kept: the newest `min_keep` good sets, the newest that a drill has
     passed, sets that carry a time in the future, and what an object lock protects. As
-    long as a good set holds a sudden change that nobody has confirmed, all is kept.
+    long as a set, be it a failed one, holds a sudden change that nobody has confirmed,
+    all is kept.
     """
     newest_first = sorted(sets, key=_order, reverse=True)
     if policy.is_empty:
@@ -109,7 +110,9 @@ def plan(
 
 
 def _is_changed(each: Candidate) -> bool:
-    return each.proof != "failed" and bool(each.unconfirmed_changes)
+    # Also of a set that failed its drill: what is gone may be why it failed, and the
+    # set after it is compared with it, so that nothing else tells of the loss.
+    return bool(each.unconfirmed_changes)
 
 
 def _held(changed: Candidate, reasons: dict[str, list[str]]) -> RetentionPlan:

@@ -20,6 +20,14 @@ class Unsigned(IntegrityError):
     """There is no signature at all."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a document counts, and what is amiss with it, if anything is."""
+
+    counts: bool
+    amiss: str = ""
+
+
 @dataclass(frozen=True)
 class Trust:
     """The public keys whose signatures count; without any, nothing is asked for."""
@@ -47,7 +55,7 @@ class Trust:
         except signatures.SignatureError as error:
             raise IntegrityError(f"{key}: {error.message}", hint=_HINT) from error
 
-    def counts(self, store: Store, key: str, **said: object) -> bool:
+    def judge(self, store: Store, key: str, **said: object) -> Verdict:
         """Return whether a trusted key signed a document that says all this.
 
         Without trusted keys every document counts, and none is read.
@@ -56,22 +64,37 @@ class Trust:
             StoreError: the store cannot be read; one that lost the document can be.
         """
         if not self.keys:
-            return True
+            return Verdict(counts=True)
         try:
             with store.open(key) as file:
                 content = file.read()
             self.require(store, key, content)
             document = json.loads(content)
             if all(document[name] == value for name, value in said.items()):
-                return True
+                return Verdict(counts=True)
             reason = "it is about something else than its place and name say"
         except Unsigned as error:
             # Nothing amiss, nor news: it was made where there is no key.
             logger().debug("does not count", store=store.name, reason=error.message)
-            return False
+            return Verdict(counts=False)
         except (IntegrityError, ObjectNotFound) as error:
             reason = error.message
         except (ValueError, KeyError, TypeError) as error:
             reason = f"it cannot be read: {error}"
-        logger().warning("does not count", store=store.name, key=key, reason=reason)
-        return False
+        return Verdict(counts=False, amiss=reason)
+
+    def counts(self, store: Store, key: str, **said: object) -> bool:
+        """Return what `judge` says, and warn of what is amiss.
+
+        Raises:
+            StoreError: see `judge`.
+        """
+        verdict = self.judge(store, key, **said)
+        if verdict.amiss:
+            warn_of(store, key, verdict.amiss)
+        return verdict.counts
+
+
+def warn_of(store: Store, key: str, amiss: str) -> None:
+    """Say why a document does not count."""
+    logger().warning("does not count", store=store.name, key=key, reason=amiss)

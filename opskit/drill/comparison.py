@@ -18,6 +18,7 @@ from opskit.restore.compare import (
     RestoredCopy,
     compare_contents,
     compare_large_objects,
+    compare_with_archive,
 )
 from opskit.restore.concessions import Concessions
 from opskit.restore.definition import CopyToDescribe
@@ -54,6 +55,7 @@ def compare_everything(
             database.drop(place.connection, name)
 
     return [
+        compare_with_archive(copy.manifest, fetched.contents.entries),
         *compare_contents(copy),
         compare_large_objects(copy),
         *compare_structure(copy, concessions, fetched.contents.entries),

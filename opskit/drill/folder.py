@@ -73,7 +73,8 @@ def drill_folder(
         checks=tuple(found.checks),
         unmade=_unmade(request),
         phases=found.phases,
-        rto_seconds=round(rto, 3) if "restore" in found.phases else None,
+        # A restore that broke off took no time that anybody can count on.
+        rto_seconds=round(rto, 3) if found.entries else None,
         rpo_seconds=round(
             (started_at - chosen.manifest.snapshot_at).total_seconds(), 3
         ),

@@ -26,6 +26,9 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.digest import ContentDigest, total
 from opskit.postgres.schema import SchemaObject
+from opskit.postgres.toc_entry import TocEntry
+
+_NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,23 @@ def _tables_compared(copy: RestoredCopy, tables_read: int) -> Check:
             detail="every table was left out: that proves nothing",
         )
     return compare("tables compared", len(copy.tables), tables_read, detail)
+
+
+def compare_with_archive(manifest: Manifest, entries: Iterable[TocEntry]) -> Check:
+    """Compare which tables the manifest lists with those the archive holds rows of.
+
+    What the manifest does not list, nothing else would compare.
+    """
+    listed = {(each.schema_name, each.name) for each in manifest.tables}
+    held = {(each.schema, each.name) for each in entries if each.kind == "TABLE DATA"}
+    differ = sorted(f"{schema}.{name}" for schema, name in listed ^ held)
+    return Check(
+        name="tables of the archive",
+        passed=not differ,
+        expected=str(len(listed)),
+        observed=str(len(held)),
+        detail=", ".join(differ[:_NAMES_SHOWN]),
+    )
 
 
 def compare_large_objects(copy: RestoredCopy) -> Check:

@@ -13,11 +13,16 @@ from opskit.errors import StoreError
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
-    """One stored object."""
+    """One stored object.
+
+    `etag` is another one as soon as the object was written again; it is empty where a
+    store does not tell.
+    """
 
     key: str
     size_bytes: int
     modified_at: datetime
+    etag: str = ""
 
 
 class Store(Protocol):

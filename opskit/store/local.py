@@ -117,11 +117,12 @@ class LocalStore:
     def _below(self, prefix: str, *, temporary: bool) -> Iterator[ObjectInfo]:
         self._require_root()
         with self._translated(prefix):
-            for each in self._walk(self._root, prefix):
+            for each in self._walk(str(self._root), "", prefix):
                 if each.key.rpartition("/")[2].startswith(".") == temporary:
                     yield each
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
+    def _walk(self, folder: str, base: str, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield what lies in a folder, whose files' keys begin with `base`."""
         try:
             with os.scandir(folder) as found:
                 # A folder sorts among files as its keys do: with the slash behind it.
@@ -134,11 +135,11 @@ class LocalStore:
         except FileNotFoundError:
             return  # another run has just removed it
         for entry in entries:
-            key = Path(entry.path).relative_to(self._root).as_posix()
+            key = base + entry.name
             if entry.is_dir(follow_symlinks=False):
                 below = f"{key}/"
                 if below.startswith(prefix) or prefix.startswith(below):
-                    yield from self._walk(Path(entry.path), prefix)
+                    yield from self._walk(entry.path, below, prefix)
             elif key.startswith(prefix):
                 # A file may go away between the two looks at it.
                 with contextlib.suppress(FileNotFoundError):
@@ -169,6 +170,8 @@ class LocalStore:
             key=key,
             size_bytes=found.st_size,
             modified_at=datetime.fromtimestamp(found.st_mtime, UTC),
+            # Nobody but the kernel sets the time of the last change.
+            etag=f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}",
         )
 
     @staticmethod

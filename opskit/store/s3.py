@@ -223,6 +223,7 @@ class S3Store:
             key=self._key(entry),
             size_bytes=entry.get("Size", size),
             modified_at=_whole_seconds(entry[at]),
+            etag=_etag(entry),
         )
 
 
@@ -235,7 +236,12 @@ def _info(key: str, head: dict[str, Any]) -> ObjectInfo:
         key=key,
         size_bytes=head["ContentLength"],
         modified_at=_whole_seconds(head["LastModified"]),
+        etag=_etag(head),
     )
+
+
+def _etag(answer: dict[str, Any]) -> str:
+    return str(answer.get("ETag", "")).strip('"')  # rclone lists it without quotes
 
 
 def _whole_seconds(moment: datetime) -> datetime:

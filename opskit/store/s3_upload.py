@@ -84,7 +84,8 @@ class Put:
                 "create_multipart_upload", self._key, **self._options
             )
             upload_id = answer["UploadId"]
-            begun_again = answer["ResponseMetadata"].get("RetryAttempts", 0) > 0
+            told = answer.get("ResponseMetadata", {})
+            begun_again = told.get("RetryAttempts", 0) > 0
             upload = PartsUpload(
                 self._bucket,
                 self._key,

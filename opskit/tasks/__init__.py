@@ -30,6 +30,7 @@ for _task in (
     copying.copy,
     records.ledger,
     development.test,
+    development.bench,
 ):
     namespace.add_task(_task)
 

@@ -93,7 +93,10 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
 
 
 def noticed(run: Runtime, name: str) -> Callable[[Manifest], Sequence[str]]:
-    """Return what tells a new set's sudden changes from the newest that there is."""
+    """Return what tells a new set's sudden changes from the newest that there is.
+
+    A store that is away hides what it holds, but not what the others do.
+    """
     from opskit.catalog import catalog
     from opskit.catalog.changes import newly_excluded, sudden_changes
     from opskit.errors import StoreError
@@ -101,13 +104,19 @@ def noticed(run: Runtime, name: str) -> Callable[[Manifest], Sequence[str]]:
     from opskit.tasks import keys
 
     rules = run.settings.retention
-    try:
-        older = catalog.latest(run.stores, source=name, trust=keys.trust(run.settings))
-    except StoreError as error:
-        logger().warning(
-            "the new set is not compared with the one before it", reason=error.message
-        )
-        older = None
+    known: list[Manifest] = []
+    for store in run.stores:
+        try:
+            found = catalog.latest([store], source=name, trust=keys.trust(run.settings))
+        except StoreError as error:
+            logger().warning(
+                "the new set is not compared with those in a store",
+                store=store.name,
+                reason=error.message,
+            )
+        else:
+            known += [] if found is None else [found]
+    older = max(known, key=lambda each: each.started_at, default=None)
 
     def notice(newer: Manifest) -> Sequence[str]:
         if older is None:

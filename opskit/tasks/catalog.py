@@ -8,7 +8,7 @@ from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
-    from opskit.catalog.catalog import BackupSet
+    from opskit.catalog.sets import ListedSet
     from opskit.catalog.verify import BadObject
     from opskit.errors import StoreError
 
@@ -28,7 +28,7 @@ def backups(_context: object, database: str = "", json: bool = False) -> Documen
 
     run = runtime.start()
     source = sources.of_sets(run, database=database)
-    found = run.catalog(source or None)
+    found = run.listing(source or None)
     documents = [_describe(each) for each in found.sets]
     rows = [
         [
@@ -56,16 +56,16 @@ def backups(_context: object, database: str = "", json: bool = False) -> Documen
     }
 
 
-def _describe(each: BackupSet) -> Document:
+def _describe(each: ListedSet) -> Document:
     from opskit.tasks import runtime
 
-    manifest = each.manifest
+    summary = each.summary
     return {
-        "backup_id": manifest.backup_id,
-        "source": manifest.source,
-        "finished_at": manifest.finished_at.isoformat(),
-        "age_seconds": round((runtime.now() - manifest.finished_at).total_seconds()),
-        "size_bytes": manifest.size_bytes,
+        "backup_id": summary.backup_id,
+        "source": summary.source,
+        "finished_at": summary.finished_at.isoformat(),
+        "age_seconds": round((runtime.now() - summary.finished_at).total_seconds()),
+        "size_bytes": summary.size_bytes,
         "proof": each.proof,
         "stores": [store.name for store in each.stores],
     }

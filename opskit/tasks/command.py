@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from invoke.exceptions import Exit
@@ -17,6 +19,10 @@ from invoke.tasks import Task, task
 from opskit.errors import Interrupted, OpskitError
 
 Document = dict[str, Any]
+# Less than the 90 seconds that systemd waits.
+_END_SECONDS = 60.0
+_ending: threading.Timer | None = None
+_told = False
 _REPORT_HINT = (
     "This is a fault in opskit: please report it with the command and this message "
     "(OPSKIT_DEBUG=1 shows where it happened)."
@@ -87,7 +93,30 @@ def _print_anything() -> None:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
+    global _ending
+    if _ending is None:
+        _ending = threading.Timer(_END_SECONDS, _end_anyway)
+        _ending.daemon = True
+        _ending.start()
     raise KeyboardInterrupt
+
+
+def _end_anyway() -> None:
+    """End where cleaning up waits too long, as for a store that does not answer.
+
+    All that is left behind is found: by the next backup, by sweeps, by prune.
+    """
+    if _told:  # threads that wait for a store hold up the very end
+        os._exit(Interrupted.exit_code)
+    error = Interrupted(
+        f"interrupted; cleaning up did not end within {_END_SECONDS:g} seconds",
+        hint="What is left, the next run removes.",
+    )
+    with suppress(Exit):
+        _fail(error, as_json="--json" in sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(error.exit_code)
 
 
 def _unexpected(error: Exception) -> str:
@@ -98,6 +127,8 @@ def _unexpected(error: Exception) -> str:
 
 def _fail(error: OpskitError, as_json: bool) -> None:
     """Print what failed and what to do, and end with the error's exit code."""
+    global _told
+    _told = True
     if as_json:
         emit(
             {"status": "error", "code": error.exit_code, "error": error.message,

@@ -36,7 +36,7 @@ def copy(
 
     Example: inv copy --from local --to offsite
     """
-    from opskit.errors import UsageError
+    from opskit.errors import OpskitError, UsageError
     from opskit.tasks import runtime
     from opskit.tasks.drill import not_recorded
 
@@ -67,8 +67,12 @@ def copy(
     details = {"from": source.name, "to": target.name, "sets": len(chosen)}
     with run.recorded("copy", details) as record:
         # The oldest first: what is cut short has copied what prune would keep longest.
-        for each in reversed(chosen):
-            failed += _copy(run, each, source, target, tell, unstored)
+        try:
+            for each in reversed(chosen):
+                failed += _copy(run, each, source, target, tell, unstored)
+        except OpskitError as error:
+            error.details = error.details | {"sets": copied, "bad": failed}
+            raise
         record |= {
             "copied": sum(bool(each["copied"]) for each in copied),
             "failed": len(failed),
@@ -121,16 +125,16 @@ def _copy(
     started_at = runtime.now()
     with (
         run.lock(manifest.source, "copy"),
-        run.store_lock(target, manifest.source, "copy"),
+        run.store_lock(target, manifest.source, "copy") as require_held,
     ):
         try:
-            result = copy_set(manifest, source, target)
+            result = copy_set(manifest, source, target, require_held=require_held)
         except IntegrityError as error:
             return [{"key": manifest.prefix, "reason": error.message}]
         verified = result.verified
         if verified is not None and (result.copied or verified.bad):
-            error = record_verification(run, each, target, verified, started_at)
-            unstored += [] if error is None else [error]
+            amiss = record_verification(run, each, target, verified, started_at)
+            unstored += [] if amiss is None else [amiss]
     if verified is not None and verified.bad:
         return [
             {"key": bad.key, "reason": f"in store {target.name}: {bad.reason}"}

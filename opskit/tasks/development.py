@@ -1,4 +1,4 @@
-"""`test`: linters, type checks, the layer contract, and the whole test suite."""
+"""`test` and `bench`: what is run in the project's repository alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _STEPS = (
     ("mypy",),
     ("lint-imports",),
 )
+_WRONG_CALL = 2  # how argparse ends
+_ENDING_SECONDS_MAX = 180
 
 
 @command(help={"args": "passed on to pytest, for instance '-k retention'"})
@@ -26,11 +28,7 @@ def test(_context: object, args: str = "") -> Document:
 
     Example: inv test --args "-k retention -x"
     """
-    if not (_ROOT / "tests").is_dir():
-        raise UsageError(
-            "the tests are in the project's repository, not in the installed package",
-            hint="Clone the repository and run ./inv test there.",
-        )
+    _must_have("tests", "test")
     programs = Path(sys.executable).parent
     # The tests of a file together: they share the servers that its fixtures start.
     pytest = ("pytest", "-n", _workers(), "--dist", "loadscope", *shlex.split(args))
@@ -44,6 +42,73 @@ def test(_context: object, args: str = "") -> Document:
                 f"{step[0]} failed", hint="Its own words above say what is wrong."
             )
     return {}
+
+
+@command(
+    help={
+        "size": "of the database: small (50 MB), medium (500), large (2000), or MB",
+        "rounds": "how often each contender has its turn",
+        "jobs": "processes of restores and of pg_dump -Fd; 0 for one a core",
+        "parts": "with a comma between: backup, s3, drill, list, catalog, memory, "
+        "curves, stages; or all; the first four if not given",
+        "curves": "also measure at three sizes and three numbers of tables",
+        "memory": "also measure memory at two sizes an order apart",
+        "out": "folder of the results; a new temporary one if not given",
+        "work_dir": "where databases and copies lie meanwhile; default: TMPDIR",
+        "write": "also put the results into benchmarks/",
+    }
+)
+def bench(
+    _context: object,
+    size: str = "small",
+    rounds: int = 3,
+    jobs: int = 0,
+    parts: str = "backup,s3,drill,list",
+    curves: bool = False,
+    memory: bool = False,
+    out: str = "",
+    work_dir: str = "",
+    write: bool = False,
+) -> Document:
+    """Measure opskit beside what a user would pick instead, in turn, in one run.
+
+    Example: inv bench --size small --rounds 3
+    """
+    _must_have("benchmarks", "bench")
+    chosen = [parts, *["curves"] * curves, *["memory"] * memory]
+    arguments = ["--size", size, "--rounds", str(rounds), "--jobs", str(jobs)]
+    arguments += ["--parts", ",".join(chosen), *["--write"] * write]
+    # Relative to where the user is; the run itself is in the repository.
+    for flag, path in (("--out", out), ("--work-dir", work_dir)):
+        arguments += [flag, str(Path(path).resolve())] if path else []
+    code = _benchmarks(arguments)
+    if code == _WRONG_CALL:
+        raise UsageError("benchmarks were not run", hint="The line above says why.")
+    if code != 0:
+        raise OpskitError(
+            "the benchmarks failed", hint="The last lines above say where."
+        )
+    return {}
+
+
+def _benchmarks(arguments: list[str]) -> int:
+    """Run them and return their exit code; interrupted, let them end their servers."""
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    with subprocess.Popen(command, cwd=_ROOT) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait(_ENDING_SECONDS_MAX)
+            raise
+
+
+def _must_have(folder: str, task: str) -> None:
+    if not (_ROOT / folder).is_dir():
+        raise UsageError(
+            f"{folder} is in the project's repository, not in the installed package",
+            hint=f"Clone the repository and run ./inv {task} there.",
+        )
 
 
 def _workers() -> str:

@@ -97,7 +97,7 @@ def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
     from opskit.tasks import sources
 
     if backup:
-        chosen = run.catalog().find(backup)
+        chosen = run.listing().find(backup)
         if source and chosen.manifest.source != source:
             raise UsageError(
                 f"{backup} is a set of {chosen.manifest.source}, not of {source}",
@@ -110,7 +110,7 @@ def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
             f"there are several sources: {', '.join(names)}",
             hint="Name one with --database or --files, or drill them all with --all.",
         )
-    return run.catalog(names[0]).newest(names[0])
+    return run.listing(names[0]).newest(names[0])
 
 
 def describe(evidence: Evidence, report: Path) -> Document:

@@ -54,18 +54,28 @@ def run_drill(
 def _challenged(
     evidence: Evidence, chosen: BackupSet, names: Sequence[str]
 ) -> Evidence:
-    """Add whether the stores named keep the set from these credentials."""
+    """Add whether the stores named keep the set from these credentials.
+
+    Where that cannot be tried it is said, and the drill's own finding stands.
+    """
     from dataclasses import replace
 
+    from opskit.drill.evidence import Unmade
+    from opskit.errors import StoreError
     from opskit.store.s3_probe import challenge
 
-    checks = [
-        check
-        for store in chosen.stores
-        if store.name in names
-        for check in challenge(store, chosen.manifest.prefix)
-    ]
-    return replace(evidence, checks=(*evidence.checks, *checks))
+    holding = {each.name: each for each in chosen.stores}
+    checks, unmade = [*evidence.checks], [*evidence.unmade]
+    for name in names:
+        reason = "the set was not found there"
+        try:
+            if name in holding:
+                checks += challenge(holding[name], chosen.manifest.prefix)
+                continue
+        except StoreError as error:
+            reason = error.message
+        unmade.append(Unmade(name=f"destruction in store {name}", reason=reason))
+    return replace(evidence, checks=tuple(checks), unmade=tuple(unmade))
 
 
 def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:

@@ -40,8 +40,8 @@ def protection(settings: Settings) -> Protection:
     return Protection(recipients=tuple(recipients), signer=signer(settings))
 
 
-def require_own_trust(settings: Settings) -> None:
-    """Refuse to make sets that this very configuration would refuse to use.
+def require_own_trust(settings: Settings, *, what: str = "the set") -> None:
+    """Refuse to make what this very configuration would refuse to use.
 
     Raises:
         ConfigurationError: keys are trusted, and what is signed here is not by one.
@@ -52,14 +52,14 @@ def require_own_trust(settings: Settings) -> None:
     own = signer(settings)
     if own is None:
         raise ConfigurationError(
-            "signing.trusted_keys is set, but no key_file: the set would not be "
+            f"signing.trusted_keys is set, but no key_file: {what} would not be "
             "signed, and refused by whoever trusts these keys",
             hint="Set key_file in [signing] to the private key of one of them.",
         )
     if own.public_key not in trusted:
         raise ConfigurationError(
             f"signing.key_file holds a key that trusted_keys does not name "
-            f"({own.fingerprint}): the set would be refused",
+            f"({own.fingerprint}): {what} would be refused",
             hint="Add its public key to trusted_keys, or use the key that is there.",
         )
 

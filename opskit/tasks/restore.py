@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
+
+# In characters of up to four bytes: with what is added, no longer than a file's name.
+_LOCK_NAME_MAX = 56
+_LOCK_NAME_END = 32
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +63,7 @@ def restore(
             "--to names the database to restore into.",
         )
     run = runtime.start()
-    chosen = run.catalog().find(backup)
+    chosen = run.listing().find(backup)
     if chosen.manifest.kind == "files":
         _require_files(backup, to, table)
         return _restore_folder(run, chosen, to, replace=replace, as_json=json)
@@ -114,9 +120,18 @@ def _restoring(
     with (
         run.reading(backup_id),
         run.recorded("restore", details) as record,
-        run.lock(f"to-{target}".replace("/", "_"), "restore"),
+        run.lock(_lock_name(target), "restore"),
     ):
         yield record
+
+
+def _lock_name(target: str) -> str:
+    """Return what the lock of a target is called: a path may be a long one."""
+    name = f"to-{target}".replace("/", "_")
+    if len(name) <= _LOCK_NAME_MAX:
+        return name
+    digest = hashlib.sha256(os.fsencode(target)).hexdigest()
+    return f"to-{digest[:16]}-{name[-_LOCK_NAME_END:]}"
 
 
 def _require_files(backup: str, to: str, table: list[str] | None) -> None:

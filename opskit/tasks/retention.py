@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.retention import RetentionPlan
+    from opskit.catalog.sets import KnownSet
     from opskit.tasks.runtime import Runtime
 
 _BEING_READ = "a drill or a restore is reading it"
@@ -49,8 +51,10 @@ def prune(
     refused: list[str] = []
     for name in sources.every(run):
         with run.lock(name, "prune"):
-            sets = run.catalog(name, whole=True).of(name)
-            planned = _plan(run, name, sets)
+            # What is deleted, and what is left instead, was read in this very run.
+            sets = [] if dry_run else run.catalog(name, whole=True).of(name)
+            known = run.listing(name, whole=True).of(name) if dry_run else sets
+            planned = _plan(run, name, known)
             keep += [
                 {"backup_id": key, "reasons": why} for key, why in planned.keep.items()
             ]
@@ -94,7 +98,7 @@ def _refusal(document: Document) -> Exception:
     )
 
 
-def _plan(run: Runtime, name: str, sets: list[BackupSet]) -> RetentionPlan:
+def _plan(run: Runtime, name: str, sets: Sequence[KnownSet]) -> RetentionPlan:
     from opskit.catalog import retention
     from opskit.catalog.prune import candidates
     from opskit.tasks import keys, runtime, sources
@@ -105,11 +109,11 @@ def _plan(run: Runtime, name: str, sets: list[BackupSet]) -> RetentionPlan:
     return retention.plan(found, sources.policy(run, name), now=runtime.now())
 
 
-def _locked_until(run: Runtime, sets: list[BackupSet]) -> dict[str, datetime]:
+def _locked_until(run: Runtime, sets: Sequence[KnownSet]) -> dict[str, datetime]:
     """Return when the last object lock on a set ends, where it has one."""
     days = {name: each.object_lock_days for name, each in run.settings.stores.items()}
     return {
-        each.manifest.backup_id: each.manifest.finished_at + timedelta(days=longest)
+        each.summary.backup_id: each.summary.finished_at + timedelta(days=longest)
         for each in sets
         if (longest := max(days[store.name] for store in each.stores))
     }
@@ -119,8 +123,10 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
     """Put on record, beside every copy, that somebody looked at a sudden change."""
     from opskit.catalog.prune import confirm
     from opskit.errors import UsageError
-    from opskit.tasks import runtime
+    from opskit.tasks import keys, runtime
 
+    # A confirmation that does not count must not be told as one.
+    keys.require_own_trust(run.settings, what="the confirmation")
     chosen = run.catalog(whole=True).find(backup_id)
     changes = list(chosen.manifest.sudden_changes)
     if not changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,16 +14,16 @@ from typing import Any
 
 from opskit import config, files, locks, log
 from opskit.backup.protection import Protection
-from opskit.catalog import catalog, store_lock
-from opskit.catalog.catalog import Catalog
+from opskit.catalog import store_lock
 from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.identities import Identities
 from opskit.errors import ConfigurationError, UsageError
 from opskit.postgres.conninfo import parse
 from opskit.postgres.programs import Installation, installations
-from opskit.store import Store, open_store
+from opskit.store import Store
 from opskit.tasks import keys
 from opskit.tasks.recording import RunLedger
+from opskit.tasks.stock import Stock
 
 _JOBS_MAX = 8
 
@@ -34,29 +34,10 @@ def now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Runtime:
+class Runtime(Stock):
     """One run of one task."""
 
-    settings: Settings
     run_id: str = field(default_factory=log.new_run_id)
-
-    @cached_property
-    def stores(self) -> list[Store]:
-        """Every configured store, the nearest first: folders, then what is remote.
-
-        Raises:
-            ConfigurationError: there is none.
-        """
-        if not self.settings.stores:
-            raise ConfigurationError(
-                "no store is configured",
-                hint='Add one: [stores.local] with url = "file:///var/backups/opskit".',
-            )
-        nearest_first = sorted(
-            self.settings.stores.items(),
-            key=lambda item: not item[1].url.startswith("file:"),
-        )
-        return [open_store(name, each) for name, each in nearest_first]
 
     @cached_property
     def installations(self) -> list[Installation]:
@@ -72,11 +53,6 @@ class Runtime:
     def identities(self) -> Identities | None:
         """What opens encrypted sets here, if anything does."""
         return keys.own_identities(self.settings)
-
-    @property
-    def state_dir(self) -> Path:
-        """Where locks, the ledger and reports lie."""
-        return self.settings.state_dir
 
     @property
     def jobs(self) -> int:
@@ -108,37 +84,6 @@ class Runtime:
                 hint="Run this as its owner, or name another with state_dir.",
             )
         return path
-
-    def catalog(self, source: str | None = None, *, whole: bool = False) -> Catalog:
-        """Read the stores; warn of every store and manifest that cannot be used.
-
-        Raises:
-            StoreError: no store can be reached, or with `whole` not every one.
-        """
-        found = self._read_catalog(self.stores, source)
-        for error in found.unreachable:
-            if whole:
-                raise error
-            log.logger().error("a store cannot be reached", error=error.message)
-        for bad in found.unreadable:
-            log.logger().warning(
-                "a backup set cannot be used",
-                store=bad.store,
-                key=bad.key,
-                reason=bad.reason,
-            )
-        return found
-
-    def catalog_of(self, store: Store) -> Catalog:
-        """Read one store.
-
-        Raises:
-            StoreError: it cannot be reached.
-        """
-        return self._read_catalog([store], None)
-
-    def _read_catalog(self, stores: Sequence[Store], source: str | None) -> Catalog:
-        return catalog.read(stores, source=source, trust=keys.trust(self.settings))
 
     def database(self, name: str) -> DatabaseSettings:
         """Return a configured database.

@@ -57,8 +57,8 @@ def with_sets(run: Runtime) -> list[str]:
     configured = [*run.settings.databases, *run.settings.files]
     if configured:
         return configured
-    found = run.catalog()
-    usable = [each.manifest.source for each in found.sets]
+    found = run.listing()
+    usable = [each.summary.source for each in found.sets]
     unusable = [each.key.partition("/")[0] for each in found.unreadable]
     if not usable and not unusable:
         raise UsageError(
@@ -79,7 +79,7 @@ def of_sets(run: Runtime, *, database: str = "", files: str = "") -> str:
     name = database or files
     if not name:
         return name
-    found = run.catalog(name)
+    found = run.listing(name)
     if not found.sets and not found.unreadable:
         return named(run, database=database, files=files)
     return name

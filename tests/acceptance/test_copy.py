@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from opskit import locks
 from tests.acceptance.services import Service, archive_in, equal, flip
 from tests.unit import stock
 
 COPY = ("copy", "--from", "local", "--to", "offsite")
-Many = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -44,7 +43,9 @@ def test_a_new_store_is_brought_up_to_date(service: Service, filled: list[str]) 
     again = service.json(*COPY)
     words = service.run(*COPY)
 
-    sizes = {e["backup_id"]: e["size_bytes"] for e in service.json("backups")["backups"]}
+    sizes = {
+        e["backup_id"]: e["size_bytes"] for e in service.json("backups")["backups"]
+    }
     assert first == {
         "status": "ok",
         "from": "local",
@@ -127,7 +128,7 @@ bandwidth_limit = 300
     assert listed == {made: ["local"]}
     assert [each["copied"] for each in done["sets"]] == [True]
     assert stores_of(service) == {made: ["local", "offsite"]}
-    assert not [each for each in service.store_at("offsite").unfinished()]
+    assert not list(service.store_at("offsite").unfinished())
 
 
 def test_a_damaged_set_keeps_no_other_from_being_copied(
@@ -163,6 +164,31 @@ def test_a_set_whose_manifest_cannot_be_used_is_named(
     assert filled[1] in alone["error"]
     assert [each["key"].split("/")[2] for each in among["bad"]] == [filled[1]]
     assert [each["backup_id"] for each in among["sets"]] == [filled[0], filled[2]]
+
+
+def test_what_was_copied_before_it_broke_off_is_told(service: Service) -> None:
+    """Another run holds the second source: the first one's set is there already."""
+    service.set_up(
+        f"[files.other]\npath = {json.dumps(str(service.state))}\n",
+        stores=["local", "offsite"],
+    )
+    made = [e["backup_id"] for e in service.json("backup")["backups"]]
+    (service.folder / "offsite").rename(service.folder / "old")
+    (service.folder / "offsite").mkdir()
+
+    with locks.exclusive(
+        service.folder / ".opskit" / "locks",
+        "source-other",
+        operation="backup other",
+        run_id="abc123",
+        now=datetime.now(UTC),
+    ):
+        refused = service.json(*COPY, code=11)
+
+    assert "backup other" in refused["error"]
+    assert [each["backup_id"] for each in refused["sets"]] == made[:1]
+    assert refused["bad"] == []
+    assert stores_of(service) == {made[1]: ["local"], made[0]: ["local", "offsite"]}
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,17 @@ def test_replace_keeps_the_old_folder_and_says_where(service: Service) -> None:
     assert again["replaced"] != told
 
 
+def test_a_target_may_have_a_long_path(service: Service) -> None:
+    """Longer than a file's name may be."""
+    made = service.back_up()
+    target = service.folder.joinpath(*["d" * 200] * 3, "back")
+    target.parent.mkdir(parents=True)
+
+    service.run("restore", "--backup", made, "--to", str(target))
+
+    assert equal(target, service.state)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS with buckets."""

@@ -71,7 +71,9 @@ def test_a_table_that_is_gone_stops_pruning_until_it_is_confirmed(
         "backup_id": second["backup_id"],
         "confirmed": [gone],
     }
-    assert sorted(ids(done["delete"])) == sorted([first["backup_id"], second["backup_id"]])
+    assert sorted(ids(done["delete"])) == sorted(
+        [first["backup_id"], second["backup_id"]]
+    )
     assert ids(project.json("backups")["backups"]) == [newest]
     assert [
         (e["operation"], e["outcome"], e["details"].get("code"))
@@ -188,12 +190,8 @@ def test_a_locked_set_stays_until_its_lock_ends(
         monkeypatch.setenv(name, value)
     service.environment = s3_servers.environment()
     place = f"{s3_servers.LOCKED_BUCKET}/gates"
-    service.set_up(
-        bucket(server, place, "object_lock_days = 2") + KEEP_ONE, stores=[]
-    )
-    settings = server.settings(
-        s3_servers.LOCKED_BUCKET, "gates", object_lock_days=2
-    )
+    service.set_up(bucket(server, place, "object_lock_days = 2") + KEEP_ONE, stores=[])
+    settings = server.settings(s3_servers.LOCKED_BUCKET, "gates", object_lock_days=2)
     times = [datetime.now(UTC) - timedelta(days=days) for days in (3, 1.5, 0.1)]
     made = service.back_up_at(times, [open_store("offsite", settings)])
 
@@ -208,25 +206,40 @@ def test_a_locked_set_stays_until_its_lock_ends(
     assert list(service.proofs()) == [made[2], made[1]]
 
 
-def test_without_the_right_to_delete_backups_work_and_prune_says_what_lacks(
+def test_without_the_right_to_delete_all_but_prune_works(
     service: Service, server: S3Server
 ) -> None:
-    """Exit code 10 names the right; other credentials prune."""
+    """Exit code 10 names the right that lacks; other credentials prune."""
+    place = bucket(server, f"{s3_servers.BUCKET}/writer")
     service.environment = WRITER
-    service.set_up(
-        bucket(server, f"{s3_servers.BUCKET}/writer") + KEEP_ONE, stores=[]
-    )
-    made = [service.back_up(), service.back_up()]
+    service.set_up(place + KEEP_ONE)
+    service.fill(bulk="x" * 100_000)
+    first = service.json("backup")["backups"][0]
+    (service.folder / "local").rename(service.folder / "emptied")
+    service.set_up(place + KEEP_ONE)
+    copied = service.json("copy", "--from", "offsite", "--to", "local")
+    service.fill(bulk="")
+    service.set_up(place + KEEP_ONE, stores=[])
+    second = service.json("backup")["backups"][0]
     drilled = service.json("restore-drill")
     verified = service.json("verify")
+    service.json("prune", "--confirm", second["backup_id"])
 
     refused = service.json("prune", code=10)
     listed = service.proofs()
     service.environment = s3_servers.environment()
     done = service.json("prune")
+    ledger = service.json("ledger", "--verify")
+    service.environment |= {"OPSKIT_STATE_DIR": "of another host"}
+    another = service.json("backup")
 
+    assert (first["stores"], second["stores"]) == (["local", "offsite"], ["offsite"])
+    assert [each["copied"] for each in copied["sets"]] == [True]
     assert (drilled["passed"], verified["status"]) == (True, "ok")
     assert "s3:DeleteObject" in refused["error"] + refused["hint"]
-    assert listed == {made[1]: "drilled", made[0]: "verified"}
-    assert ids(done["delete"]) == [made[0]]
-    assert service.json("ledger", "--verify")["status"] == "ok"
+    assert listed == {
+        second["backup_id"]: "drilled",
+        first["backup_id"]: "verified",
+    }
+    assert ids(done["delete"]) == [first["backup_id"]]
+    assert (ledger["status"], another["status"]) == ("ok", "ok")

@@ -268,7 +268,7 @@ def test_demanding_drills_keeps_more_and_changes_nothing_else(
 def test_a_sudden_change_keeps_everything(
     sets: list[Candidate], policy: RetentionPolicy, data: st.DataObject
 ) -> None:
-    """While a good set holds an unconfirmed change nothing goes, wherever it stands."""
+    """While a set holds an unconfirmed change nothing goes, wherever it stands."""
     assume(sets)
     number = data.draw(st.integers(0, len(sets) - 1))
     before = plan(sets, policy, now=NOW)
@@ -277,9 +277,6 @@ def test_a_sudden_change_keeps_everything(
     changed = sets[number]
     found = plan(sets, policy, now=NOW)
 
-    if changed.proof == "failed":
-        assert found == before
-        return
     assert found.delete == ()
     assert set(found.keep) == {each.backup_id for each in sets}
     held = {key for key, why in found.keep.items() if why[0].startswith("held: ")}
