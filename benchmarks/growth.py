@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks import dataset
-from benchmarks.contenders import Contender, Place, dumps
+from benchmarks.backups import dumps
+from benchmarks.contenders import Contender, Place
 from benchmarks.figures import growth_exponent, last_step_exponent
 from benchmarks.measure import ContenderFailed
 from benchmarks.options import Options, Part
@@ -60,10 +61,10 @@ def measure_growth(options: Options, here: Place) -> Part:
             _measure(options, here, "tables", TABLES, by_tables),
         ),
     }
-    text = "## How time grows\n"
+    text = "## How time grows\n\n"
     pictures = {}
     for name, (axis, found) in grown.items():
-        text += f"\nBy {axis}:\n\n{_table(found)}"
+        text += f"By {axis}:\n\n{_table(found)}\n"
         lines = {each.name: each.points for each in found if each.points}
         pictures[f"curves-{name}"] = curves(f"Seconds by {axis}", axis, lines)
     data = {

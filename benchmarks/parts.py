@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import buckets, dataset, servers
-from benchmarks.contenders import DATABASE, Contender, Place, dumps, to_s3
+from benchmarks.backups import dumps, to_s3
+from benchmarks.contenders import DATABASE, Contender, Place
 from benchmarks.figures import ratios
 from benchmarks.growth import measure_growth
 from benchmarks.listing import measure_listing

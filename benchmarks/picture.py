@@ -47,7 +47,7 @@ def curves(title: str, axis: str, lines: Mapping[str, Points]) -> str:
         parts.append(_text(across(x) - 12, 420, f"{x:,.0f}"))
     for y in _decades([y for _, y in every]):
         parts.append(_line("grid", _MARGIN + 50, down(y), _WIDTH - 220, down(y)))
-        parts.append(_text(_MARGIN, down(y) + 4, f"{y:g} s"))
+        parts.append(_text(_MARGIN, down(y) + 4, f"{y:.2g} s"))
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in sorted(points))

@@ -23,7 +23,9 @@ def write(out: Path, options: Options, parts: Sequence[Part]) -> None:
     machine = describe(options)
     for part in parts:
         shown = "".join(f"\n![{each}](results/{each}.svg)\n" for each in part.pictures)
-        (out / f"{part.name}.md").write_text(f"{part.text}{shown}\n{machine}\n")
+        # Without its heading: the README has one of its own there.
+        body = part.text.partition("\n\n")[2]
+        (out / f"{part.name}.md").write_text(f"{body}{shown}\n{machine}\n")
         (out / f"{part.name}.json").write_text(
             json.dumps({"machine": machine, part.name: part.data}, indent=1) + "\n"
         )

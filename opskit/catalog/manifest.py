@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from opskit.catalog.completeness import untold
 from opskit.catalog.file_record import FileRecord
 from opskit.errors import IntegrityError
 
@@ -200,10 +201,10 @@ def parse(content: bytes, *, key: str) -> Manifest:
             hint="It was altered after it was written; "
             "use another set or another store.",
         ) from None
-    missing = _missing_roles(manifest)
+    missing = untold(manifest)
     if missing:
         raise IntegrityError(
-            f"{key} is not a complete manifest: it names no {missing[0]} object",
+            f"{key} is not a complete manifest: {missing[0]}",
             hint="Use another set or another store.",
         )
     if not _is_at_home(manifest, key):
@@ -212,15 +213,6 @@ def parse(content: bytes, *, key: str) -> Manifest:
             hint="It was moved or altered; use another set or another store.",
         )
     return manifest
-
-
-def _missing_roles(manifest: Manifest) -> list[str]:
-    """Return what a set of its kind must hold, and this one does not."""
-    needed = ["dump" if manifest.kind == "postgres" else "files"]
-    if manifest.encryption is not None:
-        needed.append("private")
-    held = {each.role for each in manifest.objects}
-    return [role for role in needed if role not in held]
 
 
 def _is_at_home(manifest: Manifest, key: str) -> bool:

@@ -135,6 +135,18 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _one_place_a_store(self) -> Settings:
+        names: dict[tuple[str, ...], str] = {}
+        for name, each in self.stores.items():
+            other = names.setdefault(each.place, name)
+            if other != name:
+                raise ValueError(
+                    f"the stores {other} and {name} are the same place: what one of "
+                    "them holds would be no second copy"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _known_stores(self) -> Settings:
         for name in self.drill.try_to_destroy:
             if name not in self.stores:

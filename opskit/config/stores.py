@@ -153,6 +153,13 @@ class StoreSettings(Section):
         return self.url.startswith("s3://")
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """What two stores that are one have in common."""
+        if self.on_s3:
+            return (self.endpoint_url.rstrip("/").lower(), self.bucket, self.prefix)
+        return (str(Path(self.url.removeprefix("file://")).resolve()),)
+
+    @property
     def bucket(self) -> str:
         """The bucket's name; empty for a folder."""
         found = _BUCKET_URL.fullmatch(self.url)

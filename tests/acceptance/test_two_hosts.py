@@ -106,6 +106,7 @@ def test_of_two_backups_of_a_database_one_wins(
 
     assert (won, code) == (0, 11)
     (entry,) = hosts[winner].json("ledger")["entries"]
+    assert "in the database is held by" in refused["error"]
     assert entry["run_id"] in refused["error"]
     assert refused["hint"]
     assert ids(hosts[0]) == [done["backups"][0]["backup_id"]]

@@ -24,6 +24,16 @@ CONTENTS: Mapping[str, bytes] = {
 }
 
 
+INVENTORY: dict[str, Any] = {
+    "encoding": "UTF8",
+    "database": "shop",
+    "size_bytes": 1000,
+    "locale": {"provider": "libc", "collate": "C", "ctype": "C"},
+    "roles": [],
+    "extensions": [],
+}
+
+
 def backup_id(
     source: str = "shop", started_at: datetime = STARTED_AT, suffix: str = "a1b2c3"
 ) -> str:
@@ -67,7 +77,7 @@ def manifest(
             {"schema": "public", "name": "s", "last_value": -5, "is_called": True}
         ],
         "large_objects": {"count": 0, "size_bytes": 0, "digest": "0" * 32},
-        "inventory": {"encoding": "UTF8", "roles": []},
+        "inventory": INVENTORY,
     }
     return Manifest.model_validate(fields | changes)
 

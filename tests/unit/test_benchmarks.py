@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from benchmarks.figures import (
 )
 from benchmarks.measure import ContenderFailed, Measured
 from benchmarks.model import Stage, limit
+from benchmarks.options import Part
 from benchmarks.picture import bars, curves
 from benchmarks.rounds import Result
 from benchmarks.tables import markdown, phases_table, ratios_table, results_table
@@ -264,6 +266,14 @@ def test_a_command_that_takes_too_long_is_ended_with_all_its_processes(
         assert command_line_of_it.read_bytes() == b""
 
 
+def test_a_command_that_takes_too_long_may_tidy_up(tmp_path: Path) -> None:
+    """It is asked to end before it is made to: opskit ends its own server then."""
+    with pytest.raises(ContenderFailed):
+        run_shell("trap 'echo >tidied; exit 1' TERM; sleep 60 & wait", tmp_path, 0.3)
+
+    assert (tmp_path / "tidied").exists()
+
+
 def test_heavy_imports_are_found_in_the_report_of_the_interpreter() -> None:
     """A part of a package counts as the package, one that sounds alike does not."""
     times = (
@@ -346,3 +356,24 @@ def test_the_phases_that_a_drill_tells_are_shown_as_medians() -> None:
     )
     assert phases_table(other) == ""
     assert "output" not in str(ours.as_data())
+
+
+def test_what_was_measured_is_written_for_people_and_for_programs(
+    tmp_path: Path,
+) -> None:
+    """The whole has headings; a part goes below one that the README has already."""
+    options = command_line.parse(["--size", "7", "--out", str(tmp_path)]).options
+    part = Part(
+        name="s3", text="## To S3\n\nwords\n", pictures={"s3": "<svg/>"}, data=[1]
+    )
+
+    report.write(tmp_path, options, [part])
+
+    assert (tmp_path / "results.md").read_text().startswith("## To S3\n\nwords\n")
+    assert (
+        (tmp_path / "s3.md")
+        .read_text()
+        .startswith("words\n\n![s3](results/s3.svg)\n\n*Measured on 20")
+    )
+    assert json.loads((tmp_path / "s3.json").read_text())["s3"] == [1]
+    assert (tmp_path / "s3.svg").read_text() == "<svg/>"

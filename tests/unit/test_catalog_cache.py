@@ -383,6 +383,7 @@ def test_the_file_of_another_store_or_version_is_ignored(
     put_set(store)
     list_sets(store, folder)
     document = cached(folder)
+    assert document[key] != "other"
     rewrite(folder, document | {key: "other"})
     store.opened.clear()
     list_sets(store, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from contextlib import closing
 
 import pytest
@@ -52,20 +53,31 @@ def test_no_more_is_read_ahead_than_fits() -> None:
     assert len(begun) <= 2 * 4 + 1
 
 
-def test_an_interruption_ends_it() -> None:
-    """What has not begun is not begun any more."""
+def test_an_interruption_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has not begun by then is not begun any more."""
     begun = []
+    cancelled = []
+    over = threading.Event()
+    cancel = Future.cancel
+
+    def noted(future: Future[int]) -> bool:
+        cancelled.append(cancel(future))
+        if len(cancelled) == 2 * 4 - 1:  # all that waited behind the first
+            over.set()
+        return cancelled[-1]
 
     def work(number: int) -> int:
         begun.append(number)
-        if number == 3:
+        if number == 0:
             raise KeyboardInterrupt
+        assert over.wait(_SECONDS_MAX)
         return number
 
+    monkeypatch.setattr(Future, "cancel", noted)
     with pytest.raises(KeyboardInterrupt):
         [*in_order(work, range(1000), threads=2)]
 
-    assert len(begun) < 20
+    assert len(begun) <= 3
 
 
 def test_only_a_bucket_is_read_by_several_threads() -> None:

@@ -56,7 +56,7 @@ def test_any_name_and_number_comes_back(
     made = builders.manifest(
         tables=[table | {"columns": columns}],
         sequences=[sequence | {"is_called": False}],
-        inventory={"encoding": name},
+        inventory=builders.INVENTORY | {"encoding": name},
     )
 
     assert parse(made.to_json(), key=KEY) == made

@@ -13,7 +13,7 @@ from opskit.catalog import manifest as manifests
 from opskit.catalog import sealing
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.errors import IntegrityError
-from tests.unit.builders import manifest
+from tests.unit.builders import INVENTORY, manifest
 
 DIGEST, OTHER_DIGEST = "00112233445566778899aabbccddeeff", "5" * 32
 PASSWORD, SETTING = "c0ffee" * 5 + "aa", "app.token " + "f00d" * 8
@@ -52,7 +52,8 @@ def test_what_was_sealed_comes_back(
     original = made(
         tables,
         large_objects={"count": 1, "size_bytes": 2, "digest": large},
-        inventory={
+        inventory=INVENTORY
+        | {
             "roles": [
                 {"name": each, "password": None, "settings": []} for each in roles
             ]

@@ -1,0 +1,46 @@
+"""What a manifest must say so that its set can be restored and drilled."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opskit.catalog.manifest import Manifest
+
+_INVENTORY: dict[str, type] = {
+    "database": str,
+    "size_bytes": int,
+    "locale": dict,
+    "roles": list,
+    "extensions": list,
+}
+
+
+def untold(manifest: Manifest) -> list[str]:
+    """Return what is missing in a manifest, in words; nothing if it is complete."""
+    return [*_objects(manifest), *_surroundings(manifest)]
+
+
+def _objects(manifest: Manifest) -> list[str]:
+    needed = ["dump" if manifest.kind == "postgres" else "files"]
+    if manifest.encryption is not None:
+        needed.append("private")
+    held = {each.role for each in manifest.objects}
+    return [f"it names no {role} object" for role in needed if role not in held]
+
+
+def _surroundings(manifest: Manifest) -> list[str]:
+    if manifest.kind != "postgres":
+        return []
+    versions = {"server": manifest.server_version, "client": manifest.client_version}
+    found = [
+        f"{name}_version does not begin with a number"
+        for name, version in versions.items()
+        if not re.match(r"\d", version)
+    ]
+    return found + [
+        f"inventory.{name} is missing or of a wrong type"
+        for name, kind in _INVENTORY.items()
+        if not isinstance(manifest.inventory.get(name), kind)
+    ]
