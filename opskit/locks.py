@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from opskit import files
-from opskit.errors import LockHeld
+from opskit.errors import ConfigurationError, LockHeld
 
 
 @contextlib.contextmanager
@@ -28,12 +28,14 @@ def exclusive(
 
     Raises:
         LockHeld: another process holds it; the message says who, and since when.
+        ConfigurationError: the folder cannot be written.
     """
-    files.make_directories(directory)
     owner = directory / f"{name}.owner.json"
     lock = FileLock(directory / f"{name}.lock", timeout=0)
     try:
-        lock.acquire()
+        with _translated(directory):
+            files.make_directories(directory)
+            lock.acquire()
     except Timeout:
         raise _held(name, owner) from None
     try:
@@ -44,11 +46,26 @@ def exclusive(
             "host": socket.gethostname(),
             "started_at": now.isoformat(),
         }
-        files.write_text(owner, json.dumps(record))
+        with _translated(directory):
+            files.write_text(owner, json.dumps(record))
         yield
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def _translated(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"the state folder {directory} cannot be written: {error.strerror}",
+            hint="Free some space there, let this user write, or name another with "
+            "state_dir. Nothing was touched.",
+        ) from error
 
 
 @contextlib.contextmanager

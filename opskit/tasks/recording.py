@@ -83,13 +83,22 @@ class RunLedger:
                 stores = ()  # what has just failed is not waited for once more
             raise
         finally:
-            self._ledger.append(
-                now=self.clock(),
-                run_id=self.run_id,
-                operation=operation,
-                outcome=outcome,
-                details=details,
-            )
+            try:
+                self._ledger.append(
+                    now=self.clock(),
+                    run_id=self.run_id,
+                    operation=operation,
+                    outcome=outcome,
+                    details=details,
+                )
+            except OSError as error:
+                # What was done is done, and must be told as it ended.
+                log.logger().error(
+                    "this run is not on record: the ledger cannot be written",
+                    path=str(self.folder),
+                    reason=error.strerror,
+                )
+                stores = ()
             failed = details.get("failed_stores", ())
             self._copy([each for each in stores if each.name not in failed])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import LockHeld
+from opskit.errors import ConfigurationError, LockHeld
 from opskit.locks import exclusive, in_use, unused
 from tests.unit import processes
 
@@ -161,3 +161,13 @@ def test_a_reader_waits_until_what_is_deleted_is_gone(tmp_path: Path) -> None:
         unused(tmp_path, "set-x.reading") as again,
     ):
         assert (free, again) == (True, False)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """A full disk or a file in its place is the configuration's fault, not a bug."""
+    (tmp_path / "locks").write_text("no folder")
+    with (
+        pytest.raises(ConfigurationError, match="cannot be written"),
+        exclusive(tmp_path / "locks", "a", operation="b", run_id="c", now=NOW),
+    ):
+        pass
