@@ -37,7 +37,8 @@ def throwaway(kind: str, *, base: Path | None = None) -> Iterator[Path]:
     # It has its proper name only while it is locked: a sweep that came in between
     # would take it for a dead run's.
     unnamed = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{kind}-", dir=base))
-    lock = FileLock(unnamed / _LOCK, timeout=0)
+    # Another thread than the one that took it may let it go.
+    lock = FileLock(unnamed / _LOCK, timeout=0, thread_local=False)
     path = base / unnamed.name.removeprefix(".")
     try:
         lock.acquire()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from opskit.checks import Check
 from opskit.drill.copy import REFERENCE_SUFFIX, Place
@@ -32,8 +32,12 @@ def compare_everything(
     concessions: Concessions,
     *,
     installations: Sequence[Installation],
+    equal: Mapping[str, Check],
 ) -> list[Check]:
-    """Compare a copy with its manifest, its archive and its roles."""
+    """Compare a copy with its manifest, its archive and its roles.
+
+    `equal` are the tables that were compared while the others were being loaded.
+    """
     described = _described(place, copy, fetched, concessions, installations)
     kept = concessions.entries(fetched.contents.entries)
     ahead = ";".join(statements_ahead(kept, copy.manifest, concessions))
@@ -56,7 +60,7 @@ def compare_everything(
 
     return [
         compare_with_archive(copy.manifest, fetched.contents.entries),
-        *compare_contents(copy),
+        *compare_contents(copy, equal),
         compare_large_objects(copy),
         *compare_structure(copy, concessions, fetched.contents.entries),
         *definitions.compare_definitions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from opskit.drill.findings import DrillRequest, Findings
 from opskit.drill.mutants import plant
 from opskit.drill.queries import run_queries
 from opskit.drill.reading import Fetched, read_set
-from opskit.drill.servers import open_server
+from opskit.drill.servers import opening_server
 from opskit.errors import DatabaseError, IntegrityError
 from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
-from opskit.restore.fill import FillJob, fill
+from opskit.restore.fill import FillJob, copy_url, fill
+from opskit.restore.meanwhile import Meanwhile
 from opskit.restore.reader import SetReader
 
 _MACHINE_FAULTS = (
@@ -87,20 +89,21 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
         folder = stack.enter_context(fetch.folder(request.server.work_dir))
         needed_bytes = manifest.dump_bytes + int(manifest.inventory["size_bytes"])
         fetch.require_space(folder, needed_bytes)
+        server = stack.enter_context(
+            opening_server(
+                request.server,
+                request.installations,
+                major=manifest.server_major,
+                system_identifier=manifest.inventory.get("system_identifier", ""),
+            )
+        )
         fetched = _fetch(found, folder)
         if fetched is None:
             return
         found.open(fetched.manifest)
         request, manifest = found.request, fetched.manifest
         with found.phase("server"):
-            running = stack.enter_context(
-                open_server(
-                    request.server,
-                    request.installations,
-                    major=manifest.server_major,
-                    system_identifier=manifest.inventory.get("system_identifier", ""),
-                )
-            )
+            running = server()
         found.drill_server = running.description
         place = stack.enter_context(
             place_beside(running, str(manifest.inventory["database"]))
@@ -114,13 +117,9 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
                 *unmade_anyway(place, manifest),
             )
         ]
-        url = _restore(found, place, fetched, concessions)
-        if url is None:
-            return
-        if tamper is not None:
-            tamper(url)
+        job = _fill_job(request, place, fetched, concessions)
         copy = RestoredCopy(
-            url=url,
+            url=copy_url(place.connection, job),
             manifest=manifest,
             schema=fetched.schema,
             jobs=request.jobs,
@@ -128,9 +127,17 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
             sequences=concessions.kept(manifest.sequences, "SEQUENCE SET", entries),
             timeout_seconds=request.timeout_seconds,
         )
+        meanwhile = stack.enter_context(Meanwhile(copy, entries))
+        if tamper is None and not request.sql_after:
+            # Else what is compared is not there before both are through.
+            job = replace(job, loaded=meanwhile.loaded)
+        if not _restore(found, place, fetched, job):
+            return
+        if tamper is not None:
+            tamper(copy.url)
         found.tables = len(copy.tables)
         found.rows = sum(table.rows for table in copy.tables)
-        _compare(found, place, copy, fetched, concessions)
+        _compare(found, place, copy, fetched, concessions, meanwhile)
 
 
 def _fetch(found: Findings, folder: Path) -> Fetched | None:
@@ -157,22 +164,13 @@ def _fetch(found: Findings, folder: Path) -> Fetched | None:
     return fetched
 
 
-def _restore(
-    found: Findings, place: Place, fetched: Fetched, concessions: Concessions
-) -> str | None:
-    """Load the archive and return the copy's URL; a failure is a finding."""
-    request = found.request
-    manifest = request.chosen.manifest
-    # Missing programs are this machine's fault, not the set's: no finding.
-    load.choose_program(
-        request.installations,
-        client_major=manifest.client_major,
-        server_major=place.server.major,
-    )
-    job = FillJob(
+def _fill_job(
+    request: DrillRequest, place: Place, fetched: Fetched, concessions: Concessions
+) -> FillJob:
+    return FillJob(
         server_url=place.server.url(place.name),
         name=place.name,
-        manifest=manifest,
+        manifest=request.chosen.manifest,
         archive=fetched.archive,
         entries=fetched.contents.entries,
         installations=request.installations,
@@ -182,19 +180,29 @@ def _restore(
         sql_before=request.sql_before,
         sql_after=request.sql_after,
     )
+
+
+def _restore(found: Findings, place: Place, fetched: Fetched, job: FillJob) -> bool:
+    """Load the archive and return whether that went well; a failure is a finding."""
+    # Missing programs are this machine's fault, not the set's: no finding.
+    load.choose_program(
+        job.installations,
+        client_major=job.manifest.client_major,
+        server_major=place.server.major,
+    )
     try:
         if place.server.is_throwaway:
             with found.phase("surroundings"):
                 make_surroundings(
-                    place, fetched.roles_sql, manifest.inventory["tablespaces"]
+                    place, fetched.roles_sql, job.manifest.inventory["tablespaces"]
                 )
         with found.phase("restore"):
-            url, words = fill(place.connection, job)
+            _url, words = fill(place.connection, job)
     except DatabaseError as error:
         if any(each in error.message for each in _MACHINE_FAULTS):
             raise  # of this machine, which says nothing of the set
         found.checks.append(Check(name="restore", passed=False, detail=str(error)))
-        return None
+        return False
     found.checks.append(
         Check(
             name="restore",
@@ -204,7 +212,7 @@ def _restore(
             detail=words,
         )
     )
-    return url
+    return True
 
 
 def _compare(
@@ -213,6 +221,7 @@ def _compare(
     copy: RestoredCopy,
     fetched: Fetched,
     concessions: Concessions,
+    meanwhile: Meanwhile,
 ) -> None:
     request = found.request
     with found.phase("compare"):
@@ -222,6 +231,7 @@ def _compare(
             fetched,
             concessions,
             installations=request.installations,
+            equal=meanwhile.settle(),
         )
         found.checks += run_queries(
             copy.url, request.queries, timeout_seconds=request.timeout_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,25 +69,67 @@ def open_server(
     if request.kind == "existing":
         with _existing(request, major, system_identifier) as found:
             yield found
-        return
-    if request.kind != "container":
-        try:
-            installation = find_server(
-                installations,
-                major=major,
-                kind=request.kind,
-                accept_newer=request.accept_newer_major,
-            )
-        except ClientToolError:
-            # An image that the user named is as good, where nothing else is at hand.
-            if request.kind != "auto" or not request.image:
-                raise
-        else:
-            with _programs(request, installation, major) as found:
-                yield found
+    elif installation := _installation(request, installations, major):
+        with _programs(request, installation, major) as found:
+            yield found
+    else:
+        with _container(request, major) as found:
+            yield found
+
+
+@contextlib.contextmanager
+def opening_server(
+    request: ServerRequest,
+    installations: Sequence[Installation],
+    *,
+    major: int,
+    system_identifier: str,
+) -> Iterator[Callable[[], DrillServer]]:
+    """Open a server beside what the block does; yield a call that waits for it.
+
+    Only one of programs starts meanwhile, which takes no longer than a moment: whoever
+    breaks off waits for that. Any other one is opened by the call, which raises what
+    `open_server` does.
+    """
+    opened = open_server(
+        request, installations, major=major, system_identifier=system_identifier
+    )
+    with contextlib.ExitStack() as stack:
+        if not _is_of_programs(request, installations, major):
+            yield lambda: stack.enter_context(opened)
             return
-    with _container(request, major) as found:
-        yield found
+        with ThreadPoolExecutor(1) as pool:  # leaving it waits for the thread
+            yield pool.submit(stack.enter_context, opened).result
+
+
+def _is_of_programs(
+    request: ServerRequest, installations: Sequence[Installation], major: int
+) -> bool:
+    try:
+        found = _installation(request, installations, major)
+    except ClientToolError:
+        return False  # said in its turn
+    return request.kind != "existing" and found is not None
+
+
+def _installation(
+    request: ServerRequest, installations: Sequence[Installation], major: int
+) -> Installation | None:
+    """Return the programs to start a server with, None where it is a container."""
+    if request.kind == "container":
+        return None
+    try:
+        return find_server(
+            installations,
+            major=major,
+            kind=request.kind,
+            accept_newer=request.accept_newer_major,
+        )
+    except ClientToolError:
+        # An image that the user named is as good, where nothing else is at hand.
+        if request.kind != "auto" or not request.image:
+            raise
+        return None
 
 
 @contextlib.contextmanager

@@ -6,19 +6,18 @@ that loaded it. A fault in either reader makes the two differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from psycopg import sql
 
 from opskit.postgres.connect import Connection, query
+from opskit.postgres.copy_out import BATCH_BYTES, rows_in_pieces
 from opskit.postgres.digest import (
     ContentDigest,
     LargeObjectDigest,
     LargeObjectsDigest,
     RowDigest,
 )
-
-_BATCH_BYTES = 1024 * 1024
 
 
 def use_encoding(connection: Connection, encoding: str) -> None:
@@ -57,32 +56,9 @@ def table_digest(
         rows_of = sql.SQL("{} ({})" if columns else "{}").format(table, listed)
     statement = sql.SQL("COPY {} TO STDOUT").format(rows_of)
     digest = RowDigest()
-    with connection.cursor() as cursor, cursor.copy(statement) as rows:
-        for piece in _pieces(rows):
-            digest.update(piece)
-            alive()
+    for piece in rows_in_pieces(connection, statement, alive=alive):
+        digest.update(piece)
     return digest.result()
-
-
-def _pieces(rows: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytes]:
-    """Yield the rows in pieces: small ones together, large ones cut."""
-    batch: list[bytes | bytearray | memoryview] = []
-    size_bytes = 0
-    for row in rows:
-        batch.append(row)
-        size_bytes += len(row)
-        if size_bytes < _BATCH_BYTES:
-            continue
-        if len(row) < _BATCH_BYTES:
-            yield b"".join(batch)
-        else:
-            # Joined or split as a whole, a row of hundreds of megabytes is held twice.
-            yield b"".join(batch[:-1])
-            view = memoryview(row)
-            for start in range(0, len(row), _BATCH_BYTES):
-                yield bytes(view[start : start + _BATCH_BYTES])
-        batch, size_bytes = [], 0
-    yield b"".join(batch)
 
 
 def sequence_value(connection: Connection, schema: str, name: str) -> tuple[int, bool]:
@@ -109,11 +85,11 @@ def large_objects_digest(
         while True:
             alive()
             ((piece,),) = query(
-                connection, "SELECT lo_get(%s, %s, %s)", oid, offset, _BATCH_BYTES
+                connection, "SELECT lo_get(%s, %s, %s)", oid, offset, BATCH_BYTES
             )
             digest.update(bytes(piece))
             offset += len(piece)
-            if len(piece) < _BATCH_BYTES:
+            if len(piece) < BATCH_BYTES:
                 break
         digest.end()
     return digest.result()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 
 from opskit.catalog.manifest import (
     LargeObjectsRecord,
@@ -27,6 +28,7 @@ from opskit.postgres.connect import (
 from opskit.postgres.digest import ContentDigest, total
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.toc_entry import TocEntry
+from opskit.restore.units import unit_name, units_of
 
 _NAMES_SHOWN = 20
 
@@ -51,9 +53,14 @@ class RestoredCopy:
             yield connection
 
 
-def compare_contents(copy: RestoredCopy) -> list[Check]:
-    """Compare every table, sequence and large object; one check each."""
-    tables = _compare_tables(copy)
+def compare_contents(
+    copy: RestoredCopy, equal: Mapping[str, Check] = MappingProxyType({})
+) -> list[Check]:
+    """Compare every table, sequence and large object; one check each.
+
+    `equal` holds the checks that tables have passed already, by their names.
+    """
+    tables = _compare_tables(copy, equal)
     with copy.connect() as connection:
         sequences = [check_sequence(connection, record) for record in copy.sequences]
     return [
@@ -114,16 +121,21 @@ def check_large_objects(connection: Connection, expected: LargeObjectsRecord) ->
     )
 
 
-def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, int]]:
+def _compare_tables(
+    copy: RestoredCopy, equal: Mapping[str, Check]
+) -> list[tuple[Check, int]]:
     """Digest the tables on several connections at once, the result in their order.
 
     With each check comes how many tables were read for it.
     """
-    units = _units(copy.tables)
+    units = units_of(copy.tables)
     todo: SimpleQueue[tuple[int, Sequence[TableRecord]]] = SimpleQueue()
-    for item in enumerate(units):
-        todo.put(item)
     results: dict[int, tuple[Check, int]] = {}
+    for number, unit in enumerate(units):
+        if (known := equal.get(unit_name(unit))) is not None:
+            results[number] = known, len(unit)
+        else:
+            todo.put((number, unit))
     stopped = threading.Event()
 
     def alive() -> None:
@@ -142,28 +154,15 @@ def _compare_tables(copy: RestoredCopy) -> list[tuple[Check, int]]:
                 check, was_read = check_tables(connection, unit, alive)
                 results[number] = check, len(unit) if was_read else 0
 
-    with ThreadPoolExecutor(max(1, min(copy.jobs, len(units)))) as pool:
+    workers = min(copy.jobs, todo.qsize())
+    with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            for done in [pool.submit(work) for _ in range(copy.jobs)]:
+            for done in [pool.submit(work) for _ in range(workers)]:
                 done.result()
         except BaseException:
             stopped.set()  # the other threads end at their next look
             raise
     return [results[number] for number in range(len(units))]
-
-
-def _units(tables: Iterable[TableRecord]) -> list[Sequence[TableRecord]]:
-    """Return what is compared at once: a table, or the partitions below one root.
-
-    Rows that were loaded through the root may have come to another partition, as the
-    hash of an enum differs from one server to the next; taken together they are equal.
-    """
-    units: dict[tuple[str, str], list[TableRecord]] = {}
-    for table in tables:
-        units.setdefault(table.via_root or (table.schema_name, table.name), []).append(
-            table
-        )
-    return list(units.values())
 
 
 def check_tables(
@@ -175,10 +174,7 @@ def check_tables(
 
     The second value tells whether they could be read at all.
     """
-    first = tables[0]
-    name = f"table {first.schema_name}.{first.name}"
-    if first.via_root is not None:
-        name = f"partitions below {'.'.join(first.via_root)}"
+    name = unit_name(tables)
     recorded = total(
         ContentDigest(rows=each.rows, digest=each.digest) for each in tables
     )

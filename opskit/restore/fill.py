@@ -32,6 +32,7 @@ class FillJob:
 
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
     whether that is all of them. `sql_before` and `sql_after` are the user's own.
+    `loaded` is told of entries that are in already, see `load.LoadJob.finished`.
     """
 
     server_url: str = field(repr=False)
@@ -46,6 +47,7 @@ class FillJob:
     concessions: Concessions = field(default_factory=Concessions)
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
+    loaded: Callable[[int], None] | None = None
 
 
 def copy_url(connection: Connection, job: FillJob) -> str:
@@ -147,6 +149,7 @@ def _load_job(
         use_list=use_list,
         no_tablespaces=job.concessions.without_tablespaces,
         no_owners=job.concessions.without_owners,
+        finished=job.loaded,
     )
 
 

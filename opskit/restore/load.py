@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from opskit.postgres.programs import (
     Installation,
     sets_unknown_parameter,
 )
+from opskit.restore import announced
 
 _LINE_BEFORE = b"\nSET idle_in_transaction_session_timeout = 0;\n"
 _UNKNOWN_PARAMETER = _LINE_BEFORE + b"SET transaction_timeout = 0;\n"
@@ -25,7 +26,11 @@ _FIRST_DATA = b"\nCOPY "
 
 @dataclass(frozen=True, kw_only=True)
 class LoadJob:
-    """What to load where. `jobs` is a number of processes, `timeout` in seconds."""
+    """What to load where. `jobs` is a number of processes, `timeout` in seconds.
+
+    `finished` is called with the dump id of what is in already, from another thread;
+    not everything is announced.
+    """
 
     archive: Path
     url: str
@@ -36,6 +41,7 @@ class LoadJob:
     use_list: Path | None = None
     no_tablespaces: bool = False
     no_owners: bool = False
+    finished: Callable[[int], None] | None = None
 
 
 def choose_program(
@@ -69,16 +75,25 @@ def load(job: LoadJob) -> str:
         client_major=job.installation.major, server_major=job.server_major
     ):
         return _load_as_script(job)
+    arguments = [
+        *_pg_restore(job),
+        "--exit-on-error",
+        "--no-password",
+        f"--jobs={job.jobs}",
+        f"--dbname={client_connection(job.url)}",
+        str(job.archive),
+    ]
+    environment = client_environment(job.url)
+    if job.finished is not None:
+        return announced.run(
+            arguments,
+            environment,
+            timeout_seconds=job.timeout_seconds,
+            finished=job.finished,
+        )
     _output, words = client.run(
-        [
-            *_pg_restore(job),
-            "--exit-on-error",
-            "--no-password",
-            f"--jobs={job.jobs}",
-            f"--dbname={client_connection(job.url)}",
-            str(job.archive),
-        ],
-        client_environment(job.url),
+        arguments,
+        environment,
         doing="pg_restore",
         timeout_seconds=job.timeout_seconds,
     )

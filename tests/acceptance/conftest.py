@@ -76,12 +76,16 @@ url = {json.dumps(self.store.as_uri())}
         return document
 
     def files(self) -> list[str]:
-        """Return every file in the store, temporary ones included."""
+        """Return every file of sets in the store, temporary ones included.
+
+        The ledger's copies are left out: a run that fails is on record, too.
+        """
         # os.walk passes over folders that a running backup removes meanwhile.
         return sorted(
             str((Path(folder) / name).relative_to(self.store))
             for folder, _folders, names in os.walk(self.store)
             for name in names
+            if not Path(folder).is_relative_to(self.store / "_ledger")
         )
 
 

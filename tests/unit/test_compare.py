@@ -13,7 +13,12 @@ from opskit.errors import DatabaseError
 from opskit.postgres import content
 from opskit.postgres.connect import Connection
 from opskit.postgres.digest import ContentDigest
-from opskit.restore.compare import RestoredCopy, _tables_compared, _units, check_tables
+from opskit.restore.compare import (
+    RestoredCopy,
+    _tables_compared,
+    check_tables,
+)
+from opskit.restore.units import units_of
 
 ROOT = ("public", "log")
 OPEN = cast(Connection, SimpleNamespace(closed=False))
@@ -31,8 +36,8 @@ def test_a_table_is_compared_by_itself() -> None:
     """Also one of the same name in another schema, or with the same contents."""
     tables = [_table("a"), _table("b"), _table("a", schema="sales")]
 
-    assert _units(tables) == [[each] for each in tables]
-    assert _units([]) == []
+    assert units_of(tables) == [[each] for each in tables]
+    assert units_of([]) == []
 
 
 def test_partitions_below_one_root_are_taken_together() -> None:
@@ -41,7 +46,7 @@ def test_partitions_below_one_root_are_taken_together() -> None:
     elsewhere = _table("q", via_root=("sales", "log"))
     plain, itself = _table("plain"), _table("p3")
 
-    assert _units([one, plain, elsewhere, other, itself]) == [
+    assert units_of([one, plain, elsewhere, other, itself]) == [
         [one, other],
         [plain],
         [elsewhere],

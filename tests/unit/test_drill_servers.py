@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from opskit.drill.servers import DrillServer, ServerRequest, open_server
-from opskit.errors import ClientToolError
+from opskit.drill.servers import (
+    DrillServer,
+    ServerRequest,
+    open_server,
+    opening_server,
+)
+from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres import container, server
 from opskit.postgres.programs import (
     CLIENT_PROGRAMS,
@@ -213,3 +219,85 @@ def test_a_newer_major_may_be_accepted_anywhere(made: dict[str, Any]) -> None:
 
     assert running.major == 18
     assert "newer than the source's 16" in running.description
+
+
+def test_programs_are_started_beside_the_block(
+    tmp_path: Path, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block goes on; the call waits, and the end of the block ends the server."""
+    allowed = threading.Event()
+    begun = threading.Event()
+
+    @contextmanager
+    def slow(_found: Installation, **_how: Any) -> Iterator[SimpleNamespace]:
+        begun.set()
+        assert allowed.wait(30)
+        yield SimpleNamespace(url=lambda name: f"program/{name}")
+        made["ended"] += 1
+
+    monkeypatch.setattr(server, "throwaway", slow)
+    with opening_server(
+        ServerRequest(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
+    ) as wait:
+        assert begun.wait(30)
+        allowed.set()
+
+        assert wait().url("x") == "program/x"
+        assert wait() is wait()
+        assert made["ended"] == 0
+    assert made["ended"] == 1
+
+
+def test_a_block_that_does_not_ask_ends_the_server_as_well(
+    tmp_path: Path, made: dict[str, Any]
+) -> None:
+    """A set that cannot be read needs no server, which is gone all the same."""
+    with opening_server(
+        ServerRequest(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
+    ):
+        pass
+
+    assert made["ended"] == 1
+
+
+@pytest.mark.parametrize("kind", ["auto", "container"])
+def test_a_container_is_started_by_the_call(made: dict[str, Any], kind: str) -> None:
+    """To fetch its image may take long, which nobody would want to wait for in vain."""
+    request = ServerRequest(kind=kind, image=IMAGE)
+    with opening_server(request, [], major=16, system_identifier=SOURCE) as wait:
+        assert "started" not in made
+
+        assert wait().url("x") == "container/x"
+    assert made["ended"] == 1
+
+
+def test_missing_programs_are_an_error_of_the_call(made: dict[str, Any]) -> None:
+    """Not before: what is wrong with the set comes first."""
+    with (
+        opening_server(ServerRequest(), [], major=16, system_identifier=SOURCE) as wait,
+        pytest.raises(ClientToolError, match="no PostgreSQL 16 server programs"),
+    ):
+        wait()
+    assert made["ended"] == 0
+
+
+def test_a_server_that_does_not_start_is_an_error_of_the_call(
+    tmp_path: Path, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it was met in another thread; and it is none where nobody asks."""
+
+    def broken(_found: Installation, **_how: Any) -> NoReturn:
+        raise DatabaseError("initdb failed", hint="Look.")
+
+    monkeypatch.setattr(server, "throwaway", broken)
+    programs = [_installed(tmp_path, 16)]
+    with opening_server(ServerRequest(), programs, major=16, system_identifier=SOURCE):
+        pass
+    with (
+        opening_server(
+            ServerRequest(), programs, major=16, system_identifier=SOURCE
+        ) as wait,
+        pytest.raises(DatabaseError, match="initdb failed"),
+    ):
+        wait()
+    assert made["ended"] == 0

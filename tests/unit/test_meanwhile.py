@@ -1,0 +1,145 @@
+"""Tables compared during the load: when each is due, and what counts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from opskit.catalog.manifest import TableRecord
+from opskit.checks import Check
+from opskit.errors import DatabaseError
+from opskit.postgres import content
+from opskit.restore import compare
+from opskit.restore.compare import RestoredCopy
+from opskit.restore.meanwhile import Meanwhile
+from tests.unit.entries import entry
+
+ROOT = ("public", "log")
+
+
+def _table(name: str, **fields: Any) -> TableRecord:
+    values = {"schema": "public", "rows": 1, "digest": "0" * 32}
+    return TableRecord.model_validate(values | {"name": name} | fields)
+
+
+TABLES = (
+    _table("a"),
+    _table("p1", via_root=ROOT),
+    _table("b"),
+    _table("p2", via_root=ROOT),
+    _table("never"),
+)
+ENTRIES = [
+    entry(number, "TABLE DATA", table.name) for number, table in enumerate(TABLES, 1)
+] + [entry(9, "INDEX", "a")]
+
+
+class Reads:
+    """Stands for the reading of tables: notes what was read, answers as it is told."""
+
+    def __init__(self) -> None:
+        self.names: list[list[str]] = []
+        self.differ: set[str] = set()
+        self.lost: set[str] = set()
+        self.read = threading.Semaphore(0)
+
+    def check_tables(
+        self, _connection: object, unit: Sequence[TableRecord], _alive: object
+    ) -> tuple[Check, bool]:
+        names = [each.name for each in unit]
+        self.names.append(names)
+        self.read.release()
+        if self.lost.intersection(names):
+            raise DatabaseError("the connection was lost", hint="Look.")
+        return Check(name=names[0], passed=not self.differ.intersection(names)), True
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """What is read in place of tables."""
+    made = Reads()
+    monkeypatch.setattr(compare, "check_tables", made.check_tables)
+    monkeypatch.setattr(content, "use_encoding", lambda *_: None)
+    return made
+
+
+def _copy(jobs: int = 2) -> RestoredCopy:
+    @contextmanager
+    def connect() -> Iterator[object]:
+        yield object()
+
+    manifest = SimpleNamespace(inventory={"encoding": "UTF8"})
+    made = SimpleNamespace(tables=TABLES, jobs=jobs, manifest=manifest, connect=connect)
+    return cast(RestoredCopy, made)
+
+
+def test_a_table_is_read_once_its_rows_are_in(reads: Reads) -> None:
+    """While the load goes on; an entry that is no data starts nothing."""
+    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+        for number in (9, 3, 3):
+            meanwhile.loaded(number)
+        assert reads.read.acquire(timeout=30)
+
+        assert reads.names == [["b"]]
+        assert list(meanwhile.settle()) == ["b"]
+
+
+def test_partitions_wait_for_each_other(reads: Reads) -> None:
+    """Rows of one may have come to another: they are read when all are in."""
+    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+        meanwhile.loaded(4)
+        meanwhile.loaded(1)
+        meanwhile.loaded(2)
+
+        assert set(meanwhile.settle()) == {"a", "p1"}
+
+    assert sorted(reads.names) == [["a"], ["p1", "p2"]]
+
+
+def test_only_what_is_equal_counts(reads: Reads) -> None:
+    """What differs now is compared again when everything has been loaded."""
+    reads.differ = {"a"}
+
+    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+        meanwhile.loaded(1)
+        meanwhile.loaded(3)
+        equal = meanwhile.settle()
+
+    assert list(equal) == ["b"]
+    assert all(check.passed for check in equal.values())
+
+
+def test_a_lost_connection_ends_one_reader(reads: Reads) -> None:
+    """It is no error here; what it would have read is left for later."""
+    reads.lost = {"a"}
+
+    with Meanwhile(_copy(jobs=1), ENTRIES) as meanwhile:
+        meanwhile.loaded(1)
+        meanwhile.loaded(3)
+        equal = meanwhile.settle()
+
+    assert dict(equal) == {}
+    assert reads.names == [["a"]]
+
+
+def test_leaving_ends_the_readers(reads: Reads) -> None:
+    """Also where nothing was announced, and where an error ends the load."""
+    before = threading.active_count()
+    during = 0
+
+    def load() -> None:
+        nonlocal during
+        with Meanwhile(_copy(8), ENTRIES):
+            during = threading.active_count()
+            raise ValueError("load")
+
+    with pytest.raises(ValueError, match="load"):
+        load()
+
+    assert (during, threading.active_count()) == (before + 4, before)
+    assert reads.names == []
