@@ -53,6 +53,7 @@ class Findings:
     mutants: MutantReport | None = None
     tables: int = 0
     rows: int = 0
+    restored: bool = False
 
     def open(self, manifest: Manifest) -> None:
         """Go on with what an encrypted set's manifest seals."""

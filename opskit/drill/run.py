@@ -28,7 +28,7 @@ from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob, copy_url, fill
-from opskit.restore.meanwhile import Meanwhile
+from opskit.restore.meanwhile import Meanwhile, rows_hold_still
 from opskit.restore.reader import SetReader
 
 _MACHINE_FAULTS = (
@@ -73,7 +73,7 @@ def drill(
         checks=tuple(found.checks),
         unmade=tuple(found.unmade),
         phases=found.phases,
-        rto_seconds=round(rto, 3) if "restore" in found.phases else None,
+        rto_seconds=round(rto, 3) if found.restored else None,
         rpo_seconds=round((started_at - manifest.snapshot_at).total_seconds(), 3),
         drill_server=found.drill_server,
         tables=found.tables,
@@ -128,10 +128,10 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
             timeout_seconds=request.timeout_seconds,
         )
         meanwhile = stack.enter_context(Meanwhile(copy, entries))
-        if tamper is None and not request.sql_after:
-            # Else what is compared is not there before both are through.
+        if tamper is None and rows_hold_still(job.entries, job.sql_after):
             job = replace(job, loaded=meanwhile.loaded)
-        if not _restore(found, place, fetched, job):
+        found.restored = _restore(found, place, fetched, job)
+        if not found.restored:
             return
         if tamper is not None:
             tamper(copy.url)

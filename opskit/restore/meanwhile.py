@@ -17,6 +17,16 @@ from opskit.restore.compare import RestoredCopy
 from opskit.restore.units import units_of
 
 
+def rows_hold_still(entries: Sequence[TocEntry], sql_after: Sequence[str]) -> bool:
+    """Return whether a table that was loaded stays as it is to the end of the load.
+
+    Statements of the user's, and functions that run where a materialized view is
+    filled, may change rows; then everything is read when all of them are through.
+    """
+    fills = any(entry.kind == "MATERIALIZED VIEW DATA" for entry in entries)
+    return not sql_after and not fills
+
+
 class Meanwhile:
     """Reads tables as they are announced; leaving the block ends that.
 
