@@ -15,6 +15,9 @@ from opskit.postgres.programs import Installation
 from opskit.postgres.server import Server
 from tests.sample import SAMPLE
 
+# Before anything imports it: tests of real servers share the suite.
+pytest.register_assert_rewrite("tests.unit.store_contract")
+
 MajorServer = Callable[[int], Server]
 MakeDatabase = Callable[..., str]
 _numbers = itertools.count(1)

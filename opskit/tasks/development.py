@@ -112,5 +112,5 @@ def _must_have(folder: str, task: str) -> None:
 
 
 def _workers() -> str:
-    # Servers and compressors run beside the tests: more workers only wait.
-    return str(min(4, os.cpu_count() or 1))
+    # One more than processors: many tests wait for servers to start, or to refuse.
+    return str(min(4, (os.cpu_count() or 1) + 1))

@@ -15,8 +15,6 @@ from hypothesis import HealthCheck, settings
 from opskit import config
 from opskit.config import Settings
 
-pytest.register_assert_rewrite("tests.unit.store_contract")
-
 # A slow machine is no fault of the code; the example database would be litter.
 settings.register_profile(
     "unit",
