@@ -134,7 +134,6 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
             f"{backup_id} holds no sudden change",
             hint="`inv prune --dry-run` says which set has to be confirmed.",
         )
-    _require_counted(run)
     details = {"source": chosen.manifest.source, "backup_id": backup_id}
     with run.recorded("confirm", details | {"changes": changes}):
         confirm(
@@ -146,24 +145,6 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
     for each in changes:
         say(f"confirmed of {backup_id}: {each}", as_json=as_json)
     return {"status": "ok", "backup_id": backup_id, "confirmed": changes}
-
-
-def _require_counted(run: Runtime) -> None:
-    """Refuse a confirmation that would not count, for no trusted key signs it.
-
-    Raises:
-        ConfigurationError: keys are trusted, and the one here is none of them.
-    """
-    from opskit.errors import ConfigurationError
-
-    trusted = run.settings.signing.trusted_keys
-    signer = run.protection.signer
-    if trusted and (signer is None or signer.public_key not in trusted):
-        raise ConfigurationError(
-            "the confirmation would not count: signing.trusted_keys is set, and no "
-            "key_file here holds one of them",
-            hint="Confirm on a host whose key_file in [signing] is trusted.",
-        )
 
 
 def _plan_lines(planned: RetentionPlan, *, dry_run: bool) -> list[str]:

@@ -138,7 +138,7 @@ def test_where_keys_are_trusted_a_confirmation_must_be_signed(
     done = service.json("prune")
 
     assert "size fell from" in unsigned["error"]
-    assert "would not count" in without_key["error"]
+    assert "the confirmation would not be signed" in without_key["error"]
     assert "key_file" in without_key["hint"]
     assert len(done["delete"]) == 1
 
