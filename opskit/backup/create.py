@@ -103,19 +103,24 @@ def create_backup(
             opened.require_held()
             writer.leave_out(held.require_held())
             _record(writer, manifest)
-            # What has the place already is not ours: it may be the set itself, where
-            # two names lead to one store.
-            ours = {
-                name
-                for name, error in writer.failed.items()
-                if not isinstance(error, ObjectExists)
-            }
-            writer.discard([each for each in stores if each.name in ours])
+            _clean_failed(writer, stores)
     return BackupResult(
         manifest=manifest,
         stores=tuple(each.name for each in writer.stores),
         failed=writer.failed,
     )
+
+
+def _clean_failed(writer: SetWriter, stores: Sequence[Store]) -> None:
+    """Remove what stores have of a set that they could not take as a whole."""
+    # What has the place already is not ours: it may be the set itself, where two names
+    # lead to one store.
+    ours = {
+        name
+        for name, error in writer.failed.items()
+        if not isinstance(error, ObjectExists)
+    }
+    writer.discard([each for each in stores if each.name in ours])
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
 
 
@@ -19,6 +20,13 @@ def authenticity(backup_id: str) -> str:
 Then `backup_id` in it must be `{backup_id}`, and the digests below those of its
 `objects`.
 """
+
+
+def checksums(objects: Iterable[StoredObject]) -> str:
+    """Return the lines that `sha256sum --check` reads."""
+    return "\n".join(
+        f"{each.sha256}  {each.key.rpartition('/')[2]}" for each in objects
+    )
 
 
 def decryption(names: Iterable[str]) -> str:

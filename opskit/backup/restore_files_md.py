@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from opskit.backup.guide_steps import authenticity, decryption
+from opskit.backup.guide_steps import authenticity, checksums, decryption
 from opskit.catalog.file_record import shown
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
@@ -40,9 +40,7 @@ def render(
         for each in objects
         if each.role == role
     )
-    sums = "\n".join(
-        f"{each.sha256}  {name}" for each, name in zip(objects, stored, strict=True)
-    )
+    sums = checksums(objects)
     return f"""\
 # Restore {backup_id} with stock tools
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from opskit.backup.guide_steps import authenticity, decryption
+from opskit.backup.guide_steps import authenticity, checksums, decryption
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
 from opskit.postgres.programs import sets_unknown_parameter
@@ -43,9 +43,7 @@ def render(
         for each in objects
     }
     stored = [each.key.rpartition("/")[2] for each in objects]
-    sums = "\n".join(
-        f"{each.sha256}  {name}" for each, name in zip(objects, stored, strict=True)
-    )
+    sums = checksums(objects)
     database = str(inventory["database"])
     passwords = (
         "with their password hashes"
