@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import re
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
