@@ -1,8 +1,9 @@
 """Claims: objects by which a run says in a store that it works on a source.
 
-`_locks/<source>/<run id>-<number>.json` is a claim and its renewals. With the ending
+`_locks/<source>/<run id>/<number>.json` is a claim and its renewals. With the ending
 `.released` it says that the run's claims up to that number are over: that is for
-credentials that may not delete.
+credentials that may not delete. Each run has a folder of its own, so that also what a
+killed run left of an unfinished claim can be discarded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from opskit.store import ObjectInfo, Store
 
 FOLDER = "_locks/"
 _PUT_TRIES = 5
-_NAME = re.compile(r"(?P<run>[^/]+)-(?P<number>\d{6,})\.(?P<kind>json|released)")
+_KEY = re.compile(
+    r"_locks/[^/]+/(?P<run>[^/]+)/(?P<number>\d{6,})\.(?P<kind>json|released)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,10 @@ def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) 
     claims: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)
     released: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)
     for each in objects:
-        name = _NAME.fullmatch(each.key.rpartition("/")[2])
-        if name is not None:
-            kinds = claims if name["kind"] == "json" else released
-            kinds[name["run"]][int(name["number"])] = each
+        key = _KEY.fullmatch(each.key)
+        if key is not None:
+            kinds = claims if key["kind"] == "json" else released
+            kinds[key["run"]][int(key["number"])] = each
     living = {}
     litter: list[str] = []
     mine = _living(run_id, claims[run_id], released[run_id])
@@ -168,10 +171,19 @@ class Claim:
         del self._put[: len(over)]
 
     def clean(self, litter: Iterable[str]) -> None:
-        """Delete what is left of dead claims, as far as the store lets us."""
+        """Delete what is left of dead claims, as far as the store lets us.
+
+        Only for who holds the lock: a claim that another run is putting right now may
+        go with what a killed one never finished. That run then has to try again.
+        """
         with suppress(StoreError):
             for key in litter:
                 self.store.delete(key)
+            for folder in {
+                each.key.rpartition("/")[0] + "/"
+                for each in self.store.unfinished(self._folder)
+            } - {self._folder, f"{self._folder}{self.run_id}/"}:
+                self.store.discard(folder)
 
     def bury(self, other: Living) -> None:
         """Take back the claim of a run that is known to be dead.
@@ -179,7 +191,7 @@ class Claim:
         Raises:
             StoreError: the store refused.
         """
-        prefix = f"{self._folder}{other.run_id}-"
+        prefix = f"{self._folder}{other.run_id}/"
         try:
             for each in [*self.store.list(prefix)]:
                 self.store.delete(each.key)
@@ -203,15 +215,12 @@ class Claim:
 
     def _first_free(self) -> int:
         """Return a number above all that this run has used for this source before."""
-        prefix = f"{self._folder}{self.run_id}-"
-        names = [
-            _NAME.fullmatch(each.key.removeprefix(self._folder))
-            for each in self.store.list(prefix)
-        ]
-        return max((int(name["number"]) for name in names if name), default=-1) + 1
+        prefix = f"{self._folder}{self.run_id}/"
+        keys = [_KEY.fullmatch(each.key) for each in self.store.list(prefix)]
+        return max((int(key["number"]) for key in keys if key), default=-1) + 1
 
     def _key(self, number: int, kind: str = "json") -> str:
-        return f"{self._folder}{self.run_id}-{number:06d}.{kind}"
+        return f"{self._folder}{self.run_id}/{number:06d}.{kind}"
 
 
 def _put_patiently(store: Store, key: str, content: bytes) -> None:

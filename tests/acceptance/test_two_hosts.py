@@ -55,7 +55,7 @@ def files(tmp_path: Path) -> str:
 
 def claims(host: Project) -> list[Path]:
     """Return the signs of life of runs in the store."""
-    return list((host.folder.parent / "shared").glob("_locks/*/*.json"))
+    return list((host.folder.parent / "shared").glob("_locks/*/*/*.json"))
 
 
 def is_writing(host: Project) -> bool:

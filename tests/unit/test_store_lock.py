@@ -103,7 +103,7 @@ def test_a_lock_is_held_and_given_back(store: SharedStore) -> None:
         during = keys(store)
         check()
 
-    assert during == [f"{FOLDER}aaa-000000.json"]
+    assert during == [f"{FOLDER}aaa/000000.json"]
     assert keys(store) == []
 
 
@@ -133,7 +133,7 @@ def test_the_holder_is_not_disturbed_by_those_who_try(store: SharedStore) -> Non
         left = keys(store)
 
     assert all("run aaa" in each for each in refused)
-    assert left == [f"{FOLDER}aaa-000000.json"]
+    assert left == [f"{FOLDER}aaa/000000.json"]
 
 
 def test_locks_of_two_sources_are_two(store: SharedStore) -> None:
@@ -184,10 +184,24 @@ def test_what_others_could_not_delete_is_cleaned_up() -> None:
     assert keys(store) == []
 
 
+def test_what_a_kill_left_of_an_unfinished_claim_goes_away(store_dir: Path) -> None:
+    """The next holder discards it; its own claims and foreign files stay."""
+    folder = store_dir / FOLDER
+    left = folder / "killed" / ".000000.json.abc"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"{")
+    (folder / ".foreign").touch()
+    store = LocalStore("local", store_dir)
+
+    assert _try(store, "bbb") == ""
+    assert not left.parent.exists()
+    assert [each.name for each in folder.iterdir()] == [".foreign"]
+
+
 def _killed(store: SharedStore, run_id: str = "aaa", owner: str = "") -> None:
     """Leave what a holder leaves that was killed."""
     store.put(
-        f"{FOLDER}{run_id}-000000.json",
+        f"{FOLDER}{run_id}/000000.json",
         [json.dumps({"run_id": run_id, "owner": owner} if owner else {}).encode()],
     )
 
@@ -199,7 +213,7 @@ def test_a_young_claim_counts_whoever_put_it(store: SharedStore, age: float) -> 
     store.seconds += age
 
     assert _try(store, "bbb").startswith("shop is locked in store shared by None (run")
-    assert keys(store) == [f"{FOLDER}aaa-000000.json"]
+    assert keys(store) == [f"{FOLDER}aaa/000000.json"]
 
 
 @pytest.mark.parametrize("kind", [SharedStore, NoDelete])
@@ -214,7 +228,7 @@ def test_the_claim_of_a_killed_holder_is_taken_over(kind: type[SharedStore]) -> 
         third = _try(store, "ccc")
 
     assert "run bbb" in third
-    assert (f"{FOLDER}aaa-000000.json" in claims) == (kind is NoDelete)
+    assert (f"{FOLDER}aaa/000000.json" in claims) == (kind is NoDelete)
 
 
 @pytest.mark.parametrize("kind", [SharedStore, NoDelete])
@@ -379,7 +393,7 @@ def test_a_claim_that_is_gone_at_once_is_put_again(
         check()
         during = keys(store)
 
-    assert during == [f"{FOLDER}aaa-00000{number}.json"]
+    assert during == [f"{FOLDER}aaa/00000{number}.json"]
     assert len(store.puts) == 2
 
 
@@ -410,16 +424,16 @@ def test_claims_are_judged_by_the_clock_of_the_store() -> None:
     """Dead, released, renewed and foreign ones, as they stand in one listing."""
     seen = judge(
         [
-            _info("dead-000000.json", 0),
-            _info("dead-000001.json", 99),
-            _info("gone-000004.json", 390),
-            _info("gone-000004.released", 395),
-            _info("back-000002.json", 380),
-            _info("back-000002.released", 381),
-            _info("back-000003.json", 390),
-            _info("old-000000.json", 0),
-            _info("old-000001.json", 100),
-            _info("me-000000.json", 400),
+            _info("dead/000000.json", 0),
+            _info("dead/000001.json", 99),
+            _info("gone/000004.json", 390),
+            _info("gone/000004.released", 395),
+            _info("back/000002.json", 380),
+            _info("back/000002.released", 381),
+            _info("back/000003.json", 390),
+            _info("old/000000.json", 0),
+            _info("old/000001.json", 100),
+            _info("me/000000.json", 400),
             _info("notes.txt", 0),
         ],
         run_id="me",
@@ -429,17 +443,17 @@ def test_claims_are_judged_by_the_clock_of_the_store() -> None:
     assert [each.run_id for each in seen.others] == ["old", "back"]
     assert seen.mine is not None
     assert [each.removeprefix(FOLDER) for each in seen.litter] == [
-        "dead-000000.json",
-        "dead-000001.json",
-        "gone-000004.json",
-        "gone-000004.released",
+        "dead/000000.json",
+        "dead/000001.json",
+        "gone/000004.json",
+        "gone/000004.released",
     ]
 
 
 def test_without_an_own_claim_nothing_is_dead() -> None:
     """Who does not know the store's time takes every claim for alive."""
     seen = judge(
-        [_info("old-000000.json", 0)], run_id="me", dead_after=timedelta(seconds=1)
+        [_info("old/000000.json", 0)], run_id="me", dead_after=timedelta(seconds=1)
     )
 
     assert (seen.mine, len(seen.others), seen.litter) == (None, 1, ())
