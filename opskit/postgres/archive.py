@@ -8,11 +8,11 @@ file but the end of the last block, so every entry that should have data is coun
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 from opskit.errors import ArchiveError
 from opskit.postgres import toc
+from opskit.postgres.archive_rows import INTEGER, whole_rows
 from opskit.postgres.digest import (
     ContentDigest,
     LargeObjectDigest,
@@ -24,8 +24,6 @@ from opskit.postgres.toc_entry import TocEntry
 
 _TABLE_BLOCK = 1
 _LARGE_OBJECTS_BLOCK = 3
-_INTEGER = struct.Struct("<bI")
-_INTEGER_BYTES = _INTEGER.size
 _CUT_SHORT = "the archive ends before its proper end"
 
 
@@ -139,7 +137,7 @@ class ArchiveReader:
     # more bytes than there are.
 
     def _block_start(self, data: bytes, position: int) -> int:
-        if position + 1 + _INTEGER_BYTES > len(data):
+        if position + 1 + INTEGER.size > len(data):
             return -1
         kind = data[position]
         dump_id = self._integer(data, position + 1)
@@ -157,15 +155,26 @@ class ArchiveReader:
             self._step = self._large_object_start
         else:
             raise ArchiveError(f"a data block is of the unknown kind {kind}")
-        return position + 1 + _INTEGER_BYTES
+        return position + 1 + INTEGER.size
 
     def _table_chunks(self, data: bytes, position: int) -> int:
+        if self._chunk_left and position < len(data):
+            # The rest of a row that was cut, alone: the whole ones after it go faster.
+            rest = data[position : position + self._chunk_left]
+            self._rows.update(rest)
+            self._chunk_left -= len(rest)
+            return position + len(rest)
+        start = position
+        if not self._chunk_left:
+            rows, following = whole_rows(data, position)
+            if self._rows.update_lines(rows):
+                position = following
         pieces: list[bytes] = []
         end = self._chunks(data, position, pieces)
         self._rows.update(b"".join(pieces))
         if end >= 0 and self._chunk_left < 0:
             self._end_table()
-        return end
+        return position if end < 0 and position > start else end
 
     def _end_table(self) -> None:
         assert self._current is not None
@@ -177,7 +186,7 @@ class ArchiveReader:
         self._step = self._block_start
 
     def _large_object_start(self, data: bytes, position: int) -> int:
-        if position + _INTEGER_BYTES > len(data):
+        if position + INTEGER.size > len(data):
             return -1
         oid = self._integer(data, position)
         if oid == 0:
@@ -186,7 +195,7 @@ class ArchiveReader:
             # Written as if it had a sign, which the higher half of numbers lose.
             self._large_objects.begin(oid & 0xFFFFFFFF)
             self._step = self._large_object_chunks
-        return position + _INTEGER_BYTES
+        return position + INTEGER.size
 
     def _large_object_chunks(self, data: bytes, position: int) -> int:
         pieces: list[bytes] = []
@@ -201,13 +210,12 @@ class ArchiveReader:
     def _chunks(self, data: bytes, position: int, pieces: list[bytes]) -> int:
         """Collect chunk contents; `_chunk_left` is -1 once the last one was read.
 
-        Every row may be a chunk of its own: this loop is the hot one. All bytes at
-        hand are consumed, but for a length that is cut in two.
+        All bytes at hand are consumed, but for a length that is cut in two.
         """
         size = len(data)
         left = self._chunk_left
         start = position
-        unpack = _INTEGER.unpack_from
+        unpack = INTEGER.unpack_from
         add = pieces.append
         while True:
             stop = position + left
@@ -216,7 +224,7 @@ class ArchiveReader:
                 self._chunk_left = stop - size
                 return size if size > start else -1
             add(data[position:stop])
-            position = stop + _INTEGER_BYTES
+            position = stop + INTEGER.size
             if position > size:
                 self._chunk_left = 0
                 return stop if stop > start else -1
@@ -230,5 +238,5 @@ class ArchiveReader:
 
     @staticmethod
     def _integer(data: bytes, position: int) -> int:
-        sign, value = _INTEGER.unpack_from(data, position)
+        sign, value = INTEGER.unpack_from(data, position)
         return -int(value) if sign else int(value)

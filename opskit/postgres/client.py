@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import select
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from opskit.masking import mask
 
 BLOCK_BYTES = 1024 * 1024
 _GATHERED_BYTES = 256 * 1024
+_WRITTEN_BYTES = 64 * 1024
 _STOP_SECONDS_MAX = 10
 _SILENT_SECONDS_MAX = 3600
 _MESSAGE_BYTES_MAX = 64 * 1024
@@ -52,7 +54,7 @@ def streaming(
         BackupFailed: the program did not exit with 0; its words are in the message.
     """
     process = subprocess.Popen(
-        list(arguments),
+        _written_in_blocks(arguments),
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -67,7 +69,7 @@ def streaming(
     try:
         with process.stdout as output:
             _widen_pipe(output)
-            yield iter(lambda: _read(output, arguments[0]), b"")
+            yield iter(_Blocks(output, arguments[0]))
         code = process.wait(timeout=_STOP_SECONDS_MAX)
     finally:
         stop(process)
@@ -75,39 +77,64 @@ def streaming(
         raise failure(arguments[0], code, messages.text())
 
 
-def _read(output: IO[bytes], program: str) -> bytes:
-    """Return the next bytes; a program that falls silent for good is given up.
+class _Blocks:
+    """The output of a program in blocks, until it ends.
 
     A pipe gives what is in it, often little: enough is gathered that what is done with
-    each block costs less than reading it.
+    each block costs less than reading it. The buffer is used again and again: memory
+    that is new each time costs as much as copying.
     """
-    gathered: list[bytes] = []
-    size_bytes = 0
-    while size_bytes < _GATHERED_BYTES:
-        readable, _, _ = select.select([output], [], [], _SILENT_SECONDS_MAX)
+
+    def __init__(self, output: IO[bytes], program: str) -> None:
+        self._output, self._program = output, program
+        self._buffer = memoryview(bytearray(_GATHERED_BYTES + BLOCK_BYTES))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._read, b"")
+
+    def _read(self) -> bytes:
+        size_bytes = 0
+        while size_bytes < _GATHERED_BYTES:
+            self._wait()
+            read_bytes = self._output.readinto(self._buffer[size_bytes:])  # type: ignore[attr-defined]
+            if not read_bytes:
+                break
+            size_bytes += read_bytes
+        return bytes(self._buffer[:size_bytes])
+
+    def _wait(self) -> None:
+        """Wait for bytes; a program that falls silent for good is given up."""
+        readable, _, _ = select.select([self._output], [], [], _SILENT_SECONDS_MAX)
         if not readable:
             raise BackupFailed(
-                f"{program.rsplit('/', 1)[-1]} wrote nothing for {_SILENT_SECONDS_MAX} "
+                f"{_name(self._program)} wrote nothing for {_SILENT_SECONDS_MAX} "
                 "seconds and was stopped",
                 hint="See what its session waits for in pg_stat_activity on the "
                 "server.",
             )
-        piece = output.read(BLOCK_BYTES)
-        if not piece:
-            break
-        gathered.append(piece)
-        size_bytes += len(piece)
-    return b"".join(gathered)
+
+
+def _written_in_blocks(arguments: Sequence[str]) -> list[str]:
+    """Let a program write more at a time than the 4 KiB that a pipe is given.
+
+    Each write wakes its reader. `stdbuf`, of the GNU coreutils, becomes the program.
+    """
+    stdbuf = shutil.which("stdbuf")
+    return [*([stdbuf, f"-o{_WRITTEN_BYTES}"] if stdbuf else []), *arguments]
 
 
 def failure(program: str, code: int, words: str) -> BackupFailed:
     """Return the error for a dump program that did not end well."""
-    name = program.rsplit("/", 1)[-1]
+    name = _name(program)
     ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
     return BackupFailed(
         f"{name} {ended}" + (f": {words}" if words else " and said nothing"),
         hint=_hint(words, code),
     )
+
+
+def _name(program: str) -> str:
+    return program.rsplit("/", 1)[-1]
 
 
 _HINTS = (

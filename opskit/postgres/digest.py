@@ -9,16 +9,19 @@ XXH3: https://github.com/Cyan4973/xxHash
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from xxhash import xxh3_128, xxh3_128_intdigest
+from xxhash import xxh3_128, xxh3_128_digest, xxh3_128_intdigest
 
 _MODULUS = 1 << 128
 # pg_dump ends the rows of a table with a line `\.` and two empty lines.
 _TERMINATOR = b"\\.\n\n\n"
 _TAIL_BYTES = 1 + len(_TERMINATOR)
 _TERMINATOR_LINES = (b"\\.", b"", b"")
+# Enough for the sum of as many digests as there are rows in one piece.
+_CARRY = bytes(4)
+_DIGEST_AND_CARRY_BITS = 128 + 8 * len(_CARRY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,24 @@ class RowDigest:
             lines[0] = b""
             self._sum += self._partial.intdigest() - xxh3_128_intdigest(b"")
             self._partial = None
-        self._sum += sum(map(xxh3_128_intdigest, lines))
+        self._sum += _sum_of_digests(lines)
         self._rows += len(lines)
         if rest:
             self._partial = self._partial or xxh3_128()
             self._partial.update(rest)
+
+    def update_lines(self, lines: list[bytes]) -> bool:
+        """Take whole rows, without the ends of their lines, in less time than text.
+
+        Returns whether they were that; if not, nothing was taken.
+        """
+        if self._partial is not None or b"\n" in b"".join(lines):
+            return False
+        if lines:
+            self._tail = lines[-1][-len(_TERMINATOR) :] + b"\n"
+            self._sum += _sum_of_digests(lines)
+            self._rows += len(lines)
+        return True
 
     def drop_terminator(self) -> bool:
         """Take the lines with which pg_dump ends a table out of the sum again.
@@ -81,7 +97,7 @@ class RowDigest:
         if self._tail not in (_TERMINATOR, b"\n" + _TERMINATOR):
             return False
         self._rows -= len(_TERMINATOR_LINES)
-        self._sum -= sum(map(xxh3_128_intdigest, _TERMINATOR_LINES))
+        self._sum -= _sum_of_digests(_TERMINATOR_LINES)
         return True
 
     def result(self) -> ContentDigest:
@@ -93,6 +109,21 @@ class RowDigest:
         if self._partial is not None:
             raise ValueError("the data ends in the middle of a row")
         return ContentDigest(rows=self._rows, digest=f"{self._sum % _MODULUS:032x}")
+
+
+def _sum_of_digests(lines: Sequence[bytes]) -> int:
+    """Return the sum of the lines' digests.
+
+    All digests stand in one long number, with room between for what is carried. Halves
+    of it are added until one is left: far fewer steps of Python than one for each line.
+    """
+    total = int.from_bytes(_CARRY.join(map(xxh3_128_digest, lines)), "big")
+    count = len(lines)
+    while count > 1:
+        count = (count + 1) // 2
+        bits = count * _DIGEST_AND_CARRY_BITS
+        total = (total >> bits) + (total & ((1 << bits) - 1))
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)

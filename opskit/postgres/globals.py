@@ -28,7 +28,10 @@ _MEMBERSHIP = re.compile(rf"GRANT {_IDENTIFIER} TO {_IDENTIFIER}")
 
 @dataclass(frozen=True, kw_only=True)
 class Globals:
-    """SQL that recreates roles and tablespaces, and whether it holds passwords."""
+    """SQL that recreates roles and tablespaces, and whether it holds passwords.
+
+    Of a server that has PostgreSQL's own tablespaces alone there is no SQL.
+    """
 
     roles_sql: bytes
     tablespaces_sql: bytes
@@ -75,11 +78,12 @@ def dump(url: str, installation: Installation, connection: Connection) -> Global
         )
         return output
 
+    has_tablespaces = query_value(connection, "SELECT count(*) > 2 FROM pg_tablespace")
     # Whoever the first superuser is on another server, it is that one who grants there.
     first = roles.first(connection)
     return Globals(
         roles_sql=without_grantor(dumpall("--roles-only"), first),
-        tablespaces_sql=dumpall("--tablespaces-only"),
+        tablespaces_sql=dumpall("--tablespaces-only") if has_tablespaces else b"",
         with_passwords=with_passwords,
     )
 

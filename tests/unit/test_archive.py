@@ -97,6 +97,17 @@ def test_chunks_of_any_size_are_read(size: int) -> None:
     _assert_all_read(_fed(of_size(HEAD + data, 17)))
 
 
+@pytest.mark.parametrize("size", [100, 4096, 10**6])
+def test_rows_whose_length_looks_like_a_line_end_are_read(size: int) -> None:
+    """The bytes of a length are no part of the text, whatever they look like."""
+    rows = [b"x" * (length - 1) for length in (1, 10, 266, 2560, 2570, 10 << 8 | 10, 9)]
+    data = DATA.replace(build.rows_block(2, ORDERS), build.rows_block(2, rows))
+    reader = _fed(of_size(HEAD + data, size))
+    reader.close()
+
+    assert reader.tables()[0][1] == _rows(rows)
+
+
 def test_tables_come_in_the_order_of_the_contents() -> None:
     """Data may come in any order; it is told in the order of the contents."""
     reader = _fed([HEAD + DATA])
@@ -198,9 +209,11 @@ def test_a_block_of_unknown_kind_is_refused(kind: int) -> None:
         _fed([HEAD, block])
 
 
-def test_a_negative_chunk_is_refused() -> None:
-    """A length below zero is no length."""
-    block = b"\1" + build.integer(2) + build.integer(-4) + b"abc\n"
+@pytest.mark.parametrize("before", [b"", build.integer(2) + b"1\n"], ids=len)
+def test_a_negative_chunk_is_refused(before: bytes) -> None:
+    """A length below zero is no length, in the first place or behind a row."""
+    block = b"\1" + build.integer(2) + before + build.integer(-4) + b"abc\n"
+    block += build.integer(0)
 
     with pytest.raises(ArchiveError, match="negative length"):
         _fed([HEAD, block])

@@ -58,6 +58,33 @@ def test_the_digest_is_the_sum_of_its_rows(rows: list[bytes]) -> None:
     assert _digest(rows) == ContentDigest(rows=len(rows), digest=f"{expected:032x}")
 
 
+@given(st.lists(_rows, max_size=4))
+def test_lines_give_the_digest_of_their_text(groups: list[list[bytes]]) -> None:
+    """The quick way tells the same, in whatever groups the rows come."""
+    digest = RowDigest()
+
+    assert all(digest.update_lines(rows) for rows in groups)
+    assert digest.result() == _digest(row for rows in groups for row in rows)
+
+
+def test_the_largest_digests_are_summed_without_losing_a_carry() -> None:
+    """Many equal rows: their sum is far more than one digest can hold."""
+    rows = [b"a row"] * 70_001
+    expected = xxh3_128_intdigest(b"a row") * len(rows) % 2**128
+
+    assert _digest(rows) == ContentDigest(rows=len(rows), digest=f"{expected:032x}")
+
+
+def test_what_is_no_line_is_left_to_the_slow_way() -> None:
+    """Two lines in one, or a row begun before: nothing is taken, and that is told."""
+    two, begun = RowDigest(), RowDigest()
+    begun.update(b"half a")
+
+    assert not two.update_lines([b"1", b"2\n3"])
+    assert two.result().rows == 0
+    assert not begun.update_lines([b"1"])
+
+
 @given(_rows, st.randoms(use_true_random=False))
 def test_any_order_gives_one_digest(rows: list[bytes], random: Random) -> None:
     """The order of rows is no part of a table."""
