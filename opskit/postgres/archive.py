@@ -11,8 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from opskit.errors import ArchiveError
-from opskit.postgres import toc
-from opskit.postgres.archive_rows import INTEGER, whole_rows
+from opskit.postgres.archive_head import CUT_SHORT, HeadReader
+from opskit.postgres.archive_rows import (
+    INTEGER,
+    LARGE_OBJECTS_BLOCK,
+    TABLE_BLOCK,
+    whole_rows,
+)
 from opskit.postgres.digest import (
     ContentDigest,
     LargeObjectDigest,
@@ -22,18 +27,12 @@ from opskit.postgres.digest import (
 from opskit.postgres.toc import Contents
 from opskit.postgres.toc_entry import TocEntry
 
-_TABLE_BLOCK = 1
-_LARGE_OBJECTS_BLOCK = 3
-_CUT_SHORT = "the archive ends before its proper end"
-
 
 class ArchiveReader:
     """Fed with the bytes of an archive in pieces of any size; see the module's text."""
 
     def __init__(self) -> None:
-        self._contents: Contents | None = None
-        self._head = bytearray()
-        self._head_target = 1
+        self._head = HeadReader()
         self._carry = b""
         self._step: Callable[[bytes, int], int] = self._block_start
         self._entries: dict[int, TocEntry] = {}
@@ -52,7 +51,7 @@ class ArchiveReader:
     @property
     def has_contents(self) -> bool:
         """Whether the head has come by as a whole."""
-        return self._contents is not None
+        return self._head.is_done
 
     @property
     def contents(self) -> Contents:
@@ -61,9 +60,7 @@ class ArchiveReader:
         Raises:
             ArchiveError: the bytes fed so far do not reach its end.
         """
-        if self._contents is None:
-            raise ArchiveError(_CUT_SHORT)
-        return self._contents
+        return self._head.contents
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes.
@@ -71,12 +68,10 @@ class ArchiveReader:
         Raises:
             ArchiveError: they are not what the format allows here.
         """
-        if self._contents is None:
-            self._head += data
-            if len(self._head) >= self._head_target:
-                self._read_head()
-            return
-        self._consume(self._carry + data if self._carry else data)
+        if self._head.is_done:
+            self._consume(self._carry + data if self._carry else data)
+        else:
+            self._begin(self._head.feed(data))
 
     def _consume(self, data: bytes) -> None:
         position = 0
@@ -93,11 +88,11 @@ class ArchiveReader:
         Raises:
             ArchiveError: it is cut short, or data of an entry never came.
         """
-        if self._contents is None:
-            self._read_head()
+        if not self._head.is_done:
+            self._begin(self._head.close())
         contents = self.contents
         if self._step != self._block_start or self._carry:
-            raise ArchiveError(_CUT_SHORT)
+            raise ArchiveError(CUT_SHORT)
         for entry in contents.entries:
             if entry.has_data and entry.dump_id not in self._seen:
                 raise ArchiveError(
@@ -117,21 +112,12 @@ class ArchiveReader:
         """Return what is known of all large objects that came by."""
         return self._large_objects.result()
 
-    def _read_head(self) -> None:
-        """Read the head if it has come as a whole, and the data that came with it.
-
-        Reading starts over each time twice as much has come, so that even a head of
-        many megabytes costs only a small multiple of its size.
-        """
-        try:
-            self._contents = toc.parse(self._head)
-        except toc.NeedMore:
-            self._head_target = 2 * len(self._head)
-            return
-        self._entries = {entry.dump_id: entry for entry in self._contents.entries}
-        rest = bytes(self._head[self._contents.data_offset :])
-        self._head = bytearray()
-        self._consume(rest)
+    def _begin(self, rest: bytes) -> None:
+        """Read on behind the head, if it has come as a whole."""
+        if self._head.is_done:
+            entries = self._head.contents.entries
+            self._entries = {entry.dump_id: entry for entry in entries}
+            self._consume(rest)
 
     # Each step reads from a position and returns the next one, or -1 where it needs
     # more bytes than there are.
@@ -148,10 +134,10 @@ class ArchiveReader:
             )
         self._current = entry
         self._seen.add(dump_id)
-        if kind == _TABLE_BLOCK:
+        if kind == TABLE_BLOCK:
             self._rows = RowDigest()
             self._step = self._table_chunks
-        elif kind == _LARGE_OBJECTS_BLOCK:
+        elif kind == LARGE_OBJECTS_BLOCK:
             self._step = self._large_object_start
         else:
             raise ArchiveError(f"a data block is of the unknown kind {kind}")

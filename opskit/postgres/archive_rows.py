@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import struct
 
+# What kind of data a block holds: its first byte.
+TABLE_BLOCK = 1
+LARGE_OBJECTS_BLOCK = 3
 # A length before a chunk: its sign and its value.
 INTEGER = struct.Struct("<bI")
 # The last byte of a row with the next length's sign, both as one number, and its value.

@@ -16,8 +16,9 @@ import psycopg
 
 from opskit import workspace
 from opskit.errors import ClientToolError, DatabaseError
+from opskit.postgres import throwaway_settings
 from opskit.postgres.conninfo import without_environment
-from opskit.postgres.server import PORT, SUPERUSER, THROWAWAY_SETTINGS
+from opskit.postgres.server import PORT, SUPERUSER
 
 if TYPE_CHECKING:
     from opskit.postgres.container_engine import Box
@@ -33,7 +34,7 @@ _BOOT = "org.opskit.boot"
 # Here it listens on the container's own network, and on no socket.
 _SETTINGS = {
     name: value
-    for name, value in THROWAWAY_SETTINGS.items()
+    for name, value in throwaway_settings.SETTINGS.items()
     if not name.startswith(("listen_", "unix_socket_"))
 } | {"listen_addresses": "*", "unix_socket_directories": ""}
 
@@ -214,6 +215,7 @@ def _await(box: Box, url: str, deadline: float) -> str:
             break
         try:
             with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS_MAX) as found:
+                throwaway_settings.add_what_it_can(found)
                 version = found.info.parameter_status("server_version") or ""
                 return version.split()[0]
         except psycopg.OperationalError as error:

@@ -18,6 +18,7 @@ import psycopg
 
 from opskit import workspace
 from opskit.errors import DatabaseError
+from opskit.postgres import throwaway_settings
 from opskit.postgres.account import (
     Account,
     own,
@@ -36,25 +37,6 @@ _START_SECONDS_MAX = 60
 _STOP_SECONDS_MAX = 30
 _SOCKET_PATH_BYTES_MAX = 100
 _LOG_LINES_SHOWN = 5
-
-# Nothing here must survive a crash: the data exists elsewhere, and is compared.
-THROWAWAY_SETTINGS = {
-    "listen_addresses": "",
-    "unix_socket_permissions": "0700",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "max_wal_size": "8GB",
-    "checkpoint_timeout": "1d",
-    "autovacuum": "off",
-    "shared_buffers": "256MB",
-    "maintenance_work_mem": "256MB",
-    "max_parallel_maintenance_workers": "2",
-    "max_locks_per_transaction": "1024",
-    "jit": "off",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +146,7 @@ def _start(
     arguments = [server.installation.program("postgres")]
     arguments += ["-D", str(server.folder / "data"), "-k", str(server.socket_dir)]
     arguments += ["-p", str(server.port)]
-    for name, value in (THROWAWAY_SETTINGS | settings).items():
+    for name, value in (throwaway_settings.SETTINGS | settings).items():
         arguments += ["-c", f"{name}={value}"]
     with (server.folder / "server.log").open("wb") as log:
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
@@ -180,7 +162,8 @@ def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS_MAX
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            psycopg.connect(server.url(), connect_timeout=5).close()
+            with psycopg.connect(server.url(), connect_timeout=5) as connection:
+                throwaway_settings.add_what_it_can(connection)
         except psycopg.OperationalError:
             time.sleep(0.02)
         else:

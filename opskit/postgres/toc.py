@@ -8,6 +8,7 @@ pg_backup_archiver.c`, `ReadHead` and `ReadToc`, and `pg_backup_custom.c`): vers
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16),
 _CUSTOM_FORMAT = 1
 _INTEGER_BYTES = 4
 _OFFSET_BYTES = 8
-_NO_DATA = 3
+_OFFSET_KNOWN, _NO_DATA = 2, 3
 _HEAD_BYTES = 1024 * 1024
 
 
@@ -30,7 +31,10 @@ class NeedMore(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """The head of an archive; `data_offset` is where the first data block begins."""
+    """The head of an archive; `data_offset` is where the first data block begins.
+
+    `places` says by dump id where in the head stands what `place` packs.
+    """
 
     version: tuple[int, int]
     database: str
@@ -39,6 +43,7 @@ class Contents:
     codec: str
     entries: tuple[TocEntry, ...]
     data_offset: int
+    places: Mapping[int, int]
 
 
 class _Cursor:
@@ -117,7 +122,13 @@ def _parse(cursor: _Cursor) -> Contents:
         codec=codec,
         entries=tuple(_decode(entry, codec) for entry in raw),
         data_offset=cursor.position,
+        places={entry.numbers[0]: entry.place for entry in raw if entry.numbers[1]},
     )
+
+
+def place(offset: int) -> bytes:
+    """Return what the head says of data that begins at an offset in the file."""
+    return bytes([_OFFSET_KNOWN]) + offset.to_bytes(_OFFSET_BYTES, "little")
 
 
 def _read_format(cursor: _Cursor) -> tuple[int, int]:
@@ -151,6 +162,7 @@ class _RawEntry:
     numbers: tuple[int, bool]
     texts: dict[str, bytes]
     dependencies: tuple[int, ...]
+    place: int
 
 
 def _read_entry(cursor: _Cursor, version: tuple[int, int]) -> _RawEntry:
@@ -169,9 +181,10 @@ def _read_entry(cursor: _Cursor, version: tuple[int, int]) -> _RawEntry:
     dependencies = []
     while (dependency := cursor.text()) is not None:
         dependencies.append(int(dependency))
+    place = cursor.position
     state = cursor.byte()
     cursor.take(_OFFSET_BYTES)
-    return _RawEntry((dump_id, state != _NO_DATA), texts, tuple(dependencies))
+    return _RawEntry((dump_id, state != _NO_DATA), texts, tuple(dependencies), place)
 
 
 def _codec(entries: list[_RawEntry]) -> str:

@@ -25,6 +25,7 @@ from opskit.errors import (
     ObjectNotFound,
 )
 from opskit.postgres import schema
+from opskit.postgres.archive_places import ArchivePlaces
 from opskit.postgres.schema import SchemaObject
 from opskit.store import Store
 
@@ -72,7 +73,7 @@ class SetReader:
         return sealing.opened(self.manifest, private)
 
     def unpack_dump(self, target: Path) -> None:
-        """Write the set's uncompressed archive to a file.
+        """Write the set's uncompressed archive to a file, places of its data filled in.
 
         Raises:
             DatabaseError: the disk does not take it.
@@ -80,10 +81,14 @@ class SetReader:
         stored = self.manifest.object("dump")
         try:
             with target.open("wb") as file, self._plain(stored) as blocks:
-                writer = zstandard.ZstdDecompressor().stream_writer(file, closefd=False)
+                archive = _Archive(file)
+                writer = zstandard.ZstdDecompressor().stream_writer(
+                    cast(BinaryIO, archive), closefd=False
+                )
                 for block in blocks:
                     writer.write(block)
                 writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
+            archive.places.write(target)
         except OSError as error:
             raise DatabaseError(
                 f"the dump cannot be unpacked to {target}: {error.strerror}",
@@ -166,6 +171,21 @@ class SetReader:
             with _named(stored), checked(self.store, stored):
                 pass
             raise
+
+
+class _Archive(io.RawIOBase):
+    """A file for an archive; what is written to it is looked through for `places`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.places = ArchivePlaces()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer, /) -> int:
+        self.places.feed(bytes(data))
+        return self._file.write(data)
 
 
 class _Blocks(io.RawIOBase):

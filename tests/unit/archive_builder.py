@@ -20,7 +20,10 @@ _TABLE, _LARGE_OBJECTS = 1, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One entry of the contents; `state` says whether data follows for it."""
+    """One entry of the contents.
+
+    `state` says whether data follows for it, and `place` where, if that is known.
+    """
 
     dump_id: int
     kind: str
@@ -31,6 +34,7 @@ class Entry:
     copy: str = ""
     dependencies: Sequence[int] = ()
     state: int = NO_DATA
+    place: int = 0
 
 
 def encoding(name: str = "UTF8", *, dump_id: int = 1) -> Entry:
@@ -140,5 +144,5 @@ def _entry(each: Entry, version: Version, codec: str) -> bytes:
         parts.append(integer(ord("r")))
     parts += [encoded(each.owner), text(b"false")]
     parts += [text(b"%d" % number) for number in each.dependencies]
-    parts += [text(None), bytes([each.state]), bytes(8)]
+    parts += [text(None), bytes([each.state]), struct.pack("<Q", each.place)]
     return b"".join(parts)

@@ -45,6 +45,7 @@ def contents(*entries: TocEntry, codec: str = "utf-8") -> Contents:
         client_version="16.4",
         codec=codec,
         entries=entries,
+        places={},
         data_offset=0,
     )
 

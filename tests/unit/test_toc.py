@@ -48,7 +48,11 @@ def test_each_version_is_read(version: Version) -> None:
         codec="utf-8",
         entries=found.entries,
         data_offset=len(content),
+        places=found.places,
     )
+    assert list(found.places) == [
+        each.dump_id for each in found.entries if each.has_data
+    ]
     assert found.entries[1] == TocEntry(
         dump_id=7,
         kind="TABLE",
