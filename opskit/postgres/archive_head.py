@@ -9,6 +9,11 @@ from opskit.postgres.toc import Contents
 CUT_SHORT = "the archive ends before its proper end"
 
 
+# From one try to the next: enough to be worth it, and no more than may be held for
+# nothing where the guess was wrong.
+_GROWTH = (1.25, 8)
+
+
 class HeadReader:
     """Fed until the head has come as a whole."""
 
@@ -36,7 +41,7 @@ class HeadReader:
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return those that came behind the head's end.
 
-        Reading starts over each time twice as much has come, so that even a head of
+        Reading starts over each time a good part more has come, so that even a head of
         many megabytes costs only a small multiple of its size.
 
         Raises:
@@ -52,8 +57,9 @@ class HeadReader:
     def _read(self) -> bytes:
         try:
             self._contents = toc.parse(self._bytes)
-        except toc.NeedMore:
-            self._target = 2 * len(self._bytes)
+        except toc.NeedMore as need:
+            least, most = (int(len(self._bytes) * each) + 1 for each in _GROWTH)
+            self._target = min(max(least, need.needed_bytes), most)
             return b""
         rest = bytes(self._bytes[self._contents.data_offset :])
         self._bytes = bytearray()

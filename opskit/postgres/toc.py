@@ -8,6 +8,7 @@ pg_backup_archiver.c`, `ReadHead` and `ReadToc`, and `pg_backup_custom.c`): vers
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from opskit.postgres.toc_entry import TocEntry
 MAGIC = b"PGDMP"
 _OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16), (1, 16)
 _CUSTOM_FORMAT = 1
+_INTEGER = struct.Struct("<BI")  # a sign, and a magnitude
 _INTEGER_BYTES = 4
 _OFFSET_BYTES = 8
 _OFFSET_KNOWN, _NO_DATA = 2, 3
@@ -26,7 +28,13 @@ _HEAD_BYTES = 1024 * 1024
 
 
 class NeedMore(Exception):
-    """The bytes at hand end before the table of contents does."""
+    """The bytes at hand end before the table of contents does.
+
+    `needed_bytes` is a guess, by the entries that have come, of how many it has; 0 is
+    none.
+    """
+
+    needed_bytes = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +55,9 @@ class Contents:
 
 
 class _Cursor:
-    def __init__(self, data: bytes | bytearray) -> None:
+    """Reads one thing after the other; tens of thousands of entries have many."""
+
+    def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
 
@@ -55,7 +65,7 @@ class _Cursor:
         stop = self.position + length
         if stop > len(self.data):
             raise NeedMore
-        piece = bytes(self.data[self.position : stop])
+        piece = self.data[self.position : stop]
         self.position = stop
         return piece
 
@@ -63,9 +73,12 @@ class _Cursor:
         return self.take(1)[0]
 
     def integer(self) -> int:
-        raw = self.take(1 + _INTEGER_BYTES)
-        value = int.from_bytes(raw[1:], "little")
-        return -value if raw[0] else value
+        try:
+            sign, value = _INTEGER.unpack_from(self.data, self.position)
+        except struct.error:
+            raise NeedMore from None
+        self.position += _INTEGER.size
+        return -int(value) if sign else int(value)
 
     def text(self) -> bytes | None:
         length = self.integer()
@@ -96,7 +109,7 @@ def parse(data: bytes | bytearray) -> Contents:
         NeedMore: the head does not end within `data`.
         ArchiveError: this is no uncompressed custom-format archive of a known version.
     """
-    cursor = _Cursor(data)
+    cursor = _Cursor(bytes(data))
     try:
         return _parse(cursor)
     except (ValueError, LookupError) as error:
@@ -112,7 +125,7 @@ def _parse(cursor: _Cursor) -> Contents:
         cursor.integer()
     database, server_version, client_version = (cursor.text() or b"" for _ in range(3))
     count = cursor.integer()
-    raw = [_read_entry(cursor, version) for _ in range(count)]
+    raw = _read_entries(cursor, version, count)
     codec = _codec(raw)
     return Contents(
         version=version,
@@ -163,6 +176,22 @@ class _RawEntry:
     texts: dict[str, bytes]
     dependencies: tuple[int, ...]
     place: int
+
+
+def _read_entries(
+    cursor: _Cursor, version: tuple[int, int], count: int
+) -> list[_RawEntry]:
+    entries = []
+    start = cursor.position
+    try:
+        for _ in range(count):
+            entries.append(_read_entry(cursor, version))
+    except NeedMore as need:
+        if entries:
+            read_bytes = cursor.position - start
+            need.needed_bytes = start + read_bytes * count // len(entries)
+        raise
+    return entries
 
 
 def _read_entry(cursor: _Cursor, version: tuple[int, int]) -> _RawEntry:
