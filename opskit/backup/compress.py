@@ -10,8 +10,10 @@ import zstandard
 LEVEL = 3
 _THREADS_MAX = 4
 _CHUNK_BYTES = 1024 * 1024
-# Each thread holds a few jobs. The library's own size, 8 MiB, takes twice the memory.
-_JOB_BYTES = 4 * 1024 * 1024
+# Each thread holds a few jobs: the library's own 8 MiB take several times the memory.
+# So that small ones compress as well, each knows half a window of what came before it.
+_JOB_BYTES = 2 * 1024 * 1024
+_OVERLAP_LOG = 8
 
 
 def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -20,6 +22,7 @@ def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
         LEVEL,
         threads=min(_THREADS_MAX, os.cpu_count() or 1),
         job_size=_JOB_BYTES,
+        overlap_log=_OVERLAP_LOG,
         write_checksum=True,
     )
     compressor = zstandard.ZstdCompressor(compression_params=parameters)

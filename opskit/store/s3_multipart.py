@@ -10,7 +10,7 @@ from opskit.errors import StoreError
 from opskit.store import s3_digest, s3_errors
 from opskit.store.s3_bucket import Bucket
 
-_IN_FLIGHT_MAX = 3
+_IN_FLIGHT_MAX = 2
 _IN_FLIGHT_BYTES = 32 * 1024**2
 _SETTLE_SECONDS = 30.0
 
@@ -18,7 +18,7 @@ _SETTLE_SECONDS = 30.0
 def in_flight(part_bytes: int) -> int:
     """Return how many parts of a size may be on their way at once.
 
-    Three small ones; of those above 16 MiB one, so that with the part that is being
+    Two small ones; of those above 16 MiB one, so that with the part that is being
     gathered meanwhile two are held in memory.
     """
     return max(1, min(_IN_FLIGHT_MAX, _IN_FLIGHT_BYTES // max(1, part_bytes)))
