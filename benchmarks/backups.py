@@ -36,6 +36,12 @@ def dumps(place: Place) -> list[Contender]:
             "the same as opskit, encrypted with age",
             recipient=recipient(),
         ),
+        opskit_backup(
+            place,
+            "opskit-level-1",
+            "the same as opskit, with `compression_level = 1`",
+            compression_level=1,
+        ),
         shell(
             place,
             "copy-floor",

@@ -127,6 +127,7 @@ def opskit_backup(
     *,
     s3: S3Place | None = None,
     recipient: str = "",
+    compression_level: int = 3,
     servers: Sequence[int] = (),
     clean: Callable[[], None] = _nothing,
 ) -> Contender:
@@ -138,6 +139,7 @@ def opskit_backup(
         jobs=place.jobs,
         s3=s3,
         recipient=recipient,
+        compression_level=compression_level,
     )
 
     def tidy() -> None:

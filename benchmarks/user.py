@@ -56,6 +56,7 @@ def make_user(
     jobs: int,
     s3: S3Place | None = None,
     recipient: str = "",
+    compression_level: int = 3,
 ) -> User:
     """Write a configuration and return whose it is."""
     folder.mkdir(parents=True)
@@ -74,6 +75,7 @@ def make_user(
     text = f"""\
 [databases.{SOURCE}]
 url = {json.dumps(url)}
+compression_level = {compression_level}
 {_store(made, s3)}
 [postgres]
 bin_dirs = [{json.dumps(str(installation.bin_dir))}]

@@ -16,10 +16,10 @@ _JOB_BYTES = 2 * 1024 * 1024
 _OVERLAP_LOG = 8
 
 
-def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def compressed(chunks: Iterable[bytes], level: int = LEVEL) -> Iterator[bytes]:
     """Yield one zstd frame, checksum included, in chunks of about 1 MiB."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL,
+        level,
         threads=min(_THREADS_MAX, os.cpu_count() or 1),
         job_size=_JOB_BYTES,
         overlap_log=_OVERLAP_LOG,

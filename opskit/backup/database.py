@@ -77,7 +77,8 @@ class OpenDatabase:
             tables_expected=dump.tables_expected,
         )
         with progress as told:
-            writer.put("dump.pgdump.zst", "dump", compressed(dump.stream(told)))
+            stream = compressed(dump.stream(told), source.compression_level)
+            writer.put("dump.pgdump.zst", "dump", stream)
         observed = dump.observed()
         found = dump.globals()
         writer.put("roles.sql", "roles", [found.roles_sql])

@@ -40,6 +40,7 @@ class FilesSource:
     lock_wait: timedelta = timedelta(seconds=30)
     exclude: Sequence[str] = ()
     spool_dir: Path | None = None
+    compression_level: int = 3
 
     @property
     def service_lock(self) -> ServiceLock | None:

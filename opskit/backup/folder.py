@@ -57,7 +57,8 @@ class OpenFolder:
         with bar(
             f"backup {self._source.name}", bytes_expected=None, unit="entries"
         ) as told:
-            writer.put(_ARCHIVE_NAME, "files", compressed(dump.stream(told)))
+            stream = compressed(dump.stream(told), self._source.compression_level)
+            writer.put(_ARCHIVE_NAME, "files", stream)
         return {
             "kind": "files",
             "snapshot": "",

@@ -41,6 +41,7 @@ class DatabaseSource:
     exclude_tables: Sequence[str] = ()
     exclude_table_data: Sequence[str] = ()
     lock_wait: timedelta = timedelta(seconds=60)
+    compression_level: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from opskit.config.retention import SourceRetention
 from opskit.config.section import Section
-from opskit.config.types import Duration
+from opskit.config.types import CompressionLevel, Duration
 
 
 class FilesSettings(Section):
@@ -37,6 +37,7 @@ class FilesSettings(Section):
         description="patterns of what to leave out: `*.tmp` by name anywhere, "
         "`cache/*` by the path inside of the directory",
     )
+    compression_level: CompressionLevel = 3
     retention: SourceRetention | None = Field(
         default=None, description="rules of its own instead of `[retention]`"
     )

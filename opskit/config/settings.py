@@ -23,7 +23,11 @@ from opskit.config.files import FilesSettings
 from opskit.config.retention import RetentionSettings, SourceRetention
 from opskit.config.section import PostgresUrl, Section, read_url
 from opskit.config.stores import StoreSettings
-from opskit.config.types import Duration, SourceName
+from opskit.config.types import (
+    CompressionLevel,
+    Duration,
+    SourceName,
+)
 
 ENVIRONMENT_PREFIX = "OPSKIT_"
 
@@ -57,6 +61,8 @@ class DatabaseSettings(Section):
         default=timedelta(seconds=60),
         description="how long pg_dump may wait for a table that a migration has locked",
     )
+
+    compression_level: CompressionLevel = 3
 
     @model_validator(mode="after")
     def _one_address(self) -> DatabaseSettings:

@@ -48,5 +48,15 @@ def _no_truth(value: object) -> object:
 
 
 Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
+CompressionLevel = Annotated[
+    int,
+    BeforeValidator(_no_truth),
+    Field(
+        ge=1,
+        le=12,
+        description="of zstd: 1 takes the least time, higher ones more time and, as "
+        "a rule, less room",
+    ),
+]
 # In small letters, because the environment, which may override any key, knows no case.
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

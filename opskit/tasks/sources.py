@@ -104,6 +104,7 @@ def build(run: Runtime, name: str) -> Source:
                 lock_kind=folder.lock_kind,
                 lock_wait=folder.lock_wait,
                 exclude=folder.exclude,
+                compression_level=folder.compression_level,
             )
         )
     from opskit.backup.database import DatabaseBackup
@@ -118,6 +119,7 @@ def build(run: Runtime, name: str) -> Source:
             exclude_tables=settings.exclude_tables,
             exclude_table_data=settings.exclude_table_data,
             lock_wait=settings.lock_wait,
+            compression_level=settings.compression_level,
         )
     )
 

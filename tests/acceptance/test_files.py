@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import boto3
 import pytest
@@ -66,6 +69,34 @@ def test_a_folder_goes_the_way_of_a_database(project: Project) -> None:
     assert (restored["status"], restored["target"]) == ("ok", str(target))
     assert (restored["replaced"], restored["files"]) == (None, entries)
     assert equal(target, state)
+
+
+def test_each_source_has_a_compression_level_of_its_own(project: Project) -> None:
+    """More work for less room, for a database and for a folder; both can be read."""
+    state = project.folder / "state"
+    state.mkdir()
+    words = Random(1).choices(sorted(dir(builtins)), k=60_000)
+    (state / "words").write_text(" ".join(words))
+    project.configure(f"[files.state]\npath = {json.dumps(str(state))}")
+    for source in ("DATABASES__SHOP", "FILES__STATE"):
+        project.environment[f"OPSKIT_{source}__COMPRESSION_LEVEL"] = "1"
+    quick = project.json("backup", "--all")["backups"]
+    project.environment["OPSKIT_FILES__STATE__COMPRESSION_LEVEL"] = "12"
+    small = project.json("backup", "--all")["backups"]
+    project.environment["OPSKIT_DATABASES__SHOP__COMPRESSION_LEVEL"] = "12"
+    both = project.json("backup", "--all")["backups"]
+    project.environment["OPSKIT_DATABASES__SHOP__COMPRESSION_LEVEL"] = "13"
+    refused = project.json("backup", "--all", code=2)
+    project.environment.clear()
+    verified = project.json("verify")
+
+    def stored(made: list[dict[str, Any]]) -> list[int]:
+        return [each["size_bytes"] for each in made]
+
+    assert stored(small)[1] < 0.95 * stored(quick)[1]
+    assert stored(both)[0] < 0.95 * min(stored(quick)[0], stored(small)[0])
+    assert verified["status"] == "ok"
+    assert "compression_level" in refused["error"]
 
 
 def test_what_cannot_be_meant_is_refused(service: Service) -> None:
