@@ -27,6 +27,7 @@ from opskit.errors import (
 from opskit.postgres import schema
 from opskit.postgres.archive_places import ArchivePlaces
 from opskit.postgres.schema import SchemaObject
+from opskit.restore.written_behind import WrittenBehind, written_behind
 from opskit.store import Store
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
 # The only object that must be legible before anything is decrypted.
 _GUIDE_ROLE = "guide"
+# Of what is unpacked, at once.
+_UNPACKED_BYTES = 512 * 1024
 _CONTENTS = ("dump", "files")
 
 
@@ -80,10 +83,16 @@ class SetReader:
         """
         stored = self.manifest.object("dump")
         try:
-            with target.open("wb") as file, self._plain(stored) as blocks:
-                archive = _Archive(file)
+            with (
+                target.open("wb") as file,
+                written_behind(file) as behind,
+                self._plain(stored) as blocks,
+            ):
+                archive = _Archive(behind)
                 writer = zstandard.ZstdDecompressor().stream_writer(
-                    cast(BinaryIO, archive), closefd=False
+                    cast(BinaryIO, archive),
+                    write_size=_UNPACKED_BYTES,
+                    closefd=False,
                 )
                 for block in blocks:
                     writer.write(block)
@@ -176,7 +185,7 @@ class SetReader:
 class _Archive(io.RawIOBase):
     """A file for an archive; what is written to it is looked through for `places`."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: WrittenBehind) -> None:
         self._file = file
         self.places = ArchivePlaces()
 
@@ -184,8 +193,10 @@ class _Archive(io.RawIOBase):
         return True
 
     def write(self, data: Buffer, /) -> int:
-        self.places.feed(bytes(data))
-        return self._file.write(data)
+        block = bytes(data)
+        self._file.write(block)
+        self.places.feed(block)
+        return len(block)
 
 
 class _Blocks(io.RawIOBase):
