@@ -27,28 +27,29 @@ def test_all_is_written_in_order(tmp_path: Path) -> None:
     assert _threads() == []
 
 
-@pytest.mark.parametrize("blocks", [1, 100])
-def test_a_full_disk_is_told(blocks: int) -> None:
-    """At the next block or at the end; the thread has ended, nobody waits for ever."""
+def _fill_the_disk(blocks: int, then: Exception | None = None) -> None:
     with (
         Path("/dev/full").open("wb", buffering=0) as file,
-        pytest.raises(OSError, match="No space left"),
         written_behind(file) as behind,
     ):
         for _ in range(blocks):
             behind.write(b"x" * 1000)
+        if then is not None:
+            raise then
+
+
+@pytest.mark.parametrize("blocks", [1, 100])
+def test_a_full_disk_is_told(blocks: int) -> None:
+    """At the next block or at the end; the thread has ended, nobody waits for ever."""
+    with pytest.raises(OSError, match="No space left"):
+        _fill_the_disk(blocks)
 
     assert _threads() == []
 
 
 def test_what_went_wrong_first_is_told() -> None:
     """An error of whoever makes the blocks is not hidden by the disk's."""
-    with (
-        Path("/dev/full").open("wb", buffering=0) as file,
-        pytest.raises(ValueError, match="mine"),
-        written_behind(file) as behind,
-    ):
-        behind.write(b"x")
-        raise ValueError("mine")
+    with pytest.raises(ValueError, match="mine"):
+        _fill_the_disk(1, then=ValueError("mine"))
 
     assert _threads() == []
