@@ -88,7 +88,9 @@ def _make_bucket(server: S3Server) -> None:
 def _store(server: S3Server, proxy: Proxy | None = None, **changes: object) -> Store:
     if proxy is not None:
         server = replace(server, endpoint_url=proxy.endpoint_url)
-    options = {"attempts": 3, "timeout": "5s", "part_size_bytes": PART, **changes}
+    # A server on a busy machine may need seconds for the first object of a bucket: a
+    # shorter wait would send again what no fault of a test has touched.
+    options = {"attempts": 3, "timeout": "60s", "part_size_bytes": PART, **changes}
     bucket = str(options.pop("bucket", BUCKET))
     return open_store("off", server.settings(bucket, next(_prefixes), **options))
 
