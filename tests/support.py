@@ -10,7 +10,7 @@ from typing import Any
 
 from opskit.backup.create import BackupResult, create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.postgres import DatabaseSource
+from opskit.backup.database_source import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.checks import Check

@@ -16,11 +16,16 @@ _JOB_BYTES = 2 * 1024 * 1024
 _OVERLAP_LOG = 8
 
 
-def compressed(chunks: Iterable[bytes], level: int = LEVEL) -> Iterator[bytes]:
-    """Yield one zstd frame, checksum included, in chunks of about 1 MiB."""
+def compressed(
+    chunks: Iterable[bytes], level: int = LEVEL, *, streams: int = 1
+) -> Iterator[bytes]:
+    """Yield one zstd frame, checksum included, in chunks of about 1 MiB.
+
+    `streams` is how many are compressed at once: they share the threads.
+    """
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
-        threads=min(_THREADS_MAX, os.cpu_count() or 1),
+        threads=max(1, min(_THREADS_MAX, os.cpu_count() or 1) // streams),
         job_size=_JOB_BYTES,
         overlap_log=_OVERLAP_LOG,
         write_checksum=True,

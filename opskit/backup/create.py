@@ -17,11 +17,14 @@ from opskit.backup.writer import SetWriter
 from opskit.catalog import sealing
 from opskit.catalog.manifest import (
     FORMAT_VERSION,
-    MANIFEST_NAME,
-    SIGNATURE_NAME,
+    ONE_DUMP_VERSION,
     Encryption,
     Manifest,
     SignatureNote,
+)
+from opskit.catalog.naming import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
     new_backup_id,
     set_prefix,
 )
@@ -86,15 +89,18 @@ def create_backup(
             inflight.writing(journal, source=source.name, prefix=prefix),
             _removed_on_error(writer, stores, journal, source.name),
         ):
+            content = opened.write(writer)
             manifest = Manifest(
-                format_version=FORMAT_VERSION,
+                format_version=(
+                    FORMAT_VERSION if content.get("streams") else ONE_DUMP_VERSION
+                ),
                 backup_id=backup_id,
                 source=source.name,
                 started_at=started_at,
                 finished_at=started_at,
                 tool_version=__version__,
                 objects=(),
-                **opened.write(writer),
+                **content,
             )
             manifest = manifest.model_copy(
                 update={"sudden_changes": tuple(notice(manifest))}

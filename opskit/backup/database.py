@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,9 @@ from typing import Any
 
 from opskit.backup import restore_md
 from opskit.backup.compress import compressed
-from opskit.backup.postgres import DatabaseSource, PostgresDump, open_dump
+from opskit.backup.database_source import DatabaseSource
+from opskit.backup.dump_stream import DumpStream
+from opskit.backup.postgres import PostgresDump, open_dump
 from opskit.backup.writer import SetWriter
 from opskit.catalog.manifest import StoredObject
 from opskit.log import logger
@@ -18,6 +21,7 @@ from opskit.postgres import schema
 from opskit.postgres.globals import Globals
 from opskit.postgres.snapshot import database_lock
 from opskit.progress import bar
+from opskit.together import together
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class OpenDatabase:
             server=dump.inventory["server_version"],
             client=dump.client.version,
             tables=dump.tables_expected,
+            streams=len(dump.streams),
         )
         progress = bar(
             f"backup {source.name}",
@@ -77,8 +82,7 @@ class OpenDatabase:
             tables_expected=dump.tables_expected,
         )
         with progress as told:
-            stream = compressed(dump.stream(told), source.compression_level)
-            writer.put("dump.pgdump.zst", "dump", stream)
+            self._store(writer, lambda: dump.tell(told))
         observed = dump.observed()
         found = dump.globals()
         writer.put("roles.sql", "roles", [found.roles_sql])
@@ -93,6 +97,7 @@ class OpenDatabase:
             "server_version": str(dump.inventory["server_version"]),
             "client_version": dump.client.version,
             "dump_bytes": observed.dump_bytes,
+            "streams": observed.streams,
             "schema_format": schema.FORMAT,
             "tables": observed.tables,
             "sequences": observed.sequences,
@@ -102,6 +107,21 @@ class OpenDatabase:
             "warnings": tuple(dump.warnings),
             "inventory": dump.inventory | {"role_passwords": found.with_passwords},
         }
+
+    def _store(self, writer: SetWriter, passed: Callable[[], None]) -> None:
+        """Store all dumps at once; if one fails, the others are ended."""
+        dump = self._dump
+
+        def store(stream: DumpStream) -> None:
+            chunks = compressed(
+                stream.blocks(passed),
+                self._source.compression_level,
+                streams=len(dump.streams),
+            )
+            writer.put(f"{stream.role}.pgdump.zst", stream.role, chunks)
+
+        jobs = [functools.partial(store, each) for each in dump.streams]
+        together(jobs, stop=dump.end)
 
     def guide(
         self,
@@ -117,6 +137,7 @@ class OpenDatabase:
             inventory=self._dump.inventory,
             client_version=self._dump.client.version,
             dump_bytes=self._dump_bytes,
+            roles=[each.role for each in self._dump.streams],
             with_passwords=self._globals is not None and self._globals.with_passwords,
             snapshot_at=self._dump.snapshot_at,
             objects=objects,

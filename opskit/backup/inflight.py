@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from opskit import files
-from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.errors import ObjectNotFound, StoreError
 from opskit.log import logger
 from opskit.store import Store

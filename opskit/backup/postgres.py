@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from opskit.backup import records, surroundings
-from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
+from opskit.backup import dump_plan, records, surroundings
+from opskit.backup.database_source import DatabaseSource
+from opskit.backup.dump_stream import DumpStream
+from opskit.backup.shares import TableName
+from opskit.catalog.manifest import (
+    LargeObjectsRecord,
+    SequenceRecord,
+    StreamRecord,
+    TableRecord,
+)
 from opskit.errors import BackupFailed
 from opskit.log import logger
 from opskit.postgres import (
-    client,
     extensions,
     inventory,
     schema,
     snapshot,
+    table_sizes,
 )
 from opskit.postgres.archive import ArchiveReader
 from opskit.postgres.connect import server_major
-from opskit.postgres.conninfo import client_connection, client_environment
+from opskit.postgres.conninfo import client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.order import not_validated
-from opskit.postgres.programs import Installation, find_client
+from opskit.postgres.programs import find_client
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.snapshot import Snapshot
-from opskit.progress import Progress, silent
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatabaseSource:
-    """Which database to back up, with which programs, and what to leave out."""
-
-    name: str
-    url: str = field(repr=False)
-    installations: Sequence[Installation]
-    exclude_tables: Sequence[str] = ()
-    exclude_table_data: Sequence[str] = ()
-    lock_wait: timedelta = timedelta(seconds=60)
-    compression_level: int = 3
+from opskit.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What a finished dump holds, as read from its own bytes."""
+    """What a finished dump holds, as read from its own bytes.
+
+    `dump_bytes` is the sum over all streams; `streams` has them where they are several.
+    """
 
     dump_bytes: int
+    streams: tuple[StreamRecord, ...]
     tables: tuple[TableRecord, ...]
     sequences: tuple[SequenceRecord, ...]
     large_objects: LargeObjectsRecord
@@ -60,8 +61,6 @@ class PostgresDump:
     def __init__(self, source: DatabaseSource, taken: Snapshot) -> None:
         self._source = source
         self._snapshot = taken
-        self._reader = ArchiveReader()
-        self._dump_bytes = 0
         connection = taken.connection
         major = server_major(connection)
         self.client = find_client(source.installations, server_major=major)
@@ -84,6 +83,20 @@ class PostgresDump:
             exclude_tables=source.exclude_tables,
             exclude_table_data=source.exclude_table_data,
         )
+        planned = dump_plan.commands(
+            source,
+            [
+                self.client.program("pg_dump"),
+                f"--snapshot={self.snapshot_id}",
+                # Named, lest the role's or the environment's choose another.
+                f"--encoding={self.inventory['encoding']}",
+            ],
+            expected=self._expected,
+            sizes=table_sizes.take(connection),
+        )
+        self.streams = tuple(self._stream(*each) for each in planned)
+        self._locks_awaited = len(self.streams)
+        self._lock_guard = threading.Lock()
 
     @property
     def snapshot_id(self) -> str:
@@ -105,49 +118,63 @@ class PostgresDump:
         """How many tables the dump must hold."""
         return len(self._expected)
 
-    def stream(self, progress: Progress = silent) -> Iterator[bytes]:
-        """Yield the dump's bytes, reading them as they pass.
+    def tell(self, progress: Progress) -> None:
+        """Report how far all streams together are."""
+        progress(
+            size_bytes=sum(each.dump_bytes for each in self.streams),
+            tables=sum(each.reader.tables_done for each in self.streams),
+        )
 
-        Raises:
-            BackupFailed: pg_dump did not end well.
-            ArchiveError: what it wrote is no whole archive.
-        """
-        locked = False
-        with client.streaming(self._arguments(), self._environment()) as blocks:
-            for block in blocks:
-                self._reader.feed(block)
-                if not locked and self._reader.has_contents:
-                    locked = True
-                    self._require_unchanged()
-                self._dump_bytes += len(block)
-                progress(size_bytes=self._dump_bytes, tables=self._reader.tables_done)
-                yield block
-        self._reader.close()
+    def end(self) -> None:
+        """End every stream that still runs; callable from any thread."""
+        for each in self.streams:
+            each.end()
 
     def observed(self) -> Observed:
-        """Return what the dump holds, once it has gone by as a whole.
+        """Return what the streams held, once they have gone by as a whole.
 
         Raises:
-            BackupFailed: a table of the snapshot is not in it.
+            BackupFailed: a table of the snapshot is not in it, or twice.
         """
-        tables = records.tables(self._reader, self._of_extensions)
-        missing = self._expected - {(table.schema_name, table.name) for table in tables}
-        if missing:
-            names = ", ".join(sorted(f"{ns}.{name}" for ns, name in missing))
+        readers = [each.reader for each in self.streams]
+        tables = records.tables(readers, self._of_extensions)
+        held = Counter((table.schema_name, table.name) for table in tables)
+        if missing := self._expected - held.keys():
             raise BackupFailed(
-                f"the dump does not hold the data of {names}",
+                f"the dump does not hold the data of {_listed(missing)}",
                 hint="The tables are in the snapshot; check the exclusions and the "
                 "rights of the role.",
             )
+        if doubled := {name for name, times in held.items() if times > 1}:
+            raise BackupFailed(
+                f"two streams of the dump hold the data of {_listed(doubled)}",
+                hint="Set streams = 1 for this database, and report it: a restore "
+                "would have every row twice.",
+            )
         return Observed(
-            dump_bytes=self._dump_bytes,
+            dump_bytes=sum(each.dump_bytes for each in self.streams),
+            streams=self._stream_records(),
             tables=tables,
-            sequences=records.sequences(self._reader, self._of_extensions),
-            large_objects=records.large_objects(self._reader),
+            sequences=records.sequences(self._first, self._of_extensions),
+            large_objects=records.large_objects(self._first),
         )
 
+    def _stream_records(self) -> tuple[StreamRecord, ...]:
+        found = tuple(
+            StreamRecord(role=each.role, dump_bytes=each.dump_bytes)
+            for each in self.streams
+        )
+        return found if len(found) > 1 else ()
+
+    def _locked(self) -> None:
+        """Take notice that one more stream has its locks."""
+        with self._lock_guard:
+            self._locks_awaited -= 1
+            if not self._locks_awaited:
+                self._require_unchanged()
+
     def _require_unchanged(self) -> None:
-        """Check, once pg_dump has its locks, that it dumps what the snapshot saw."""
+        """Check, once all locks are held, that what the snapshot saw is dumped."""
         rewritten = inventory.rewritten_tables(self._snapshot.connection)
         if rewritten:
             raise BackupFailed(
@@ -164,7 +191,9 @@ class PostgresDump:
         """
         found, taken = surroundings.take(self._source.url, self.client)
         surroundings.require_roles(
-            taken, self._reader.contents.entries, self.inventory["needed_roles"]
+            taken,
+            self._first.contents.entries,
+            self.inventory["needed_roles"],
         )
         self.inventory["roles"] = taken
         if not found.with_passwords:
@@ -177,7 +206,7 @@ class PostgresDump:
     @property
     def restores_in_parallel(self) -> bool:
         """Whether several jobs of pg_restore bring all of it back."""
-        return not not_validated(self._reader.contents.entries)
+        return not not_validated(self._first.contents.entries)
 
     def schema_json(self) -> bytes:
         """Return every object of the database as JSON lines."""
@@ -187,32 +216,26 @@ class PostgresDump:
         )
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
-    def _arguments(self) -> list[str]:
-        source = self._source
-        lock_wait_ms = int(source.lock_wait.total_seconds() * 1000)
-        return [
-            self.client.program("pg_dump"),
-            f"--dbname={client_connection(source.url)}",
-            "--format=custom",
-            "--compress=0",
-            "--no-password",
-            f"--snapshot={self.snapshot_id}",
-            # Named, lest a default of the role or the environment choose another.
-            f"--encoding={self.inventory['encoding']}",
-            f"--lock-wait-timeout={lock_wait_ms}",
-            *(f"--exclude-table={pattern}" for pattern in source.exclude_tables),
-            *(
-                f"--exclude-table-data={pattern}"
-                for pattern in source.exclude_table_data
-            ),
-        ]
+    @property
+    def _first(self) -> ArchiveReader:
+        """The catch-all, which holds everything but the rows of some tables."""
+        return self.streams[0].reader
 
-    def _environment(self) -> dict[str, str]:
-        return client_environment(self._source.url)
+    def _stream(self, role: str, arguments: Sequence[str]) -> DumpStream:
+        return DumpStream(
+            role=role,
+            arguments=arguments,
+            environment=client_environment(self._source.url),
+            locked=self._locked,
+        )
 
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
         logger().warning(message, source=self._source.name)
+
+
+def _listed(tables: Iterable[TableName]) -> str:
+    return ", ".join(sorted(".".join(each) for each in tables))
 
 
 @contextlib.contextmanager

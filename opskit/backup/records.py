@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
 from opskit.postgres.archive import ArchiveReader
@@ -12,11 +12,11 @@ OfExtensions = Mapping[tuple[str, str], tuple[str, str | None]]
 
 
 def tables(
-    reader: ArchiveReader, of_extensions: OfExtensions
+    readers: Iterable[ArchiveReader], of_extensions: OfExtensions
 ) -> tuple[TableRecord, ...]:
-    """Return a record of each table whose data came by."""
+    """Return a record of each table whose data came by in any of the archives."""
     found = []
-    for entry, content in reader.tables():
+    for entry, content in (each for reader in readers for each in reader.tables()):
         extension, condition = of_extensions.get(
             (entry.schema, entry.name), (None, None)
         )

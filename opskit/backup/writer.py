@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 from opskit.backup.fanout import put_everywhere
 from opskit.backup.protection import Protection
-from opskit.catalog.manifest import MANIFEST_NAME, StoredObject
+from opskit.catalog.manifest import StoredObject
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.crypto import age
 from opskit.errors import StoreError
 from opskit.log import logger
@@ -17,13 +19,17 @@ from opskit.store import Store
 
 @dataclass(kw_only=True)
 class SetWriter:
-    """One set on its way: its objects so far, and the stores that still take them."""
+    """One set on its way: its objects so far, and the stores that still take them.
+
+    Several objects may be put at once, from several threads.
+    """
 
     prefix: str
     stores: list[Store]
     protection: Protection
     objects: list[StoredObject] = field(default_factory=list)
     failed: dict[str, StoreError] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def put(self, name: str, role: str, chunks: Iterable[bytes]) -> None:
         """Store an object of the set, encrypted where the set is.
@@ -42,16 +48,18 @@ class SetWriter:
         """Store an object that anybody may read."""
         key = self.prefix + name
         size_bytes, sha256 = self._everywhere(key, chunks)
-        self.objects.append(
-            StoredObject(key=key, role=role, size_bytes=size_bytes, sha256=sha256)
-        )
+        stored = StoredObject(key=key, role=role, size_bytes=size_bytes, sha256=sha256)
+        with self._lock:
+            self.objects.append(stored)
 
     def leave_out(self, failed: Mapping[str, StoreError]) -> None:
         """Go on without stores that have failed."""
-        for store_name, error in failed.items():
-            logger().error("a store failed", store=store_name, error=error.message)
-        self.failed |= failed
-        self.stores = [each for each in self.stores if each.name not in self.failed]
+        with self._lock:
+            for name, error in failed.items():
+                if name not in self.failed:
+                    logger().error("a store failed", store=name, error=error.message)
+            self.failed |= failed
+            self.stores = [e for e in self.stores if e.name not in self.failed]
 
     def record(self, name: str, content: bytes) -> None:
         """Store what is no object of the set itself: its manifest, a signature."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from opskit.catalog.naming import CATCH_ALL, ROWS
+
 if TYPE_CHECKING:
     from opskit.catalog.manifest import Manifest
 
@@ -23,11 +25,16 @@ def untold(manifest: Manifest) -> list[str]:
 
 
 def _objects(manifest: Manifest) -> list[str]:
-    needed = ["dump" if manifest.kind == "postgres" else "files"]
+    told = list(manifest.dump_bytes_of)
+    needed = told or ["files"]
     if manifest.encryption is not None:
-        needed.append("private")
+        needed = [*needed, "private"]
     held = {each.role for each in manifest.objects}
-    return [f"it names no {role} object" for role in needed if role not in held]
+    found = [f"it names no {role} object" for role in needed if role not in held]
+    dumps = {role for role in held if role == CATCH_ALL or role.startswith(ROWS)}
+    if told and (told[0] != CATCH_ALL or dumps != set(told)):
+        found.append("its streams are not the dumps among its objects")
+    return found
 
 
 def _surroundings(manifest: Manifest) -> list[str]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from opskit.catalog.completeness import untold
 from opskit.catalog.file_record import FileRecord
+from opskit.catalog.naming import CATCH_ALL, MANIFEST_NAME, set_prefix
 from opskit.errors import IntegrityError
 
-FORMAT_VERSION = 1
-MANIFEST_NAME = "manifest.json"
-SIGNATURE_NAME = "manifest.json.sig"
+# The newest that is read. A set says the oldest that reads it: 2 where several dumps
+# make it up, of which an opskit that knows 1 would restore the first alone.
+FORMAT_VERSION = 2
+ONE_DUMP_VERSION = 1
 _RARE = {"via_root", "extension", "condition"}
-_ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
 
 
 class _Record(BaseModel):
@@ -33,6 +32,13 @@ class StoredObject(_Record):
     role: str
     size_bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class StreamRecord(_Record):
+    """One of the dumps of a set: the role of its object, and its size before zstd."""
+
+    role: str
+    dump_bytes: int = Field(ge=0)
 
 
 class TableRecord(_Record):
@@ -105,6 +111,7 @@ class Manifest(_Record):
     tool_version: str
     encryption: Encryption | None = None
     dump_bytes: int = Field(ge=0)
+    streams: tuple[StreamRecord, ...] = ()
     schema_format: int = 1
     objects: tuple[StoredObject, ...]
     tables: tuple[TableRecord, ...]
@@ -128,6 +135,13 @@ class Manifest(_Record):
     def size_bytes(self) -> int:
         """The size of all objects."""
         return sum(each.size_bytes for each in self.objects)
+
+    @property
+    def dump_bytes_of(self) -> dict[str, int]:
+        """The size before zstd of each dump by its role, the catch-all first."""
+        if self.streams:
+            return {each.role: each.dump_bytes for each in self.streams}
+        return {CATCH_ALL: self.dump_bytes} if self.kind == "postgres" else {}
 
     @property
     def rows(self) -> int:
@@ -223,20 +237,3 @@ def _is_at_home(manifest: Manifest, key: str) -> bool:
         return False
     inside = all(each.key.startswith(prefix) for each in manifest.objects)
     return inside and f"{prefix}{MANIFEST_NAME}" == key
-
-
-def new_backup_id(source: str, started_at: datetime) -> str:
-    """Return an id for a set of this source begun at this time."""
-    return (
-        f"{source}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    )
-
-
-def set_prefix(source: str, started_at: datetime, backup_id: str) -> str:
-    """Return where a set lies in a store, with a slash at its end."""
-    return f"{source}/{started_at.astimezone(UTC):%Y-%m-%d}/{backup_id}/"
-
-
-def is_backup_id(text: str) -> bool:
-    """Return whether a text has the form of a backup id."""
-    return _ID.fullmatch(text) is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from opskit.catalog.catalog import group_by_set
-from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.store import ObjectInfo, Store
 
 GRACE = timedelta(days=1)

@@ -12,7 +12,7 @@ from opskit.catalog.changes import (
     confirmation_name,
     is_confirmation,
 )
-from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.catalog.orphans import Orphan
 from opskit.catalog.retention import Candidate
 from opskit.catalog.sets import KnownSet

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import BinaryIO, TypeVar
 
 from opskit.catalog import manifest as manifests
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.manifest import Manifest
+from opskit.catalog.naming import MANIFEST_NAME, is_backup_id
 from opskit.catalog.proof import EvidenceName, parse_evidence
 from opskit.catalog.trust import Trust
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError
@@ -87,7 +88,7 @@ def group_by_set(
     groups: dict[str, list[ObjectInfo]] = {}
     for each in objects:
         parts = each.key.split("/")
-        if len(parts) > _SET_DEPTH and manifests.is_backup_id(parts[_SET_DEPTH - 1]):
+        if len(parts) > _SET_DEPTH and is_backup_id(parts[_SET_DEPTH - 1]):
             groups.setdefault("/".join(parts[:_SET_DEPTH]) + "/", []).append(each)
     return sorted(groups.items())
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from opskit.catalog.manifest import Manifest, set_prefix
+from opskit.catalog.manifest import Manifest
+from opskit.catalog.naming import set_prefix
 from opskit.catalog.proof import EvidenceName, Proof, best, combined, proof_of
 from opskit.store import Store
 

@@ -63,6 +63,14 @@ class DatabaseSettings(Section):
     )
 
     compression_level: CompressionLevel = 3
+    streams: int = Field(
+        default=2,
+        ge=1,
+        le=32,
+        description="how many dumps may run at once under one snapshot, each with a "
+        "connection of its own: the largest tables apart from the rest. Only what is "
+        "worth it is dumped apart",
+    )
 
     @model_validator(mode="after")
     def _one_address(self) -> DatabaseSettings:

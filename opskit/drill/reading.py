@@ -11,6 +11,7 @@ from opskit.postgres import toc
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.toc import Contents
 from opskit.restore.reader import SetReader
+from opskit.restore.unpack import unpack_dump
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,12 @@ def read_set(reader: SetReader, folder: Path) -> Fetched:
         ConfigurationError: the set is encrypted and no identity here opens it.
     """
     archive = folder / "dump.pgdump"
-    reader.unpack_dump(archive)
+    unpack_dump(reader, archive)
     return Fetched(
         manifest=reader.opened(),
         archive=archive,
         contents=toc.read(archive),
         roles_sql=reader.read_text("roles"),
         schema=reader.read_schema(),
-        objects=1 + reader.read_others(),
+        objects=len(reader.manifest.dump_bytes_of) + reader.read_others(),
     )

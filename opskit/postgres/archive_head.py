@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from opskit.errors import ArchiveError
 from opskit.postgres import toc
+from opskit.postgres.archive_cursor import NeedMore
 from opskit.postgres.toc import Contents
 
 CUT_SHORT = "the archive ends before its proper end"
@@ -57,7 +58,7 @@ class HeadReader:
     def _read(self) -> bytes:
         try:
             self._contents = toc.parse(self._bytes)
-        except toc.NeedMore as need:
+        except NeedMore as need:
             least, most = (int(len(self._bytes) * each) + 1 for each in _GROWTH)
             self._target = min(max(least, need.needed_bytes), most)
             return b""

@@ -6,13 +6,14 @@ the rows of all tables to find those of one, and each of its jobs does so again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from opskit.errors import ArchiveError
 from opskit.postgres import toc
 from opskit.postgres.archive_head import HeadReader
 from opskit.postgres.archive_rows import INTEGER, LARGE_OBJECTS_BLOCK, TABLE_BLOCK
+from opskit.postgres.toc import Contents
 
 _BLOCK_START_BYTES = 1 + INTEGER.size
 # What pg_dump reads of a large object at once is a thousandth of it.
@@ -43,7 +44,19 @@ class ArchivePlaces:
         if self._is_lost:
             return
         if not self._head.is_done:
-            data = self._read_head(data)
+            data = self._read_head(lambda: self._head.feed(data))
+        self._look_through(data)
+
+    def close(self) -> None:
+        """Take notice that all bytes have come; a short head is read only now."""
+        if self._is_lost or self.contents is not None:
+            return
+        rest = self._read_head(self._head.close)
+        if self.contents is None:
+            self._lose()
+        self._look_through(rest)
+
+    def _look_through(self, data: bytes) -> None:
         self._held = self._held + data if self._held else data
         position = 0
         while (following := self._step(position)) > position:
@@ -51,18 +64,33 @@ class ArchivePlaces:
         self._held_at += position
         self._held = b"" if self._is_lost else self._held[position:]
 
+    @property
+    def contents(self) -> Contents | None:
+        """The head of the archive, once it has come by as a whole."""
+        return self._head.contents if self._head.is_done else None
+
+    @property
+    def found(self) -> Mapping[int, int]:
+        """Where blocks of data begin, by dump id, counted from the archive's start."""
+        return self._found
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it met something that it does not know, and notes no more."""
+        return self._is_lost
+
     def write(self, archive: Path) -> None:
         """Write the places into the file that holds the same archive."""
         if not self._found:
             return
         with archive.open("r+b") as file:
             for dump_id, offset in self._found.items():
-                file.seek(self._head.contents.places[dump_id])
+                file.seek(self._head.contents.layout.spans[dump_id].place)
                 file.write(toc.place(offset))
 
-    def _read_head(self, data: bytes) -> bytes:
+    def _read_head(self, read: Callable[[], bytes]) -> bytes:
         try:
-            rest = self._head.feed(data)
+            rest = read()
         except ArchiveError:  # whoever needs the head will say so
             return self._lose()
         if self._head.is_done:
@@ -84,7 +112,7 @@ class ArchivePlaces:
         kind = self._held[position]
         dump_id = self._integer(position + 1)
         kinds = {TABLE_BLOCK: self._table, LARGE_OBJECTS_BLOCK: self._large_object}
-        if kind not in kinds or dump_id not in self._head.contents.places:
+        if kind not in kinds or dump_id not in self._head.contents.layout.spans:
             self._lose()
             return position
         self._found[dump_id] = self._held_at + position

@@ -8,7 +8,7 @@ import select
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
 from opskit.errors import BackupFailed, DatabaseError
@@ -43,12 +43,15 @@ class Messages:
 
 @contextlib.contextmanager
 def streaming(
-    arguments: Sequence[str], environment: Mapping[str, str]
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    started: Callable[[subprocess.Popen[bytes]], None] = lambda _process: None,
 ) -> Iterator[Iterator[bytes]]:
     """Run a program and yield its output in blocks.
 
     The block must read to the end. Whatever happens in it, the program is gone
-    afterwards.
+    afterwards. `started` is handed the program, so that others can end it.
 
     Raises:
         BackupFailed: the program did not exit with 0; its words are in the message.
@@ -67,6 +70,7 @@ def streaming(
     assert process.stderr is not None
     messages = Messages(process.stderr)
     try:
+        started(process)
         with process.stdout as output:
             _widen_pipe(output)
             yield iter(_Blocks(output, arguments[0]))

@@ -42,6 +42,19 @@ def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[
     return sorted(found)
 
 
+def is_exact(schema: str, name: str) -> bool:
+    """Return whether `exact` can name a relation.
+
+    pg_dump takes its arguments to be in the database's encoding, whatever that is.
+    """
+    return (schema + name).isascii() and (schema + name).isprintable()
+
+
+def exact(schema: str, name: str) -> str:
+    """Return the pattern that names one relation and no other."""
+    return ".".join('"' + each.replace('"', '""') + '"' for each in (schema, name))
+
+
 def to_regexes(pattern: str) -> tuple[str | None, str]:
     """Return the regular expressions of a pattern's schema (None for none) and name.
 

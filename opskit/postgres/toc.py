@@ -8,41 +8,55 @@ pg_backup_archiver.c`, `ReadHead` and `ReadToc`, and `pg_backup_custom.c`): vers
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.errors import ArchiveError
+from opskit.postgres.archive_cursor import Cursor, NeedMore
 from opskit.postgres.encodings import python_codec
 from opskit.postgres.toc_entry import TocEntry
 
 MAGIC = b"PGDMP"
 _OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16), (1, 16)
 _CUSTOM_FORMAT = 1
-_INTEGER = struct.Struct("<BI")  # a sign, and a magnitude
 _INTEGER_BYTES = 4
 _OFFSET_BYTES = 8
 _OFFSET_KNOWN, _NO_DATA = 2, 3
+_POST_DATA = 4
 _HEAD_BYTES = 1024 * 1024
 
 
-class NeedMore(Exception):
-    """The bytes at hand end before the table of contents does.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntrySpan:
+    """Where one entry stands in the head; `place` is what the function packs."""
 
-    `needed_bytes` is a guess, by the entries that have come, of how many it has; 0 is
-    none.
+    start: int
+    dependencies: int
+    place: int
+
+    @property
+    def stop(self) -> int:
+        """Where the next entry begins."""
+        return self.place + 1 + _OFFSET_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where things stand in the head: each entry with data, by dump id.
+
+    `count_at` is where the number of entries stands; `post_data_at` the first entry
+    that must come after all data, or the head's end.
     """
 
-    needed_bytes = 0
+    spans: Mapping[int, EntrySpan]
+    count_at: int
+    post_data_at: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """The head of an archive; `data_offset` is where the first data block begins.
-
-    `places` says by dump id where in the head stands what `place` packs.
-    """
+    """The head of an archive; `data_offset` is where the first data block begins."""
 
     version: tuple[int, int]
     database: str
@@ -51,38 +65,7 @@ class Contents:
     codec: str
     entries: tuple[TocEntry, ...]
     data_offset: int
-    places: Mapping[int, int]
-
-
-class _Cursor:
-    """Reads one thing after the other; tens of thousands of entries have many."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.position = 0
-
-    def take(self, length: int) -> bytes:
-        stop = self.position + length
-        if stop > len(self.data):
-            raise NeedMore
-        piece = self.data[self.position : stop]
-        self.position = stop
-        return piece
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def integer(self) -> int:
-        try:
-            sign, value = _INTEGER.unpack_from(self.data, self.position)
-        except struct.error:
-            raise NeedMore from None
-        self.position += _INTEGER.size
-        return -int(value) if sign else int(value)
-
-    def text(self) -> bytes | None:
-        length = self.integer()
-        return None if length < 0 else self.take(length)
+    layout: Layout
 
 
 def read(path: Path) -> Contents:
@@ -109,7 +92,7 @@ def parse(data: bytes | bytearray) -> Contents:
         NeedMore: the head does not end within `data`.
         ArchiveError: this is no uncompressed custom-format archive of a known version.
     """
-    cursor = _Cursor(bytes(data))
+    cursor = Cursor(bytes(data))
     try:
         return _parse(cursor)
     except (ValueError, LookupError) as error:
@@ -119,11 +102,12 @@ def parse(data: bytes | bytearray) -> Contents:
         ) from error
 
 
-def _parse(cursor: _Cursor) -> Contents:
+def _parse(cursor: Cursor) -> Contents:
     version = _read_format(cursor)
     for _ in range(7):  # seconds to daylight saving of the creation time
         cursor.integer()
     database, server_version, client_version = (cursor.text() or b"" for _ in range(3))
+    count_at = cursor.position
     count = cursor.integer()
     raw = _read_entries(cursor, version, count)
     codec = _codec(raw)
@@ -135,7 +119,14 @@ def _parse(cursor: _Cursor) -> Contents:
         codec=codec,
         entries=tuple(_decode(entry, codec) for entry in raw),
         data_offset=cursor.position,
-        places={entry.numbers[0]: entry.place for entry in raw if entry.numbers[1]},
+        layout=Layout(
+            spans={each.dump_id: each.span for each in raw if each.has_data},
+            count_at=count_at,
+            post_data_at=next(
+                (each.span.start for each in raw if each.section == _POST_DATA),
+                cursor.position,
+            ),
+        ),
     )
 
 
@@ -144,7 +135,7 @@ def place(offset: int) -> bytes:
     return bytes([_OFFSET_KNOWN]) + offset.to_bytes(_OFFSET_BYTES, "little")
 
 
-def _read_format(cursor: _Cursor) -> tuple[int, int]:
+def _read_format(cursor: Cursor) -> tuple[int, int]:
     if cursor.take(len(MAGIC)) != MAGIC:
         raise ArchiveError(
             "the stream does not begin with the mark of a custom-format archive",
@@ -172,14 +163,16 @@ def _read_format(cursor: _Cursor) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _RawEntry:
-    numbers: tuple[int, bool]
+    dump_id: int
+    has_data: bool
+    section: int
     texts: dict[str, bytes]
     dependencies: tuple[int, ...]
-    place: int
+    span: EntrySpan
 
 
 def _read_entries(
-    cursor: _Cursor, version: tuple[int, int], count: int
+    cursor: Cursor, version: tuple[int, int], count: int
 ) -> list[_RawEntry]:
     entries = []
     start = cursor.position
@@ -194,26 +187,35 @@ def _read_entries(
     return entries
 
 
-def _read_entry(cursor: _Cursor, version: tuple[int, int]) -> _RawEntry:
+def _read_entry(cursor: Cursor, version: tuple[int, int]) -> _RawEntry:
+    start = cursor.position
     dump_id = cursor.integer()
     cursor.integer()  # whether pg_dump had data for it; the state below says the same
     texts: dict[str, bytes] = {}
     for field in ("tableoid", "oid", "tag", "desc"):
         texts[field] = cursor.text() or b""
-    cursor.integer()  # section
+    section = cursor.integer()
     for field in ("defn", "drop", "copy", "namespace", "tablespace", "tableam"):
         texts[field] = cursor.text() or b""
     if version >= _RELATION_KIND:
         cursor.integer()
     texts["owner"] = cursor.text() or b""
     cursor.text()  # WITH OIDS, a relic
+    dependencies_at = cursor.position
     dependencies = []
     while (dependency := cursor.text()) is not None:
         dependencies.append(int(dependency))
-    place = cursor.position
+    place_at = cursor.position
     state = cursor.byte()
     cursor.take(_OFFSET_BYTES)
-    return _RawEntry((dump_id, state != _NO_DATA), texts, tuple(dependencies), place)
+    return _RawEntry(
+        dump_id=dump_id,
+        has_data=state != _NO_DATA,
+        section=section,
+        texts=texts,
+        dependencies=tuple(dependencies),
+        span=EntrySpan(start=start, dependencies=dependencies_at, place=place_at),
+    )
 
 
 def _codec(entries: list[_RawEntry]) -> str:
@@ -230,7 +232,7 @@ def _decode(entry: _RawEntry, codec: str) -> TocEntry:
         return entry.texts[field].decode(codec, "surrogateescape")
 
     return TocEntry(
-        dump_id=entry.numbers[0],
+        dump_id=entry.dump_id,
         kind=text("desc"),
         schema=text("namespace"),
         name=text("tag"),
@@ -238,7 +240,7 @@ def _decode(entry: _RawEntry, codec: str) -> TocEntry:
         definition=text("defn"),
         copy_statement=text("copy"),
         dependencies=entry.dependencies,
-        has_data=entry.numbers[1],
+        has_data=entry.has_data,
         tablespace=text("tablespace"),
         access_method=text("tableam"),
     )

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
@@ -20,25 +19,19 @@ from opskit.crypto.identities import Identities, NoMatchingIdentity
 from opskit.errors import (
     ClientToolError,
     ConfigurationError,
-    DatabaseError,
     IntegrityError,
     ObjectNotFound,
 )
 from opskit.postgres import schema
-from opskit.postgres.archive_places import ArchivePlaces
 from opskit.postgres.schema import SchemaObject
-from opskit.restore.written_behind import WrittenBehind, written_behind
 from opskit.store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
+HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
 # The only object that must be legible before anything is decrypted.
 _GUIDE_ROLE = "guide"
-# Of what is unpacked, at once.
-_UNPACKED_BYTES = 512 * 1024
-_CONTENTS = ("dump", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,53 +68,18 @@ class SetReader:
         private = self._read(self.manifest.object(sealing.ROLE))
         return sealing.opened(self.manifest, private)
 
-    def unpack_dump(self, target: Path) -> None:
-        """Write the set's uncompressed archive to a file, places of its data filled in.
-
-        Raises:
-            DatabaseError: the disk does not take it.
-        """
-        stored = self.manifest.object("dump")
-        try:
-            with (
-                target.open("wb") as file,
-                written_behind(file) as behind,
-                self._plain(stored) as blocks,
-            ):
-                archive = _Archive(behind)
-                writer = zstandard.ZstdDecompressor().stream_writer(
-                    cast(BinaryIO, archive),
-                    write_size=_UNPACKED_BYTES,
-                    closefd=False,
-                )
-                for block in blocks:
-                    writer.write(block)
-                writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
-            archive.places.write(target)
-        except OSError as error:
-            raise DatabaseError(
-                f"the dump cannot be unpacked to {target}: {error.strerror}",
-                hint="Free some space, or set work_dir in [drill] to a larger one.",
-            ) from error
-        size_bytes = target.stat().st_size
-        if size_bytes != self.manifest.dump_bytes:
-            raise IntegrityError(
-                f"{stored.key} unpacks to {size_bytes} bytes where the manifest says "
-                f"{self.manifest.dump_bytes}",
-                hint=_HINT,
-            )
-
     @contextmanager
     def open_tar(self) -> Iterator[BinaryIO]:
         """Yield the uncompressed archive of a folder; leaving the block checks it."""
-        with self._plain(self.manifest.object("files")) as blocks:
+        with self.plain(self.manifest.object("files")) as blocks:
             raw = io.BufferedReader(_Blocks(blocks))
             with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
                 yield cast(BinaryIO, stream)
 
     def read_others(self) -> int:
         """Read every object but the contents, and return how many there are."""
-        others = [e for e in self.manifest.objects if e.role not in _CONTENTS]
+        contents = {"files", *self.manifest.dump_bytes_of}
+        others = [e for e in self.manifest.objects if e.role not in contents]
         for stored in others:
             self._read(stored)
         return len(others)
@@ -154,11 +112,11 @@ class SetReader:
             ]
 
     def _read(self, stored: StoredObject) -> bytes:
-        with self._plain(stored) as blocks:
+        with self.plain(stored) as blocks:
             return b"".join(blocks)
 
     @contextmanager
-    def _plain(self, stored: StoredObject) -> Iterator[Iterable[bytes]]:
+    def plain(self, stored: StoredObject) -> Iterator[Iterable[bytes]]:
         """Yield an object's decrypted blocks; leaving the block checks the stored ones.
 
         The reader must not act on the bytes before it has left the block.
@@ -177,26 +135,13 @@ class SetReader:
                     yield blocks
         except NoMatchingIdentity:
             # A damaged head looks the same; then the damage is what has to be told.
-            with _named(stored), checked(self.store, stored):
-                pass
+            self.check(stored)
             raise
 
-
-class _Archive(io.RawIOBase):
-    """A file for an archive; what is written to it is looked through for `places`."""
-
-    def __init__(self, file: WrittenBehind) -> None:
-        self._file = file
-        self.places = ArchivePlaces()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Buffer, /) -> int:
-        block = bytes(data)
-        self._file.write(block)
-        self.places.feed(block)
-        return len(block)
+    def check(self, stored: StoredObject) -> None:
+        """Read an object's stored bytes, which nobody needs an identity for."""
+        with _named(stored), checked(self.store, stored):
+            pass
 
 
 class _Blocks(io.RawIOBase):
@@ -229,8 +174,8 @@ def _named(stored: StoredObject) -> Iterator[None]:
         yield
     except (IntegrityError, ObjectNotFound) as error:
         reason = "it is missing" if isinstance(error, ObjectNotFound) else error.message
-        raise IntegrityError(f"{stored.key}: {reason}", hint=_HINT) from error
+        raise IntegrityError(f"{stored.key}: {reason}", hint=HINT) from error
     except zstandard.ZstdError as error:
         raise IntegrityError(
-            f"{stored.key} cannot be unpacked: {error}", hint=_HINT
+            f"{stored.key} cannot be unpacked: {error}", hint=HINT
         ) from error

@@ -21,6 +21,7 @@ from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob, fill
 from opskit.restore.reader import SetReader
 from opskit.restore.swap import swap
+from opskit.restore.unpack import unpack_dump
 
 _NEVER_REPLACED = ("postgres", "template0", "template1")
 
@@ -135,7 +136,7 @@ def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, SetReader]:
         )
         reader.require_identities()
         try:
-            reader.unpack_dump(archive)
+            unpack_dump(reader, archive)
             reader.read_others()
             reader = replace(reader, manifest=reader.opened())
         except (IntegrityError, StoreError) as error:

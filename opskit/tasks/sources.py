@@ -108,7 +108,7 @@ def build(run: Runtime, name: str) -> Source:
             )
         )
     from opskit.backup.database import DatabaseBackup
-    from opskit.backup.postgres import DatabaseSource
+    from opskit.backup.database_source import DatabaseSource
 
     settings = run.database(name)
     return DatabaseBackup(
@@ -120,6 +120,7 @@ def build(run: Runtime, name: str) -> Source:
             exclude_table_data=settings.exclude_table_data,
             lock_wait=settings.lock_wait,
             compression_level=settings.compression_level,
+            streams=settings.streams,
         )
     )
 

@@ -138,7 +138,7 @@ def test_a_target_that_holds_data_is_refused(project: Project) -> None:
 DAMAGES = {
     "not JSON": lambda text: text[: len(text) // 2],
     "a newer format": lambda text: text.replace(
-        '"format_version": 1', '"format_version": 2'
+        '"format_version": 1', '"format_version": 3'
     ),
     "of another set": lambda text: text.replace('"source": "shop"', '"source": "shot"'),
     "not complete": lambda text: text.replace('"tables"', '"taboret"'),

@@ -11,6 +11,7 @@ from opskit.postgres import programs, toc
 from opskit.postgres.archive_places import ArchivePlaces
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.restore.reader import SetReader
+from opskit.restore.unpack import unpack_dump
 from tests.conftest import MakeDatabase
 from tests.sample import SAMPLE
 from tests.support import back_up, sets
@@ -28,8 +29,8 @@ INSERT INTO public.wide SELECT i, repeat('wide ', 100000) FROM generate_series(1
 def _places(archive: Path) -> dict[int, bytes]:
     content, contents = archive.read_bytes(), toc.read(archive)
     return {
-        dump_id: content[place : place + _PLACE_BYTES]
-        for dump_id, place in contents.places.items()
+        dump_id: content[span.place : span.place + _PLACE_BYTES]
+        for dump_id, span in contents.layout.spans.items()
     }
 
 
@@ -64,7 +65,8 @@ def test_a_set_is_unpacked_with_its_places(
     back_up(make_database(16, SAMPLE + _MORE), store_dir)
     (one_set,) = sets(store_dir)
     archive = tmp_path / "archive"
-    SetReader(manifest=one_set.manifest, store=one_set.stores[0]).unpack_dump(archive)
+    reader = SetReader(manifest=one_set.manifest, store=one_set.stores[0])
+    unpack_dump(reader, archive)
 
     known = toc.place(0)[:1]
     assert {place[:1] for place in _places(archive).values()} == {known}

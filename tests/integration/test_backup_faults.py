@@ -21,6 +21,7 @@ from opskit.postgres.conninfo import parse, with_database
 from opskit.postgres.programs import Installation, find_client, find_server
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
+from tests.streams import let_small_tables_apart
 from tests.support import back_up, execute, failed, run_drill, sets, value
 
 
@@ -399,28 +400,36 @@ class TestStores:
         assert everything(other) == []
         assert failed(run_drill(sets(store_dir)[0])) == []
 
+    @pytest.mark.parametrize("streams", [1, 3])
     def test_every_crash_point_of_the_store(
-        self, make_database: MakeDatabase, store_dir: Path
+        self,
+        make_database: MakeDatabase,
+        store_dir: Path,
+        streams: int,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Whichever put fails, no set is listed and the earlier one still drills."""
         from tests.faulty import FaultyStore
 
+        let_small_tables_apart(monkeypatch)
         url = make_database(16)
-        back_up(url, store_dir)
+        execute(url, "VACUUM")
+        back_up(url, store_dir, streams=streams)
         before = everything(store_dir)
         points = 0
         while True:
             points += 1
             store = FaultyStore(LocalStore("local", store_dir), fail_put_at=points)
             try:
-                back_up(url, store_dir, stores=[store])
+                back_up(url, store_dir, stores=[store], streams=streams)
             except StoreError:
                 pass
             else:
                 break
             assert before == everything(store_dir)
 
-        assert points == 6, "dump, roles, schema, guide, manifest; then all went well"
+        # Each dump, roles, schema, guide, manifest; then all went well.
+        assert points == streams + 5
         assert [run_drill(each).passed for each in sets(store_dir)] == [True, True]
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

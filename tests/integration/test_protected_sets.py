@@ -20,11 +20,12 @@ import pytest
 
 from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.postgres import DatabaseSource
+from opskit.backup.database_source import DatabaseSource
 from opskit.backup.protection import Protection
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.manifest import Manifest
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.catalog.trust import Trust
 from opskit.catalog.verify import verify_set
 from opskit.config import Settings

@@ -19,6 +19,7 @@ from opskit.postgres.server import Server
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests.conftest import MajorServer, MakeDatabase
 from tests.sample import SAMPLE
+from tests.streams import let_small_tables_apart
 from tests.support import back_up, execute, now, sets, value
 
 
@@ -333,11 +334,22 @@ STUBBORN = """
 
 
 @pytest.mark.parametrize(("major", "client"), [(15, 15), (16, 16), (16, 18), (18, 18)])
-@pytest.mark.parametrize("name", ["guide", "postgres", "a=b 'c' \"d\""])
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [("guide", 1), ("postgres", 1), ("a=b 'c' \"d\"", 1), ("a=b 'c' \"d\"", 3),
+     ("postgres", 2)],
+)  # fmt: skip
 def test_the_sets_own_guide_restores_it_without_opskit(
-    major: int, client: int, name: str, server_of: MajorServer, store_dir: Path
+    major: int,
+    client: int,
+    name: str,
+    streams: int,
+    server_of: MajorServer,
+    store_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every command of RESTORE.md, run as written, brings every row back."""
+    let_small_tables_apart(monkeypatch)
     available = programs.installations()
     clients = [each for each in available if each.major == client]
     running = server_of(major)
@@ -348,7 +360,9 @@ def test_the_sets_own_guide_restores_it_without_opskit(
     execute(url, SAMPLE)
     execute(url, "INSERT INTO other.empty VALUES ('SET transaction_timeout = 0;')")
     execute(url, STUBBORN.format(database.quoted(name)))
-    manifest = back_up(url, store_dir, installations=clients).manifest
+    execute(url, "VACUUM")
+    manifest = back_up(url, store_dir, installations=clients, streams=streams).manifest
+    assert len(manifest.dump_bytes_of) == streams
     execute(
         with_settings(url, {"default_transaction_read_only": "off"}),
         f"""DROP SCHEMA public, other CASCADE; CREATE SCHEMA public;

@@ -35,6 +35,7 @@ class Entry:
     dependencies: Sequence[int] = ()
     state: int = NO_DATA
     place: int = 0
+    section: int = 3
 
 
 def encoding(name: str = "UTF8", *, dump_id: int = 1) -> Entry:
@@ -137,7 +138,7 @@ def _entry(each: Entry, version: Version, codec: str) -> bytes:
         return text(value.encode(codec, "surrogateescape"))
 
     parts = [integer(each.dump_id), integer(has_data), text(b"1259"), text(b"16385")]
-    parts += [encoded(each.name), encoded(each.kind), integer(3)]
+    parts += [encoded(each.name), encoded(each.kind), integer(each.section)]
     parts += [encoded(each.definition), text(b""), encoded(each.copy)]
     parts += [encoded(each.schema), text(None), text(b"heap")]
     if version >= (1, 16):

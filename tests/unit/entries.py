@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from opskit.postgres.surroundings import Surroundings
-from opskit.postgres.toc import Contents
+from opskit.postgres.toc import Contents, Layout
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore.preflight import Shortage
 
@@ -45,7 +45,7 @@ def contents(*entries: TocEntry, codec: str = "utf-8") -> Contents:
         client_version="16.4",
         codec=codec,
         entries=entries,
-        places={},
+        layout=Layout(spans={}, count_at=0, post_data_at=0),
         data_offset=0,
     )
 

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from opskit.catalog import catalog, listing
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.listing import Listing
-from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from opskit.catalog.manifest import Manifest
+from opskit.catalog.naming import MANIFEST_NAME, SIGNATURE_NAME
 from opskit.catalog.reading import Place
 from opskit.catalog.sets import summary_of
 from opskit.catalog.trust import Trust

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from opskit.catalog import catalog
-from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.errors import ObjectNotFound, StoreError
 from opskit.store import MemoryStore, ObjectInfo
 from tests.faulty import FaultyStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.catalog import manifest as manifests
+from opskit.catalog import naming
 from opskit.catalog.manifest import Manifest, parse
 from opskit.errors import IntegrityError
 from tests.unit import builders
@@ -118,9 +118,9 @@ def test_a_manifest_cut_short_is_refused(length: int) -> None:
 
 def test_a_newer_format_is_refused_before_anything_else() -> None:
     """A format of the future may lack our fields: the version is what is told."""
-    content = json.dumps({"format_version": 2, "new": 1}).encode()
+    content = json.dumps({"format_version": 3, "new": 1}).encode()
 
-    assert "is of format 2, newer than this opskit reads (1)" in _refused(content)
+    assert "is of format 3, newer than this opskit reads (2)" in _refused(content)
 
 
 def test_a_key_that_is_not_known_is_no_fault() -> None:
@@ -128,6 +128,48 @@ def test_a_key_that_is_not_known_is_no_fault() -> None:
     content = _changed(lambda document: document.update(added={"a": 1}))
 
     assert parse(content, key=KEY) == builders.manifest()
+
+
+def _in_streams(*roles: str, objects: Sequence[str] = ()) -> bytes:
+    """Return a manifest that tells of such streams, and names such objects besides."""
+
+    def change(document: Document) -> None:
+        document["format_version"] = 2
+        document["streams"] = [{"role": role, "dump_bytes": 50} for role in roles]
+        like = document["objects"][0]
+        for role in objects:
+            document["objects"].append(like | {"role": role, "key": like["key"] + role})
+
+    return _changed(change)
+
+
+def test_a_set_in_streams_tells_the_size_of_each() -> None:
+    """The catch-all comes first; without streams there is nothing but that."""
+    found = parse(_in_streams("dump", "rows-1", objects=["rows-1"]), key=KEY)
+
+    assert found.dump_bytes_of == {"dump": 50, "rows-1": 50}
+    assert list(found.dump_bytes_of) == ["dump", "rows-1"]
+    assert builders.manifest().dump_bytes_of == {"dump": 100}
+    assert builders.manifest(kind="files").dump_bytes_of == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (_in_streams("dump", "rows-1"), "it names no rows-1 object"),
+        (_in_streams("dump", objects=["rows-1"]), "its streams are not the dumps"),
+        (_in_streams(objects=["rows-1"]), "its streams are not the dumps"),
+        (
+            _in_streams("rows-1", "dump", objects=["rows-1"]),
+            "its streams are not the dumps",
+        ),
+        (_in_streams("rows-1", objects=["rows-1"]), "its streams are not the dumps"),
+    ],
+    ids=["no object", "one untold", "none told", "another first", "no catch-all"],
+)
+def test_streams_are_the_dumps_of_the_set(content: bytes, words: str) -> None:
+    """Of a set whose dumps are not all known, a part would be restored as the whole."""
+    assert words in _refused(content)
 
 
 @pytest.mark.parametrize(
@@ -218,13 +260,13 @@ def test_a_tampered_manifest_is_refused_like_any_other(content: bytes) -> None:
 def test_ids_carry_source_and_time_in_utc() -> None:
     """The id of a set is made of its source, its time and something of its own."""
     tokyo = timezone(timedelta(hours=9))
-    made = manifests.new_backup_id("my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo))
-    other = manifests.new_backup_id("my-shop", datetime(2026, 2, 28, 23, tzinfo=UTC))
+    made = naming.new_backup_id("my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo))
+    other = naming.new_backup_id("my-shop", datetime(2026, 2, 28, 23, tzinfo=UTC))
 
     assert re.fullmatch(r"my-shop-20260228T230000Z-[0-9a-f]{4,}", made)
     assert other != made
-    assert manifests.is_backup_id(made)
-    assert manifests.set_prefix(
+    assert naming.is_backup_id(made)
+    assert naming.set_prefix(
         "my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo), made
     ) == (f"my-shop/2026-02-28/{made}/")
 
@@ -245,4 +287,4 @@ def test_ids_carry_source_and_time_in_utc() -> None:
 )
 def test_ids_are_told_from_other_names(text: str, valid: bool) -> None:
     """Only what has the form of an id is taken for one."""
-    assert manifests.is_backup_id(text) == valid
+    assert naming.is_backup_id(text) == valid

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from opskit.catalog import orphans, prune
-from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.catalog.orphans import GRACE, Orphan
 from opskit.store import LocalStore, MemoryStore, Store
 from tests.unit.builders import CONTENTS, manifest, store_objects, store_set

@@ -19,7 +19,8 @@ from opskit.backup.create import BackupResult, create_backup
 from opskit.backup.protection import Protection
 from opskit.backup.writer import SetWriter
 from opskit.catalog import catalog
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
+from opskit.catalog.manifest import Manifest, StoredObject
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.catalog.trust import Trust
 from opskit.catalog.verify import verify_set
 from opskit.crypto import age, signatures

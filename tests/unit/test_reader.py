@@ -29,6 +29,7 @@ from opskit.errors import (
 from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.restore.reader import SetReader
+from opskit.restore.unpack import unpack_dump
 from opskit.store import MemoryStore
 from tests.unit import builders
 
@@ -125,7 +126,7 @@ def _threads() -> list[str]:
 
 def read_all(reader: SetReader, folder: Path) -> Manifest:
     """Read everything of a set, as a restore does."""
-    reader.unpack_dump(folder / "dump.pgdump")
+    unpack_dump(reader, folder / "dump.pgdump")
     reader.read_others()
     return reader.opened()
 
@@ -133,7 +134,7 @@ def read_all(reader: SetReader, folder: Path) -> Manifest:
 def read_one(reader: SetReader, role: str, folder: Path) -> None:
     """Read one object of a set."""
     if role == "dump":
-        reader.unpack_dump(folder / "dump.pgdump")
+        unpack_dump(reader, folder / "dump.pgdump")
     else:
         reader.read_text(role)
 
@@ -145,7 +146,7 @@ def test_a_set_is_read_as_it_was_written(
     """Encrypted or not: the dump, the texts, the objects, and the sealed digests."""
     made = stored(recipients)
     reader = made.reader(OWN if recipients else None)
-    reader.unpack_dump(tmp_path / "dump")
+    unpack_dump(reader, tmp_path / "dump")
 
     assert (tmp_path / "dump").read_bytes() == DUMP
     assert reader.read_text("roles") == ROLES
@@ -181,7 +182,7 @@ def test_an_identity_that_is_not_needed_does_no_harm(tmp_path: Path) -> None:
         SetReader.read_others,
         SetReader.read_schema,
         lambda reader: reader.read_text("roles"),
-        lambda reader: reader.unpack_dump(Path("/dev/null")),
+        lambda reader: unpack_dump(reader, Path("/dev/null")),
     ],
 )
 def test_without_an_identity_it_is_said_whose_is_needed(
@@ -328,7 +329,7 @@ def test_a_dump_of_another_size_is_refused(encrypted: Stored, tmp_path: Path) ->
     encrypted.manifest = other
 
     with pytest.raises(IntegrityError, match=f"unpacks to {len(DUMP)} bytes"):
-        encrypted.reader().unpack_dump(tmp_path / "dump")
+        unpack_dump(encrypted.reader(), tmp_path / "dump")
 
 
 def test_a_dump_that_does_not_unpack_is_refused(tmp_path: Path) -> None:
@@ -337,7 +338,7 @@ def test_a_dump_that_does_not_unpack_is_refused(tmp_path: Path) -> None:
     made.alter("dump", lambda content: content[:-9] + b"123456789", told=True)
 
     with pytest.raises(IntegrityError, match="cannot be unpacked"):
-        made.reader().unpack_dump(tmp_path / "dump")
+        unpack_dump(made.reader(), tmp_path / "dump")
 
 
 def test_a_list_in_another_form_is_the_programs_fault(encrypted: Stored) -> None:
@@ -391,7 +392,7 @@ def test_no_thread_outlives_a_full_disk() -> None:
     made = stored(dump=random.Random(1).randbytes(8 * 1024**2))
 
     with pytest.raises(DatabaseError, match="No space left"):
-        made.reader().unpack_dump(Path("/dev/full"))
+        unpack_dump(made.reader(), Path("/dev/full"))
 
     assert "age-decrypt" not in _threads()
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from opskit.catalog import manifest as manifests
 from opskit.catalog import sealing
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.manifest import Manifest
+from opskit.catalog.naming import MANIFEST_NAME
 from opskit.errors import IntegrityError
 from tests.unit.builders import INVENTORY, manifest
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from opskit.errors import ArchiveError
 from opskit.postgres import toc
+from opskit.postgres.archive_cursor import NeedMore
 from opskit.postgres.toc import Contents
 from opskit.postgres.toc_entry import TocEntry
 from tests.unit import archive_builder as build
@@ -48,9 +49,9 @@ def test_each_version_is_read(version: Version) -> None:
         codec="utf-8",
         entries=found.entries,
         data_offset=len(content),
-        places=found.places,
+        layout=found.layout,
     )
-    assert list(found.places) == [
+    assert list(found.layout.spans) == [
         each.dump_id for each in found.entries if each.has_data
     ]
     assert found.entries[1] == TocEntry(
@@ -74,7 +75,7 @@ def test_a_head_cut_short_needs_more(version: Version) -> None:
     content = build.head(ENTRIES, version=version)
 
     for length in range(len(content)):
-        with pytest.raises(toc.NeedMore):
+        with pytest.raises(NeedMore):
             toc.parse(content[:length])
 
 
