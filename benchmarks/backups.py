@@ -40,7 +40,13 @@ def dumps(place: Place) -> list[Contender]:
             place,
             "opskit-level-1",
             "the same as opskit, with `compression_level = 1`",
-            compression_level=1,
+            options={"compression_level": 1},
+        ),
+        opskit_backup(
+            place,
+            "opskit-1-stream",
+            "the same as opskit, with `streams = 1`",
+            options={"streams": 1},
         ),
         shell(
             place,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -127,7 +127,7 @@ def opskit_backup(
     *,
     s3: S3Place | None = None,
     recipient: str = "",
-    compression_level: int = 3,
+    options: Mapping[str, int] | None = None,
     servers: Sequence[int] = (),
     clean: Callable[[], None] = _nothing,
 ) -> Contender:
@@ -139,7 +139,7 @@ def opskit_backup(
         jobs=place.jobs,
         s3=s3,
         recipient=recipient,
-        compression_level=compression_level,
+        options=options,
     )
 
     def tidy() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,9 +57,9 @@ def make_user(
     jobs: int,
     s3: S3Place | None = None,
     recipient: str = "",
-    compression_level: int = 3,
+    options: Mapping[str, int] | None = None,
 ) -> User:
-    """Write a configuration and return whose it is."""
+    """Write a configuration and return whose it is; `options` are the database's."""
     folder.mkdir(parents=True)
     temporary = folder / "temporary"
     temporary.mkdir()
@@ -72,10 +73,11 @@ def make_user(
         environment |= s3.environment
     made = User(folder=folder, environment=environment)
     made.store.mkdir()
+    own = "\n".join(f"{name} = {value}" for name, value in (options or {}).items())
     text = f"""\
 [databases.{SOURCE}]
 url = {json.dumps(url)}
-compression_level = {compression_level}
+{own}
 {_store(made, s3)}
 [postgres]
 bin_dirs = [{json.dumps(str(installation.bin_dir))}]
