@@ -242,18 +242,26 @@ def test_rows_that_two_streams_hold_are_no_backup(
     assert everything(store_dir) == []
 
 
+@pytest.mark.parametrize(
+    ("rows", "catch_all"),
+    [("", "sleep 2"), ("sleep 2", "")],
+    ids=["rows first", "rows last"],
+)
 def test_a_table_truncated_before_its_stream_has_it_is_no_backup(
     make_large: Callable[[int], str],
     store_dir: Path,
     tmp_path: Path,
     installations: list[Installation],
+    rows: str,
+    catch_all: str,
 ) -> None:
     """TRUNCATE does not wait for a snapshot, and streams take their locks by turns."""
     url = make_large(16)
     real = find_client(installations, server_major=16)
     truncate = f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE public.tree'"
     racing = (
-        f'case "$*" in *--section=data*) {truncate};; *) sleep 2;; esac; exec REAL "$@"'
+        f'case "$*" in *--section=data*) {rows or ":"}; {truncate};; '
+        f'*) {catch_all or ":"};; esac; exec REAL "$@"'
     )
 
     with pytest.raises(BackupFailed, match=r"public\.tree was truncated"):
