@@ -11,6 +11,7 @@ from opskit.config import StoreSettings
 from opskit.errors import StoreError
 from opskit.store.s3_client import make_client
 from opskit.store.s3_errors import Where, translated
+from opskit.store.s3_room import Room
 
 
 class Bucket:
@@ -25,6 +26,7 @@ class Bucket:
             attempts=settings.attempts,
             locks=settings.object_lock_days > 0,
         )
+        self.room = Room()
         self._settings = settings
         self._client: Any = None
         self._lock = threading.Lock()

@@ -11,17 +11,7 @@ from opskit.store import s3_digest, s3_errors
 from opskit.store.s3_bucket import Bucket
 
 _IN_FLIGHT_MAX = 2
-_IN_FLIGHT_BYTES = 32 * 1024**2
 _SETTLE_SECONDS = 30.0
-
-
-def in_flight(part_bytes: int) -> int:
-    """Return how many parts of a size may be on their way at once.
-
-    Two small ones; of those above 16 MiB one, so that with the part that is being
-    gathered meanwhile two are held in memory.
-    """
-    return max(1, min(_IN_FLIGHT_MAX, _IN_FLIGHT_BYTES // max(1, part_bytes)))
 
 
 class PartsUpload:
@@ -48,15 +38,19 @@ class PartsUpload:
         """
         # Not a `with`: that would also wait for a server that has stopped answering.
         pool = ThreadPoolExecutor(_IN_FLIGHT_MAX, thread_name_prefix="s3-part")
-        number = size_bytes = 0
+        number = size_bytes = part_bytes = 0
         try:
-            for part in parts:
-                number, size_bytes = number + 1, size_bytes + len(part)
-                self._refuse_too_many(number)
-                self._wait_until_below(in_flight(len(part)))
-                self._pending.add(pool.submit(self._send, number, part))
-                del part  # its memory ends with its upload
-            self._wait_until_below(1)
+            with self._bucket.room.upload():
+                while (part := self._gathered(parts, part_bytes)) is not None:
+                    number, part_bytes = number + 1, len(part)
+                    size_bytes += part_bytes
+                    self._refuse_too_many(number)
+                    self._pending.add(self._submit(pool, number, part))
+                    del part  # its memory ends with its upload
+                    self._raise_errors()
+                while self._pending:
+                    wait(self._pending, return_when=FIRST_COMPLETED)
+                    self._raise_errors()
         finally:
             # An abort while parts arrive would leave those behind.
             running = [each for each in self._pending if not each.cancel()]
@@ -73,11 +67,33 @@ class PartsUpload:
                 hint="Raise part_size_bytes, or max_parts if the server allows more.",
             )
 
-    def _wait_until_below(self, count: int) -> None:
-        while len(self._pending) >= count:
-            done, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
-            for each in done:
-                each.result()
+    def _gathered(
+        self, parts: Iterator[bytearray], part_bytes: int
+    ) -> bytearray | None:
+        """Return the next part, once there is room to gather it; None at the end."""
+        room = self._bucket.room
+        room.take(part_bytes)
+        part = None
+        try:
+            part = next(parts, None)
+        finally:
+            if part is None:
+                room.give_back()
+        return part
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, number: int, part: bytearray
+    ) -> Future[None]:
+        sent = pool.submit(self._send, number, part)
+        # Also if it is cancelled before it begins.
+        sent.add_done_callback(lambda _sent: self._bucket.room.give_back())
+        return sent
+
+    def _raise_errors(self) -> None:
+        done = {each for each in self._pending if each.done()}
+        self._pending -= done
+        for each in done:
+            each.result()
 
     def _send(self, number: int, part: bytearray) -> None:
         digest = s3_digest.md5(part)

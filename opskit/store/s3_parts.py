@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 PART_BYTES_MAX = 5 * 1024**3
 _MOST_PARTS = 10_000
@@ -21,8 +22,8 @@ class PartSizes:
     sent so far over an eighth of `max_parts`, and never above 5 GiB. With 10,000 parts
     of 8 MiB to begin with that is 8 MiB up to 10 GB, 80 MB at 100 GB, 800 MB at 1 TB
     and 4 GiB at 5 TiB. With 1,000 parts the base is 50 MiB, and the server's limits
-    end at about 2 TiB; with 100 it is 500 MiB. What is held in memory is the part
-    being gathered and those on their way, see `s3_upload.in_flight`.
+    end at about 2 TiB; with 100 it is 500 MiB. How many are held in memory,
+    `s3_room.Room` says.
     """
 
     base_bytes: int
@@ -51,10 +52,21 @@ def cut(chunks: Iterable[bytes], sizes: PartSizes) -> Iterator[tuple[bytearray, 
         view = memoryview(chunk)
         while view:
             if len(part) == wanted:
-                yield part, False
+                full = [part]
                 sent_bytes += wanted
                 part, wanted = bytearray(), sizes.next_bytes(sent_bytes)
+                # Not held here while it is sent, nor by whoever it passes.
+                yield full.pop(), False
             taken = view[: wanted - len(part)]
             part += taken
             view = view[len(taken) :]
     yield part, True
+
+
+def handed_on(
+    begun: list[bytearray], rest: Iterator[tuple[bytearray, bool]]
+) -> Iterator[bytearray]:
+    """Yield the part that a list holds and those that follow, keeping none of them."""
+    while begun:
+        yield begun.pop()
+        begun.extend(part for part, _is_last in islice(rest, 1))

@@ -6,7 +6,6 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from opskit.errors import ObjectNotFound, RetriesExhausted, StoreError
@@ -14,7 +13,7 @@ from opskit.store import s3_errors
 from opskit.store.s3_bucket import Bucket
 from opskit.store.s3_digest import Sent, base64_of, difference, md5
 from opskit.store.s3_multipart import PartsUpload, abort
-from opskit.store.s3_parts import PartSizes, cut
+from opskit.store.s3_parts import PartSizes, cut, handed_on
 
 MARK = "opskit-put"
 
@@ -59,7 +58,9 @@ class Put:
         if is_last:
             sent = self._whole(first)
         else:
-            sent = self._in_parts(chain([first], (part for part, _ in parts)))
+            begun = [first]
+            del first
+            sent = self._in_parts(handed_on(begun, parts))
         return self._checked(sent)
 
     def _whole(self, content: bytearray) -> Sent:

@@ -107,6 +107,26 @@ def test_every_place_leads_to_the_data() -> None:
         assert whole[at + 1 : at + 6] == build.integer(dump_id)
 
 
+def test_places_behind_the_new_entries_move_with_them() -> None:
+    """Whatever order the catch-all has them in."""
+    first = _part([*FIRST[:5], FIRST[6], FIRST[5]])
+
+    whole = _joined([first, _part(OTHER)], [FIRST_DATA, OTHER_DATA])
+
+    span = toc.parse(whole).layout.spans[21]
+    at = int.from_bytes(whole[span.place + 1 : span.stop], "little")
+    assert whole[span.place] == build.KNOWN
+    assert whole[at + 1 : at + 6] == build.integer(21)
+
+
+def test_two_parts_do_not_hold_the_same_rows() -> None:
+    """Nor do more than two, whichever they are."""
+    more = _part([build.encoding(), build.table_data(5, "orders")])
+
+    with pytest.raises(ArchiveError, match=r"public\.orders does not belong"):
+        JoinedHead([_part(FIRST), _part(OTHER), more])
+
+
 def test_data_without_anything_after_it_is_joined_too() -> None:
     """Where no entry has to follow the data, new ones come last."""
     first = _part(FIRST[:-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.store.s3_multipart import in_flight
 from opskit.store.s3_parts import PART_BYTES_MAX, PartSizes, cut
 
 MIB, TIB = 1024**2, 1024**4
@@ -72,12 +71,3 @@ def test_parts_are_cut_out_of_any_chunks(chunk: int, length: int) -> None:
     assert [len(part) for part, _ in found[:-1]] == [1000] * (len(found) - 1)
     assert len(found) == max(1, -(-length // 1000))
     assert [is_last for _, is_last in found] == [False] * (len(found) - 1) + [True]
-
-
-@pytest.mark.parametrize(
-    ("part_bytes", "count"),
-    [(0, 2), (8 * MIB, 2), (16 * MIB, 2), (17 * MIB, 1), (TIB, 1)],
-)
-def test_large_parts_go_one_by_one(part_bytes: int, count: int) -> None:
-    """The larger the parts, the fewer of them are in memory at once."""
-    assert in_flight(part_bytes) == count
