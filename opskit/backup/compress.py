@@ -21,11 +21,13 @@ def compressed(
 ) -> Iterator[bytes]:
     """Yield one zstd frame, checksum included, in chunks of about 1 MiB.
 
-    `streams` is how many are compressed at once: they share the threads.
+    `streams` is how many are compressed at once: they share the processors. A stream
+    that has none to itself is compressed by whoever reads it, without threads' buffers.
     """
+    threads = min(_THREADS_MAX, os.cpu_count() or 1) // streams
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
-        threads=max(1, min(_THREADS_MAX, os.cpu_count() or 1) // streams),
+        threads=threads if threads > 1 else 0,
         job_size=_JOB_BYTES,
         overlap_log=_OVERLAP_LOG,
         write_checksum=True,

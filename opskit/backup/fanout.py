@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from opskit.errors import StoreError
 from opskit.store import Store
 
-_QUEUED_BLOCKS_MAX = 4
+_QUEUED_BLOCKS_MAX = 2
 _STALLED_SECONDS_MAX = 900.0
 
 
