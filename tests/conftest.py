@@ -1,4 +1,4 @@
-"""Real servers for the tests: one of each major for the whole run."""
+"""Real servers for the tests: one of each major or make for the whole run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from opskit.postgres import database, programs, server
 from opskit.postgres.connect import connect
 from opskit.postgres.programs import Installation
 from opskit.postgres.server import Server
+from tests import s3_servers
+from tests.s3_servers import S3Server
 from tests.sample import SAMPLE
 
 # Before anything imports it: tests of real servers share the suite.
@@ -70,6 +72,28 @@ def make_database(server_of: MajorServer) -> Iterator[MakeDatabase]:
     for running, name in made:
         with connect(running.url(), purpose="test") as connection:
             database.drop(connection, name)
+
+
+# Tests keep apart on these servers by a prefix, or a bucket, of their own.
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS with two buckets, one with object lock."""
+    with s3_servers.with_buckets("seaweedfs", tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """moto with two buckets, one with object lock."""
+    with s3_servers.with_buckets("moto", tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Rclone with a bucket."""
+    with s3_servers.with_buckets("rclone", tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture

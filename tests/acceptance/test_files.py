@@ -183,14 +183,6 @@ def test_a_target_may_have_a_long_path(service: Service) -> None:
     assert equal(target, service.state)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS with buckets."""
-    folder = tmp_path_factory.mktemp("weed")
-    with s3_servers.with_buckets("seaweedfs", folder) as running:
-        yield running
-
-
 def download(server: S3Server, prefix: str, folder: Path) -> Path:
     """Fetch every object of the one set below a prefix, without opskit."""
     client = boto3.client(
@@ -212,7 +204,7 @@ def download(server: S3Server, prefix: str, folder: Path) -> Path:
 
 
 def test_an_encrypted_signed_folder_comes_back_from_a_bucket(
-    service: Service, server: S3Server, tmp_path: Path
+    service: Service, seaweedfs: S3Server, tmp_path: Path
 ) -> None:
     """By opskit, and by the commands of its RESTORE.md with stock programs alone."""
     recipient = stock.age_key(tmp_path / "identity")
@@ -221,7 +213,7 @@ def test_an_encrypted_signed_folder_comes_back_from_a_bucket(
     store = f"""\
 [stores.offsite]
 url = "s3://{BUCKET}/files"
-endpoint_url = "{server.endpoint_url}"
+endpoint_url = "{seaweedfs.endpoint_url}"
 region = "us-east-1"
 """
     trusted = f'trusted_keys = ["{public}"]\n'
@@ -242,7 +234,7 @@ region = "us-east-1"
     sealed = service.json("restore-drill", "--files", "state", code=2)
     drilled = machine.json("restore-drill")
     restored = machine.json("restore", "--backup", made, "--to", str(target))
-    folder = download(server, "files", tmp_path / "set")
+    folder = download(seaweedfs, "files", tmp_path / "set")
     guide = "\n".join(
         re.findall(r"```sh\n(.*?)```", (folder / "RESTORE.md").read_text(), re.S)
     )

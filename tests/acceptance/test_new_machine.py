@@ -80,19 +80,18 @@ addressing = "path"
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+def bucket(seaweedfs: S3Server) -> Iterator[Bucket]:
     """SeaweedFS with an empty bucket."""
-    with s3_servers.seaweedfs(tmp_path_factory.mktemp("weed")) as running:
-        client = boto3.client(
-            "s3",
-            endpoint_url=running.endpoint_url,
-            region_name="us-east-1",
-            aws_access_key_id=s3_servers.ACCESS_KEY,
-            aws_secret_access_key=s3_servers.SECRET_KEY,
-        )
-        client.create_bucket(Bucket=BUCKET)
-        yield Bucket(running, client)
-        client.close()
+    client = boto3.client(
+        "s3",
+        endpoint_url=seaweedfs.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=s3_servers.ACCESS_KEY,
+        aws_secret_access_key=s3_servers.SECRET_KEY,
+    )
+    client.create_bucket(Bucket=BUCKET)
+    yield Bucket(seaweedfs, client)
+    client.close()
 
 
 @pytest.fixture(scope="module")

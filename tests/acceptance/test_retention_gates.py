@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -163,14 +162,6 @@ def test_sets_stay_until_a_newer_one_has_passed_a_drill(service: Service) -> Non
     assert service.proofs() == {made[2]: "drilled"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS with a plain and a locked bucket."""
-    folder = tmp_path_factory.mktemp("weed")
-    with s3_servers.with_buckets("seaweedfs", folder) as running:
-        yield running
-
-
 def bucket(server: S3Server, place: str, more: str = "") -> str:
     """Return the configuration of a store in a bucket."""
     return f"""\
@@ -183,15 +174,17 @@ region = "us-east-1"
 
 
 def test_a_locked_set_stays_until_its_lock_ends(
-    service: Service, server: S3Server, monkeypatch: pytest.MonkeyPatch
+    service: Service, seaweedfs: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan says until when; a set whose days are over goes."""
     for name, value in s3_servers.environment().items():
         monkeypatch.setenv(name, value)
     service.environment = s3_servers.environment()
     place = f"{s3_servers.LOCKED_BUCKET}/gates"
-    service.set_up(bucket(server, place, "object_lock_days = 2") + KEEP_ONE, stores=[])
-    settings = server.settings(s3_servers.LOCKED_BUCKET, "gates", object_lock_days=2)
+    service.set_up(
+        bucket(seaweedfs, place, "object_lock_days = 2") + KEEP_ONE, stores=[]
+    )
+    settings = seaweedfs.settings(s3_servers.LOCKED_BUCKET, "gates", object_lock_days=2)
     times = [datetime.now(UTC) - timedelta(days=days) for days in (3, 1.5, 0.1)]
     made = service.back_up_at(times, [open_store("offsite", settings)])
 
@@ -207,10 +200,10 @@ def test_a_locked_set_stays_until_its_lock_ends(
 
 
 def test_without_the_right_to_delete_all_but_prune_works(
-    service: Service, server: S3Server
+    service: Service, seaweedfs: S3Server
 ) -> None:
     """Exit code 10 names the right that lacks; other credentials prune."""
-    place = bucket(server, f"{s3_servers.BUCKET}/writer")
+    place = bucket(seaweedfs, f"{s3_servers.BUCKET}/writer")
     service.environment = WRITER
     service.set_up(place + KEEP_ONE)
     service.fill(bulk="x" * 100_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ from opskit.store import open_store
 from tests import s3_servers
 from tests.acceptance.services import Service, archive_in, equal, flip
 from tests.s3_servers import S3Server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS with a plain and a locked bucket."""
-    folder = tmp_path_factory.mktemp("weed")
-    with s3_servers.with_buckets("seaweedfs", folder) as running:
-        yield running
 
 
 @pytest.fixture
@@ -85,10 +76,10 @@ def test_a_store_that_is_down_hides_no_sudden_change(service: Service) -> None:
 
 
 def test_the_nearest_copy_that_is_whole_is_restored(
-    service: Service, server: S3Server
+    service: Service, seaweedfs: S3Server
 ) -> None:
     """The folder's, though the bucket stands first; damaged, the bucket's."""
-    with_bucket(service, server.endpoint_url, "plain/near")
+    with_bucket(service, seaweedfs.endpoint_url, "plain/near")
     made = service.json("backup")["backups"][0]
     restore = ("restore", "--backup", made["backup_id"], "--to")
     targets = [service.folder / name for name in ("one", "two")]
@@ -109,15 +100,15 @@ def test_the_nearest_copy_that_is_whole_is_restored(
 
 
 def test_what_the_bucket_has_lost_is_passed_over_too(
-    service: Service, server: S3Server, monkeypatch: pytest.MonkeyPatch
+    service: Service, seaweedfs: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the folder gone, the bucket alone gives it back; damaged too, nothing does."""
     for name, value in s3_servers.environment().items():
         monkeypatch.setenv(name, value)
-    with_bucket(service, server.endpoint_url, "plain/lost")
+    with_bucket(service, seaweedfs.endpoint_url, "plain/lost")
     made = service.back_up()
     target = service.folder / "back"
-    bucket = open_store("offsite", server.settings("plain", "lost"))
+    bucket = open_store("offsite", seaweedfs.settings("plain", "lost"))
     (key,) = (e.key for e in bucket.list("state/") if "files.tar" in e.key)
     bucket.delete(key)
     flip(archive_in(service.folder / "local"))
@@ -150,12 +141,12 @@ def test_a_drill_that_can_destroy_what_is_in_a_folder_does_not_pass(
 
 @pytest.mark.parametrize(("mode", "code"), [("compliance", 0), ("governance", 50)])
 def test_a_locked_bucket_resists_as_far_as_its_lock_goes(
-    service: Service, server: S3Server, mode: str, code: int
+    service: Service, seaweedfs: S3Server, mode: str, code: int
 ) -> None:
     """Compliance keeps the bytes from everybody; an administrator lifts governance."""
     with_bucket(
         service,
-        server.endpoint_url,
+        seaweedfs.endpoint_url,
         f"{s3_servers.LOCKED_BUCKET}/{mode}",
         '[drill]\ntry_to_destroy = ["offsite"]\nmutants = 0\n',
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,10 +17,9 @@ from opskit.store import S3Store, Store, open_store
 from opskit.store.s3_probe import challenge
 from tests import s3_servers
 from tests.proxy import Fault, Proxy, proxy_to
-from tests.s3_servers import S3Server
+from tests.s3_servers import BUCKET, LOCKED_BUCKET, S3Server
 from tests.support import now
 
-PLAIN, LOCKED = "plain", "locked"
 _prefixes = (f"doctor-{number}" for number in itertools.count(1))
 _NAMES = [
     "", "clock", "delete", "multipart", "conditional put", "range read", "checksums",
@@ -48,21 +46,10 @@ def all_keys(monkeypatch: pytest.MonkeyPatch, _few_keys: None) -> None:
     monkeypatch.setattr("opskit.doctor.s3._KEYS", 1001)
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Return a function that gives a running server by its name, started once."""
-    running: dict[str, S3Server] = {}
-    with ExitStack() as stack:
-
-        def get(kind: str) -> S3Server:
-            if kind not in running:
-                folder = tmp_path_factory.mktemp(kind)
-                run = getattr(s3_servers, kind)(folder)
-                running[kind] = stack.enter_context(run)
-                _make_buckets(running[kind])
-            return running[kind]
-
-        yield get
+@pytest.fixture
+def servers(request: pytest.FixtureRequest) -> Any:
+    """Return a function that gives a running server by its name."""
+    return request.getfixturevalue
 
 
 @pytest.fixture
@@ -72,14 +59,7 @@ def proxy(servers: Any) -> Iterator[Proxy]:
         yield running
 
 
-def _make_buckets(server: S3Server) -> None:
-    client = S3Store("maker", server.settings(PLAIN)).client
-    client.create_bucket(Bucket=PLAIN)
-    if server.kind != "rclone":
-        client.create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
-
-
-def _store(server: S3Server, bucket: str = PLAIN, **settings: Any) -> Store:
+def _store(server: S3Server, bucket: str = BUCKET, **settings: Any) -> Store:
     return open_store("off", server.settings(bucket, next(_prefixes), **settings))
 
 
@@ -173,7 +153,7 @@ def test_a_lock_is_tried_and_all_versions_go_away(
 ) -> None:
     """An administrator may lift governance, nobody compliance; nothing is left."""
     server = servers("seaweedfs")
-    store = _store(server, LOCKED, object_lock_days=30, object_lock_mode=mode)
+    store = _store(server, LOCKED_BUCKET, object_lock_days=30, object_lock_mode=mode)
 
     found = _examined(store)
 
@@ -181,7 +161,7 @@ def test_a_lock_is_tried_and_all_versions_go_away(
     assert f"30 days ({mode})" in found["object lock"].observed
     assert "noncurrent versions" in found["versioning"].hint
     assert "clean-up" not in found
-    assert _left(server, LOCKED) == []
+    assert _left(server, LOCKED_BUCKET) == []
 
 
 def test_credentials_that_may_not_delete_are_healthy_and_leave_little(
@@ -334,7 +314,10 @@ class TestChallenge:
     def test_it_passes_where_compliance_holds(self, servers: Any, kind: str) -> None:
         """Markers and new versions take nothing away, and the version stays."""
         store = _store(
-            servers(kind), LOCKED, object_lock_days=1, object_lock_mode="compliance"
+            servers(kind),
+            LOCKED_BUCKET,
+            object_lock_days=1,
+            object_lock_mode="compliance",
         )
 
         told = self._told(challenge(store, "shop/set/"))
@@ -347,7 +330,7 @@ class TestChallenge:
 
     def test_it_finds_that_governance_can_be_lifted(self, servers: Any) -> None:
         """An administrator's credentials are no protection."""
-        store = _store(servers("seaweedfs"), LOCKED, object_lock_days=1)
+        store = _store(servers("seaweedfs"), LOCKED_BUCKET, object_lock_days=1)
 
         told = self._told(challenge(store, "shop/set/"))
 

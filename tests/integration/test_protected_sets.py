@@ -124,16 +124,13 @@ def _make_keys(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def weed(seaweedfs: S3Server) -> Iterator[S3Server]:
     """SeaweedFS with a bucket, and its credentials in the environment."""
-    with (
-        s3_servers.seaweedfs(tmp_path_factory.mktemp("weed")) as running,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with pytest.MonkeyPatch.context() as patch:
         for name, each in s3_servers.environment().items():
             patch.setenv(name, each)
-        client(running).create_bucket(Bucket=BUCKET)
-        yield running
+        client(seaweedfs).create_bucket(Bucket=BUCKET)
+        yield seaweedfs
 
 
 def client(running: S3Server) -> Any:

@@ -15,17 +15,14 @@ from tests import s3_servers
 from tests.s3_servers import BUCKET, S3Server
 from tests.unit.store_contract import StoreContract
 
-_prefixes = (f"test-{number}" for number in itertools.count(1))
+_prefixes = (f"contract-{number}" for number in itertools.count(1))
 
 
 @pytest.fixture(scope="class")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[S3Server]:
+def server(request: pytest.FixtureRequest) -> S3Server:
     """The server of the class's kind."""
-    folder = tmp_path_factory.mktemp("s3")
-    with s3_servers.with_buckets(request.cls.KIND, folder) as server:
-        yield server
+    found: S3Server = request.getfixturevalue(request.cls.KIND)
+    return found
 
 
 @pytest.fixture(scope="class")

@@ -27,11 +27,10 @@ from opskit.store import S3Store, Store, open_store, unwrapped
 from tests import s3_servers
 from tests.conftest import MakeDatabase
 from tests.proxy import Fault, Proxy, Request, proxy_to
-from tests.s3_servers import SECRET_KEY, S3Server
+from tests.s3_servers import BUCKET, SECRET_KEY, S3Server
 from tests.support import back_up
 from tests.unit import builders
 
-BUCKET = "plain"
 PART = 5 * 1024**2
 SMALL = b"a small object"
 LARGE = [os.urandom(1024**2)] * 11  # in three parts
@@ -49,22 +48,6 @@ def _quick_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS with a bucket."""
-    with s3_servers.seaweedfs(tmp_path_factory.mktemp("weed")) as server:
-        _make_bucket(server)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """moto with a bucket; it does not look at the digests of what arrives."""
-    with s3_servers.moto(tmp_path_factory.mktemp("moto")) as server:
-        _make_bucket(server)
-        yield server
-
-
 @pytest.fixture
 def proxy(seaweedfs: S3Server) -> Iterator[Proxy]:
     """A proxy in front of SeaweedFS."""
@@ -76,13 +59,6 @@ def proxy(seaweedfs: S3Server) -> Iterator[Proxy]:
 def store(seaweedfs: S3Server, proxy: Proxy) -> Store:
     """An empty store behind the proxy."""
     return _store(seaweedfs, proxy)
-
-
-def _make_bucket(server: S3Server) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_servers.environment().items():
-            patch.setenv(name, value)
-        S3Store("maker", server.settings(BUCKET)).client.create_bucket(Bucket=BUCKET)
 
 
 def _store(server: S3Server, proxy: Proxy | None = None, **changes: object) -> Store:

@@ -24,19 +24,17 @@ from tests.s3_servers import BUCKET, S3Server
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_evidence
 
+PREFIX = "listing"
 SETS = 40
 SIGNER = Signer(Ed25519PrivateKey.generate())
 TRUST = Trust((SIGNER.public_key,))
 
 
-@pytest.fixture(scope="module", params=["seaweedfs", "moto"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[S3Server]:
+@pytest.fixture(params=["seaweedfs", "moto"])
+def server(request: pytest.FixtureRequest) -> S3Server:
     """A server with a bucket."""
-    folder = tmp_path_factory.mktemp(request.param)
-    with s3_servers.with_buckets(request.param, folder) as running:
-        yield running
+    found: S3Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +60,7 @@ def _put(store: Store, number: int) -> Manifest:
 
 
 def _list(store: Store, folder: Path) -> Listing:
-    cache = CatalogCache(folder, store=("far", "s3://plain/"))
+    cache = CatalogCache(folder, store=("far", f"s3://{BUCKET}/{PREFIX}"))
     return listing.read([store], trust=TRUST, caches={"far": cache})
 
 
@@ -70,9 +68,11 @@ def test_a_bucket_is_listed_by_pages(
     server: S3Server, proxy: Proxy, tmp_path: Path
 ) -> None:
     """What was read once is read again only where something has changed."""
-    direct = open_store("far", server.settings(BUCKET))
+    direct = open_store("far", server.settings(BUCKET, PREFIX))
     made = [_put(direct, number) for number in range(SETS)]
-    store = open_store("far", server.settings(BUCKET, endpoint_url=proxy.endpoint_url))
+    store = open_store(
+        "far", server.settings(BUCKET, PREFIX, endpoint_url=proxy.endpoint_url)
+    )
     first = _list(store, tmp_path / "cache")
     asked_first = proxy.counts()
     proxy.heal()

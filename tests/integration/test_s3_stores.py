@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +20,7 @@ from tests import s3_servers
 from tests.s3_servers import BUCKET, LOCKED_BUCKET, S3Server
 from tests.unit.store_contract import LARGE
 
-_prefixes = (f"test-{number}" for number in itertools.count(1))
+_prefixes = (f"stores-{number}" for number in itertools.count(1))
 
 
 @pytest.fixture(autouse=True)
@@ -28,27 +28,6 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give boto3 the credentials of the tests' servers, and only those."""
     for name, value in s3_servers.environment().items():
         monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS with two buckets, one with object lock."""
-    with s3_servers.with_buckets("seaweedfs", tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """moto with two buckets, one with object lock."""
-    with s3_servers.with_buckets("moto", tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Rclone with a bucket."""
-    with s3_servers.with_buckets("rclone", tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 def _conditional_put(store: S3Store) -> bool:

@@ -103,16 +103,13 @@ def test_the_servers_certificate_is_checked_with_ones_own_authority(
     assert "ca_file" in raised.value.hint
 
 
-def test_requests_go_through_the_proxy_that_is_named(tmp_path: Path) -> None:
+def test_requests_go_through_the_proxy_that_is_named(moto: S3Server) -> None:
     """And nowhere else: its list of requests has them all."""
-    with (
-        s3_servers.moto(tmp_path) as server,
-        proxy_to(server.endpoint_url) as proxy,
-    ):
+    with proxy_to(moto.endpoint_url) as proxy:
         store = open_store(
-            "off", server.settings("plain", proxy=proxy.endpoint_url, attempts=2)
+            "off", moto.settings("proxied", proxy=proxy.endpoint_url, attempts=2)
         )
-        store.inner.client.create_bucket(Bucket="plain")  # type: ignore[attr-defined]
+        store.inner.client.create_bucket(Bucket="proxied")  # type: ignore[attr-defined]
         before = len(proxy.requests)
         store.put("a/b", CHUNKS)
 
