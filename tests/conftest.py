@@ -13,7 +13,7 @@ from opskit.postgres import database, programs, server
 from opskit.postgres.connect import connect
 from opskit.postgres.programs import Installation
 from opskit.postgres.server import Server
-from tests import s3_servers
+from tests import initialised, s3_servers
 from tests.s3_servers import S3Server
 from tests.sample import SAMPLE
 
@@ -50,6 +50,13 @@ def server_of(installations: list[Installation]) -> Iterator[MajorServer]:
             return running[major]
 
         yield get
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _initialised() -> Iterator[None]:
+    """Let drills copy what initdb made for an earlier one."""
+    with initialised.remembered():
+        yield
 
 
 @pytest.fixture

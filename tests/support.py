@@ -22,6 +22,7 @@ from opskit.postgres import programs
 from opskit.postgres.connect import connect
 from opskit.postgres.programs import Installation
 from opskit.store import LocalStore, Store
+from tests import initialised
 
 SOURCE = "shop"
 _SERVER_KEYS = {each.name for each in fields(ServerRequest)}
@@ -76,7 +77,8 @@ def run_drill(
         ),
         **{"jobs": 2, "timeout_seconds": 300, **options},
     )
-    return drill(request, run_id="def456", clock=now, tamper=tamper)
+    with initialised.copied():
+        return drill(request, run_id="def456", clock=now, tamper=tamper)
 
 
 def failed(evidence: Evidence) -> list[Check]:

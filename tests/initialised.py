@@ -1,0 +1,58 @@
+"""Data folders for the servers of drills: made by initdb once, then copied."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from opskit.postgres import server
+from opskit.postgres.account import Account
+from opskit.postgres.programs import Installation
+
+_folders: list[Path] = []
+_kept: dict[tuple[str, int], Path] = {}
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Keep what initdb makes until the end of the block, for `copied`."""
+    with tempfile.TemporaryDirectory(prefix="initialised-") as folder:
+        _folders.append(Path(folder))
+        yield
+        _folders.clear()
+        _kept.clear()
+
+
+# initdb takes longer than all else in a small drill; PostgreSQL's own tests copy, too.
+# What is copied has its number as well, by which servers are told apart: those that are
+# a source, or that are drilled on as they are, must each be made by initdb.
+@contextmanager
+def copied() -> Iterator[None]:
+    """Within the block, start throw-away servers on copies where that is possible."""
+    initialise = server._initialise
+
+    def copy(installation: Installation, data: Path, account: Account | None) -> None:
+        # The programs of a wheel are copied about: their folder does not tell them.
+        size = Path(installation.program("initdb")).stat().st_size
+        key = (installation.version, size)
+        if key in _kept:
+            _copy(_kept[key], data)
+            return
+        initialise(installation, data, account)
+        if _folders:
+            kept = _folders[0] / str(len(_kept))
+            _copy(data, kept)
+            _kept[key] = kept
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "_initialise", copy)
+        yield
+
+
+def _copy(one: Path, other: Path) -> None:
+    subprocess.run(["cp", "-Rp", one, other], check=True)
