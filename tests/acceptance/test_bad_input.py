@@ -192,12 +192,13 @@ def test_a_damaged_object(damage: str, code: int, project: Project) -> None:
 
 
 def make_it_last(project: Project) -> None:
-    """Give the database so much to dump that a backup takes a moment."""
+    """Give the database so much to dump that a backup writes for over a second."""
     execute(
         project.url,
         "CREATE TABLE public.bulk AS SELECT i, md5(i::text) || md5((-i)::text) AS t "
-        "FROM generate_series(1, 1500000) i",
+        "FROM generate_series(1, 200000) i",
     )
+    project.configure('bandwidth_limit = "6m"')
 
 
 def test_a_backup_killed_at_any_instant(project: Project) -> None:
@@ -230,6 +231,7 @@ def test_a_backup_killed_at_any_instant(project: Project) -> None:
         project.run("verify", "--backup", first["backup_id"])
 
     assert left_behind, "no kill came while a set was being written"
+    project.configure()
     drill = project.json("restore-drill", "--backup", first["backup_id"])
     assert drill["passed"]
     project.run("backup")
