@@ -17,6 +17,7 @@ from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse, with_settings
 from opskit.postgres.server import Server
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
+from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase
 from tests.sample import SAMPLE
 from tests.streams import let_small_tables_apart
@@ -372,7 +373,7 @@ def test_the_sets_own_guide_restores_it_without_opskit(
     blocks = re.findall(r"```sh\n(.*?)```", (folder / "RESTORE.md").read_text(), re.S)
     found = programs.find_server(available, major=major)
 
-    with server.throwaway(found) as fresh:
+    with initialised.copied(), server.throwaway(found) as fresh:
         environment = {
             "PATH": f"{clients[0].bin_dir}:{os.environ['PATH']}",
             "PGHOST": str(fresh.socket_dir),
