@@ -44,9 +44,9 @@ def dumps(place: Place) -> list[Contender]:
         ),
         opskit_backup(
             place,
-            "opskit-1-stream",
-            "the same as opskit, with `streams = 1`",
-            options={"streams": 1},
+            "opskit-2-streams",
+            "the same as opskit, with `streams = 2`",
+            options={"streams": 2},
         ),
         shell(
             place,

@@ -28,9 +28,12 @@ def restores(place: Place, target: Server) -> list[Contender]:
         installation=place.source.installation,
         jobs=place.jobs,
     )
-    packed = _take_backup(user)
-    archive = place.folder / "archive"
-    subprocess.run(["zstd", "-q", "-d", "-f", packed, "-o", archive], check=True)
+    _take_backup(user)
+    archive, packed = place.folder / "archive", place.folder / "archive.zst"
+    # Not the set's own dump, which may be one of several; piped like that one.
+    pack = f"{place.archive} | zstd -q -3 -T0 -o {quote(str(packed))}"
+    subprocess.run(["bash", "-o", "pipefail", "-c", pack], check=True)
+    subprocess.run(["zstd", "-q", "-d", packed, "-o", archive], check=True)
     drill = Contender(
         name="opskit-drill",
         what="`opskit restore-drill --mutants 0`: fetch, server, restore, comparison",
@@ -88,8 +91,8 @@ def _pg_restore(
     )
 
 
-def _take_backup(user: User) -> Path:
-    """Take a backup and return the object that holds its dump.
+def _take_backup(user: User) -> None:
+    """Take a backup.
 
     Raises:
         ContenderFailed: it failed.
@@ -100,4 +103,3 @@ def _take_backup(user: User) -> Path:
         environment=user.environment,
         timeout_seconds=_BACKUP_SECONDS_MAX,
     )
-    return max(user.store.rglob("*.zst"), key=lambda path: path.stat().st_size)

@@ -8,6 +8,17 @@ from datetime import timedelta
 
 from opskit.postgres.programs import Installation
 
+_STREAMS_MAX = 4
+
+
+def usual_streams(processors: int) -> int:
+    """Return how many dumps at once a machine is good for where nobody has said.
+
+    One keeps two processors busy with its server process, pg_dump, digests and zstd;
+    and digests of all streams share one processor, which four of them fill.
+    """
+    return max(1, min(processors // 2, _STREAMS_MAX))
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSource:
@@ -23,4 +34,4 @@ class DatabaseSource:
     exclude_table_data: Sequence[str] = ()
     lock_wait: timedelta = timedelta(seconds=60)
     compression_level: int = 3
-    streams: int = 2
+    streams: int = 1

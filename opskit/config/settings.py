@@ -64,12 +64,12 @@ class DatabaseSettings(Section):
 
     compression_level: CompressionLevel = 3
     streams: int = Field(
-        default=2,
-        ge=1,
+        default=0,
+        ge=0,
         le=32,
         description="how many dumps may run at once under one snapshot, each with a "
         "connection of its own: the largest tables apart from the rest. Only what is "
-        "worth it is dumped apart",
+        "worth it is dumped apart. 0: half of this machine's processors, at most 4",
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from opskit.errors import ConfigurationError, UsageError
@@ -108,7 +109,7 @@ def build(run: Runtime, name: str) -> Source:
             )
         )
     from opskit.backup.database import DatabaseBackup
-    from opskit.backup.database_source import DatabaseSource
+    from opskit.backup.database_source import DatabaseSource, usual_streams
 
     settings = run.database(name)
     return DatabaseBackup(
@@ -120,7 +121,7 @@ def build(run: Runtime, name: str) -> Source:
             exclude_table_data=settings.exclude_table_data,
             lock_wait=settings.lock_wait,
             compression_level=settings.compression_level,
-            streams=settings.streams,
+            streams=settings.streams or usual_streams(os.cpu_count() or 1),
         )
     )
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.backup.database_source import DatabaseSource
+from opskit.backup.database_source import DatabaseSource, usual_streams
 from opskit.backup.dump_plan import commands
 from opskit.postgres import patterns
 from opskit.postgres.table_sizes import TableSizes
@@ -17,9 +17,18 @@ from opskit.postgres.table_sizes import TableSizes
 GIB = 1024**3
 
 
+@pytest.mark.parametrize(
+    ("processors", "streams"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (64, 4)]
+)
+def test_streams_where_nobody_has_said(processors: int, streams: int) -> None:
+    """One where it keeps the machine busy already."""
+    assert usual_streams(processors) == streams
+
+
 def plan(tables: dict[tuple[str, str], int], **options: Any) -> dict[str, list[str]]:
     """Return the options of each command but those that all of them have."""
     expected = options.pop("expected", tables)
+    options.setdefault("streams", 2)
     source = DatabaseSource(
         name="shop", url="postgresql:///shop", installations=(), **options
     )
