@@ -21,6 +21,7 @@ _CHUNK_BYTES_MAX = 16 * 1024 * 1024
 # The last chunk of a table and the length that ends the block. No row holds it: COPY
 # text has no byte zero, and a line that is a backslash and a dot is no row.
 _TABLE_END = INTEGER.pack(0, 5) + b"\\.\n\n\n" + INTEGER.pack(0, 0)
+_KEPT_BYTES = len(_TABLE_END) - 1
 
 
 class ArchivePlaces:
@@ -57,6 +58,11 @@ class ArchivePlaces:
         self._look_through(rest)
 
     def _look_through(self, data: bytes) -> None:
+        if self._step == self._table and not self._ends_table(data):
+            # Nearly always: kept is only what an end may begin with, nothing is copied.
+            self._held_at += len(self._held) + len(data) - _KEPT_BYTES
+            self._held = data[-_KEPT_BYTES:]
+            return
         self._held = self._held + data if self._held else data
         position = 0
         while (following := self._step(position)) > position:
@@ -87,6 +93,11 @@ class ArchivePlaces:
             for dump_id, offset in self._found.items():
                 file.seek(self._head.contents.layout.spans[dump_id].place)
                 file.write(toc.place(offset))
+
+    def _ends_table(self, data: bytes) -> bool:
+        """Return whether the end may be in what is held and what follows it."""
+        seam = self._held + data[:_KEPT_BYTES]
+        return len(data) < _KEPT_BYTES or _TABLE_END in seam or _TABLE_END in data
 
     def _read_head(self, read: Callable[[], bytes]) -> bytes:
         try:

@@ -51,11 +51,15 @@ def unpack_dump(reader: SetReader, target: Path) -> None:
 
 
 def _unpack_one(reader: SetReader, stored: StoredObject, target: Path) -> None:
-    with target.open("wb") as file, written_behind(file) as behind:
-        archive = _Archive(behind)
-        _unpack_into(reader, stored, archive)
-    archive.places.close()
-    archive.places.write(target)
+    places = ArchivePlaces()
+    with (
+        target.open("wb") as file,
+        # In the thread that writes, beside the one that unpacks and digests.
+        written_behind(_LookedThrough(file, places)) as behind,
+    ):
+        _unpack_into(reader, stored, _Behind(behind))
+    places.close()
+    places.write(target)
     size_bytes = target.stat().st_size
     if size_bytes != reader.manifest.dump_bytes:
         raise IntegrityError(
@@ -95,18 +99,27 @@ def _unpack_into(reader: SetReader, stored: StoredObject, file: io.RawIOBase) ->
         writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
 
 
-class _Archive(io.RawIOBase):
-    """A file for an archive; what is written to it is looked through for `places`."""
+class _LookedThrough:
+    """A file for an archive; what is written to it is looked through for places."""
 
-    def __init__(self, file: WrittenBehind) -> None:
-        self._file = file
-        self.places = ArchivePlaces()
+    def __init__(self, file: BinaryIO, places: ArchivePlaces) -> None:
+        self._file, self._places = file, places
+
+    def write(self, block: bytes) -> object:
+        self._places.feed(block)
+        return self._file.write(block)
+
+
+class _Behind(io.RawIOBase):
+    """What zstd takes for a file."""
+
+    def __init__(self, behind: WrittenBehind) -> None:
+        self._behind = behind
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Buffer, /) -> int:
         block = bytes(data)
-        self._file.write(block)
-        self.places.feed(block)
+        self._behind.write(block)
         return len(block)

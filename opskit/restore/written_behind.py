@@ -6,15 +6,26 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from queue import Queue
-from typing import BinaryIO
+from typing import Protocol
 
 _QUEUED_BLOCKS_MAX = 8
+
+
+class Writable(Protocol):
+    """As much of a file as is needed."""
+
+    def write(self, block: bytes, /) -> object:
+        """Write a block.
+
+        Raises:
+            OSError: it could not be written.
+        """
 
 
 class WrittenBehind:
     """Takes blocks for a file; see `written_behind`."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Writable) -> None:
         self._file = file
         self._blocks: Queue[bytes | None] = Queue(_QUEUED_BLOCKS_MAX)
         self._error: BaseException | None = None
@@ -52,7 +63,7 @@ class WrittenBehind:
 
 
 @contextlib.contextmanager
-def written_behind(file: BinaryIO) -> Iterator[WrittenBehind]:
+def written_behind(file: Writable) -> Iterator[WrittenBehind]:
     """Yield what takes blocks for a file; after the block all of them are written.
 
     Raises:
