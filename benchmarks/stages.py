@@ -11,8 +11,6 @@ from pathlib import Path
 from shlex import quote
 from unittest.mock import patch
 
-import zstandard
-
 from benchmarks.backups import recipient
 from benchmarks.buckets import Bucket
 from benchmarks.contenders import Place
@@ -20,7 +18,7 @@ from benchmarks.measure import cpu_seconds_of
 from benchmarks.model import Stage, limit
 from benchmarks.options import Options, Part
 from benchmarks.tables import markdown
-from opskit.backup.compress import LEVEL
+from opskit.backup.compress import LEVEL, compressed
 from opskit.config import StoreSettings
 from opskit.crypto.age import encrypted
 from opskit.postgres.archive import ArchiveReader
@@ -113,7 +111,7 @@ def _backup_stages(
     with patch.dict(os.environ, bucket.place.environment):
         return [
             stage("`pg_dump -Fc -Z0`", 1, lambda: _shell(f"{here.archive} >/dev/null")),
-            stage("reading and digesting the archive", 1, read),
+            stage("reading and digesting, in one process", 0, read),
             stage(
                 f"zstd, level {LEVEL}, one thread",
                 _ZSTD_THREADS,
@@ -173,9 +171,10 @@ def _shell(script: str) -> None:
 
 
 def _pack(archive: Path, target: Path) -> None:
-    compressor = zstandard.ZstdCompressor(level=LEVEL)
-    with archive.open("rb") as source, target.open("wb") as sink:
-        compressor.copy_stream(source, sink)
+    # As one of so many streams that it has no thread but this one.
+    with target.open("wb") as sink:
+        for chunk in compressed(_chunks(archive), streams=os.cpu_count() or 1):
+            sink.write(chunk)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
