@@ -15,7 +15,7 @@ def usual_streams(processors: int) -> int:
     """Return how many dumps at once a machine is good for where nobody has said.
 
     One keeps two processors busy with its server process, pg_dump, digests and zstd;
-    and digests of all streams share one processor, which four of them fill.
+    and the digests of all streams share one processor, which a few of them fill.
     """
     return max(1, min(processors // 2, _STREAMS_MAX))
 
