@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from opskit import __version__
 from opskit.backup import inflight
@@ -90,18 +91,7 @@ def create_backup(
             _removed_on_error(writer, stores, journal, source.name),
         ):
             content = opened.write(writer)
-            manifest = Manifest(
-                format_version=(
-                    FORMAT_VERSION if content.get("streams") else ONE_DUMP_VERSION
-                ),
-                backup_id=backup_id,
-                source=source.name,
-                started_at=started_at,
-                finished_at=started_at,
-                tool_version=__version__,
-                objects=(),
-                **content,
-            )
+            manifest = _begun(backup_id, source.name, started_at, content)
             manifest = manifest.model_copy(
                 update={"sudden_changes": tuple(notice(manifest))}
             )
@@ -114,6 +104,23 @@ def create_backup(
         manifest=manifest,
         stores=tuple(each.name for each in writer.stores),
         failed=writer.failed,
+    )
+
+
+def _begun(
+    backup_id: str, source: str, started_at: datetime, content: dict[str, Any]
+) -> Manifest:
+    """Return the manifest without what is only known once all is stored."""
+    several = bool(content.get("streams"))
+    return Manifest(
+        format_version=FORMAT_VERSION if several else ONE_DUMP_VERSION,
+        backup_id=backup_id,
+        source=source,
+        started_at=started_at,
+        finished_at=started_at,
+        tool_version=__version__,
+        objects=(),
+        **content,
     )
 
 

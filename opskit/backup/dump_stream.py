@@ -53,6 +53,8 @@ class DumpStream:
                 passed()
                 yield block
         self.reader.close()
+        if not has_locks:  # a head that is read only now, as a whole
+            self._locked()
 
     def end(self) -> None:
         """End the program from another thread, also one that is yet to be started."""

@@ -6,7 +6,7 @@ block, complete, and free of anything that only this project provides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,10 @@ from opskit.crypto import age
 _COUNT_TABLES = (
     "SELECT count(*) AS tables FROM pg_tables "
     "WHERE schemaname !~ '^(pg_|information_schema)'"
+)
+_WITH_PASSWORDS = "with their password hashes"
+_WITHOUT_PASSWORDS = (
+    "**without passwords**: set them anew with `ALTER ROLE ... PASSWORD`"
 )
 
 
@@ -39,24 +43,13 @@ def render(
 
     `roles` are those of the dumps among the objects, the catch-all first.
     """
-    names = {
-        each.role: each.key.rpartition("/")[2].removesuffix(age.SUFFIX)
-        for each in objects
-    }
-    stored = [each.key.rpartition("/")[2] for each in objects]
-    sums = checksums(objects)
+    stored = {each.role: each.key.rpartition("/")[2] for each in objects}
+    names = {role: name.removesuffix(age.SUFFIX) for role, name in stored.items()}
     database = str(inventory["database"])
-    passwords = (
-        "with their password hashes"
-        if with_passwords
-        else "**without passwords**: set them anew with `ALTER ROLE ... PASSWORD`"
-    )
+    passwords = _WITH_PASSWORDS if with_passwords else _WITHOUT_PASSWORDS
     others = " So do the other decrypted files." if encrypted else ""
-    archives = [f"{role}.pgdump" for role in roles]
-    unpacking = "\n".join(
-        f"zstd --decompress --force {names[role]} -o {archive}"
-        for role, archive in zip(roles, archives, strict=True)
-    )
+    archives = {role: f"{role}.pgdump" for role in roles}
+    unpacked = ", ".join(f"`{each}`" for each in archives.values())
     return f"""\
 # Restore {backup_id} with stock tools
 
@@ -66,10 +59,10 @@ def render(
 {authenticity(backup_id) if signed else ""}
 ```sh
 sha256sum --check <<'SUMS'
-{sums}
+{checksums(objects)}
 SUMS
 ```
-{decryption(stored) if encrypted else ""}
+{decryption(stored.values()) if encrypted else ""}
 ## 2. Create the roles
 
 They come {passwords}. For a role that is there already, "already exists" is no fault;
@@ -82,12 +75,12 @@ psql --no-psqlrc --dbname=postgres --file={names["roles"]}
 ## 3. Unpack the dump
 
 ```sh
-{unpacking}
+{_unpacking(names, archives)}
 ```
 
 ## 4. Restore
 
-{commands(inventory, client_version, archives, in_parallel=in_parallel)}
+{commands(inventory, client_version, [*archives.values()], in_parallel=in_parallel)}
 
 ## 5. Look at it
 
@@ -98,7 +91,7 @@ psql --no-psqlrc --dbname={shown_database(database)} \\
     --command="{_COUNT_TABLES}"
 ```
 
-Delete {_listed(archives)} afterwards: the data is in there.{others}
+Delete {unpacked} afterwards: the data is in there.{others}
 """
 
 
@@ -146,5 +139,8 @@ def _mebibytes(size_bytes: int) -> int:
     return max(1, round(size_bytes / 1024**2))
 
 
-def _listed(archives: Sequence[str]) -> str:
-    return ", ".join(f"`{each}`" for each in archives)
+def _unpacking(names: Mapping[str, str], archives: Mapping[str, str]) -> str:
+    return "\n".join(
+        f"zstd --decompress --force {names[role]} -o {archive}"
+        for role, archive in archives.items()
+    )
