@@ -44,7 +44,6 @@ class PartsUpload:
                 while (part := self._gathered(parts, part_bytes)) is not None:
                     number, part_bytes = number + 1, len(part)
                     size_bytes += part_bytes
-                    self._refuse_too_many(number)
                     self._pending.add(self._submit(pool, number, part))
                     del part  # its memory ends with its upload
                     self._raise_errors()
@@ -84,7 +83,12 @@ class PartsUpload:
     def _submit(
         self, pool: ThreadPoolExecutor, number: int, part: bytearray
     ) -> Future[None]:
-        sent = pool.submit(self._send, number, part)
+        try:
+            self._refuse_too_many(number)
+            sent = pool.submit(self._send, number, part)
+        except BaseException:
+            self._bucket.room.give_back()
+            raise
         # Also if it is cancelled before it begins.
         sent.add_done_callback(lambda _sent: self._bucket.room.give_back())
         return sent

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -252,6 +254,27 @@ def test_too_many_parts_are_refused() -> None:
         _put(server, [b"0123456789"] * 101)
 
     assert (server.objects, server.parts) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("faults", "number"),
+    [({}, 101), ({"upload_part": "AccessDenied"}, 5), ({}, 5)],
+    ids=["too many", "refused", "stored"],
+)
+def test_no_upload_keeps_room_for_good(faults: dict[str, str], number: int) -> None:
+    """However it ended, the parts of the next ones have all of it."""
+    server = _Server(**faults)
+    with contextlib.suppress(StoreError):
+        _put(server, [b"0123456789"] * number)
+
+    def take_all() -> None:
+        for _ in range(3):
+            server.room.take(10)
+
+    taker = threading.Thread(target=take_all, daemon=True)
+    taker.start()
+    taker.join(30)
+    assert not taker.is_alive()
 
 
 @pytest.mark.parametrize(
