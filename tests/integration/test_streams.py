@@ -63,6 +63,10 @@ def make_large(make_database: MakeDatabase) -> Callable[[int], str]:
     return make
 
 
+def _back_up_by(programs: Installation, url: str, store_dir: Path) -> None:
+    back_up(url, store_dir, streams=2, installations=[programs])
+
+
 def _roles(store_dir: Path) -> list[str]:
     (one_set,) = sets(store_dir)
     return [each.role for each in one_set.manifest.objects]
@@ -183,12 +187,7 @@ def test_one_stream_that_fails_ends_the_backup(
     program = f'case "$*" in *--section=data*) {bad};; *) {good};; esac'
 
     with pytest.raises(BackupFailed, match=words):
-        back_up(
-            url,
-            store_dir,
-            streams=2,
-            installations=[stub(tmp_path / "bin", real, program)],
-        )
+        _back_up_by(stub(tmp_path / "bin", real, program), url, store_dir)
 
     assert everything(store_dir) == []
     assert not list((tmp_path / "state" / "inflight").iterdir())
@@ -204,17 +203,13 @@ def test_a_hanging_stream_does_not_outlive_another_ones_error(
 ) -> None:
     """It is ended by us, not by its own limit of an hour."""
     real = find_client(installations, server_major=16)
-    program = 'case "$*" in *--section=data*) exit 3;; *) exec sleep 600;; esac'
+    program = 'case "$*" in *--section=data*) exit 3;; *) exec sleep 617;; esac'
 
     with pytest.raises(BackupFailed, match="exited with 3"):
-        back_up(
-            make_large(16),
-            store_dir,
-            streams=2,
-            installations=[stub(tmp_path / "bin", real, program)],
-        )
+        _back_up_by(stub(tmp_path / "bin", real, program), make_large(16), store_dir)
 
-    left = subprocess.run(["pgrep", "-fx", "sleep 600"], capture_output=True)
+    # No other test sleeps for that long; they run beside this one.
+    left = subprocess.run(["pgrep", "-fx", "sleep 617"], capture_output=True)
     assert left.stdout == b""
 
 
@@ -232,12 +227,7 @@ def test_rows_that_two_streams_hold_are_no_backup(
     )
 
     with pytest.raises(BackupFailed, match="two streams of the dump hold the data of"):
-        back_up(
-            make_large(16),
-            store_dir,
-            streams=2,
-            installations=[stub(tmp_path / "bin", real, forgetful)],
-        )
+        _back_up_by(stub(tmp_path / "bin", real, forgetful), make_large(16), store_dir)
 
     assert everything(store_dir) == []
 
@@ -265,12 +255,7 @@ def test_a_table_truncated_before_its_stream_has_it_is_no_backup(
     )
 
     with pytest.raises(BackupFailed, match=r"public\.tree was truncated"):
-        back_up(
-            url,
-            store_dir,
-            streams=2,
-            installations=[stub(tmp_path / "bin", real, racing)],
-        )
+        _back_up_by(stub(tmp_path / "bin", real, racing), url, store_dir)
 
 
 @pytest.fixture
