@@ -111,7 +111,10 @@ class FilesDump:
         for _number in range(_READS_MAX):
             try:
                 with reading(
-                    entry, links=self._links, spool_dir=self._source.spool_dir
+                    entry,
+                    links=self._links,
+                    spool_dir=self._source.spool_dir,
+                    is_locked=self._source.lock is not None,
                 ) as found:
                     yield from self._stored(entry, found)
                 return

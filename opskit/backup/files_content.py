@@ -62,10 +62,14 @@ class Content:
 
 
 @contextlib.contextmanager
-def unchanged(entry: Entry, *, spool_dir: Path | None) -> Iterator[Content]:
+def unchanged(
+    entry: Entry, *, spool_dir: Path | None, is_locked: bool
+) -> Iterator[Content]:
     """Read a file to its end and yield what it held.
 
-    Up to 8 MiB are held in memory, more in an unnamed file in `spool_dir`.
+    Up to 8 MiB are held in memory, more in an unnamed file in `spool_dir`. Unless
+    `is_locked` says that a lock keeps its writers away, the file is read twice: a
+    write through a memory mapping changes no time that could give it away.
 
     Raises:
         Changed: it was written to meanwhile, or is no file any more.
@@ -99,9 +103,12 @@ def unchanged(entry: Entry, *, spool_dir: Path | None) -> Iterator[Content]:
         has_attributes = bool(extended_attributes(descriptor))
         if size_bytes != before.st_size or not _same(before, os.fstat(descriptor)):
             raise Changed
+        sha256 = digest.hexdigest()
+        if not is_locked and sha256 != _read_again(entry, descriptor, size_bytes):
+            raise Changed
         yield Content(
             stat=before,
-            sha256=digest.hexdigest(),
+            sha256=sha256,
             segments=tuple(segments),
             spool=spool,
             has_attributes=has_attributes,
@@ -137,6 +144,11 @@ def _spooling(spool_dir: Path | None) -> Iterator[None]:
 def _blocks(entry: Entry, descriptor: int, size_bytes: int) -> Iterator[bytes]:
     with named(entry.path):
         yield from file_content.blocks(descriptor, size_bytes)
+
+
+def _read_again(entry: Entry, descriptor: int, size_bytes: int) -> str:
+    with named(entry.path):
+        return file_content.sha256(descriptor, size_bytes)
 
 
 def _keep(

@@ -53,9 +53,11 @@ class Links:
 
 @contextlib.contextmanager
 def reading(
-    entry: Entry, *, links: Links, spool_dir: Path | None
+    entry: Entry, *, links: Links, spool_dir: Path | None, is_locked: bool
 ) -> Iterator[Reading | None]:
     """Read an entry; yield None for sockets and devices, which cannot be stored.
+
+    `is_locked` says that a lock keeps the writers of files away.
 
     Raises:
         Changed: it was changed meanwhile.
@@ -70,7 +72,7 @@ def reading(
         record = _record(entry, found, target=first, is_hardlink=True)
         yield Reading(record=record, state=state(found))
     elif kind == "file":
-        with unchanged(entry, spool_dir=spool_dir) as content:
+        with unchanged(entry, spool_dir=spool_dir, is_locked=is_locked) as content:
             links.add(entry.path, content.stat)
             yield Reading(
                 record=_record(

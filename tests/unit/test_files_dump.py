@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
+import mmap
 import os
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -219,6 +223,76 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     assert (copy / "a").read_bytes() == (folder / "a").read_bytes()
     assert (copy / "a").stat().st_mode == (folder / "a").stat().st_mode
     assert dumped.warnings == ()
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[Callable[[int], None]]:
+    """Yield a function that fills a file through a mapping, and moves no time of it."""
+    with path.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapping:
+
+        def fill(number: int) -> None:
+            mapping[:] = bytes([number % 256]) * len(mapping)
+
+        fill(0)  # the first write to a page is the one that moves the times
+        yield fill
+
+
+def test_a_file_that_is_written_through_a_mapping_is_read_again(
+    tmp_path: Path, after_first_block: Hook
+) -> None:
+    """The file's times do not move, and yet no mixture of two states is stored."""
+    path = tmp_path / "state" / "a"
+    path.parent.mkdir()
+    path.write_bytes(b"A" * 3 * MIB)
+    with _mapped(path) as fill:
+        before = path.stat()
+        after_first_block(_times(1, lambda: fill(1)))
+        dumped = dump(path.parent)
+        after = path.stat()
+    copy = extracted(dumped, tmp_path / "copy")
+
+    assert after.st_mtime_ns == before.st_mtime_ns
+    assert (copy / "a").read_bytes() == b"\x01" * 3 * MIB
+
+
+def test_a_file_that_is_written_through_a_mapping_all_the_time_fails_the_backup(
+    tmp_path: Path,
+) -> None:
+    """A real writer that never pauses: the file is named, nothing torn is stored."""
+    path = tmp_path / "state" / "a"
+    path.parent.mkdir()
+    path.write_bytes(b"A" * 16 * MIB)
+    ended = threading.Event()
+
+    def write(fill: Callable[[int], None]) -> None:
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            fill(number)
+
+    with _mapped(path) as fill:
+        writer = threading.Thread(target=write, args=(fill,))
+        writer.start()
+        try:
+            with pytest.raises(BackupFailed, match=r"a in .* changed each of the 4"):
+                dump(path.parent)
+        finally:
+            ended.set()
+            writer.join()
+
+
+def test_a_file_under_its_service_s_lock_is_read_once(
+    tmp_path: Path, after_first_block: Hook
+) -> None:
+    """Who takes the lock keeps the writers away: a second reading would be waste."""
+    path = tmp_path / "state" / "a"
+    path.parent.mkdir()
+    path.write_bytes(b"A" * MIB)
+    readings: list[None] = []
+    after_first_block(lambda: readings.append(None))
+    dump(path.parent, lock=tmp_path / "lock")
+
+    assert len(readings) == 1
 
 
 def test_a_file_that_always_changes_fails_the_backup(
