@@ -58,6 +58,10 @@ class ObjectNotFound(StoreError):
     """No object has this key."""
 
 
+class ObjectUnreadable(StoreError):
+    """One object cannot be read, though its store answers: damage, not an outage."""
+
+
 class ObjectExists(StoreError):
     """An object with this key exists and must not be overwritten."""
 

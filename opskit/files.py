@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -15,6 +18,8 @@ from filelock import FileLock, Timeout
 from opskit.errors import IntegrityError, LockHeld
 
 LOCK_WAIT_SECONDS = 30.0
+# What `atomic_writer` calls a file that has not got its name yet.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 State = TypeVar("State")
 
@@ -80,6 +85,29 @@ def atomic_writer(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a name is one that `atomic_writer` gives to unfinished files."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def sweep_temporary(folder: Path, *, before: datetime) -> int:
+    """Remove what killed writers left below a folder; return how many files.
+
+    Only regular files of this user that are named as such and that nobody has written
+    to since then. What cannot be removed stays.
+    """
+    swept = 0
+    for path in folder.rglob(".*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            is_stale = found.st_mtime < before.timestamp()
+            ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+            if is_temporary(path.name) and ours and is_stale:
+                path.unlink()
+                swept += 1
+    return swept
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import BinaryIO
 
 from opskit.errors import StoreError
@@ -73,6 +74,10 @@ class FaultyStore:
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.unfinished`."""
         return self._store.unfinished(prefix)
+
+    def sweep(self, prefix: str, *, before: datetime) -> int:
+        """See `Store.sweep`."""
+        return self._store.sweep(prefix, before=before)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from opskit.errors import StoreError
+from opskit.errors import IntegrityError, StoreError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class Store(Protocol):
 
         Raises:
             ObjectNotFound: there is no such object.
+            ObjectUnreadable: here or while reading, this object cannot be read.
         """
 
     def stat(self, key: str) -> ObjectInfo:
@@ -61,10 +62,16 @@ class Store(Protocol):
         """
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix`, in the order of keys."""
+        """Yield the objects whose keys begin with `prefix`, in the order of keys.
+
+        A part of the store that cannot be listed is one entry, whose key ends with `/`.
+        """
 
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield uploads that never finished; the key tells where, not what."""
+
+    def sweep(self, prefix: str, *, before: datetime) -> int:
+        """Remove uploads that grew no more since then; return how many they were."""
 
     def delete(self, key: str) -> None:
         """Delete an object; a missing one is deleted already."""
@@ -87,3 +94,20 @@ def check_key(key: str) -> str:
             f"{key!r} is not a key", hint="Names must not begin with a dot."
         )
     return key
+
+
+def read_whole(store: Store, key: str, *, bytes_max: int) -> bytes:
+    """Return an object's bytes; one that is too large is refused before it is read.
+
+    Raises:
+        IntegrityError: it is larger than it may be.
+        StoreError: see `Store.open`.
+    """
+    with store.open(key) as file:
+        content = file.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise IntegrityError(
+            f"{key} is larger than {bytes_max} bytes, the most that it may be",
+            hint="It was not written by opskit; use another set or another store.",
+        )
+    return content

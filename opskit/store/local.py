@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, BinaryIO
 
 from opskit import files
-from opskit.errors import ObjectExists, ObjectNotFound, StoreError
+from opskit.errors import ObjectExists, ObjectNotFound, ObjectUnreadable, StoreError
+from opskit.log import logger
 from opskit.store.base import ObjectInfo, check_key
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 _Translated = Callable[[str], AbstractContextManager[None]]
 # Another run that empties a folder removes it; it can do so a few times at most.
 _FOLDER_TRIES = 20
+# These are about one file or folder; others are about the store or about this process.
+_OF_ONE_OBJECT = {errno.EIO, errno.EACCES, errno.EPERM, errno.ELOOP} | {
+    getattr(errno, name) for name in ("EUCLEAN", "EBADMSG") if hasattr(errno, name)
+}
+_LOOK_INTO = os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
 _HINTS = {
     errno.ENOSPC: "Free some space or prune; the earlier backup sets are untouched.",
     errno.EDQUOT: "Free some space or raise the quota; earlier sets are untouched.",
@@ -36,12 +42,14 @@ _HINTS = {
 class LocalStore:
     """Objects as files below a folder, readable by their owner alone (0600).
 
-    The folder must exist: making it would hide a file system that is not mounted.
+    The folder must exist: making it would hide a file system that is not mounted. Only
+    regular files are read, and no symbolic link below the folder is followed.
     """
 
     def __init__(self, name: str, root: str | Path) -> None:
         self._name = name
         self._root = Path(root)
+        self._reported: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -52,6 +60,7 @@ class LocalStore:
         """See `Store.put`."""
         path = self._path(key)
         with self._translated(key), contextlib.ExitStack() as stack:
+            self._require_no_links(key)
             file = self._begun(path, stack)
             for chunk in self._pass_through(chunks):
                 file.write(chunk)
@@ -72,20 +81,20 @@ class LocalStore:
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
         """See `Store.open`."""
-        path = self._path(key)
-        with self._translated(key):
-            file = io.BufferedReader(_File(path, self._translated, key))
+        check_key(key)
+        self._require_root()
+        with self._reading(key):
+            file = io.BufferedReader(_File(self._opened(key), self._reading, key))
         with file:
             file.seek(start)
             yield file
 
     def stat(self, key: str) -> ObjectInfo:
         """See `Store.stat`."""
-        with self._translated(key):
-            found = self._path(key).stat()
-            if not S_ISREG(found.st_mode):
-                raise FileNotFoundError
-            return self._info(key, found)
+        check_key(key)
+        self._require_root()
+        with self._reading(key), self._parent(key) as (folder, name):
+            return self._info(key, self._file_status(key, folder, name))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""
@@ -95,10 +104,23 @@ class LocalStore:
         """See `Store.unfinished`; here these are temporary files."""
         return self._below(prefix, temporary=True)
 
+    def sweep(self, prefix: str, *, before: datetime) -> int:
+        """See `Store.sweep`; only what is named as our temporary files are."""
+        swept = 0
+        for each in [*self.unfinished(prefix)]:
+            path = self._root / each.key
+            if each.modified_at < before and files.is_temporary(path.name):
+                with self._translated(each.key):
+                    path.unlink(missing_ok=True)
+                self._remove_empty(path.parent)
+                swept += 1
+        return swept
+
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         path = self._path(key)
         with self._translated(key):
+            self._require_no_links(key)
             # Another run may remove the emptied folder first.
             with contextlib.suppress(FileNotFoundError):
                 path.unlink(missing_ok=True)
@@ -107,16 +129,18 @@ class LocalStore:
 
     def discard(self, prefix: str) -> None:
         """See `Store.discard`."""
-        folder = self._path(prefix.removesuffix("/"))
+        key = prefix.removesuffix("/")
+        folder = self._path(key)
         with self._translated(prefix):
-            if folder.is_dir():
+            self._require_no_links(key)
+            if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
                 files.fsync_directory(folder.parent)
                 self._remove_empty(folder.parent)
 
     def _below(self, prefix: str, *, temporary: bool) -> Iterator[ObjectInfo]:
         self._require_root()
-        with self._translated(prefix):
+        with self._translated(prefix or str(self._root)):
             for each in self._walk(str(self._root), "", prefix):
                 if each.key.rpartition("/")[2].startswith(".") == temporary:
                     yield each
@@ -134,6 +158,11 @@ class LocalStore:
                 )
         except FileNotFoundError:
             return  # another run has just removed it
+        except OSError as error:
+            if not base:
+                raise
+            yield from self._unreadable(folder, base, error)
+            return
         for entry in entries:
             key = base + entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -144,6 +173,74 @@ class LocalStore:
                 # A file may go away between the two looks at it.
                 with contextlib.suppress(FileNotFoundError):
                     yield self._info(key, entry.stat(follow_symlinks=False))
+
+    def _unreadable(
+        self, folder: str, key: str, error: OSError
+    ) -> Iterator[ObjectInfo]:
+        """Yield a folder that cannot be listed; it may be no business of ours."""
+        if key not in self._reported:
+            self._reported.add(key)
+            logger().warning(
+                "a folder in a store cannot be read, and is left out",
+                store=self._name,
+                folder=folder,
+                reason=error.strerror,
+            )
+        with contextlib.suppress(FileNotFoundError):
+            yield self._info(key, os.lstat(folder))
+
+    @contextlib.contextmanager
+    def _parent(self, key: str) -> Iterator[tuple[int, str]]:
+        """Yield a descriptor of the folder that a key lies in, and the file's name."""
+        *folders, name = key.split("/")
+        folder = os.open(self._root, _LOOK_INTO & ~os.O_NOFOLLOW)
+        try:
+            for each in folders:
+                try:
+                    below = os.open(each, _LOOK_INTO, dir_fd=folder)
+                except NotADirectoryError:
+                    found = os.stat(each, dir_fd=folder, follow_symlinks=False)
+                    if S_ISLNK(found.st_mode):
+                        raise self._is_link(key, each) from None
+                    raise
+                os.close(folder)
+                folder = below
+            yield folder, name
+        finally:
+            os.close(folder)
+
+    def _require_no_links(self, key: str) -> None:
+        """Refuse a place that lies behind a symbolic link; it need not exist yet."""
+        with contextlib.suppress(FileNotFoundError), self._parent(key):
+            pass
+
+    def _is_link(self, key: str, name: str) -> ObjectUnreadable:
+        return ObjectUnreadable(
+            f"store {self._name}: {key}: {name} is a symbolic link",
+            hint="Links in a store are not followed. Put the folder or file itself "
+            "there, or name the place where it is as a store of its own.",
+        )
+
+    def _file_status(self, key: str, folder: int, name: str) -> os.stat_result:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if S_ISDIR(found.st_mode):
+            raise FileNotFoundError
+        if S_ISLNK(found.st_mode):
+            raise self._is_link(key, name)
+        if not S_ISREG(found.st_mode):
+            raise ObjectUnreadable(
+                f"store {self._name}: {key} is not a regular file",
+                hint="Remove what somebody put there; opskit reads only files.",
+            )
+        return found
+
+    def _opened(self, key: str) -> int:
+        """Return a descriptor of a regular file; nothing else is even opened."""
+        with self._parent(key) as (folder, name):
+            self._file_status(key, folder, name)
+            # One that became a pipe meanwhile must not be waited for.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            return os.open(name, flags, dir_fd=folder)
 
     def _remove_empty(self, folder: Path) -> None:
         while folder != self._root:
@@ -183,6 +280,18 @@ class LocalStore:
             raise _SourceFailed(error) from error
 
     @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """Translate errors of one object that is read."""
+        try:
+            with self._translated(key):
+                yield
+        except StoreError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in _OF_ONE_OBJECT:
+                raise ObjectUnreadable(error.message, hint=error.hint) from cause
+            raise
+
+    @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
         try:
             yield
@@ -208,8 +317,8 @@ class LocalStore:
 class _File(io.FileIO):
     """A file whose reading errors are the store's: a bad block is no bug."""
 
-    def __init__(self, path: Path, translated: _Translated, key: str) -> None:
-        super().__init__(path)
+    def __init__(self, descriptor: int, translated: _Translated, key: str) -> None:
+        super().__init__(descriptor)
         self._translated, self._key = translated, key
 
     def readinto(self, buffer: Buffer, /) -> int | None:

@@ -57,6 +57,10 @@ class MemoryStore:
         """See `Store.unfinished`; memory holds none."""
         return iter(())
 
+    def sweep(self, prefix: str, *, before: datetime) -> int:
+        """See `Store.sweep`; memory holds none."""
+        return 0
+
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         self._objects.pop(check_key(key), None)

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from opskit.errors import RetriesExhausted, StoreUnavailable
@@ -63,6 +64,10 @@ class RetryingStore(StoreWrapper):
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.unfinished`."""
         return iter(self.again(lambda: [*self._inner.unfinished(prefix)]))
+
+    def sweep(self, prefix: str, *, before: datetime) -> int:
+        """See `Store.sweep`."""
+        return self.again(lambda: self._inner.sweep(prefix, before=before))
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""

@@ -131,6 +131,19 @@ class S3Store:
                 info = self._grown(info, upload)
             yield info
 
+    def sweep(self, prefix: str, *, before: datetime) -> int:
+        """See `Store.sweep`."""
+        swept = 0
+        for upload in [*self._uploads(prefix)]:
+            try:
+                grown = self._grown(self._entry(upload, "Initiated"), upload)
+            except StoreError:
+                continue  # whether it still grows, nobody can say
+            if grown.modified_at < before:
+                abort(self._bucket, self._key(upload), upload["UploadId"])
+                swept += 1
+        return swept
+
     def delete(self, key: str) -> None:
         """See `Store.delete`; a bucket with versions keeps the content as one."""
         with contextlib.suppress(ObjectNotFound):

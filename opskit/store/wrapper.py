@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import BinaryIO
 
 from opskit.store.base import ObjectInfo, Store
@@ -44,6 +45,10 @@ class StoreWrapper:
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.unfinished`."""
         return self._inner.unfinished(prefix)
+
+    def sweep(self, prefix: str, *, before: datetime) -> int:
+        """See `Store.sweep`."""
+        return self._inner.sweep(prefix, before=before)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from opskit.config import StoreSettings
-from opskit.errors import ObjectNotFound, StoreError
+from opskit.errors import ObjectNotFound, ObjectUnreadable, StoreError
 from opskit.store import LocalStore, open_store
 from tests.unit import processes
 from tests.unit.conftest import Unprivileged
@@ -205,6 +208,97 @@ def test_links_are_not_followed_out_of_the_store(
     assert "link/secret" not in keys(store)
 
 
+@pytest.mark.parametrize("way", ["folder", "file"])
+@pytest.mark.parametrize("name", sorted({*OPERATIONS} - {"list", "unfinished"}))
+def test_nothing_is_done_behind_a_link(
+    store: LocalStore,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    way: str,
+) -> None:
+    """Neither a linked folder nor a linked file leads a call out of the store."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "b").write_text("secret")
+    if way == "folder":
+        (tmp_path / "a").symlink_to(elsewhere)
+    else:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "b").symlink_to(elsewhere / "b")
+    with contextlib.suppress(StoreError):
+        found = OPERATIONS[name](store)
+        assert found is None, "it read or wrote there"  # unlinking a link is right
+
+    assert _paths(elsewhere) == ["b"]
+    assert (elsewhere / "b").read_text() == "secret"
+
+
+def test_what_is_no_regular_file_is_not_read(store: LocalStore, tmp_path: Path) -> None:
+    """A pipe, a device or a link in place of an object is listed, and refused."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "socket"))
+
+    assert keys(store) == ["device", "link", "pipe", "socket"]
+    for key in keys(store):
+        with pytest.raises(ObjectUnreadable):
+            read(store, key)
+        with pytest.raises(ObjectUnreadable):
+            store.stat(key)
+
+
+@pytest.mark.parametrize("folder", ["lost+found", "a", "a/b"])
+def test_a_folder_that_cannot_be_read_hides_nothing_else(
+    shared_path: Path,
+    unprivileged: Unprivileged,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+) -> None:
+    """It is one entry of the listing, and is reported once."""
+    store = LocalStore("disk", shared_path)
+    with unprivileged():
+        for key in ("0/x", f"{folder}/x", "z/x"):
+            store.put(key, CHUNKS)
+        (shared_path / folder).chmod(0)
+        found = [keys(store), keys(store)]
+        (shared_path / folder).chmod(0o700)
+
+    assert found == [["0/x", f"{folder}/", "z/x"]] * 2
+    assert capsys.readouterr().out.count(str(shared_path / folder)) == 1
+
+
+def test_what_killed_writers_left_is_swept(store: LocalStore, tmp_path: Path) -> None:
+    """Old temporary files go, in sets too; young ones and foreign ones stay."""
+    store.put("shop/day/set/manifest.json", CHUNKS)
+    store.put("_locks/shop/run/000000.json", CHUNKS)
+    old = [
+        "shop/day/set/evidence/.20260101T000000Z-verify.json.k3_2abcd",
+        "shop/day/set/.dump.zst.abcdefgh",
+        "_locks/other/run/.000001.json.zzzzzzzz",
+        "shop/.hidden",
+        ".DS_Store",
+    ]
+    for name in [*old, "shop/day/set/.young.abcdefgh"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for name in old:
+        os.utime(tmp_path / name, (0, 0))
+    swept = store.sweep("", before=datetime.now(UTC) - timedelta(days=1))
+    left = [path for path in _paths(tmp_path) if (tmp_path / path).is_file()]
+
+    assert swept == 3
+    assert left == [
+        ".DS_Store",
+        "_locks/shop/run/000000.json",
+        "shop/.hidden",
+        "shop/day/set/.young.abcdefgh",
+        "shop/day/set/manifest.json",
+    ]
+    assert not (tmp_path / "_locks/other").exists()
+
+
 def test_a_set_that_goes_away_while_listing_is_passed_over(
     store: LocalStore,
 ) -> None:
@@ -237,13 +331,13 @@ def test_a_folder_that_cannot_be_synced_holds_no_object(
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
-def test_a_disk_that_cannot_be_read_is_told(store: LocalStore, tmp_path: Path) -> None:
-    """A bad block is an error of the store that names the object, not a bug."""
-    (tmp_path / "dump").symlink_to("/proc/self/mem")  # its first byte is an EIO
+def test_a_disk_that_cannot_be_read_is_told() -> None:
+    """A bad block is an error of one object, which it names, and not a bug."""
+    store = LocalStore("disk", "/proc/self")
 
     with (
-        pytest.raises(StoreError, match="store disk: dump: Input/output error"),
-        store.open("dump") as file,
+        pytest.raises(ObjectUnreadable, match="store disk: mem: Input/output error"),
+        store.open("mem") as file,  # its first byte is an EIO
     ):
         file.read(1)
 
