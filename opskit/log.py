@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any, Literal
 
 import structlog
 
-from opskit.masking import mask
+from opskit.masking import masked
 
 
 def new_run_id() -> str:
@@ -22,15 +22,13 @@ def configure(
     *,
     run_id: str,
     form: Literal["auto", "console", "json"],
-    known_secrets: Iterable[str] = (),
 ) -> None:
     """Send logs to standard error in the form asked for, until called again."""
-    hidden = [secret for secret in known_secrets if secret]
 
     def mask_all(
         _logger: object, _name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        return {key: _masked(value, hidden) for key, value in event.items()}
+        return {key: masked(value) for key, value in event.items()}
 
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = (
@@ -52,19 +50,6 @@ def configure(
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(run_id=run_id)
-
-
-def _masked(value: Any, hidden: list[str]) -> Any:
-    """Mask texts, however deep they lie in lists and mappings."""
-    if isinstance(value, str):
-        return mask(value, hidden)
-    if isinstance(value, Mapping):
-        return {key: _masked(each, hidden) for key, each in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_masked(each, hidden) for each in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return mask(str(value), hidden)
 
 
 def logger() -> Any:

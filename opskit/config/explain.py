@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from opskit.errors import ConfigurationError
-from opskit.masking import mask
+from opskit.masking import MASK, mask
 
 # Variables that are no configuration themselves.
 _OURS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG"}
@@ -66,7 +67,9 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, BaseModel | dict):
         return "{…}"
-    return mask(repr(value))
+    shown = repr(value)
+    # What stands before an @ may be a password, however the URL is misspelt.
+    return MASK if re.search(r"[^'\"]@", shown) else mask(shown)
 
 
 def _suggest(name: str, allowed: set[str]) -> str:

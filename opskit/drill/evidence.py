@@ -15,6 +15,7 @@ from opskit.catalog.proof import EvidenceKind, EvidenceName, evidence_name
 from opskit.checks import Check
 from opskit.crypto import age, signatures
 from opskit.crypto.signatures import Signer
+from opskit.masking import mask, masked
 from opskit.store import Store
 
 FORMAT_VERSION = 1
@@ -88,12 +89,12 @@ class Evidence:
             "tool_version": __version__,
             "server_version": self.manifest.server_version,
             "drill_server": self.drill_server,
-            "checks": [check.as_json() for check in self.checks],
+            "checks": masked([check.as_json() for check in self.checks]),
             "tables": self.tables,
             "rows": self.rows,
             "files": self.files,
-            "not_checked": [asdict(each) for each in self.unmade],
-            "mutants": None if self.mutants is None else dict(self.mutants),
+            "not_checked": masked([asdict(each) for each in self.unmade]),
+            "mutants": masked(self.mutants),
             "rto_seconds": self.rto_seconds,
             "rpo_seconds": self.rpo_seconds,
             "phases": dict(self.phases),
@@ -120,11 +121,11 @@ def store_evidence(
     encryption = evidence.manifest.encryption
     for store in stores:
         if report is not None and encryption is None:
-            store.put(place + evidence.name.name(".md"), [_bytes(report)])
+            store.put(place + evidence.name.name(".md"), [_bytes(mask(report))])
         elif report is not None and encryption is not None:
             store.put(
                 place + evidence.name.name(f".md{age.SUFFIX}"),
-                age.encrypted([_bytes(report)], encryption.recipients),
+                age.encrypted([_bytes(mask(report))], encryption.recipients),
             )
         key = place + evidence.name.name()
         if signer is not None:
@@ -148,7 +149,7 @@ def write_report(evidence: Evidence, report: str, directory: Path) -> Path:
     stem = f"{evidence.manifest.backup_id}-{evidence.kind}-{evidence.run_id}"
     files.write_atomically(directory / f"{stem}.json", [_document(evidence.as_json())])
     path = directory / f"{stem}.md"
-    files.write_atomically(path, [_bytes(report)])
+    files.write_atomically(path, [_bytes(mask(report))])
     return path
 
 

@@ -15,6 +15,7 @@ from opskit import files
 from opskit.errors import LockHeld
 from opskit.ledger import chain
 from opskit.ledger.chain import LedgerEntry
+from opskit.masking import masked
 
 _LOCK_WAIT_SECONDS = 30.0
 
@@ -59,7 +60,7 @@ class Ledger:
         outcome: str,
         details: dict[str, object],
     ) -> LedgerEntry:
-        """Add one record durably and return it."""
+        """Add one record durably, its secrets masked, and return it."""
         files.make_directories(self._path.parent)
         with self._locked():
             lines = self._lines()
@@ -71,7 +72,7 @@ class Ledger:
                 run_id=run_id,
                 operation=operation,
                 outcome=outcome,
-                details=details,
+                details=masked(details),
                 previous=chain.digest(lines[-1]) if lines else chain.START,
             )
             self._write(chain.to_line(entry))

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import conninfo
 
 from opskit.errors import ConfigurationError
-from opskit.masking import mask
+from opskit.masking import hide
 
 # The same value must print the same wherever it is read: in the dump, on the source and
 # in the restored copy, whatever a server, database or role has as its default. pg_dump
@@ -40,24 +40,55 @@ _WITHOUT_VARIABLE = {
     "scram_client_key",
     "scram_server_key",
 }
+_SECRETS = {"password", *_WITHOUT_VARIABLE}
+_NUMBERS = {"port", "connect_timeout", "tcp_user_timeout", *_KEEPALIVES}
 
 
 def parse(url: str) -> dict[str, str]:
-    """Return the parameters of a connection URL.
+    """Return the parameters of a connection URL, its secrets masked from now on.
+
+    Nothing of a URL that is not valid is told: libpq's own words repeat a part of it,
+    and that may be a part of the password.
 
     Raises:
-        ConfigurationError: it is not one.
+        ConfigurationError: it is not one, or leads nowhere.
     """
     try:
-        return {
+        parameters = {
             key: str(value) for key, value in conninfo.conninfo_to_dict(url).items()
         }
-    except psycopg.ProgrammingError as error:
-        raise ConfigurationError(
-            f"the connection URL is not valid: {mask(str(error)).strip()}",
-            hint="Write it as postgresql://user@host:port/name; special characters "
-            "in it are percent-encoded.",
-        ) from None
+    except psycopg.ProgrammingError:
+        raise _invalid("the connection URL is not valid") from None
+    names = {parameters.get(key) for key in ("user", "host", "dbname")}
+    for secret in parameters.keys() & _SECRETS:
+        if parameters[secret] not in names:
+            hide(parameters[secret])
+    _require_possible(url, parameters)
+    return parameters
+
+
+def _require_possible(url: str, parameters: Mapping[str, str]) -> None:
+    """Refuse what libpq reads without complaint and could never connect to."""
+    host, name = parameters.get("host", ""), parameters.get("dbname", "")
+    # A / or a second @ in a password ends it there: the rest becomes host or database.
+    if re.search(r"[@\s]", host) and not host.startswith("/"):
+        raise _invalid("the connection URL names an impossible host")
+    if "://" in url and name.count("@") > url.lower().count("%40"):
+        raise _invalid("the connection URL has an @ behind the host")
+    for key in parameters.keys() & _NUMBERS:
+        for each in parameters[key].split(","):
+            if not re.fullmatch(r"-?\d*", each):
+                raise _invalid(f"{key} in the connection URL is not a number")
+            if key == "port" and each and not 0 < int(each) < 65536:
+                raise _invalid("the port in the connection URL does not exist")
+
+
+def _invalid(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        what,
+        hint="Write it as postgresql://user:password@host:port/name, with special "
+        "characters percent-encoded: %20 for a blank, %40 for @, %2F for /.",
+    )
 
 
 def bounded(parameters: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
 from opskit.errors import Interrupted, OpskitError
+from opskit.masking import mask, masked
 
 Document = dict[str, Any]
 # Less than the 90 seconds that systemd waits.
@@ -76,13 +77,13 @@ def command(
 def emit(document: Document) -> None:
     """Print the one JSON document of a task."""
     # In ASCII: a name in an unknown encoding must come out on any terminal.
-    print(json.dumps(document, default=str))
+    print(json.dumps(masked(document)))
 
 
 def say(line: str, *, as_json: bool) -> None:
     """Print a line for a person, unless the output is for a program."""
     if not as_json:
-        print(line, flush=True)
+        print(mask(line), flush=True)
 
 
 def _print_anything() -> None:
@@ -120,9 +121,7 @@ def _end_anyway() -> None:
 
 
 def _unexpected(error: Exception) -> str:
-    from opskit.masking import mask
-
-    return f"unexpected {type(error).__name__}: {mask(' '.join(str(error).split()))}"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _fail(error: OpskitError, as_json: bool) -> None:
@@ -134,7 +133,7 @@ def _fail(error: OpskitError, as_json: bool) -> None:
             {"status": "error", "code": error.exit_code, "error": error.message,
              "hint": error.hint} | error.details
         )  # fmt: skip
-    print(f"error: {error.message}", file=sys.stderr)
+    print(f"error: {mask(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {mask(error.hint)}", file=sys.stderr)
     raise Exit(code=error.exit_code)

@@ -18,6 +18,7 @@ from opskit.catalog import store_lock
 from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.identities import Identities
 from opskit.errors import ConfigurationError, UsageError
+from opskit.masking import hide
 from opskit.postgres.conninfo import parse
 from opskit.postgres.programs import Installation, installations
 from opskit.store import Store
@@ -178,15 +179,25 @@ def begin(settings: Settings) -> Runtime:
     log.configure(
         run_id=runtime.run_id,
         form=settings.log_format,
-        known_secrets=_secrets(settings),
     )
+    _hide_secrets(settings)
     return runtime
 
 
-def _secrets(settings: Settings) -> list[str]:
-    found = [os.environ.get("PGPASSWORD", "")]
-    urls = [each.url for each in settings.databases.values()]
-    for url in (*urls, settings.drill.existing_url):
+def _hide_secrets(settings: Settings) -> None:
+    """Have the passwords of the configuration masked before anything is told.
+
+    Raises:
+        ConfigurationError: a URL is not valid.
+    """
+    hide(os.environ.get("PGPASSWORD", ""))
+    urls = {f"databases.{name}.url": e.url for name, e in settings.databases.items()}
+    for key, url in (
+        urls | {"drill.existing_url": settings.drill.existing_url}
+    ).items():
         if text := url.get_secret_value():
-            found.append(parse(text).get("password", ""))
-    return found
+            try:
+                parse(text)
+            except ConfigurationError as error:
+                error.message = f"{key}: {error.message}"
+                raise

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import ConfigurationError
+from opskit.masking import mask
 from opskit.postgres.conninfo import parse, pinned_options, with_settings
 
 URL = "postgresql://ops:hunter2@db.example:6432/shop"
@@ -110,6 +111,57 @@ def test_a_url_that_is_none_is_refused_without_its_password() -> None:
         with_settings("postgresql://ops:hunter2@[db/shop", {"role": "none"})
 
     assert "hunter2" not in refused.value.message + refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ops:Zk9 hunter@h/db",
+        "postgresql://ops:hunter%00x@h/db",
+        "postgresql://ops:hunter%zz@h/db",
+        "postgresql://ops:Zk9/hunter@h/db",
+        "postgresql://ops:123/hunter@h/db",
+        "postgresql://ops:Zk9@hunter@h/db",
+        "postgresql://ops@h:99999/db?password=hunter",
+        "postgresql://ops@h:hunter/db",
+        "postgresql://ops@h/db?password=a&hunter",
+        "postgresql://ops@h/db?connect_timeout=hunter",
+        "postgresql://ops:[hunter@[h/db",
+        "host=h port=hunter",
+    ],
+)
+def test_nothing_of_an_impossible_url_is_told(url: str) -> None:
+    """Whatever of the password libpq took for something else: exit 2 without it."""
+    with pytest.raises(ConfigurationError) as refused:
+        parse(url)
+
+    assert "hunter" not in refused.value.message + refused.value.hint
+    assert refused.value.exit_code == 2
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ops:Zk9%20hunter%40%2F@h/db",
+        "postgresql://h1:5432,h2/db?connect_timeout=-1",
+        "postgresql://h:,h2:6432/a%40b",
+        "postgresql://%2Ftmp%2Fwith%20blank/db",
+        "postgresql://",
+        "host=h dbname='a@b' password='x @/'",
+    ],
+)
+def test_a_possible_url_is_read(url: str) -> None:
+    """What is encoded, or no URL, may hold anything."""
+    parse(url)
+
+
+def test_the_secrets_of_a_url_are_masked_from_then_on() -> None:
+    """Unless a secret is no secret: the same word is the user's or database's name."""
+    parse("postgresql://ops:Zk9%20hunter4711@h/db?sslpassword=jack4711")
+    parse("postgresql://harry4711:harry4711@h/db")
+
+    assert mask("hunter4711 jack4711 harry4711") == "*** *** harry4711"
 
 
 def test_the_pinned_settings_are_read_one_by_one() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.masking import MASK, mask
+from opskit import masking
+from opskit.masking import MASK, hide, mask, masked
 
 # What a URL or a bare value of a connection string can hold without being escaped.
 _passwords = st.text(
@@ -47,10 +48,87 @@ def test_any_password_is_masked(password: str) -> None:
 @given(st.lists(_passwords, max_size=3), st.text(max_size=20))
 def test_known_secrets_are_masked_anywhere(secrets: list[str], text: str) -> None:
     """What is known to be secret goes wherever it stands; an empty one is none."""
-    masked = mask(text.join(["", *secrets, ""]), ["", *secrets])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "_hidden", set())
+        hide("")
+        assert mask("nothing is hidden") == "nothing is hidden"
+        for secret in secrets:
+            hide(secret)
+        shown = mask(f" {text} ".join(["", *secrets, ""]))
 
-    assert not any(secret in masked for secret in secrets)
-    assert mask(text, [""]) == mask(text)
+    assert not any(f" {secret} " in shown for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Zk9 hunter@ten/of:diamonds",
+        "Zk9%20hunter%40ten%2Fof%3Adiamonds",
+        'unexpected spaces found in "Zk9 hunter", use percent-encoded spaces',
+        'could not translate host name "hunter" to address',
+        'database "diamonds" does not exist',
+        "Zk9",
+    ],
+)
+def test_every_form_and_piece_of_a_known_secret_is_masked(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password comes back encoded, or cut where a URL ends: all of it goes."""
+    monkeypatch.setattr(masking, "_hidden", set())
+    hide("Zk9 hunter@ten/of:diamonds")
+
+    assert not any(each in mask(written) for each in ("Zk9", "hunter", "diamonds"))
+
+
+def test_a_piece_of_another_word_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that is an ordinary word does not tear others to pieces."""
+    monkeypatch.setattr(masking, "_hidden", set())
+    hide("shop")
+    hide("it")
+
+    assert mask("shopping with it at shop-1: shop") == (
+        f"shopping with it at shop-1: {MASK}"
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE USER MAPPING FOR app SERVER s OPTIONS (\n    password '{}',\n"
+        "    \"user\" 'bob'\n);",
+        "ALTER USER MAPPING FOR app SERVER s OPTIONS (SET password '{}')",
+        "CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (host 'x', api_key '{}');",
+        "ALTER FOREIGN TABLE t OPTIONS (ADD key 'it''s {}')",
+        "create server s foreign data wrapper w options(x E'{}', y '(', z '{}')",
+        "CREATE SUBSCRIPTION s CONNECTION 'host=h application_name={}' PUBLICATION p",
+        "ALTER SUBSCRIPTION s CONNECTION 'postgresql://u:x {}@h/d'",
+        "ALTER ROLE app WITH LOGIN PASSWORD 'SCRAM-SHA-256$4096:{}' VALID UNTIL 'x'",
+        "CREATE ROLE app ENCRYPTED PASSWORD E'{}'",
+        "CREATE USER MAPPING FOR app SERVER s OPTIONS (password 'cut off {}",
+    ],
+)
+def test_secrets_in_statements_are_masked(statement: str) -> None:
+    """Programs quote the statement that failed; its options and passwords go."""
+    shown = mask(f"Command was: {statement.replace('{}', 'hunter2')}")
+
+    assert "hunter2" not in shown
+    assert shown.startswith(f"Command was: {statement[:12]}")
+
+
+def test_what_follows_a_statement_stays() -> None:
+    """A literal ends where SQL ends it; what is no option is shown."""
+    text = "OPTIONS (a 'it''s x'); ERROR: it's over; SELECT 'y' (z 'z')"
+
+    assert mask(text) == f"OPTIONS (a '{MASK}'); ERROR: it's over; SELECT 'y' (z 'z')"
+
+
+def test_a_whole_document_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However deep a text lies, and whatever else becomes a text."""
+    monkeypatch.setattr(masking, "_hidden", set())
+    hide("hunter2")
+    document = {"a": [{"b": ("x hunter2", 5, None)}], "c": ValueError("hunter2")}
+
+    assert masked(document) == {"a": [{"b": [f"x {MASK}", 5, None]}], "c": MASK}
 
 
 @pytest.mark.parametrize(
