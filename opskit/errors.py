@@ -87,9 +87,30 @@ class IntegrityError(OpskitError):
 
 
 class DatabaseError(OpskitError):
-    """A server is unreachable or refused."""
+    """A server is unreachable or refused.
+
+    `sqlstate` is the server's code of the error, empty where none is known.
+    """
 
     exit_code = 30
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        details: dict[str, object] | None = None,
+        sqlstate: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.sqlstate = sqlstate
+
+
+class ServerFault(DatabaseError):
+    """The server or a machine failed, which says nothing about what it was asked.
+
+    For instance: a full disk, no memory, a lost connection, a time limit of ours.
+    """
 
 
 class ClientToolError(DatabaseError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from opskit.checks import Check
 from opskit.config import Query
-from opskit.errors import DatabaseError
+from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres.connect import (
     connect,
     limit_statements,
@@ -32,6 +32,8 @@ def run_queries(
             try:
                 with translated(f"query {query.name}"):
                     rows = [list(row) for row in user_query(connection, query.sql)]
+            except ServerFault:
+                raise
             except DatabaseError as error:
                 checks.append(
                     Check(

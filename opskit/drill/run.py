@@ -23,7 +23,7 @@ from opskit.drill.mutants import plant
 from opskit.drill.queries import run_queries
 from opskit.drill.reading import Fetched, read_set
 from opskit.drill.servers import opening_server
-from opskit.errors import DatabaseError, IntegrityError
+from opskit.errors import DatabaseError, IntegrityError, ServerFault
 from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
@@ -198,6 +198,8 @@ def _restore(found: Findings, place: Place, fetched: Fetched, job: FillJob) -> b
                 )
         with found.phase("restore"):
             _url, words = fill(place.connection, job)
+    except ServerFault:
+        raise
     except DatabaseError as error:
         if any(each in error.message for each in _MACHINE_FAULTS):
             raise  # of this machine, which says nothing of the set

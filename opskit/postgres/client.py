@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
-from opskit.errors import BackupFailed, DatabaseError
+from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.masking import mask
 
 BLOCK_BYTES = 1024 * 1024
@@ -188,7 +188,8 @@ def run(
     """Run a program to its end and return its output and its words.
 
     Raises:
-        DatabaseError: it did not exit with 0, or took longer than allowed.
+        ServerFault: it took longer than allowed, or was killed.
+        DatabaseError: it did not exit with 0.
     """
     process = subprocess.Popen(
         list(arguments),
@@ -201,19 +202,35 @@ def run(
     try:
         output, errors = process.communicate(stdin, timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
-        raise DatabaseError(
+        raise ServerFault(
             f"{doing} took longer than {timeout_seconds:g} seconds and was stopped",
             hint="Raise the limit in the configuration if the data has grown.",
         ) from None
     finally:
         stop(process)
     words = mask(errors.decode("utf-8", "replace")).strip()
-    if process.returncode != 0:
+    require_success(doing, process.returncode, words)
+    return output, words
+
+
+def require_success(doing: str, code: int, words: str) -> None:
+    """Judge the exit code of a program that speaks to a server.
+
+    Raises:
+        ServerFault: it was killed.
+        DatabaseError: it did not exit with 0.
+    """
+    if code < 0:
+        raise ServerFault(
+            f"{doing} was killed by signal {-code}",
+            hint="See the system log for who ended it (out of memory?), "
+            "then run this again.",
+        )
+    if code != 0:
         raise DatabaseError(
-            f"{doing} failed: {words or f'exit code {process.returncode}'}",
+            f"{doing} failed: {words or f'exit code {code}'}",
             hint="The program's own words say what it refused.",
         )
-    return output, words
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -10,9 +10,10 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
-from opskit.errors import DatabaseError, OpskitError
+from opskit.errors import DatabaseError, OpskitError, ServerFault
 from opskit.masking import mask
 from opskit.postgres.conninfo import bounded, database_name, parse, pinned_options
+from opskit.postgres.faults import is_server_fault
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -31,7 +32,8 @@ def translated(doing: str) -> Iterator[None]:
     """Turn what psycopg raises in the block into a DatabaseError.
 
     Raises:
-        DatabaseError: with the server's own words and what to do.
+        ServerFault: the server or a machine failed, or the connection was lost.
+        DatabaseError: the server refused; with its own words and what to do.
     """
     try:
         yield
@@ -39,7 +41,19 @@ def translated(doing: str) -> Iterator[None]:
         raise
     except psycopg.Error as error:
         words = mask(" ".join(str(error).split()))
-        raise DatabaseError(f"{doing}: {words}", hint=_hint(error, words)) from error
+        kind = ServerFault if _is_servers(error) else DatabaseError
+        raise kind(
+            f"{doing}: {words}",
+            hint=_hint(error, words),
+            sqlstate=error.sqlstate or "",
+        ) from error
+
+
+def _is_servers(error: psycopg.Error) -> bool:
+    if error.sqlstate:
+        return is_server_fault(error.sqlstate, error.diag.source_file or "")
+    # Without a code no server answered: it was not reached, or the connection is lost.
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 @contextlib.contextmanager

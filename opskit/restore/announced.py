@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO
 
-from opskit.errors import DatabaseError
+from opskit.errors import ServerFault
 from opskit.masking import mask
 from opskit.postgres import client
 
@@ -34,7 +34,8 @@ def run(
     parallel job has loaded; it must not wait.
 
     Raises:
-        DatabaseError: it did not exit with 0, or took longer than allowed.
+        ServerFault: it took longer than allowed, or was killed.
+        DatabaseError: it did not exit with 0.
     """
     process = subprocess.Popen(
         [*arguments, "--verbose"],
@@ -50,7 +51,7 @@ def run(
     try:
         process.wait(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
-        raise DatabaseError(
+        raise ServerFault(
             f"pg_restore took longer than {timeout_seconds:g} seconds and was stopped",
             hint="Raise the limit in the configuration if the data has grown.",
         ) from None
@@ -58,11 +59,7 @@ def run(
         client.stop(process)
         listener.join(timeout=_END_SECONDS_MAX)
     words = mask(listener.words.decode("utf-8", "replace")).strip()
-    if process.returncode != 0:
-        raise DatabaseError(
-            f"pg_restore failed: {words or f'exit code {process.returncode}'}",
-            hint="The program's own words say what it refused.",
-        )
+    client.require_success("pg_restore", process.returncode, words)
     return words
 
 

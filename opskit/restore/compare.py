@@ -17,7 +17,7 @@ from opskit.catalog.manifest import (
     TableRecord,
 )
 from opskit.checks import Check, compare
-from opskit.errors import DatabaseError, Interrupted
+from opskit.errors import DatabaseError, Interrupted, ServerFault
 from opskit.postgres import content
 from opskit.postgres.connect import (
     Connection,
@@ -192,8 +192,9 @@ def check_tables(
                 )
                 for each in tables
             )
+    except ServerFault:
+        raise
     except DatabaseError as error:
-        _require_open(connection)
         missing = Check(
             name=name, passed=False, expected=expected, detail=error.message
         )
@@ -216,23 +217,11 @@ def check_sequence(connection: Connection, record: SequenceRecord) -> Check:
             observed = content.sequence_value(
                 connection, record.schema_name, record.name
             )
+    except ServerFault:
+        raise
     except DatabaseError as error:
-        _require_open(connection)
         return Check(name=name, passed=False, expected=expected, detail=error.message)
     return compare(name, expected, _sequence_text(*observed))
-
-
-def _require_open(connection: Connection) -> None:
-    """Tell a table that cannot be read from a server that went away.
-
-    Raises:
-        DatabaseError: the server of the copy is gone, which says nothing of the set.
-    """
-    if connection.closed:
-        raise DatabaseError(
-            "the connection to the restored copy was lost",
-            hint="See the server's log and the machine's memory, then run this again.",
-        )
 
 
 def _sequence_text(last_value: int, is_called: bool) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from opskit.checks import Check
-from opskit.errors import ArchiveError, DatabaseError
+from opskit.errors import ArchiveError, DatabaseError, ServerFault
 from opskit.masking import mask
 from opskit.postgres import client, toc
 from opskit.postgres.conninfo import client_connection, client_environment
@@ -149,6 +149,8 @@ def _settle(
         return set(), ""
     try:
         restored = by_key(reference().entries, copy, of_source=False)
+    except ServerFault:
+        raise
     except DatabaseError as error:
         return set(), f"no reference could be made: {error.message}"
     return {

@@ -15,7 +15,7 @@ from opskit.drill.mutants.candidate import (
     shuffled,
 )
 from opskit.drill.mutants.report import Mutant, MutantReport
-from opskit.errors import DatabaseError
+from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import content, mutation
 from opskit.postgres.connect import translated
 from opskit.restore.compare import RestoredCopy
@@ -42,7 +42,7 @@ def plant(copy: RestoredCopy, *, number: int, seed: str) -> MutantReport:
     rows and sequences as many as objects.
 
     Raises:
-        DatabaseError: the connection to the copy was lost.
+        ServerFault: the server failed, or the connection to the copy was lost.
     """
     progress = _Progress()
     with copy.connect() as connection:
@@ -99,9 +99,10 @@ def _candidates(ground: Ground, kind: Kind) -> Supply:
     try:
         with translated(kind.name):
             yield from itertools.islice(kind.supply, _ATTEMPTS_MAX)
+    except ServerFault:
+        raise
     except DatabaseError:
-        if ground.connection.closed:
-            raise
+        return
 
 
 def _try(ground: Ground, kind: str, candidate: Candidate) -> Mutant | None:
@@ -112,9 +113,9 @@ def _try(ground: Ground, kind: str, candidate: Candidate) -> Mutant | None:
             if candidate.touches not in (None, touched):
                 return None
             check = candidate.look(ground.connection)
+    except ServerFault:
+        raise
     except DatabaseError:
-        if ground.connection.closed:
-            raise
         return None
     if check is None:
         return None
