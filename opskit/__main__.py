@@ -1,75 +1,89 @@
-"""`python -m opskit`: Invoke, with the exit codes of the contract for wrong calls."""
+"""The command line: what `./inv`, `opskit` and `python -m opskit` run."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections.abc import Sequence
 
-from invoke.exceptions import Exit, ParseError
-from invoke.program import Program
+from invoke.config import Config
+from invoke.context import Context
+from invoke.exceptions import Exit
 
 from opskit import __version__
+from opskit.errors import Interrupted, UsageError
+from opskit.tasks import namespace
+from opskit.tasks.call import Call, parse
+from opskit.tasks.command import fail
+from opskit.tasks.usage import general_help, task_help, task_list
+from opskit.terminal import Lasting, ready
 
-_USAGE_CODE = 2
-_INTERRUPTED_CODE = 130
 _BROKEN_PIPE_CODE = 141  # as a shell reports who died of it
 
 
-class OpskitProgram(Program):
-    """Invoke's program; a call that cannot be parsed exits with 2 instead of 1."""
-
-    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
-        """Parse and run the call; always ends the process as the tasks say."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run what was called, and end with the exit code of the contract."""
+    ready()
+    words = sys.argv[1:] if words is None else words
+    try:
         try:
-            try:
-                self._run(argv)
-            finally:
-                sys.stdout.flush()  # here, where it can still be told what is amiss
-        except BrokenPipeError:
-            # Who read our output went away; nothing more can be told on that way.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(_BROKEN_PIPE_CODE)
-
-    def _run(self, argv: list[str] | None) -> None:
-        arguments = sys.argv if argv is None else argv
-        try:
-            self._parse(argv)
-            self.execute()
-        except ParseError as error:
-            sys.exit(_usage(str(error), as_json="--json" in arguments))
-        except Exit as ended:
-            if ended.message:
-                print(ended.message, file=sys.stderr)  # noqa: T201 - Invoke's own words
-            sys.exit(ended.code)
-        except KeyboardInterrupt:
-            sys.exit(_INTERRUPTED_CODE)
-
-    def _parse(self, argv: list[str] | None) -> None:
-        self.create_config()
-        try:
-            self.parse_core(argv)
-            self.parse_collection()
-            self.parse_tasks()
-        except ValueError as error:  # a flag that wants a number and got none
-            raise ParseError(str(error)) from error
-        self.parse_cleanup()
-        self.update_config()
+            _run(words)
+        except UsageError as error:
+            fail(error, "--json" in words)
+        code = _of_output()
+    except Exit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        code = Interrupted.exit_code
+    sys.exit(code)
 
 
-def _usage(message: str, *, as_json: bool) -> int:
-    hint = "`./inv --list` names the tasks, `./inv TASK --help` the flags of one."
-    if as_json:
-        document = {
-            "status": "error",
-            "code": _USAGE_CODE,
-            "error": message,
-            "hint": hint,
-        }
-        print(json.dumps(document))  # noqa: T201 - the one document that --json promises
-    print(f"error: {message}\nhint: {hint}", file=sys.stderr)  # noqa: T201
-    return _USAGE_CODE
+def _of_output() -> int:
+    """Return the exit code of a run that did all it should; say what was not read."""
+    sys.stdout.flush()
+    failure = sys.stdout.failure if isinstance(sys.stdout, Lasting) else None
+    if failure is None:
+        return 0
+    if isinstance(failure, BrokenPipeError):
+        return _BROKEN_PIPE_CODE
+    print(  # noqa: T201
+        f"warning: standard output could not be written: {failure.strerror}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    tasks = {str(each.name): each for each in namespace.to_contexts()}
+    if list(words[:2]) == ["--complete", "--"]:
+        from opskit.tasks.completion import candidates
+
+        print("\n".join(candidates(words[2:], tasks)))  # noqa: T201
+        return
+    call = parse(words, tasks)
+    if text := _told_about(call):
+        print(text)  # noqa: T201
+        return
+    assert call.task is not None
+    if call.value("config"):
+        os.environ["OPSKIT_CONFIG"] = call.value("config")
+    namespace[call.task.name](Context(Config(lazy=True)), **call.task.as_kwargs)
+
+
+def _told_about(call: Call) -> str:
+    """Return what was asked about the command line itself."""
+    if call.value("version"):
+        return f"opskit {__version__}"
+    if shell := call.value("print-completion-script"):
+        from opskit.tasks.completion import script
+
+        return script(shell)
+    if call.value("help"):
+        return task_help(namespace, call.task) if call.task else general_help(namespace)
+    if call.value("list") or call.task is None:
+        return task_list(namespace)
+    return ""
 
 
 if __name__ == "__main__":
-    OpskitProgram(name="inv", binary="inv", version=__version__).run()
+    main()

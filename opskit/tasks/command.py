@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
+from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from opskit.errors import Interrupted, OpskitError
+from opskit.errors import Interrupted, OpskitError, UsageError
 from opskit.masking import mask, masked
+from opskit.tasks.called import as_called
+from opskit.terminal import ready
 
 Document = dict[str, Any]
 # Less than the 90 seconds that systemd waits.
@@ -31,43 +33,53 @@ _REPORT_HINT = (
 
 
 def command(
-    *, help: dict[str, str] | None = None, iterable: list[str] | None = None
+    *,
+    help: dict[str, str] | None = None,
+    iterable: list[str] | None = None,
+    required: Sequence[str] = (),
 ) -> Callable[[Callable[..., Document]], Task[Callable[..., None]]]:
     """Make a task of a function that returns the document for `--json`.
 
     The function gets the flags; what it raises becomes the exit code of the contract,
     one line of what failed and one of what to do. A traceback is never shown.
+    What is `required` has "required" in its help, and is refused if it is missing.
     """
+    described = {
+        flag: f"required: {text}" if flag in required else text
+        for flag, text in (help or {}).items()
+    }
 
     def decorate(body: Callable[..., Document]) -> Task[Callable[..., None]]:
         @functools.wraps(body)
-        def wrapper(*arguments: Any, **flags: Any) -> None:
+        def wrapper(context: Context, /, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
-            _print_anything()
+            ready()
             # SIGINT too: a shell starts its background jobs with it ignored.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _interrupt)
             try:
-                document = body(*arguments, **flags)
-            except (Exit, BrokenPipeError):
+                _refuse_core_flags(context)
+                _require(required, flags)
+                document = body(context, **flags)
+            except Exit:
                 raise
             except KeyboardInterrupt:
-                _fail(
+                fail(
                     Interrupted("interrupted", hint="Nothing half-done was left."),
                     as_json,
                 )
             except OpskitError as error:
-                _fail(error, as_json)
+                fail(error, as_json)
             except Exception as error:
                 if os.environ.get("OPSKIT_DEBUG"):
                     raise
-                _fail(OpskitError(_unexpected(error), hint=_REPORT_HINT), as_json)
+                fail(OpskitError(_unexpected(error), hint=_REPORT_HINT), as_json)
             else:
                 if as_json:
                     emit(document)
 
         made: Task[Callable[..., None]] = task(
-            help=help or {}, iterable=iterable or [], auto_shortflags=False
+            help=described, iterable=iterable or [], auto_shortflags=False
         )(wrapper)
         return made
 
@@ -83,14 +95,37 @@ def emit(document: Document) -> None:
 def say(line: str, *, as_json: bool) -> None:
     """Print a line for a person, unless the output is for a program."""
     if not as_json:
-        print(mask(line), flush=True)
+        print(mask(as_called(line)), flush=True)
 
 
-def _print_anything() -> None:
-    """Names come in any encoding; none of them may keep a message from being told."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _refuse_core_flags(context: Context) -> None:
+    """Refuse what plain Invoke takes and what would do nothing here.
+
+    Its `--dry` would let a task delete all the same.
+    """
+    run = context.config.run
+    given = [f"--{name}" for name in ("dry", "echo", "pty") if run[name]]
+    given += ["--warn-only"] if run.warn else []
+    given += ["--command-timeout"] if context.config.timeouts.command else []
+    if given:
+        raise UsageError(
+            f"{given[0]} is a flag of Invoke's own and has no effect here",
+            hint="Leave it out. What can be shown without being done has --dry-run; "
+            "the --help of a task says so.",
+        )
+
+
+def _require(required: Sequence[str], flags: dict[str, Any]) -> None:
+    missing = [f"--{name}" for name in required if not _value(flags, name)]
+    if missing:
+        raise UsageError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed",
+            hint="The task's --help says what each flag takes.",
+        )
+
+
+def _value(flags: dict[str, Any], name: str) -> Any:
+    return flags.get(name) or flags.get(f"{name}_")
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -114,7 +149,7 @@ def _end_anyway() -> None:
         hint="What is left, the next run removes.",
     )
     with suppress(Exit):
-        _fail(error, as_json="--json" in sys.argv)
+        fail(error, as_json="--json" in sys.argv)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(error.exit_code)
@@ -124,16 +159,17 @@ def _unexpected(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _fail(error: OpskitError, as_json: bool) -> None:
+def fail(error: OpskitError, as_json: bool) -> NoReturn:
     """Print what failed and what to do, and end with the error's exit code."""
     global _told
     _told = True
+    message, hint = as_called(error.message), as_called(error.hint)
     if as_json:
         emit(
-            {"status": "error", "code": error.exit_code, "error": error.message,
-             "hint": error.hint} | error.details
+            {"status": "error", "code": error.exit_code, "error": message,
+             "hint": hint} | error.details
         )  # fmt: skip
-    print(f"error: {mask(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {mask(error.hint)}", file=sys.stderr)
+    print(f"error: {mask(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {mask(hint)}", file=sys.stderr)
     raise Exit(code=error.exit_code)

@@ -10,14 +10,11 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from invoke.exceptions import ParseError
-from invoke.parser import Parser
-from invoke.parser.context import ParserContext
 
-from opskit.__main__ import OpskitProgram
 from opskit.config import Settings, load
-from opskit.errors import OpskitError
+from opskit.errors import OpskitError, UsageError
 from opskit.tasks import namespace
+from opskit.tasks.call import parse
 from opskit.tasks.configuration_docs import NOT_ACTED_ON_YET, keys, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +48,7 @@ of_each_document = pytest.mark.parametrize(
 
 
 def calls(script: str) -> list[list[str]]:
-    """Return the arguments of each call of `inv` or `invoke` in a shell script."""
+    """Return the arguments of each call of `inv`, `opskit` or `invoke` in a shell script."""
     plain = _COMMENT.sub("", script.replace("\\\n", " "))
     lexer = shlex.shlex(plain, posix=True, punctuation_chars=_SEPARATORS)
     lexer.whitespace = " \t"
@@ -64,7 +61,11 @@ def calls(script: str) -> list[list[str]]:
         command = list(words)
         while command and _ASSIGNMENT.fullmatch(command[0]):
             command.pop(0)
-        if not is_separator and command and Path(command[0]).name in ("inv", "invoke"):
+        if (
+            not is_separator
+            and command
+            and Path(command[0]).name in ("inv", "invoke", "opskit")
+        ):
             found.append(command[1:])
     return found
 
@@ -75,16 +76,15 @@ def quoted_calls(text: str) -> list[list[str]]:
     inline = [
         code
         for code in _INLINE.findall(_FENCE.sub("", text))
-        if re.match(r"\S*\b(inv|invoke)\b", code)
+        if re.match(r"\S*\b(inv|invoke|opskit)\b", code)
     ]
     return [call for script in (*scripts, *inline) for call in calls(script)]
 
 
 def tasks_called(arguments: list[str]) -> set[str]:
-    """Return the tasks that a call names; raise ParseError where it is wrong."""
-    core = ParserContext(args=OpskitProgram(namespace=namespace).core_args())
-    parser = Parser(contexts=namespace.to_contexts(), initial=core)
-    return {str(each.name) for each in parser.parse_argv(arguments) if each.name}
+    """Return the task that a call names; raise UsageError where it is wrong."""
+    call = parse(arguments, {str(each.name): each for each in namespace.to_contexts()})
+    return {str(call.task.name)} if call.task else set()
 
 
 def anchors(text: str) -> set[str]:
@@ -174,7 +174,7 @@ def test_every_call_in_a_document_is_of_a_real_task_with_known_flags(
     for arguments in quoted_calls(document.read_text(encoding="utf-8")):
         try:
             tasks_called(arguments)
-        except ParseError as error:
+        except UsageError as error:
             wrong[shlex.join(arguments)] = str(error)
 
     assert wrong == {}
@@ -188,7 +188,7 @@ def test_a_wrong_call_is_noticed(script: str) -> None:
     """An unknown task, an unknown flag and a missing value are all refused."""
     (arguments,) = calls(script)
 
-    with pytest.raises(ParseError):
+    with pytest.raises(UsageError):
         tasks_called(arguments)
 
 

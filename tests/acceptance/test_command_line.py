@@ -1,0 +1,77 @@
+"""What a call means, however opskit is called: refused is done nowhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import ROOT, Project
+from tests.acceptance.services import KEEP_ONE
+
+
+def test_a_dry_run_by_another_name_deletes_nothing(project: Project) -> None:
+    """Sets that retention would delete are all there after a call that is refused."""
+    project.configure(KEEP_ONE)
+    for _ in range(2):
+        project.run("backup")
+    before = project.files()
+
+    for call in (
+        "prune --dry",
+        "--dry prune",
+        "-R prune",
+        "prune -qR",
+        "prune --dry=1",
+    ):
+        project.run(*call.split(), code=2)
+        assert "--dry-run" in project.errors
+    assert project.files() == before
+    assert project.json("prune", "--dry-run")["delete"]
+
+
+def test_plain_invoke_refuses_its_own_dry_run(project: Project) -> None:
+    """Invoke takes `--dry` itself; the task refuses it, in the environment as well."""
+    (project.folder / "tasks.py").write_text("from opskit.tasks import namespace\n")
+    project.configure(KEEP_ONE)
+    for _ in range(2):
+        project.run("backup")
+    before = project.files()
+    invoke = Path(sys.executable).parent / "invoke"
+
+    for words, variable in ((["prune", "--dry"], {}), (["-R", "prune"], {}), (["prune"], {"INVOKE_RUN_DRY": "1"}), (["prune", "-w"], {})):  # fmt: skip
+        finished = subprocess.run(
+            [invoke, *words],
+            cwd=project.folder,
+            env={"PATH": os.environ["PATH"], **variable},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 2, finished.stderr
+        assert "Invoke's own" in finished.stderr
+
+    assert project.files() == before
+
+
+@pytest.mark.parametrize(
+    "redirection", ["2>&-", "2>/dev/full", ">&- 2>&-", ">/dev/full"]
+)
+def test_a_stream_that_cannot_be_written_ends_nothing(
+    redirection: str, project: Project
+) -> None:
+    """A backup is taken with its terminal or its log gone, and its files are whole."""
+    finished = subprocess.run(
+        f'"{ROOT}/inv" backup --verbose {redirection}',
+        shell=True,
+        cwd=project.folder,
+        env={"PATH": os.environ["PATH"], "OPSKIT_LOG_FORMAT": "json"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    assert project.json("verify")["bad"] == []
