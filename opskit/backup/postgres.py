@@ -78,6 +78,8 @@ class PostgresDump:
         self._of_extensions = extensions.relations(connection)
         for loss in self.inventory["not_dumped"]:
             self._warn(f"{loss}: only a superuser's backup holds them")
+        for each in self.inventory["beyond_dumps"]:
+            self._warn(f"not in the dump: {each['name']}: {each['reason']}")
         self._expected = inventory.expected_tables(
             connection,
             exclude_tables=source.exclude_tables,

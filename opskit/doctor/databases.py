@@ -49,6 +49,7 @@ def examine(
                 f"PostgreSQL {found.inventory['server_version']}",
             )
             _examine_rights(connection, found)
+            _examine_dumps(found.inventory["beyond_dumps"], found)
     except DatabaseError as error:
         found.add("connection", Health.UNHEALTHY, error.message, hint=error.hint)
         return found
@@ -76,6 +77,20 @@ def _examine_rights(connection: Connection, found: ExaminedDatabase) -> None:
         hint=""
         if with_passwords
         else "Roles are backed up without passwords; only a superuser can read them.",
+    )
+
+
+def _examine_dumps(losses: Sequence[dict[str, str]], found: ExaminedDatabase) -> None:
+    if not losses:
+        found.add("what no dump holds", Health.HEALTHY, "nothing")
+        return
+    found.add(
+        "what no dump holds",
+        Health.DEGRADED,
+        "; ".join(f"{each['name']} ({each['reason']})" for each in losses),
+        limit="nothing",
+        hint="Keep statements that make it again, for instance in sql_after; or take "
+        "what is yours out of the extension: ALTER EXTENSION name DROP TABLE table.",
     )
 
 

@@ -133,6 +133,10 @@ def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:
         (loss, "the role that took the backup may not read them, so it has none")
         for loss in manifest.inventory.get("not_dumped", [])
     ]
+    found += [
+        (each["name"], each["reason"])
+        for each in manifest.inventory.get("beyond_dumps", [])
+    ]
     if not place.server.is_throwaway:
         found.append(
             ("passwords of roles", "their hashes differ from server to server")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from opskit.postgres import extensions, rights, roles
+from opskit.postgres import beyond_dumps, extensions, rights, roles
 from opskit.postgres.connect import Connection, query, query_value
 from opskit.postgres.patterns import excluded_relations
 
@@ -50,6 +50,7 @@ def take(connection: Connection) -> Inventory:
             )
         ),
         "not_dumped": rights.not_dumped(connection),
+        "beyond_dumps": beyond_dumps.take(connection),
         "system_identifier": system_identifier(connection),
         "first_role": roles.first(connection),
         "size_bytes": query_value(

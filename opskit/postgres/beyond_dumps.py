@@ -1,0 +1,381 @@
+"""What no dump of a database holds: what its extensions own, rows on a standby.
+
+pg_dump writes `CREATE EXTENSION` for an extension and nothing for what belongs to it,
+but the rows of its configuration tables and grants that were changed later. The catalog
+does not say what an extension's script made, but which transaction made each of its
+rows: one that did not create or update the extension was somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import LiteralString
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.database import quoted
+
+_NAMES_SHOWN = 10
+
+# `member` has the members of extensions, and the transactions that made each extension.
+# An object that was there before it became a member was put in by hand. pg_upgrade puts
+# in every member by itself, so that two statements of one transaction tell nothing.
+_MEMBERS: LiteralString = """
+    WITH object AS (
+      SELECT 'pg_proc'::regclass AS classid, oid AS objid, xmin, cmin, proacl AS acl
+      FROM pg_proc
+      UNION ALL SELECT 'pg_type'::regclass, oid, xmin, cmin, typacl FROM pg_type
+      UNION ALL SELECT 'pg_language'::regclass, oid, xmin, cmin, lanacl
+      FROM pg_language
+      UNION ALL SELECT 'pg_namespace'::regclass, oid, xmin, cmin, nspacl
+      FROM pg_namespace
+      UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, xmin, cmin, fdwacl
+      FROM pg_foreign_data_wrapper
+      UNION ALL SELECT 'pg_foreign_server'::regclass, oid, xmin, cmin, srvacl
+      FROM pg_foreign_server
+      UNION ALL SELECT 'pg_operator'::regclass, oid, xmin, cmin, NULL FROM pg_operator
+      UNION ALL SELECT 'pg_opfamily'::regclass, oid, xmin, cmin, NULL FROM pg_opfamily
+      UNION ALL SELECT 'pg_cast'::regclass, oid, xmin, cmin, NULL FROM pg_cast
+      UNION ALL SELECT 'pg_collation'::regclass, oid, xmin, cmin, NULL
+      FROM pg_collation
+      UNION ALL SELECT 'pg_ts_config'::regclass, oid, xmin, cmin, NULL
+      FROM pg_ts_config
+      UNION ALL SELECT 'pg_ts_dict'::regclass, oid, xmin, cmin, NULL FROM pg_ts_dict
+      UNION ALL SELECT 'pg_event_trigger'::regclass, oid, xmin, cmin, NULL
+      FROM pg_event_trigger
+      -- Neither is written again when the relation is altered.
+      UNION ALL SELECT 'pg_class'::regclass, attrelid, xmin, cmin, NULL
+      FROM pg_attribute WHERE attnum = -1
+      UNION ALL SELECT 'pg_class'::regclass, ev_class, xmin, cmin, NULL
+      FROM pg_rewrite WHERE rulename = '_RETURN'),
+    link AS (
+      SELECT e.oid AS extension, d.classid, d.objid, d.xmin, d.cmin,
+             count(*) OVER (PARTITION BY e.oid, d.xmin::text) AS together
+      FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+      WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass),
+    by_hand AS (
+      SELECT link.* FROM link JOIN object USING (classid, objid)
+      WHERE age(object.xmin) > age(link.xmin)
+         OR object.xmin = link.xmin
+            AND object.cmin::text::bigint < link.cmin::text::bigint
+            AND (SELECT max(l.together) FROM link l
+                 WHERE l.extension = link.extension) > 1),
+    extension AS (
+      SELECT e.oid, e.extname, e.extowner, coalesce(e.extconfig, '{}') AS config,
+             array(SELECT DISTINCT l.xmin::text FROM link l WHERE l.extension = e.oid
+                   EXCEPT SELECT h.xmin::text FROM by_hand h WHERE h.extension = e.oid)
+               || e.xmin::text AS made_by
+      FROM pg_extension e),
+    member AS (
+      SELECT e.*, l.classid, l.objid,
+             EXISTS (SELECT FROM by_hand h
+                     WHERE (h.classid, h.objid) = (l.classid, l.objid)) AS is_by_hand
+      FROM link l JOIN extension e ON e.oid = l.extension)
+"""
+
+_Loss = dict[str, str]
+
+
+def take(connection: Connection) -> list[_Loss]:
+    """Return the name of each thing that no dump holds, and the reason.
+
+    After pg_upgrade also what an extension's script made on its tables is named, for
+    nothing tells it from what was added by hand.
+    """
+    return [
+        *_put_in_by_hand(connection),
+        *_rows(connection),
+        *_altered_rows(connection),
+        *_sequences(connection),
+        *_on_relations(connection),
+        *_altered(connection),
+        *_owners(connection),
+        *_first_grants(connection),
+        *_unlogged(connection),
+    ]
+
+
+def _members(connection: Connection, select: LiteralString) -> list[TupleRow]:
+    return query(connection, _MEMBERS + select)
+
+
+def _put_in_by_hand(connection: Connection) -> Iterator[_Loss]:
+    rows = _members(
+        connection,
+        """
+        SELECT m.extname, o.type || ' ' || o.identity
+        FROM member m CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
+        WHERE m.is_by_hand ORDER BY 1, 2
+        """,
+    )
+    for extension, name in rows:
+        yield _loss(
+            name,
+            f"it was put into the extension {extension}, so no dump holds its "
+            "definition, its rows or anything else of it",
+        )
+
+
+def _rows(connection: Connection) -> Iterator[_Loss]:
+    """Yield the tables with rows that their extension does not mark for dumps."""
+    tables = _members(
+        connection,
+        """
+        SELECT m.extname, n.nspname, c.relname, c.oid::regclass::text,
+               has_schema_privilege(n.oid, 'USAGE')
+                 AND has_table_privilege(c.oid, 'SELECT')
+                 AND NOT row_security_active(c.oid)
+        FROM member m JOIN pg_class c ON c.oid = m.objid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE m.classid = 'pg_class'::regclass AND c.relkind = 'r'
+          AND NOT c.oid = ANY (m.config) AND NOT m.is_by_hand
+          AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
+        ORDER BY 1, 2, 3
+        """,
+    )
+    for extension, schema, name, shown, is_readable in tables:
+        from_table = f"FROM ONLY {quoted(schema)}.{quoted(name)}"
+        has_rows = _exists(connection, f"SELECT {from_table}") if is_readable else None
+        if has_rows is False:
+            continue
+        yield _loss(
+            f"{'rows' if has_rows else 'rows, if any,'} of the table {shown}",
+            f"the extension {extension} owns the table and does not mark it for dumps "
+            "(pg_extension_config_dump)",
+        )
+
+
+def _altered_rows(connection: Connection) -> Iterator[_Loss]:
+    """Yield the configuration tables whose rows of the extension were changed.
+
+    A condition says which rows are the user's; the others the extension brings.
+    """
+    tables = query(
+        connection,
+        """
+        SELECT e.extname, n.nspname, c.relname, c.oid::regclass::text, each.condition,
+               e.xmin::text
+        FROM pg_extension e
+        CROSS JOIN LATERAL unnest(e.extconfig, e.extcondition) each (oid, condition)
+        JOIN pg_class c ON c.oid = each.oid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND each.condition <> ''
+          AND has_schema_privilege(n.oid, 'USAGE')
+          AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+        ORDER BY 1, 2, 3
+        """,
+    )
+    for extension, schema, name, shown, condition, made_by in tables:
+        from_table = f"FROM ONLY {quoted(schema)}.{quoted(name)}"
+        newer = f"age(xmin) < age('{int(made_by)}'::xid)"
+        changed = _exists(
+            connection,
+            f"SELECT ctid {from_table} WHERE {newer} "
+            f"EXCEPT SELECT ctid {from_table} {condition}",
+        )
+        if changed:
+            yield _loss(
+                f"changed rows of the table {shown}",
+                f"the extension {extension} marks other rows of it for dumps and "
+                "brings these itself",
+            )
+
+
+def _exists(connection: Connection, select: str) -> bool | None:
+    """Return whether a query gives a row, None if its table is locked.
+
+    The lock on the table is given back.
+    """
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute("SET LOCAL lock_timeout = '2s'")
+            row = connection.execute(f"SELECT EXISTS ({select})".encode()).fetchone()
+    except psycopg.errors.LockNotAvailable:
+        return None
+    return row is not None and bool(row[0])
+
+
+def _sequences(connection: Connection) -> Iterator[_Loss]:
+    rows = _members(
+        connection,
+        """
+        SELECT m.extname, c.oid::regclass::text
+        FROM member m JOIN pg_class c ON c.oid = m.objid AND c.relkind = 'S'
+        WHERE m.classid = 'pg_class'::regclass AND NOT c.oid = ANY (m.config)
+          AND NOT m.is_by_hand
+          AND CASE WHEN has_sequence_privilege(c.oid, 'SELECT, USAGE')
+                   THEN pg_sequence_last_value(c.oid) IS NOT NULL END
+        ORDER BY 1, 2
+        """,
+    )
+    for extension, sequence in rows:
+        yield _loss(
+            f"value of the sequence {sequence}",
+            f"the extension {extension} owns the sequence and does not mark it for "
+            "dumps (pg_extension_config_dump)",
+        )
+
+
+def _on_relations(connection: Connection) -> Iterator[_Loss]:
+    """Yield what was added to relations of extensions, each with its relation."""
+    rows = _members(
+        connection,
+        """
+        , part AS (
+          SELECT 'pg_class'::regclass AS classid, indexrelid AS objid, 0 AS subid,
+                 indrelid AS relation, xmin FROM pg_index
+          UNION ALL SELECT 'pg_trigger'::regclass, oid, 0, tgrelid, xmin
+          FROM pg_trigger WHERE NOT tgisinternal
+          UNION ALL SELECT 'pg_rewrite'::regclass, oid, 0, ev_class, xmin
+          FROM pg_rewrite
+          UNION ALL SELECT 'pg_policy'::regclass, oid, 0, polrelid, xmin FROM pg_policy
+          UNION ALL SELECT 'pg_constraint'::regclass, oid, 0, conrelid, xmin
+          FROM pg_constraint WHERE contype NOT IN ('p', 'u', 'x')
+          UNION ALL SELECT 'pg_attrdef'::regclass, oid, 0, adrelid, xmin
+          FROM pg_attrdef
+          UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum, attrelid, xmin
+          FROM pg_attribute
+          WHERE attnum > 0 AND attacl IS NULL AND NOT attisdropped)
+        SELECT m.extname, c.oid::regclass::text, o.type || ' ' || o.identity
+        FROM member m JOIN pg_class c ON c.oid = m.objid
+        JOIN part ON part.relation = c.oid
+        CROSS JOIN LATERAL
+          pg_identify_object(part.classid, part.objid, part.subid) o
+        WHERE m.classid = 'pg_class'::regclass
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT m.is_by_hand
+          AND NOT part.xmin::text = ANY (m.made_by)
+        ORDER BY 1, 2, 3
+        """,
+    )
+    found: dict[tuple[str, str], list[str]] = {}
+    for extension, relation, part in rows:
+        found.setdefault((extension, relation), []).append(part)
+    for (extension, relation), parts in found.items():
+        yield _loss(
+            f"{_listed(parts)}, added to {relation} or altered",
+            f"the extension {extension} owns {relation}, and brings it back as its "
+            "script makes it",
+        )
+
+
+def _altered(connection: Connection) -> Iterator[_Loss]:
+    """Yield members that the extension did not make as they are, and words on them.
+
+    Where a member has grants of its own, these may be all that was changed; they are
+    dumped.
+    """
+    rows = _members(
+        connection,
+        """
+        , altered AS (
+          SELECT classid, objid, xmin FROM object WHERE acl IS NULL
+          UNION ALL SELECT 'pg_type'::regclass, enumtypid, xmin FROM pg_enum
+          UNION ALL SELECT 'pg_type'::regclass, contypid, xmin FROM pg_constraint
+          UNION ALL SELECT classoid, objoid, xmin FROM pg_description
+          UNION ALL SELECT classoid, objoid, xmin FROM pg_seclabel)
+        SELECT DISTINCT m.extname, o.type || ' ' || o.identity
+        FROM member m JOIN altered USING (classid, objid)
+        CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
+        WHERE NOT m.is_by_hand AND NOT altered.xmin::text = ANY (m.made_by)
+        ORDER BY 1, 2
+        """,
+    )
+    for extension, names in _by_extension(rows):
+        yield _loss(
+            f"changes of {_listed(names)}",
+            f"the extension {extension} owns them, and brings them back as its script "
+            "makes them",
+        )
+
+
+def _owners(connection: Connection) -> Iterator[_Loss]:
+    """Yield members that are neither the extension's owner's nor the first role's."""
+    rows = _members(
+        connection,
+        """
+        SELECT DISTINCT m.extname, o.type || ' ' || o.identity
+        FROM member m JOIN pg_shdepend s ON s.deptype = 'o'
+          AND (s.classid, s.objid) = (m.classid, m.objid)
+          AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND s.refobjid <> m.extowner
+        CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
+        WHERE NOT m.is_by_hand
+        ORDER BY 1, 2
+        """,
+    )
+    for extension, names in _by_extension(rows):
+        yield _loss(
+            f"owner of {_listed(names)}",
+            f"they are members of the extension {extension}, and belong to whoever "
+            "creates that",
+        )
+
+
+def _first_grants(connection: Connection) -> Iterator[_Loss]:
+    """Yield grants that a dump takes for the extension's own.
+
+    Scripts grant to everybody and to predefined roles. What they seem to have granted
+    to others came from default privileges when the extension was created.
+    """
+    rows = _members(
+        connection,
+        """
+        SELECT DISTINCT m.extname, CASE g.grantee WHEN 0 THEN 'public'
+                 ELSE pg_get_userbyid(g.grantee) END || ' on '
+                 || o.type || ' ' || o.identity
+        FROM member m JOIN pg_init_privs i
+          ON (i.classoid, i.objoid) = (m.classid, m.objid) AND i.privtype = 'e'
+        CROSS JOIN LATERAL aclexplode(i.initprivs) g
+        CROSS JOIN LATERAL pg_identify_object(i.classoid, i.objoid, i.objsubid) o
+        WHERE g.grantee <> g.grantor AND NOT m.is_by_hand
+          AND (g.grantee >= 16384 OR g.grantee = 0 AND EXISTS (
+            SELECT FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) a
+            WHERE d.defaclrole = g.grantor AND a.grantee = 0
+              AND a.privilege_type = g.privilege_type
+              AND d.defaclobjtype NOT IN ('f', 'T')))
+        ORDER BY 1, 2
+        """,
+    )
+    for extension, names in _by_extension(rows):
+        yield _loss(
+            f"grants to {_listed(names)}",
+            "default privileges gave them when the extension "
+            f"{extension} was created, and pg_dump takes them for its own",
+        )
+
+
+def _unlogged(connection: Connection) -> Iterator[_Loss]:
+    if not query_value(connection, "SELECT pg_is_in_recovery()"):
+        return
+    rows = query(
+        connection,
+        """
+        SELECT c.oid::regclass::text
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname !~ '^pg_'
+        ORDER BY 1
+        """,
+    )
+    for (table,) in rows:
+        yield _loss(
+            f"rows of the unlogged table {table}",
+            "the server is a standby, which has no rows of unlogged tables",
+        )
+
+
+def _by_extension(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    found: dict[str, list[str]] = {}
+    for extension, name in rows:
+        found.setdefault(extension, []).append(name)
+    yield from found.items()
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _loss(name: str, reason: str) -> _Loss:
+    return {"name": name, "reason": reason}
