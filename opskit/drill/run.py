@@ -28,7 +28,7 @@ from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob, copy_url, fill
-from opskit.restore.meanwhile import Meanwhile, rows_hold_still
+from opskit.restore.meanwhile import Meanwhile
 from opskit.restore.reader import SetReader
 
 _MACHINE_FAULTS = (
@@ -128,8 +128,7 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
             timeout_seconds=request.timeout_seconds,
         )
         meanwhile = stack.enter_context(Meanwhile(copy, entries))
-        if tamper is None and rows_hold_still(job.entries, job.sql_after):
-            job = replace(job, loaded=meanwhile.loaded)
+        job = replace(job, loaded=meanwhile.loaded)
         found.restored = _restore(found, place, fetched, job)
         if not found.restored:
             return

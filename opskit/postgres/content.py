@@ -61,6 +61,46 @@ def table_digest(
     return digest.result()
 
 
+def writer(connection: Connection, schema: str, name: str) -> str:
+    """Return the transaction that wrote one of a table's rows, empty without rows."""
+    found = connection.execute(
+        sql.SQL("SELECT xmin::text FROM ONLY {} LIMIT 1").format(
+            sql.Identifier(schema, name)
+        )
+    ).fetchone()
+    return found[0] if found else ""
+
+
+def is_as_written(
+    connection: Connection, schema: str, name: str, *, rows: int, by: str
+) -> bool:
+    """Return whether a table has so many rows, all written by one transaction.
+
+    If that transaction had ended before a digest was taken of as many rows, the table
+    holds today what the digest is of: whoever adds or changes a row writes it anew.
+    """
+    counted = sql.SQL("SELECT count(*), {} FROM ONLY {}").format(
+        sql.SQL("count(*) FILTER (WHERE xmin <> {}::xid)").format(sql.Literal(by))
+        if by
+        else sql.SQL("0"),
+        sql.Identifier(schema, name),
+    )
+    return connection.execute(counted).fetchone() == (rows, 0)
+
+
+def rows_inserted(connection: Connection) -> dict[tuple[str, str], int]:
+    """Return how many rows the server has counted that came into each table.
+
+    Rows that are gone again, for instance by a TRUNCATE, are counted as well.
+    """
+    return {
+        (schema, name): count
+        for schema, name, count in query(
+            connection, "SELECT schemaname, relname, n_tup_ins FROM pg_stat_user_tables"
+        )
+    }
+
+
 def sequence_value(connection: Connection, schema: str, name: str) -> tuple[int, bool]:
     """Return the last value of a sequence, and whether it was handed out."""
     row = connection.execute(

@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
 
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
-from opskit.errors import DatabaseError, Interrupted
+from opskit.errors import DatabaseError, Interrupted, ServerFault
 from opskit.postgres import content
+from opskit.postgres.connect import Connection, translated
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import compare
 from opskit.restore.compare import RestoredCopy
-from opskit.restore.units import units_of
+from opskit.restore.units import unit_name, units_of
 
 
-def rows_hold_still(entries: Sequence[TocEntry], sql_after: Sequence[str]) -> bool:
-    """Return whether a table that was loaded stays as it is to the end of the load.
+@dataclass(frozen=True)
+class _Equal:
+    """Tables that were equal, and which transaction had written each before."""
 
-    Statements of the user's, and functions that run where a materialized view is
-    filled, may change rows; then everything is read when all of them are through.
-    """
-    fills = any(entry.kind == "MATERIALIZED VIEW DATA" for entry in entries)
-    return not sql_after and not fills
+    tables: Sequence[TableRecord]
+    writers: Sequence[str]
+    check: Check
+
+    def still_holds(self, connection: Connection) -> bool:
+        """Return whether nobody has written into the tables since."""
+        with translated(self.check.name):
+            return all(
+                content.is_as_written(
+                    connection, each.schema_name, each.name, rows=each.rows, by=by
+                )
+                for each, by in zip(self.tables, self.writers, strict=True)
+            )
+
+
+@contextmanager
+def _left_for_later() -> Iterator[None]:
+    """Leave a table that cannot be read to the comparison after the load."""
+    try:
+        yield
+    except ServerFault:
+        raise
+    except DatabaseError:
+        return
 
 
 class Meanwhile:
     """Reads tables as they are announced; leaving the block ends that.
 
-    Only what is equal counts. Whatever differs, or could not be read yet, is left to
-    the comparison that follows the load, and so is what nobody announced.
+    Only what is equal counts, and is still as it was read when the load has ended: a
+    function that runs in the load may write into any table. Whatever differs, could not
+    be read yet or was changed is left to the comparison that follows the load, and so
+    is what nobody announced.
     """
 
     def __init__(self, copy: RestoredCopy, entries: Iterable[TocEntry]) -> None:
         self._copy = copy
-        self._equal: dict[str, Check] = {}
+        self._equal: list[_Equal] = []
         self._todo: SimpleQueue[Sequence[TableRecord] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
@@ -47,7 +72,8 @@ class Meanwhile:
         self._unit_of: dict[int, int] = {}
         for unit in units_of(copy.tables):
             numbers = {data.get((each.schema_name, each.name), 0) for each in unit}
-            if 0 not in numbers:
+            # Where a condition chooses rows, others may be changed.
+            if 0 not in numbers and not any(each.condition for each in unit):
                 self._unit_of |= dict.fromkeys(numbers, len(self._missing))
                 self._missing.append((unit, numbers))
 
@@ -75,10 +101,22 @@ class Meanwhile:
                 self._todo.put(unit)
 
     def settle(self) -> Mapping[str, Check]:
-        """Finish what was announced; return the passed checks by their names."""
+        """Finish what was announced, once the load has ended.
+
+        Returns the passed checks of the tables that are as they were read, by their
+        names.
+        """
         self._start(self._copy.jobs - len(self._threads))
         self._join()
-        return self._equal
+        if not self._equal:
+            return {}
+        settled = {}
+        with self._copy.connect() as connection:
+            for each in self._equal:
+                with _left_for_later():
+                    if each.still_holds(connection):
+                        settled[each.check.name] = each.check
+        return settled
 
     def _start(self, number: int) -> None:
         for _ in range(number):
@@ -103,13 +141,21 @@ class Meanwhile:
                 content.use_encoding(connection, encoding)
                 while unit is not None:
                     self._alive()
-                    check, _ = compare.check_tables(connection, unit, self._alive)
-                    if check.passed:
-                        self._equal[check.name] = check
+                    with _left_for_later():
+                        self._read(connection, unit)
                     unit = self._todo.get()
         except (DatabaseError, Interrupted):
             # The comparison after the load meets the same, and says so.
             return
+
+    def _read(self, connection: Connection, unit: Sequence[TableRecord]) -> None:
+        with translated(unit_name(unit)):
+            writers = [
+                content.writer(connection, each.schema_name, each.name) for each in unit
+            ]
+        check, _was_read = compare.check_tables(connection, unit, self._alive)
+        if check.passed:
+            self._equal.append(_Equal(unit, writers, check))
 
     def _alive(self) -> None:
         if self._stopped.is_set():

@@ -12,7 +12,7 @@ import pytest
 
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
-from opskit.errors import DatabaseError
+from opskit.errors import ServerFault
 from opskit.postgres import content
 from opskit.restore import compare
 from opskit.restore.compare import RestoredCopy
@@ -46,6 +46,7 @@ class Reads:
         self.names: list[list[str]] = []
         self.differ: set[str] = set()
         self.lost: set[str] = set()
+        self.changed: set[str] = set()
         self.read = threading.Semaphore(0)
 
     def check_tables(
@@ -55,8 +56,14 @@ class Reads:
         self.names.append(names)
         self.read.release()
         if self.lost.intersection(names):
-            raise DatabaseError("the connection was lost", hint="Look.")
+            raise ServerFault("the connection was lost", hint="Look.")
         return Check(name=names[0], passed=not self.differ.intersection(names)), True
+
+    def is_as_written(
+        self, _connection: object, _schema: str, name: str, *, rows: int, by: str
+    ) -> bool:
+        assert (rows, by) == (1, name)
+        return name not in self.changed
 
 
 @pytest.fixture
@@ -65,6 +72,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     made = Reads()
     monkeypatch.setattr(compare, "check_tables", made.check_tables)
     monkeypatch.setattr(content, "use_encoding", lambda *_: None)
+    monkeypatch.setattr(content, "writer", lambda _connection, _schema, name: name)
+    monkeypatch.setattr(content, "is_as_written", made.is_as_written)
     return made
 
 
@@ -112,6 +121,17 @@ def test_only_what_is_equal_counts(reads: Reads) -> None:
 
     assert list(equal) == ["b"]
     assert all(check.passed for check in equal.values())
+
+
+def test_what_was_written_into_later_does_not_count(reads: Reads) -> None:
+    """Of partitions that are taken together, one is enough."""
+    reads.changed = {"b", "p2"}
+
+    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+        for number in (1, 2, 3, 4):
+            meanwhile.loaded(number)
+
+        assert list(meanwhile.settle()) == ["a"]
 
 
 def test_a_lost_connection_ends_one_reader(reads: Reads) -> None:
