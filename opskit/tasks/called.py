@@ -10,12 +10,17 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import opskit
+
 # Set by the wrapper `inv`: what the user typed to call it. Not an OPSKIT_ name: those
 # are the configuration.
 WRAPPER = "INV_CALLED_AS"
 _MODULE = "__main__.py"
-# In the texts of the program a command is written `inv TASK`.
+# In the texts of the program a command is written `inv TASK`, a document by its path in
+# the repository.
 _COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?= )")
+_DOCUMENT = re.compile(r"\b(?:README|(?:docs|runbooks)/[\w-]+)\.md\b")
+_PACKAGE = Path(opskit.__file__).resolve().parent
 
 
 @cache
@@ -33,5 +38,12 @@ def program() -> str:
 
 
 def as_called(text: str) -> str:
-    """Return a text with its commands in the form that the user calls them."""
-    return _COMMAND.sub(lambda _match: program(), text)
+    """Return a text with commands as they are called and documents where they lie."""
+    text = _COMMAND.sub(lambda _match: program(), text)
+    return _DOCUMENT.sub(lambda match: str(_document(match[0])), text)
+
+
+def _document(name: str) -> Path:
+    """Return where a document lies: in the installed package, else in the clone."""
+    installed = _PACKAGE / "documents" / name
+    return installed if installed.exists() else _PACKAGE.parent / name

@@ -10,9 +10,11 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from opskit import __version__
 from tests.acceptance.conftest import ROOT
 
 _SECONDS_MAX = 600
@@ -29,14 +31,140 @@ def clone(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
+def ordinary() -> dict[str, Any]:
+    """Return what makes a process that of an ordinary user, where this is root."""
+    if os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam("nobody")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def give_to_ordinary(*paths: Path) -> None:
+    """Make the ordinary user the owner, where this is root."""
+    if user := ordinary():
+        for path in paths:
+            give(path, user["user"], user["group"])
+
+
+def call(
+    program: Path, *words: str, folder: Path, home: Path, **options: Any
+) -> subprocess.Popen[str]:
+    """Start `./inv` in a folder, with nothing in the environment but HOME."""
+    return subprocess.Popen(
+        [program, *words],
+        cwd=folder,
+        env={"HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A folder with a clone; pytest keeps its own folders from other users."""
+    """A folder with a clone; pytest keeps its own folders from other users.
+
+    Its environment was made by two first runs at once, of an ordinary user.
+    """
     with tempfile.TemporaryDirectory(prefix="fresh-clone-") as made:
         path = Path(made)
-        (path / "clone").mkdir()
-        clone(path / "clone")
+        path.chmod(0o755)
+        target, home = path / "clone", path / "home"
+        for each in (target, home):
+            each.mkdir()
+        clone(target)
+        give_to_ordinary(target, home)
+        runs = [
+            call(target / "inv", "--version", folder=target, home=home, **ordinary())
+            for _ in range(2)
+        ]
+        told = [run.communicate(timeout=_SECONDS_MAX) for run in runs]
+        assert [run.returncode for run in runs] == [0, 0], told
+        assert [out for out, _error in told] == [f"opskit {__version__}\n"] * 2
+        assert sum("making the environment" in error for _out, error in told) == 1
         yield path
+
+
+def test_the_environment_is_that_of_a_server(folder: Path) -> None:
+    """It holds no development tool, and what it holds is no more than is needed."""
+    environment = folder / "clone" / ".venv"
+    programs = {path.name for path in (environment / "bin").iterdir()}
+    size = sum(path.lstat().st_size for path in environment.rglob("*"))
+
+    assert programs.isdisjoint({"pytest", "mypy", "ruff", "weed", "rclone"})
+    assert size < 300 * 1024 * 1024
+
+
+def test_a_lock_for_development_goes_beyond_that_of_a_server() -> None:
+    """Every package has the same version and digests in both; no index is named."""
+    packages, more = (
+        set((ROOT / name).read_text().replace("\\\n", "").splitlines())
+        for name in ("requirements.lock", "requirements-dev.lock")
+    )
+
+    assert packages < more
+    assert not any("://" in line for line in more)
+
+
+def test_a_clone_that_is_not_the_users(tmp_path: Path) -> None:
+    """Who may not write to the clone gets an environment in the cache folder."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can own what another user calls")
+    with tempfile.TemporaryDirectory(prefix="clone-of-root-") as made:
+        path = Path(made)
+        path.chmod(0o755)
+        target, home = path / "clone", path / "home"
+        for each in (target, home):
+            each.mkdir()
+        clone(target)
+        give_to_ordinary(home)
+
+        for _ in range(2):
+            run = call(target / "inv", "-V", folder=home, home=home, **ordinary())
+            out, error = run.communicate(timeout=_SECONDS_MAX)
+
+            assert out == f"opskit {__version__}\n", error
+        assert error == ""
+        assert not (target / ".venv").exists()
+        assert list((home / ".cache" / "opskit").glob("venv-*/bin/python"))
+
+
+def test_a_link_to_it_from_a_folder_with_modules(folder: Path, tmp_path: Path) -> None:
+    """It finds its clone, and takes none of the modules that lie about."""
+    (tmp_path / "inv").symlink_to(folder / "clone" / "inv")
+    for name in ("json.py", "opskit.py", "random.py"):
+        (tmp_path / name).write_text("raise SystemExit(9)\n")
+
+    run = call(tmp_path / "inv", "--version", folder=tmp_path, home=tmp_path)
+
+    assert run.communicate(timeout=_SECONDS_MAX) == (f"opskit {__version__}\n", "")
+
+
+@pytest.mark.parametrize("home", [None, "/nowhere/at/all", "locked"])
+def test_a_home_that_cannot_be_used(
+    home: str | None, folder: Path, tmp_path: Path
+) -> None:
+    """A run without a HOME, or with one that may not be entered, needs none."""
+    if home == "locked":
+        home = str(folder / "locked")
+        Path(home).mkdir(0o700)
+    environment = {} if home is None else {"HOME": home}
+
+    finished = subprocess.run(
+        [folder / "clone" / "inv", "doctor", "--json"],
+        cwd="/",
+        env=environment | {"OPSKIT_STATE_DIR": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+        check=False,
+        **ordinary(),
+    )
+
+    assert finished.returncode == 2
+    assert "no configuration" in json.loads(finished.stdout)["error"]
+    assert "Traceback" not in finished.stderr
 
 
 def give(path: Path, user: int, group: int) -> None:
@@ -59,34 +187,24 @@ def test_quickstart_in_a_fresh_clone(who: str, folder: Path) -> None:
     home.mkdir()
     shutil.rmtree(target / ".opskit", ignore_errors=True)
     folder.chmod(0o700 if who == "root" else 0o755)
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if who == "root":
         give(target, 0, 0)
-    elif os.geteuid() == 0:
-        account = pwd.getpwnam("nobody")
-        for path in (target, home):
-            give(path, account.pw_uid, account.pw_gid)
-        options = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    else:
+        give_to_ordinary(target, home)
+        options = ordinary()
 
-    results = [
-        subprocess.run(  # type: ignore[call-overload]
-            [target / "inv", "quickstart", *flags],
-            cwd=target,
-            env={"HOME": str(home)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS_MAX,
-            check=False,
-            **options,
+    results = []
+    for flags in ([], ["--json"]):
+        run = call(
+            target / "inv", "quickstart", *flags, folder=target, home=home, **options
         )
-        for flags in ([], ["--json"])
-    ]
+        results.append((run, *run.communicate(timeout=_SECONDS_MAX)))
 
-    for result in results:
-        assert result.returncode == 0, result.stderr
-    assert "proved: every row came back" in results[0].stdout
-    document = json.loads(results[1].stdout)
+    for run, _out, error in results:
+        assert run.returncode == 0, error
+    assert "proved: every row came back" in results[0][1]
+    document = json.loads(results[1][1])
     assert document["drill"]["passed"]
     assert Path(document["drill"]["report"]).is_file()
     store = target / ".opskit" / "quickstart" / "store"
