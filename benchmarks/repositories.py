@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
 
+from benchmarks.account import unprivileged
 from benchmarks.contenders import Contender, Place, shell
 from benchmarks.measure import ContenderFailed
 from benchmarks.servers import PORT, SUPERUSER, Server
-from opskit.postgres.account import own, unprivileged
+from opskit.postgres.account import own
 
 _SETUP_SECONDS_MAX = 120
 _NO_PASSWORD = {
@@ -142,9 +143,9 @@ pg1-user={SUPERUSER}
 
 def _as_account() -> str:
     """Return what to write before a command that the server's user must run."""
-    account = unprivileged()
-    if account is None:
+    if os.geteuid() != 0:
         return ""
+    account = unprivileged()
     return f"setpriv --reuid={account.uid} --regid={account.gid} --clear-groups "
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from opskit.postgres.account import own, process_options, unprivileged, within_reach
+from benchmarks.account import process_options, unprivileged, within_reach
+from opskit.postgres.account import own
 from opskit.postgres.programs import SERVER_PROGRAMS, Installation, installations
 
 SUPERUSER = "bench"
@@ -81,7 +82,7 @@ def ordinary(
     account = unprivileged()
     folder.mkdir(parents=True)
     own(folder, account)
-    programs = within_reach(installation, folder, account)
+    programs = within_reach(installation, folder)
     options = process_options(account)
     data = folder / "data"
     initdb = [programs.program("initdb"), "-D", str(data), "-U", SUPERUSER]

@@ -52,7 +52,10 @@ def throwaway(kind: str, *, base: Path | None = None) -> Iterator[Path]:
 
 
 def sweep(
-    kind: str, *, base: Path | None = None, before_removal: Callable[[Path], None]
+    kind: str,
+    *,
+    base: Path | None = None,
+    before_removal: Callable[[Path], None] = lambda _path: None,
 ) -> list[Path]:
     """Remove folders of this kind whose owner is dead, and return them.
 

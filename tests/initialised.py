@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from opskit.postgres import server
-from opskit.postgres.account import Account
+from opskit.postgres.confinement import Confinement
 from opskit.postgres.programs import Installation
 
 _folders: list[Path] = []
@@ -36,14 +37,19 @@ def copied() -> Iterator[None]:
     """Within the block, start throw-away servers on copies where that is possible."""
     initialise = server._initialise
 
-    def copy(installation: Installation, data: Path, account: Account | None) -> None:
+    def copy(installation: Installation, data: Path, confinement: Confinement) -> None:
         # The programs of a wheel are copied about: their folder does not tell them.
         size = Path(installation.program("initdb")).stat().st_size
         key = (installation.version, size)
         if key in _kept:
+            data.rmdir()
             _copy(_kept[key], data)
+            if os.geteuid() == 0:
+                owner = confinement.account
+                numbers = f"{owner.uid}:{owner.gid}"
+                subprocess.run(["chown", "-R", numbers, data], check=True)
             return
-        initialise(installation, data, account)
+        initialise(installation, data, confinement)
         if _folders:
             kept = _folders[0] / str(len(_kept))
             _copy(data, kept)

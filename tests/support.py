@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,3 +99,13 @@ def value(url: str, statement: str) -> Any:
         row = connection.execute(statement.encode()).fetchone()
         assert row is not None
         return row[0]
+
+
+def processes_of(words: object) -> list[int]:
+    """Return the processes with these words on their command line, such as a path."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(words).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found

@@ -35,7 +35,7 @@ def examine(
                 Finding(
                     name=f"{name}: server",
                     status=Health.HEALTHY,
-                    observed=running.description,
+                    observed=running.full_description,
                 )
             ]
             return findings + _shortages(name, running, inventory, allowed)

@@ -104,7 +104,7 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
         request, manifest = found.request, fetched.manifest
         with found.phase("server"):
             running = server()
-        found.drill_server = running.description
+        found.drill_server = running.full_description
         place = stack.enter_context(
             place_beside(running, str(manifest.inventory["database"]))
         )

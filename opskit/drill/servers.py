@@ -41,12 +41,21 @@ class ServerRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class DrillServer:
-    """A running server to drill on. `url` leads to one of its databases by name."""
+    """A running server to drill on. `url` leads to one of its databases by name.
+
+    `confinement` says what a throw-away server of programs is kept apart from.
+    """
 
     description: str
+    confinement: str = ""
     major: int
     is_throwaway: bool
     url: Callable[[str], str] = field(repr=False)
+
+    @property
+    def full_description(self) -> str:
+        """What it is, and what it is kept apart from."""
+        return ", ".join(filter(None, (self.description, self.confinement)))
 
 
 @contextlib.contextmanager
@@ -144,6 +153,7 @@ def _programs(
             description=_describe(
                 installation.version, installation.major, major, kind
             ),
+            confinement=running.confinement,
             major=installation.major,
             is_throwaway=True,
             url=running.url,

@@ -1,101 +1,105 @@
-"""The user that a server started by root runs as, and programs within its reach."""
+"""The user that a server started by root runs as: one that nobody is."""
 
 from __future__ import annotations
 
-import contextlib
+import grp
 import os
 import pwd
-import subprocess
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.errors import DatabaseError
-from opskit.postgres import embedded
-from opskit.postgres.programs import Installation
 
-_UNPRIVILEGED_USERS = ("postgres", "nobody")
-_RUN_SECONDS_MAX = 60
+# No distribution, and no container engine, gives these numbers to anybody. The second
+# range is for systems that have no higher ones.
+_FREE_NUMBERS = (range(1_900_000_000, 2_100_000_000), range(60_578, 61_184))
+_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The user whom a server runs as; None where that is ourselves."""
+    """A user and a group by their numbers."""
 
-    name: str
     uid: int
     gid: int
 
 
-def unprivileged() -> Account | None:
-    """Return the user to run a server as, or None where we are not root.
+def ourselves() -> Account:
+    """Return the user that we are."""
+    return Account(uid=os.geteuid(), gid=os.getegid())
+
+
+def nobody() -> Account:
+    """Return the user nobody, who has a name as initdb demands it.
 
     Raises:
         DatabaseError: there is no such user.
     """
-    if os.geteuid() != 0:
-        return None
-    for name in _UNPRIVILEGED_USERS:
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise DatabaseError(
+            "there is no user nobody to run initdb as",
+            hint="Create that user, or run as an ordinary user.",
+        ) from None
+    return Account(uid=entry.pw_uid, gid=entry.pw_gid)
+
+
+def unused() -> Account:
+    """Return a user that owns nothing: one whose number nobody has.
+
+    Raises:
+        DatabaseError: the system has no such numbers.
+    """
+    for numbers in _FREE_NUMBERS:
+        for _ in range(_ATTEMPTS):
+            number = secrets.choice(numbers)
+            if _is_free(number) and all(
+                _is_known(number, Path(f"/proc/self/{each}_map"))
+                for each in ("uid", "gid")
+            ):
+                return Account(uid=number, gid=number)
     raise DatabaseError(
-        "PostgreSQL does not run as root, and there is no user to run it as",
-        hint=f"Create one of these users: {', '.join(_UNPRIVILEGED_USERS)}.",
+        "there is no unused user number to run PostgreSQL as",
+        hint="Run as an ordinary user: PostgreSQL does not run as root.",
     )
 
 
-def own(folder: Path, account: Account | None) -> None:
+def has_name(uid: int) -> bool:
+    """Return whether the system knows a name for a user's number."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+def own(folder: Path, account: Account) -> None:
     """Make a folder private to the account."""
     folder.chmod(0o700)
-    if account is not None:
+    if os.geteuid() == 0:
         os.chown(folder, account.uid, account.gid)
 
 
-def within_reach(
-    installation: Installation, folder: Path, account: Account | None
-) -> Installation:
-    """Return programs that the account can run, copied into the folder if need be."""
-    if account is None or _runs(installation, account):
-        return installation
-    if not installation.embedded:
-        raise DatabaseError(
-            f"the user {account.name} cannot run the programs in "
-            f"{installation.bin_dir}",
-            hint="Make the folder readable for that user.",
-        )
-    bin_dir = embedded.copy_programs(installation.bin_dir, folder)
-    return Installation(
-        bin_dir=bin_dir,
-        version=installation.version,
-        major=installation.major,
-        embedded=True,
-    )
-
-
-def _runs(installation: Installation, account: Account) -> bool:
-    try:
-        finished = subprocess.run(
-            [installation.program("postgres"), "--version"],
-            cwd="/",
-            capture_output=True,
-            timeout=_RUN_SECONDS_MAX,
-            check=False,
-            user=account.uid,
-            group=account.gid,
-            extra_groups=[],
-        )
-    except PermissionError:
+def _is_free(number: int) -> bool:
+    for look_up in (pwd.getpwuid, grp.getgrgid):
+        try:
+            look_up(number)
+        except KeyError:
+            continue
         return False
-    return finished.returncode == 0
+    return True
 
 
-def process_options(account: Account | None) -> dict[str, object]:
-    """Return how to start a process as the account, in a bare environment."""
-    options: dict[str, object] = {
-        "cwd": "/",
-        "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-        "process_group": 0,
-    }
-    if account is not None:
-        options |= {"user": account.uid, "group": account.gid, "extra_groups": []}
-    return options
+def _is_known(number: int, kernel_map: Path) -> bool:
+    """Return whether this system has the number: containers may have few."""
+    try:
+        lines = kernel_map.read_text().splitlines()
+    except OSError:
+        return True
+    for line in lines:
+        first, _outside, count = map(int, line.split())
+        if first <= number < first + count:
+            return True
+    return False

@@ -102,7 +102,7 @@ def container(
     """
     deadline = time.monotonic() + timeout_seconds
     with without_environment(), _box(image) as box:
-        workspace.sweep(KIND, base=base, before_removal=lambda _folder: None)
+        workspace.sweep(KIND, base=base)
         with workspace.throwaway(KIND, base=base) as folder:
             _sweep(box, folder)
             box.fetch(deadline=deadline)

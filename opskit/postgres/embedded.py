@@ -29,7 +29,7 @@ def contains(bin_dir: Path) -> bool:
 def copy_programs(bin_dir: Path, target: Path) -> Path:
     """Copy one installation out of the wheel and return its new folder of programs.
 
-    A server started by root runs as another user, who often cannot reach into the
+    A server started by root runs as another user, who often cannot read the
     environment of root. Programs find their libraries and data relative to themselves,
     so the layout is kept.
     """
@@ -38,10 +38,15 @@ def copy_programs(bin_dir: Path, target: Path) -> Path:
     shutil.copytree(
         installation, copied, ignore=shutil.ignore_patterns("include"), symlinks=True
     )
-    libraries = installation.parent.with_name(f"{_PACKAGE}.libs")
-    if libraries.is_dir():
-        shutil.copytree(libraries, target / libraries.name)
+    found = libraries(bin_dir)
+    if found.is_dir():
+        shutil.copytree(found, target / found.name)
     return copied / "bin"
+
+
+def libraries(bin_dir: Path) -> Path:
+    """Return the folder of libraries that the programs of a folder share."""
+    return bin_dir.parent.parent.with_name(f"{_PACKAGE}.libs")
 
 
 def _root() -> Path | None:

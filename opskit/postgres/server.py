@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import shutil
-import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,14 +16,9 @@ import psycopg
 
 from opskit import workspace
 from opskit.errors import DatabaseError
+from opskit.postgres import account as accounts
 from opskit.postgres import throwaway_settings
-from opskit.postgres.account import (
-    Account,
-    own,
-    process_options,
-    unprivileged,
-    within_reach,
-)
+from opskit.postgres.confinement import Confinement, Reach, confine
 from opskit.postgres.conninfo import without_environment
 from opskit.postgres.programs import Installation
 
@@ -36,6 +29,8 @@ PORT = 5432
 _START_SECONDS_MAX = 60
 _STOP_SECONDS_MAX = 30
 _SOCKET_PATH_BYTES_MAX = 100
+_SOCKET_KIND = "socket"
+_SOCKET_BASE = Path("/tmp")  # noqa: S108
 _LOG_LINES_SHOWN = 5
 
 
@@ -47,6 +42,7 @@ class Server:
     folder: Path
     socket_dir: Path
     port: int = PORT
+    confinement: str = ""
 
     def url(self, database: str = "postgres") -> str:
         """Return how to connect to one of its databases; there is no password."""
@@ -64,26 +60,35 @@ def throwaway(
 ) -> Iterator[Server]:
     """Yield a running server that is gone, with its folder, when the block ends.
 
-    It listens on a unix socket in a folder that only its user may enter. Started by
-    root, it runs as an unprivileged user, as PostgreSQL demands. Servers that a
-    killed run left behind are removed first.
+    It listens on a unix socket in a folder that only its user may enter, and is kept
+    apart from the machine as far as the kernel allows (`confinement.py`); it has the
+    machine's network only if the settings make it listen there. All that it started
+    ends with it, and with us. What killed runs left behind is removed first.
 
     Raises:
         DatabaseError: it cannot be set up or does not start; its log is quoted.
     """
+    settings = settings or {}
     sweep(base)
     with without_environment(), workspace.throwaway(KIND, base=base) as folder:
-        account = unprivileged()
-        local = within_reach(installation, folder, account)
         data = folder / "data"
+        data.mkdir()
         with _socket_dir(folder) as socket_dir:
-            own(folder, account)
-            own(socket_dir, account)
-            _initialise(local, data, account)
-            server = Server(
-                installation=local, folder=folder, socket_dir=socket_dir, port=port
+            reach = Reach(
+                folder=folder,
+                shared=(data, socket_dir),
+                network=bool(settings.get("listen_addresses")),
             )
-            process = _start(server, account, settings or {})
+            confinement, local = confine(installation, reach)
+            _initialise(local, data, confinement)
+            server = Server(
+                installation=local,
+                folder=folder,
+                socket_dir=socket_dir,
+                port=port,
+                confinement=confinement.description,
+            )
+            process = _start(server, confinement, settings)
             try:
                 _await(server, process)
                 yield server
@@ -93,7 +98,20 @@ def throwaway(
 
 def sweep(base: Path | None = None) -> list[Path]:
     """Remove throw-away servers whose owner is dead, and return their folders."""
-    return workspace.sweep(KIND, base=base, before_removal=_stop_leftover)
+    removed = workspace.sweep(KIND, base=base, before_removal=_wait_for_end)
+    workspace.sweep(_SOCKET_KIND, base=_SOCKET_BASE)
+    return removed
+
+
+def _wait_for_end(folder: Path) -> None:
+    """Wait for a server whose owner has died: its processes keep the log locked."""
+    deadline = time.monotonic() + _STOP_SECONDS_MAX
+    with contextlib.suppress(OSError), (folder / "server.log").open("rb") as log:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -101,61 +119,54 @@ def _socket_dir(folder: Path) -> Iterator[Path]:
     """Yield a folder whose path is short enough for a socket's address."""
     inside = folder / "socket"
     if len(os.fsencode(inside)) <= _SOCKET_PATH_BYTES_MAX - len("/.s.PGSQL.5432"):
-        inside.mkdir(mode=0o700)
+        inside.mkdir()
         yield inside
         return
-    elsewhere = Path(tempfile.mkdtemp(prefix=f"{workspace.PREFIX}socket-", dir="/tmp"))
-    try:
+    with workspace.throwaway(_SOCKET_KIND, base=_SOCKET_BASE) as elsewhere:
         yield elsewhere
-    finally:
-        shutil.rmtree(elsewhere, ignore_errors=True)
 
 
 def _initialise(
-    installation: Installation, data: Path, account: Account | None
+    installation: Installation, data: Path, confinement: Confinement
 ) -> None:
-    finished = subprocess.run(  # type: ignore[call-overload]
-        [
-            installation.program("initdb"),
-            f"--pgdata={data}",
-            f"--username={SUPERUSER}",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-sync",
-            "--no-instructions",
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_START_SECONDS_MAX,
-        check=False,
-        **process_options(account),
-    )
+    command = [
+        installation.program("initdb"),
+        f"--pgdata={data}",
+        f"--username={SUPERUSER}",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-sync",
+        "--no-instructions",
+    ]
+    finished = confinement.initialise(command, data)
     if finished.returncode != 0:
         words = (finished.stderr + finished.stdout).decode("utf-8", "replace")
         raise DatabaseError(
             f"initdb failed: {_last_lines(words)}",
-            hint="Check free space in the temporary folder "
-            "([drill] work_dir names another).",
+            hint=_initdb_hint(),
         )
+
+
+def _initdb_hint() -> str:
+    if accounts.has_name(os.geteuid()):
+        return "The lines are its own; [drill] work_dir names another folder."
+    return (
+        f"initdb needs a name for the user number {os.geteuid()}: add a line for it to "
+        "/etc/passwd, or let this user make namespaces (unshare, setpriv), where it "
+        "gets one."
+    )
 
 
 def _start(
-    server: Server, account: Account | None, settings: dict[str, str]
+    server: Server, confinement: Confinement, settings: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    arguments = [server.installation.program("postgres")]
-    arguments += ["-D", str(server.folder / "data"), "-k", str(server.socket_dir)]
-    arguments += ["-p", str(server.port)]
+    command = [server.installation.program("postgres")]
+    command += ["-D", str(server.folder / "data"), "-k", str(server.socket_dir)]
+    command += ["-p", str(server.port)]
     for name, value in (throwaway_settings.SETTINGS | settings).items():
-        arguments += ["-c", f"{name}={value}"]
-    with (server.folder / "server.log").open("wb") as log:
-        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            **process_options(account),
-        )
+        command += ["-c", f"{name}={value}"]
+    return confinement.start(command, server.folder / "server.log")
 
 
 def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
@@ -176,52 +187,14 @@ def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGQUIT)  # at once: nothing in it must be saved
-        try:
-            process.wait(timeout=_STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _stop_leftover(folder: Path) -> None:
-    """End the server in a folder whose owner died, known by its own pid file."""
+    """End the server and all that it started: nothing in it must be saved."""
+    assert process.stdin is not None
+    process.stdin.close()
     try:
-        lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
-        pid, socket_dir = int(lines[0]), Path(lines[4])
-    except (OSError, ValueError, IndexError):
-        return
-    if not _is_server_of(pid, folder / "data"):
-        return
-    deadline = time.monotonic() + _STOP_SECONDS_MAX
-    while _is_server_of(pid, folder / "data") and time.monotonic() < deadline:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGQUIT)
-        time.sleep(0.05)
-    if socket_dir.name.startswith(f"{workspace.PREFIX}socket-"):
-        shutil.rmtree(socket_dir, ignore_errors=True)
-
-
-def _is_server_of(pid: int, data: Path) -> bool:
-    """Return whether a process is the server of a data folder; numbers are reused."""
-    try:
-        words = subprocess.run(
-            ["ps", "-ww", "-o", "args=", "-p", str(pid)],
-            capture_output=True,
-            text=True,
-            timeout=_STOP_SECONDS_MAX,
-            check=False,
-        ).stdout
-    except OSError:
-        # Without ps the kernel's own table serves, where there is one.
-        try:
-            words = (
-                Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            )
-        except OSError:
-            return False
-    return f"-D {data} " in f"{words} "
+        process.wait(timeout=_STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _last_lines(text: str) -> str:

@@ -16,7 +16,7 @@ KIND = "restore"
 @contextmanager
 def folder(base: Path | None) -> Iterator[Path]:
     """Sweep what killed runs left, then yield a private folder for an unpacked dump."""
-    workspace.sweep(KIND, base=base, before_removal=lambda _path: None)
+    workspace.sweep(KIND, base=base)
     with workspace.throwaway(KIND, base=base) as path:
         yield path
 

@@ -38,7 +38,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     @contextmanager
     def throwaway(found: Installation, **how: Any) -> Iterator[SimpleNamespace]:
         made.update(started=found, how=how)
-        yield SimpleNamespace(url=lambda name: f"program/{name}")
+        yield SimpleNamespace(
+            url=lambda name: f"program/{name}", confinement="not isolated"
+        )
         made["ended"] += 1
 
     @contextmanager
@@ -97,6 +99,7 @@ def test_programs_of_this_machine_come_first(
     assert running.description == (
         f"PostgreSQL 16.4 ({'embedded' if embedded else 'installed'})"
     )
+    assert running.full_description == f"{running.description}, not isolated"
     assert (running.major, running.is_throwaway) == (16, True)
     assert running.url("x") == "program/x"
 
@@ -232,7 +235,9 @@ def test_programs_are_started_beside_the_block(
     def slow(_found: Installation, **_how: Any) -> Iterator[SimpleNamespace]:
         begun.set()
         assert allowed.wait(30)
-        yield SimpleNamespace(url=lambda name: f"program/{name}")
+        yield SimpleNamespace(
+            url=lambda name: f"program/{name}", confinement="not isolated"
+        )
         made["ended"] += 1
 
     monkeypatch.setattr(server, "throwaway", slow)

@@ -1,0 +1,149 @@
+"""What code of the source can do in a drill: nothing to the machine, whoever drills."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import opskit
+from tests.conftest import majors
+from tests.support import processes_of
+
+_ROOT = Path(opskit.__file__).resolve().parents[1]
+# Starts a server, prints what a superuser in it could read and reach, and waits.
+_ATTACK = r"""
+import sys
+from opskit.postgres import programs, server
+from opskit.postgres.connect import connect
+
+major, port, folder, seconds = sys.argv[1:]
+attempts = [
+    f"cat {folder}/key", f"ls {folder}", "ls -A /run", "ls -A /root", "ls -A /home",
+    f"bash -c 'echo x >/dev/tcp/127.0.0.1/{port}' && echo reached",
+    "cat /proc/[0-9]*/environ | tr '\\0' ' ' | grep -o CANARY.*",
+    "touch /usr/bin/planted && echo planted",
+    "mount -o remount,rw /usr/bin && echo mounted",
+    f"(setsid sleep {seconds} >/dev/null 2>&1 &)",
+]
+found = programs.find_server(programs.installations(), major=int(major))
+with server.throwaway(found) as running:
+    heard = []
+    with connect(running.url(), purpose="test") as connection:
+        connection.autocommit = True
+        connection.execute("CREATE TEMP TABLE heard (words text)")
+        for attempt in attempts:
+            quoted = f"{{ {attempt}; }} 2>/dev/null || :".replace("'", "''")
+            connection.execute(f"COPY heard FROM PROGRAM '{quoted}' (DELIMITER E'\\x01')")
+        heard = [row[0] for row in connection.execute("SELECT words FROM heard")]
+    print((running.confinement, heard, str(running.folder)), flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every user can enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="confined-", dir="/var/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@pytest.fixture(params=[0, 65534, 54321], ids=["root", "nobody", "no name"])
+def uid(request: pytest.FixtureRequest) -> int:
+    """Who drills; the last one is a user whom the system has no name for."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be another user")
+    return int(request.param)
+
+
+def _python(uid: int) -> str:
+    """Return a Python that the user can run."""
+    for program in (sys.executable, "/usr/bin/python3"):
+        command = [program, "-c", "import sys; assert sys.version_info >= (3, 11)"]
+        try:
+            subprocess.run(command, check=True, user=uid, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return program
+    pytest.skip("this user can run no Python")
+
+
+def _attack(uid: int, folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [_python(uid), "-c", _ATTACK, *map(str, arguments)],
+        cwd="/",
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": f"{_ROOT}:{Path(psycopg.__file__).parents[1]}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": str(folder / "base"),
+            "SECRET": "CANARY-environment",
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=uid,
+        group=uid,
+        extra_groups=[],
+    )
+
+
+def _are_gone(words: object) -> bool:
+    deadline = time.monotonic() + 20
+    while processes_of(words) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not processes_of(words)
+
+
+@pytest.mark.parametrize(
+    ("major", "is_killed"), [(major, False) for major in majors()] + [(16, True)]
+)
+def test_a_superuser_of_the_server_gets_nowhere(
+    folder: Path, uid: int, major: int, is_killed: bool
+) -> None:
+    """No key, no network, no process of others; and what it started ends with it."""
+    (folder / "key").write_text("CANARY-key\n")
+    (folder / "base").mkdir()
+    for path, mode in ((folder / "key", 0o600), (folder / "base", 0o700)):
+        os.chown(path, uid, uid)
+        path.chmod(mode)
+    seconds = f"98765.{os.getpid()}"
+    reached = threading.Event()
+
+    def listen() -> None:
+        listener.accept()
+        reached.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=listen, daemon=True).start()
+        port = listener.getsockname()[1]
+        with _attack(uid, folder, major, port, folder, seconds) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            confinement, heard, server_folder = ast.literal_eval(
+                process.stdout.readline()
+            )
+            daemons = processes_of(seconds)
+            if is_killed:
+                process.kill()
+            process.stdin.close()
+            process.wait(60)
+
+    assert confinement.startswith("isolated: ")
+    # It sees the way to its own folder, and nothing beside that.
+    assert set(heard) <= {"base"}
+    assert not reached.is_set()
+    assert len(daemons) > 1
+    assert _are_gone(seconds)
+    assert _are_gone(server_folder)
