@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from opskit.checks import Check
 from opskit.drill.copy import REFERENCE_SUFFIX, Place
 from opskit.drill.reading import Fetched
-from opskit.postgres import database, roles, server
+from opskit.postgres import database, roles, scratch, server
 from opskit.postgres.connect import connect, limit_statements
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
@@ -47,8 +47,7 @@ def compare_everything(
         url = with_database(described.url, name)
         locale = concessions.locale(copy.manifest.inventory["locale"])
         inventory = copy.manifest.inventory | {"locale": locale}
-        database.drop(place.connection, name)
-        database.create_like(place.connection, name, inventory)
+        scratch.create(place.connection, name, inventory, run_id=place.run_id)
         try:
             database.make_bare(url, inventory)
             with connect(url, purpose="reference") as beside:

@@ -30,20 +30,24 @@ _FIRST_DATABASES = ("postgres", "template1")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a copy is made: the server, a session beside the copy, the copy's name."""
+    """Where a copy is made: the server, a session beside the copy, the copy's name.
+
+    `run_id` is the run that the copy is marked for on a server that stays.
+    """
 
     server: DrillServer
     connection: Connection
     name: str
+    run_id: str = ""
 
 
 @contextmanager
-def place_beside(running: DrillServer, source: str) -> Iterator[Place]:
+def place_beside(running: DrillServer, source: str, run_id: str) -> Iterator[Place]:
     """Yield a place for a copy of the database `source`.
 
     On a throw-away server the copy has the source's own name. On another one it has a
-    name of its own; it is dropped with the block, and what killed drills left there is
-    dropped first. A drill that runs is known by its session's name.
+    name of its own and the mark of this run; it is dropped with the block, and what
+    killed runs left there is dropped first.
     """
     if running.is_throwaway:
         beside = next(each for each in _FIRST_DATABASES if each != source)
@@ -53,15 +57,14 @@ def place_beside(running: DrillServer, source: str) -> Iterator[Place]:
             yield Place(server=running, connection=connection, name=source)
         return
     name = f"{_SCRATCH}{secrets.token_hex(6)}"
-    with database.maintenance(running.url("postgres"), purpose=name) as connection:
-        for leftover in scratch.abandoned(connection, _LEFTOVER):
-            logger().warning("dropping what a killed drill left", database=leftover)
-            scratch.drop_copy(connection, running.url(leftover), leftover)
+    url = running.url("postgres")
+    with database.maintenance(url, purpose="drill") as connection:
+        scratch.sweep(connection, url, looks_like=_LEFTOVER)
         try:
-            yield Place(server=running, connection=connection, name=name)
+            yield Place(server=running, connection=connection, name=name, run_id=run_id)
         finally:
             for each in (name, name + REFERENCE_SUFFIX):
-                scratch.drop_copy(connection, running.url(each), each)
+                scratch.drop_copy(connection, url, each)
 
 
 def require_surroundings(

@@ -106,7 +106,9 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
             running = server()
         found.drill_server = running.full_description
         place = stack.enter_context(
-            place_beside(running, str(manifest.inventory["database"]))
+            place_beside(
+                running, str(manifest.inventory["database"]), run_id=found.run_id
+            )
         )
         entries = fetched.contents.entries
         concessions = require_surroundings(place, manifest, entries, request.allowed)
@@ -178,6 +180,7 @@ def _fill_job(
         concessions=concessions,
         sql_before=request.sql_before,
         sql_after=request.sql_after,
+        run_id=place.run_id,
     )
 
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from opskit.errors import DatabaseError
-from opskit.postgres.connect import (
-    Connection,
-    connect,
-    query_value,
-    translated,
-)
+from opskit.postgres.connect import Connection, connect, query_value
 
 _MAINTENANCE = ("postgres", "template1")
 NAME_BYTES_MAX = 63
-_SWAP_ATTEMPTS = 20
-_SWAP_PAUSE_SECONDS = 0.25
 
 
 @contextmanager
@@ -163,35 +154,22 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def swap_names(connection: Connection, renames: Sequence[tuple[str, str]]) -> None:
-    """Rename databases in one transaction: all of them or none.
+def allow_connections(connection: Connection, name: str, *, allowed: bool) -> None:
+    """Let new sessions into a database, or keep everybody out."""
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(
+            sql.Identifier(name), sql.Literal(allowed)
+        )
+    )
 
-    Sessions in them are ended first, again and again while new ones come in.
 
-    Raises:
-        DatabaseError: one is in use all the time, or the role may not.
-    """
-    for attempt in range(1, _SWAP_ATTEMPTS + 1):
-        try:
-            with translated("renaming"), connection.transaction():
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-                    "WHERE datname = ANY (%s) AND pid <> pg_backend_pid()",
-                    ([old for old, _new in renames],),
-                )
-                for old, new in renames:
-                    connection.execute(
-                        sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
-                            sql.Identifier(old), sql.Identifier(new)
-                        )
-                    )
-        except DatabaseError as error:
-            in_use = isinstance(error.__cause__, psycopg.errors.ObjectInUse)
-            if not in_use or attempt == _SWAP_ATTEMPTS:
-                raise
-            time.sleep(_SWAP_PAUSE_SECONDS)
-        else:
-            return
+def rename(connection: Connection, old: str, new: str) -> None:
+    """Rename a database that nobody is in."""
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
+            sql.Identifier(old), sql.Identifier(new)
+        )
+    )
 
 
 def drop(connection: Connection, name: str) -> None:

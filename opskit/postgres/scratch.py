@@ -1,58 +1,214 @@
-"""Databases that restores and drills make beside others: found again, and dropped."""
+"""Copies: databases that restores and drills make beside others, marked as such.
+
+A copy's mark stands in front of its comment. It names the run, and is bound to the
+database's own number and name: a mark that was restored into another database, or a
+copy that somebody renamed to keep it, is nobody's litter. Only what is marked is ever
+dropped here. The run that made a copy holds an advisory lock of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from typing import LiteralString
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any, LiteralString
 
 from psycopg import sql
 
 from opskit.errors import DatabaseError
+from opskit.log import logger
+from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, query
 from opskit.postgres.conninfo import with_database
-from opskit.postgres.database import drop, exists
+
+_MARK = re.compile(
+    r"\[opskit copy, run (?P<run>\w+), (?P<binding>[0-9a-f]{16})"
+    r"(?:, closed (?P<closed>\d+))?\]\n?"
+)
+# The class of the advisory locks of copies, beside the digest of a name.
+_LOCK_CLASS = 1_869_640_555
 
 
-def idle(connection: Connection) -> list[str]:
-    """Return the names of the databases in which there is no session."""
-    rows = connection.execute(
-        "SELECT datname FROM pg_database d WHERE NOT EXISTS "
-        "(SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)"
-    )
-    return [name for (name,) in rows]
+def create(
+    connection: Connection,
+    name: str,
+    inventory: dict[str, Any],
+    *,
+    run_id: str,
+    tablespace: str = "",
+) -> None:
+    """Create a database like the source's and mark it as a copy of this run.
 
+    Without a run it gets no mark, and nobody ever drops it. No other run takes a copy
+    for a dead one's until the connection ends. A kill between
+    creation and mark leaves an empty database that nobody drops but its owner.
 
-def abandoned(connection: Connection, pattern: str) -> list[str]:
-    """Return the databases of a name that no session is in or is named for.
-
-    `pattern` is a regular expression for the whole name: others' databases may begin
-    in the same way.
+    Raises:
+        DatabaseError: the server refuses, or lacks the locale.
     """
-    rows = connection.execute(
-        """
-        SELECT datname FROM pg_database d
-        WHERE datname::text ~ %s AND NOT EXISTS (
-          SELECT FROM pg_stat_activity a
-          WHERE a.datid = d.oid OR d.datname::text ^@ nullif(
-            replace(a.application_name, 'opskit ', ''), ''))
-        """,
-        (f"^(?:{pattern})$",),
-    )
-    return [name for (name,) in rows]
+    if not run_id:
+        database.create_like(connection, name, inventory, tablespace=tablespace)
+        return
+    connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_LOCK_CLASS, name))
+    database.create_like(connection, name, inventory, tablespace=tablespace)
+    try:
+        mark(connection, name, run_id)
+    except BaseException:
+        database.drop(connection, name)
+        raise
+
+
+def mark(
+    connection: Connection, name: str, run_id: str, *, closed: int | None = None
+) -> None:
+    """Write the mark in front of the comment that a copy has.
+
+    `closed` is the number of a database that is closed to sessions for the copy.
+    """
+    for oid, comment in _described(connection, name):
+        also = "" if closed is None else f", closed {closed}"
+        text = f"[opskit copy, run {run_id}, {_binding(oid, name)}{also}]"
+        own = _own_comment(oid, name, comment)
+        _comment(connection, name, f"{text}\n{own}" if own else text)
+
+
+def run_about(connection: Connection, name: str, script: str, *, run_id: str) -> None:
+    """Run statements about a copy itself; where one comments on it the mark stays."""
+    if not run_id:
+        database.run_script(connection, script)
+        return
+    with connection.transaction():
+        database.run_script(connection, script)
+        mark(connection, name, run_id)
+
+
+def unmark(connection: Connection, name: str) -> None:
+    """Leave a database the comment of its own: it is no copy any more."""
+    for oid, comment in _described(connection, name):
+        _comment(connection, name, _own_comment(oid, name, comment))
+
+
+def without_mark(statement: str) -> str:
+    """Return a statement that comments on a copy without the mark."""
+    before, found, comment = statement.partition(" IS '")
+    return before + found + _MARK.sub("", comment, count=1)
 
 
 def drop_copy(connection: Connection, url: str, name: str) -> None:
-    """Drop a restored copy, with the subscriptions in it, which would hold it back.
+    """Drop a copy, with the subscriptions in it, which would hold it back.
 
-    `url` leads to any database of the server. A copy's subscriptions were never
-    connected; nothing is asked of their publishers.
+    `url` leads to any database of the server. A database without a mark is not
+    touched; one that is closed for the copy is opened first. A copy's subscriptions
+    were never connected; nothing is asked of their publishers.
     """
-    if not exists(connection, name):
+    copies = dict(_copies(connection))
+    if name not in copies:
         return
+    _reopen(connection, name, copies[name])
     with contextlib.suppress(DatabaseError):
         # A database that cannot be entered is dropped all the same, or says why not.
         _drop_subscriptions(with_database(url, name))
-    drop(connection, name)
+    database.drop(connection, name)
+
+
+def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
+    """Drop the copies that killed runs left, and open what they had closed.
+
+    A copy is in use while a session is in it or holds its lock. What looks like a copy
+    by its name, a regular expression, but has no mark, is only told.
+    """
+    copies = dict(_copies(connection))
+    idle = _idle(connection)
+    for name in sorted(idle & copies.keys()):
+        logger().warning("dropping what a killed run left", database=name)
+        try:
+            drop_copy(connection, url, name)
+        except DatabaseError as error:
+            logger().warning("it could not be dropped", failed=error.message)
+    for name in sorted(idle - copies.keys()):
+        if re.fullmatch(looks_like, name):
+            logger().warning(
+                "a database is named like a copy of a killed run but not marked as "
+                "one; if it is nobody's, drop it",
+                database=name,
+            )
+
+
+def _reopen(connection: Connection, copy: str, closed: int | None) -> None:
+    """Let sessions into a copy, and into what is closed for it, where they are not."""
+    for (name,) in query(
+        connection,
+        "SELECT datname FROM pg_database WHERE NOT datallowconn "
+        "AND (datname = %s OR oid = %s)",
+        copy,
+        closed,
+    ):
+        database.allow_connections(connection, name, allowed=True)
+
+
+def _copies(connection: Connection) -> Iterator[tuple[str, int | None]]:
+    """Yield the copies that the connection's role owns, and what each keeps closed."""
+    for oid, name, comment in query(
+        connection,
+        "SELECT oid, datname, shobj_description(oid, 'pg_database') FROM pg_database "
+        "WHERE pg_has_role(datdba, 'USAGE')",
+    ):
+        found = _mark_of(oid, name, comment or "")
+        if found is not None:
+            yield name, None if found["closed"] is None else int(found["closed"])
+
+
+def _idle(connection: Connection) -> set[str]:
+    """Return the databases that no session is in, or holds the lock of a copy."""
+    rows = query(
+        connection,
+        """
+        SELECT datname FROM pg_database d
+        WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)
+          AND NOT EXISTS (
+            SELECT FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.classid = %s::bigint::oid
+              AND l.objid::bigint = hashtext(d.datname::text)::bigint & 4294967295)
+        """,
+        _LOCK_CLASS,
+    )
+    return {name for (name,) in rows}
+
+
+def _described(connection: Connection, name: str) -> list[tuple[int, str]]:
+    return [
+        (int(oid), comment or "")
+        for oid, comment in query(
+            connection,
+            "SELECT oid, shobj_description(oid, 'pg_database') FROM pg_database "
+            "WHERE datname = %s",
+            name,
+        )
+    ]
+
+
+def _binding(oid: int, name: str) -> str:
+    return hashlib.sha256(f"{oid} {name}".encode()).hexdigest()[:16]
+
+
+def _mark_of(oid: int, name: str, comment: str) -> re.Match[str] | None:
+    found = _MARK.match(comment)
+    bound = found is not None and found["binding"] == _binding(oid, name)
+    return found if bound else None
+
+
+def _own_comment(oid: int, name: str, comment: str) -> str:
+    found = _mark_of(oid, name, comment)
+    return comment if found is None else comment[found.end() :]
+
+
+def _comment(connection: Connection, name: str, text: str) -> None:
+    connection.execute(
+        sql.SQL("COMMENT ON DATABASE {} IS {}").format(
+            sql.Identifier(name), sql.Literal(text or None)
+        )
+    )
 
 
 def _drop_subscriptions(url: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opskit.postgres.globals import statements
 from opskit.postgres.programs import Installation
+from opskit.postgres.scratch import without_mark
 from opskit.postgres.toc_entry import CONTENT_KINDS, TocEntry
 
 # What is compared elsewhere, or only tells how to read the others.
@@ -20,6 +21,7 @@ _LARGE_OBJECT = "LARGE OBJECT"
 # Many statements, which the server keeps in no order.
 _IN_ANY_ORDER = ("ACL", "DEFAULT ACL", "DATABASE PROPERTIES")
 
+_NO_COMMENT = "COMMENT ON DATABASE * IS '';\n"
 _DATABASE_NAME = re.compile(r'\bDATABASE (?:"(?:[^"]|"")*"|[^\s;]+)')
 
 Key = tuple[str, str, str]
@@ -72,7 +74,9 @@ def by_key(
     for entry in entries:
         if _is_compared(entry, copy):
             key, definition = _normal(entry, copy, of_source=of_source)
-            found[key].append(definition)
+            # A copy beside others may have a comment for its mark's sake alone.
+            if definition.text != _NO_COMMENT:
+                found[key].append(definition)
     for each in found.values():
         each.sort()
     return dict(found)
@@ -124,7 +128,7 @@ def _normal(
         or (entry.kind in _ABOUT_OBJECTS and name.startswith("DATABASE "))
     ):
         name = "*" if entry.kind.startswith("DATABASE") else "DATABASE *"
-        text = _without_name(text)
+        text = _without_name(text if of_source else without_mark(text))
     if entry.kind == "DATABASE":
         text = ""  # encoding and locale have checks of their own
     elif entry.kind in _IN_ANY_ORDER:

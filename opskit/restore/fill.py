@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
-from opskit.postgres import database, properties, surroundings
+from opskit.postgres import database, properties, scratch, surroundings
 from opskit.postgres.connect import (
     Connection,
     connect,
@@ -32,7 +32,9 @@ class FillJob:
 
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
     whether that is all of them. `sql_before` and `sql_after` are the user's own.
-    `loaded` is told of entries that are in already, see `load.LoadJob.finished`.
+    `run_id` is that of the run that the copy is marked for; one on a throw-away server
+    needs no mark. `loaded` is told of entries that are in already, see
+    `load.LoadJob.finished`.
     """
 
     server_url: str = field(repr=False)
@@ -48,6 +50,7 @@ class FillJob:
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
     loaded: Callable[[int], None] | None = None
+    run_id: str = ""
 
 
 def copy_url(connection: Connection, job: FillJob) -> str:
@@ -82,10 +85,11 @@ def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
         "locale": given_up.locale(manifest.inventory["locale"])
     }
     own = next((each for each in job.entries if each.kind == "DATABASE"), None)
-    database.create_like(
+    scratch.create(
         connection,
         job.name,
         inventory,
+        run_id=job.run_id,
         tablespace=own.tablespace if own and not given_up.without_tablespaces else "",
     )
     url = copy_url(connection, job)
@@ -103,7 +107,7 @@ def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
             without_roles=given_up.subjects("role"),
             with_grants=not given_up.without_owners,
         )
-        database.run_script(connection, script)
+        scratch.run_about(connection, job.name, script, run_id=job.run_id)
     return url, words
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from opskit.catalog.manifest import Manifest
 from opskit.errors import DatabaseError
 from opskit.log import logger
-from opskit.postgres import database, globals, scratch
+from opskit.postgres import database, globals, scratch, takeover
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.toc_entry import TocEntry
@@ -19,7 +19,6 @@ from opskit.restore import preflight
 from opskit.restore.concessions import Concessions, accept
 from opskit.restore.reader import SetReader
 
-_TOKEN_LENGTH = 8
 _DONE_WITHOUT = ("extension-version", "setting")
 
 
@@ -29,6 +28,22 @@ def occupied(connection: Connection, server_url: str, target: str) -> bool:
         return False
     with connect(with_database(server_url, target), purpose="restore") as found:
         return not database.is_empty(found)
+
+
+def require_free(connection: Connection, target: str) -> None:
+    """Refuse before anything is read what would keep a database from being renamed.
+
+    Raises:
+        DatabaseError: something that cannot be ended ties it to its name.
+    """
+    found = takeover.obstacles(connection, target)
+    if found:
+        raise DatabaseError(
+            f"the database {target} cannot be replaced now: in it is "
+            + ", and ".join(found),
+            hint="End it, or let a role do so that may, and run this again; "
+            "or restore to another name.",
+        )
 
 
 def require_surroundings(
@@ -103,21 +118,16 @@ def create_roles(connection: Connection, reader: SetReader) -> tuple[str, ...]:
 
 @contextmanager
 def beside(connection: Connection, server_url: str, target: str) -> Iterator[str]:
-    """Yield a name for a database beside the target; on an error it is dropped.
-
-    What restores to this target left when they were killed is dropped first. The
-    caller holds this host's lock of the target; a restore that another host is running
-    has a session in its copy.
-    """
-    token = secrets.token_hex(_TOKEN_LENGTH // 2)
-    name = database.derived_name(target, f"_restoring_{token}")
-    leftover = re.escape(name[:-_TOKEN_LENGTH]) + f"[0-9a-f]{{{_TOKEN_LENGTH}}}"
-    for found in scratch.idle(connection):
-        if re.fullmatch(leftover, found):
-            logger().warning("dropping what a killed restore left", database=found)
-            scratch.drop_copy(connection, server_url, found)
+    """Yield a name for a copy beside the target; on an error the copy is dropped."""
+    name = database.derived_name(target, f"_restoring_{secrets.token_hex(4)}")
     try:
         yield name
     except BaseException:
         scratch.drop_copy(connection, server_url, name)
         raise
+
+
+def sweep(connection: Connection, server_url: str, target: str) -> None:
+    """Drop what killed runs left on a server, and open what they had closed."""
+    looks_like = re.escape(database.derived_name(target, "_restoring_" + 8 * "x")[:-8])
+    scratch.sweep(connection, server_url, looks_like=f"{looks_like}[0-9a-f]{{8}}")

@@ -33,6 +33,7 @@ class RestoreRequest:
     chosen: BackupSet
     server_url: str = field(repr=False)
     target: str
+    run_id: str
     tables: tuple[tuple[str, str], ...] = ()
     replace: bool = False
     installations: Sequence[Installation]
@@ -79,6 +80,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             hint="Restore to another name.",
         )
     with database.maintenance(request.server_url) as connection:
+        prepare.sweep(connection, request.server_url, request.target)
         occupied = prepare.occupied(connection, request.server_url, request.target)
         if occupied and not request.replace:
             raise UsageError(
@@ -86,6 +88,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                 hint="Restore to another name, or add --replace: it restores beside, "
                 "compares, swaps the names and keeps the old database.",
             )
+        prepare.require_free(connection, request.target)
         with fetch.folder(request.work_dir) as folder:
             archive, reader = _unpack(request, folder)
             chosen = replace(request.chosen, manifest=reader.manifest)
@@ -107,6 +110,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                     server_url=request.server_url,
                     beside=beside,
                     target=request.target,
+                    run_id=request.run_id,
                     clock=clock,
                 )
     copied = _selected(request, entries)
@@ -166,6 +170,7 @@ def _fill_job(
         jobs=request.jobs,
         timeout_seconds=request.timeout_seconds,
         concessions=concessions,
+        run_id=request.run_id,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from opskit.postgres import database
+from opskit.postgres import database, takeover
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
 
@@ -16,6 +16,7 @@ def swap(
     server_url: str,
     beside: str,
     target: str,
+    run_id: str,
     clock: Callable[[], datetime],
 ) -> str | None:
     """Rename `beside` to `target`; return the name that the old database is kept under.
@@ -24,13 +25,14 @@ def swap(
     database that still holds nothing is dropped.
 
     Raises:
-        DatabaseError: the role may not, or somebody keeps reconnecting.
+        DatabaseError: the role may not, or somebody stays in the old database.
     """
-    if not database.exists(connection, target):
-        database.swap_names(connection, [(beside, target)])
+    kept = None
+    if database.exists(connection, target):
+        kept = database.derived_name(target, f"_before_{clock():%Y%m%dt%H%M%Sz}")
+    takeover.take_name(connection, copy=beside, target=target, kept=kept, run_id=run_id)
+    if kept is None:
         return None
-    kept = database.derived_name(target, f"_before_{clock():%Y%m%dt%H%M%Sz}")
-    database.swap_names(connection, [(target, kept), (beside, target)])
     # Judged now, when nobody knows its name: something may have been written meanwhile.
     with connect(with_database(server_url, kept), purpose="restore") as old:
         empty = database.is_empty(old)

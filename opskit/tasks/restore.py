@@ -72,6 +72,7 @@ def restore(
         chosen=chosen,
         server_url=url,
         target=target,
+        run_id=run.run_id,
         tables=tuple(parse_table(each) for each in table or ()),
         replace=replace,
         installations=run.installations,

@@ -13,7 +13,7 @@ import pytest
 
 from opskit.catalog.catalog import BackupSet
 from opskit.errors import ClientToolError, ConfigurationError, DatabaseError
-from opskit.postgres import embedded, programs, server
+from opskit.postgres import embedded, programs, scratch, server
 from opskit.postgres.connect import connect
 from opskit.postgres.programs import Installation
 from opskit.postgres.server import Server
@@ -90,17 +90,21 @@ def test_damage_on_an_existing_server_is_found_and_the_copy_dropped(
 def test_what_a_killed_drill_left_on_an_existing_server_is_dropped(
     one_set: BackupSet, elsewhere: Server
 ) -> None:
-    """A scratch database without a drill goes; one whose drill lives stays."""
-    dead, alive = "opskit_drill_0123456789ab", "opskit_drill_ba9876543210"
-    for name in (dead, alive):
-        execute(elsewhere.url(), f"CREATE DATABASE {name}")
-    with connect(elsewhere.url(), purpose=alive):
+    """A copy without a drill goes; one whose drill lives stays, and a user's own."""
+    dead, alive, own = (f"opskit_drill_{number:012}" for number in range(3))
+    inventory = one_set.manifest.inventory
+    execute(elsewhere.url(), f"CREATE DATABASE {own}")
+    with connect(elsewhere.url(), purpose="a drill that was killed") as connection:
+        scratch.create(connection, dead, inventory, run_id="dead01")
+    with connect(elsewhere.url(), purpose="a drill that lives") as connection:
+        scratch.create(connection, alive, inventory, run_id="alive1")
         run_drill(one_set, kind="existing", existing_url=elsewhere.url())
         left = databases(elsewhere)
-    execute(elsewhere.url(), f"DROP DATABASE {alive}")
+    for name in (alive, own):
+        execute(elsewhere.url(), f"DROP DATABASE {name}")
 
     assert dead not in left
-    assert alive in left
+    assert {alive, own} <= left
 
 
 def test_the_source_itself_is_refused(

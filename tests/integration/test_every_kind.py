@@ -141,6 +141,7 @@ def test_every_kind_is_restored_into_a_real_server(
     """A restore beside the source compares exactly as well."""
     result = restore(
         RestoreRequest(
+            run_id="abc123",
             chosen=every_kind,
             server_url=cluster.running.url(),
             target="kinds restored",

@@ -12,7 +12,7 @@ import pytest
 
 from opskit.catalog.catalog import BackupSet
 from opskit.errors import DatabaseError, IntegrityError, UsageError
-from opskit.postgres import database, programs, server
+from opskit.postgres import database, programs, server, takeover
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse, with_settings
 from opskit.postgres.server import Server
@@ -32,6 +32,7 @@ def run_restore(
         chosen=chosen,
         server_url=running.url(),
         target=target,
+        run_id="abc123",
         installations=programs.installations(),
         jobs=2,
         timeout_seconds=300,
@@ -223,6 +224,7 @@ def test_a_role_that_may_not_create_databases_is_told(
         chosen=sets(store_dir)[0],
         server_url=server_of(16).url().replace("opskit_throwaway@", "meek@"),
         target="never",
+        run_id="abc123",
         installations=programs.installations(),
         jobs=2,
         timeout_seconds=300,
@@ -426,13 +428,13 @@ def test_what_is_written_into_an_empty_target_meanwhile_is_kept(
     back_up(make_database(16), store_dir)
     empty = make_database(16, script="")
     name = parse(empty)["dbname"]
-    real = database.swap_names
+    real = takeover.take_name
 
-    def swap_late(*arguments: Any) -> None:
+    def take_late(*arguments: Any, **options: Any) -> None:
         execute(empty, "CREATE TABLE public.just_in_time (a int)")
-        real(*arguments)
+        real(*arguments, **options)
 
-    monkeypatch.setattr(database, "swap_names", swap_late)
+    monkeypatch.setattr(takeover, "take_name", take_late)
 
     result = run_restore(sets(store_dir)[0], server_of(16), name)
 

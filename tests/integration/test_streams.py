@@ -298,6 +298,7 @@ def test_a_restore_takes_the_store_where_all_streams_are_whole(
     for tables in ((), (("public", "tree"),)):
         result = restore(
             RestoreRequest(
+                run_id="abc123",
                 chosen=chosen,
                 server_url=server_of(16).url(),
                 target=f"whole {len(tables)}",

@@ -82,25 +82,6 @@ def test_missing_programs_say_nothing_about_the_set(
         run_drill(sets(store_dir)[0], installations=older)
 
 
-def test_a_killed_restore_is_cleaned_up_by_the_next(
-    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path
-) -> None:
-    """The half-filled database of a killed restore goes; one in use stays."""
-    back_up(make_database(16), store_dir)
-    running = server_of(16)
-    names = ("target_restoring_00000001", "target_restoring_00000002", "target_x")
-    with connect(running.url(), purpose="test") as connection:
-        for name in names:
-            database.run_script(connection, f"CREATE DATABASE {name}")
-        with connect(running.url(names[1]), purpose="another host's restore"):
-            run_restore(sets(store_dir)[0], running, "target")
-        left = [name for name in names if database.exists(connection, name)]
-        for name in (*left, "target"):
-            database.drop(connection, name)
-
-    assert [names[1], names[2]] == left
-
-
 def test_a_restore_that_is_killed_leaves_the_target_alone(
     make_database: MakeDatabase, server_of: MajorServer, store_dir: Path
 ) -> None:
@@ -119,7 +100,7 @@ def test_a_restore_that_is_killed_leaves_the_target_alone(
         "from opskit.restore.run import RestoreRequest, restore\n"
         "from tests.support import now, sets\n"
         "restore(RestoreRequest(chosen=sets(Path(sys.argv[1]))[0], server_url=sys.argv[2],"
-        " target=sys.argv[3], replace=True, installations=programs.installations(),"
+        " target=sys.argv[3], run_id='abc123', replace=True, installations=programs.installations(),"
         " jobs=2, timeout_seconds=300), clock=now)\n"
     )
     child = subprocess.Popen(
@@ -137,9 +118,9 @@ def test_a_restore_that_is_killed_leaves_the_target_alone(
         assert value(url, "SELECT count(*) FROM public.lines") == 0
         # The killed process's own sessions end a moment after it.
         while copies(connection, target):
-            with prepare.beside(connection, url, target):
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            prepare.sweep(connection, url, target)
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_missing_tablespaces_are_named(
