@@ -43,6 +43,14 @@ class DatabaseSettings(Section):
     url_file: Path | None = Field(
         default=None, description="a file that holds the URL, for a mounted secret"
     )
+    restore_url: PostgresUrl = Field(
+        default=SecretStr(""),
+        description="connection URL for `restore` to the source's server, where the "
+        "role that backs up may not create databases; empty: `url`",
+    )
+    restore_url_file: Path | None = Field(
+        default=None, description="a file that holds that URL"
+    )
     schedule: str = Field(default="", description="cron timetable of the backup")
     exclude_tables: list[str] = Field(
         default=[], description="pg_dump patterns of tables to leave out altogether"
@@ -76,6 +84,8 @@ class DatabaseSettings(Section):
     def _one_address(self) -> DatabaseSettings:
         if bool(self.url.get_secret_value()) == bool(self.url_file):
             raise ValueError("exactly one of url and url_file must be set")
+        if self.restore_url.get_secret_value() and self.restore_url_file:
+            raise ValueError("only one of restore_url and restore_url_file may be set")
         return self
 
     def resolve_url(self) -> str:
@@ -87,6 +97,16 @@ class DatabaseSettings(Section):
         if self.url_file is None:
             return self.url.get_secret_value()
         return read_url("url_file", self.url_file)
+
+    def resolve_restore_url(self) -> str:
+        """Return the URL that `restore` connects with; that of backups if none is set.
+
+        Raises:
+            ConfigurationError: a file cannot be read or holds no URL.
+        """
+        if self.restore_url_file is not None:
+            return read_url("restore_url_file", self.restore_url_file)
+        return self.restore_url.get_secret_value() or self.resolve_url()
 
 
 class PostgresSettings(Section):

@@ -41,6 +41,7 @@ _WITHOUT_VARIABLE = {
     "scram_server_key",
 }
 _SECRETS = {"password", *_WITHOUT_VARIABLE}
+_NAME_BYTES_MAX = 63
 _NUMBERS = {"port", "connect_timeout", "tcp_user_timeout", *_KEEPALIVES}
 
 
@@ -106,6 +107,57 @@ def database_name(url: str) -> str:
     parameters = parse(url)
     name = parameters.get("dbname") or os.environ.get("PGDATABASE")
     return name or parameters.get("user") or os.environ.get("PGUSER") or ""
+
+
+def target(text: str) -> tuple[str, str]:
+    """Return the URL and the name of a database that a person gave as one or the other.
+
+    Of a mere name the URL is empty. Whatever may be a connection string is read as one
+    or refused, and none of it is told: taken for a name, its password would be made
+    the name of a database.
+
+    Raises:
+        ConfigurationError: it is neither, or names no database.
+    """
+    if "=" not in text and "://" not in text:
+        url, name = "", text
+    else:
+        if "://" in text and not text.startswith(("postgresql://", "postgres://")):
+            raise _no_target("the target is a URL of something else than PostgreSQL")
+        try:
+            name = parse(text).get("dbname", "")
+        except ConfigurationError as error:
+            raise _no_target(
+                f"the target is neither the name of a database nor one of its URLs: "
+                f"{error.message}"
+            ) from None
+        url = text
+    if not name:
+        raise _no_target("the target names no database")
+    if len(name.encode()) > _NAME_BYTES_MAX:
+        raise _no_target(
+            f"the target's name is longer than PostgreSQL's {_NAME_BYTES_MAX} bytes"
+        )
+    return url, name
+
+
+def is_connection(text: str) -> bool:
+    """Return whether a text is a URL, or is read as a connection string by libpq."""
+    if "://" in text:
+        return True
+    try:
+        return bool(parse(text))
+    except ConfigurationError:
+        return False
+
+
+def _no_target(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        what,
+        hint="Give the name of a database on the source's server, or "
+        "postgresql://user@host:port/name with special characters percent-encoded "
+        "(%3D for =, %2F for /); leave the password to PGPASSFILE.",
+    )
 
 
 def client_environment(url: str) -> dict[str, str]:

@@ -138,16 +138,19 @@ def _lock_name(target: str) -> str:
 def _require_files(backup: str, to: str, table: list[str] | None) -> None:
     """Refuse what goes with a database alone."""
     from opskit.errors import UsageError
+    from opskit.postgres import conninfo
 
     if table:
         raise UsageError(
             f"{backup} is a set of files and holds no tables",
             hint="Leave out --table.",
         )
-    if "://" in to:  # it may hold a password, and a target is told and put on record
+    if conninfo.is_connection(to):
+        # It may hold a password, and a target is told and put on record.
         raise UsageError(
-            f"{backup} is a set of files, and --to is a URL",
-            hint="Name a folder with --to.",
+            f"{backup} is a set of files, and --to is a URL of a database",
+            hint="Name a folder with --to; one whose name looks like that begins with "
+            "./ here.",
         )
 
 
@@ -214,14 +217,15 @@ def _lock_of(run: Runtime, target: Path) -> ServiceLock | None:
 def _target(run: Runtime, manifest: Manifest, to: str) -> tuple[str, str]:
     """Return a URL of the server and the name of the database to restore into."""
     from opskit.errors import UsageError
-    from opskit.postgres.conninfo import database_name
+    from opskit.postgres import conninfo
 
-    if to.startswith(("postgresql://", "postgres://")):
-        return to, database_name(to)
+    url, name = conninfo.target(to)
+    if url:
+        return url, name
     if manifest.source not in run.settings.databases:
         raise UsageError(
             f"the source {manifest.source} is not configured here, "
             "so its server is unknown",
             hint="Give --to a URL: postgresql://user@host/name.",
         )
-    return run.database(manifest.source).resolve_url(), to
+    return run.database(manifest.source).resolve_restore_url(), name

@@ -191,10 +191,11 @@ def _hide_secrets(settings: Settings) -> None:
         ConfigurationError: a URL is not valid.
     """
     hide(os.environ.get("PGPASSWORD", ""))
-    urls = {f"databases.{name}.url": e.url for name, e in settings.databases.items()}
-    for key, url in (
-        urls | {"drill.existing_url": settings.drill.existing_url}
-    ).items():
+    urls = {"drill.existing_url": settings.drill.existing_url}
+    for name, each in settings.databases.items():
+        urls[f"databases.{name}.url"] = each.url
+        urls[f"databases.{name}.restore_url"] = each.restore_url
+    for key, url in urls.items():
         if text := url.get_secret_value():
             try:
                 parse(text)

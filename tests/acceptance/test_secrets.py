@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from opskit.postgres.conninfo import parse
 from tests.acceptance.conftest import Project
-from tests.support import execute
+from tests.support import execute, value
 
 CANARY = "hunter"
 URLS = [
@@ -84,3 +85,40 @@ def test_a_refused_statement_is_told_without_its_options(project: Project) -> No
     kept = [Path(each).name for each in _traces(project, shown)]
     # The set itself holds what the database holds; nothing else does.
     assert all(each.endswith(".zst") for each in kept)
+
+
+@pytest.mark.parametrize(
+    ("to", "code"),
+    [
+        ("host={host} user=opskit_throwaway password=hunter-2 dbname='by string'", 0),
+        ("host={host} pasword=hunter-2 dbname=q", 2),
+        ("host={host} password=hunter-2", 2),
+        ("postgresql://ops:Zk9 hunter@h/db", 2),
+        ("mysql://ops:hunter@h/db", 2),
+    ],
+)
+def test_a_target_with_a_password_is_a_connection_or_refused(
+    to: str, code: int, project: Project
+) -> None:
+    """It never becomes the name of a database, nor a line of a record."""
+    project.run("backup")
+    before = _databases(project.url)
+    target = to.format(host=parse(project.url)["host"])
+
+    arguments = ("restore", "--backup", _newest(project), "--to", target)
+    shown = project.run(*arguments, code=code) + project.errors
+    shown += project.run("ledger")
+    made = _databases(project.url) - before
+    for name in made:
+        execute(project.url, f'DROP DATABASE "{name}"')
+
+    assert made == ({"by string"} if code == 0 else set())
+    assert _traces(project, shown) == []
+
+
+def _newest(project: Project) -> str:
+    return str(project.json("backups")["backups"][0]["backup_id"])
+
+
+def _databases(url: str) -> set[str]:
+    return set(value(url, "SELECT array_agg(datname::text) FROM pg_database"))

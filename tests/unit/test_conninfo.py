@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from opskit.errors import ConfigurationError
 from opskit.masking import mask
-from opskit.postgres.conninfo import parse, pinned_options, with_settings
+from opskit.postgres.conninfo import parse, pinned_options, target, with_settings
 
 URL = "postgresql://ops:hunter2@db.example:6432/shop"
 _values = st.text(
@@ -170,3 +170,50 @@ def test_the_pinned_settings_are_read_one_by_one() -> None:
 
     assert "TimeZone=UTC" in words
     assert len(words) == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("q", "q"),
+        ("postgresql://ops@h:5433/q", "q"),
+        ("postgres:///a%3Db", "a=b"),
+        ("host=h password=hunter2 dbname=q", "q"),
+        ("dbname='q r'", "q r"),
+    ],
+)
+def test_a_target_is_a_name_or_leads_to_a_database(text: str, name: str) -> None:
+    """A connection string is read as one, and never made the name of a database."""
+    url, found = target(text)
+
+    assert found == name
+    assert url == ("" if text == name else text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host=h pasword=hunter2 dbname=q",
+        "host=h dbname=q password='hunter2",
+        "a=hunter2",
+        "=hunter2",
+        "host=h password=hunter2",
+        "postgresql://ops:hunter2@h",
+        "postgresql://ops:hunter2@h/",
+        "postgresql+psycopg://ops:hunter2@h/q",
+        "PostgreSQL://ops:hunter2@h/q",
+        "mysql://ops:hunter2@h/q",
+        "postgresql://ops:Zk9 hunter2@h/q",
+        "postgresql://ops:hunter2@h:port/q",
+        f"postgresql://ops:hunter2@h/{'q' * 64}",
+        "q" * 64,
+        "",
+    ],
+)
+def test_what_is_neither_is_refused_without_a_word_of_it(text: str) -> None:
+    """It may hold a password; exit 2."""
+    with pytest.raises(ConfigurationError) as refused:
+        target(text)
+
+    assert "hunter" not in refused.value.message + refused.value.hint
+    assert refused.value.exit_code == 2
