@@ -62,7 +62,7 @@ def _shortages(
             inventory,
             (),
             creates_roles=running.is_throwaway,
-            creates_tablespaces=running.is_throwaway,
+            is_throwaway=running.is_throwaway,
         )
     return [
         Finding(

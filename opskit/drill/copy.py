@@ -12,9 +12,9 @@ from opskit.catalog.manifest import Manifest
 from opskit.drill.servers import DrillServer
 from opskit.errors import DatabaseError
 from opskit.log import logger
-from opskit.postgres import database, globals, scratch
+from opskit.postgres import database, globals, roles, scratch
 from opskit.postgres.connect import Connection, connect
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.toc_entry import OWNED_BY_SUPERUSERS, TocEntry
 from opskit.restore import preflight
 from opskit.restore.concessions import Concessions, accept
 from opskit.restore.preflight import Shortage
@@ -83,7 +83,7 @@ def require_surroundings(
         manifest.inventory,
         entries,
         creates_roles=place.server.is_throwaway,
-        creates_tablespaces=place.server.is_throwaway,
+        is_throwaway=place.server.is_throwaway,
     )
     refused = [
         each
@@ -128,6 +128,16 @@ def make_surroundings(place: Place, roles_sql: str, tablespaces: Sequence[str]) 
     database.run_script(place.connection, script)
     for name in tablespaces:
         database.create_tablespace(place.connection, name)
+
+
+@contextmanager
+def owners_raised(place: Place, entries: Sequence[TocEntry]) -> Iterator[None]:
+    """Let roles of a throw-away server own what takes a superuser while it is made."""
+    owners = {each.owner for each in entries if each.kind in OWNED_BY_SUPERUSERS}
+    if not place.server.is_throwaway:
+        owners = set()
+    with roles.superusers_meanwhile(place.connection, owners):
+        yield
 
 
 def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:

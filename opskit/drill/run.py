@@ -13,6 +13,7 @@ from opskit.drill import comparison
 from opskit.drill.copy import (
     Place,
     make_surroundings,
+    owners_raised,
     place_beside,
     require_surroundings,
     unmade_anyway,
@@ -198,7 +199,7 @@ def _restore(found: Findings, place: Place, fetched: Fetched, job: FillJob) -> b
                 make_surroundings(
                     place, fetched.roles_sql, job.manifest.inventory["tablespaces"]
                 )
-        with found.phase("restore"):
+        with found.phase("restore"), owners_raised(place, job.entries):
             _url, words = fill(place.connection, job)
     except ServerFault:
         raise

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
 
 from opskit.postgres.connect import Connection, query, query_value, server_major
 
@@ -100,6 +105,32 @@ def differences(
         if comparable(expected, key) != comparable(observed, key)
         and (key != "password" or compares_password)
     ]
+
+
+def superusers(connection: Connection) -> frozenset[str]:
+    """Return the names of the server's superusers."""
+    rows = query(connection, "SELECT rolname FROM pg_roles WHERE rolsuper")
+    return frozenset(name for (name,) in rows)
+
+
+@contextlib.contextmanager
+def superusers_meanwhile(
+    connection: Connection, names: Iterable[str]
+) -> Iterator[None]:
+    """Make roles superusers while the block lasts."""
+    raised = sorted(set(names) - superusers(connection))
+
+    def alter(attribute: LiteralString) -> None:
+        for name in raised:
+            statement = sql.SQL("ALTER ROLE {} " + attribute)
+            connection.execute(statement.format(sql.Identifier(name)))
+
+    alter("SUPERUSER")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(psycopg.Error):  # it may be what ended the block
+            alter("NOSUPERUSER")
 
 
 def needed(connection: Connection) -> list[str]:

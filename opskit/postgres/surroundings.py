@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from opskit.postgres import roles
 from opskit.postgres.connect import Connection, query, query_value, server_major
 
 _FIRST_WITH_BUILTIN_PROVIDER = 17
@@ -27,6 +28,7 @@ class Surroundings:
     access_methods: frozenset[str]
     has_icu: bool
     has_builtin_provider: bool
+    superusers: frozenset[str] = frozenset()
 
 
 def take(connection: Connection) -> Surroundings:
@@ -51,6 +53,7 @@ def take(connection: Connection) -> Surroundings:
             )
         ),
         has_builtin_provider=server_major(connection) >= _FIRST_WITH_BUILTIN_PROVIDER,
+        superusers=roles.superusers(connection),
     )
 
 

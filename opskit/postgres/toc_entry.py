@@ -20,6 +20,8 @@ CONTENT_KINDS = frozenset(
         "STATISTICS DATA",
     }
 )
+# What only a superuser may own when it is made; the owner may lose that right later.
+OWNED_BY_SUPERUSERS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER"})
 _IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".,()]+)'
 _COPY = re.compile(
     rf"COPY (?P<schema>{_IDENTIFIER})\.(?P<name>{_IDENTIFIER})\s+"

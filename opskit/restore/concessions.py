@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.postgres.order import with_dependents
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.toc_entry import OWNED_BY_SUPERUSERS, TocEntry
 from opskit.restore.preflight import Shortage
 
 # What the contents hold of an extension's own tables and sequences.
@@ -86,7 +86,7 @@ class Concessions:
         """Return what is not checked, and why; nothing of it may be called passed."""
         found = []
         for each in self.accepted:
-            for check in _UNMADE[each.what]:
+            for check in _UNMADE.get(each.what, []):
                 found.append((check.format(each.subject), each.detail))
         found += [
             (entry.label, "it needs what the server lacks and was not restored")
@@ -121,10 +121,12 @@ def accept(
     extensions = plain.subjects("extension")
     collations = plain.subjects("collation")
     roles = plain.subjects("role")
+    names = {each.name for each in known}
     lost = {
         entry.dump_id
         for entry in entries
-        if entry.kind == "EXTENSION" and entry.name in extensions
+        if (entry.kind == "EXTENSION" and entry.name in extensions)
+        or (entry.kind in OWNED_BY_SUPERUSERS and entry.label in names)
     }
     records: list[TableRecord | SequenceRecord] = [
         *manifest.tables,

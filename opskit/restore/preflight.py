@@ -8,8 +8,9 @@ from typing import Any
 
 from opskit.postgres import roles, surroundings
 from opskit.postgres.connect import Connection, server_major
+from opskit.postgres.database import quoted
 from opskit.postgres.surroundings import Surroundings
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.toc_entry import OWNED_BY_SUPERUSERS, TocEntry
 
 _ALWAYS_KNOWN_LOCALES = ("C", "POSIX", "ucs_basic", "")
 _EXTENSION_HINT = "Install its package for the server's PostgreSQL."
@@ -40,12 +41,13 @@ def shortages(
     entries: Sequence[TocEntry],
     *,
     creates_roles: bool,
-    creates_tablespaces: bool,
+    is_throwaway: bool,
 ) -> list[Shortage]:
     """Return what a restore of this inventory and archive would fail at.
 
-    `connection` may lead to any database of the server. `creates_roles` and
-    `creates_tablespaces` say that what is missing of these is made first.
+    `connection` may lead to any database of the server. `creates_roles` says that
+    missing roles are made first; on a throw-away server tablespaces are made as well,
+    and roles have other rights while the set is loaded.
     """
     offered = surroundings.take(connection)
 
@@ -63,8 +65,9 @@ def shortages(
     if not creates_roles:
         found += _roles(offered, inventory, entries)
         found += _role_attributes(connection, inventory)
-    if not creates_tablespaces:
+    if not is_throwaway:
         found += _tablespaces(offered, inventory)
+        found += _owners(offered, inventory, entries)
     return found
 
 
@@ -240,3 +243,21 @@ def _tablespaces(
             detail=f"tables of the set lie in the tablespace {name}",
             hint="Create it; the set's tablespaces.sql shows how it was.",
         )
+
+
+def _owners(
+    offered: Surroundings, inventory: Mapping[str, Any], entries: Iterable[TocEntry]
+) -> Iterator[Shortage]:
+    """Yield what PostgreSQL gives to superusers alone, where its owner is none."""
+    new = {each["name"] for each in inventory["roles"] if each.get("superuser")}
+    able = offered.superusers | (new - offered.roles) | {""}
+    for entry in entries:
+        if entry.kind in OWNED_BY_SUPERUSERS and entry.owner not in able:
+            yield Shortage(
+                what=entry.kind,
+                subject=entry.name,
+                detail=f"{entry.label} belongs to the role {entry.owner}, and the "
+                "server gives it to superusers alone",
+                hint=f"Make {entry.owner} a superuser while the set is loaded: "
+                f"ALTER ROLE {quoted(entry.owner)} SUPERUSER, NOSUPERUSER afterwards.",
+            )

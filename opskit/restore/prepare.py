@@ -67,7 +67,7 @@ def require_surroundings(
         manifest.inventory if is_whole else _needed_by(entries, manifest.inventory),
         entries,
         creates_roles=True,
-        creates_tablespaces=False,
+        is_throwaway=False,
     )
     refused = [each for each in found if each.what not in _DONE_WITHOUT]
     if refused:

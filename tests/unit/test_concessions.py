@@ -43,6 +43,22 @@ RECORD: dict[str, Any] = {"rows": 1, "digest": "0" * 32}
 VALUE: dict[str, Any] = {"last_value": 1, "is_called": True}
 
 
+def test_what_only_a_superuser_may_own_is_left_out_with_what_needs_it() -> None:
+    """No other entry of the same name, and nothing else."""
+    entries = [
+        entry(1, "FOREIGN DATA WRAPPER", "w", schema=""),
+        entry(2, "SERVER", "s", 1, schema=""),
+        entry(3, "TABLE", "w"),
+        entry(4, "EVENT TRIGGER", "w", schema=""),
+    ]
+
+    found = accept(entries, [shortage("FOREIGN DATA WRAPPER", "w")], _manifest())
+
+    assert found.left_out == {1, 2}
+    names = [name for name, _reason in found.unmade(entries)]
+    assert names[:2] == ["FOREIGN DATA WRAPPER w", "SERVER s"]
+
+
 def _manifest() -> Manifest:
     return builders.manifest(
         tables=[

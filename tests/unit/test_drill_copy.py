@@ -179,5 +179,5 @@ def test_only_a_throw_away_server_gets_roles_and_tablespaces(
 
     assert asked == {
         "creates_roles": is_throwaway,
-        "creates_tablespaces": is_throwaway,
+        "is_throwaway": is_throwaway,
     }

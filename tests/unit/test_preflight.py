@@ -55,7 +55,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
             inventory() if needs is None else needs,
             list(entries),
             creates_roles=creates,
-            creates_tablespaces=creates,
+            is_throwaway=creates,
         )
 
     return look
