@@ -11,7 +11,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from opskit import __version__
-from opskit.errors import Interrupted, UsageError
+from opskit.errors import Interrupted, OpskitError, machine_faults
 from opskit.tasks import namespace
 from opskit.tasks.call import Call, parse
 from opskit.tasks.command import fail
@@ -27,8 +27,9 @@ def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     try:
         try:
-            _run(words)
-        except UsageError as error:
+            with machine_faults("start"):
+                _run(words)
+        except OpskitError as error:
             fail(error, "--json" in words)
         code = _of_output()
     except Exit as ended:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class OpskitError(Exception):
     """Root of every error that opskit raises on purpose.
@@ -143,3 +147,58 @@ class Interrupted(OpskitError):
     """A person or the system asked the run to stop; nothing is left half-done."""
 
     exit_code = 130
+
+
+# What the machine refuses counts as the failure of what was being done.
+_FAULTS: dict[str, type[OpskitError]] = {
+    "backup": BackupFailed,
+    "restore": ServerFault,
+    "restore-drill": ServerFault,
+}
+_MACHINE_HINTS = {
+    errno.ENOSPC: "Free some space there.",
+    errno.EDQUOT: "Free some space there, or raise this user's quota.",
+    errno.EMFILE: "Raise the limit of open files: see `ulimit -n`.",
+    errno.ENFILE: "The system has no open files left: see fs.file-max.",
+    errno.ENOLCK: "The file system has no locks (left): see state_dir.",
+    errno.EIO: "A disk or a file system reports an error: see the system log.",
+    errno.EROFS: "The file system is mounted read-only: see the system log.",
+    errno.EACCES: "Run this as a user who may, or change the permissions.",
+    errno.EPERM: "Run this as a user who may, or change the permissions.",
+    errno.EAGAIN: "Raise the limit of processes (`ulimit -u`), or stop some.",
+    errno.ENOMEM: "Free some memory.",
+}
+
+
+@contextmanager
+def machine_faults(operation: str) -> Iterator[None]:
+    """Turn what the operating system refuses in the block into an OpskitError.
+
+    An error that knows better what it means is translated where it occurs; here is
+    what remains: no space, no open files, no threads, no memory, a failing disk.
+    `operation` is the name of the task and decides on the class of the error.
+
+    Raises:
+        OpskitError: with the exit code of a failed `operation`.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Several names are those of a rename: the first one is what was acted on.
+        place = f"{error.filename}: " if error.filename else ""
+        words = error.strerror or type(error).__name__
+        raise _refused(operation, f"{place}{words}", error.errno) from error
+    except MemoryError as error:
+        raise _refused(operation, "out of memory", errno.ENOMEM) from error
+    except RuntimeError as error:
+        # Python has no class for this.
+        if error.args != ("can't start new thread",):
+            raise
+        raise _refused(operation, "cannot start a thread", errno.EAGAIN) from error
+
+
+def _refused(operation: str, words: str, number: int | None) -> OpskitError:
+    hint = _MACHINE_HINTS.get(number or 0, "See the system log.")
+    return _FAULTS.get(operation, StoreError)(
+        f"the operating system refused: {words}", hint=hint
+    )

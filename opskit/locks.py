@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from opskit import files
 from opskit.errors import ConfigurationError, LockHeld
+from opskit.log import logger
 
 
 @contextlib.contextmanager
@@ -50,8 +51,21 @@ def exclusive(
             files.write_text(owner, json.dumps(record))
         yield
     finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
+        # The work is done by now: a lock is free with its process at the latest.
+        with _only_warned(owner):
+            owner.unlink(missing_ok=True)
+        with _only_warned(owner):
+            lock.release()
+
+
+@contextlib.contextmanager
+def _only_warned(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        logger().warning(
+            "a lock file cannot be removed", path=str(path), reason=error.strerror
+        )
 
 
 @contextlib.contextmanager
@@ -75,7 +89,8 @@ def in_use(directory: Path, name: str) -> Iterator[None]:
     The mark is an OS lock and dies with its holder.
     """
     with _opened(directory, name) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with _translated(directory):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
 
 
@@ -89,13 +104,15 @@ def unused(directory: Path, name: str) -> Iterator[bool]:
             yield False
         else:
             yield True
-            (directory / name).unlink(missing_ok=True)
+            with _only_warned(directory / name):
+                (directory / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _opened(directory: Path, name: str) -> Iterator[int]:
-    files.make_directories(directory)
-    descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT, 0o600)
+    with _translated(directory):
+        files.make_directories(directory)
+        descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         yield descriptor
     finally:

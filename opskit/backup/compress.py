@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import zstandard
 
+from opskit.errors import BackupFailed
+
 LEVEL = 3
 _THREADS_MAX = 4
 _CHUNK_BYTES = 1024 * 1024
@@ -26,6 +28,9 @@ def compressed(
 
     `streams` is how many are compressed at once: they share the processors. A stream
     that has none to itself is compressed by whoever reads it, without threads' buffers.
+
+    Raises:
+        BackupFailed: there is no memory, or no thread, to compress with.
     """
     threads = min(_THREADS_MAX, os.cpu_count() or 1) // streams
     parameters = zstandard.ZstdCompressionParameters.from_level(
@@ -38,6 +43,12 @@ def compressed(
     )
     compressor = zstandard.ZstdCompressor(compression_params=parameters)
     chunker = compressor.chunker(chunk_size=_CHUNK_BYTES)
-    for chunk in chunks:
-        yield from chunker.compress(chunk)
-    yield from chunker.finish()  # type: ignore[no-untyped-call]  # its stub has no types
+    try:
+        for chunk in chunks:
+            yield from chunker.compress(chunk)
+        yield from chunker.finish()  # type: ignore[no-untyped-call]  # its stub has no types
+    except zstandard.ZstdError as error:
+        raise BackupFailed(
+            f"the dump cannot be compressed: {error}",
+            hint="Free some memory, or raise the limit of processes (`ulimit -u`).",
+        ) from error

@@ -25,12 +25,22 @@ def writing(directory: Path, *, source: str, prefix: str) -> Iterator[None]:
     path = _path(directory, source, prefix)
     files.write_text(path, json.dumps({"source": source, "prefix": prefix}))
     yield
-    path.unlink(missing_ok=True)
+    _drop(path)
 
 
 def forget(directory: Path, *, source: str, prefix: str) -> None:
     """Drop the note of a set that was removed again."""
-    _path(directory, source, prefix).unlink(missing_ok=True)
+    _drop(_path(directory, source, prefix))
+
+
+def _drop(path: Path) -> None:
+    """Remove a note; one that stays costs the next run a look into the stores."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger().warning(
+            "a note cannot be removed", path=str(path), reason=error.strerror
+        )
 
 
 def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[str]:
@@ -46,7 +56,7 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
         except (ValueError, KeyError, TypeError):
             # What it was about is lost; prune removes such orphans after a day.
             logger().error("dropping a note that cannot be read", path=str(path))
-            path.unlink()
+            _drop(path)
             continue
         clean = True
         for store in stores:
@@ -59,7 +69,7 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
                 clean = False
                 logger().error("cannot clean up", store=store.name, error=error.message)
         if clean:
-            path.unlink()
+            _drop(path)
     return removed
 
 

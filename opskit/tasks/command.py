@@ -16,7 +16,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from opskit.errors import Interrupted, OpskitError, UsageError
+from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
 from opskit.masking import mask, masked
 from opskit.tasks.called import as_called
 from opskit.terminal import ready
@@ -60,7 +60,8 @@ def command(
             try:
                 _refuse_core_flags(context)
                 _require(required, flags)
-                document = body(context, **flags)
+                with machine_faults(body.__name__.replace("_", "-")):
+                    document = body(context, **flags)
             except Exit:
                 raise
             except KeyboardInterrupt:

@@ -14,7 +14,13 @@ from typing import Any
 from opskit import log
 from opskit.catalog import ledger_copy
 from opskit.catalog.ledger_copy import LedgerReport
-from opskit.errors import BackupFailed, DatabaseError, OpskitError, StoreError
+from opskit.errors import (
+    BackupFailed,
+    DatabaseError,
+    OpskitError,
+    StoreError,
+    machine_faults,
+)
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.store import Store
 
@@ -68,7 +74,8 @@ class RunLedger:
         outcome = "failed"
         stores = self.stores
         try:
-            yield details
+            with machine_faults(operation):
+                yield details
             outcome = "ok"
         except KeyboardInterrupt:
             outcome = "interrupted"
@@ -83,7 +90,17 @@ class RunLedger:
                 stores = ()  # what has just failed is not waited for once more
             raise
         finally:
-            try:
+            failed = details.get("failed_stores", ())
+            if self._append(operation, outcome, details):
+                self._copy([each for each in stores if each.name not in failed])
+
+    def _append(self, operation: str, outcome: str, details: dict[str, Any]) -> bool:
+        """Append a record; return whether that could be done.
+
+        What was done is done, and is reported as it ended, with or without a record.
+        """
+        try:
+            with machine_faults("ledger"):
                 self._ledger.append(
                     now=self.clock(),
                     run_id=self.run_id,
@@ -91,18 +108,23 @@ class RunLedger:
                     outcome=outcome,
                     details=details,
                 )
-            except OSError as error:
-                # What was done is done, and must be told as it ended.
-                log.logger().error(
-                    "this run is not on record: the ledger cannot be written",
-                    path=str(self.folder),
-                    reason=error.strerror,
-                )
-                stores = ()
-            failed = details.get("failed_stores", ())
-            self._copy([each for each in stores if each.name not in failed])
+        except OpskitError as error:
+            log.logger().error(
+                "this run is not on record: the ledger cannot be written",
+                path=str(self.folder),
+                reason=error.message,
+            )
+            return False
+        return True
 
     def _copy(self, stores: Sequence[Store]) -> None:
-        pushed = ledger_copy.push(self._ledger, ledger_id=self.id, stores=stores)
+        try:
+            with machine_faults("ledger"):
+                pushed = ledger_copy.push(
+                    self._ledger, ledger_id=self.id, stores=stores
+                )
+        except OpskitError as error:
+            log.logger().warning("the ledger was not copied", reason=error.message)
+            return
         for each in (*pushed.failures, *pushed.notes):
             log.logger().warning(each)
