@@ -65,7 +65,7 @@ def compare_everything(
         *definitions.compare_definitions(
             fetched.contents,
             described,
-            left_out=concessions.left_out,
+            left_out=concessions.not_made,
             reference=make_reference,
         ),
         compare_roles(place, copy, concessions),

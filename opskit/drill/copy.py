@@ -19,8 +19,6 @@ from opskit.restore import preflight
 from opskit.restore.concessions import Concessions, accept
 from opskit.restore.preflight import Shortage
 
-# There is nothing that a drill could put in its place, or leave out.
-_NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
 _CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 REFERENCE_SUFFIX = "_reference"
 _SCRATCH = "opskit_drill_"
@@ -88,7 +86,7 @@ def require_surroundings(
     refused = [
         each
         for each in found
-        if each.name not in allowed or each.what in _NEVER_DONE_WITHOUT
+        if each.name not in allowed or each.what in preflight.NEVER_DONE_WITHOUT
     ]
     if refused:
         raise lacking(place.server.description, refused)

@@ -27,7 +27,7 @@ from opskit.drill.servers import opening_server
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
 from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
-from opskit.restore.concessions import Concessions
+from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import FillJob, copy_url, fill
 from opskit.restore.meanwhile import Meanwhile
 from opskit.restore.reader import SetReader
@@ -132,9 +132,12 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
         )
         meanwhile = stack.enter_context(Meanwhile(copy, entries))
         job = replace(job, loaded=meanwhile.loaded)
-        found.restored = _restore(found, place, fetched, job)
-        if not found.restored:
+        failures = _restore(found, place, fetched, job)
+        if failures is None:
             return
+        found.restored = True
+        concessions = replace(concessions, failures=failures)
+        found.unmade += [Unmade(name=e.name, reason=e.reason) for e in failures]
         if tamper is not None:
             tamper(copy.url)
         found.tables = len(copy.tables)
@@ -185,8 +188,10 @@ def _fill_job(
     )
 
 
-def _restore(found: Findings, place: Place, fetched: Fetched, job: FillJob) -> bool:
-    """Load the archive and return whether that went well; a failure is a finding."""
+def _restore(
+    found: Findings, place: Place, fetched: Fetched, job: FillJob
+) -> tuple[Failure, ...] | None:
+    """Load the archive; return what is allowed to fail of it, None if more did."""
     # Missing programs are this machine's fault, not the set's: no finding.
     load.choose_program(
         job.installations,
@@ -200,24 +205,24 @@ def _restore(found: Findings, place: Place, fetched: Fetched, job: FillJob) -> b
                     place, fetched.roles_sql, job.manifest.inventory["tablespaces"]
                 )
         with found.phase("restore"), owners_raised(place, job.entries):
-            _url, words = fill(place.connection, job)
+            filled = fill(place.connection, job)
     except ServerFault:
         raise
     except DatabaseError as error:
         if any(each in error.message for each in _MACHINE_FAULTS):
             raise  # of this machine, which says nothing of the set
         found.checks.append(Check(name="restore", passed=False, detail=str(error)))
-        return False
+        return None
+    refused = [e for e in filled.failures if e.name not in found.request.allowed]
     found.checks.append(
-        Check(
-            name="restore",
-            passed=True,
-            expected="no error",
-            observed="no error",
-            detail=words,
+        compare(
+            "restore",
+            "no error",
+            f"{len(refused)} entries could not be made" if refused else "no error",
+            "; ".join(each.error for each in refused) or filled.words,
         )
     )
-    return True
+    return None if refused else filled.failures
 
 
 def _compare(

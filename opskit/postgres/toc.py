@@ -15,7 +15,7 @@ from pathlib import Path
 from opskit.errors import ArchiveError
 from opskit.postgres.archive_cursor import Cursor, NeedMore
 from opskit.postgres.encodings import python_codec
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.toc_entry import ABOUT_OBJECTS, TocEntry
 
 MAGIC = b"PGDMP"
 _OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16), (1, 16)
@@ -243,4 +243,5 @@ def _decode(entry: _RawEntry, codec: str) -> TocEntry:
         has_data=entry.has_data,
         tablespace=text("tablespace"),
         access_method=text("tableam"),
+        after_data=entry.section == _POST_DATA or text("desc") in ABOUT_OBJECTS,
     )

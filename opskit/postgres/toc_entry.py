@@ -22,6 +22,8 @@ CONTENT_KINDS = frozenset(
 )
 # What only a superuser may own when it is made; the owner may lose that right later.
 OWNED_BY_SUPERUSERS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER"})
+# Entries that belong to the object that they are about, whatever that is.
+ABOUT_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".,()]+)'
 _COPY = re.compile(
     rf"COPY (?P<schema>{_IDENTIFIER})\.(?P<name>{_IDENTIFIER})\s+"
@@ -35,7 +37,7 @@ _SETVAL = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TocEntry:
-    """One object in the archive."""
+    """One object in the archive; no row is lost if one `after_data` is not made."""
 
     dump_id: int
     kind: str
@@ -48,6 +50,7 @@ class TocEntry:
     has_data: bool
     tablespace: str = ""
     access_method: str = ""
+    after_data: bool = False
 
     @property
     def label(self) -> str:

@@ -1,11 +1,11 @@
-"""Runs pg_restore and tells which entries it has loaded, while it goes on."""
+"""Runs pg_restore: which entries it has loaded, and which it could not make."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from opskit.errors import ServerFault
@@ -13,8 +13,17 @@ from opskit.masking import mask
 from opskit.postgres import client
 
 _FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
+# Two jobs may write at once, each its name first.
+_FAILED = re.compile(rb"(?:pg_restore: )+from TOC entry (\d+); \d+ \d+ ")
 _OWN = b"pg_restore: "
-_WORDS = (b"warning: ", b"error: ", b"detail: ", b"hint: ")
+_ERROR = b"error: "
+_WORDS = (b"warning: ", _ERROR, b"detail: ", b"hint: ")
+# It repeats the statement, which may hold a password; the entry names the object.
+_STATEMENT = b"Command was: "
+# Said at the very end, and only where it went on after errors.
+_WENT_ON = re.compile(rb"pg_restore: warning: errors ignored on restore: (\d+)\n")
+# pg_restore of 17 and newer sets it in each session, whatever the server knows.
+_UNKNOWN_PARAMETER = b'"transaction_timeout"'
 _WORDS_BYTES_MAX = 64 * 1024
 _END_SECONDS_MAX = 10
 # What it says is told from its progress by these words, so it must not translate them.
@@ -26,16 +35,18 @@ def run(
     environment: Mapping[str, str],
     *,
     timeout_seconds: float,
-    finished: Callable[[int], None],
-) -> str:
-    """Run pg_restore to its end and return its words, without its progress.
+    finished: Callable[[int], None] = lambda _dump_id: None,
+    may_fail: frozenset[int] = frozenset(),
+) -> tuple[str, frozenset[int]]:
+    """Run pg_restore to its end; return its words and the entries that failed.
 
     `finished` is called in another thread with the dump id of each entry that a
-    parallel job has loaded; it must not wait.
+    parallel job has loaded; it must not wait. An entry that is not among `may_fail`
+    ends the run as soon as it fails.
 
     Raises:
         ServerFault: it took longer than allowed, or was killed.
-        DatabaseError: it did not exit with 0.
+        DatabaseError: such an entry failed, or it did not exit with 0.
     """
     process = subprocess.Popen(
         [*arguments, "--verbose"],
@@ -46,7 +57,8 @@ def run(
         process_group=0,
     )
     assert process.stderr is not None
-    listener = _Listener(process.stderr, finished)
+    said = Said(finished, may_fail)
+    listener = _Listener(process.stderr, said, process.terminate)
     listener.start()
     try:
         process.wait(timeout=timeout_seconds)
@@ -59,37 +71,82 @@ def run(
         client.stop(process)
         listener.join(timeout=_END_SECONDS_MAX)
     words = mask(listener.words.decode("utf-8", "replace")).strip()
-    client.require_success("pg_restore", process.returncode, words)
-    return words
+    if said.must_stop:
+        client.require_success("pg_restore", 1, words)
+    if not said.only_what_may_fail:
+        client.require_success("pg_restore", process.returncode, words)
+    return words, frozenset(said.failed)
+
+
+class Said:
+    """What pg_restore has said: the entries that failed, and whether it went on."""
+
+    def __init__(
+        self,
+        finished: Callable[[int], None] = lambda _dump_id: None,
+        may_fail: frozenset[int] = frozenset(),
+    ) -> None:
+        self.failed: set[int] = set()
+        self.must_stop = False
+        self._finished = finished
+        self._may_fail = may_fail
+        self._unknown_parameters = 0
+        self._ignored = 0
+
+    @property
+    def only_what_may_fail(self) -> bool:
+        """Whether it came to its end, and every error is one that may be."""
+        return (
+            self._ignored > 0
+            and self.failed <= self._may_fail
+            and (bool(self.failed) or self._ignored == self._unknown_parameters)
+        )
+
+    def complaints(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the lines that are no progress, but for statements that failed.
+
+        A line that does not begin with its name goes on with the one before.
+        """
+        is_kept = False
+        for line in lines:
+            if line.startswith(_OWN):
+                is_kept = self._is_complaint(line)
+            elif line.startswith(_STATEMENT):
+                is_kept = False
+            if is_kept:
+                is_error = line.startswith(_OWN + _ERROR)
+                self.must_stop |= is_error and not self.failed <= self._may_fail
+                yield line
+
+    def _is_complaint(self, line: bytes) -> bool:
+        if found := _FINISHED.match(line):
+            self._finished(int(found[1]))
+        elif found := _FAILED.match(line):
+            self.failed.add(int(found[1]))
+            return True
+        elif found := _WENT_ON.match(line):
+            self._ignored = int(found[1])
+        elif line.startswith(_OWN + _ERROR) and _UNKNOWN_PARAMETER in line:
+            self._unknown_parameters += 1
+        else:
+            return line[len(_OWN) :].startswith(_WORDS)
+        return False
 
 
 class _Listener(threading.Thread):
-    """Reads what pg_restore says: calls for its progress, keeps the rest."""
+    """Reads what pg_restore says to the end, and ends it where it must not go on."""
 
-    def __init__(self, stream: IO[bytes], finished: Callable[[int], None]) -> None:
+    def __init__(self, stream: IO[bytes], said: Said, stop: Callable[[], None]) -> None:
         super().__init__(name="pg_restore", daemon=True)
         self.words = b""
         self._stream = stream
-        self._finished = finished
+        self._said = said
+        self._stop_program = stop
 
     def run(self) -> None:
         """Read to the end."""
         with self._stream:
-            for line in kept(self._stream, self._finished):
+            for line in self._said.complaints(self._stream):
                 self.words = (self.words + line)[-_WORDS_BYTES_MAX:]
-
-
-def kept(lines: Iterable[bytes], finished: Callable[[int], None]) -> Iterable[bytes]:
-    """Yield the lines that pg_restore would say without being asked for its progress.
-
-    A line that does not begin with its name goes on with the one before.
-    """
-    is_progress = False
-    for line in lines:
-        if line.startswith(_OWN):
-            is_progress = not line[len(_OWN) :].startswith(_WORDS)
-            found = _FINISHED.match(line)
-            if found is not None:
-                finished(int(found[1]))
-        if not is_progress:
-            yield line
+                if self._said.must_stop:
+                    self._stop_program()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.postgres.order import with_dependents
+from opskit.postgres.schema import SchemaObject
 from opskit.postgres.toc_entry import OWNED_BY_SUPERUSERS, TocEntry
 from opskit.restore.preflight import Shortage
 
@@ -28,14 +29,70 @@ _Named = TypeVar("_Named", TableRecord, SequenceRecord)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concessions:
-    """Shortages that somebody accepted, and the entries that are not restored for them.
+class Failure:
+    """An entry after the data that the server refused to make, and its words."""
 
-    `left_out` holds dump ids.
+    entry: TocEntry
+    error: str
+
+    @property
+    def name(self) -> str:
+        """What `--accept-failures` and `allow` call it."""
+        return self.entry.label
+
+    @property
+    def reason(self) -> str:
+        """Why nothing of it is checked."""
+        return f"it could not be made: {self.error}"
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as `--json` prints it."""
+        return {"name": self.name, "error": self.error}
+
+    def excuses(self, missing: SchemaObject) -> bool:
+        """Return whether an object is not there because this entry is not."""
+        if self.entry.kind == "INDEX ATTACH":
+            return missing.kind == "index" and missing.name in self.entry.definition
+        kinds = _MADE_BY.get(self.entry.kind, ())
+        schema, tag = self.entry.schema, self.entry.name
+        name = _QUOTED.sub(lambda each: each[1].replace('""', '"'), missing.name)
+        # Of a table and what is on it, as the tag names them, either may hold blanks.
+        own = [tag, *(tag[i + 1 :] for i, each in enumerate(tag) if each == " ")]
+        return missing.kind in kinds and any(
+            name in (each, f"{schema}.{each}")
+            or name.startswith((f"{each} on ", f"{schema}.{each} to "))
+            or name.startswith(f"{schema}.{each}.")
+            for each in own
+        )
+
+
+# The kinds of objects that are missing where an entry of a kind is.
+_MADE_BY = {
+    "INDEX": ("index",),
+    "CONSTRAINT": ("constraint", "index"),
+    "CHECK CONSTRAINT": ("constraint",),
+    "FK CONSTRAINT": ("constraint",),
+    "TRIGGER": ("trigger",),
+    "RULE": ("rule",),
+    "POLICY": ("policy",),
+    "EVENT TRIGGER": ("event trigger",),
+    "PUBLICATION": ("publication",),
+    "ACL": ("grant",),
+    "ROW SECURITY": ("table",),
+}
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concessions:
+    """What somebody accepted: shortages and failures.
+
+    `left_out` holds the dump ids of entries that are not restored for the shortages.
     """
 
     accepted: tuple[Shortage, ...] = ()
     left_out: frozenset[int] = frozenset()
+    failures: tuple[Failure, ...] = ()
 
     def subjects(self, what: str) -> frozenset[str]:
         """Return the names of what is missing of one kind."""
@@ -60,6 +117,21 @@ class Concessions:
     def names_everything(self) -> bool:
         """Whether all objects are restored, with their owners."""
         return not self.without_owners and not self.left_out
+
+    @property
+    def not_made(self) -> frozenset[int]:
+        """The dump ids of all entries that the copy does not have."""
+        return self.left_out | {each.entry.dump_id for each in self.failures}
+
+    @property
+    def names(self) -> list[str]:
+        """What was accepted, by name."""
+        shortages = [each.name for each in self.accepted]
+        return shortages + [each.name for each in self.failures]
+
+    def excuse(self, missing: SchemaObject) -> bool:
+        """Return whether an object need not be there as it was."""
+        return any(each.excuses(missing) for each in self.failures)
 
     def locale(self, locale: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the locale for the copy, where the source's is `locale`."""
@@ -93,6 +165,7 @@ class Concessions:
             for entry in entries
             if entry.dump_id in self.left_out and entry.kind != "COLLATION"
         ]
+        found += [(each.name, each.reason) for each in self.failures]
         if not self.names_everything:
             found.append(("objects by name and state", "some were not restored"))
         return found

@@ -11,11 +11,10 @@ from pathlib import Path
 from opskit.postgres.globals import statements
 from opskit.postgres.programs import Installation
 from opskit.postgres.scratch import without_mark
-from opskit.postgres.toc_entry import CONTENT_KINDS, TocEntry
+from opskit.postgres.toc_entry import ABOUT_OBJECTS, CONTENT_KINDS, TocEntry
 
 # What is compared elsewhere, or only tells how to read the others.
 _NOT_DEFINITIONS = CONTENT_KINDS | {"ENCODING", "STDSTRINGS", "SEARCHPATH"}
-_ABOUT_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _LARGE_OBJECT = "LARGE OBJECT"
 
 # Many statements, which the server keeps in no order.
@@ -82,7 +81,7 @@ def by_key(
     return dict(found)
 
 
-def _units(text: str) -> Iterator[str]:
+def units(text: str) -> Iterator[str]:
     """Yield the statements; one that is run as another role together with that."""
     unit: list[str] = []
     for statement in statements(text):
@@ -106,7 +105,7 @@ def _without_name(text: str) -> str:
 
 def _is_compared(entry: TocEntry, copy: CopyToDescribe) -> bool:
     if entry.kind in _NOT_DEFINITIONS or (
-        entry.kind in _ABOUT_OBJECTS and entry.name.startswith(_LARGE_OBJECT)
+        entry.kind in ABOUT_OBJECTS and entry.name.startswith(_LARGE_OBJECT)
     ):
         return False
     if entry.kind in ("ACL", "DEFAULT ACL") and not copy.with_owners:
@@ -121,18 +120,18 @@ def _normal(
     source_first, copy_first = copy.first_roles
     name, text, owner = entry.name, entry.definition, entry.owner
     # Only what is built in is the first role's without anybody's doing.
-    if not of_source and entry.kind in _ABOUT_OBJECTS and owner == copy_first:
+    if not of_source and entry.kind in ABOUT_OBJECTS and owner == copy_first:
         owner = source_first
     if source_name != copy_name and (
         entry.kind.startswith("DATABASE")
-        or (entry.kind in _ABOUT_OBJECTS and name.startswith("DATABASE "))
+        or (entry.kind in ABOUT_OBJECTS and name.startswith("DATABASE "))
     ):
         name = "*" if entry.kind.startswith("DATABASE") else "DATABASE *"
         text = _without_name(text if of_source else without_mark(text))
     if entry.kind == "DATABASE":
         text = ""  # encoding and locale have checks of their own
     elif entry.kind in _IN_ANY_ORDER:
-        text = ";\n".join(sorted(_units(text)))
+        text = ";\n".join(sorted(units(text)))
     return (entry.kind, entry.schema, name), Definition(
         text=text,
         owner=owner if copy.with_owners else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import event_triggers, not_validated, with_dependents
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
-from opskit.restore import load
+from opskit.restore import again, definition, load
 from opskit.restore.ahead import statements_ahead
-from opskit.restore.concessions import Concessions
+from opskit.restore.concessions import Concessions, Failure
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 _HOW_TO_READ = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
@@ -49,8 +49,17 @@ class FillJob:
     concessions: Concessions = field(default_factory=Concessions)
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
-    loaded: Callable[[int], None] | None = None
+    loaded: Callable[[int], None] = lambda _dump_id: None
     run_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """A copy with all its rows, and the entries after the data that it lacks."""
+
+    url: str = field(repr=False)
+    words: str
+    failures: tuple[Failure, ...]
 
 
 def copy_url(connection: Connection, job: FillJob) -> str:
@@ -71,13 +80,13 @@ def copy_url(connection: Connection, job: FillJob) -> str:
     return with_settings(with_database(job.server_url, job.name), settings)
 
 
-def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
-    """Create the database and load everything; return its URL and pg_restore's words.
+def fill(connection: Connection, job: FillJob) -> Filled:
+    """Create the database and load all rows, and after them as much as can be made.
 
     `connection` leads to another database of the same server.
 
     Raises:
-        DatabaseError: the server or pg_restore refuses.
+        DatabaseError: the server or pg_restore refuses what the rows need, or rows.
     """
     manifest = job.manifest
     given_up = job.concessions
@@ -95,41 +104,90 @@ def fill(connection: Connection, job: FillJob) -> tuple[str, str]:
     url = copy_url(connection, job)
     database.make_bare(url, inventory)
     _run_all(url, job.sql_before, job.timeout_seconds)
-    words = _load(url, server_major(connection), job)
+    major = server_major(connection)
+    words, failed = _load(url, major, job)
+    failures = _load_again(url, major, job, failed)
     _run_all(url, job.sql_after, job.timeout_seconds)
     if job.is_whole:
-        source = str(inventory["database"])
-        script = properties.property_script(
-            job.entries,
-            source,
-            job.name,
-            without_settings=given_up.subjects("setting"),
-            without_roles=given_up.subjects("role"),
-            with_grants=not given_up.without_owners,
+        failures += _set_properties(connection, job)
+    return Filled(url=url, words=words, failures=tuple(failures))
+
+
+def _load_again(
+    url: str, major: int, job: FillJob, failed: Collection[int]
+) -> list[Failure]:
+    """Try entries once more, each by itself, now that all others are there."""
+    head = [entry for entry in job.entries if entry.kind in _HOW_TO_READ]
+    inventory = job.manifest.inventory
+    failures = []
+    for entry in again.in_order(each for each in job.entries if each.dump_id in failed):
+        script = load.script(_load_job(url, major, job, [*head, entry]))
+        error = again.make(
+            url,
+            entry,
+            again.with_search_path(script, head, inventory),
+            encoding=inventory["encoding"],
+            timeout_seconds=job.timeout_seconds,
         )
-        scratch.run_about(connection, job.name, script, run_id=job.run_id)
-    return url, words
+        if error:
+            failures.append(Failure(entry=entry, error=error))
+    return failures
 
 
-def _load(url: str, major: int, job: FillJob) -> str:
-    """Load in steps where a part has to come before or after everything else."""
+def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
+    """Give the database its own settings, grants and comment."""
+    failures = []
+    for entry in job.entries:
+        script = properties.property_script(
+            [entry],
+            str(job.manifest.inventory["database"]),
+            job.name,
+            without_settings=job.concessions.subjects("setting"),
+            without_roles=job.concessions.subjects("role"),
+            with_grants=not job.concessions.without_owners,
+        )
+        error = again.make_each(
+            entry,
+            definition.units(script),
+            lambda each: scratch.run_about(
+                connection, job.name, each, run_id=job.run_id
+            ),
+        )
+        if error:
+            failures.append(Failure(entry=entry, error=error))
+    return failures
+
+
+def _load(url: str, major: int, job: FillJob) -> tuple[str, set[int]]:
+    """Load in steps where a part has to come before or after everything else.
+
+    Return pg_restore's words, and the entries after the data that failed.
+    """
     kept = job.concessions.entries(job.entries)
     ahead = statements_ahead(kept, job.manifest, job.concessions)
     first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
     last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
+    words: list[str] = []
+    failed: set[int] = set()
+
+    def step(entries: Iterable[TocEntry] | None) -> None:
+        said, theirs = load.load(_load_job(url, major, job, entries))
+        words.append(said)
+        failed.update(theirs)
+
+    def chosen(wanted: Callable[[int], bool]) -> list[TocEntry]:
+        return [e for e in kept if e.kind in _HOW_TO_READ or wanted(e.dump_id)]
+
     if not (first or last or ahead):
-        is_all = job.is_whole and len(kept) == len(job.entries)
-        return load.load(_load_job(url, major, job, None if is_all else kept))
-
-    def step(wanted: Callable[[int], bool]) -> str:
-        chosen = [e for e in kept if e.kind in _HOW_TO_READ or wanted(e.dump_id)]
-        return load.load(_load_job(url, major, job, chosen))
-
-    words = [step(lambda each: each in first)] if first else []
+        step(None if job.is_whole and len(kept) == len(job.entries) else kept)
+        return words[0], failed
+    if first:
+        step(chosen(lambda each: each in first))
     _run_all(url, ahead, job.timeout_seconds)
-    words.append(step(lambda each: each not in first and each not in last))
-    words += [step(lambda each: each in last)] if last else []
-    return "\n".join(filter(None, words))
+    step(chosen(lambda each: each not in first and each not in last))
+    if last:
+        step(chosen(lambda each: each in last))
+    return "\n".join(filter(None, words)), failed
 
 
 def _load_job(
@@ -142,7 +200,6 @@ def _load_job(
     return load.LoadJob(
         archive=job.archive,
         url=url,
-        server_major=major,
         installation=load.choose_program(
             job.installations,
             client_major=job.manifest.client_major,
@@ -154,6 +211,7 @@ def _load_job(
         no_tablespaces=job.concessions.without_tablespaces,
         no_owners=job.concessions.without_owners,
         finished=job.loaded,
+        may_fail=frozenset(e.dump_id for e in job.entries if e.after_data),
     )
 
 

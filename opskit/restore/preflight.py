@@ -12,6 +12,8 @@ from opskit.postgres.database import quoted
 from opskit.postgres.surroundings import Surroundings
 from opskit.postgres.toc_entry import OWNED_BY_SUPERUSERS, TocEntry
 
+# There is nothing that could be put in its place, or left out.
+NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
 _ALWAYS_KNOWN_LOCALES = ("C", "POSIX", "ucs_basic", "")
 _EXTENSION_HINT = "Install its package for the server's PostgreSQL."
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from opskit.catalog.manifest import Manifest
@@ -52,12 +53,14 @@ def require_surroundings(
     entries: Sequence[TocEntry],
     *,
     is_whole: bool,
+    accepted: Collection[str] = (),
 ) -> Concessions:
     """Refuse early what pg_restore would fail at; say what it can do without.
 
     `entries` are those to be restored; where they are not all, only what they need
     themselves is looked at. Another version of an extension, or a setting that this
-    server does not know, must not keep anybody from the data.
+    server does not know, must not keep anybody from the data. `accepted` names what
+    else the restore may do without.
 
     Raises:
         DatabaseError: the server lacks what nothing can stand in for.
@@ -69,12 +72,18 @@ def require_surroundings(
         creates_roles=True,
         is_throwaway=False,
     )
-    refused = [each for each in found if each.what not in _DONE_WITHOUT]
+    refused = [
+        each
+        for each in found
+        if each.what not in _DONE_WITHOUT
+        and (each.name not in accepted or each.what in preflight.NEVER_DONE_WITHOUT)
+    ]
     if refused:
         raise DatabaseError(
             "the server lacks what the set needs: "
             + "; ".join(each.detail for each in refused),
-            hint=f"{refused[0].hint} Nothing was touched.",
+            hint=f"{refused[0].hint} Nothing was touched. To restore without, add "
+            + " ".join(f"--accept-failures {quote(each.name)}" for each in refused),
             details={"missing": [each.name for each in refused]},
         )
     for each in found:

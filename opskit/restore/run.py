@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import TableRecord
@@ -17,18 +18,22 @@ from opskit.postgres import database, schema, toc
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import compare, fetch, prepare, select, structure
-from opskit.restore.concessions import Concessions
+from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import FillJob, fill
 from opskit.restore.reader import SetReader
 from opskit.restore.swap import swap
 from opskit.restore.unpack import unpack_dump
 
+_FAILURES_SHOWN = 5
 _NEVER_REPLACED = ("postgres", "template0", "template1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreRequest:
-    """What to restore where. `server_url` leads to any database of the server."""
+    """What to restore where. `server_url` leads to any database of the server.
+
+    `accepted` names what the copy may lack, `command` is how the user called this.
+    """
 
     chosen: BackupSet
     server_url: str = field(repr=False)
@@ -41,6 +46,8 @@ class RestoreRequest:
     timeout_seconds: float
     work_dir: Path | None = None
     identities: Identities | None = None
+    accepted: Sequence[str] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,7 @@ class RestoreResult:
     rows: int
     checks: tuple[Check, ...]
     roles_created: tuple[str, ...]
+    without: tuple[str, ...]
 
 
 def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> RestoreResult:
@@ -96,15 +104,20 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             entries = toc.read(archive).entries
             wanted = _wanted(request, entries)
             concessions = prepare.require_surroundings(
-                connection, request.chosen.manifest, wanted, is_whole=not request.tables
+                connection,
+                request.chosen.manifest,
+                wanted,
+                is_whole=not request.tables,
+                accepted=request.accepted,
             )
             roles = prepare.create_roles(connection, reader)
             with prepare.beside(
                 connection, request.server_url, request.target
             ) as beside:
                 job = _fill_job(request, beside, archive, wanted, concessions)
-                url, _words = fill(connection, job)
-                checks = _compare(request, url, reader, entries, concessions)
+                filled = fill(connection, job)
+                concessions = _with_failures(request, concessions, filled.failures)
+                checks = _compare(request, filled.url, reader, entries, concessions)
                 replaced = swap(
                     connection,
                     server_url=request.server_url,
@@ -121,7 +134,32 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         rows=sum(each.rows for each in copied),
         checks=tuple(checks),
         roles_created=roles,
+        without=tuple(concessions.names),
     )
+
+
+def _with_failures(
+    request: RestoreRequest, concessions: Concessions, failures: Sequence[Failure]
+) -> Concessions:
+    """Accept what the user accepts.
+
+    Raises:
+        IntegrityError: an entry after the data failed, and nobody accepted that.
+    """
+    refused = [each for each in failures if each.name not in request.accepted]
+    for each in failures:
+        logger().warning("could not be made", name=each.name, reason=each.error)
+    if refused:
+        names = dict.fromkeys([*request.accepted, *(each.name for each in refused)])
+        flags = " ".join(f"--accept-failures {quote(name)}" for name in names)
+        raise IntegrityError(
+            f"all rows were loaded, but {len(refused)} entries after them could not be "
+            f"made: {'; '.join(each.error for each in refused[:_FAILURES_SHOWN])}",
+            hint="The copy was dropped and nothing was replaced. To keep it without "
+            f"them: {request.command} {flags}",
+            details={"failures": [each.as_json() for each in failures]},
+        )
+    return replace(concessions, failures=tuple(failures))
 
 
 def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, SetReader]:
@@ -182,7 +220,7 @@ def _compare(
     concessions: Concessions,
 ) -> list[Check]:
     manifest = request.chosen.manifest
-    tables = _selected(request, entries)
+    tables = concessions.kept(_selected(request, entries), "TABLE DATA", entries)
     by_name = manifest.schema_format == schema.FORMAT
     if not by_name:
         # Nobody is kept from the data by that.
@@ -198,7 +236,9 @@ def _compare(
         jobs=request.jobs,
         tables=tables,
         # Single tables bring their own sequences only; those are set by pg_restore.
-        sequences=() if request.tables else manifest.sequences,
+        sequences=()
+        if request.tables
+        else concessions.kept(manifest.sequences, "SEQUENCE SET", entries),
         timeout_seconds=request.timeout_seconds,
     )
     checks = compare.compare_contents(copy)

@@ -33,9 +33,14 @@ def compare_structure(
         found = inventory.take(connection)
     checks = []
     if concessions.names_everything and by_name:
-        checks += [check_kind(kind, copy.schema, observed) for kind in schema.KINDS]
+        made = _but_for(concessions, copy.schema, observed)
+        checks += [check_kind(kind, made, observed) for kind in schema.KINDS]
     checks.append(_populated(entries, concessions, populated))
-    known = {each.name for each in copy.schema if "INVALID" in each.state}
+    known = {
+        each.name
+        for each in copy.schema
+        if "INVALID" in each.state or concessions.excuse(each)
+    }
     checks.append(_none_but("every index valid", invalid, known))
     known = {each.name for each in copy.schema if "NOT VALIDATED" in each.state}
     checks.append(_none_but("every constraint validated", unvalidated, known))
@@ -55,6 +60,24 @@ def compare_structure(
     return checks
 
 
+def _but_for(
+    concessions: Concessions,
+    expected: Iterable[SchemaObject],
+    observed: Sequence[SchemaObject],
+) -> list[SchemaObject]:
+    """Return what is expected; where something may be missing, what there is of it."""
+    found = {(each.kind, each.name): each for each in observed}
+    return [
+        there
+        for each in expected
+        if (
+            there := found.get((each.kind, each.name))
+            if concessions.excuse(each)
+            else each
+        )
+    ]
+
+
 def _populated(
     entries: Iterable[TocEntry], concessions: Concessions, observed: Sequence[str]
 ) -> Check:
@@ -67,7 +90,7 @@ def _populated(
         f"{entry.schema}.{entry.name}"
         for entry in entries
         if entry.kind == "MATERIALIZED VIEW DATA"
-        and entry.dump_id not in concessions.left_out
+        and entry.dump_id not in concessions.not_made
     )
     differ = sorted(set(expected) ^ set(observed))
     return Check(

@@ -15,7 +15,7 @@ _LOCK_NAME_MAX = 56
 _LOCK_NAME_END = 32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
         "table": "restore only SCHEMA.TABLE (may be given several times)",
         "replace": "swap an existing database for the restored one; "
         "the old one is kept",
+        "accept-failures": "keep the copy without this entry, as a failed restore "
+        "names it (may be given several times)",
         "json": "print one JSON document",
     },
-    iterable=["table"],
+    iterable=["table", "accept_failures"],
 )
 def restore(
     _context: object,
@@ -42,6 +44,7 @@ def restore(
     to: str = "",
     table: list[str] | None = None,
     replace: bool = False,
+    accept_failures: list[str] | None = None,
     json: bool = False,
 ) -> Document:
     """Restore a set into a database: beside, compared, then given its name.
@@ -80,17 +83,23 @@ def restore(
         timeout_seconds=run.settings.drill.timeout.total_seconds(),
         work_dir=run.settings.drill.work_dir,
         identities=run.identities,
+        accepted=accept_failures or (),
+        command=_command(backup, to, table or (), replace=replace),
     )
     began = time.monotonic()
     with _restoring(run, chosen, target) as record:
         result = run_restore(request, clock=runtime.now)
         record |= {"rows": result.rows, "replaced": result.replaced}
+        if result.without:
+            record["without"] = list(result.without)
     seconds = time.monotonic() - began
     say(
         f"restored {backup} into {target}: {result.tables} tables, {result.rows} rows, "
         f"compared with the manifest exactly; {text.duration(seconds)}",
         as_json=json,
     )
+    if result.without:
+        say(f"  restored without: {', '.join(result.without)}", as_json=json)
     if result.roles_created:
         say(f"  roles created: {', '.join(result.roles_created)}", as_json=json)
     if result.replaced:
@@ -104,7 +113,20 @@ def restore(
         "rows": result.rows,
         "duration_seconds": round(seconds, 3),
         "roles_created": list(result.roles_created),
+        "without": list(result.without),
     }
+
+
+def _command(backup: str, to: str, tables: Iterable[str], *, replace: bool) -> str:
+    """Return the command that was called, for a hint that adds to it."""
+    from shlex import join
+
+    from opskit.masking import mask
+
+    parts = ["inv", "restore", "--backup", backup, "--to", mask(to)]
+    for each in tables:
+        parts += ["--table", each]
+    return join(parts + ["--replace"] * replace)
 
 
 @contextmanager

@@ -1,0 +1,156 @@
+"""Entries after the data that cannot be made: the rows come back, and each is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opskit.errors import IntegrityError
+from tests.conftest import MajorServer, MakeDatabase
+from tests.integration.test_restore import databases, run_restore
+from tests.support import back_up, failed, run_drill, sets, value
+
+__all__ = ["databases"]
+
+ORPHANS = """
+CREATE TABLE public."Big one" (id int PRIMARY KEY);
+CREATE TABLE public.orders (id int PRIMARY KEY, one int REFERENCES public."Big one");
+INSERT INTO public."Big one" VALUES (1), (2);
+INSERT INTO public.orders VALUES (1, 1), (2, 2);
+SET session_replication_role = replica;
+DELETE FROM public."Big one" WHERE id = 2;
+"""
+DUPLICATES = """
+CREATE TABLE public.t (a int, b int);
+INSERT INTO public.t VALUES (1, 1), (1, 2);
+CREATE UNIQUE INDEX "an index" ON public.t (b);
+COMMENT ON INDEX public."an index" IS 'one of each';
+ALTER TABLE public.t CLUSTER ON "an index";
+UPDATE pg_index SET indisready = false WHERE indexrelid = 'public."an index"'::regclass;
+UPDATE public.t SET b = 1;
+UPDATE pg_index SET indisready = true WHERE indexrelid = 'public."an index"'::regclass;
+"""
+UNQUALIFIED = """
+CREATE SCHEMA app;
+CREATE TABLE app.t (a int);
+INSERT INTO app.t VALUES (1);
+CREATE FUNCTION app.f() RETURNS int LANGUAGE plpgsql STABLE
+    AS 'BEGIN RETURN (SELECT max(a) FROM t); END';
+SET search_path = app;
+CREATE MATERIALIZED VIEW app.m AS SELECT app.f() AS n;
+CREATE UNIQUE INDEX m_n ON app.m (n);
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "names", "rows"),
+    [
+        (ORPHANS, ["FK CONSTRAINT public.orders orders_one_fkey"], 3),
+        (
+            DUPLICATES,
+            ["INDEX public.an index", 'COMMENT public.INDEX "an index"'],
+            2,
+        ),
+        (UNQUALIFIED, ["MATERIALIZED VIEW DATA app.m"], 1),
+    ],
+    ids=["orphans", "duplicates", "unqualified"],
+)
+def test_the_rows_come_back_without_an_entry_that_is_accepted(
+    make_database: MakeDatabase,
+    server_of: MajorServer,
+    store_dir: Path,
+    databases: Any,
+    script: str,
+    names: list[str],
+    rows: int,
+) -> None:
+    """First it is named and nothing is kept; then the copy is kept without it."""
+    url = make_database(16, script=script)
+    back_up(url, store_dir)
+    chosen = sets(store_dir)[0]
+    before = databases()
+
+    with pytest.raises(IntegrityError, match="could not be made") as refused:
+        run_restore(chosen, server_of(16), "back", command="inv restore")
+
+    failures: Any = refused.value.details["failures"]
+    assert [each["name"] for each in failures] == names
+    assert all(each["error"] for each in failures)
+    assert f"--accept-failures '{names[0]}'" in refused.value.hint
+    assert databases() == before
+
+    result = run_restore(chosen, server_of(16), "back", accepted=names)
+
+    assert list(result.without) == names
+    assert result.rows == rows
+    assert all(check.passed for check in result.checks)
+
+
+def test_some_of_several_failures_are_not_enough(
+    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path, databases: Any
+) -> None:
+    """Nothing is swapped, whatever else was accepted."""
+    url = make_database(16, script=DUPLICATES)
+    back_up(url, store_dir)
+    target = databases()
+
+    with pytest.raises(IntegrityError, match="1 entries") as refused:
+        run_restore(
+            sets(store_dir)[0],
+            server_of(16),
+            url.rpartition("/")[2],
+            replace=True,
+            accepted=["INDEX public.an index"],
+        )
+
+    assert len(refused.value.details["failures"]) == 2  # type: ignore[arg-type]
+    assert databases() == target
+
+
+def test_a_drill_names_the_entry_and_does_without_it_if_that_is_allowed(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """It is never called checked; all the rest is compared."""
+    back_up(make_database(16, script=ORPHANS), store_dir)
+    chosen = sets(store_dir)[0]
+    name = "FK CONSTRAINT public.orders orders_one_fkey"
+
+    refused = run_drill(chosen)
+
+    assert not refused.passed
+    assert [(c.name, name in c.detail) for c in failed(refused)] == [("restore", True)]
+
+    allowed = run_drill(chosen, allowed=[name])
+
+    assert allowed.passed, failed(allowed)
+    assert name in [each.name for each in allowed.unmade]
+
+
+def test_an_operator_of_an_extension_is_found_at_the_second_try(
+    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path, databases: Any
+) -> None:
+    """pg_dump does not qualify it in a trigger's condition."""
+    script = """
+    CREATE SCHEMA ext;
+    CREATE EXTENSION vector SCHEMA ext;
+    CREATE TABLE public.t (p ext.vector(2));
+    INSERT INTO public.t VALUES ('[1,2]');
+    CREATE FUNCTION public.noted() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN RETURN new; END';
+    SET search_path = ext;
+    CREATE TRIGGER watch BEFORE UPDATE ON public.t FOR EACH ROW
+        WHEN (old.p IS DISTINCT FROM new.p) EXECUTE FUNCTION public.noted();
+    COMMENT ON TRIGGER watch ON public.t IS 'watches';
+    """
+    back_up(make_database(16, script=script), store_dir)
+
+    result = run_restore(sets(store_dir)[0], server_of(16), "back")
+
+    assert result.without == ()
+    copy = server_of(16).url("back")
+    assert (
+        value(copy, "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal") == "watch"
+    )
+    assert run_drill(sets(store_dir)[0]).passed
