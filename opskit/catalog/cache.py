@@ -27,7 +27,7 @@ from opskit.catalog.trust import Trust
 from opskit.log import logger
 
 # Another one as soon as a manifest is refused that was not, or a summary says more.
-_FORMAT = 2
+_FORMAT = 3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What reading a file raises that somebody or something has altered.
 _DAMAGE = (

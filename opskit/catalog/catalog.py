@@ -20,7 +20,13 @@ from opskit.catalog.reading import (
 )
 from opskit.catalog.sets import BackupSet, Copy, KnownSet, ListedSet, Unreadable
 from opskit.catalog.trust import Trust, warn_of
-from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
+from opskit.errors import (
+    IntegrityError,
+    ObjectNotFound,
+    ObjectUnreadable,
+    StoreError,
+    UsageError,
+)
 from opskit.store import Store
 
 __all__ = [
@@ -125,17 +131,19 @@ def read(
 def read_place(stores: Iterable[Store], prefix: str, *, trust: Trust) -> Catalog:
     """Read the sets whose keys begin with a prefix; see `read`."""
 
-    def read_all(store: Store, places: list[Place]) -> Iterator[BackupSet | Refusal]:
+    def read_all(
+        store: Store, places: list[Place]
+    ) -> Iterator[BackupSet | Refusal | None]:
         outcomes = in_order(
             lambda place: attempt(store, place, trust)[0],
             places,
             threads=readers(store),
         )
         for outcome in outcomes:
-            if isinstance(outcome, Refusal):
-                yield outcome
-            else:
+            if isinstance(outcome, ReadSet):
                 yield _as_set(store, outcome)
+            else:
+                yield outcome
 
     found = collect(stores, prefix, read_all)
     return Catalog(
@@ -146,11 +154,12 @@ def read_place(stores: Iterable[Store], prefix: str, *, trust: Trust) -> Catalog
 def collect(
     stores: Iterable[Store],
     prefix: str,
-    read_all: Callable[[Store, list[Place]], Iterable[Known | Refusal]],
+    read_all: Callable[[Store, list[Place]], Iterable[Known | Refusal | None]],
 ) -> Found[Known]:
     """Bring together what there is below a prefix of all stores.
 
-    `read_all` gives what there is in each place of a store, in the order of the places.
+    `read_all` gives what there is in each place of a store, in the order of the places;
+    nothing for a set that is not there any more.
 
     Raises:
         StoreError: no store can be reached.
@@ -166,6 +175,8 @@ def collect(
             unreachable.append(error)
             continue
         for place, outcome in zip(places, read_all(store, places), strict=True):
+            if outcome is None:
+                continue
             if not isinstance(outcome, Refusal):
                 backup_id = outcome.summary.backup_id
                 outcome = _merged(found.get(backup_id), outcome)
@@ -217,7 +228,7 @@ def _latest_in(store: Store, source: str, trust: Trust) -> Manifest | None:
         bare = replace(place, objects=())  # evidence does not matter here
         try:
             return read_set(store, bare, trust).manifest
-        except (IntegrityError, ObjectNotFound):
+        except (IntegrityError, ObjectNotFound, ObjectUnreadable):
             continue  # told by whatever reads the whole catalog, or just pruned
     return None
 

@@ -46,8 +46,16 @@ def _surroundings(manifest: Manifest) -> list[str]:
         for name, version in versions.items()
         if not re.match(r"\d", version)
     ]
-    return found + [
-        f"inventory.{name} is missing or of a wrong type"
-        for name, kind in _INVENTORY.items()
-        if not isinstance(manifest.inventory.get(name), kind)
-    ]
+    return (
+        found
+        + [
+            f"inventory.{name} is missing or of a wrong type"
+            for name, kind in _INVENTORY.items()
+            if type(manifest.inventory.get(name)) is not kind
+        ]
+        + [
+            "inventory.size_bytes is no size"
+            for size in [manifest.inventory.get("size_bytes")]
+            if type(size) is int and not 0 <= size < 2**63
+        ]
+    )

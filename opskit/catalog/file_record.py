@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
+# Numbers as numbers, and none that no file system or server could mean.
+Integer = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+Amount = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 FileType = Literal["file", "directory", "symlink", "hardlink", "fifo"]
 
 ROOT = "."
@@ -34,16 +37,16 @@ class FileRecord(BaseModel):
 
     path: str
     type: FileType
-    mode: int = Field(ge=0, le=0o7777)
-    uid: int = Field(ge=0)
-    gid: int = Field(ge=0)
+    mode: int = Field(strict=True, ge=0, le=0o7777)
+    uid: Amount
+    gid: Amount
     owner: str = ""
     group: str = ""
-    mtime_ns: int
-    size_bytes: int = Field(default=0, ge=0)
+    mtime_ns: Integer
+    size_bytes: Amount = 0
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     target: str = ""
-    sparse: bool = False
+    sparse: StrictBool = False
 
     @field_validator("path")
     @classmethod

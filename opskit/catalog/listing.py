@@ -77,10 +77,12 @@ def read(
     prefix = f"{source}/" if source else ""
     believed = trust or Trust()
 
-    def read_all(store: Store, places: list[Place]) -> Iterator[ListedSet | Refusal]:
+    def read_all(
+        store: Store, places: list[Place]
+    ) -> Iterator[ListedSet | Refusal | None]:
         cache = (caches or {}).get(store.name)
         for seen in _seen_in(store, prefix, places, believed, cache):
-            yield seen if isinstance(seen, Refusal) else _as_set(store, seen)
+            yield _as_set(store, seen) if isinstance(seen, Seen) else seen
 
     found = collect(stores, prefix, read_all)
     return Listing(
@@ -97,7 +99,7 @@ def _seen_in(
     places: list[Place],
     trust: Trust,
     cache: CatalogCache | None,
-) -> Iterator[Seen | Refusal]:
+) -> Iterator[Seen | Refusal | None]:
     """Yield what there is in each place, remembered or read now."""
     known = {} if cache is None else {p.prefix: cache.recall(p, trust) for p in places}
     missing = [each for each in places if known.get(each.prefix) is None]
@@ -109,7 +111,7 @@ def _seen_in(
             seen = known.get(place.prefix)
             if seen is None:
                 seen, is_lasting = next(outcomes)
-                if cache is not None and is_lasting:
+                if cache is not None and is_lasting and seen is not None:
                     cache.remember(place, trust, seen)
             yield seen
     finally:  # an interrupted run has not read in vain
@@ -118,14 +120,16 @@ def _seen_in(
             cache.save()
 
 
-def _looked(store: Store, place: Place, trust: Trust) -> tuple[Seen | Refusal, bool]:
+def _looked(
+    store: Store, place: Place, trust: Trust
+) -> tuple[Seen | Refusal | None, bool]:
     """Read a set, and keep only what is needed of it: manifests are large."""
     outcome, is_lasting = attempt(store, place, trust)
     return _in_short(outcome), is_lasting
 
 
-def _in_short(outcome: ReadSet | Refusal) -> Seen | Refusal:
-    if isinstance(outcome, Refusal):
+def _in_short(outcome: ReadSet | Refusal | None) -> Seen | Refusal | None:
+    if not isinstance(outcome, ReadSet):
         return outcome
     return Seen(
         summary=summary_of(outcome.manifest),

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+)
 
 from opskit.catalog.completeness import untold
-from opskit.catalog.file_record import FileRecord
+from opskit.catalog.file_record import Amount, FileRecord, Integer
 from opskit.catalog.naming import CATCH_ALL, MANIFEST_NAME, set_prefix
-from opskit.errors import IntegrityError
+from opskit.errors import IntegrityError, StoreError
+from opskit.store.base import check_key
 
 # The newest that is read. A set says the oldest that reads it: 2 where several dumps
 # make it up, of which an opskit that knows 1 would restore the first alone.
 FORMAT_VERSION = 2
 ONE_DUMP_VERSION = 1
+# Of a stored manifest, and of any other object that is read into memory as a whole.
+BYTES_MAX = 256 * 1024 * 1024
 _RARE = {"via_root", "extension", "condition"}
+
+
+def _written_as_text(value: object) -> object:
+    """Refuse numbers, which could stand for a time as well."""
+    if isinstance(value, datetime) or (isinstance(value, str) and "-" in value[1:]):
+        return value
+    raise ValueError("must be a time in the form of RFC 3339")
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written_as_text)]
 
 
 class _Record(BaseModel):
@@ -30,7 +52,7 @@ class StoredObject(_Record):
 
     key: str
     role: str
-    size_bytes: int = Field(ge=0)
+    size_bytes: Amount
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
@@ -38,7 +60,7 @@ class StreamRecord(_Record):
     """One of the dumps of a set: the role of its object, and its size before zstd."""
 
     role: str
-    dump_bytes: int = Field(ge=0)
+    dump_bytes: Amount
 
 
 class TableRecord(_Record):
@@ -53,7 +75,7 @@ class TableRecord(_Record):
 
     schema_name: str = Field(alias="schema")
     name: str
-    rows: int = Field(ge=0)
+    rows: Amount
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
     columns: tuple[str, ...] = ()
     via_root: tuple[str, str] | None = None
@@ -66,16 +88,16 @@ class SequenceRecord(_Record):
 
     schema_name: str = Field(alias="schema")
     name: str
-    last_value: int
-    is_called: bool
+    last_value: Integer
+    is_called: StrictBool
     extension: str | None = None
 
 
 class LargeObjectsRecord(_Record):
     """All large objects in the dump."""
 
-    count: int
-    size_bytes: int
+    count: Amount
+    size_bytes: Amount
     digest: str
 
 
@@ -98,21 +120,21 @@ class SignatureNote(_Record):
 class Manifest(_Record):
     """See `docs/format.md` for each field."""
 
-    format_version: int
+    format_version: Annotated[int, Field(strict=True, ge=1)]
     backup_id: str
     source: str
     kind: Literal["postgres", "files"]
-    started_at: AwareDatetime
-    finished_at: AwareDatetime
+    started_at: Time
+    finished_at: Time
     snapshot: str
-    snapshot_at: AwareDatetime
+    snapshot_at: Time
     server_version: str
     client_version: str
     tool_version: str
     encryption: Encryption | None = None
-    dump_bytes: int = Field(ge=0)
+    dump_bytes: Amount
     streams: tuple[StreamRecord, ...] = ()
-    schema_format: int = 1
+    schema_format: Amount = 1
     objects: tuple[StoredObject, ...]
     tables: tuple[TableRecord, ...]
     sequences: tuple[SequenceRecord, ...]
@@ -191,8 +213,12 @@ def parse(content: bytes, *, key: str) -> Manifest:
         IntegrityError: it is not JSON, of a newer format, not complete, or not that of
             the set in whose place it lies.
     """
+    if len(content) > BYTES_MAX:
+        raise too_large(key)
     try:
-        document = json.loads(content.decode("utf-8", "surrogateescape"))
+        document = json.loads(
+            content.decode("utf-8", "surrogateescape"), parse_constant=_no_number
+        )
         version = document["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise IntegrityError(
@@ -200,7 +226,7 @@ def parse(content: bytes, *, key: str) -> Manifest:
             hint="It was altered after it was written; "
             "use another set or another store.",
         ) from None
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if type(version) is int and version > FORMAT_VERSION:
         raise IntegrityError(
             f"{key} is of format {version}, newer than this opskit reads "
             f"({FORMAT_VERSION})",
@@ -221,19 +247,59 @@ def parse(content: bytes, *, key: str) -> Manifest:
             f"{key} is not a complete manifest: {missing[0]}",
             hint="Use another set or another store.",
         )
-    if not _is_at_home(manifest, key):
+    _require_keys_of_its_own(manifest, key)
+    return manifest
+
+
+def too_large(key: str) -> IntegrityError:
+    """Return the error of a manifest that is not even read."""
+    return IntegrityError(
+        f"{key} is larger than {BYTES_MAX // 2**20} MiB, the most that a manifest "
+        "may be",
+        hint="It was altered after it was written; use another set or another store.",
+    )
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _require_keys_of_its_own(manifest: Manifest, key: str) -> None:
+    """Require that the manifest and all that it names lie in the set's own place.
+
+    Raises:
+        IntegrityError: they do not, or a name could mean another place.
+    """
+    try:
+        prefix = manifest.prefix
+    except OverflowError:  # a date that no calendar has in UTC
+        prefix = ""
+    if f"{prefix}{MANIFEST_NAME}" != key:
         raise IntegrityError(
             f"{key} is the manifest of another set ({manifest.backup_id})",
             hint="It was moved or altered; use another set or another store.",
         )
-    return manifest
+    named = [each.key for each in manifest.objects]
+    if manifest.signature is not None:
+        named.append(manifest.signature.object)
+    for each in named:
+        if not _may_be_named(each, prefix):
+            raise IntegrityError(
+                f"{key} names an object outside of its set: {each!r}",
+                hint="It was altered; use another set or another store.",
+            )
+    roles = [each.role for each in manifest.objects]
+    if len({*named}) < len(named) or len({*roles}) < len(roles):
+        raise IntegrityError(
+            f"{key} names the same object twice",
+            hint="It was altered; use another set or another store.",
+        )
 
 
-def _is_at_home(manifest: Manifest, key: str) -> bool:
-    """Return whether the manifest and all that it names lie in the set's own place."""
+def _may_be_named(key: str, prefix: str) -> bool:
     try:
-        prefix = manifest.prefix
-    except OverflowError:  # a date that no calendar has in UTC
+        check_key(key)
+    except StoreError:
         return False
-    inside = all(each.key.startswith(prefix) for each in manifest.objects)
-    return inside and f"{prefix}{MANIFEST_NAME}" == key
+    is_own = key.startswith(prefix) and key != prefix + MANIFEST_NAME
+    return is_own and key.isprintable()

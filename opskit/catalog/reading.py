@@ -16,8 +16,9 @@ from opskit.catalog.manifest import Manifest
 from opskit.catalog.naming import MANIFEST_NAME, is_backup_id
 from opskit.catalog.proof import EvidenceName, parse_evidence
 from opskit.catalog.trust import Trust
-from opskit.errors import IntegrityError, ObjectNotFound, StoreError
+from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreError
 from opskit.store import ObjectInfo, S3Store, Store, unwrapped
+from opskit.store.base import read_whole
 from opskit.store.wrapper import StoreWrapper
 
 _SET_DEPTH = 3  # source, date, backup id
@@ -43,8 +44,12 @@ class Place:
 
     @property
     def has_manifest(self) -> bool:
-        """Whether a set lies here; else it is what an unfinished run left."""
-        return any(each.key == self.manifest_key for each in self.objects)
+        """Whether a set lies here, or what cannot be listed and may be one.
+
+        Else it is what an unfinished run left.
+        """
+        there = {each.key for each in self.objects}
+        return not there.isdisjoint((self.manifest_key, self.prefix))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +106,10 @@ def read_set(store: Store, place: Place, trust: Trust) -> ReadSet:
         StoreError: the store cannot be read.
     """
     key = place.manifest_key
-    with store.open(key) as file:
-        content = file.read()
+    for each in place.objects:
+        if each.key == key and each.size_bytes > manifests.BYTES_MAX:
+            raise manifests.too_large(key)
+    content = read_whole(store, key, bytes_max=manifests.BYTES_MAX)
     trust.require(store, key, content)
     manifest = manifests.parse(content, key=key)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -131,21 +138,33 @@ def read_set(store: Store, place: Place, trust: Trust) -> ReadSet:
     )
 
 
-def attempt(store: Store, place: Place, trust: Trust) -> tuple[ReadSet | Refusal, bool]:
+def attempt(
+    store: Store, place: Place, trust: Trust
+) -> tuple[ReadSet | Refusal | None, bool]:
     """Read a set, or say why not; and whether that holds until its place changes.
 
-    What a store did not answer, or had listed and then did not find, may be otherwise
-    the next time.
+    A set that another run has deleted meanwhile is none. What a store did not answer,
+    or had listed and then did not find, may be otherwise the next time.
     """
     witness = _Witness(store)
     listed = {each.key for each in place.objects}
     try:
         found = read_set(witness, place, trust)
-    except IntegrityError as error:
-        return Refusal(reason=error.message), not witness.missed & listed
     except StoreError as error:
-        return Refusal(reason=error.message), False
+        return _refused(store, place, error), False
+    except IntegrityError as error:
+        return _refused(store, place, error), not witness.missed & listed
     return found, not witness.missed & listed
+
+
+def _refused(store: Store, place: Place, error: OpskitError) -> Refusal | None:
+    """Return why a set cannot be used; nothing of one that is not there any more."""
+    try:
+        if not any(store.list(place.manifest_key)):
+            return None
+    except StoreError:
+        pass
+    return Refusal(reason=error.message)
 
 
 def readers(store: Store) -> int:

@@ -9,7 +9,10 @@ from opskit.crypto import signatures
 from opskit.errors import IntegrityError, ObjectNotFound
 from opskit.log import logger
 from opskit.store import Store
+from opskit.store.base import read_whole
 
+_SIGNATURE_BYTES_MAX = 64 * 1024
+_DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 _HINT = (
     "Do not use it before you know who wrote it. Sets from before signatures were "
     "configured can be used while [signing] trusted_keys is empty."
@@ -46,8 +49,9 @@ class Trust:
         if not self.keys:
             return
         try:
-            with store.open(key + signatures.SUFFIX) as file:
-                signature = file.read()
+            signature = read_whole(
+                store, key + signatures.SUFFIX, bytes_max=_SIGNATURE_BYTES_MAX
+            )
         except ObjectNotFound:
             raise Unsigned(f"{key} is not signed", hint=_HINT) from None
         try:
@@ -66,8 +70,7 @@ class Trust:
         if not self.keys:
             return Verdict(counts=True)
         try:
-            with store.open(key) as file:
-                content = file.read()
+            content = read_whole(store, key, bytes_max=_DOCUMENT_BYTES_MAX)
             self.require(store, key, content)
             document = json.loads(content)
             if all(document[name] == value for name, value in said.items()):

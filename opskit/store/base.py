@@ -10,6 +10,8 @@ from typing import BinaryIO, Protocol
 
 from opskit.errors import IntegrityError, StoreError
 
+_BLOCK_BYTES = 1024 * 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
@@ -97,17 +99,19 @@ def check_key(key: str) -> str:
 
 
 def read_whole(store: Store, key: str, *, bytes_max: int) -> bytes:
-    """Return an object's bytes; one that is too large is refused before it is read.
+    """Return an object's bytes; of one that is too large no more is read.
 
     Raises:
         IntegrityError: it is larger than it may be.
         StoreError: see `Store.open`.
     """
+    content = bytearray()
     with store.open(key) as file:
-        content = file.read(bytes_max + 1)
+        while len(content) <= bytes_max and (block := file.read(_BLOCK_BYTES)):
+            content += block
     if len(content) > bytes_max:
         raise IntegrityError(
             f"{key} is larger than {bytes_max} bytes, the most that it may be",
             hint="It was not written by opskit; use another set or another store.",
         )
-    return content
+    return bytes(content)

@@ -18,10 +18,12 @@ from opskit.errors import IntegrityError
 from tests.unit import builders
 
 KEY = "shop/2026-03-10/shop-20260310T030000Z-a1b2c3/manifest.json"
+SET = KEY.rpartition("/")[0]
 Document = dict[str, Any]
 
 _names = st.text(st.characters(exclude_categories=["Cs"]))
-_counts = st.integers(min_value=0, max_value=2**63)
+_counts = st.integers(min_value=0, max_value=2**63 - 1)
+_values = st.integers(min_value=-(2**63), max_value=2**63 - 1)
 
 
 def _changed(change: Callable[[Document], object]) -> bytes:
@@ -46,7 +48,7 @@ def test_a_manifest_comes_back_as_it_was_stored() -> None:
     assert parse(made.to_json(), key=KEY) == made
 
 
-@given(_names, _names, st.lists(_names, max_size=3), _counts, st.integers())
+@given(_names, _names, st.lists(_names, max_size=3), _counts, _values)
 def test_any_name_and_number_comes_back(
     schema: str, name: str, columns: list[str], rows: int, value: int
 ) -> None:
@@ -187,6 +189,10 @@ def test_a_missing_field_is_named(field: str) -> None:
     assert f"not a complete manifest: {field}: " in message
 
 
+_VERSIONS: list[object] = ["1", True, 0, -1, 1.0, 1.5, []]
+_SIZES: list[object] = ["1", True, 2**63, 2**70, 1.0, None]
+
+
 @pytest.mark.parametrize(
     ("where", "value"),
     [
@@ -198,6 +204,20 @@ def test_a_missing_field_is_named(field: str) -> None:
         (("objects", 0, "size_bytes"), -1),
         (("tables", 0, "rows"), -1),
         (("sequences", 0, "last_value"), "x"),
+        (("sequences", 0, "last_value"), 2**63),
+        (("sequences", 0, "is_called"), 1),
+        *((("format_version",), value) for value in _VERSIONS),
+        *((("dump_bytes",), value) for value in _SIZES),
+        (("objects", 0, "size_bytes"), 2**70),
+        (("objects", 0, "size_bytes"), "12"),
+        (("tables", 0, "rows"), 2**70),
+        (("tables", 0, "rows"), 1.0),
+        (("large_objects", "count"), -1),
+        (("large_objects", "size_bytes"), 2**70),
+        (("schema_format",), "1"),
+        (("started_at",), 1_773_111_600),
+        (("finished_at",), "1773111600"),
+        (("snapshot_at",), -5.5),
     ],
 )
 def test_an_impossible_value_is_named(where: tuple[Any, ...], value: object) -> None:
@@ -235,13 +255,55 @@ def test_a_manifest_in_another_place_is_refused(key: str) -> None:
         "shop/2026-03-10/shop-20260310T030000Z-a1b2c3",
         "/etc/passwd",
         "",
+        f"{SET}/../../../etc/passwd",
+        f"{SET}//dump",
+        f"{SET}/./dump",
+        f"{SET}/",
+        f"{SET}/.dump",
+        f"{SET}/du\x1b[2Jmp",
+        f"{SET}/dump\n",
+        f"{SET}/a\0b",
+        f"{SET}/manifest.json",
     ],
 )
 def test_objects_outside_of_the_set_are_refused(key: str) -> None:
     """A manifest may not name what belongs to another set, or to nobody."""
     content = _changed(lambda document: document["objects"][1].update(key=key))
+    note = {"format": "ssh", "namespace": "n", "public_key": "k", "object": key}
+    signed = _changed(lambda document: document.update(signature=note))
 
-    assert "is the manifest of another set" in _refused(content)
+    assert "names an object outside of its set" in _refused(content)
+    assert "names an object outside of its set" in _refused(signed)
+
+
+@pytest.mark.parametrize("field", ["key", "role"])
+def test_no_object_is_named_twice(field: str) -> None:
+    """Of two that claim one place or one role, nobody knows which is meant."""
+
+    def change(document: Document) -> None:
+        document["objects"][2][field] = document["objects"][0][field]
+
+    assert "names the same object twice" in _refused(_changed(change))
+
+
+@pytest.mark.parametrize("size", [-1, 2**70, True, "1"])
+def test_a_size_of_the_database_is_a_size(size: object) -> None:
+    """It decides how much room a restore asks for."""
+    content = _changed(lambda document: document["inventory"].update(size_bytes=size))
+
+    assert "inventory.size_bytes" in _refused(content)
+
+
+def test_a_manifest_that_is_too_large_is_not_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parsing takes several times the room of the text."""
+    content = builders.manifest().to_json()
+    monkeypatch.setattr("opskit.catalog.manifest.BYTES_MAX", len(content))
+    parse(content, key=KEY)
+    monkeypatch.setattr("opskit.catalog.manifest.BYTES_MAX", len(content) - 1)
+
+    assert "is larger than" in _refused(content)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +311,9 @@ def test_objects_outside_of_the_set_are_refused(key: str) -> None:
     [
         b"[" * 100_000,
         _changed(lambda document: document.update(started_at="0001-01-01T00:00+14:00")),
+        _changed(lambda document: document["inventory"].update(more=float("nan"))),
     ],
-    ids=["deep", "early"],
+    ids=["deep", "early", "not a number"],
 )
 def test_a_tampered_manifest_is_refused_like_any_other(content: bytes) -> None:
     """No content of a manifest may end the reading of all the others."""
