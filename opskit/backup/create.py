@@ -17,6 +17,7 @@ from opskit.backup.store_locks import LockStore, locked, no_lock
 from opskit.backup.writer import SetWriter
 from opskit.catalog import sealing
 from opskit.catalog.manifest import (
+    BYTES_MAX,
     FORMAT_VERSION,
     ONE_DUMP_VERSION,
     Encryption,
@@ -30,7 +31,7 @@ from opskit.catalog.naming import (
     set_prefix,
 )
 from opskit.crypto import signatures
-from opskit.errors import ObjectExists, StoreError
+from opskit.errors import BackupFailed, ObjectExists, StoreError
 from opskit.log import logger
 from opskit.store import Store
 
@@ -98,6 +99,7 @@ def create_backup(
             manifest = _complete(manifest, opened, writer, clock)
             opened.require_held()
             writer.leave_out(held.require_held())
+            writer.look_again()
             _record(writer, manifest)
             _clean_failed(writer, stores)
     return BackupResult(
@@ -185,6 +187,12 @@ def _complete(
 def _record(writer: SetWriter, manifest: Manifest) -> None:
     """Put the manifest, last: the set exists exactly when it does."""
     content = manifest.to_json()
+    if len(content) > BYTES_MAX:
+        raise BackupFailed(
+            f"the manifest would be {len(content)} bytes large, and no more than "
+            f"{BYTES_MAX} are read",
+            hint="Split this source in several, or leave out some of it.",
+        )
     if writer.protection.signer is not None:
         writer.record(SIGNATURE_NAME, writer.protection.signer.sign(content))
     writer.record(MANIFEST_NAME, content)

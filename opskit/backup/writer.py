@@ -11,6 +11,7 @@ from opskit.backup.fanout import put_everywhere
 from opskit.backup.protection import Protection
 from opskit.catalog.manifest import StoredObject
 from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.verify import require_stored
 from opskit.crypto import age
 from opskit.errors import StoreError
 from opskit.log import logger
@@ -60,6 +61,18 @@ class SetWriter:
                     logger().error("a store failed", store=name, error=error.message)
             self.failed |= failed
             self.stores = [e for e in self.stores if e.name not in self.failed]
+
+    def look_again(self) -> None:
+        """Leave out every store that does not hold all objects any more."""
+        lost: dict[str, StoreError] = {}
+        for store in self.stores:
+            try:
+                require_stored(self.objects, store)
+            except StoreError as error:
+                lost[store.name] = error
+        self.leave_out(lost)
+        if lost and not self.stores:
+            raise next(iter(lost.values()))
 
     def record(self, name: str, content: bytes) -> None:
         """Store what is no object of the set itself: its manifest, a signature."""

@@ -15,16 +15,24 @@ from dataclasses import dataclass
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import Manifest, StoredObject
 from opskit.catalog.naming import MANIFEST_NAME
-from opskit.catalog.proof import EVIDENCE_FOLDER, parse_evidence
-from opskit.catalog.verify import BLOCK_BYTES, VerifyResult, checked, verify_set
+from opskit.catalog.proof import parse_evidence
+from opskit.catalog.verify import (
+    BLOCK_BYTES,
+    VerifyResult,
+    checked,
+    require_stored,
+    verify_set,
+)
 from opskit.errors import (
     IntegrityError,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnreadable,
     OpskitError,
     StoreError,
 )
 from opskit.store import Store
+from opskit.store.base import read_whole
 from opskit.store.s3_probe import is_challenge
 
 
@@ -32,14 +40,16 @@ from opskit.store.s3_probe import is_challenge
 class CopyResult:
     """What became of one set: copied, or found in the target already.
 
-    `added` are the keys of what lies beside the set and was put now. `verified` is what
-    reading it there has found; None where it was there and nothing was to be added.
+    `repaired` are the keys of objects that were damaged or missing in the target and
+    were put anew, `added` those of what lies beside the set and was put now. `verified`
+    is what reading the set in the target has found in the end.
     """
 
     backup_id: str
     copied: bool
+    verified: VerifyResult
+    repaired: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
-    verified: VerifyResult | None = None
 
 
 def copy_set(
@@ -53,8 +63,9 @@ def copy_set(
 
     What a killed copy left is removed first, so nobody else may be writing this set
     there: the caller holds the lock of its source, in the target too, and
-    `require_held` raises if that was lost. A set that the target lists already is left
-    alone but for what lies beside it in the source alone.
+    `require_held` raises if that was lost. A set that the target lists already is read
+    there; what is damaged of it or missing is put anew, and so is what lies beside it
+    in the source alone.
 
     Raises:
         IntegrityError: the source is damaged, the target does not give back what it
@@ -72,7 +83,7 @@ def copy_set(
             hint="One of the two was altered after it was written; `inv verify` and "
             "its signature tell which. Nothing was changed.",
         )
-    return _complete(manifest, source, target)
+    return _complete(manifest, content, source, target, require_held)
 
 
 def _copy_new(
@@ -88,10 +99,13 @@ def _copy_new(
         for each in manifest.objects:
             target.put(each.key, _blocks(source, each))
         verified = verify_set(manifest, target)
+        if verified.not_read is not None:
+            raise verified.not_read
         if verified.bad:
             raise _not_given_back(target, verified.bad[0].key, verified.bad[0].reason)
         added = _copy_beside(_beside(manifest, source), source, target)
         key = manifest.prefix + MANIFEST_NAME
+        require_stored(manifest.objects, target)
         require_held()
         target.put(key, [content])
         if _read(target, key) != content:
@@ -101,20 +115,60 @@ def _copy_new(
     )
 
 
-def _complete(manifest: Manifest, source: Store, target: Store) -> CopyResult:
-    """Add what lies beside the set in the source alone."""
+def _complete(
+    manifest: Manifest,
+    content: bytes,
+    source: Store,
+    target: Store,
+    require_held: Callable[[], None],
+) -> CopyResult:
+    """Read a set in the target, repair it, and add what lies beside the source's."""
+    verified = verify_set(manifest, target)
+    bad = {each.key for each in verified.bad}
+    damaged = [each for each in manifest.objects if each.key in bad]
+    if damaged:
+        _repair(manifest, damaged, content, source, target, require_held)
+        verified = verify_set(manifest, target)
+    if verified.not_read is not None:
+        raise verified.not_read
+    if verified.bad:
+        raise _not_given_back(target, verified.bad[0].key, verified.bad[0].reason)
     there = {each.key for each in target.list(manifest.prefix)}
     missing = [key for key in _beside(manifest, source) if key not in there]
-    verified = None
-    if missing:
-        # Proof that the source's copy earned must not cover up damage of this one.
-        verified = verify_set(manifest, target)
-        if verified.bad:
-            missing = [key for key in missing if not _speaks_well(manifest, key)]
-    added = _copy_beside(missing, source, target)
     return CopyResult(
-        backup_id=manifest.backup_id, copied=False, added=added, verified=verified
+        backup_id=manifest.backup_id,
+        copied=False,
+        verified=verified,
+        repaired=tuple(each.key for each in damaged),
+        added=_copy_beside(missing, source, target),
     )
+
+
+def _repair(
+    manifest: Manifest,
+    damaged: Iterable[StoredObject],
+    content: bytes,
+    source: Store,
+    target: Store,
+    require_held: Callable[[], None],
+) -> None:
+    """Put damaged objects of a set anew; meanwhile the target does not list the set.
+
+    Nothing is taken away before the source has shown that it holds what is needed. What
+    a crash leaves is copied as a new set by the next run.
+    """
+    for each in damaged:
+        for _ in _blocks(source, each):
+            pass
+    require_held()
+    key = manifest.prefix + MANIFEST_NAME
+    target.delete(key)
+    for each in damaged:
+        target.delete(each.key)
+        target.put(each.key, _blocks(source, each))
+    require_stored(manifest.objects, target)
+    require_held()
+    target.put(key, [content])
 
 
 def _manifest_of(manifest: Manifest, source: Store) -> bytes:
@@ -140,7 +194,7 @@ def _blocks(source: Store, each: StoredObject) -> Iterator[bytes]:
     try:
         with checked(source, each) as blocks:
             yield from blocks
-    except (ObjectNotFound, IntegrityError) as error:
+    except (ObjectNotFound, ObjectUnreadable, IntegrityError) as error:
         raise IntegrityError(
             f"store {source.name}: {each.key} cannot be copied: {error.message}",
             hint="Copy the set from another store, or back up again.",
@@ -170,11 +224,6 @@ def _beside(manifest: Manifest, source: Store) -> list[str]:
     return sorted(
         kept, key=lambda key: parse_evidence(key.removeprefix(prefix)) is not None
     )
-
-
-def _speaks_well(manifest: Manifest, key: str) -> bool:
-    name = key.removeprefix(manifest.prefix)
-    return name.startswith(EVIDENCE_FOLDER) and "-failed-" not in name
 
 
 def _copy_beside(keys: Iterable[str], source: Store, target: Store) -> tuple[str, ...]:
@@ -213,8 +262,7 @@ def _not_given_back(target: Store, key: str, reason: str) -> IntegrityError:
 
 def _read(store: Store, key: str) -> bytes | None:
     try:
-        with store.open(key) as file:
-            return file.read()
+        return read_whole(store, key, bytes_max=manifests.BYTES_MAX)
     except ObjectNotFound:
         return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from opskit.catalog.catalog import group_by_set
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.reading import Place
 from opskit.store import ObjectInfo, Store
 
 GRACE = timedelta(days=1)
@@ -25,7 +25,8 @@ class Orphan:
 def find(stores: Iterable[Store], *, source: str, now: datetime) -> list[Orphan]:
     """Return the orphans of one source that nothing was added to for the grace time.
 
-    Younger ones may be a backup that another host is writing at this moment.
+    The caller holds the lock of the source in these stores, and `now` is the time by
+    their own clock: what another host writes at this moment is no orphan.
     """
     found = []
     for store in stores:
@@ -38,6 +39,6 @@ def find(stores: Iterable[Store], *, source: str, now: datetime) -> list[Orphan]
 
 
 def _is_orphan(prefix: str, objects: list[ObjectInfo], now: datetime) -> bool:
-    if any(each.key == prefix + MANIFEST_NAME for each in objects):
+    if Place(prefix=prefix, objects=objects).has_manifest:
         return False
     return max(each.modified_at for each in objects) < now - GRACE

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from opskit.catalog import store_claims
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.changes import (
     CONFIRMATION_FOLDER,
@@ -13,12 +14,14 @@ from opskit.catalog.changes import (
     is_confirmation,
 )
 from opskit.catalog.naming import MANIFEST_NAME
-from opskit.catalog.orphans import Orphan
+from opskit.catalog.orphans import GRACE
 from opskit.catalog.retention import Candidate
 from opskit.catalog.sets import KnownSet
 from opskit.catalog.trust import Trust
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
+from opskit.ledger import copies
+from opskit.store import Store
 
 _NOBODY = Trust()
 
@@ -109,8 +112,13 @@ def delete_set(each: BackupSet) -> None:
         store.discard(each.manifest.prefix)
 
 
-def remove_orphans(found: Iterable[Orphan], *, told: Callable[[Orphan], None]) -> None:
-    """Remove what unfinished runs left behind."""
-    for orphan in found:
-        orphan.store.discard(orphan.prefix)
-        told(orphan)
+def sweep(store: Store, *, source: str, now: datetime) -> int:
+    """Remove uploads of a source that were never finished; return how many.
+
+    `now` is the time by the store's own clock.
+
+    Raises:
+        StoreError: the store refused.
+    """
+    places = (f"{source}/", f"{store_claims.FOLDER}{source}/", copies.FOLDER)
+    return sum(store.sweep(place, before=now - GRACE) for place in places)

@@ -56,7 +56,7 @@ def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) 
     """Return which claims count, by the clock of the store alone: pure.
 
     What the time is, one's own newest claim tells, which was put a moment ago. Without
-    it nothing counts as dead.
+    it nothing counts as dead. A claim that is as far in the future is no sign of life.
     """
     claims: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)
     released: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)
@@ -96,7 +96,7 @@ def _living(
 
 
 def _is_dead(each: Living, mine: Living, dead_after: timedelta) -> bool:
-    return mine.newest.modified_at - each.newest.modified_at > dead_after
+    return abs(mine.newest.modified_at - each.newest.modified_at) > dead_after
 
 
 class Claim:

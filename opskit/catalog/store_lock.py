@@ -76,12 +76,13 @@ def hold(
     random: Callable[[], float] = _random,
     uptime: Callable[[], float] = uptime,
     timing: Timing | None = None,
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[HeldLock]:
     """Hold the lock of a source in a store for the length of the block.
 
-    Yields a function that raises if the lock was lost: call it right before what must
-    not be done twice. `owner` names whoever runs one at a time anyway, by a lock of its
-    own: another claim of the same owner is that of a run which was killed.
+    Yields the lock, which raises when it is called after it was lost: call it right
+    before what must not be done twice. `owner` names whoever runs one at a time anyway,
+    by a lock of its own: another claim of the same owner is that of a run which was
+    killed.
 
     Raises:
         LockHeld: another run holds it; the message says who, where, and since when. Or
@@ -98,16 +99,23 @@ def hold(
         "started_at": clock().isoformat(),
     }
     claim = Claim(store, source, run_id=run_id, record=record, uptime=uptime)
-    lock = _Lock(claim, timing, uptime, owner)
+    lock = HeldLock(claim, timing, uptime, owner)
     try:
         lock.acquire(sleep, random)
         with lock.renewed():
-            yield lock.check
+            yield lock
     finally:
         claim.withdraw()
 
 
-class _Lock:
+class HeldLock:
+    """A lock on a source in a store.
+
+    `got_at` is the time by the store's own clock when the lock was got.
+    """
+
+    got_at: datetime
+
     def __init__(
         self, claim: Claim, timing: Timing, uptime: Callable[[], float], owner: str
     ) -> None:
@@ -129,7 +137,8 @@ class _Lock:
                 self._claim.put()
             seen = self._without_killed(self._claim.look(self._timing.dead_after))
             if seen.mine is not None and not seen.others:
-                self.check()
+                self()
+                self.got_at = seen.mine.newest.modified_at
                 self._claim.clean(seen.litter)
                 return
             if seen.mine is None or seen.others[0].order < seen.mine.order:
@@ -147,7 +156,7 @@ class _Lock:
                 alive.append(other)
         return replace(seen, others=tuple(alive))
 
-    def check(self) -> None:
+    def __call__(self) -> None:
         """Raise if another run may hold the lock by now."""
         where = f"the lock of {self._claim.source} in store {self._claim.store.name}"
         if self._lost:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from opskit.catalog.manifest import Manifest, StoredObject
-from opskit.errors import IntegrityError, ObjectNotFound
+from opskit.catalog.naming import MANIFEST_NAME
+from opskit.errors import (
+    IntegrityError,
+    ObjectNotFound,
+    ObjectUnreadable,
+    StoreError,
+)
 from opskit.store import Store
 
 BLOCK_BYTES = 1024 * 1024
@@ -26,21 +32,34 @@ class BadObject:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyResult:
-    """What was read of a set, and what was wrong with it."""
+    """What was read of a set, and what was wrong with it.
+
+    `not_read` is why the store did not give the rest of it: that says nothing about the
+    set, which is neither whole nor damaged as far as one knows.
+    """
 
     objects: int
     size_bytes: int
     bad: tuple[BadObject, ...]
+    not_read: StoreError | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every object was read and is what the manifest says."""
+        return not self.bad and self.not_read is None
 
 
 def verify_set(manifest: Manifest, store: Store) -> VerifyResult:
     """Read all objects of a set in one store.
 
+    An object that is missing or cannot be read is a finding about the set.
+
     Raises:
-        StoreError: the store cannot be read; a missing object is a finding instead.
+        StoreError: the store cannot be reached.
     """
     size_bytes = 0
     bad = []
+    not_read = None
     for expected in manifest.objects:
         try:
             with checked(store, expected) as blocks:
@@ -48,11 +67,49 @@ def verify_set(manifest: Manifest, store: Store) -> VerifyResult:
                     size_bytes += len(block)
         except ObjectNotFound:
             bad.append(BadObject(key=expected.key, reason="missing", missing=True))
+        except ObjectUnreadable as error:
+            bad.append(
+                BadObject(key=expected.key, reason=f"unreadable: {error.message}")
+            )
         except IntegrityError as error:
             bad.append(BadObject(key=expected.key, reason=error.message))
+        except StoreError as error:
+            any(store.list(manifest.prefix))  # raises if it is the store as a whole
+            not_read = error
+            break
     return VerifyResult(
-        objects=len(manifest.objects), size_bytes=size_bytes, bad=tuple(bad)
+        objects=len(manifest.objects),
+        size_bytes=size_bytes,
+        bad=tuple(bad),
+        not_read=not_read,
     )
+
+
+def is_gone(manifest: Manifest, store: Store) -> bool:
+    """Return whether another run has deleted a set meanwhile."""
+    try:
+        store.stat(manifest.prefix + MANIFEST_NAME)
+    except ObjectNotFound:
+        return True
+    except StoreError:
+        pass  # then nobody knows, and what was found stands
+    return False
+
+
+def require_stored(objects: Iterable[StoredObject], store: Store) -> None:
+    """Look at every object of a set once more, before its manifest makes it one.
+
+    Raises:
+        StoreError: one of them is missing or of another size, or cannot be looked at.
+    """
+    for each in objects:
+        found = store.stat(each.key).size_bytes
+        if found != each.size_bytes:
+            raise StoreError(
+                f"store {store.name} holds {found} bytes of {each.key} where "
+                f"{each.size_bytes} were sent",
+                hint="See who else writes to this store, and check its health.",
+            )
 
 
 @contextmanager
@@ -73,6 +130,11 @@ def checked(store: Store, expected: StoredObject) -> Iterator[Iterator[bytes]]:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             size_bytes += len(block)
+            if size_bytes > expected.size_bytes:
+                raise IntegrityError(
+                    f"more bytes are stored than the {expected.size_bytes} that the "
+                    "manifest says"
+                )
             yield block
 
     with store.open(expected.key) as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from opskit import __version__, files
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.proof import EvidenceKind, EvidenceName, evidence_name
+from opskit.catalog.verify import is_gone
 from opskit.checks import Check
 from opskit.crypto import age, signatures
 from opskit.crypto.signatures import Signer
@@ -117,20 +118,32 @@ def store_evidence(
         StoreError: a store refused it.
     """
     content = _document(_in_the_open(evidence))
-    place = evidence.manifest.prefix
-    encryption = evidence.manifest.encryption
     for store in stores:
-        if report is not None and encryption is None:
-            store.put(place + evidence.name.name(".md"), [_bytes(mask(report))])
-        elif report is not None and encryption is not None:
-            store.put(
-                place + evidence.name.name(f".md{age.SUFFIX}"),
-                age.encrypted([_bytes(mask(report))], encryption.recipients),
-            )
-        key = place + evidence.name.name()
-        if signer is not None:
-            store.put(key + signatures.SUFFIX, [signer.sign(content)])
-        store.put(key, [content])
+        stored: list[str] = []
+        for name, chunks in _beside(evidence, report, content, signer):
+            stored.append(evidence.manifest.prefix + name)
+            store.put(stored[-1], chunks)
+        if is_gone(evidence.manifest, store):
+            # Another host has deleted the set: nothing may be left in its place.
+            for key in reversed(stored):
+                store.delete(key)
+
+
+def _beside(
+    evidence: Evidence, report: str | None, content: bytes, signer: Signer | None
+) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Yield what is put beside the set, by name."""
+    encryption = evidence.manifest.encryption
+    if report is not None and encryption is None:
+        yield evidence.name.name(".md"), [_bytes(mask(report))]
+    elif report is not None and encryption is not None:
+        yield (
+            evidence.name.name(f".md{age.SUFFIX}"),
+            age.encrypted([_bytes(mask(report))], encryption.recipients),
+        )
+    if signer is not None:
+        yield evidence.name.name() + signatures.SUFFIX, [signer.sign(content)]
+    yield evidence.name.name(), [content]
 
 
 def _in_the_open(evidence: Evidence) -> dict[str, Any]:

@@ -134,9 +134,24 @@ class LocalStore:
         with self._translated(prefix):
             self._require_no_links(key)
             if folder.is_dir() and not folder.is_symlink():
-                shutil.rmtree(folder)
+                self._removed(folder)
                 files.fsync_directory(folder.parent)
                 self._remove_empty(folder.parent)
+
+    @staticmethod
+    def _removed(folder: Path) -> None:
+        """Remove a folder into which another run may be putting something."""
+        for left in reversed(range(_FOLDER_TRIES)):
+            try:
+                shutil.rmtree(folder)
+            except FileNotFoundError:
+                if not folder.exists():
+                    return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY or not left:
+                    raise
+            else:
+                return
 
     def _below(self, prefix: str, *, temporary: bool) -> Iterator[ObjectInfo]:
         self._require_root()

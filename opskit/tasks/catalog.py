@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
     from opskit.catalog.sets import ListedSet
-    from opskit.catalog.verify import BadObject
-    from opskit.errors import StoreError
+    from opskit.errors import OpskitError
+    from opskit.tasks.verifying import Verification
 
 
 @command(
@@ -77,63 +77,73 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
 
     Example: inv verify --backup shop-20260101T030000Z-a1b2c3
     """
+    from opskit.catalog.verify import BadObject
     from opskit.errors import UsageError
     from opskit.tasks import runtime
     from opskit.tasks.drill import not_recorded
-    from opskit.tasks.verifying import verify_everywhere
+    from opskit.tasks.verifying import Verification
 
     run = runtime.start()
-    found = run.catalog(whole=True)
+    found = run.catalog()
     chosen = [found.find(backup)] if backup else list(found.sets)
-    if not chosen and not found.unreadable:
+    if not chosen and not found.unreadable and not found.unreachable:
         raise UsageError(
             "there is no backup set to verify",
             hint="Take one with `inv backup`; a check of nothing is no check.",
         )
-    bad: list[BadObject] = [
-        each
-        for each in _unreadable(found.unreadable)
+    result = Verification(not_read=[*found.unreachable])
+    result.bad += [
+        BadObject(key=each.key, reason=each.reason)
+        for each in found.unreadable
         if not backup or f"/{backup}/" in each.key
     ]
-    unstored: list[StoreError] = []
-    objects = size_bytes = 0
     with run.recorded("verify", {"sets": len(chosen)}) as details:
         for each in chosen:
-            result, not_stored = verify_everywhere(run, each)
-            unstored += not_stored
-            objects += result.objects
-            size_bytes += result.size_bytes
-            bad += result.bad
-            state = f"{len(result.bad)} BAD" if result.bad else "ok"
+            state = result.add(run, each)
             say(
-                f"{state}: {each.manifest.backup_id}, {result.objects} objects",
+                f"{state}: {each.manifest.backup_id}, "
+                f"{len(each.manifest.objects)} objects",
                 as_json=json,
             )
-        document = {
-            "status": "failed" if bad else "ok",
-            "objects": objects,
-            "bytes": size_bytes,
-            "bad": [{"key": each.key, "reason": each.reason} for each in bad],
-        }
-        for each_bad in bad:
-            say(f"  {each_bad.key}: {each_bad.reason}", as_json=json)
-        details |= {"objects": objects, "bad": len(bad)}
-        if bad:
-            raise _verify_error(bad, document)
-    if unstored:
-        raise not_recorded(unstored[0], document)
+        document = _document(result)
+        for bad in result.bad:
+            say(f"  {bad.key}: {bad.reason}", as_json=json)
+        details |= {"objects": result.objects, "bad": len(result.bad)}
+        error = _verify_error(result, document)
+        if error is not None:
+            raise error
+    if result.unstored:
+        raise not_recorded(result.unstored[0], document)
     return document
 
 
-def _unreadable(found: Any) -> list[BadObject]:
-    from opskit.catalog.verify import BadObject
+def _document(result: Verification) -> Document:
+    not_read = [*result.unreachable.values(), *result.not_read]
+    document: Document = {
+        "status": "failed" if result.bad or not_read else "ok",
+        "objects": result.objects,
+        "bytes": result.size_bytes,
+        "bad": [{"key": each.key, "reason": each.reason} for each in result.bad],
+    }
+    if not_read:
+        document["not_read"] = list(dict.fromkeys(each.message for each in not_read))
+    return document
 
-    return [BadObject(key=bad.key, reason=bad.reason) for bad in found]
 
+def _verify_error(result: Verification, document: Document) -> OpskitError | None:
+    """Return the error of what was found, or of what was not read; None if all is well.
 
-def _verify_error(bad: list[BadObject], document: Document) -> Exception:
+    Damage is worse than a store that did not answer.
+    """
     from opskit.errors import IntegrityError, ObjectNotFound
 
+    if not result.bad:
+        not_read = [*result.unreachable.values(), *result.not_read]
+        if not not_read:
+            return None
+        not_read[0].details = not_read[0].details | document
+        return not_read[0]
+    bad = result.bad
     kind = ObjectNotFound if all(each.missing for each in bad) else IntegrityError
     return kind(
         f"{len(bad)} stored objects are not what was stored; the first: {bad[0].key}: "

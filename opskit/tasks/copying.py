@@ -36,7 +36,7 @@ def copy(
 
     Example: inv copy --from local --to offsite
     """
-    from opskit.errors import OpskitError, UsageError
+    from opskit.errors import LockHeld, OpskitError, UsageError
     from opskit.tasks import runtime
     from opskit.tasks.drill import not_recorded
 
@@ -67,9 +67,14 @@ def copy(
     details = {"from": source.name, "to": target.name, "sets": len(chosen)}
     with run.recorded("copy", details) as record:
         # The oldest first: what is cut short has copied what prune would keep longest.
+        locked: list[OpskitError] = []
         try:
             for each in reversed(chosen):
-                failed += _copy(run, each, source, target, tell, unstored)
+                try:
+                    failed += _copy(run, each, source, target, tell, unstored)
+                except LockHeld as error:
+                    say(f"not copied: {error.message}", as_json=json)
+                    locked.append(error)
         except OpskitError as error:
             error.details = error.details | {"sets": copied, "bad": failed}
             raise
@@ -86,6 +91,9 @@ def copy(
         }
         if failed:
             raise _failure(failed, document)
+        if locked:
+            locked[0].details = locked[0].details | document
+            raise locked[0]
     if unstored:
         raise not_recorded(unstored[0], document)
     return document
@@ -117,7 +125,7 @@ def _copy(
     Returns what is damaged. To `unstored` goes why evidence could not be left.
     """
     from opskit.catalog.copying import copy_set
-    from opskit.errors import IntegrityError
+    from opskit.errors import IntegrityError, StoreError
     from opskit.tasks import runtime
     from opskit.tasks.verifying import record_verification
 
@@ -129,37 +137,40 @@ def _copy(
     ):
         try:
             result = copy_set(manifest, source, target, require_held=require_held)
-        except IntegrityError as error:
+        except (IntegrityError, StoreError) as error:
+            if isinstance(error, StoreError):
+                for store in (source, target):  # raises if it is a store as a whole
+                    any(store.list(manifest.prefix))
             return [{"key": manifest.prefix, "reason": error.message}]
-        verified = result.verified
-        if verified is not None and (result.copied or verified.bad):
-            amiss = record_verification(run, each, target, verified, started_at)
+        if result.copied or result.repaired:
+            amiss = record_verification(run, each, target, result.verified, started_at)
             unstored += [] if amiss is None else [amiss]
-    if verified is not None and verified.bad:
-        return [
-            {"key": bad.key, "reason": f"in store {target.name}: {bad.reason}"}
-            for bad in verified.bad
-        ]
     tell(result)
     return []
 
 
 def _describe(result: CopyResult) -> Document:
-    return {
+    document: Document = {
         "backup_id": result.backup_id,
         "copied": result.copied,
         "added": len(result.added),
-        "bytes": 0 if result.verified is None else result.verified.size_bytes,
+        "bytes": result.verified.size_bytes,
     }
+    if result.repaired:
+        document["repaired"] = len(result.repaired)
+    return document
 
 
 def _line(result: CopyResult, target: Store) -> str:
-    if result.copied and result.verified is not None:
-        size = text.size(result.verified.size_bytes)
-        return f"copied {result.backup_id}: {size}, verified in {target.name}"
+    size = text.size(result.verified.size_bytes)
+    verified = f"{result.backup_id}: {size}, verified in {target.name}"
+    if result.copied:
+        return f"copied {verified}"
+    if result.repaired:
+        return f"repaired {verified}; objects put anew: {len(result.repaired)}"
     if result.added:
-        return f"completed {result.backup_id}: {len(result.added)} records beside it"
-    return f"there already: {result.backup_id}"
+        return f"completed {verified}; records put beside it: {len(result.added)}"
+    return f"there already: {verified}"
 
 
 def _failure(failed: list[Document], document: Document) -> Exception:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from opskit import files
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.retention import RetentionPlan
     from opskit.catalog.sets import KnownSet
+    from opskit.catalog.store_lock import HeldLock
+    from opskit.errors import RetentionRefused
+    from opskit.store import Store
     from opskit.tasks.runtime import Runtime
 
-_BEING_READ = "a drill or a restore is reading it"
+_BEING_READ = "a drill, a restore or a verification is reading it"
+_GRACE = timedelta(days=1)
 
 
 @command(
@@ -34,9 +40,7 @@ def prune(
 
     Example: inv prune --dry-run
     """
-    from opskit.catalog import orphans
-    from opskit.catalog.prune import remove_orphans
-    from opskit.errors import UsageError
+    from opskit.errors import OpskitError, UsageError, worst
     from opskit.tasks import runtime, sources
 
     run = runtime.start()
@@ -46,48 +50,139 @@ def prune(
                 "--confirm and --dry-run do not go together", hint="Give one of them."
             )
         return _confirm(run, confirm, as_json=json)
-    keep: list[Document] = []
-    delete: list[Document] = []
+    document: Document = {"keep": [], "delete": [], "refused": None}
+    errors: list[OpskitError] = []
+    failed: list[Document] = []
     refused: list[str] = []
     for name in sources.every(run):
-        with run.lock(name, "prune"):
-            # What is deleted, and what is left instead, was read in this very run.
-            sets = [] if dry_run else run.catalog(name, whole=True).of(name)
-            known = run.listing(name, whole=True).of(name) if dry_run else sets
-            planned = _plan(run, name, known)
-            keep += [
-                {"backup_id": key, "reasons": why} for key, why in planned.keep.items()
-            ]
-            if planned.refused:
-                refused.append(f"{name}: {planned.refused}")
-            for line in _plan_lines(planned, dry_run=dry_run):
-                say(line, as_json=json)
-            read: list[str] = []
-            if not dry_run:
-                read = _carry_out(run, name, sets, planned)
-                for each in read:
-                    say(f"keep {each}: {_BEING_READ}", as_json=json)
-                found = orphans.find(run.stores, source=name, now=runtime.now())
-                remove_orphans(
-                    found,
-                    told=lambda each: say(
-                        f"removed {each.prefix}: a backup that never finished",
-                        as_json=json,
-                    ),
-                )
-            keep += [{"backup_id": each, "reasons": [_BEING_READ]} for each in read]
-            delete += [{"backup_id": e} for e in planned.delete if e not in read]
-    document: Document = {
-        "keep": keep,
-        "delete": delete,
-        "refused": "; ".join(refused) or None,
-    }
+        pruning = _Pruning(run=run, name=name, document=document, as_json=json)
+        try:
+            why = pruning.show() if dry_run else pruning.carry_out()
+        except OpskitError as error:
+            say(f"{name} is not pruned: {error.message}", as_json=json)
+            failed.append({"source": name, "error": error.message})
+            errors.append(error)
+        else:
+            refused += [f"{name}: {why}"] if why else []
+    if not dry_run:
+        files.sweep_temporary(run.state_dir, before=runtime.now() - _GRACE)
+    document["refused"] = "; ".join(refused) or None
     if refused:
-        raise _refusal(document)
+        errors.append(_refusal(document))
+    if failed:
+        document["failed"] = failed
+    if errors:
+        decisive = worst(errors)
+        decisive.details = decisive.details | document
+        raise decisive
     return document
 
 
-def _refusal(document: Document) -> Exception:
+@dataclass(frozen=True, kw_only=True)
+class _Pruning:
+    """The pruning of one source, and the document that tells what is done as it is."""
+
+    run: Runtime
+    name: str
+    document: Document
+    as_json: bool
+
+    def show(self) -> str | None:
+        """Plan and delete nothing; return why all is kept, if it is."""
+        from opskit.tasks import runtime
+
+        sets = self.run.listing(self.name, whole=True).of(self.name)
+        planned = self._plan(sets, runtime.now())
+        for each in planned.delete:
+            say(f"would delete {each}: no rule keeps it", as_json=self.as_json)
+            self.document["delete"].append({"backup_id": each})
+        return planned.refused
+
+    def carry_out(self) -> str | None:
+        """Delete what no rule keeps, and what killed runs left.
+
+        Hosts whose clocks differ meet in the stores: the lock there is held, and the
+        time is that of the store whose clock is the furthest behind.
+        """
+        from opskit.tasks import runtime
+
+        run, name = self.run, self.name
+        with run.lock(name, "prune"), ExitStack() as stack:
+            locks = {
+                store.name: stack.enter_context(run.store_lock(store, name, "prune"))
+                for store in run.stores
+            }
+            # What is deleted, and what is left instead, was read in this very run.
+            sets = run.catalog(name, whole=True).of(name)
+            now = min([runtime.now(), *(each.got_at for each in locks.values())])
+            planned = self._plan(sets, now)
+            self._delete(sets, planned, locks)
+            for store in run.stores:
+                self._tidy(store, locks[store.name])
+        return planned.refused
+
+    def _plan(self, sets: Sequence[KnownSet], now: datetime) -> RetentionPlan:
+        from opskit.catalog import retention
+        from opskit.catalog.prune import candidates
+        from opskit.tasks import keys, sources
+
+        run = self.run
+        found = candidates(
+            sets, trust=keys.trust(run.settings), locked_until=_locked_until(run, sets)
+        )
+        planned = retention.plan(found, sources.policy(run, self.name), now=now)
+        for key, why in planned.keep.items():
+            self._keep(key, why)
+        return planned
+
+    def _keep(self, backup_id: str, reasons: list[str]) -> None:
+        say(f"keep {backup_id}: {', '.join(reasons)}", as_json=self.as_json)
+        self.document["keep"].append({"backup_id": backup_id, "reasons": reasons})
+
+    def _delete(
+        self,
+        sets: list[BackupSet],
+        planned: RetentionPlan,
+        locks: Mapping[str, HeldLock],
+    ) -> None:
+        from opskit.catalog.prune import delete_set
+        from opskit.errors import RetentionRefused
+
+        by_id = {each.manifest.backup_id: each for each in sets}
+        deleted: list[str] = []
+        details = {"source": self.name, "deleted": deleted, "kept": len(planned.keep)}
+        # That a source was refused is told when all of them are done.
+        with suppress(RetentionRefused), self.run.recorded("prune", details):
+            for backup_id in reversed(planned.delete):  # the oldest first
+                with self.run.unread(backup_id) as unread:
+                    if not unread:
+                        self._keep(backup_id, [_BEING_READ])
+                        continue
+                    for require_held in locks.values():
+                        require_held()
+                    delete_set(by_id[backup_id])
+                say(f"deleted {backup_id}: no rule keeps it", as_json=self.as_json)
+                deleted.append(backup_id)
+                self.document["delete"].append({"backup_id": backup_id})
+            if planned.refused:
+                raise RetentionRefused(planned.refused)
+
+    def _tidy(self, store: Store, lock: HeldLock) -> None:
+        """Remove what killed runs left of this source in a store."""
+        from opskit.catalog import orphans
+        from opskit.catalog.prune import sweep
+
+        for orphan in orphans.find([store], source=self.name, now=lock.got_at):
+            lock()
+            store.discard(orphan.prefix)
+            say(
+                f"removed {orphan.prefix}: a backup that never finished",
+                as_json=self.as_json,
+            )
+        sweep(store, source=self.name, now=lock.got_at)
+
+
+def _refusal(document: Document) -> RetentionRefused:
     from opskit.errors import RetentionRefused
 
     return RetentionRefused(
@@ -96,17 +191,6 @@ def _refusal(document: Document) -> Exception:
         "`inv prune --dry-run`.",
         details=document,
     )
-
-
-def _plan(run: Runtime, name: str, sets: Sequence[KnownSet]) -> RetentionPlan:
-    from opskit.catalog import retention
-    from opskit.catalog.prune import candidates
-    from opskit.tasks import keys, runtime, sources
-
-    found = candidates(
-        sets, trust=keys.trust(run.settings), locked_until=_locked_until(run, sets)
-    )
-    return retention.plan(found, sources.policy(run, name), now=runtime.now())
 
 
 def _locked_until(run: Runtime, sets: Sequence[KnownSet]) -> dict[str, datetime]:
@@ -145,34 +229,3 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
     for each in changes:
         say(f"confirmed of {backup_id}: {each}", as_json=as_json)
     return {"status": "ok", "backup_id": backup_id, "confirmed": changes}
-
-
-def _plan_lines(planned: RetentionPlan, *, dry_run: bool) -> list[str]:
-    verb = "would delete" if dry_run else "deleting"
-    return [
-        *(f"keep {key}: {', '.join(why)}" for key, why in planned.keep.items()),
-        *(f"{verb} {each}: no rule keeps it" for each in planned.delete),
-    ]
-
-
-def _carry_out(
-    run: Runtime, name: str, sets: list[BackupSet], planned: RetentionPlan
-) -> list[str]:
-    """Delete what the plan says, and return the sets that are being read instead."""
-    from opskit.catalog.prune import delete_set
-    from opskit.errors import RetentionRefused
-
-    by_id = {each.manifest.backup_id: each for each in sets}
-    deleted: list[str] = []
-    read: list[str] = []
-    details = {"source": name, "deleted": deleted, "kept": len(planned.keep)}
-    # That a source was refused is told when all of them are done.
-    with suppress(RetentionRefused), run.recorded("prune", details):
-        for backup_id in reversed(planned.delete):  # the oldest first
-            with run.unread(backup_id) as unread:
-                if unread:
-                    delete_set(by_id[backup_id])
-                (deleted if unread else read).append(backup_id)
-        if planned.refused:
-            raise RetentionRefused(planned.refused)
-    return read

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,7 +125,7 @@ class Runtime(Stock):
 
     def store_lock(
         self, store: Store, source: str, operation: str
-    ) -> AbstractContextManager[Callable[[], None]]:
+    ) -> AbstractContextManager[store_lock.HeldLock]:
         """Hold the lock of a source in a store: hosts meet there.
 
         The caller holds this host's lock of the source.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from opskit.catalog.catalog import BackupSet
-from opskit.catalog.verify import VerifyResult, verify_set
+from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
 from opskit.checks import Check
 from opskit.drill.evidence import Evidence, store_evidence
 from opskit.errors import StoreError
@@ -14,27 +15,58 @@ from opskit.tasks import keys, runtime
 from opskit.tasks.runtime import Runtime
 
 
-def verify_everywhere(
-    run: Runtime, each: BackupSet
-) -> tuple[VerifyResult, list[StoreError]]:
-    """Verify a set in every store that holds it.
+@dataclass(kw_only=True)
+class Verification:
+    """What verifying sets has found, and what could not be found out."""
 
-    Returns also why evidence could not be stored: the finding is told first.
-    """
-    results = []
-    unstored = []
-    for store in each.stores:
+    objects: int = 0
+    size_bytes: int = 0
+    bad: list[BadObject] = field(default_factory=list)
+    # By the store's name, for whole stores; the rest of their sets is passed over.
+    unreachable: dict[str, StoreError] = field(default_factory=dict)
+    not_read: list[StoreError] = field(default_factory=list)
+    unstored: list[StoreError] = field(default_factory=list)
+
+    def add(self, run: Runtime, each: BackupSet) -> str:
+        """Verify a set in every store that holds it; return in a word how it is.
+
+        A set that is deleted meanwhile is neither whole nor damaged.
+        """
+        known = len(self.bad), len(self.not_read), len(self.unreachable)
+        gone = 0
+        with run.reading(each.manifest.backup_id):
+            for store in each.stores:
+                gone += self._add(run, each, store)
+        if gone == len(each.stores):
+            return "deleted meanwhile"
+        if len(self.bad) > known[0]:
+            return f"{len(self.bad) - known[0]} BAD"
+        if (len(self.not_read), len(self.unreachable)) != known[1:]:
+            return "NOT READ"
+        return "ok"
+
+    def _add(self, run: Runtime, each: BackupSet, store: Store) -> bool:
+        """Verify a set in one store; return whether it is not there any more."""
+        if store.name in self.unreachable:
+            self.not_read.append(self.unreachable[store.name])
+            return False
         started_at = runtime.now()
-        results.append(verify_set(each.manifest, store))
-        error = record_verification(run, each, store, results[-1], started_at)
-        if error is not None:
-            unstored.append(error)
-    found = VerifyResult(
-        objects=sum(result.objects for result in results),
-        size_bytes=sum(result.size_bytes for result in results),
-        bad=tuple(bad for result in results for bad in result.bad),
-    )
-    return found, unstored
+        try:
+            result = verify_set(each.manifest, store)
+        except StoreError as error:
+            self.unreachable[store.name] = error
+            return False
+        if not result.is_whole and is_gone(each.manifest, store):
+            return True
+        self.objects += result.objects
+        self.size_bytes += result.size_bytes
+        self.bad += result.bad
+        if result.not_read is not None:
+            self.not_read.append(result.not_read)
+            return False
+        unstored = record_verification(run, each, store, result, started_at)
+        self.unstored += [] if unstored is None else [unstored]
+        return False
 
 
 def record_verification(

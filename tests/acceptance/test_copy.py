@@ -233,19 +233,43 @@ def test_a_manifest_that_was_altered_in_the_target_is_told(
     assert json.loads(path.read_text()) == altered
 
 
-def test_damage_in_the_target_is_not_covered_by_proof_of_the_source(
-    service: Service, filled: list[str]
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_damage_in_the_target_is_repaired(
+    service: Service, filled: list[str], damage: str
 ) -> None:
-    """A set there that evidence is to be added to is read first, and told: 20."""
+    """A set that is listed there is read; what is damaged or missing is put anew."""
     service.run(*COPY)
-    flip(archive_in(service.folder / "offsite", filled[2]))
-    service.run("restore-drill", "--backup", filled[2])
+    archive = archive_in(service.folder / "offsite", filled[2])
+    if damage == "flipped":
+        flip(archive)
+    else:
+        archive.unlink()
+
+    service.json(
+        "verify", "--backup", filled[2], code=20 if damage == "flipped" else 10
+    )
+    found = service.proofs()[filled[2]]
+    repaired = service.json(*COPY)
+    words = service.run(*COPY)
+    service.set_up(stores=["offsite"])
+
+    assert found == "failed"
+    assert [each.get("repaired") for each in repaired["sets"]] == [None, None, 1]
+    assert "repaired" not in words
+    assert service.proofs()[filled[2]] == "verified"
+    assert service.json("verify")["status"] == "ok"
+
+
+def test_damage_in_both_stores_is_told(service: Service, filled: list[str]) -> None:
+    """Exit code 20 names it, nothing is changed, and the other sets are copied."""
+    service.run(*COPY, "--backup", filled[2])
+    for store in ("local", "offsite"):
+        flip(archive_in(service.folder / store, filled[2]))
 
     failed = service.json(*COPY, code=20)
-    service.set_up(stores=["offsite"])
 
     (bad,) = failed["bad"]
     assert filled[2] in bad["key"]
-    assert "files.tar.zst" in bad["key"]
+    assert "store local" in bad["reason"]
     assert [each["backup_id"] for each in failed["sets"]] == filled[:2]
-    assert service.proofs()[filled[2]] == "failed"
+    assert stores_of(service)[filled[2]] == ["local", "offsite"]

@@ -224,7 +224,7 @@ def test_prune_keeps_what_is_being_read(project: Project) -> None:
 
     assert busy["delete"] == []
     reasons = {each["backup_id"]: each["reasons"] for each in busy["keep"]}
-    assert reasons[old] == ["a drill or a restore is reading it"]
+    assert reasons[old] == ["a drill, a restore or a verification is reading it"]
     assert [each["backup_id"] for each in free["delete"]] == [old]
 
 

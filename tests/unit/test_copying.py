@@ -215,14 +215,75 @@ def test_each_object_is_read_back(
 def test_a_set_that_is_there_is_left_alone(
     source: MemoryStore, target: MemoryStore
 ) -> None:
-    """The second time there is nothing to do, and nothing is read for it."""
+    """The second time it is read in the target, and nothing is to be done."""
     copy_set(MADE, source, target)
     counting = FaultyStore(target)
 
     assert copy_set(MADE, source, counting) == CopyResult(
-        backup_id=MADE.backup_id, copied=False
+        backup_id=MADE.backup_id, copied=False, verified=verify_set(MADE, target)
     )
     assert counting.steps == 0
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other", "all"])
+def test_damage_in_the_target_is_repaired(
+    source: MemoryStore, target: MemoryStore, damage: str
+) -> None:
+    """Only what is damaged is put anew, the manifest last, and all is read again."""
+    copy_set(MADE, source, target)
+    whole = _everything(target)
+    damaged = [MADE.object("dump").key]
+    if damage == "all":
+        damaged = [each.key for each in MADE.objects]
+    for key in damaged:
+        target.delete(key)
+        if damage != "gone":
+            target.put(key, [{"cut": b"the", "other": b"the damp"}.get(damage, b"")])
+    put: list[str] = []
+
+    class Watched(FaultyStore):
+        def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+            put.append(key)
+            return super().put(key, chunks)
+
+    result = copy_set(MADE, source, Watched(target))
+
+    assert result.repaired == tuple(damaged)
+    assert not result.copied
+    assert result.verified.is_whole
+    assert _everything(target) == whole
+    assert put == [*damaged, KEY]
+
+
+@pytest.mark.parametrize("crash_at", range(1, 5))
+def test_a_repair_that_is_killed_is_made_good_by_the_next(
+    source: MemoryStore, target: MemoryStore, crash_at: int
+) -> None:
+    """Until it is whole again, the target does not list the set."""
+    copy_set(MADE, source, target)
+    whole = _everything(target)
+    replace_object(target, MADE.object("dump").key, b"the durp")
+    with pytest.raises(Crash):
+        copy_set(MADE, source, FaultyStore(target, crash_at=crash_at))
+
+    listed = catalog.read([target]).sets
+    assert bool(listed) == (crash_at == 1), "damaged as before, or not listed"
+    copy_set(MADE, source, target)
+    assert _everything(target) == whole
+
+
+def test_a_damaged_source_repairs_nothing(
+    source: MemoryStore, target: MemoryStore
+) -> None:
+    """What is in the target is left as it is: a part of it may be all there is."""
+    copy_set(MADE, source, target)
+    replace_object(target, MADE.object("dump").key, b"the durp")
+    replace_object(source, MADE.object("dump").key, b"the damp")
+    before = _everything(target)
+    with pytest.raises(IntegrityError, match=r"store source: .*cannot be copied"):
+        copy_set(MADE, source, target)
+
+    assert _everything(target) == before
 
 
 def test_evidence_that_is_missing_is_added(
@@ -237,28 +298,21 @@ def test_evidence_that_is_missing_is_added(
     assert not result.copied
     assert sorted([*own, *result.added]) == keys(target)
     assert len(result.added) == BESIDE
-    assert result.verified is not None
-    assert result.verified.bad == ()
+    assert result.verified.is_whole
     assert catalog.read([target]).sets[0].proof == "drilled"
 
 
-def test_evidence_of_another_copy_covers_up_no_damage(
+def test_a_repaired_copy_is_as_proven_as_its_evidence(
     source: MemoryStore, target: MemoryStore
 ) -> None:
-    """A damaged copy gets nothing that speaks well of it, and its damage is told."""
+    """What a drill of the source proved was of the bytes that are in both now."""
     store_set([target])
-    store_evidence(target, MADE, kind="verify", passed=False, days_later=0)
-    store_evidence(source, MADE, kind="drill", passed=False, days_later=2)
     replace_object(target, MADE.object("dump").key, b"the durp")
     result = copy_set(MADE, source, target)
-    names = [each.removeprefix(MADE.prefix) for each in result.added]
 
-    assert result.verified is not None
-    assert [each.key for each in result.verified.bad] == [MADE.object("dump").key]
-    assert [each for each in names if each.startswith("evidence/")] == [
-        "evidence/20260312T030500Z-drill-failed-abc123.json"
-    ]
-    assert catalog.read([target]).sets[0].proof == "failed"
+    assert result.repaired == (MADE.object("dump").key,)
+    assert len(result.added) == BESIDE
+    assert catalog.read([target]).sets[0].proof == "drilled"
 
 
 def test_a_verification_that_failed_stays_where_it_was_made(

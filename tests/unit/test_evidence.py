@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from opskit.checks import Check
 from opskit.drill.evidence import Evidence, Unmade, store_evidence, write_report
-from opskit.store import Store
+from opskit.store import MemoryStore, ObjectInfo
+from tests.faulty import FaultyStore
 from tests.unit import builders
 
 GOOD = Check(name="table public.t", passed=True)
@@ -87,14 +88,19 @@ def test_what_was_compared_is_counted_in_the_document() -> None:
     assert (document["tables"], document["rows"]) == (2, 7)
 
 
-class _RecordingStore:
-    """Keeps what is put, in its order."""
+class _RecordingStore(FaultyStore):
+    """Holds a set, and tells what is put beside it, in its order."""
 
     def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        builders.store_set([self])
         self.put_in_order: list[tuple[str, bytes]] = []
 
-    def put(self, key: str, pieces: Iterable[bytes]) -> None:
-        self.put_in_order.append((key, b"".join(pieces)))
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        content = b"".join(chunks)
+        if hasattr(self, "put_in_order"):
+            self.put_in_order.append((key, content))
+        return super().put(key, [content])
 
 
 @pytest.mark.parametrize("report", ["# Report caf\udce9\n", None])
@@ -102,7 +108,7 @@ def test_the_outcome_is_stored_last(report: str | None) -> None:
     """In every store, beside the set: the catalog counts only the document's name."""
     stores = [_RecordingStore(), _RecordingStore()]
     found = evidence(GOOD)
-    store_evidence(found, report, cast(list[Store], stores))
+    store_evidence(found, report, stores)
     place = found.manifest.prefix + found.name.name()
     keys = [key for key, _content in stores[0].put_in_order]
 
@@ -113,6 +119,18 @@ def test_the_outcome_is_stored_last(report: str | None) -> None:
     if report is not None:
         assert stores[0].put_in_order[0][1] == b"# Report caf\xe9\n"
         assert keys[0] == place.removesuffix(".json") + ".md"
+
+
+@pytest.mark.parametrize("report", ["# Report\n", None])
+def test_nothing_is_left_beside_a_set_that_is_gone(report: str | None) -> None:
+    """Another host deleted it meanwhile; what is beside other sets stays."""
+    store = MemoryStore()
+    other = builders.store_set([store], suffix="ffffff")
+    store_evidence(evidence(GOOD), report, [store])
+
+    assert [each.key for each in store.list()] == sorted(
+        [other.prefix + "manifest.json", *(each.key for each in other.objects)]
+    )
 
 
 def test_the_report_lies_where_a_person_finds_it(tmp_path: Path) -> None:

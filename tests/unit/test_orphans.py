@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from opskit.catalog import orphans, prune
+from opskit.catalog import orphans
 from opskit.catalog.naming import MANIFEST_NAME
 from opskit.catalog.orphans import GRACE, Orphan
 from opskit.store import LocalStore, MemoryStore, Store
-from tests.unit.builders import CONTENTS, manifest, store_objects, store_set
-from tests.unit.store_contract import keys
+from tests.unit.builders import (
+    CONTENTS,
+    manifest,
+    store_evidence,
+    store_objects,
+    store_set,
+)
+from tests.unit.conftest import Unprivileged
 
 SIZE_BYTES = sum(map(len, CONTENTS.values()))
 
@@ -120,16 +126,23 @@ def test_other_sources_and_foreign_keys_are_none_of_ours(store: MemoryStore) -> 
     assert _found(store) == []
 
 
-def test_orphans_are_removed_and_told(store: MemoryStore) -> None:
-    """Their objects go, their neighbours stay, each is told."""
-    made = store_set([store], suffix="aaaa")
-    store_objects(store, manifest(suffix="bbbb"))
-    store_objects(store, manifest(suffix="cccc"))
-    told: list[str] = []
-    found = _found(store)
-    prune.remove_orphans(found, told=lambda orphan: told.append(orphan.prefix))
+def test_what_cannot_be_listed_is_no_orphan(
+    shared_path: Path, unprivileged: Unprivileged
+) -> None:
+    """A folder that may hold a set is left alone, however old it is."""
+    store = LocalStore("disk", shared_path)
+    with unprivileged():
+        made = store_set([store])
+        (shared_path / made.prefix).chmod(0)
+        found = _found(store, timedelta(days=9999))
+        (shared_path / made.prefix).chmod(0o700)
 
-    assert told == [manifest(suffix=suffix).prefix for suffix in ("bbbb", "cccc")]
-    assert keys(store) == sorted(
-        [*(each.key for each in made.objects), made.prefix + MANIFEST_NAME]
-    )
+    assert found == []
+
+
+def test_evidence_alone_is_an_orphan(store: MemoryStore) -> None:
+    """Another host deleted the set while its evidence was written."""
+    made = manifest()
+    store_evidence(store, made, kind="verify", passed=False)
+
+    assert [each.prefix for each in _found(store)] == [made.prefix]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from opskit.catalog.verify import BadObject, checked, verify_set
-from opskit.errors import IntegrityError, StoreError
-from opskit.store import MemoryStore
+from opskit.catalog.verify import BadObject, checked, require_stored, verify_set
+from opskit.errors import (
+    IntegrityError,
+    ObjectUnreadable,
+    StoreError,
+    StoreUnavailable,
+)
+from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.faulty import FaultyStore
 from tests.unit.builders import CONTENTS, manifest, store_objects
 
@@ -44,17 +50,19 @@ def test_a_changed_byte_is_found(position: int) -> None:
     assert found.size_bytes == manifest().size_bytes
 
 
-@pytest.mark.parametrize("content", [b"", b"the dum", b"the dump."])
-def test_another_size_is_found(content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "0 bytes are stored where the manifest says 8"),
+        (b"the dum", "7 bytes are stored where the manifest says 8"),
+        (b"the dump.", "more bytes are stored than the 8 that the manifest says"),
+    ],
+)
+def test_another_size_is_found(content: bytes, reason: str) -> None:
     """An object cut short or with something behind it is told by its sizes."""
     found = verify_set(manifest(), _store(dump=content))
 
-    assert found.bad == (
-        BadObject(
-            key=DUMP.key,
-            reason=f"{len(content)} bytes are stored where the manifest says 8",
-        ),
-    )
+    assert found.bad == (BadObject(key=DUMP.key, reason=reason),)
 
 
 def test_a_missing_object_is_found() -> None:
@@ -76,12 +84,59 @@ def test_what_a_reader_leaves_is_read_for_it() -> None:
         pass
 
 
+class Refusing(FaultyStore):
+    """Does not give the dump out."""
+
+    def __init__(self, store: Store, error: StoreError, *, lists: bool = True) -> None:
+        super().__init__(store)
+        self._error, self._lists = error, lists
+
+    def open(self, key: str, start: int = 0) -> Any:
+        if key == DUMP.key:
+            raise self._error
+        return super().open(key, start)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if not self._lists:
+            raise self._error
+        return super().list(prefix)
+
+
+def test_an_object_that_cannot_be_read_is_a_finding() -> None:
+    """It is named, and the others are read all the same."""
+    found = verify_set(
+        manifest(), Refusing(_store(), ObjectUnreadable("dump: Input/output error"))
+    )
+
+    assert found.bad == (
+        BadObject(key=DUMP.key, reason="unreadable: dump: Input/output error"),
+    )
+    assert found.size_bytes == manifest().size_bytes - DUMP.size_bytes
+    assert not found.is_whole
+
+
+def test_an_object_that_was_not_given_out_is_no_finding() -> None:
+    """What the store may give out the next time is neither whole nor damaged."""
+    refusal = StoreUnavailable("it does not answer")
+    found = verify_set(manifest(), Refusing(_store(), refusal))
+
+    assert (found.bad, found.not_read) == ((), refusal)
+    assert not found.is_whole
+
+
 def test_a_store_out_of_order_is_no_finding() -> None:
-    """A store that cannot be read says nothing about the set."""
-
-    class Unreadable(FaultyStore):
-        def open(self, key: str, start: int = 0) -> Any:
-            raise StoreError("it does not answer")
-
+    """A store that cannot be reached says nothing about the set."""
+    refusal = StoreUnavailable("it does not answer")
     with pytest.raises(StoreError, match="does not answer"):
-        verify_set(manifest(), Unreadable(_store()))
+        verify_set(manifest(), Refusing(_store(), refusal, lists=False))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"the dump."])
+def test_objects_are_looked_at_before_they_make_a_set(content: bytes | None) -> None:
+    """One that is gone, or of another size, would make a set that is none."""
+    store = _store() if content is None else _store(dump=content)
+    if content is None:
+        store.delete(DUMP.key)
+    require_stored(manifest().objects, _store())
+    with pytest.raises(StoreError, match=DUMP.key):
+        require_stored(manifest().objects, store)
