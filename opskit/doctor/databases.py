@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from opskit.checks import Finding, Health
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres import inventory, rights
-from opskit.postgres.connect import Connection, connect, server_major
+from opskit.postgres import database, inventory, rights
+from opskit.postgres.connect import Connection, connect, query_value, server_major
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.programs import Installation, find_client
+from opskit.restore import ability
 
 
 @dataclass(kw_only=True)
@@ -55,6 +56,28 @@ def examine(
         return found
     _examine_programs(found, installations)
     return found
+
+
+def examine_restore(found: ExaminedDatabase, url: str) -> None:
+    """Ask whether the role of this URL could restore the database beside itself."""
+    if found.inventory is None:
+        return
+    try:
+        with database.maintenance(url, purpose="doctor") as connection:
+            lacking = ability.shortages(connection, found.inventory)
+            role = query_value(connection, "SELECT current_user")
+    except DatabaseError as error:
+        found.add("restore here", Health.UNHEALTHY, error.message, hint=error.hint)
+        return
+    if lacking:
+        found.add(
+            "restore here",
+            Health.DEGRADED,
+            "; ".join(each.detail for each in lacking),
+            hint=lacking[0].hint,
+        )
+    else:
+        found.add("restore here", Health.HEALTHY, f"the role {role} can restore here")
 
 
 def _examine_rights(connection: Connection, found: ExaminedDatabase) -> None:

@@ -37,6 +37,7 @@ def take(connection: Connection) -> Inventory:
         **_database(connection),
         "roles": roles.take(connection),
         "needed_roles": roles.needed(connection),
+        "owners": roles.owners(connection),
         "extensions": extensions.take(connection),
         "collations": _collations(connection),
         "tablespaces": _tablespaces(connection),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, LiteralString
 
 import psycopg
@@ -151,6 +151,40 @@ def needed(connection: Connection) -> list[str]:
         """,
     )
     return [name for (name,) in rows]
+
+
+def owners(connection: Connection) -> list[str]:
+    """Return the roles that own something in the database that a dump restores.
+
+    Who owns an extension, and what is in it, is decided where it is created. The first
+    role's belongings are in no list of dependencies.
+    """
+    rows = query(
+        connection,
+        """
+        WITH here AS (SELECT oid, datdba FROM pg_database
+                      WHERE datname = current_database()),
+        owned (class, oid, owner) AS (
+            SELECT d.classid, d.objid, d.refobjid FROM pg_shdepend d, here
+            WHERE d.deptype = 'o' AND d.dbid = here.oid
+            UNION SELECT 'pg_class'::regclass, oid, relowner FROM pg_class
+            WHERE relpersistence <> 't' AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+            UNION SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
+            UNION SELECT 'pg_namespace'::regclass, oid, nspowner FROM pg_namespace
+            WHERE nspname !~ '^pg_(toast_)?temp_')
+        SELECT DISTINCT r.rolname FROM owned o JOIN pg_roles r ON r.oid = o.owner
+        WHERE o.oid >= 16384 AND o.class <> 'pg_extension'::regclass
+          AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e'
+            AND e.classid = o.class AND e.objid = o.oid)
+        ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]
+
+
+def major_of(inventory: Mapping[str, Any]) -> int:
+    """Return the major of the server that an inventory was taken of."""
+    return int(str(inventory["server_version"]).split(".", maxsplit=1)[0])
 
 
 def first(connection: Connection) -> str:

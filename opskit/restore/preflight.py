@@ -217,8 +217,7 @@ def _role_attributes(
     connection: Connection, inventory: Mapping[str, Any]
 ) -> Iterator[Shortage]:
     there = {each["name"]: each for each in roles.take(connection)}
-    source_major = int(str(inventory["server_version"]).split(".", maxsplit=1)[0])
-    majors = (source_major, server_major(connection))
+    majors = (roles.major_of(inventory), server_major(connection))
     wanted = set(inventory.get("needed_roles", []))
     for each in inventory["roles"]:
         name = each["name"]

@@ -16,7 +16,7 @@ from opskit.postgres import database, globals, scratch, takeover
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.toc_entry import TocEntry
-from opskit.restore import preflight
+from opskit.restore import ability, preflight
 from opskit.restore.concessions import Concessions, accept
 from opskit.restore.reader import SetReader
 
@@ -31,12 +31,26 @@ def occupied(connection: Connection, server_url: str, target: str) -> bool:
         return not database.is_empty(found)
 
 
-def require_free(connection: Connection, target: str) -> None:
-    """Refuse before anything is read what would keep a database from being renamed.
+def require_able(
+    connection: Connection,
+    inventory: Mapping[str, Any],
+    target: str,
+    *,
+    is_whole: bool,
+) -> None:
+    """Refuse before anything is read what the role or the server could not do.
 
     Raises:
-        DatabaseError: something that cannot be ended ties it to its name.
+        DatabaseError: all of it, by name.
     """
+    lacking = ability.shortages(connection, inventory, is_whole=is_whole)
+    if lacking:
+        raise DatabaseError(
+            f"the set cannot be restored here: "
+            f"{'; '.join(each.detail for each in lacking)}",
+            hint=f"{lacking[0].hint} Nothing was read or touched.",
+            details={"missing": [each.name for each in lacking]},
+        )
     found = takeover.obstacles(connection, target)
     if found:
         raise DatabaseError(

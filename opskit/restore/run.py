@@ -96,7 +96,12 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                 hint="Restore to another name, or add --replace: it restores beside, "
                 "compares, swaps the names and keeps the old database.",
             )
-        prepare.require_free(connection, request.target)
+        prepare.require_able(
+            connection,
+            request.chosen.manifest.inventory,
+            request.target,
+            is_whole=not request.tables,
+        )
         with fetch.folder(request.work_dir) as folder:
             archive, reader = _unpack(request, folder)
             chosen = replace(request.chosen, manifest=reader.manifest)

@@ -65,6 +65,7 @@ def _examine(run: Runtime) -> Iterator[Finding]:
         for name in run.settings.databases
     ]
     for each in examined:
+        databases.examine_restore(each, run.database(each.name).resolve_restore_url())
         yield from each.findings
     for store in run.stores:
         yield from stores.examine(store, now=runtime.now)

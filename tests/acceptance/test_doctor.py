@@ -89,9 +89,12 @@ def test_no_passwords_alone_is_degraded(project: Project) -> None:
             EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO test_reader', each);
         END LOOP; END $$""",
     )
+    alone = project.json("doctor", code=3)
+    project.environment["OPSKIT_DATABASES__SHOP__RESTORE_URL"] = project.url
     document = project.json("doctor", code=3)
     project.run("backup")
 
+    assert statuses(alone)["database shop: restore here"] == "degraded"
     bad = [name for name, each in statuses(document).items() if each != "healthy"]
     assert document["status"] == "degraded"
     assert bad == ["database shop: passwords of roles"]
