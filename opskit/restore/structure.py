@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from opskit.checks import Check, compare
 from opskit.postgres import inventory, schema
+from opskit.postgres.connect import server_major
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions
 
 _NAMES_SHOWN = 20
+# What ALL means of a table in every major, and what came to it since which one.
+_ALL_ON_TABLES = frozenset(
+    ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+)
+_PRIVILEGES_ADDED = {17: "MAINTAIN"}
 
 
 def compare_structure(
@@ -31,6 +38,8 @@ def compare_structure(
         unvalidated = schema.unvalidated_constraints(connection)
         populated = schema.populated_views(connection)
         found = inventory.take(connection)
+        added = _added(copy.manifest.server_major, server_major(connection))
+    observed = _without_added(observed, copy.schema, added)
     checks = []
     if concessions.names_everything and by_name:
         made = _but_for(concessions, copy.schema, observed)
@@ -58,6 +67,33 @@ def compare_structure(
             compare(f"database {key}", _text(expected[key]), _text(found[key]))
         )
     return checks
+
+
+def _added(source_major: int, major: int) -> set[str]:
+    """Return the privileges that came to tables after the source's major."""
+    return {
+        privilege
+        for since, privilege in _PRIVILEGES_ADDED.items()
+        if source_major < since <= major
+    }
+
+
+def _without_added(
+    observed: Iterable[SchemaObject],
+    expected: Iterable[SchemaObject],
+    added: Collection[str],
+) -> list[SchemaObject]:
+    """Leave out of what ALL means here what it did not mean in the source."""
+    granted = {each.name: each.state for each in expected if each.kind == "grant"}
+
+    def as_in_source(each: SchemaObject) -> SchemaObject:
+        before = {name.rstrip("*") for name in granted.get(each.name, "").split()}
+        if each.kind != "grant" or not before >= _ALL_ON_TABLES:
+            return each
+        state = [name for name in each.state.split() if name.rstrip("*") not in added]
+        return replace(each, state=" ".join(state))
+
+    return [as_in_source(each) for each in observed]
 
 
 def _but_for(
