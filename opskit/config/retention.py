@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from opskit.config.section import Section
 from opskit.config.types import Count, Duration
 
 _NONE = timedelta(0)
+_RULES = ("keep_last", "keep_within", "keep_daily", "keep_weekly", "keep_monthly")
 
 
 class SourceRetention(Section):
@@ -30,7 +32,11 @@ class SourceRetention(Section):
 
 
 class RetentionSettings(Section):
-    """Which sets are kept: a set stays if any rule keeps it."""
+    """Which sets are kept: a set stays if any rule keeps it.
+
+    The values shown are those of a section that names no `keep_*`; naming any of them
+    sets the others to 0.
+    """
 
     keep_last: Count = Field(default=7, description="the newest N sets")
     keep_within: Duration = Field(
@@ -63,3 +69,10 @@ class RetentionSettings(Section):
         description="tables, as `schema.name` with `*`, that may empty at any time, "
         "such as queues",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_rules_alone(cls, given: Any) -> Any:
+        if isinstance(given, dict) and any(rule in given for rule in _RULES):
+            return dict.fromkeys(_RULES, 0) | {"keep_within": _NONE} | given
+        return given

@@ -77,6 +77,35 @@ def test_durations_are_a_number_and_a_unit(
     assert found.retention.keep_within == timedelta(seconds=seconds)
 
 
+@pytest.mark.parametrize("rule", ["keep_last", "keep_within", "keep_monthly"])
+def test_naming_a_rule_of_retention_sets_the_others_to_zero(
+    rule: str, load_config: LoadConfig
+) -> None:
+    """Who writes that sets are kept for 30 days does not keep them for a year."""
+    value = "'30d'" if rule == "keep_within" else "5"
+    found = load_config(f"[retention]\n{rule} = {value}\nmax_drop = 1.0").retention
+    others = {
+        "keep_last": found.keep_last,
+        "keep_within": found.keep_within,
+        "keep_daily": found.keep_daily,
+        "keep_weekly": found.keep_weekly,
+        "keep_monthly": found.keep_monthly,
+    }
+
+    assert others.pop(rule)
+    assert not any(others.values())
+    assert found.min_keep == 2
+
+
+def test_other_keys_of_retention_leave_the_rules_as_they_are(
+    load_config: LoadConfig,
+) -> None:
+    """They are no rules; the environment names a rule like the file does."""
+    assert load_config("[retention]\nmin_keep = 5").retention.keep_daily == 30
+    found = load_config("", OPSKIT_RETENTION__KEEP_LAST="3").retention
+    assert (found.keep_last, found.keep_daily) == (3, 0)
+
+
 def test_the_environment_overrides_the_file(load_config: LoadConfig) -> None:
     """A variable wins over the file, key by key; the rest of the file holds."""
     found = load_config(
