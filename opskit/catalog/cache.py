@@ -44,6 +44,7 @@ class Seen:
     summary: Summary
     manifest_sha256: str
     evidence: tuple[EvidenceName, ...]
+    is_pinned: bool = False
     amiss: tuple[tuple[str, str], ...] = ()
 
 
@@ -171,10 +172,12 @@ def _entry(seen: Seen | Refusal) -> dict[str, Any]:
         "backup_id": summary.backup_id,
         "source": summary.source,
         "started_at": summary.started_at.isoformat(),
+        "snapshot_at": summary.snapshot_at.isoformat(),
         "finished_at": summary.finished_at.isoformat(),
         "size_bytes": summary.size_bytes,
         "sudden_changes": summary.sudden_changes,
         "evidence": [each.name() for each in seen.evidence],
+        "is_pinned": seen.is_pinned,
         "amiss": seen.amiss,
     }
 
@@ -192,6 +195,7 @@ def _seen(entry: dict[str, Any], place: Place) -> Seen | Refusal:
         backup_id=_text(entry["backup_id"]),
         source=_text(entry["source"]),
         started_at=_time(entry["started_at"]),
+        snapshot_at=_time(entry["snapshot_at"]),
         finished_at=_time(entry["finished_at"]),
         size_bytes=int(entry["size_bytes"]),
         sudden_changes=tuple(map(_text, entry["sudden_changes"])),
@@ -203,6 +207,7 @@ def _seen(entry: dict[str, Any], place: Place) -> Seen | Refusal:
         summary=summary,
         manifest_sha256=entry["sha256"],
         evidence=evidence,
+        is_pinned=entry["is_pinned"] is True,
         amiss=tuple((_text(key), _text(reason)) for key, reason in entry["amiss"]),
     )
 

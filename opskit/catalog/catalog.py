@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from opskit.catalog.manifest import Manifest
@@ -42,6 +43,9 @@ __all__ = [
     "read_place",
 ]
 
+LATEST = "latest"
+_CANDIDATES_SHOWN = 20
+
 Known = TypeVar("Known", BackupSet, ListedSet)
 
 
@@ -57,56 +61,121 @@ class Found(Generic[Known]):
         """Return the sets of one source, or of all, newest first."""
         return [each for each in self.sets if source in (None, each.summary.source)]
 
-    def choose(self, backup_id: str) -> Known:
-        """Return the set with this id.
+    def choose(self, wanted: str, *, source: str | None = None) -> Known:
+        """Return the set with this id, whose id alone begins so, or `latest`.
+
+        With a source, the last two mean a set of that source.
 
         Raises:
             IntegrityError: its manifest cannot be used.
-            UsageError: no store holds it.
+            UsageError: no store holds it, or several sets are meant.
         """
-        for each in self.sets:
-            if each.summary.backup_id == backup_id:
-                return each
-        for bad in self.unreadable:
-            if f"/{backup_id}/" in bad.key:
-                raise IntegrityError(
-                    f"the set {backup_id} cannot be used: {bad.reason}",
-                    hint="Use another set; `invoke backups` lists them.",
-                    details={"bad": [{"key": bad.key, "reason": bad.reason}]},
-                )
-        raise UsageError(
-            f"no store holds a backup set {backup_id}",
-            hint="`invoke backups` lists the sets that exist.",
+        if wanted == LATEST:
+            return self.choose_newest(source or self.only_source())
+        bad = {_id_of(each): each for each in self.unreadable}
+        known = {each.summary.backup_id: each for each in self.sets}
+        beginning = f"{source}-" if source else ""
+        found = sorted(
+            each
+            for each in known.keys() | bad.keys()
+            if each == wanted
+            or (each.startswith(wanted) and each.startswith(beginning))
+        )
+        if wanted not in found and len(found) > 1:
+            raise _ambiguous(
+                f"{wanted} is the beginning of {len(found)} backup IDs", found
+            )
+        if not found:
+            raise UsageError(
+                f"no store holds a backup set {wanted}",
+                hint="`inv backups` lists the sets that exist.",
+            )
+        chosen = wanted if wanted in found else found[0]
+        if chosen in known:
+            return known[chosen]
+        raise IntegrityError(
+            f"the set {chosen} cannot be used: {bad[chosen].reason}",
+            hint="Use another set; `inv backups` lists them.",
+            details={"bad": [{"key": bad[chosen].key, "reason": bad[chosen].reason}]},
         )
 
-    def choose_newest(self, source: str) -> Known:
-        """Return the newest set of a source.
+    def choose_newest(self, source: str, *, at: datetime | None = None) -> Known:
+        """Return the newest set of a source, or the newest of its state at a time.
 
         Raises:
             IntegrityError: there is a newer one, but its manifest cannot be used.
             UsageError: there is none.
         """
-        sets = self.of(source)
+        sets = [
+            each
+            for each in self.of(source)
+            if at is None or each.summary.snapshot_at <= at
+        ]
+        sets.sort(key=lambda each: each.summary.snapshot_at, reverse=True)
         newest_id = sets[0].summary.backup_id if sets else ""
+        newer_than_asked = f"{source}-{at:%Y%m%dT%H%M%SZ}-~" if at else "~"
         for bad in self.unreadable:
             of_source, _date, backup_id, _name = bad.key.split("/")
-            if of_source == source and backup_id > newest_id:
+            if of_source == source and newest_id < backup_id < newer_than_asked:
                 self.choose(backup_id)  # says why it cannot be used
-        if not sets:
+        if sets:
+            return sets[0]
+        if at is not None and (oldest := self.of(source)[-1:]):
             raise UsageError(
-                f"there is no backup set of {source} yet",
-                hint=f"Run `invoke backup --database {source}` first.",
+                f"there is no backup set of {source} from {at:%Y-%m-%d %H:%M:%S} UTC "
+                "or before",
+                hint=f"The oldest is {oldest[0].summary.backup_id}.",
             )
-        return sets[0]
+        raise UsageError(
+            f"there is no backup set of {source} yet",
+            hint=f"Run `inv backup --database {source}` first.",
+        )
+
+    def only_source(self) -> str:
+        """Return the source that all sets are of.
+
+        Raises:
+            UsageError: there is no set, or there are sets of several sources.
+        """
+        names = {each.summary.source for each in self.sets}
+        names |= {each.key.partition("/")[0] for each in self.unreadable}
+        if not names:
+            raise UsageError(
+                "there is no backup set yet", hint="Take one with `inv backup`."
+            )
+        if len(names) > 1:
+            raise _ambiguous(
+                f"there are sets of several sources: {', '.join(sorted(names))}",
+                [
+                    each[0].summary.backup_id
+                    for name in sorted(names)
+                    if (each := self.of(name))
+                ],
+            )
+        return names.pop()
+
+
+def _ambiguous(message: str, candidates: list[str]) -> UsageError:
+    shown = ", ".join(candidates[:_CANDIDATES_SHOWN])
+    more = len(candidates) - _CANDIDATES_SHOWN
+    return UsageError(
+        message,
+        hint=f"Name one of: {shown}{f' and {more} more' if more > 0 else ''}.",
+        details={"candidates": candidates},
+    )
+
+
+def _id_of(bad: Unreadable) -> str:
+    return bad.key.split("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog(Found[BackupSet]):
     """Sets whose manifests were read from the stores."""
 
-    def find(self, backup_id: str) -> BackupSet:
+    def find(self, wanted: str) -> BackupSet:
         """See `Found.choose`."""
-        return self.choose(backup_id)
+        return self.choose(wanted)
 
     def newest(self, source: str) -> BackupSet:
         """See `Found.choose_newest`."""
@@ -239,7 +308,7 @@ def _as_set(store: Store, found: ReadSet) -> BackupSet:
     return BackupSet(
         manifest=found.manifest,
         manifest_sha256=found.manifest_sha256,
-        copies=(Copy(store=store, evidence=found.evidence),),
+        copies=(Copy(store=store, evidence=found.evidence, is_pinned=found.is_pinned),),
     )
 
 

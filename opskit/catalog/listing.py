@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from opskit.catalog.cache import CatalogCache, Seen
 from opskit.catalog.catalog import Catalog, Found, collect, read_place
@@ -24,25 +25,27 @@ class Listing(Found[ListedSet]):
 
     trust: Trust = field(default_factory=Trust)
 
-    def find(self, backup_id: str) -> BackupSet:
-        """Read the set with this id from its stores.
+    def find(self, wanted: str, *, source: str | None = None) -> BackupSet:
+        """Read the set that `Found.choose` chooses from its stores.
 
         Raises:
             IntegrityError: its manifest cannot be used.
-            UsageError: no store holds it.
+            UsageError: no store holds it, or several sets are meant.
             StoreError: its stores cannot be reached.
         """
-        return self._read(self.choose(backup_id)).find(backup_id)
+        return self._read_again(self.choose(wanted, source=source))
 
-    def newest(self, source: str) -> BackupSet:
-        """Read the newest set of a source from its stores.
+    def newest(self, source: str, *, at: datetime | None = None) -> BackupSet:
+        """Read the set that `Found.choose_newest` chooses from its stores.
 
         Raises:
             IntegrityError: its manifest, or that of a newer one, cannot be used.
             UsageError: there is none.
             StoreError: its stores cannot be reached.
         """
-        chosen = self.choose_newest(source)
+        return self._read_again(self.choose_newest(source, at=at))
+
+    def _read_again(self, chosen: ListedSet) -> BackupSet:
         return self._read(chosen).find(chosen.summary.backup_id)
 
     def _read(self, chosen: ListedSet) -> Catalog:
@@ -135,6 +138,7 @@ def _in_short(outcome: ReadSet | Refusal | None) -> Seen | Refusal | None:
         summary=summary_of(outcome.manifest),
         manifest_sha256=outcome.manifest_sha256,
         evidence=outcome.evidence,
+        is_pinned=outcome.is_pinned,
         amiss=outcome.amiss,
     )
 
@@ -145,5 +149,5 @@ def _as_set(store: Store, seen: Seen) -> ListedSet:
     return ListedSet(
         summary=seen.summary,
         manifest_sha256=seen.manifest_sha256,
-        copies=(Copy(store=store, evidence=seen.evidence),),
+        copies=(Copy(store=store, evidence=seen.evidence, is_pinned=seen.is_pinned),),
     )

@@ -49,6 +49,7 @@ def candidates(
             proof=each.best_proof,
             unconfirmed_changes=unconfirmed_changes(each, trust or Trust()),
             locked_until=locks.get(each.summary.backup_id),
+            is_pinned=each.is_pinned,
         )
         for each in sets
     ]

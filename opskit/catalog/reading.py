@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import Manifest
-from opskit.catalog.naming import MANIFEST_NAME, is_backup_id
+from opskit.catalog.naming import MANIFEST_NAME, is_backup_id, is_pin
 from opskit.catalog.proof import EvidenceName, parse_evidence
 from opskit.catalog.trust import Trust
 from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreError
@@ -63,6 +63,7 @@ class ReadSet:
     manifest: Manifest
     manifest_sha256: str
     evidence: tuple[EvidenceName, ...]
+    is_pinned: bool = False
     amiss: tuple[tuple[str, str], ...] = ()
 
 
@@ -115,7 +116,14 @@ def read_set(store: Store, place: Place, trust: Trust) -> ReadSet:
     sha256 = hashlib.sha256(content).hexdigest()
     evidence = []
     amiss = []
+    is_pinned = False
     for each in place.objects:
+        if is_pin(each.key.removeprefix(place.prefix)):
+            verdict = trust.judge(store, each.key, manifest_sha256=sha256)
+            is_pinned = is_pinned or verdict.counts
+            if not verdict.counts:
+                amiss.append((each.key, verdict.amiss or "no trusted key signed it"))
+            continue
         name = parse_evidence(each.key.removeprefix(place.prefix))
         if name is None:
             continue
@@ -134,6 +142,7 @@ def read_set(store: Store, place: Place, trust: Trust) -> ReadSet:
         manifest=manifest,
         manifest_sha256=sha256,
         evidence=tuple(evidence),
+        is_pinned=is_pinned,
         amiss=tuple(amiss),
     )
 

@@ -48,6 +48,7 @@ class Candidate:
     proof: Proof
     unconfirmed_changes: tuple[str, ...] = ()
     locked_until: datetime | None = None
+    is_pinned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,9 @@ def plan(
     Only good sets count for the rules that count: a set that failed its proof must not
     take the place of one that may restore. It stays while it is young, to be looked
     into. Always kept: the newest `min_keep` good sets, the newest that a drill has
-    passed, sets that carry a time in the future, and what an object lock protects. As
-    long as a set, be it a failed one, holds a sudden change that nobody has confirmed,
-    all is kept.
+    passed, pinned sets, sets that carry a time in the future, and what an object lock
+    protects. As long as a set, be it a failed one, holds a sudden change that nobody
+    has confirmed, all is kept.
     """
     newest_first = sorted(sets, key=_order, reverse=True)
     if policy.is_empty:
@@ -97,6 +98,8 @@ def plan(
         )
     _keep_undrilled(newest_first, good, policy, reasons)
     for each in newest_first:
+        if each.is_pinned:
+            reasons[each.backup_id].append("pinned")
         if each.locked_until is not None and each.locked_until > now:
             until = each.locked_until.astimezone(UTC)
             reasons[each.backup_id].append(f"object lock until {until:%Y-%m-%d}")

@@ -19,6 +19,7 @@ class Summary:
     backup_id: str
     source: str
     started_at: datetime
+    snapshot_at: datetime
     finished_at: datetime
     size_bytes: int
     sudden_changes: tuple[str, ...] = ()
@@ -31,10 +32,11 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """A set as it lies in one store, with the evidence that lies beside it there."""
+    """A set as it lies in one store, with what lies beside it there."""
 
     store: Store
     evidence: tuple[EvidenceName, ...]
+    is_pinned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,11 @@ class _Copied:
     def stores(self) -> tuple[Store, ...]:
         """The stores that hold the set, in the order of the configuration."""
         return tuple(copy.store for copy in self.copies)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a pin lies beside one of the copies."""
+        return any(copy.is_pinned for copy in self.copies)
 
     @property
     def proof(self) -> Proof:
@@ -105,6 +112,7 @@ def summary_of(manifest: Manifest) -> Summary:
         backup_id=manifest.backup_id,
         source=manifest.source,
         started_at=manifest.started_at,
+        snapshot_at=manifest.snapshot_at,
         finished_at=manifest.finished_at,
         size_bytes=manifest.size_bytes,
         sudden_changes=manifest.sudden_changes,

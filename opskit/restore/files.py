@@ -65,7 +65,7 @@ def restore_folder(
         StoreError: the folder cannot be written.
     """
     target = request.target.resolve()
-    _is_occupied(target, replace=request.replace)
+    require_target(target, replace=request.replace)
     with _translated(target):
         for path in sweep(target):
             logger().warning("removed what a killed restore left", path=str(path))
@@ -76,7 +76,7 @@ def restore_folder(
             # What gets the name must be on the disk.
             os.sync()
             with _locked(request.lock, target) as warnings:
-                if _is_occupied(target, replace=request.replace):
+                if require_target(target, replace=request.replace):
                     kept = _free_name(target, clock())
                     copy.swap(kept)
                 else:
@@ -92,8 +92,12 @@ def restore_folder(
     )
 
 
-def _is_occupied(target: Path, *, replace: bool) -> bool:
-    """Return whether the target holds anything; refuse what cannot be replaced."""
+def require_target(target: Path, *, replace: bool) -> bool:
+    """Return whether the target holds anything; refuse what cannot be replaced.
+
+    Raises:
+        UsageError: see `restore_folder`.
+    """
     if not target.name or not target.parent.is_dir():
         raise UsageError(
             f"{target} has no folder to be in",

@@ -20,7 +20,7 @@ from opskit.restore import ability, preflight
 from opskit.restore.concessions import Concessions, accept
 from opskit.restore.reader import SetReader
 
-_DONE_WITHOUT = ("extension-version", "setting")
+DONE_WITHOUT = ("extension-version", "setting")
 
 
 def occupied(connection: Connection, server_url: str, target: str) -> bool:
@@ -89,7 +89,7 @@ def require_surroundings(
     refused = [
         each
         for each in found
-        if each.what not in _DONE_WITHOUT
+        if each.what not in DONE_WITHOUT
         and (each.name not in accepted or each.what in preflight.NEVER_DONE_WITHOUT)
     ]
     if refused:

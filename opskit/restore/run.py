@@ -15,6 +15,7 @@ from opskit.crypto.identities import Identities
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
 from opskit.postgres import database, schema, toc
+from opskit.postgres.connect import Connection
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import compare, fetch, prepare, select, structure
@@ -76,26 +77,9 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         IntegrityError: the set is damaged, or the copy does not equal its manifest.
         DatabaseError: the server refuses.
     """
-    if request.replace and request.tables:
-        raise UsageError(
-            "--table and --replace do not go together: replacing a database by one "
-            "that holds only some of its tables would lose the others",
-            hint="Restore the tables into a new database and copy the rows from there.",
-        )
-    if request.target in _NEVER_REPLACED:
-        raise UsageError(
-            f"{request.target} belongs to the server itself and is never replaced",
-            hint="Restore to another name.",
-        )
     with database.maintenance(request.server_url) as connection:
+        require_target(connection, request)
         prepare.sweep(connection, request.server_url, request.target)
-        occupied = prepare.occupied(connection, request.server_url, request.target)
-        if occupied and not request.replace:
-            raise UsageError(
-                f"the database {request.target} exists and is not empty",
-                hint="Restore to another name, or add --replace: it restores beside, "
-                "compares, swaps the names and keeps the old database.",
-            )
         prepare.require_able(
             connection,
             request.chosen.manifest.inventory,
@@ -165,6 +149,33 @@ def _with_failures(
             details={"failures": [each.as_json() for each in failures]},
         )
     return replace(concessions, failures=tuple(failures))
+
+
+def require_target(connection: Connection, request: RestoreRequest) -> bool:
+    """Return whether the target holds anything; refuse what must not be replaced.
+
+    Raises:
+        UsageError: see `restore`.
+    """
+    if request.replace and request.tables:
+        raise UsageError(
+            "--table and --replace do not go together: replacing a database by one "
+            "that holds only some of its tables would lose the others",
+            hint="Restore the tables into a new database and copy the rows from there.",
+        )
+    if request.target in _NEVER_REPLACED:
+        raise UsageError(
+            f"{request.target} belongs to the server itself and is never replaced",
+            hint="Restore to another name.",
+        )
+    occupied = prepare.occupied(connection, request.server_url, request.target)
+    if occupied and not request.replace:
+        raise UsageError(
+            f"the database {request.target} exists and is not empty",
+            hint="Restore to another name, or add --replace: it restores beside, "
+            "compares, swaps the names and keeps the old database.",
+        )
+    return occupied
 
 
 def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, SetReader]:

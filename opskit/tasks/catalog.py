@@ -5,51 +5,79 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opskit.tasks import format as text
+from opskit.tasks.choosing import BACKUP_HELP
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
     from opskit.catalog.sets import ListedSet
     from opskit.errors import OpskitError
+    from opskit.tasks.runtime import Runtime
     from opskit.tasks.verifying import Verification
 
 
 @command(
     help={
         "database": "list the sets of this database only",
+        "files": "list the sets of this folder of files only",
+        "backup": f"show what is in this set: {BACKUP_HELP}",
+        "compare": "show what differs between two sets: --compare ID ID",
         "json": "print one JSON document",
-    }
+    },
+    iterable=["compare"],
 )
-def backups(_context: object, database: str = "", json: bool = False) -> Document:
-    """List the backup sets, newest first, with what is proved of each.
+def backups(
+    _context: object,
+    database: str = "",
+    files: str = "",
+    backup: str = "",
+    compare: list[str] | None = None,
+    json: bool = False,
+) -> Document:
+    """List the backup sets, newest first; or show one, or what differs between two.
 
     Example: inv backups --database shop
     """
-    from opskit.tasks import runtime, sources
+    from opskit.errors import UsageError
+    from opskit.tasks import contents, runtime, sources
 
     run = runtime.start()
-    source = sources.of_sets(run, database=database)
+    source = sources.of_sets(run, database=database, files=files)
+    if backup and compare:
+        raise UsageError(
+            "--backup and --compare do not go together", hint="Give one of them."
+        )
+    if backup:
+        return contents.show(run, backup, source, as_json=json)
+    if compare:
+        return contents.compare(run, compare, source, as_json=json)
+    return _list(run, source, as_json=json)
+
+
+def _list(run: Runtime, source: str, *, as_json: bool) -> Document:
     found = run.listing(source or None)
     documents = [_describe(each) for each in found.sets]
     rows = [
         [
-            each["backup_id"],
-            f"{text.duration(each['age_seconds'])} ago",
-            text.size(each["size_bytes"]),
-            each["proof"],
-            ", ".join(each["stores"]),
+            document["backup_id"],
+            text.moment(each.summary.finished_at),
+            f"{text.duration(document['age_seconds'])} ago",
+            text.size(document["size_bytes"]),
+            f"{each.proof}{', pinned' if each.is_pinned else ''}",
+            ", ".join(document["stores"]),
         ]
-        for each in documents
+        for document, each in zip(documents, found.sets, strict=True)
     ]
-    head = ["backup set", "finished", "size", "proof", "stores"]
+    head = ["backup set", "finished", "age", "size", "proof", "stores"]
     for line in (
         text.table(head, rows) if rows else ["no backup set yet: run `inv backup`"]
     ):
-        say(line, as_json=json)
+        say(line, as_json=as_json)
     for bad in found.unreadable:
-        say(f"cannot be used: {bad.store}: {bad.reason}", as_json=json)
+        say(f"cannot be used: {bad.store}: {bad.reason}", as_json=as_json)
     for error in found.unreachable:
-        say(f"cannot be reached: {error.message}", as_json=json)
+        say(f"cannot be reached: {error.message}", as_json=as_json)
     return {
+        "status": "ok",
         "backups": documents,
         "unreadable": [vars(bad) for bad in found.unreadable],
         "unreachable": [error.message for error in found.unreachable],
@@ -67,11 +95,17 @@ def _describe(each: ListedSet) -> Document:
         "age_seconds": round((runtime.now() - summary.finished_at).total_seconds()),
         "size_bytes": summary.size_bytes,
         "proof": each.proof,
+        "pinned": each.is_pinned,
         "stores": [store.name for store in each.stores],
     }
 
 
-@command(help={"backup": "verify this set only", "json": "print one JSON document"})
+@command(
+    help={
+        "backup": f"verify this set only: {BACKUP_HELP}",
+        "json": "print one JSON document",
+    }
+)
 def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     """Read every stored object again and compare its size and digest.
 
@@ -86,6 +120,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     run = runtime.start()
     found = run.catalog()
     chosen = [found.find(backup)] if backup else list(found.sets)
+    only = chosen[0].manifest.backup_id if backup else ""
     if not chosen and not found.unreadable and not found.unreachable:
         raise UsageError(
             "there is no backup set to verify",
@@ -95,7 +130,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     result.bad += [
         BadObject(key=each.key, reason=each.reason)
         for each in found.unreadable
-        if not backup or f"/{backup}/" in each.key
+        if not backup or f"/{only}/" in each.key
     ]
     with run.recorded("verify", {"sets": len(chosen)}) as details:
         for each in chosen:

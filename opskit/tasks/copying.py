@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     help={
         "from": "the store to copy from",
         "to": "the store to bring up to date",
-        "backup": "copy this set only",
+        "backup": "copy this set only: its ID, the beginning of it, or latest",
         "json": "print one JSON document",
     }
 )

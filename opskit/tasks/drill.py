@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     help={
         "database": "drill the newest set of this database",
         "files": "drill the newest set of this folder of files",
-        "backup": "drill this set",
+        "backup": "drill this set: its ID, the beginning of it, or latest",
         "all": "drill the newest set of every source",
         "mutants": "plant so much damage in the copy, to show that the drill can fail",
         "json": "print one JSON document",
@@ -97,10 +97,11 @@ def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
     from opskit.tasks import sources
 
     if backup:
-        chosen = run.listing().find(backup)
+        chosen = run.listing().find(backup, source=source or None)
         if source and chosen.manifest.source != source:
             raise UsageError(
-                f"{backup} is a set of {chosen.manifest.source}, not of {source}",
+                f"{chosen.manifest.backup_id} is a set of {chosen.manifest.source}, "
+                f"not of {source}",
                 hint=f"Leave out {source}.",
             )
         return chosen

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opskit.tasks import format as text
+from opskit.tasks.choosing import AT_HELP, BACKUP_HELP, choose
 from opskit.tasks.command import Document, command, say
 
 # In characters of up to four bytes: with what is added, no longer than a file's name.
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 @command(
     help={
-        "backup": "the set to restore",
+        "backup": f"the set to restore: {BACKUP_HELP}",
+        "at": f"restore {AT_HELP}",
+        "database": "restore a set of this database, where there are several sources",
+        "files": "restore a set of this folder of files",
         "to": "name of a database on the source's server, or a URL; "
         "for files, a folder",
         "table": "restore only SCHEMA.TABLE (may be given several times)",
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
         "the old one is kept",
         "accept-failures": "keep the copy without this entry, as a failed restore "
         "names it (may be given several times)",
+        "dry-run": "print what would be done, and do nothing",
         "json": "print one JSON document",
     },
     iterable=["table", "accept_failures"],
@@ -41,10 +46,14 @@ if TYPE_CHECKING:
 def restore(
     _context: object,
     backup: str = "",
+    at: str = "",
+    database: str = "",
+    files: str = "",
     to: str = "",
     table: list[str] | None = None,
     replace: bool = False,
     accept_failures: list[str] | None = None,
+    dry_run: bool = False,
     json: bool = False,
 ) -> Document:
     """Restore a set into a database: beside, compared, then given its name.
@@ -57,18 +66,20 @@ def restore(
     from opskit.restore.run import RestoreRequest
     from opskit.restore.run import restore as run_restore
     from opskit.restore.select import parse_table
-    from opskit.tasks import runtime
+    from opskit.tasks import restore_plan, runtime, sources
 
-    if not backup or not to:
+    if not to:
         raise UsageError(
-            "--backup and --to are both needed",
-            hint="`inv backups` lists the sets; "
-            "--to names the database to restore into.",
+            "--to is needed", hint="It names the database to restore into."
         )
     run = runtime.start()
-    chosen = run.listing().find(backup)
+    source = sources.of_sets(run, database=database, files=files)
+    chosen = choose(run, backup=backup, at=at, source=source)
+    backup = chosen.manifest.backup_id
     if chosen.manifest.kind == "files":
         _require_files(backup, to, table)
+        if dry_run:
+            return restore_plan.of_folder(chosen, to, replace=replace, as_json=json)
         return _restore_folder(run, chosen, to, replace=replace, as_json=json)
     url, target = _target(run, chosen.manifest, to)
     request = RestoreRequest(
@@ -86,6 +97,8 @@ def restore(
         accepted=accept_failures or (),
         command=_command(backup, to, table or (), replace=replace),
     )
+    if dry_run:
+        return restore_plan.of_database(request, as_json=json)
     began = time.monotonic()
     with _restoring(run, chosen, target) as record:
         result = run_restore(request, clock=runtime.now)

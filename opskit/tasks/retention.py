@@ -29,7 +29,7 @@ _GRACE = timedelta(days=1)
 @command(
     help={
         "dry-run": "print the plan and delete nothing",
-        "confirm": "say that a set's sudden change is right, and delete nothing",
+        "confirm": "the set whose sudden change is right; deletes nothing",
         "json": "print one JSON document",
     }
 )
@@ -145,9 +145,12 @@ class _Pruning:
         planned: RetentionPlan,
         locks: Mapping[str, HeldLock],
     ) -> None:
+        from opskit.catalog.pins import is_pinned_now
         from opskit.catalog.prune import delete_set
         from opskit.errors import RetentionRefused
+        from opskit.tasks import keys
 
+        trust = keys.trust(self.run.settings)
         by_id = {each.manifest.backup_id: each for each in sets}
         deleted: list[str] = []
         details = {"source": self.name, "deleted": deleted, "kept": len(planned.keep)}
@@ -157,6 +160,9 @@ class _Pruning:
                 with self.run.unread(backup_id) as unread:
                     if not unread:
                         self._keep(backup_id, [_BEING_READ])
+                        continue
+                    if is_pinned_now(by_id[backup_id], trust):
+                        self._keep(backup_id, ["pinned"])
                         continue
                     for require_held in locks.values():
                         require_held()
@@ -212,6 +218,7 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
     # A confirmation that does not count must not be told as one.
     keys.require_own_trust(run.settings, what="the confirmation")
     chosen = run.catalog(whole=True).find(backup_id)
+    backup_id = chosen.manifest.backup_id
     changes = list(chosen.manifest.sudden_changes)
     if not changes:
         raise UsageError(

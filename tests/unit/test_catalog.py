@@ -185,8 +185,8 @@ def test_a_set_is_found_by_its_id(store: MemoryStore) -> None:
     assert refused.value.details["bad"] == [
         {"key": bad.prefix + MANIFEST_NAME, "reason": found.unreadable[0].reason}
     ]
-    with pytest.raises(UsageError, match=r"no store holds a backup set shop$"):
-        found.find("shop")
+    with pytest.raises(UsageError, match=r"no store holds a backup set shops$"):
+        found.find("shops")
 
 
 def test_the_newest_set_of_a_source(store: MemoryStore) -> None:
