@@ -10,7 +10,7 @@ from invoke.config import Config
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from opskit import __version__
+from opskit import __version__, log, progress
 from opskit.errors import Interrupted, OpskitError, machine_faults
 from opskit.tasks import namespace
 from opskit.tasks.call import Call, parse
@@ -66,6 +66,9 @@ def _run(words: Sequence[str]) -> None:
         print(text)  # noqa: T201
         return
     assert call.task is not None
+    log.want(quiet=call.value("quiet"), verbose=call.value("verbose"))
+    if call.value("quiet"):
+        progress.hide()
     if call.value("config"):
         os.environ["OPSKIT_CONFIG"] = call.value("config")
     namespace[call.task.name](Context(Config(lazy=True)), **call.task.as_kwargs)

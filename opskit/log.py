@@ -1,8 +1,9 @@
-"""Structured logs on standard error: a run id on every line, secrets masked."""
+"""Logs on standard error, secrets masked: for people on a terminal, else as JSON."""
 
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import sys
 from collections.abc import MutableMapping
@@ -11,6 +12,13 @@ from typing import Any, Literal
 import structlog
 
 from opskit.masking import masked
+from opskit.terminal import printable
+
+_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
+_PLAIN = "\x1b[0m"
+# What a person is told of an event only if everything is asked for.
+_DETAILS = ("run_id", "timestamp", "level", "event", "reason", "error")
+_wanted: Literal["quiet", "usual", "verbose"] = "usual"
 
 
 def new_run_id() -> str:
@@ -18,12 +26,22 @@ def new_run_id() -> str:
     return secrets.token_hex(6)
 
 
+def want(*, quiet: bool, verbose: bool) -> None:
+    """Say how much is to be logged, for runs that are configured from now on."""
+    global _wanted
+    _wanted = "verbose" if verbose else "quiet" if quiet else "usual"
+
+
 def configure(
     *,
     run_id: str,
     form: Literal["auto", "console", "json"],
 ) -> None:
-    """Send logs to standard error in the form asked for, until called again."""
+    """Send logs to standard error in the form asked for, until called again.
+
+    Steps are logged where JSON was asked for, or all of them with `want`; else only
+    what is not as it should be.
+    """
 
     def mask_all(
         _logger: object, _name: str, event: MutableMapping[str, Any]
@@ -31,25 +49,40 @@ def configure(
         return {key: masked(value) for key, value in event.items()}
 
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if console
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
-    )
+    usual = logging.INFO if form == "json" else logging.WARNING
+    levels = {"quiet": logging.ERROR, "usual": usual, "verbose": logging.DEBUG}
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             mask_all,
-            renderer,
+            _for_people
+            if console
+            else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(levels[_wanted]),
+        # Looked up each time: a bar that is drawn keeps lines above it.
+        logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(run_id=run_id)
+
+
+def _for_people(_logger: object, _name: str, event: MutableMapping[str, Any]) -> str:
+    level = str(event["level"])
+    because = event.get("reason") or event.get("error")
+    text = f"{event['event']}: {because}" if because else str(event["event"])
+    details = [f"{k} {v}" for k, v in event.items() if k not in _DETAILS and v != ""]
+    if details:
+        text += f" ({', '.join(details)})"
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and level in _COLOURS:
+        level = f"{_COLOURS[level]}{level}{_PLAIN}"
+    line = f"{level}: {printable(text)}"
+    if _wanted == "verbose":
+        line = f"{event['timestamp']} {event['run_id']} {line}"
+    return line
 
 
 def logger() -> Any:

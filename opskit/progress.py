@@ -1,59 +1,144 @@
-"""Progress: a bar on a terminal, silence elsewhere."""
+"""Progress of long work: a bar with percentage and time left, on a terminal alone.
+
+Like a log, it is one for the whole process: whoever opens a bar shows what is done, and
+whoever reads, loads or compares says how far it is, from any thread.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from typing import Protocol
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_POLL_SECONDS = 0.5
+# Standing in for rich where nothing is drawn.
+_Drawn = Any
+_drawn: _Drawn | None = None
+_bars: list[Bar] = []
+_guard = threading.Lock()
+_is_quiet = False
 
 
-class Progress(Protocol):
-    """What long work reports to."""
+class Bar:
+    """What is shown of one piece of work. Without a total there is no percentage."""
 
-    def __call__(self, *, size_bytes: int, tables: int) -> None:
-        """Say how many bytes and tables are done so far."""
+    def __init__(self, title: str, total: float | None, unit: str) -> None:
+        self.title, self.total, self.unit = title, total or None, unit
+        self.done = 0.0
+        self._drawn_at = 0.0
+        self._task = _drawn and _drawn.add_task(title, total=self.total)
+
+    def reach(self, done: float) -> None:
+        """Say how much is done; a bar never goes back nor beyond its end."""
+        done = max(done, self.done)
+        self.done = done if self.total is None else min(done, self.total)
+        now = time.monotonic()
+        if _drawn is not None and now - self._drawn_at > _POLL_SECONDS / 5:
+            self._drawn_at = now
+            _drawn.update(self._task, completed=self.done)
+
+    def close(self) -> None:
+        """Take it off the screen."""
+        if _drawn is not None:
+            _drawn.remove_task(self._task)
 
 
-def silent(*, size_bytes: int, tables: int) -> None:
-    """Report nothing."""
+def hide() -> None:
+    """Draw nothing from now on, also on a terminal."""
+    global _is_quiet
+    _is_quiet = True
+
+
+def is_shown() -> bool:
+    """Tell whether a bar that is opened now would be seen."""
+    return not _is_quiet and sys.stderr.isatty()
+
+
+def advance(amount: float, unit: str = "bytes") -> None:
+    """Say that so much more was done, if the bar that is shown counts this."""
+    with _guard:
+        if _bars and _bars[-1].unit == unit:
+            _bars[-1].reach(_bars[-1].done + amount)
 
 
 @contextlib.contextmanager
 def bar(
-    title: str,
-    *,
-    bytes_expected: int | None,
-    tables_expected: int | None = None,
-    unit: str = "tables",
-) -> Iterator[Progress]:
-    """Yield a progress callback; it draws on standard error if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield silent
+    title: str, total: float | None = None, *, unit: str = "bytes"
+) -> Iterator[Bar]:
+    """Show a piece of work for the length of the block, in place of one around it."""
+    with _screen():
+        shown = Bar(title, total, unit)
+        with _guard:
+            _bars.append(shown)
+        try:
+            yield shown
+        finally:
+            with _guard:
+                _bars.remove(shown)
+            shown.close()
+
+
+@contextlib.contextmanager
+def measured(
+    title: str, total: float | None, measure: Callable[[], float]
+) -> Iterator[None]:
+    """Show work that does not report itself: `measure` is asked now and then."""
+    if not is_shown():
+        yield
+        return
+    ended = threading.Event()
+
+    def ask(shown: Bar) -> None:
+        while not ended.wait(_POLL_SECONDS):
+            with contextlib.suppress(Exception):  # it is only shown: work goes on
+                shown.reach(measure())
+
+    with bar(title, total, unit="measured") as shown:
+        asking = threading.Thread(target=ask, args=(shown,), daemon=True)
+        asking.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            asking.join()
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[None]:
+    """Draw on standard error while there is a bar, if that is a terminal."""
+    global _drawn
+    if _drawn is not None or not is_shown():
+        yield
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        DownloadColumn,
+        Progress,
+        TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
-        TransferSpeedColumn,
+        TimeRemainingColumn,
     )
-    from rich.progress import Progress as RichProgress
 
-    of_all = "" if tables_expected is None else f"/{tables_expected}"
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("{task.fields[tables]}" + of_all + f" {unit}"),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as drawn:
-        task = drawn.add_task(title, total=bytes_expected, tables=0)
-
-        def report(*, size_bytes: int, tables: int) -> None:
-            drawn.update(task, completed=size_bytes, tables=tables)
-
-        yield report
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # results go where they always go
+    ) as drawn:
+        _drawn = drawn
+        try:
+            yield
+        finally:
+            _drawn = None

@@ -59,3 +59,16 @@ def ready() -> None:
                 line_buffering=True,
             )
             setattr(sys, name, made)
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters are written out, but for ends of lines.
+
+    Names come from servers and stores, and may hold what moves a cursor.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\n" else ascii(each)[1:-1]
+        for each in text
+    )

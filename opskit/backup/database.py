@@ -20,7 +20,7 @@ from opskit.log import logger
 from opskit.postgres import schema
 from opskit.postgres.globals import Globals
 from opskit.postgres.snapshot import database_lock
-from opskit.progress import bar
+from opskit.progress import measured
 from opskit.together import together
 
 
@@ -76,13 +76,9 @@ class OpenDatabase:
             tables=dump.tables_expected,
             streams=len(dump.streams),
         )
-        progress = bar(
-            f"backup {source.name}",
-            bytes_expected=dump.size_bytes_expected,
-            tables_expected=dump.tables_expected,
-        )
-        with progress as told:
-            self._store(writer, lambda: dump.tell(told))
+        title = f"backing up {source.name}"
+        with measured(title, dump.bytes_expected, dump.bytes_passed):
+            self._store(writer)
         observed = dump.observed()
         found = dump.globals()
         writer.put("roles.sql", "roles", [found.roles_sql])
@@ -108,13 +104,13 @@ class OpenDatabase:
             "inventory": dump.inventory | {"role_passwords": found.with_passwords},
         }
 
-    def _store(self, writer: SetWriter, passed: Callable[[], None]) -> None:
+    def _store(self, writer: SetWriter) -> None:
         """Store all dumps at once; if one fails, the others are ended."""
         dump = self._dump
 
         def store(stream: DumpStream) -> None:
             chunks = compressed(
-                stream.blocks(passed),
+                stream.blocks(),
                 self._source.compression_level,
                 streams=len(dump.streams),
             )

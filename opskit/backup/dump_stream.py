@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from opskit.postgres import client
 from opskit.postgres.archive import ArchiveReader
+from opskit.postgres.toc_entry import TocEntry
 
 
 class DumpStream:
@@ -27,14 +28,15 @@ class DumpStream:
         self.role = role
         self.reader = ArchiveReader()
         self.dump_bytes = 0
+        self._begun = self._begun_at = 0
         self._arguments, self._environment = arguments, environment
         self._locked = locked
         self._guard = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ended = False
 
-    def blocks(self, passed: Callable[[], None] = lambda: None) -> Iterator[bytes]:
-        """Yield the dump's bytes; `passed` is called for each block of them.
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the dump's bytes.
 
         Raises:
             BackupFailed: pg_dump did not end well.
@@ -49,12 +51,22 @@ class DumpStream:
                 if not has_locks and self.reader.has_contents:
                     has_locks = True
                     self._locked()
+                begun = len(self.reader.begun)
+                if begun > self._begun:
+                    self._begun, self._begun_at = begun, self.dump_bytes
                 self.dump_bytes += len(block)
-                passed()
                 yield block
         self.reader.close()
         if not has_locks:  # a head that is read only now, as a whole
             self._locked()
+
+    def bytes_passed(self, weight: Callable[[TocEntry], int]) -> int:
+        """Return the weights of what has passed by, and a part of what does now."""
+        if not self.reader.begun:
+            return 0
+        *done, current = self.reader.begun
+        part = min(weight(current), self.dump_bytes - self._begun_at)
+        return sum(map(weight, done)) + part
 
     def end(self) -> None:
         """End the program from another thread, also one that is yet to be started."""

@@ -19,7 +19,6 @@ from opskit.catalog.file_record import ROOT, FileRecord, listed, shown
 from opskit.catalog.file_tree import Entry, open_root, walk
 from opskit.errors import BackupFailed, ConfigurationError
 from opskit.log import logger
-from opskit.progress import Progress, silent
 
 # The first time, and three more.
 _READS_MAX = 4
@@ -86,8 +85,8 @@ class FilesDump:
         """The size of all files, holes included."""
         return sum(record.size_bytes for record in self._records)
 
-    def stream(self, progress: Progress = silent) -> Iterator[bytes]:
-        """Yield the archive's bytes; entries are counted as tables.
+    def stream(self) -> Iterator[bytes]:
+        """Yield the archive's bytes.
 
         Raises:
             BackupFailed: a file changed each time it was read, something may not be
@@ -99,7 +98,6 @@ class FilesDump:
             ):
                 for block in self._member(entry):
                     self.tar_bytes += len(block)
-                    progress(size_bytes=self.tar_bytes, tables=len(self._records))
                     yield block
             ending = files_tar.end(self.tar_bytes)
             self.tar_bytes += len(ending)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from opskit import progress
 from opskit.backup import restore_files_md
 from opskit.backup.compress import compressed
 from opskit.backup.files import FilesDump, FilesSource, open_files
 from opskit.backup.writer import SetWriter
 from opskit.catalog.manifest import LargeObjectsRecord, StoredObject
 from opskit.log import logger
-from opskit.progress import bar
 
 _ARCHIVE_NAME = "files.tar.zst"
 _NO_LARGE_OBJECTS = LargeObjectsRecord(count=0, size_bytes=0, digest="0" * 32)
@@ -54,10 +56,10 @@ class OpenFolder:
     def write(self, writer: SetWriter) -> dict[str, Any]:
         """See `OpenSource.write`."""
         dump = self._dump
-        with bar(
-            f"backup {self._source.name}", bytes_expected=None, unit="entries"
-        ) as told:
-            stream = compressed(dump.stream(told), self._source.compression_level)
+        total = _size_bytes(self._source.path) if progress.is_shown() else None
+        title = f"backing up {self._source.name}"
+        with progress.measured(title, total, lambda: dump.tar_bytes):
+            stream = compressed(dump.stream(), self._source.compression_level)
             writer.put(_ARCHIVE_NAME, "files", stream)
         return {
             "kind": "files",
@@ -98,3 +100,13 @@ class OpenFolder:
 
     def require_held(self) -> None:
         """See `OpenSource.require_held`; an OS lock is never lost while it is held."""
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return about how large a folder is; what cannot be asked is left out."""
+    return sum(
+        os.lstat(os.path.join(path, name)).st_size
+        for path, _folders, names in os.walk(folder)
+        for name in names
+        if os.path.lexists(os.path.join(path, name))
+    )

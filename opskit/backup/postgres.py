@@ -38,7 +38,7 @@ from opskit.postgres.order import not_validated
 from opskit.postgres.programs import find_client
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.snapshot import Snapshot
-from opskit.progress import Progress
+from opskit.postgres.table_sizes import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ class PostgresDump:
             exclude_tables=source.exclude_tables,
             exclude_table_data=source.exclude_table_data,
         )
+        sizes = table_sizes.take(connection)
         planned = dump_plan.commands(
             source,
             [
@@ -94,8 +95,9 @@ class PostgresDump:
                 f"--encoding={self.inventory['encoding']}",
             ],
             expected=self._expected,
-            sizes=table_sizes.take(connection),
+            sizes=sizes,
         )
+        self._weights = Weights(self._expected, sizes, self.inventory["size_bytes"])
         self.streams = tuple(self._stream(*each) for each in planned)
         self._locks_awaited = len(self.streams)
         self._lock_guard = threading.Lock()
@@ -111,21 +113,18 @@ class PostgresDump:
         return self._snapshot.taken_at
 
     @property
-    def size_bytes_expected(self) -> int:
-        """The size of the database on the server: an upper bound for progress."""
-        return int(self.inventory["size_bytes"])
+    def bytes_expected(self) -> int:
+        """How much there is to dump, by the sizes of the tables on the server."""
+        return self._weights.total
+
+    def bytes_passed(self) -> int:
+        """Return how much of that has passed by so far."""
+        return sum(each.bytes_passed(self._weights.of) for each in self.streams)
 
     @property
     def tables_expected(self) -> int:
         """How many tables the dump must hold."""
         return len(self._expected)
-
-    def tell(self, progress: Progress) -> None:
-        """Report how far all streams together are."""
-        progress(
-            size_bytes=sum(each.dump_bytes for each in self.streams),
-            tables=sum(each.reader.tables_done for each in self.streams),
-        )
 
     def end(self) -> None:
         """End every stream that still runs; callable from any thread."""
@@ -232,8 +231,8 @@ class PostgresDump:
         )
 
     def _warn(self, message: str) -> None:
-        self.warnings.append(message)
-        logger().warning(message, source=self._source.name)
+        self.warnings.append(message)  # they are shown with the result
+        logger().info(message, source=self._source.name)
 
 
 def _listed(tables: Iterable[TableName]) -> str:

@@ -16,6 +16,7 @@ from opskit.errors import (
     ObjectUnreadable,
     StoreError,
 )
+from opskit.progress import advance
 from opskit.store import Store
 
 BLOCK_BYTES = 1024 * 1024
@@ -135,6 +136,7 @@ def checked(store: Store, expected: StoredObject) -> Iterator[Iterator[bytes]]:
                     f"more bytes are stored than the {expected.size_bytes} that the "
                     "manifest says"
                 )
+            advance(len(block))
             yield block
 
     with store.open(expected.key) as file:

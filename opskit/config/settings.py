@@ -155,7 +155,9 @@ class Settings(BaseSettings):
         "relative to the configuration's folder",
     )
     log_format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="auto: console on a terminal, JSON lines elsewhere"
+        default="auto",
+        description="console: what is wrong, for people; json: one JSON object a line, "
+        "every step too; auto: console on a terminal, elsewhere JSON of what is wrong",
     )
 
     @model_validator(mode="after")

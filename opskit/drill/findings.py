@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
 from opskit.catalog.catalog import BackupSet
@@ -17,6 +17,15 @@ from opskit.drill.mutants import MutantReport
 from opskit.drill.servers import ServerRequest
 from opskit.log import logger
 from opskit.postgres.programs import Installation
+from opskit.progress import Bar, bar
+
+_TITLES = {
+    "fetch": "reading the set",
+    "server": "starting a server",
+    "surroundings": "making roles and tablespaces",
+    "restore": "restoring",
+    "compare": "comparing the copy",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,15 @@ class Findings:
         began = time.monotonic()
         logger().info("drill", phase=name)
         try:
-            yield
+            with self._shown(name):
+                yield
         finally:
             self.phases[name] = round(time.monotonic() - began, 3)
+
+    def _shown(self, phase: str) -> AbstractContextManager[Bar]:
+        """Show how far a phase is, where that can be told."""
+        manifest = self.request.chosen.manifest
+        if phase == "mutants":
+            return bar("trying mutants", self.request.mutants, unit="mutants")
+        totals = {"fetch": manifest.size_bytes, "compare": manifest.dump_bytes}
+        return bar(_TITLES.get(phase, phase), totals.get(phase))

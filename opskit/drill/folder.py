@@ -14,6 +14,7 @@ from opskit.crypto.identities import Identities
 from opskit.drill.evidence import Evidence, Unmade
 from opskit.drill.files import FilesDrill, drill_files
 from opskit.errors import IntegrityError
+from opskit.progress import bar
 from opskit.restore.reader import SetReader
 
 # What has to be done before a service can use a restored folder.
@@ -52,13 +53,14 @@ def drill_folder(
     found = FilesDrill()
     manifest = _fetch(found, reader)
     if manifest is not None:
-        drilled = drill_files(
-            reader.open_tar,
-            manifest.files,
-            run_id=run_id,
-            mutants=request.mutants,
-            work_dir=request.work_dir,
-        )
+        with bar("drilling the files", manifest.size_bytes):
+            drilled = drill_files(
+                reader.open_tar,
+                manifest.files,
+                run_id=run_id,
+                mutants=request.mutants,
+                work_dir=request.work_dir,
+            )
         drilled.checks[:0] = found.checks
         drilled.phases = found.phases | drilled.phases
         found = drilled

@@ -42,11 +42,7 @@ class ArchiveReader:
         self._tables: dict[int, ContentDigest] = {}
         self._large_objects = LargeObjectDigest()
         self._seen: set[int] = set()
-
-    @property
-    def tables_done(self) -> int:
-        """How many tables have passed by so far."""
-        return len(self._tables)
+        self.begun: list[TocEntry] = []  # whose data has begun to come by
 
     @property
     def has_contents(self) -> bool:
@@ -134,6 +130,7 @@ class ArchiveReader:
             )
         self._current = entry
         self._seen.add(dump_id)
+        self.begun.append(entry)
         if kind == TABLE_BLOCK:
             self._rows = RowDigest()
             self._step = self._table_chunks

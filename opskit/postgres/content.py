@@ -18,6 +18,7 @@ from opskit.postgres.digest import (
     LargeObjectsDigest,
     RowDigest,
 )
+from opskit.progress import advance
 
 
 def use_encoding(connection: Connection, encoding: str) -> None:
@@ -58,6 +59,7 @@ def table_digest(
     digest = RowDigest()
     for piece in rows_in_pieces(connection, statement, alive=alive):
         digest.update(piece)
+        advance(len(piece))
     return digest.result()
 
 

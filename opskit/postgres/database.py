@@ -50,6 +50,11 @@ def create_tablespace(connection: Connection, name: str) -> None:
     )
 
 
+def size_bytes(connection: Connection, name: str) -> int:
+    """Return how large a database of the server is by now."""
+    return int(query_value(connection, "SELECT pg_database_size(%s)", name) or 0)
+
+
 def is_empty(connection: Connection) -> bool:
     """Return whether the connection's database is as `template0` is."""
     # Numbers below are given to what initdb makes, the same in every database.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from opskit.postgres.connect import Connection, query
+from opskit.postgres.toc_entry import TocEntry
+
+_PAGE_BYTES = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +61,28 @@ def take(connection: Connection) -> TableSizes:
         large_objects_bytes=large_objects,
         relations=relations,
     )
+
+
+class Weights:
+    """How much of a dump each piece of it is, to say how far the dump has come."""
+
+    def __init__(
+        self,
+        tables: Collection[tuple[str, str]],
+        sizes: TableSizes,
+        database_bytes: int,
+    ) -> None:
+        known = {name: sizes.tables.get(name, 0) for name in tables}
+        least = _PAGE_BYTES
+        if sum(known.values()) < database_bytes / 10:
+            # Not analyzed yet: they are taken to be alike.
+            least = database_bytes // max(len(known), 1)
+        self._tables = {name: max(size, least) for name, size in known.items()}
+        self._large_objects = sizes.large_objects_bytes
+        self.total = sum(self._tables.values()) + self._large_objects
+
+    def of(self, entry: TocEntry) -> int:
+        """Return the weight of an entry of the archive."""
+        if entry.kind == "BLOBS":
+            return self._large_objects
+        return self._tables.get((entry.schema, entry.name), 0)

@@ -18,6 +18,7 @@ from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import event_triggers, not_validated, with_dependents
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
+from opskit.progress import measured
 from opskit.restore import again, definition, load
 from opskit.restore.ahead import statements_ahead
 from opskit.restore.concessions import Concessions, Failure
@@ -105,7 +106,11 @@ def fill(connection: Connection, job: FillJob) -> Filled:
     database.make_bare(url, inventory)
     _run_all(url, job.sql_before, job.timeout_seconds)
     major = server_major(connection)
-    words, failed = _load(url, major, job)
+    size_bytes = inventory.get("size_bytes") if job.is_whole else None
+    with measured(
+        "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
+    ):
+        words, failed = _load(url, major, job)
     failures = _load_again(url, major, job, failed)
     _run_all(url, job.sql_after, job.timeout_seconds)
     if job.is_whole:

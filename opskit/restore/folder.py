@@ -12,6 +12,7 @@ from opskit.catalog.file_lock import ServiceLock
 from opskit.crypto.identities import Identities
 from opskit.errors import IntegrityError, StoreError
 from opskit.log import logger
+from opskit.progress import bar
 from opskit.restore.files import FolderRequest, FolderResult, restore_folder
 from opskit.restore.reader import SetReader
 from opskit.store import Store
@@ -58,4 +59,5 @@ def _restore(
         replace=wanted.replace,
         lock=wanted.lock,
     )
-    return restore_folder(request, reader.open_tar, clock=clock)
+    with bar("restoring the files", wanted.chosen.manifest.size_bytes):
+        return restore_folder(request, reader.open_tar, clock=clock)

@@ -18,6 +18,7 @@ from opskit.postgres import database, schema, toc
 from opskit.postgres.connect import Connection
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
+from opskit.progress import bar
 from opskit.restore import compare, fetch, prepare, select, structure
 from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import FillJob, fill
@@ -194,8 +195,9 @@ def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, SetReader]:
         )
         reader.require_identities()
         try:
-            unpack_dump(reader, archive)
-            reader.read_others()
+            with bar("reading the set", manifest.size_bytes):
+                unpack_dump(reader, archive)
+                reader.read_others()
             reader = replace(reader, manifest=reader.opened())
         except (IntegrityError, StoreError) as error:
             if store is last:
@@ -257,7 +259,8 @@ def _compare(
         else concessions.kept(manifest.sequences, "SEQUENCE SET", entries),
         timeout_seconds=request.timeout_seconds,
     )
-    checks = compare.compare_contents(copy)
+    with bar("comparing the copy", manifest.dump_bytes if not request.tables else None):
+        checks = compare.compare_contents(copy)
     if not request.tables:
         checks += [
             compare.compare_with_archive(manifest, entries),

@@ -19,7 +19,7 @@ from invoke.tasks import Task, task
 from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
 from opskit.masking import mask, masked
 from opskit.tasks.called import as_called
-from opskit.terminal import ready
+from opskit.terminal import printable, ready
 
 Document = dict[str, Any]
 # Less than the 90 seconds that systemd waits.
@@ -57,6 +57,8 @@ def command(
             # SIGINT too: a shell starts its background jobs with it ignored.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _interrupt)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # by nohup
+                signal.signal(signal.SIGHUP, _interrupt)
             try:
                 _refuse_core_flags(context)
                 _require(required, flags)
@@ -96,7 +98,12 @@ def emit(document: Document) -> None:
 def say(line: str, *, as_json: bool) -> None:
     """Print a line for a person, unless the output is for a program."""
     if not as_json:
-        print(mask(as_called(line)), flush=True)
+        print(_shown(line), flush=True)
+
+
+def _shown(text: str) -> str:
+    """Return what a person is shown of a text."""
+    return printable(mask(as_called(text)))
 
 
 def _refuse_core_flags(context: Context) -> None:
@@ -164,13 +171,13 @@ def fail(error: OpskitError, as_json: bool) -> NoReturn:
     """Print what failed and what to do, and end with the error's exit code."""
     global _told
     _told = True
-    message, hint = as_called(error.message), as_called(error.hint)
     if as_json:
         emit(
-            {"status": "error", "code": error.exit_code, "error": message,
-             "hint": hint} | error.details
+            {"status": "error", "code": error.exit_code,
+             "error": as_called(error.message), "hint": as_called(error.hint)}
+            | error.details
         )  # fmt: skip
-    print(f"error: {mask(message)}", file=sys.stderr)
-    if hint:
-        print(f"hint: {mask(hint)}", file=sys.stderr)
+    print(f"error: {_shown(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {_shown(error.hint)}", file=sys.stderr)
     raise Exit(code=error.exit_code)

@@ -126,6 +126,7 @@ def _copy(
     """
     from opskit.catalog.copying import copy_set
     from opskit.errors import IntegrityError, StoreError
+    from opskit.progress import bar
     from opskit.tasks import runtime
     from opskit.tasks.verifying import record_verification
 
@@ -136,7 +137,9 @@ def _copy(
         run.store_lock(target, manifest.source, "copy") as require_held,
     ):
         try:
-            result = copy_set(manifest, source, target, require_held=require_held)
+            # Each object is read twice: here, and back from the target.
+            with bar(f"copying {manifest.backup_id}", 2 * manifest.size_bytes):
+                result = copy_set(manifest, source, target, require_held=require_held)
         except (IntegrityError, StoreError) as error:
             if isinstance(error, StoreError):
                 for store in (source, target):  # raises if it is a store as a whole

@@ -10,6 +10,7 @@ from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
 from opskit.checks import Check
 from opskit.drill.evidence import Evidence, store_evidence
 from opskit.errors import StoreError
+from opskit.progress import bar
 from opskit.store import Store
 from opskit.tasks import keys, runtime
 from opskit.tasks.runtime import Runtime
@@ -52,7 +53,9 @@ class Verification:
             return False
         started_at = runtime.now()
         try:
-            result = verify_set(each.manifest, store)
+            title = f"verifying {each.manifest.backup_id} in {store.name}"
+            with bar(title, each.manifest.size_bytes):
+                result = verify_set(each.manifest, store)
         except StoreError as error:
             self.unreachable[store.name] = error
             return False

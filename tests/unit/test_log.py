@@ -15,6 +15,7 @@ from opskit import log, masking
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     yield
+    log.want(quiet=False, verbose=False)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -81,12 +82,45 @@ def test_off_a_terminal_auto_means_json(
 ) -> None:
     """Without a terminal `auto` writes for programs, `console` still for people."""
     log.configure(run_id="abc123", form=form)
-    log.logger().info("backup started")
+    log.logger().warning("a store cannot be reached", store="offsite", reason="gone")
     written = capsys.readouterr().err
 
     assert written.startswith("{") == is_json
-    assert "backup started" in written
-    assert "abc123" in written
+    assert "a store cannot be reached" in written
+    assert ("abc123" in written) == is_json
+    if not is_json:
+        assert written == "warning: a store cannot be reached: gone (store offsite)\n"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "form", "written"),
+    [
+        ({}, "auto", ["warning", "error"]),
+        ({}, "console", ["warning", "error"]),
+        ({}, "json", ["info", "warning", "error"]),
+        ({"quiet": True}, "json", ["error"]),
+        ({"quiet": True}, "console", ["error"]),
+        ({"verbose": True}, "auto", ["debug", "info", "warning", "error"]),
+        ({"verbose": True}, "console", ["debug", "info", "warning", "error"]),
+    ],
+)
+def test_how_much_is_logged(
+    wanted: dict[str, bool],
+    form: Any,
+    written: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Steps are logged where they were asked for; an error always is."""
+    log.want(**{"quiet": False, "verbose": False} | wanted)
+    log.configure(run_id="abc123", form=form)
+    for level in ("debug", "info", "warning", "error"):
+        getattr(log.logger(), level)(f"of-{level}")
+    lines = capsys.readouterr().err.splitlines()
+
+    assert [line.partition("of-")[2].split('"')[0] for line in lines] == written
+    assert all("abc123" in line for line in lines) == (
+        "verbose" in wanted or form != "console"
+    )
 
 
 def test_debug_lines_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from opskit.drill.mutants.report import Mutant, MutantReport
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import content, mutation
 from opskit.postgres.connect import translated
+from opskit.progress import advance
 from opskit.restore.compare import RestoredCopy
 
 # A kind is given up when as many candidates in a row could not be planted.
@@ -63,6 +64,7 @@ def plant(copy: RestoredCopy, *, number: int, seed: str) -> MutantReport:
                     rotation.remove(kind)
                 else:
                     progress.planted.append(mutant)
+                    advance(1, "mutants")
     planted = {each.kind for each in progress.planted}
     return MutantReport(
         seed=seed,

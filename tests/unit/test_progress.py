@@ -1,0 +1,135 @@
+"""Progress: a percentage and the time left on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import opskit
+from opskit.postgres.table_sizes import TableSizes, Weights
+from opskit.postgres.toc_entry import TocEntry
+
+_WORK = """
+import sys, time
+from opskit import log, progress
+from opskit.terminal import ready
+ready()
+log.configure(run_id="abc123", form="auto")
+with progress.bar("reading", 200):
+    for _ in range(10):
+        progress.advance(20)
+        progress.advance(1000, "mutants")  # what another bar counts
+        time.sleep(0.12)
+    log.logger().info("a step", snapshot="0003-1")
+    log.logger().warning("a store fails", store="a\\x1b[2J", reason="gone")
+    print("a result")
+with progress.measured("loading", 100, lambda: 60):
+    time.sleep(1.2)
+with progress.measured("loading", 100, lambda: 1 / 0):
+    time.sleep(0.6)
+"""
+
+
+def on_a_terminal(script: str, **variables: str) -> str:
+    """Run Python with standard error on a terminal; return what it shows there."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=Path(opskit.__file__).resolve().parents[1],
+        env={"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": "120"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # how a terminal ends
+            break
+        shown += piece
+    os.close(ours)
+    assert process.stdout is not None
+    assert process.stdout.read() == b"a result\n"
+    process.stdout.close()
+    assert process.wait() == 0
+    return shown.decode()
+
+
+def test_a_terminal_shows_percentage_and_time_left() -> None:
+    """The bar goes up to its end; logs are for people, and stand above it."""
+    shown = on_a_terminal(_WORK)
+
+    for percentage in ("10%", "50%", "90%", "60%"):
+        assert percentage in shown
+    assert "left" in shown
+    assert "warning" in shown
+    assert "a store fails: gone (store a\\x1b[2J)" in shown
+    assert "\x1b[33m" in shown
+    assert "a step" not in shown
+    assert "abc123" not in shown
+    assert "Traceback" not in shown
+
+
+def test_no_color_is_heeded() -> None:
+    """With NO_COLOR nothing is coloured, neither bars nor logs."""
+    shown = on_a_terminal(_WORK, NO_COLOR="1")
+
+    assert "50%" in shown
+    assert "\x1b[3" not in shown
+
+
+def test_a_pipe_gets_no_bar() -> None:
+    """Off a terminal nothing but what is wrong is written."""
+    finished = subprocess.run(
+        [sys.executable, "-c", _WORK],
+        cwd=Path(opskit.__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert finished.stdout == "a result\n"
+    (line,) = finished.stderr.splitlines()
+    assert '"a store fails"' in line
+
+
+def entry(kind: str, name: str) -> TocEntry:
+    """Return an entry of an archive."""
+    return TocEntry(
+        dump_id=1,
+        kind=kind,
+        schema="public",
+        name=name,
+        owner="",
+        definition="",
+        copy_statement="",
+        dependencies=(),
+        has_data=True,
+    )
+
+
+def test_the_weights_of_a_dump_are_those_of_its_tables() -> None:
+    """Neither indexes nor tables that are left out count; all together is the total."""
+    sizes = TableSizes(
+        tables={("public", "a"): 700_000, ("public", "b"): 0, ("public", "out"): 5},
+        large_objects_bytes=100_000,
+        relations=9,
+    )
+    weights = Weights({("public", "a"), ("public", "b")}, sizes, 2_000_000)
+    pieces = [entry("TABLE DATA", "a"), entry("TABLE DATA", "b"), entry("BLOBS", "")]
+
+    assert [weights.of(each) for each in pieces] == [700_000, 8192, 100_000]
+    assert sum(map(weights.of, pieces)) == weights.total
+
+
+def test_tables_that_were_never_analyzed_weigh_alike() -> None:
+    """Where the catalog knows no size, the size of the database is shared out."""
+    sizes = TableSizes(tables={}, large_objects_bytes=0, relations=2)
+    weights = Weights({("public", "a"), ("public", "b")}, sizes, 3_000_000)
+
+    assert weights.of(entry("TABLE DATA", "a")) == 1_500_000
+    assert weights.total == 3_000_000
