@@ -53,6 +53,11 @@ class TocEntry:
     after_data: bool = False
 
     @property
+    def before_data(self) -> bool:
+        """Whether rows may need it."""
+        return not self.after_data and self.kind not in CONTENT_KINDS
+
+    @property
     def label(self) -> str:
         """What a person calls it: kind, then the qualified name."""
         name = f"{self.schema}.{self.name}" if self.schema else self.name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
@@ -22,6 +23,7 @@ from opskit.progress import measured
 from opskit.restore import again, definition, load
 from opskit.restore.ahead import statements_ahead
 from opskit.restore.concessions import Concessions, Failure
+from opskit.restore.rights import Rights, rights, warn_of_code
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 _HOW_TO_READ = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
@@ -33,6 +35,7 @@ class FillJob:
 
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
     whether that is all of them. `sql_before` and `sql_after` are the user's own.
+    `trust` is called where code of these roles will run with the rights of a superuser.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
     needs no mark. `loaded` is told of entries that are in already, see
     `load.LoadJob.finished`.
@@ -51,6 +54,7 @@ class FillJob:
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
     loaded: Callable[[int], None] = lambda _dump_id: None
+    trust: Callable[[Sequence[str]], None] = warn_of_code
     run_id: str = ""
 
 
@@ -69,16 +73,26 @@ def copy_url(connection: Connection, job: FillJob) -> str:
     Its triggers and event triggers, its rules, its libraries and settings are the
     service's; loading and comparing must meet the tables alone.
     """
+    settings = _plain_settings(connection, job) | _silencing(connection)
+    return with_settings(with_database(job.server_url, job.name), settings)
+
+
+def _plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
     settings = {"default_transaction_read_only": "off", "role": "none"}
     money = job.manifest.inventory["settings"].get("lc_monetary")
     if money and surroundings.has_locale(connection, money):
         settings["lc_monetary"] = money
-    if surroundings.is_superuser(connection):
-        settings |= {"session_replication_role": "replica"}
-        settings |= {"session_preload_libraries": ""}
-        if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:
-            settings["event_triggers"] = "off"
-    return with_settings(with_database(job.server_url, job.name), settings)
+    return settings
+
+
+def _silencing(connection: Connection) -> dict[str, str]:
+    """Return the settings that only a superuser can give a session."""
+    if not surroundings.is_superuser(connection):
+        return {}
+    settings = {"session_replication_role": "replica", "session_preload_libraries": ""}
+    if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:
+        settings["event_triggers"] = "off"
+    return settings
 
 
 def fill(connection: Connection, job: FillJob) -> Filled:
@@ -105,35 +119,47 @@ def fill(connection: Connection, job: FillJob) -> Filled:
     url = copy_url(connection, job)
     database.make_bare(url, inventory)
     _run_all(url, job.sql_before, job.timeout_seconds)
-    major = server_major(connection)
     size_bytes = inventory.get("size_bytes") if job.is_whole else None
-    with measured(
-        "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
-    ):
-        words, failed = _load(url, major, job)
-    failures = _load_again(url, major, job, failed)
+    with _rights(connection, job, url) as given:
+        with measured(
+            "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
+        ):
+            words, failed = _load(given, job)
+        failures = _load_again(given, job, failed)
     _run_all(url, job.sql_after, job.timeout_seconds)
     if job.is_whole:
         failures += _set_properties(connection, job)
     return Filled(url=url, words=words, failures=tuple(failures))
 
 
-def _load_again(
-    url: str, major: int, job: FillJob, failed: Collection[int]
-) -> list[Failure]:
+@contextmanager
+def _rights(connection: Connection, job: FillJob, url: str) -> Iterator[Rights]:
+    plain = with_database(job.server_url, job.name)
+    with rights(
+        connection,
+        with_settings(plain, _plain_settings(connection, job)),
+        job.concessions.entries(job.entries),
+        settings=_silencing(connection),
+        trust=job.trust,
+    ) as given:
+        yield replace(given, url=url)
+
+
+def _load_again(given: Rights, job: FillJob, failed: Collection[int]) -> list[Failure]:
     """Try entries once more, each by itself, now that all others are there."""
     head = [entry for entry in job.entries if entry.kind in _HOW_TO_READ]
     inventory = job.manifest.inventory
     failures = []
     for entry in again.in_order(each for each in job.entries if each.dump_id in failed):
-        script = load.script(_load_job(url, major, job, [*head, entry]))
-        error = again.make(
-            url,
-            entry,
-            again.with_search_path(script, head, inventory),
-            encoding=inventory["encoding"],
-            timeout_seconds=job.timeout_seconds,
-        )
+        script = load.script(_load_job(given, job, [*head, entry]))
+        with given.by(entry) as url:
+            error = again.make(
+                url,
+                entry,
+                again.with_search_path(script, head, inventory),
+                encoding=inventory["encoding"],
+                timeout_seconds=job.timeout_seconds,
+            )
         if error:
             failures.append(Failure(entry=entry, error=error))
     return failures
@@ -163,7 +189,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
     return failures
 
 
-def _load(url: str, major: int, job: FillJob) -> tuple[str, set[int]]:
+def _load(given: Rights, job: FillJob) -> tuple[str, set[int]]:
     """Load in steps where a part has to come before or after everything else.
 
     Return pg_restore's words, and the entries after the data that failed.
@@ -172,31 +198,40 @@ def _load(url: str, major: int, job: FillJob) -> tuple[str, set[int]]:
     ahead = statements_ahead(kept, job.manifest, job.concessions)
     first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
     last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
+    left = {e.dump_id for e in kept}
     words: list[str] = []
     failed: set[int] = set()
 
-    def step(entries: Iterable[TocEntry] | None) -> None:
-        said, theirs = load.load(_load_job(url, major, job, entries))
+    def load_entries(entries: Iterable[TocEntry] | None, url: str = given.url) -> None:
+        said, theirs = load.load(replace(_load_job(given, job, entries), url=url))
         words.append(said)
         failed.update(theirs)
 
-    def chosen(wanted: Callable[[int], bool]) -> list[TocEntry]:
-        return [e for e in kept if e.kind in _HOW_TO_READ or wanted(e.dump_id)]
+    def step(wanted: Collection[int], url: str = given.url) -> None:
+        chosen = [e for e in kept if e.kind in _HOW_TO_READ or e.dump_id in wanted]
+        load_entries(chosen, url)
+        left.difference_update(wanted)
 
-    if not (first or last or ahead):
-        step(None if job.is_whole and len(kept) == len(job.entries) else kept)
+    if not (first or last or ahead or given.role):
+        load_entries(None if job.is_whole and len(kept) == len(job.entries) else kept)
         return words[0], failed
     if first:
-        step(chosen(lambda each: each in first))
-    _run_all(url, ahead, job.timeout_seconds)
-    step(chosen(lambda each: each not in first and each not in last))
-    if last:
-        step(chosen(lambda each: each in last))
+        step(first)
+    _run_all(given.url, ahead, job.timeout_seconds)
+    if given.role:
+        step(left & {e.dump_id for e in kept if e.before_data})
+        step({e.dump_id for e in kept if e.kind == "TABLE DATA"}, given.role.url)
+    step(left - last)
+    for entry in filter(given.checks, kept):
+        with given.by(entry) as url:
+            step({entry.dump_id}, url)
+    if last & left:
+        step(last & left)
     return "\n".join(filter(None, words)), failed
 
 
 def _load_job(
-    url: str, major: int, job: FillJob, entries: Iterable[TocEntry] | None
+    given: Rights, job: FillJob, entries: Iterable[TocEntry] | None
 ) -> load.LoadJob:
     use_list = None
     if entries is not None:
@@ -204,11 +239,11 @@ def _load_job(
         use_list.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
     return load.LoadJob(
         archive=job.archive,
-        url=url,
+        url=given.url,
         installation=load.choose_program(
             job.installations,
             client_major=job.manifest.client_major,
-            server_major=major,
+            server_major=server_major(given.connection),
         ),
         jobs=job.jobs,
         timeout_seconds=job.timeout_seconds,

@@ -17,6 +17,7 @@ from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import fill, load
 from opskit.restore.concessions import Concessions
 from opskit.restore.fill import FillJob
+from opskit.restore.rights import Rights
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage
 
@@ -133,6 +134,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(load, "load", load_job)
     monkeypatch.setattr(load, "choose_program", lambda *_args, **_words: None)
     monkeypatch.setattr(fill, "connect", connect)
+    monkeypatch.setattr(fill, "server_major", lambda _c: 16)
     monkeypatch.setattr(
         "opskit.postgres.database.run_script",
         lambda _connection, script: done.append(script),
@@ -142,7 +144,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def _loaded(steps: list[Any], tmp_path: Path, **changes: Any) -> str:
     job = _job(archive=tmp_path / "dump.pgdump", **changes)
-    words, failed = fill._load("postgresql://db.example/copy", 16, job)
+    given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
+    words, failed = fill._load(given, job)
     assert not failed
     return words
 

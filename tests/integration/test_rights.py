@@ -1,0 +1,116 @@
+"""Code of the source's roles gets nobody's rights but theirs while rows are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from opskit.postgres import database
+from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
+from tests.conftest import MajorServer, MakeDatabase
+from tests.integration.test_restore import run_restore
+from tests.support import back_up, execute, failed, run_drill, sets, value
+
+# It does its deed only where it has the rights, and never says no to a row.
+_DEED = """
+CREATE SCHEMA mine AUTHORIZATION mallory;
+CREATE FUNCTION mine.deed() RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+    BEGIN EXECUTE 'RESET SESSION AUTHORIZATION'; EXCEPTION WHEN others THEN END;
+    BEGIN EXECUTE 'RESET ROLE'; EXCEPTION WHEN others THEN END;
+    IF current_setting('is_superuser') = 'on' AND EXISTS
+        (SELECT FROM pg_database WHERE datname = current_database()
+                                   AND datname <> '{source}') THEN
+        ALTER ROLE mallory SUPERUSER;
+    END IF;
+    RETURN true;
+END $$;
+ALTER FUNCTION mine.deed() OWNER TO mallory;
+CREATE FUNCTION mine.of(anyelement) RETURNS int LANGUAGE sql IMMUTABLE
+    AS 'SELECT CASE WHEN mine.deed() THEN 1 END';
+ALTER FUNCTION mine.of(anyelement) OWNER TO mallory;
+"""
+_WAYS = {
+    "a table's check": "CREATE TABLE mine.t (i int CHECK (mine.deed()))",
+    "a domain": "CREATE DOMAIN mine.d AS int CHECK (mine.deed()); "
+    "CREATE TABLE mine.t (i mine.d)",
+    "a generated column": "CREATE TABLE mine.t (i int, "
+    "g int GENERATED ALWAYS AS (mine.of(i)) STORED)",
+    "a partition": "CREATE TABLE mine.t (i int) PARTITION BY LIST (mine.of(i)); "
+    "CREATE TABLE mine.t1 PARTITION OF mine.t DEFAULT",
+    "a function of PostgreSQL": "CREATE TABLE mine.t (i int CHECK "
+    "(ts_rewrite('a', 'SELECT ''a''::tsquery, ''b''::tsquery WHERE mine.deed()') "
+    "IS NOT NULL))",
+    "a whole row": "CREATE TABLE mine.t (i int); CREATE FUNCTION mine.whole(mine.t) "
+    "RETURNS bool LANGUAGE sql AS 'SELECT mine.deed()'; "
+    "ALTER FUNCTION mine.whole OWNER TO mallory; "
+    "ALTER TABLE mine.t ADD CHECK (mine.whole(t))",
+    "a cast": "CREATE TYPE mine.e AS ENUM ('a'); CREATE FUNCTION mine.text(mine.e) "
+    "RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT mine.of(1)::text'; "
+    "ALTER FUNCTION mine.text OWNER TO mallory; ALTER TYPE mine.e OWNER TO mallory; "
+    "CREATE CAST (mine.e AS text) WITH FUNCTION mine.text AS IMPLICIT; "
+    "CREATE TABLE mine.t (i int, e mine.e DEFAULT 'a' CHECK (e::text <> 'x'))",
+}
+_IS_SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'"
+_ROLES = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'opskit_rows%'"
+
+
+@pytest.fixture
+def attacked(
+    make_database: MakeDatabase, server_of: MajorServer
+) -> Iterator[Callable[[str, int], str]]:
+    """Return a function that makes a database whose role attacks in one way."""
+    urls: list[str] = []
+
+    def make(way: str, major: int) -> str:
+        execute(server_of(major).url(), "CREATE ROLE mallory")
+        url = make_database(major, "SELECT")
+        urls.append(url)
+        execute(url, _DEED.replace("{source}", parse(url)["dbname"]) + _WAYS[way])
+        execute(
+            url,
+            "ALTER TABLE mine.t OWNER TO mallory; "
+            "INSERT INTO mine.t (i) SELECT generate_series(1, 5)",
+        )
+        return url
+
+    yield make
+    for url in urls:
+        with connect(url, purpose="test") as connection:
+            connection.execute("DROP OWNED BY mallory CASCADE")
+            database.drop(connection, "copied")
+            connection.execute("DROP ROLE mallory")
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_a_restore_lends_nobody_a_superusers_rights(
+    attacked: Callable[[str, int], str],
+    server_of: MajorServer,
+    store_dir: Path,
+    way: str,
+) -> None:
+    """All rows come back, and neither rights nor roles are left."""
+    back_up(attacked(way, 16), store_dir)
+
+    result = run_restore(sets(store_dir)[0], server_of(16), "copied")
+
+    assert result.rows == 5
+    url = server_of(16).url()
+    assert value(url, _IS_SUPERUSER) is False
+    assert value(url, _ROLES) == 0
+
+
+@pytest.mark.parametrize("major", [15, 18])
+def test_a_drill_loads_such_rows_too(
+    attacked: Callable[[str, int], str], store_dir: Path, major: int
+) -> None:
+    """With several jobs and every check, and the roles are compared."""
+    back_up(attacked("a whole row", major), store_dir)
+
+    evidence = run_drill(sets(store_dir)[0], jobs=2)
+
+    assert failed(evidence) == []
+    assert evidence.passed
