@@ -23,6 +23,7 @@ from opskit.restore import compare, fetch, prepare, select, structure
 from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import FillJob, fill
 from opskit.restore.reader import SetReader
+from opskit.restore.rights import warn_of_code
 from opskit.restore.swap import swap
 from opskit.restore.unpack import unpack_dump
 
@@ -50,6 +51,7 @@ class RestoreRequest:
     identities: Identities | None = None
     accepted: Sequence[str] = ()
     command: str = ""
+    trust: Callable[[Sequence[str]], None] = warn_of_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +229,7 @@ def _fill_job(
         timeout_seconds=request.timeout_seconds,
         concessions=concessions,
         run_id=request.run_id,
+        trust=request.trust,
     )
 
 

@@ -16,7 +16,7 @@ _LOCK_NAME_MAX = 56
 _LOCK_NAME_END = 32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
@@ -96,6 +96,7 @@ def restore(
         identities=run.identities,
         accepted=accept_failures or (),
         command=_command(backup, to, table or (), replace=replace),
+        trust=_warn if json else _ask,
     )
     if dry_run:
         return restore_plan.of_database(request, as_json=json)
@@ -140,6 +141,31 @@ def _command(backup: str, to: str, tables: Iterable[str], *, replace: bool) -> s
     for each in tables:
         parts += ["--table", each]
     return join(parts + ["--replace"] * replace)
+
+
+def _warn(authors: Sequence[str]) -> None:
+    from opskit.restore.rights import warn_of_code
+
+    warn_of_code(authors)
+
+
+def _ask(authors: Sequence[str]) -> None:
+    """Warn, and on a terminal let the user decide."""
+    import sys
+
+    from opskit.errors import UsageError
+
+    _warn(authors)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    print("Load them? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError(
+            f"not restored: code of {', '.join(authors)} would run with the rights "
+            "of a superuser",
+            hint="Restore as a role that may log in with a password, or that is no "
+            "superuser; see docs/protection.md.",
+        )
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from opskit.errors import UsageError
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse
@@ -114,3 +115,44 @@ def test_a_drill_loads_such_rows_too(
 
     assert failed(evidence) == []
     assert evidence.passed
+
+
+@pytest.fixture
+def with_peers_only(server_of: MajorServer) -> Iterator[str]:
+    """A server that lets nobody in but its superuser; gives that one's name."""
+    running = server_of(16)
+    hba = running.folder / "data" / "pg_hba.conf"
+    before = hba.read_text()
+    name = parse(running.url())["user"]
+    hba.write_text(f"local all {name} trust\nlocal all all reject\n")
+    execute(running.url(), "SELECT pg_reload_conf()")
+    yield name
+    hba.write_text(before)
+    execute(running.url(), "SELECT pg_reload_conf()")
+
+
+def test_where_no_other_role_is_let_in_the_risk_is_named(
+    attacked: Callable[[str, int], str],
+    server_of: MajorServer,
+    store_dir: Path,
+    with_peers_only: str,
+) -> None:
+    """Whoever decides hears whose code it is; a no leaves nothing behind."""
+    back_up(attacked("a table's check", 16), store_dir)
+    asked: list[str] = []
+
+    def refuse(authors: Sequence[str]) -> None:
+        asked.extend(authors)
+        raise UsageError("not restored")
+
+    with pytest.raises(UsageError, match="not restored"):
+        run_restore(sets(store_dir)[0], server_of(16), "copied", trust=refuse)
+    url = server_of(16).url()
+    left = value(
+        url, "SELECT count(*) FROM pg_database WHERE datname LIKE 'copied%'"
+    ) + value(url, _ROLES)
+    result = run_restore(sets(store_dir)[0], server_of(16), "copied")
+
+    assert asked == ["mallory"]
+    assert left == 0
+    assert result.rows == 5
