@@ -113,6 +113,7 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
     allowed = concessions.subjects("role") | concessions.subjects("role-attributes")
     observed = {each["name"]: each for each in roles.take(place.connection)}
     expected = {each["name"]: each for each in inventory["roles"]}
+    first = (inventory["first_role"], roles.first(place.connection))
     ours = None
     if place.server.is_throwaway:
         ours = expected.pop(server.SUPERUSER, None)
@@ -128,6 +129,7 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
             observed.get(name),
             majors=(copy.manifest.server_major, place.server.major),
             with_password=place.server.is_throwaway,
+            with_parameters=name not in first,
         )
     )
     return Check(

@@ -148,6 +148,14 @@ def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:
         (each["name"], each["reason"])
         for each in manifest.inventory.get("beyond_dumps", [])
     ]
+    found += [
+        (
+            f"owner of the extension {each['name']} and of what is in it",
+            f"it is {each['owner']}'s, and becomes that of the role that restores it",
+        )
+        for each in manifest.inventory.get("extensions", [])
+        if each.get("owner") not in (None, manifest.inventory.get("first_role"))
+    ]
     if not place.server.is_throwaway:
         found.append(
             ("passwords of roles", "their hashes differ from server to server")

@@ -322,6 +322,9 @@ def _first_grants(connection: Connection) -> Iterator[_Loss]:
     rows = _members(
         connection,
         """
+        , current AS (
+          SELECT classid, objid, acl FROM object WHERE acl IS NOT NULL
+          UNION ALL SELECT 'pg_class'::regclass, oid, relacl FROM pg_class)
         SELECT DISTINCT m.extname, CASE g.grantee WHEN 0 THEN 'public'
                  ELSE pg_get_userbyid(g.grantee) END || ' on '
                  || o.type || ' ' || o.identity
@@ -330,6 +333,10 @@ def _first_grants(connection: Connection) -> Iterator[_Loss]:
         CROSS JOIN LATERAL aclexplode(i.initprivs) g
         CROSS JOIN LATERAL pg_identify_object(i.classoid, i.objoid, i.objsubid) o
         WHERE g.grantee <> g.grantor AND NOT m.is_by_hand
+          AND (i.objsubid <> 0 OR EXISTS (
+            SELECT FROM current c CROSS JOIN LATERAL aclexplode(c.acl) a
+            WHERE (c.classid, c.objid) = (m.classid, m.objid)
+              AND (a.grantee, a.privilege_type) = (g.grantee, g.privilege_type)))
           AND (g.grantee >= 16384 OR g.grantee = 0 AND EXISTS (
             SELECT FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) a
             WHERE d.defaclrole = g.grantor AND a.grantee = 0

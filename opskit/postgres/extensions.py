@@ -8,17 +8,17 @@ from opskit.postgres.connect import Connection, query
 
 
 def take(connection: Connection) -> list[dict[str, Any]]:
-    """Return name, version and schema of each extension."""
+    """Return name, version, schema and owner of each extension."""
     rows = query(
         connection,
         """
-        SELECT e.extname, e.extversion, n.nspname
+        SELECT e.extname, e.extversion, n.nspname, pg_get_userbyid(e.extowner)
         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
         """,
     )
     return [
-        {"name": name, "version": version, "schema": schema}
-        for name, version, schema in rows
+        {"name": name, "version": version, "schema": schema, "owner": owner}
+        for name, version, schema, owner in rows
     ]
 
 

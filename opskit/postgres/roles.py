@@ -82,11 +82,13 @@ def differences(
     *,
     majors: tuple[int, int],
     with_password: bool = True,
+    with_parameters: bool = True,
 ) -> list[str]:
     """Return in what two records of a role differ, `missing` where one is not there.
 
     A password that could not be read, and options of memberships that a major of the
-    two does not have, are not compared.
+    two does not have, are not compared. Grants on settings are the first role's own
+    wherever somebody else has one: compare them of the others.
     """
     if expected is None or observed is None:
         return ["missing"]
@@ -104,6 +106,7 @@ def differences(
         for key in _COLUMNS
         if comparable(expected, key) != comparable(observed, key)
         and (key != "password" or compares_password)
+        and (key != "parameters" or with_parameters)
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from opskit.errors import ArchiveError
@@ -62,6 +63,17 @@ class TocEntry:
         """What a person calls it: kind, then the qualified name."""
         name = f"{self.schema}.{self.name}" if self.schema else self.name
         return f"{self.kind} {name}"
+
+    def is_about_others(self, made: Collection[int]) -> bool:
+        """Whether it is about an object that an archive which makes these does not.
+
+        Such an object is built in or an extension's, and nothing restores its owner.
+        """
+        return (
+            self.kind in ABOUT_OBJECTS
+            and bool(self.dependencies)
+            and not any(each in made for each in self.dependencies)
+        )
 
     @property
     def loaded_into(self) -> tuple[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -67,12 +67,21 @@ Definitions = dict[Key, list[Definition]]
 
 
 def by_key(
-    entries: Iterable[TocEntry], copy: CopyToDescribe, *, of_source: bool
+    entries: Iterable[TocEntry],
+    copy: CopyToDescribe,
+    *,
+    of_source: bool,
+    archive: Sequence[TocEntry] = (),
 ) -> Definitions:
+    """Return what is compared of entries; `archive` is what they were taken out of."""
     found: Definitions = defaultdict(list)
+    entries = list(entries)
+    made = {entry.dump_id for entry in archive or entries}
     for entry in entries:
         if _is_compared(entry, copy):
             key, definition = _normal(entry, copy, of_source=of_source)
+            if entry.is_about_others(made):
+                definition = replace(definition, owner="")
             # A copy beside others may have a comment for its mark's sake alone.
             if definition.text != _NO_COMMENT:
                 found[key].append(definition)

@@ -27,7 +27,7 @@ from opskit.restore.definition import (
     Key,
     by_key,
 )
-from opskit.restore.reference import SKIPPED
+from opskit.restore.reference import SKIPPED, grants_of_others_in
 
 # Their texts may hold a password.
 _SECRET = {
@@ -62,7 +62,7 @@ def compare_definitions(
     """
     kept = [entry for entry in archive.entries if entry.dump_id not in left_out]
     lost = [entry for entry in archive.entries if entry.dump_id in left_out]
-    expected = by_key(kept, copy, of_source=True)
+    expected = by_key(kept, copy, of_source=True, archive=archive.entries)
     # Part of it may be there, or a stand-in, which is not checked either.
     not_checked = {
         key for key in by_key(lost, copy, of_source=True) if key[0] in _MADE_IN_PART
@@ -77,7 +77,17 @@ def compare_definitions(
         for key in expected.keys() | observed.keys()
         if expected.get(key) != observed.get(key)
     )
-    settled, trouble = _settle(differing, expected, observed, copy, reference)
+    grants_of_others = {
+        key
+        for key in by_key(grants_of_others_in(archive), copy, of_source=True)
+        if key in differing
+    }
+    open_questions = [
+        key
+        for key in differing
+        if key in grants_of_others or _is_open(key, expected, observed)
+    ]
+    settled, trouble = _settle(open_questions, observed, copy, reference)
     failed = [key for key in differing if key not in settled]
     number = sum(map(len, expected.values()))
     found = sum(map(len, observed.values()))
@@ -130,22 +140,23 @@ def describe(copy: CopyToDescribe) -> Contents:
         path.unlink()
 
 
+def _is_open(key: Key, expected: Definitions, observed: Definitions) -> bool:
+    """Return whether the server may have written a statement in other words."""
+    return (
+        key[0] not in SKIPPED
+        and (key in observed or key[0] in _WRITTEN_INTO_OTHERS)
+        and _texts(expected.get(key)) != _texts(observed.get(key))
+        and _same_belongings(expected.get(key), observed.get(key))
+    )
+
+
 def _settle(
-    differing: Sequence[Key],
-    expected: Definitions,
+    open_questions: Sequence[Key],
     observed: Definitions,
     copy: CopyToDescribe,
     reference: Callable[[], Contents],
 ) -> tuple[set[Key], str]:
     """Return the keys whose words any restore changes, and what kept us from asking."""
-    open_questions = [
-        key
-        for key in differing
-        if key[0] not in SKIPPED
-        and (key in observed or key[0] in _WRITTEN_INTO_OTHERS)
-        and _texts(expected.get(key)) != _texts(observed.get(key))
-        and _same_belongings(expected.get(key), observed.get(key))
-    ]
     if not open_questions:
         return set(), ""
     try:

@@ -48,6 +48,22 @@ def build(
     for entry in kept:
         if entry.kind in _LAST:
             run_bytes(connection, _bytes(entry, archive))
+    for entry in grants_of_others_in(archive):
+        run_bytes(connection, _bytes(entry, archive))
+
+
+def grants_of_others_in(archive: Contents) -> list[TocEntry]:
+    """Return the grants on what is built in or an extension's.
+
+    pg_dump writes them as the difference to what an extension's script granted, and
+    what default privileges added to that when it was created.
+    """
+    made = {entry.dump_id for entry in archive.entries}
+    return [
+        entry
+        for entry in archive.entries
+        if entry.kind == "ACL" and entry.is_about_others(made)
+    ]
 
 
 def _bytes(entry: TocEntry, archive: Contents) -> bytes:

@@ -179,3 +179,61 @@ def test_rows_that_an_extension_marks_are_no_loss(extended: Server) -> None:
     """
 
     assert _losses(extended, script) == []
+
+
+SOUND = {
+    "grants on what another role's extension holds": """
+        SET ROLE handed; CREATE EXTENSION pgcrypto SCHEMA public;
+        REVOKE EXECUTE ON FUNCTION public.digest(text, text) FROM PUBLIC
+    """,
+    "grants on members that were handed to another role": """
+        ALTER FUNCTION public.citext_ne(public.citext, public.citext) OWNER TO handed;
+        GRANT EXECUTE ON FUNCTION public.citext_ne(public.citext, public.citext)
+            TO pg_monitor;
+        REVOKE EXECUTE ON FUNCTION public.citext_ne(public.citext, public.citext)
+            FROM PUBLIC
+    """,
+    "a grant of default privileges that was revoked": """
+        ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO handed;
+        CREATE EXTENSION pg_stat_statements SCHEMA public;
+        REVOKE SELECT ON public.pg_stat_statements FROM handed
+    """,
+}
+_MAY_CREATE = """
+    DO $$ BEGIN CREATE ROLE handed; EXCEPTION WHEN duplicate_object THEN END $$;
+    ALTER ROLE handed SUPERUSER; CREATE EXTENSION citext SCHEMA public;
+"""
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_grants_on_what_an_extension_holds_raise_no_alarm(
+    kind: str, server_of: MajorServer, store_dir: Path
+) -> None:
+    """Nothing restores the owner, nor what default privileges once gave."""
+    url = create(server_of(15), "granted", _MAY_CREATE)
+    execute(url, SOUND[kind])
+    back_up(url, store_dir)
+    (chosen,) = sets(store_dir)
+
+    assert failed(run_drill(chosen, jobs=2)) == []
+
+
+def test_a_grant_on_what_an_extension_holds_that_is_gone_is_noticed(
+    server_of: MajorServer, store_dir: Path
+) -> None:
+    """Whoever owns the function; the owner itself is named as not checked."""
+    kind = "grants on what another role's extension holds"
+    url = create(server_of(15), "granted", _MAY_CREATE)
+    execute(url, SOUND[kind])
+    back_up(url, store_dir)
+
+    evidence = run_drill(
+        sets(store_dir)[0],
+        tamper=lambda copy: execute(
+            copy, "GRANT EXECUTE ON FUNCTION public.digest(text, text) TO PUBLIC"
+        ),
+    )
+
+    (check,) = (e for e in failed(evidence) if e.name.startswith("definition of"))
+    assert check.name == "definition of ACL public.FUNCTION digest(text, text)"
+    assert any("extension pgcrypto" in each.name for each in evidence.unmade)

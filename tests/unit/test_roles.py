@@ -53,6 +53,14 @@ def test_passwords_may_be_left_aside(change: dict[str, Any]) -> None:
     assert _differ(_role(), after | {"login": False}, with_password=False) == ["login"]
 
 
+def test_grants_on_settings_may_be_left_aside() -> None:
+    """The first role has them of itself as soon as another has one."""
+    before, after = _role(parameters=["work_mem SET"]), _role(parameters=[])
+
+    assert _differ(before, after) == ["parameters"]
+    assert _differ(before, after, with_parameters=False) == []
+
+
 def test_a_password_that_was_not_read_is_not_compared() -> None:
     """It may be any."""
     before = _role(password=None, password_unread=True)
