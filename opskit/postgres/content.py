@@ -74,20 +74,32 @@ def writer(connection: Connection, schema: str, name: str) -> str:
 
 
 def is_as_written(
-    connection: Connection, schema: str, name: str, *, rows: int, by: str
+    connection: Connection,
+    schema: str,
+    name: str,
+    columns: Sequence[str],
+    *,
+    rows: int,
+    by: str,
 ) -> bool:
     """Return whether a table has so many rows, all written by one transaction.
 
-    If that transaction had ended before a digest was taken of as many rows, the table
-    holds today what the digest is of: whoever adds or changes a row writes it anew.
+    If that transaction had ended before a digest was taken of as many rows, the columns
+    hold today what the digest is of: whoever adds or changes a row writes it anew.
+
+    Raises:
+        DatabaseError: by the connection's own context, if a column is gone.
     """
-    counted = sql.SQL("SELECT count(*), {} FROM ONLY {}").format(
-        sql.SQL("count(*) FILTER (WHERE xmin <> {}::xid)").format(sql.Literal(by))
-        if by
-        else sql.SQL("0"),
-        sql.Identifier(schema, name),
-    )
-    return connection.execute(counted).fetchone() == (rows, 0)
+    found = connection.execute(
+        sql.SQL("SELECT count(*), {} FROM (SELECT {} FROM ONLY {}) AS rows").format(
+            sql.SQL("count(*) FILTER (WHERE xmin <> {}::xid)").format(sql.Literal(by))
+            if by
+            else sql.SQL("0"),
+            sql.SQL(", ").join(map(sql.Identifier, ["xmin", *columns])),
+            sql.Identifier(schema, name),
+        )
+    ).fetchone()
+    return found == (rows, 0)
 
 
 def rows_inserted(connection: Connection) -> dict[tuple[str, str], int]:

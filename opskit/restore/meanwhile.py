@@ -33,7 +33,12 @@ class _Equal:
         with translated(self.check.name):
             return all(
                 content.is_as_written(
-                    connection, each.schema_name, each.name, rows=each.rows, by=by
+                    connection,
+                    each.schema_name,
+                    each.name,
+                    each.columns,
+                    rows=each.rows,
+                    by=by,
                 )
                 for each, by in zip(self.tables, self.writers, strict=True)
             )

@@ -60,7 +60,14 @@ class Reads:
         return Check(name=names[0], passed=not self.differ.intersection(names)), True
 
     def is_as_written(
-        self, _connection: object, _schema: str, name: str, *, rows: int, by: str
+        self,
+        _connection: object,
+        _schema: str,
+        name: str,
+        _columns: object,
+        *,
+        rows: int,
+        by: str,
     ) -> bool:
         assert (rows, by) == (1, name)
         return name not in self.changed
