@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+# As psql writes them with VERBOSITY=verbose.
+_ERROR = re.compile(r"^psql:\S+ (?:ERROR|FATAL|PANIC):  ([0-9A-Z]{5}): ", re.MULTILINE)
+_SOURCE = re.compile(r"^LOCATION:  \S+, (\S+):\d+$", re.MULTILINE)
 # Connection, insufficient resources, operator intervention, system error.
 _CLASSES = ("08", "53", "57P", "58")
 # The sources of PL/pgSQL, PL/Perl, PL/Python and others: pl_exec.c, plperl.c, …
@@ -15,3 +20,17 @@ def is_server_fault(sqlstate: str, source_file: str) -> bool:
     its language, and it is the function's.
     """
     return sqlstate.startswith(_CLASSES) and not source_file.startswith(_LANGUAGES)
+
+
+def ends_sessions(sqlstate: str) -> bool:
+    """Return whether an error says that the server or the connection went away.
+
+    A function can end the session that it runs in; the server is up then.
+    """
+    return sqlstate.startswith(("08", "57P"))
+
+
+def reported(words: str) -> tuple[str, str]:
+    """Return SQLSTATE and source file of the last error that a verbose psql printed."""
+    codes, sources = _ERROR.findall(words), _SOURCE.findall(words)
+    return codes[-1] if codes else "", sources[-1] if sources else ""

@@ -112,6 +112,16 @@ def drop_copy(connection: Connection, url: str, name: str) -> None:
     database.drop(connection, name)
 
 
+def drop_made(connection: Connection, url: str, name: str, *, run_id: str) -> None:
+    """Drop what `create` made for this run; without a run it has no mark."""
+    if run_id:
+        drop_copy(connection, url, name)
+        return
+    with contextlib.suppress(DatabaseError):
+        _drop_subscriptions(with_database(url, name))
+    database.drop(connection, name)
+
+
 def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
     """Drop the copies that killed runs left, and open what they had closed.
 

@@ -8,19 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
+from opskit.errors import DatabaseError, ServerFault
+from opskit.log import logger
 from opskit.postgres import database, properties, scratch, surroundings
 from opskit.postgres.connect import (
     Connection,
     connect,
     limit_statements,
     server_major,
+    timed,
 )
 from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import event_triggers, not_validated, with_dependents
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.progress import measured
-from opskit.restore import again, definition, load
+from opskit.restore import again, definition, load, verdict
 from opskit.restore.ahead import statements_ahead
 from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.rights import Rights, rights, warn_of_code
@@ -98,11 +101,25 @@ def _silencing(connection: Connection) -> dict[str, str]:
 def fill(connection: Connection, job: FillJob) -> Filled:
     """Create the database and load all rows, and after them as much as can be made.
 
-    `connection` leads to another database of the same server.
+    `connection` leads to another database of the same server. What fails with parallel
+    jobs may be a matter of their timing: it is tried once more with one job.
 
     Raises:
+        ServerFault: the server or a machine failed.
         DatabaseError: the server or pg_restore refuses what the rows need, or rows.
     """
+    if job.jobs > 1:
+        try:
+            return _fill(connection, job)
+        except ServerFault:
+            raise
+        except DatabaseError as error:
+            logger().warning("loading once more with one job", failed=error.message)
+            scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
+    return _fill(connection, replace(job, jobs=1))
+
+
+def _fill(connection: Connection, job: FillJob) -> Filled:
     manifest = job.manifest
     given_up = job.concessions
     inventory = manifest.inventory | {
@@ -203,7 +220,15 @@ def _load(given: Rights, job: FillJob) -> tuple[str, set[int]]:
     failed: set[int] = set()
 
     def load_entries(entries: Iterable[TocEntry] | None, url: str = given.url) -> None:
-        said, theirs = load.load(replace(_load_job(given, job, entries), url=url))
+        load_job = replace(_load_job(given, job, entries), url=url)
+        try:
+            said, theirs = load.load(load_job)
+        except ServerFault:
+            raise
+        except DatabaseError as error:
+            if job.jobs > 1:
+                raise  # it is tried once more
+            raise verdict.judged(given.connection, load_job, error) from error
         words.append(said)
         failed.update(theirs)
 
@@ -261,4 +286,5 @@ def _run_all(url: str, statements: Sequence[str], timeout_seconds: float) -> Non
             limit_statements(connection, timeout_seconds)
             connection.execute("RESET search_path")
             for statement in statements:
-                database.run_script(connection, statement)
+                with timed():
+                    database.run_script(connection, statement)

@@ -84,7 +84,7 @@ def script(job: LoadJob) -> bytes:
         DatabaseError: it failed.
     """
     output, _words = client.run(
-        [*_pg_restore(job), "--file=-", str(job.archive)],
+        script_arguments(job),
         client_environment(job.url),
         doing="pg_restore",
         timeout_seconds=job.timeout_seconds,
@@ -94,6 +94,11 @@ def script(job: LoadJob) -> bytes:
         for command in (b"\\restrict ", b"\\unrestrict "):
             output = output.replace(b"\n" + command + restricted[1] + b"\n", b"\n")
     return output
+
+
+def script_arguments(job: LoadJob) -> list[str]:
+    """Return the command that prints what the job would run."""
+    return [*_pg_restore(job), "--file=-", str(job.archive)]
 
 
 def _pg_restore(job: LoadJob) -> list[str]:

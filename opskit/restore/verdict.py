@@ -1,0 +1,109 @@
+"""Tells whether the set or the server is to blame for a load that failed.
+
+pg_restore gives no SQLSTATE. What it failed at is therefore run once more by psql,
+which does, and which names the source file that reported the error.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+
+from opskit.errors import DatabaseError, ServerFault
+from opskit.postgres.connect import Connection, query_value, translated
+from opskit.postgres.conninfo import client_connection, client_environment
+from opskit.postgres.faults import ends_sessions, is_server_fault, reported
+from opskit.restore.load import LoadJob, script_arguments
+
+_ENTRY = re.compile(r"from TOC entry (\d+);")
+_CONNECTION_LOST = 2  # psql's exit code
+_PLAIN = {"LC_ALL": "C", "LANGUAGE": ""}
+
+
+def judged(connection: Connection, job: LoadJob, error: DatabaseError) -> DatabaseError:
+    """Return the error of a failed load, as a ServerFault if the set is innocent.
+
+    `connection` leads to another database of the same server. The copy must be as the
+    load left it.
+    """
+    entry = _ENTRY.search(error.message)
+    if entry is None:
+        # No statement failed: pg_restore cannot read the archive, or lost the server.
+        return error if _is_unreadable(job) else _fault(error, "")
+    job.archive.with_name("failed.list").write_text(f"{entry[1]};\n")
+    code, words = _run_once_more(
+        replace(job, use_list=job.archive.with_name("failed.list"))
+    )
+    sqlstate, source = reported(words)
+    if not sqlstate:
+        # It worked, or there was no server to refuse it.
+        return _fault(error, "") if code in (0, _CONNECTION_LOST) else error
+    claimed = is_server_fault(sqlstate, source)
+    if claimed and not (ends_sessions(sqlstate) and _is_up(connection)):
+        return _fault(error, sqlstate)
+    return DatabaseError(error.message, hint=error.hint, sqlstate=sqlstate)
+
+
+def _fault(error: DatabaseError, sqlstate: str) -> ServerFault:
+    return ServerFault(
+        error.message,
+        hint="See the server's log, and the room and the memory of its machine, "
+        "then run this again.",
+        sqlstate=sqlstate,
+    )
+
+
+def _is_up(connection: Connection) -> bool:
+    """Return whether the server has gone on: then it ended the load's session alone."""
+    try:
+        with translated("server"):
+            return bool(query_value(connection, "SELECT true"))
+    except ServerFault:
+        return False
+
+
+def _is_unreadable(job: LoadJob) -> bool:
+    finished = subprocess.run(
+        script_arguments(job),
+        env=client_environment(job.url),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=job.timeout_seconds,
+        check=False,
+    )
+    return finished.returncode > 0
+
+
+def _run_once_more(job: LoadJob) -> tuple[int, str]:
+    """Run the job's statements by psql; return its exit code and what it said."""
+    environment = client_environment(job.url) | _PLAIN
+    script = subprocess.Popen(
+        script_arguments(job),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        finished = subprocess.run(
+            [
+                job.installation.program("psql"),
+                "--no-psqlrc",
+                "--quiet",
+                "--no-password",
+                "--set=VERBOSITY=verbose",
+                "--file=-",
+                f"--dbname={client_connection(job.url)}",
+            ],
+            env=environment,
+            stdin=script.stdout,
+            capture_output=True,
+            timeout=job.timeout_seconds,
+            check=False,
+        )
+    finally:
+        script.kill()
+        script.communicate()
+    return finished.returncode, finished.stderr.decode("utf-8", "replace")

@@ -1,0 +1,131 @@
+"""Whose fault it is that a load failed: the set's, or the server's and its machine's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from opskit.errors import ServerFault
+from opskit.postgres import programs
+from opskit.postgres.programs import Installation
+from tests.conftest import MakeDatabase
+from tests.support import back_up, failed, run_drill, sets
+
+
+def _raising(statement: str) -> str:
+    """Return a table that can be filled once, and then no more."""
+    return f"""
+    CREATE TABLE public.off ();
+    CREATE FUNCTION public.fails(i int) RETURNS bool LANGUAGE plpgsql AS $$BEGIN
+        IF to_regclass('public.off') IS NULL THEN {statement}; END IF;
+        RETURN true; END$$;
+    CREATE TABLE public.t (i int CHECK (public.fails(i)));
+    INSERT INTO public.t VALUES (1), (2);
+    DROP TABLE public.off;
+    """
+
+
+RAISING = {
+    "words": "RAISE 'could not extend file: No space left on device'",
+    "a code": "RAISE 'disk full' USING ERRCODE = '53100'",
+    "another code": "RAISE 'crashed' USING ERRCODE = '57P02'",
+    "words of psql": "RAISE E'x\\npsql:<stdin>:1: ERROR:  53100: full\\n"
+    "LOCATION:  mdextend, md.c:1'",
+    "the end of its session": "PERFORM pg_terminate_backend(pg_backend_pid())",
+    "a timeout": "RAISE 'canceling statement due to statement timeout' "
+    "USING ERRCODE = '57014'",
+}
+
+
+@pytest.mark.parametrize("what", RAISING)
+def test_a_function_cannot_blame_the_machine(
+    make_database: MakeDatabase, store_dir: Path, what: str
+) -> None:
+    """By no words and by no code; the set is to blame each time."""
+    back_up(make_database(16, _raising(RAISING[what])), store_dir)
+    evidence = run_drill(sets(store_dir)[0])
+
+    assert [check.name for check in failed(evidence)] == ["restore"]
+
+
+def test_a_limit_of_the_server_is_no_verdict_on_the_set(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """Whatever the server says when room for its files runs out."""
+    script = (
+        "CREATE TABLE public.t AS SELECT md5(i::text) FROM generate_series(1, 60000) i;"
+        "CREATE INDEX ON public.t (md5);"
+    )
+    back_up(make_database(16, script), store_dir)
+    settings = {"temp_file_limit": "64kB", "maintenance_work_mem": "1MB"}
+
+    with pytest.raises(ServerFault, match="temp_file_limit") as caught:
+        run_drill(sets(store_dir)[0], settings=settings)
+
+    assert caught.value.sqlstate == "53400"
+
+
+@dataclass(frozen=True)
+class Refusing(Installation):
+    """Programs whose pg_restore reaches no server."""
+
+    pg_restore: str = ""
+
+    def program(self, name: str) -> str:
+        return self.pg_restore if name == "pg_restore" else super().program(name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "error: connection to server failed: Connection refused",
+        "Fehler: Verbindung verweigert",
+        "",
+    ],
+)
+def test_a_program_that_does_not_reach_the_server_is_no_verdict_on_the_set(
+    make_database: MakeDatabase, store_dir: Path, tmp_path: Path, words: str
+) -> None:
+    """Whatever it says; the archive can be read."""
+    back_up(make_database(16), store_dir)
+    found = programs.find_server(programs.installations(), major=16)
+    script = tmp_path / "pg_restore"
+    script.write_text(
+        f"""#!/bin/sh
+        case "$*" in *--dbname*) echo "pg_restore: {words}" >&2; exit 1;; esac
+        exec {found.program("pg_restore")} "$@"
+        """
+    )
+    script.chmod(0o755)
+    refusing = Refusing(
+        bin_dir=found.bin_dir,
+        version=found.version,
+        major=found.major,
+        embedded=found.embedded,
+        pg_restore=str(script),
+    )
+
+    with pytest.raises(ServerFault, match="pg_restore failed"):
+        run_drill(sets(store_dir)[0], installations=[refusing])
+
+
+# `orders` is the larger table, so parallel jobs begin with it.
+READS_ANOTHER = """
+CREATE TABLE public.limits AS SELECT i FROM generate_series(1, 2000) i;
+CREATE FUNCTION public.is_known(n int) RETURNS bool LANGUAGE sql AS
+    'SELECT EXISTS (SELECT FROM public.limits WHERE i = n)';
+CREATE TABLE public.orders (n int CHECK (public.is_known(n)), filler text);
+INSERT INTO public.orders SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i;
+"""
+
+
+def test_a_check_that_reads_another_table_has_one_verdict(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """Which table is loaded first is a matter of time, unless one job loads them."""
+    back_up(make_database(16, READS_ANOTHER), store_dir)
+
+    for _ in range(4):
+        assert failed(run_drill(sets(store_dir)[0])) == []
