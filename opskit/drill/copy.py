@@ -120,9 +120,9 @@ def make_surroundings(place: Place, roles_sql: str, tablespaces: Sequence[str]) 
     Raises:
         DatabaseError: the set's own statements do not work.
     """
-    script = globals.for_missing_roles(
-        roles_sql, database.existing_roles(place.connection)
-    )
+    existing = database.existing_roles(place.connection)
+    wanted = globals.created_roles(roles_sql) - existing
+    script = ";".join(globals.for_roles(roles_sql, wanted, existing))
     database.run_script(place.connection, script)
     for name in tablespaces:
         database.create_tablespace(place.connection, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from opskit.postgres import client, roles
@@ -23,7 +23,14 @@ _CREATED = re.compile(rf"CREATE ROLE {_IDENTIFIER}")
 _PARAMETER = re.compile(
     rf"(?:GRANT|REVOKE) .* ON PARAMETER .* (?:TO|FROM) {_IDENTIFIER}", re.DOTALL
 )
-_MEMBERSHIP = re.compile(rf"GRANT {_IDENTIFIER} TO {_IDENTIFIER}")
+_MEMBERSHIP = re.compile(
+    rf"(?P<before>GRANT (?P<role>{_IDENTIFIER}) TO (?P<member>{_IDENTIFIER}).*?)"
+    rf"( GRANTED BY (?P<grantor>{_IDENTIFIER}))?",
+    re.DOTALL,
+)
+_WITH = re.compile(rf"\A(ALTER ROLE {_IDENTIFIER} WITH)((?: [A-Z]+)+)")
+# Only a superuser may say whether a role has these.
+_SUPERUSERS = re.compile(r" (?:NO)?(?:SUPERUSER|REPLICATION|BYPASSRLS)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +46,7 @@ class Globals:
 
     def roles(self) -> set[str]:
         """Return the names of the roles that the SQL creates."""
-        text = self.roles_sql.decode("utf-8", "surrogateescape")
-        found = (_CREATED.match(statement) for statement in statements(text))
-        return {_name(each[1]) for each in found if each is not None}
+        return created_roles(self.roles_sql.decode("utf-8", "surrogateescape"))
 
 
 def dump(url: str, installation: Installation, connection: Connection) -> Globals:
@@ -96,32 +101,53 @@ def without_grantor(roles_sql: bytes, name: str) -> bytes:
     return roles_sql
 
 
-def for_missing_roles(roles_sql: str, existing: set[str]) -> str:
-    """Return the statements about roles that do not exist yet.
+def created_roles(roles_sql: str) -> set[str]:
+    """Return the names of the roles that a script creates."""
+    found = (_CREATED.match(statement) for statement in statements(roles_sql))
+    return {_name(each[1]) for each in found if each is not None}
 
-    A role that exists is left as it is: its password, rights and memberships are the
-    target's own affair.
+
+def for_roles(
+    roles_sql: str,
+    wanted: Collection[str],
+    existing: Collection[str],
+    *,
+    as_superuser: bool = True,
+) -> list[str]:
+    """Return the statements that make the wanted roles, of which none exists.
+
+    A role that exists is left as it is, but for its memberships in those that are
+    made. Without a superuser's rights nothing is said that takes them.
     """
     kept = []
     for statement in statements(roles_sql):
         about = _ABOUT_ROLE.match(statement)
         parameter = _PARAMETER.match(statement)
-        membership = _MEMBERSHIP.match(statement)
+        membership = _MEMBERSHIP.fullmatch(statement)
         if about is not None:
-            role = about[1]
+            is_kept = _name(about[1]) in wanted
+            if not as_superuser:
+                statement = _WITH.sub(_without_superusers_rights, statement)
         elif parameter is not None:
-            role = parameter[1]
+            is_kept = _name(parameter[1]) in wanted and as_superuser
         elif membership is not None:
-            role = membership[2]
-        elif not statement.startswith("SET ") or "client_encoding" in statement:
-            # The encoding is that of the session that runs the script, and stays it.
-            continue
+            roles = {_name(membership["role"]), _name(membership["member"])}
+            is_kept = bool(roles & {*wanted}) and roles <= {*wanted, *existing}
+            grantor = membership["grantor"]
+            # Whoever exists need not have the right to grant it here.
+            if grantor and not (as_superuser and _name(grantor) in wanted):
+                statement = membership["before"]
         else:
-            role = ""
-        if role and _name(role) in existing:
-            continue
-        kept.append(f"{statement};\n")
-    return "".join(kept)
+            # The encoding is that of the session that runs the script, and stays it.
+            is_setting = statement.startswith("SET ")
+            is_kept = is_setting and "client_encoding" not in statement
+        if is_kept:
+            kept.append(statement)
+    return kept
+
+
+def _without_superusers_rights(attributes: re.Match[str]) -> str:
+    return attributes[1] + _SUPERUSERS.sub("", attributes[3])
 
 
 def statements(sql: str) -> Iterator[str]:

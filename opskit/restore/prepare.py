@@ -12,7 +12,7 @@ from typing import Any
 from opskit.catalog.manifest import Manifest
 from opskit.errors import DatabaseError
 from opskit.log import logger
-from opskit.postgres import database, globals, scratch, takeover
+from opskit.postgres import database, globals, scratch, surroundings, takeover
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.toc_entry import TocEntry
@@ -127,16 +127,65 @@ def _needed_by(
     }
 
 
-def create_roles(connection: Connection, reader: SetReader) -> tuple[str, ...]:
-    """Create the roles of the set that the server lacks, and return their names."""
+def create_roles(
+    connection: Connection,
+    reader: SetReader,
+    entries: Sequence[TocEntry],
+    *,
+    is_whole: bool,
+) -> tuple[str, ...]:
+    """Create the roles that the entries need and the server lacks; return their names.
+
+    Those are owners, whoever has grants or settings, and who is a member of these. A
+    role that may not do everything becomes a member of what it creates: only so may it
+    hand objects over.
+    """
     existing = database.existing_roles(connection)
-    needed = {each["name"] for each in reader.manifest.inventory["roles"]}
-    missing = tuple(sorted(needed - existing))
-    if missing:
-        script = globals.for_missing_roles(reader.read_text("roles"), existing)
-        logger().info("creating roles", roles=list(missing))
-        database.run_script(connection, script)
-    return missing
+    inventory = reader.manifest.inventory
+    needed = _roles_of(entries, inventory, is_whole=is_whole)
+    missing = _with_members(needed, inventory["roles"]) - existing
+    if not missing:
+        return ()
+    as_superuser = surroundings.is_superuser(connection)
+    logger().info("creating roles", roles=sorted(missing))
+    statements = globals.for_roles(
+        reader.read_text("roles"), missing, existing, as_superuser=as_superuser
+    )
+    if not as_superuser:
+        statements += [
+            f"GRANT {database.quoted(role)} TO CURRENT_USER" for role in sorted(missing)
+        ]
+    database.run_script(connection, ";".join(statements))
+    return tuple(sorted(missing))
+
+
+def _roles_of(
+    entries: Sequence[TocEntry], inventory: Mapping[str, Any], *, is_whole: bool
+) -> set[str]:
+    """Return the roles that own what is restored, or that it names."""
+    named = set(inventory["needed_roles"])
+    if is_whole:
+        return named
+    owners = {entry.owner for entry in entries}
+    return {
+        role
+        for role in named
+        if role in owners or any(role in entry.definition for entry in entries)
+    }
+
+
+def _with_members(needed: set[str], roles: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Add who has the rights of a needed role by membership, superusers aside."""
+    found = set(needed)
+    while added := {
+        each["name"]
+        for each in roles
+        if each["name"] not in found
+        and not each.get("superuser")
+        and found.intersection(group for group, *_options in each.get("member_of", ()))
+    }:
+        found |= added
+    return found
 
 
 @contextmanager

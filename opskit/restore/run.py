@@ -102,7 +102,9 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
                 is_whole=not request.tables,
                 accepted=request.accepted,
             )
-            roles = prepare.create_roles(connection, reader)
+            roles = prepare.create_roles(
+                connection, reader, wanted, is_whole=not request.tables
+            )
             with prepare.beside(
                 connection, request.server_url, request.target
             ) as beside:

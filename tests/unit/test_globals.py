@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.postgres.globals import Globals, for_missing_roles, statements
+from opskit.postgres.globals import Globals, created_roles, for_roles, statements
 
 SCRIPT = """\
 --
@@ -103,46 +103,57 @@ def test_a_last_statement_may_lack_its_semicolon() -> None:
     assert list(statements("SET a = 1;\n\n \n")) == ["SET a = 1"]
 
 
+ALL = {"app", "ops", 'odd; "x" y'}
+
+
 @pytest.mark.parametrize(
     ("existing", "kept"),
     [
-        (
-            set(),
-            _script(
-                SETTINGS,
-                OF_APP,
-                OF_ODD,
-                OF_OPS,
-                SETTING_OF_APP,
-                APP_TO_OPS,
-                OPS_TO_ODD,
-            ),
-        ),
-        ({"app"}, _script(SETTINGS, OF_ODD, OF_OPS, APP_TO_OPS, OPS_TO_ODD)),
-        ({"ops"}, _script(SETTINGS, OF_APP, OF_ODD, SETTING_OF_APP, OPS_TO_ODD)),
-        (
-            {'odd; "x" y'},
-            _script(SETTINGS, OF_APP, OF_OPS, SETTING_OF_APP, APP_TO_OPS),
-        ),
-        ({"app", "ops", 'odd; "x" y'}, _script(SETTINGS)),
-        (
-            {"APP", "o", "odd"},
-            _script(
-                SETTINGS,
-                OF_APP,
-                OF_ODD,
-                OF_OPS,
-                SETTING_OF_APP,
-                APP_TO_OPS,
-                OPS_TO_ODD,
-            ),
-        ),
+        (set(), [*SETTINGS, *OF_APP, *OF_ODD, *OF_OPS, *SETTING_OF_APP,
+                 *APP_TO_OPS, *OPS_TO_ODD]),
+        ({"app"}, [*SETTINGS, *OF_ODD, *OF_OPS, *APP_TO_OPS, *OPS_TO_ODD]),
+        # Who exists may not grant it here, so it is the restoring role that does.
+        ({"ops"}, [*SETTINGS, *OF_APP, *OF_ODD, *SETTING_OF_APP,
+                   "GRANT app TO ops WITH INHERIT TRUE",
+                   OPS_TO_ODD[0].removesuffix(" GRANTED BY ops")]),
+        ({'odd; "x" y'}, [*SETTINGS, *OF_APP, *OF_OPS, *SETTING_OF_APP, *APP_TO_OPS,
+                          *OPS_TO_ODD]),
+        (ALL, SETTINGS),
+        ({"APP", "o", "odd"}, [*SETTINGS, *OF_APP, *OF_ODD, *OF_OPS, *SETTING_OF_APP,
+                               *APP_TO_OPS, *OPS_TO_ODD]),
     ],
     ids=["none", "app", "ops", "odd", "all", "others"],
-)
-def test_roles_that_exist_are_left_as_they_are(existing: set[str], kept: str) -> None:
-    """Nothing is said about a role that is there: no password, right or membership."""
-    assert for_missing_roles(SCRIPT, existing) == kept
+)  # fmt: skip
+def test_roles_that_exist_are_left_as_they_are(
+    existing: set[str], kept: list[str]
+) -> None:
+    """Of a role that is there no password and no right changes."""
+    assert for_roles(SCRIPT, ALL - existing, existing) == kept
+
+
+def test_only_wanted_roles_are_made() -> None:
+    """A membership in one that is neither wanted nor there is left out."""
+    assert for_roles(SCRIPT, {'odd; "x" y'}, {"app"}) == [*SETTINGS, *OF_ODD]
+
+
+def test_who_is_no_superuser_says_nothing_that_only_a_superuser_may() -> None:
+    """Neither yes nor no; a password or a name of the same words stays."""
+    script = (
+        'CREATE ROLE "NOSUPERUSER WITH";\n'
+        'ALTER ROLE "NOSUPERUSER WITH" WITH NOSUPERUSER INHERIT REPLICATION NOBYPASSRLS'
+        " CONNECTION LIMIT 5 PASSWORD ' SUPERUSER';\n"
+        "GRANT SET ON PARAMETER work_mem TO app;\n"
+        "GRANT app TO b WITH ADMIN OPTION GRANTED BY app;\n"
+    )
+
+    assert for_roles(
+        script, {"app", "b", "NOSUPERUSER WITH"}, set(), as_superuser=False
+    ) == [
+        'CREATE ROLE "NOSUPERUSER WITH"',
+        'ALTER ROLE "NOSUPERUSER WITH" WITH INHERIT CONNECTION LIMIT 5 '
+        "PASSWORD ' SUPERUSER'",
+        "GRANT app TO b WITH ADMIN OPTION",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +161,9 @@ def test_roles_that_exist_are_left_as_they_are(existing: set[str], kept: str) ->
 )
 def test_other_statements_are_left_out(statement: str) -> None:
     """What is neither about a role nor a setting is not run on somebody's server."""
-    assert for_missing_roles(f"{statement};\nCREATE ROLE a;\n", set()) == (
-        "CREATE ROLE a;\n"
-    )
+    script = f"{statement};\nCREATE ROLE a;\n"
+
+    assert for_roles(script, {"a", "app"}, set()) == ["CREATE ROLE a"]
 
 
 _identifiers = st.text(
@@ -172,7 +183,8 @@ def test_names_and_values_never_end_a_statement(roles: list[tuple[str, str]]) ->
     script = "-- comment\n\n" + "".join(f"{each};\n-- more\n\n" for each in expected)
 
     assert list(statements(script)) == expected
-    assert for_missing_roles(script, {name for name, _value in roles}) == ""
+    assert for_roles(script, set(), {name for name, _value in roles}) == []
+    assert created_roles(script) == {name for name, _value in roles}
 
 
 @pytest.mark.parametrize("character", ["\v", "\f", "\x1c", "\x85", "\u2028"])
@@ -199,5 +211,5 @@ def test_rights_to_parameters_come_along() -> None:
     """A missing role gets its rights to parameters, which pg_dumpall 15 writes."""
     script = "GRANT SET ON PARAMETER work_mem TO app;\n"
 
-    assert for_missing_roles(script, set()) == script
-    assert for_missing_roles(script, {"app"}) == ""
+    assert for_roles(script, {"app"}, set()) == [script.removesuffix(";\n")]
+    assert for_roles(script, set(), {"app"}) == []
