@@ -40,6 +40,11 @@ class Bar:
             self._drawn_at = now
             _drawn.update(self._task, completed=self.done)
 
+    def show(self, visible: bool) -> None:
+        """Put it on the screen, or take it off while another stands there."""
+        if _drawn is not None:
+            _drawn.update(self._task, visible=visible)
+
     def close(self) -> None:
         """Take it off the screen."""
         if _drawn is not None:
@@ -72,13 +77,18 @@ def bar(
     with _screen():
         shown = Bar(title, total, unit)
         with _guard:
+            around = _bars[-1] if _bars else None
             _bars.append(shown)
+        if around is not None:
+            around.show(False)
         try:
             yield shown
         finally:
             with _guard:
                 _bars.remove(shown)
             shown.close()
+            if around is not None:
+                around.show(True)
 
 
 @contextlib.contextmanager

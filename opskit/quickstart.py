@@ -118,7 +118,7 @@ def write_configuration(folder: Path, url: str) -> Path:
         path,
         f"""\
 # Written by `inv quickstart`. Its server is gone; the backup sets are not:
-# OPSKIT_CONFIG={path} ./inv backups
+# ./inv --config {path} backups
 [databases.{SOURCE}]
 url = {_toml(url)}
 

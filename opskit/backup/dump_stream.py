@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from opskit.postgres import client
 from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.table_sizes import Weights
 
 
 class DumpStream:
@@ -60,13 +60,17 @@ class DumpStream:
         if not has_locks:  # a head that is read only now, as a whole
             self._locked()
 
-    def bytes_passed(self, weight: Callable[[TocEntry], int]) -> int:
+    def bytes_passed(self, weights: Weights) -> int:
         """Return the weights of what has passed by, and a part of what does now."""
         if not self.reader.begun:
             return 0
         *done, current = self.reader.begun
-        part = min(weight(current), self.dump_bytes - self._begun_at)
-        return sum(map(weight, done)) + part
+        part = weights.part(
+            current,
+            rows=self.reader.rows_of_current,
+            size_bytes=self.dump_bytes - self._begun_at,
+        )
+        return sum(map(weights.of, done)) + part
 
     def end(self) -> None:
         """End the program from another thread, also one that is yet to be started."""

@@ -119,7 +119,7 @@ class PostgresDump:
 
     def bytes_passed(self) -> int:
         """Return how much of that has passed by so far."""
-        return sum(each.bytes_passed(self._weights.of) for each in self.streams)
+        return sum(each.bytes_passed(self._weights) for each in self.streams)
 
     @property
     def tables_expected(self) -> int:

@@ -45,6 +45,11 @@ class ArchiveReader:
         self.begun: list[TocEntry] = []  # whose data has begun to come by
 
     @property
+    def rows_of_current(self) -> int:
+        """How many rows of the table that comes by now have passed."""
+        return self._rows.rows
+
+    @property
     def has_contents(self) -> bool:
         """Whether the head has come by as a whole."""
         return self._head.is_done
@@ -130,7 +135,6 @@ class ArchiveReader:
             )
         self._current = entry
         self._seen.add(dump_id)
-        self.begun.append(entry)
         if kind == TABLE_BLOCK:
             self._rows = RowDigest()
             self._step = self._table_chunks
@@ -138,6 +142,7 @@ class ArchiveReader:
             self._step = self._large_object_start
         else:
             raise ArchiveError(f"a data block is of the unknown kind {kind}")
+        self.begun.append(entry)
         return position + 1 + INTEGER.size
 
     def _table_chunks(self, data: bytes, position: int) -> int:

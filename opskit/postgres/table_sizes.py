@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opskit.postgres.connect import Connection, query
 from opskit.postgres.toc_entry import TocEntry
@@ -13,7 +13,9 @@ _PAGE_BYTES = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class TableSizes:
-    """Bytes of tables by schema and name, of large objects, and a count of relations.
+    """Bytes and rows of tables by schema and name, bytes of large objects, and a count.
+
+    The count is of relations. What was never analyzed has no rows.
 
     Only tables that can be dumped by themselves are among them: rows of partitions by
     hash may have to be loaded through their root, which pg_dump decides by the whole
@@ -23,6 +25,7 @@ class TableSizes:
     tables: dict[tuple[str, str], int]
     large_objects_bytes: int
     relations: int
+    rows: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 def take(connection: Connection) -> TableSizes:
@@ -35,7 +38,8 @@ def take(connection: Connection) -> TableSizes:
         """
         SELECT n.nspname, c.relname,
                (c.relpages + coalesce(t.relpages, 0))::int8
-                 * current_setting('block_size')::int8
+                 * current_setting('block_size')::int8,
+               greatest(c.reltuples, 0)::int8
         FROM pg_class c
           JOIN pg_namespace n ON n.oid = c.relnamespace
           LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
@@ -57,7 +61,8 @@ def take(connection: Connection) -> TableSizes:
         """,
     )
     return TableSizes(
-        tables={(schema, name): size_bytes for schema, name, size_bytes in rows},
+        tables={(schema, name): size_bytes for schema, name, size_bytes, _rows in rows},
+        rows={(schema, name): number for schema, name, _size, number in rows},
         large_objects_bytes=large_objects,
         relations=relations,
     )
@@ -78,6 +83,7 @@ class Weights:
             # Not analyzed yet: they are taken to be alike.
             least = database_bytes // max(len(known), 1)
         self._tables = {name: max(size, least) for name, size in known.items()}
+        self._rows = sizes.rows
         self._large_objects = sizes.large_objects_bytes
         self.total = sum(self._tables.values()) + self._large_objects
 
@@ -86,3 +92,10 @@ class Weights:
         if entry.kind == "BLOBS":
             return self._large_objects
         return self._tables.get((entry.schema, entry.name), 0)
+
+    def part(self, entry: TocEntry, *, rows: int, size_bytes: int) -> int:
+        """Return the weight of so many rows of an entry, which take so many bytes."""
+        whole = self.of(entry)
+        if known := self._rows.get((entry.schema, entry.name), 0):
+            return min(whole, whole * rows // known)
+        return min(whole, size_bytes)

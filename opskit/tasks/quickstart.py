@@ -52,4 +52,4 @@ def _tell_next(path: object, document: Document, *, as_json: bool) -> None:
         f"{text.duration(document['rto_seconds'])}",
         as_json=as_json,
     )
-    say(f"look at the sets: OPSKIT_CONFIG={path} ./inv backups", as_json=as_json)
+    say(f"look at the sets: `inv --config {path} backups`", as_json=as_json)

@@ -118,12 +118,16 @@ def test_the_weights_of_a_dump_are_those_of_its_tables() -> None:
         tables={("public", "a"): 700_000, ("public", "b"): 0, ("public", "out"): 5},
         large_objects_bytes=100_000,
         relations=9,
+        rows={("public", "a"): 1000},
     )
     weights = Weights({("public", "a"), ("public", "b")}, sizes, 2_000_000)
     pieces = [entry("TABLE DATA", "a"), entry("TABLE DATA", "b"), entry("BLOBS", "")]
 
     assert [weights.of(each) for each in pieces] == [700_000, 8192, 100_000]
     assert sum(map(weights.of, pieces)) == weights.total
+    assert weights.part(pieces[0], rows=500, size_bytes=1) == 350_000
+    assert weights.part(pieces[0], rows=2000, size_bytes=1) == 700_000
+    assert weights.part(pieces[1], rows=500, size_bytes=4096) == 4096
 
 
 def test_tables_that_were_never_analyzed_weigh_alike() -> None:
