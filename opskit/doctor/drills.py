@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from opskit.checks import Finding, Health
 from opskit.doctor.databases import ExaminedDatabase
 from opskit.drill.servers import DrillServer, ServerRequest, open_server
 from opskit.errors import OpskitError
+from opskit.postgres import libraries
 from opskit.postgres.connect import connect
 from opskit.postgres.programs import Installation
 from opskit.restore import preflight
@@ -26,7 +28,7 @@ def examine(
     name = f"drill {database.name}"
     try:
         with open_server(
-            request,
+            replace(request, preload=libraries.needed(inventory)),
             installations,
             major=database.major,
             system_identifier=inventory["system_identifier"],

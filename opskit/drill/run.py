@@ -25,6 +25,7 @@ from opskit.drill.queries import run_queries
 from opskit.drill.reading import Fetched, read_set
 from opskit.drill.servers import opening_server
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
+from opskit.postgres import libraries
 from opskit.restore import fetch, load
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions, Failure
@@ -86,7 +87,7 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
         fetch.require_space(folder, needed_bytes)
         server = stack.enter_context(
             opening_server(
-                request.server,
+                replace(request.server, preload=libraries.needed(manifest.inventory)),
                 request.installations,
                 major=manifest.server_major,
                 system_identifier=manifest.inventory.get("system_identifier", ""),

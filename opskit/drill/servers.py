@@ -10,7 +10,7 @@ from pathlib import Path
 
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
-from opskit.postgres import inventory, server, surroundings
+from opskit.postgres import inventory, libraries, server, surroundings
 from opskit.postgres.connect import connect, query_value, server_major
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation, find_server
@@ -25,7 +25,8 @@ class ServerRequest:
     """What the user wants to drill on; see `[drill]` in the configuration.
 
     `kind` is auto, installed, embedded, container or existing; `{major}` in `image`
-    stands for the set's major.
+    stands for the set's major. `preload` are libraries that the source preloads and the
+    set needs.
     """
 
     kind: str = "auto"
@@ -34,6 +35,7 @@ class ServerRequest:
     memory: str = "4g"
     cpus: float = 2.0
     settings: Mapping[str, str] = field(default_factory=dict)
+    preload: Sequence[str] = ()
     existing_url: str = field(default="", repr=False)
     on_source_server: bool = False
     work_dir: Path | None = None
@@ -146,8 +148,11 @@ def _programs(
     request: ServerRequest, installation: Installation, major: int
 ) -> Iterator[DrillServer]:
     kind = "embedded" if installation.embedded else "installed"
+    preloading = libraries.settings(installation, request.preload)
     with server.throwaway(
-        installation, base=request.work_dir, settings=dict(request.settings)
+        installation,
+        base=request.work_dir,
+        settings=preloading | dict(request.settings),
     ) as running:
         yield DrillServer(
             description=_describe(

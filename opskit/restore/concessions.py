@@ -173,6 +173,7 @@ class Concessions:
 
 _UNMADE = {
     "extension": ["extension {} and all that depends on it"],
+    "library": ["extension {} and all that depends on it"],
     "extension-version": ["version of the extension {}"],
     "locale": ["locale and order of the database"],
     "provider": ["locale and order of the database"],
@@ -191,7 +192,7 @@ def accept(
     """Return what is done without for these shortages."""
     known = tuple(accepted)
     plain = Concessions(accepted=known)
-    extensions = plain.subjects("extension")
+    extensions = plain.subjects("extension") | plain.subjects("library")
     collations = plain.subjects("collation")
     roles = plain.subjects("role")
     names = {each.name for each in known}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opskit.postgres import roles, surroundings
+from opskit.postgres import libraries, roles, surroundings
 from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.database import quoted
 from opskit.postgres.surroundings import Surroundings
@@ -59,6 +59,7 @@ def shortages(
 
     found = [
         *_extensions(offered, inventory),
+        *_libraries(connection, offered, inventory),
         *_locales(offered, inventory, knows),
         *_collations(connection, offered, inventory, knows),
         *_settings(connection, offered, inventory),
@@ -93,6 +94,20 @@ def _extensions(
                 detail=f"the set has {name} {version}; the server offers only "
                 f"{', '.join(sorted(versions))}",
                 hint=_EXTENSION_HINT,
+            )
+
+
+def _libraries(
+    connection: Connection, offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    for name in libraries.needed(inventory):
+        if name in offered.extensions and not libraries.is_usable(connection, name):
+            yield Shortage(
+                what="library",
+                subject=name,
+                detail=f"the source preloads the library {name} for its extension; the "
+                "server does not, and cannot load it later",
+                hint="Add it to shared_preload_libraries and restart the server.",
             )
 
 

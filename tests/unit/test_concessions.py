@@ -43,6 +43,17 @@ RECORD: dict[str, Any] = {"rows": 1, "digest": "0" * 32}
 VALUE: dict[str, Any] = {"last_value": 1, "is_called": True}
 
 
+def test_an_extension_is_left_out_without_its_library() -> None:
+    """As where the extension itself is missing."""
+    without = [
+        accept(ENTRIES, [shortage(what, "pg_cron")], _manifest()).left_out
+        for what in ("library", "extension")
+    ]
+
+    assert without[0] == without[1]
+    assert without[0]
+
+
 def test_what_only_a_superuser_may_own_is_left_out_with_what_needs_it() -> None:
     """No other entry of the same name, and nothing else."""
     entries = [

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.postgres import roles, surroundings
+from opskit.postgres import libraries, roles, surroundings
 from opskit.postgres.connect import Connection
 from opskit.postgres.surroundings import Surroundings
 from opskit.postgres.toc_entry import TocEntry
@@ -68,6 +68,25 @@ def _names(found: Iterable[Shortage]) -> list[str]:
 def test_a_server_that_has_it_all_lacks_nothing(look: Look) -> None:
     """A restore may begin."""
     assert look() == []
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_library_that_an_extension_needs_is_named(
+    look: Look, monkeypatch: pytest.MonkeyPatch, usable: bool
+) -> None:
+    """Not those that no extension of the set needs, nor an extension's that lacks."""
+    asked: list[str] = []
+
+    def is_usable(_connection: object, name: str) -> bool:
+        asked.append(name)
+        return usable
+
+    monkeypatch.setattr(libraries, "is_usable", is_usable)
+    settings = {"shared_preload_libraries": 'auto_explain, "$libdir/pg_cron", other'}
+    found = look(needs=inventory(settings=settings, has_money=False))
+
+    assert asked == ["pg_cron"]
+    assert _names(found) == ([] if usable else ["library pg_cron"])
 
 
 @pytest.mark.parametrize(
