@@ -17,12 +17,12 @@ from opskit.backup.store_locks import LockStore, locked, no_lock
 from opskit.backup.writer import SetWriter
 from opskit.catalog import sealing
 from opskit.catalog.manifest import (
-    BYTES_MAX,
     FORMAT_VERSION,
     ONE_DUMP_VERSION,
     Encryption,
     Manifest,
     SignatureNote,
+    is_bounded,
 )
 from opskit.catalog.naming import (
     MANIFEST_NAME,
@@ -187,11 +187,11 @@ def _complete(
 def _record(writer: SetWriter, manifest: Manifest) -> None:
     """Put the manifest, last: the set exists exactly when it does."""
     content = manifest.to_json()
-    if len(content) > BYTES_MAX:
+    if not is_bounded(content):
         raise BackupFailed(
-            f"the manifest would be {len(content)} bytes large, and no more than "
-            f"{BYTES_MAX} are read",
-            hint="Split this source in several, or leave out some of it.",
+            f"the manifest of {manifest.backup_id} would be too large to be read",
+            hint="Split this source in several, or leave out some of it: see "
+            "docs/format.md.",
         )
     if writer.protection.signer is not None:
         writer.record(SIGNATURE_NAME, writer.protection.signer.sign(content))

@@ -29,6 +29,9 @@ FORMAT_VERSION = 2
 ONE_DUMP_VERSION = 1
 # Of a stored manifest, and of any other object that is read into memory as a whole.
 BYTES_MAX = 256 * 1024 * 1024
+# Parsed, each value takes many times the room of its text.
+_RECORDS_MAX = 1_200_000
+_VALUES_MAX = 16_000_000
 _RARE = {"via_root", "extension", "condition"}
 
 
@@ -213,7 +216,7 @@ def parse(content: bytes, *, key: str) -> Manifest:
         IntegrityError: it is not JSON, of a newer format, not complete, or not that of
             the set in whose place it lies.
     """
-    if len(content) > BYTES_MAX:
+    if not is_bounded(content):
         raise too_large(key)
     try:
         document = json.loads(
@@ -251,11 +254,20 @@ def parse(content: bytes, *, key: str) -> Manifest:
     return manifest
 
 
+def is_bounded(content: bytes) -> bool:
+    """Return whether a manifest can be parsed in bounded memory."""
+    records = content.count(b"{")
+    values = records + content.count(b"[") + content.count(b",")
+    return (
+        len(content) <= BYTES_MAX and records <= _RECORDS_MAX and values <= _VALUES_MAX
+    )
+
+
 def too_large(key: str) -> IntegrityError:
-    """Return the error of a manifest that is not even read."""
+    """Return the error of a manifest that is not even parsed."""
     return IntegrityError(
-        f"{key} is larger than {BYTES_MAX // 2**20} MiB, the most that a manifest "
-        "may be",
+        f"{key} is larger than a manifest may be ({BYTES_MAX // 2**20} MiB and "
+        f"{_RECORDS_MAX} tables, sequences and files)",
         hint="It was altered after it was written; use another set or another store.",
     )
 

@@ -58,7 +58,7 @@ def compare_everything(
             database.drop(place.connection, name)
 
     return [
-        compare_with_archive(copy.manifest, fetched.contents.entries),
+        *compare_with_archive(copy.manifest, fetched.contents.entries),
         *compare_contents(copy, equal),
         compare_large_objects(copy),
         *compare_structure(copy, concessions, fetched.contents.entries),

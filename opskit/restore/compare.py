@@ -113,16 +113,32 @@ def _tables_compared(copy: RestoredCopy, tables_read: int) -> Check:
     return compare("tables compared", len(copy.tables), tables_read, detail)
 
 
-def compare_with_archive(manifest: Manifest, entries: Iterable[TocEntry]) -> Check:
-    """Compare which tables the manifest lists with those the archive holds rows of.
+def compare_with_archive(
+    manifest: Manifest, entries: Iterable[TocEntry]
+) -> list[Check]:
+    """Compare which tables and sequences the manifest lists with those of the archive.
 
     What the manifest does not list, nothing else would compare.
     """
-    listed = {(each.schema_name, each.name) for each in manifest.tables}
-    held = {(each.schema, each.name) for each in entries if each.kind == "TABLE DATA"}
+    held: dict[str, set[tuple[str, str]]] = {"TABLE DATA": set(), "SEQUENCE SET": set()}
+    for each in entries:
+        if each.kind in held:
+            held[each.kind].add((each.schema, each.name))
+    return [
+        _listed("tables of the archive", manifest.tables, held["TABLE DATA"]),
+        _listed("sequences of the archive", manifest.sequences, held["SEQUENCE SET"]),
+    ]
+
+
+def _listed(
+    name: str,
+    records: Iterable[TableRecord | SequenceRecord],
+    held: set[tuple[str, str]],
+) -> Check:
+    listed = {(each.schema_name, each.name) for each in records}
     differ = sorted(f"{schema}.{name}" for schema, name in listed ^ held)
     return Check(
-        name="tables of the archive",
+        name=name,
         passed=not differ,
         expected=str(len(listed)),
         observed=str(len(held)),

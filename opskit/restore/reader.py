@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from opskit.catalog import sealing
-from opskit.catalog.manifest import Manifest, StoredObject
+from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject
 from opskit.catalog.verify import checked
 from opskit.crypto import age
 from opskit.crypto.identities import Identities, NoMatchingIdentity
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
 # The only object that must be legible before anything is decrypted.
 _GUIDE_ROLE = "guide"
+_FRAME_HEADER_BYTES_MAX = 18
+_SCHEMA_OBJECTS_MAX = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +74,19 @@ class SetReader:
     def open_tar(self) -> Iterator[BinaryIO]:
         """Yield the uncompressed archive of a folder; leaving the block checks it."""
         with self.plain(self.manifest.object("files")) as blocks:
-            raw = io.BufferedReader(_Blocks(blocks))
+            raw = io.BufferedReader(_Blocks(with_checksum(blocks)))
             with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-                yield cast(BinaryIO, stream)
+                bounded = _Bounded(cast(BinaryIO, stream), self.manifest.dump_bytes)
+                yield cast(BinaryIO, bounded)
 
     def read_others(self) -> int:
         """Read every object but the contents, and return how many there are."""
         contents = {"files", *self.manifest.dump_bytes_of}
         others = [e for e in self.manifest.objects if e.role not in contents]
         for stored in others:
-            self._read(stored)
+            with self.plain(stored) as blocks:
+                for _ in blocks:
+                    pass
         return len(others)
 
     def read_text(self, role: str) -> str:
@@ -105,13 +110,11 @@ class SetReader:
             )
         content = self._read(stored)
         with _named(stored):
-            lines = zstandard.ZstdDecompressor().decompressobj().decompress(content)
-            text = lines.decode("utf-8", "surrogateescape")
-            return [
-                SchemaObject(*json.loads(line)) for line in text.split("\n") if line
-            ]
+            return _schema_objects(content)
 
     def _read(self, stored: StoredObject) -> bytes:
+        if stored.size_bytes > BYTES_MAX:
+            raise _too_large(stored.key)
         with self.plain(stored) as blocks:
             return b"".join(blocks)
 
@@ -142,6 +145,65 @@ class SetReader:
         """Read an object's stored bytes, which nobody needs an identity for."""
         with _named(stored), checked(self.store, stored):
             pass
+
+
+def with_checksum(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the blocks of a zstd frame that carries a checksum, as ours all do.
+
+    Raises:
+        IntegrityError: it has none, so damage of what is unpacked would go unnoticed.
+        zstandard.ZstdError: it is no zstd frame.
+    """
+    left = iter(blocks)
+    head = b""
+    while len(head) < _FRAME_HEADER_BYTES_MAX and (block := next(left, b"")):
+        head += block
+    if not zstandard.get_frame_parameters(head).has_checksum:
+        raise IntegrityError("its zstd frame has no checksum", hint=HINT)
+    yield head
+    yield from left
+
+
+def _schema_objects(content: bytes) -> list[SchemaObject]:
+    """Unpack the list of a schema's objects, no more of it than fits into memory."""
+    raw = io.BufferedReader(_Blocks(with_checksum([content])))
+    with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+        text = io.BufferedReader(_Bounded(cast(BinaryIO, stream), BYTES_MAX)).read()
+    if text.count(b"\n") > _SCHEMA_OBJECTS_MAX:
+        raise IntegrityError("it lists too many objects", hint=HINT)
+    try:
+        return [
+            SchemaObject(*json.loads(line))
+            for line in text.decode("utf-8", "surrogateescape").split("\n")
+            if line
+        ]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IntegrityError(f"it is no list of objects: {error}", hint=HINT) from error
+
+
+def _too_large(name: str) -> IntegrityError:
+    return IntegrityError(f"{name} is larger than it may be", hint=HINT)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that gives no more bytes than it may hold."""
+
+    def __init__(self, stream: BinaryIO, bytes_max: int) -> None:
+        self._stream, self._left = stream, bytes_max
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        target = memoryview(buffer)
+        block = self._stream.read(len(target))
+        self._left -= len(block)
+        if self._left < 0:
+            raise IntegrityError(
+                "it unpacks to more bytes than the manifest says", hint=HINT
+            )
+        target[: len(block)] = block
+        return len(block)
 
 
 class _Blocks(io.RawIOBase):

@@ -268,7 +268,7 @@ def _compare(
         checks = compare.compare_contents(copy)
     if not request.tables:
         checks += [
-            compare.compare_with_archive(manifest, entries),
+            *compare.compare_with_archive(manifest, entries),
             compare.compare_large_objects(copy),
             *structure.compare_structure(copy, concessions, entries, by_name=by_name),
         ]

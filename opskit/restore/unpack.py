@@ -15,7 +15,7 @@ from opskit.crypto.identities import NoMatchingIdentity
 from opskit.errors import DatabaseError, IntegrityError
 from opskit.postgres.archive_places import ArchivePlaces
 from opskit.restore.joined_file import JoinedFile
-from opskit.restore.reader import HINT, SetReader
+from opskit.restore.reader import HINT, SetReader, with_checksum
 from opskit.restore.written_behind import WrittenBehind, written_behind
 from opskit.together import together
 
@@ -57,7 +57,7 @@ def _unpack_one(reader: SetReader, stored: StoredObject, target: Path) -> None:
         # In the thread that writes, beside the one that unpacks and digests.
         written_behind(_LookedThrough(file, places)) as behind,
     ):
-        _unpack_into(reader, stored, _Behind(behind))
+        _unpack_into(reader, stored, _Behind(behind, reader.manifest.dump_bytes))
     places.close()
     places.write(target)
     size_bytes = target.stat().st_size
@@ -94,7 +94,7 @@ def _unpack_into(reader: SetReader, stored: StoredObject, file: io.RawIOBase) ->
         writer = zstandard.ZstdDecompressor().stream_writer(
             cast(BinaryIO, file), write_size=_UNPACKED_BYTES, closefd=False
         )
-        for block in blocks:
+        for block in with_checksum(blocks):
             writer.write(block)
         writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
 
@@ -111,15 +111,20 @@ class _LookedThrough:
 
 
 class _Behind(io.RawIOBase):
-    """What zstd takes for a file."""
+    """What zstd takes for a file; it takes no more bytes than the manifest says."""
 
-    def __init__(self, behind: WrittenBehind) -> None:
-        self._behind = behind
+    def __init__(self, behind: WrittenBehind, bytes_max: int) -> None:
+        self._behind, self._left = behind, bytes_max
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Buffer, /) -> int:
         block = bytes(data)
+        self._left -= len(block)
+        if self._left < 0:
+            raise IntegrityError(
+                "it unpacks to more bytes than the manifest says", hint=HINT
+            )
         self._behind.write(block)
         return len(block)
