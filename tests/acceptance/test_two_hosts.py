@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Project
+from tests.acceptance.services import KEEP_ONE
 from tests.conftest import MakeDatabase
 
 MakeHost = Callable[..., Project]
@@ -182,3 +185,122 @@ def test_a_killed_backup_holds_up_others_but_not_its_own_host(
     assert seconds < 60
     assert ids(two) == [then[0]["backup_id"], made[0]["backup_id"]]
     assert claims(one) == []
+
+
+def aged(folder: Path, days: float) -> None:
+    """Let every file below a folder look as if it was written days ago."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - days * 86400,) * 2)
+
+
+def at_another_time(host: Project, days: float, *arguments: str) -> tuple[int, Any]:
+    """Run a task on a host whose clock is wrong by so many days."""
+    code = (
+        "import sys; from datetime import UTC, datetime, timedelta\n"
+        "from opskit.tasks import runtime\n"
+        f"runtime.now = lambda: datetime.now(UTC) + timedelta(days={days})\n"
+        "from opskit.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--json"],
+        cwd=host.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_prune_takes_no_set_that_another_host_is_writing(
+    make_host: MakeHost, files: str
+) -> None:
+    """However old its objects look: its claim in the store says that it is alive."""
+    one, two = make_host("one", files, SLOW), make_host("two", files)
+    running = one.start("backup", "--json")
+    until_writing({0: one}, [running])
+    running.send_signal(signal.SIGSTOP)
+    try:
+        shared = one.folder.parent / "shared"
+        aged(shared / "state", 2)
+        code, refused = at_another_time(two, 2, "prune")
+    finally:
+        running.send_signal(signal.SIGCONT)
+    done, made = ended(running)
+
+    assert (code, refused["delete"]) == (11, [])
+    assert "is locked in store shared by backup state" in refused["error"]
+    assert done == 0
+    assert two.json("verify")["status"] == "ok"
+    assert ids(two) == [made["backups"][0]["backup_id"]]
+
+
+def test_a_set_whose_object_went_away_is_not_recorded(
+    make_host: MakeHost, files: str
+) -> None:
+    """Whoever took it: before the manifest is put, every object is looked at again."""
+    one = make_host("one", files, SLOW)
+    shared = one.folder.parent / "shared"
+    running = one.start("backup", "--json")
+    until_writing({0: one}, [running])
+    while not (found := [*shared.glob("state/*/*/files.tar.zst")]):
+        assert running.poll() is None
+        time.sleep(0.005)
+    running.send_signal(signal.SIGSTOP)
+    found[0].unlink()
+    running.send_signal(signal.SIGCONT)
+    code, refused = ended(running)
+
+    assert code == 10
+    assert "files.tar.zst" in refused["error"]
+    assert ids(one) == []
+    assert not [*shared.glob("state/**/*.*")]
+
+
+def test_a_clock_that_is_ahead_deletes_nothing_early(
+    make_host: MakeHost, files: str
+) -> None:
+    """The time is the store's; a host that is two months ahead keeps what is young."""
+    one = make_host("one", files, KEEP_ONE.replace("0s", "30d"))
+    made = [one.json("backup")["backups"][0]["backup_id"] for _ in range(2)]
+    shared = one.folder.parent / "shared"
+    orphan = shared / "state/2026-01-01/state-20260101T000000Z-abcdef/files.tar.zst"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"half")
+
+    code, pruned = at_another_time(one, 60, "prune")
+
+    assert code == 0
+    assert pruned["delete"] == []
+    assert sorted(ids(one)) == sorted(made)
+    assert orphan.exists()
+    aged(orphan.parent, 2)
+    one.run("prune")
+    assert not orphan.exists()
+    assert sorted(ids(one)) == sorted(made)
+
+
+def test_sets_that_are_pruned_meanwhile_are_no_damage(
+    make_host: MakeHost, files: str
+) -> None:
+    """A verification passes over them, and leaves nothing in their place."""
+    one = make_host("one", files, f"{SLOW}\n{KEEP_ONE}")
+    two = make_host("two", files, KEEP_ONE)
+    for _ in range(4):
+        two.run("backup")
+    kept, *others = ids(two)
+
+    verifying = one.start("verify", "--json")
+    shared = one.folder.parent / "shared"
+    while not [*shared.glob("state/*/*/evidence/*")]:
+        assert verifying.poll() is None
+        time.sleep(0.005)
+    pruned = two.json("prune")
+    code, verified = ended(verifying)
+
+    assert (code, verified["status"], verified["bad"]) == (0, "ok", [])
+    assert sorted(each["backup_id"] for each in pruned["delete"]) == sorted(others)
+    assert ids(two) == [kept]
+    assert {path.name for path in shared.glob("state/*/*")} == {kept}

@@ -309,6 +309,19 @@ def test_a_manifest_that_is_too_large_is_not_parsed(
 @pytest.mark.parametrize(
     "content",
     [
+        b'{"tables": [' + b"{}," * 1_200_001 + b"{}]}",
+        b"[" + b"[]," * 8_000_000 + b"0]",
+    ],
+    ids=["records", "values"],
+)
+def test_a_manifest_of_too_many_parts_is_not_parsed(content: bytes) -> None:
+    """Each of them takes many times the room of its text."""
+    assert "is larger than" in _refused(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
         b"[" * 100_000,
         _changed(lambda document: document.update(started_at="0001-01-01T00:00+14:00")),
         _changed(lambda document: document["inventory"].update(more=float("nan"))),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
 import pytest
+import zstandard
 
 from opskit.backup.compress import compressed
 from opskit.backup.protection import Protection
@@ -330,6 +331,92 @@ def test_a_dump_of_another_size_is_refused(encrypted: Stored, tmp_path: Path) ->
 
     with pytest.raises(IntegrityError, match=f"unpacks to {len(DUMP)} bytes"):
         unpack_dump(encrypted.reader(), tmp_path / "dump")
+
+
+def test_a_dump_that_unpacks_to_more_fills_no_disk(tmp_path: Path) -> None:
+    """A few kilobytes can unpack to any size; it ends where the manifest says."""
+    made = stored((), dump=bytes(50_000_000))
+    made.manifest = made.manifest.model_copy(update={"dump_bytes": 1_000_000})
+
+    with pytest.raises(IntegrityError, match="unpacks to more bytes"):
+        unpack_dump(made.reader(), tmp_path / "dump")
+    assert (tmp_path / "dump").stat().st_size <= 1_000_000
+
+
+def test_an_archive_of_files_that_unpacks_to_more_is_refused() -> None:
+    """No more is read of it than the manifest says."""
+    made = stored((), dump=bytes(50_000_000), role="files")
+    made.manifest = made.manifest.model_copy(update={"dump_bytes": 1_000_000})
+    taken: list[int] = []
+
+    def take_all() -> None:
+        with made.reader().open_tar() as stream:
+            taken.extend(map(len, iter(lambda: stream.read(65536), b"")))
+
+    with pytest.raises(IntegrityError, match="unpacks to more bytes"):
+        take_all()
+    assert sum(taken) <= 1_000_000
+
+
+@pytest.mark.parametrize("role", ["dump", "files", "schema"])
+def test_a_frame_without_a_checksum_is_refused(tmp_path: Path, role: str) -> None:
+    """Ours all have one; without it the unpacked bytes are checked by nobody."""
+    made = stored((), role="files" if role == "files" else "dump")
+
+    def without(content: bytes) -> bytes:
+        plain = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+        return zstandard.ZstdCompressor(write_checksum=False).compress(plain)
+
+    made.alter(role, without, told=True)
+
+    def read_it() -> None:
+        if role == "schema":
+            made.reader().read_schema()
+        elif role == "files":
+            with made.reader().open_tar() as stream:
+                stream.read()
+        else:
+            unpack_dump(made.reader(), tmp_path / "dump")
+
+    with pytest.raises(IntegrityError, match="has no checksum"):
+        read_it()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 100_000, "is no list of objects"),
+        (b'["a"]', "is no list of objects"),
+        (b"{", "is no list of objects"),
+        (b"7", "is no list of objects"),
+        (b'["a", "b", "c"]\n' * 11, "lists too many objects"),
+        (b" " * 10_000_001, "unpacks to more bytes"),
+    ],
+)
+def test_a_list_of_objects_is_read_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
+) -> None:
+    """Whatever it unpacks to, it is refused as damage, and takes no more room."""
+    made = stored(())
+    made.alter("schema", lambda _old: b"".join(compressed([content])), told=True)
+    monkeypatch.setattr("opskit.restore.reader.BYTES_MAX", 10_000_000)
+    monkeypatch.setattr("opskit.restore.reader._SCHEMA_OBJECTS_MAX", 10)
+
+    with pytest.raises(IntegrityError, match=words):
+        made.reader().read_schema()
+
+
+@pytest.mark.parametrize("role", ["roles", "schema"])
+def test_what_is_read_into_memory_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """The manifest says how large it is, before anything of it is read."""
+    made = stored(())
+    monkeypatch.setattr("opskit.restore.reader.BYTES_MAX", 10)
+    made.store.delete(made.manifest.object(role).key)  # it is not even opened
+
+    with pytest.raises(IntegrityError, match="larger than it may be"):
+        made.reader().read_text(role)
 
 
 def test_a_dump_that_does_not_unpack_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from opskit.catalog import catalog, store_lock
 from opskit.catalog.store_claims import judge
-from opskit.catalog.store_lock import Timing, hold
+from opskit.catalog.store_lock import HeldLock, Timing, hold
 from opskit.errors import (
     LockHeld,
     ObjectExists,
@@ -49,7 +50,7 @@ def _hold(
     source: str = "shop",
     timing: Timing = CALM,
     owner: str = "",
-) -> AbstractContextManager[Check]:
+) -> AbstractContextManager[HeldLock]:
     uptime = (lambda: store.seconds) if isinstance(store, SharedStore) else None
     return hold(
         store,
@@ -149,6 +150,37 @@ def test_locks_are_no_backup_sets(store: SharedStore) -> None:
     with _hold(store):
         assert catalog.read([store]).sets == ()
         assert catalog.group_by_set(store.list()) == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "blocks"),
+    [
+        (timedelta(days=400), False),
+        (timedelta(minutes=6), False),
+        (timedelta(minutes=4), True),
+        (timedelta(minutes=-4), True),
+        (timedelta(minutes=-6), False),
+    ],
+)
+def test_only_a_claim_of_about_now_is_a_sign_of_life(
+    tmp_path: Path, ahead: timedelta, blocks: bool
+) -> None:
+    """One from the future would hold up every host for ever."""
+    store = LocalStore("disk", tmp_path)
+    planted = store.put(f"{FOLDER}planted/000000.json", [b"{}"])
+    time = (planted.modified_at + ahead).timestamp()
+    os.utime(tmp_path / planted.key, (time, time))
+
+    assert bool(_try(store, "aaa")) == blocks
+    assert (planted.key in keys(store)) == blocks
+
+
+def test_the_time_is_that_of_the_store(store: SharedStore) -> None:
+    """Whoever decides by age asks the store, whose clock all hosts share."""
+    store.put("now", [])
+    with _hold(store) as lock:
+        assert lock.got_at - store.stat("now").modified_at < timedelta(seconds=60)
+    assert lock.got_at != STARTED
 
 
 def test_an_error_in_the_block_gives_the_lock_back(store: SharedStore) -> None:
