@@ -147,6 +147,11 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
         error = _verify_error(result, document)
         if error is not None:
             raise error
+        if not result.objects:
+            raise UsageError(
+                "the sets were deleted before they could be verified",
+                hint="Run this again; a check of nothing is no check.",
+            )
     if result.unstored:
         raise not_recorded(result.unstored[0], document)
     return document

@@ -41,7 +41,7 @@ def restore_drill(
 
     Example: inv restore-drill --database shop
     """
-    from opskit.errors import OpskitError, UsageError
+    from opskit.errors import OpskitError, UsageError, worst
     from opskit.tasks import runtime, sources
 
     if all_ and (database or files or backup):
@@ -70,8 +70,9 @@ def restore_drill(
             documents.append(failure | error.details)
             errors.append(error)
     if errors:
-        errors[0].details = {"drills": documents}
-        raise errors[0]
+        decisive = worst(errors)
+        decisive.details = {"drills": documents}
+        raise decisive
     return {"drills": documents}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,8 +21,11 @@ from opskit.restore.compare import (
     _loaded_alone,
     _tables_compared,
     check_tables,
+    compare_with_archive,
 )
 from opskit.restore.units import units_of
+from tests.unit import builders
+from tests.unit.entries import entry
 
 ROOT = ("public", "log")
 OPEN = cast(Connection, None)  # nothing is asked of it
@@ -184,3 +188,39 @@ def test_rows_that_are_not_of_the_dump_are_noticed_though_they_are_gone(
 
     assert found.passed is passed
     assert ("1 more rows" in found.detail) is not passed
+
+
+def _archive_checks(**changes: Any) -> dict[str, Check]:
+    entries = [
+        entry(1, "TABLE DATA", "t"),
+        entry(2, "SEQUENCE SET", "s"),
+        entry(3, "SEQUENCE", "s"),
+        entry(4, "TABLE", "empty"),
+    ]
+    checks = compare_with_archive(builders.manifest(**changes), entries)
+    return {each.name: each for each in checks}
+
+
+def test_the_manifest_lists_what_the_archive_holds() -> None:
+    """Tables with data and sequences that are set, each by its name."""
+    found = _archive_checks()
+
+    assert [*found] == ["tables of the archive", "sequences of the archive"]
+    assert all(each.passed for each in found.values())
+
+
+@pytest.mark.parametrize("field", ["tables", "sequences"])
+@pytest.mark.parametrize("change", ["emptied", "other", "one more"])
+def test_a_manifest_that_lists_something_else_is_noticed(
+    field: str, change: str
+) -> None:
+    """What it does not list, nothing else would compare."""
+    document = json.loads(builders.manifest().to_json())
+    (own,) = document[field]
+    other = own | {"name": "u"}
+    records = {"emptied": [], "other": [other], "one more": [own, other]}[change]
+    found = _archive_checks(**{field: records})
+
+    assert [each.name for each in found.values() if not each.passed] == [
+        f"{field} of the archive"
+    ]
