@@ -34,6 +34,13 @@ def event_triggers(entries: Iterable[TocEntry]) -> set[int]:
     return {entry.dump_id for entry in entries if entry.kind == "EVENT TRIGGER"}
 
 
+def reads_elsewhere(entries: Sequence[TocEntry]) -> set[int]:
+    """Return the dump ids of the refreshes of views that read foreign tables."""
+    foreign = {entry.dump_id for entry in entries if entry.kind == "FOREIGN TABLE"}
+    refreshes = {e.dump_id for e in entries if e.kind == "MATERIALIZED VIEW DATA"}
+    return refreshes & with_dependents(entries, foreign) if foreign else set()
+
+
 def with_dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
     """Return the dump ids chosen, and of all that needs them: comments, say."""
     found = set(chosen)

@@ -47,8 +47,8 @@ def with_search_path(
 
 def make(
     url: str, entry: TocEntry, script: bytes, *, encoding: str, timeout_seconds: float
-) -> str:
-    """Make one entry by its script; return the server's words if it refuses.
+) -> DatabaseError | None:
+    """Make one entry by its script; return what the server says if it refuses.
 
     Raises:
         ServerFault: the server failed, or cannot be reached.
@@ -68,13 +68,13 @@ def make(
 
 def make_each(
     entry: TocEntry, scripts: Iterable[_Script], run: Callable[[_Script], None]
-) -> str:
+) -> DatabaseError | None:
     """Run each script whatever becomes of the others; return the first refusal.
 
     Raises:
         ServerFault: the server failed, or the connection is lost.
     """
-    refusal = ""
+    refusal = None
     for script in scripts:
         try:
             with translated(entry.label):
@@ -82,5 +82,5 @@ def make_each(
         except ServerFault:
             raise
         except DatabaseError as error:
-            refusal = refusal or error.message
+            refusal = refusal or error
     return refusal

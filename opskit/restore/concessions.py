@@ -30,10 +30,14 @@ _Named = TypeVar("_Named", TableRecord, SequenceRecord)
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An entry after the data that the server refused to make, and its words."""
+    """An entry after the data that was not made, and why: the server's words.
+
+    One `is_outside` reads what is not in the database, and was kept from that.
+    """
 
     entry: TocEntry
     error: str
+    is_outside: bool = False
 
     @property
     def name(self) -> str:
@@ -43,6 +47,8 @@ class Failure:
     @property
     def reason(self) -> str:
         """Why nothing of it is checked."""
+        if self.is_outside:
+            return "it reads foreign tables, and a drill connects to nothing outside"
         return f"it could not be made: {self.error}"
 
     def as_json(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from opskit.catalog.manifest import Manifest
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import database, properties, scratch, surroundings
+from opskit.postgres import database, foreign, properties, scratch, surroundings
 from opskit.postgres.connect import (
     Connection,
     connect,
@@ -19,7 +20,12 @@ from opskit.postgres.connect import (
     timed,
 )
 from opskit.postgres.conninfo import with_database, with_settings
-from opskit.postgres.order import event_triggers, not_validated, with_dependents
+from opskit.postgres.order import (
+    event_triggers,
+    not_validated,
+    reads_elsewhere,
+    with_dependents,
+)
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.progress import measured
@@ -29,6 +35,8 @@ from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.rights import Rights, rights, warn_of_code
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
+# Of a wrapper without its handler, and of a view that was not filled for want of one.
+_NO_HANDLER_OR_ROWS = "55000"
 _HOW_TO_READ = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 
 
@@ -39,6 +47,7 @@ class FillJob:
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
     whether that is all of them. `sql_before` and `sql_after` are the user's own.
     `trust` is called where code of these roles will run with the rights of a superuser.
+    Where it is `offline`, nothing that is loaded connects to foreign servers.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
     needs no mark. `loaded` is told of entries that are in already, see
     `load.LoadJob.finished`.
@@ -59,6 +68,19 @@ class FillJob:
     loaded: Callable[[int], None] = lambda _dump_id: None
     trust: Callable[[Sequence[str]], None] = warn_of_code
     run_id: str = ""
+    offline: bool = False
+
+    @functools.cached_property
+    def outside(self) -> set[int]:
+        """The dump ids of entries that would read foreign tables where nothing may."""
+        return reads_elsewhere(self.entries) if self.offline else set()
+
+    @property
+    def makes_wrappers(self) -> bool:
+        """Whether the archive has foreign data wrappers that are to be offline."""
+        return self.offline and any(
+            each.kind == "FOREIGN DATA WRAPPER" for each in self.entries
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +159,24 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
     database.make_bare(url, inventory)
     _run_all(url, job.sql_before, job.timeout_seconds)
     size_bytes = inventory.get("size_bytes") if job.is_whole else None
+    handlers: foreign.Handlers = {}
     with _rights(connection, job, url) as given:
         with measured(
             "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
         ):
-            words, failed = _load(given, job)
+            words, failed = _load(given, job, handlers)
         failures = _load_again(given, job, failed)
+        if handlers:
+            with connect(url, purpose="restore") as copy:
+                foreign.connect_again(copy, handlers)
     _run_all(url, job.sql_after, job.timeout_seconds)
     if job.is_whole:
         failures += _set_properties(connection, job)
+    failures += [
+        Failure(entry=entry, error="", is_outside=True)
+        for entry in job.concessions.entries(job.entries)
+        if entry.dump_id in job.outside
+    ]
     return Filled(url=url, words=words, failures=tuple(failures))
 
 
@@ -177,8 +208,15 @@ def _load_again(given: Rights, job: FillJob, failed: Collection[int]) -> list[Fa
                 encoding=inventory["encoding"],
                 timeout_seconds=job.timeout_seconds,
             )
-        if error:
-            failures.append(Failure(entry=entry, error=error))
+        if error is not None:
+            is_outside = (
+                job.offline
+                and entry.kind == "MATERIALIZED VIEW DATA"
+                and error.sqlstate == _NO_HANDLER_OR_ROWS
+            )
+            failures.append(
+                Failure(entry=entry, error=error.message, is_outside=is_outside)
+            )
     return failures
 
 
@@ -201,17 +239,30 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
                 connection, job.name, each, run_id=job.run_id
             ),
         )
-        if error:
-            failures.append(Failure(entry=entry, error=error))
+        if error is not None:
+            failures.append(Failure(entry=entry, error=error.message))
     return failures
 
 
-def _load(given: Rights, job: FillJob) -> tuple[str, set[int]]:
+def _disconnect(given: Rights, job: FillJob, handlers: foreign.Handlers) -> None:
+    if job.offline and surroundings.is_superuser(given.connection):
+        with connect(given.url, purpose="restore") as copy:
+            handlers |= foreign.disconnect(copy)
+
+
+def _load(
+    given: Rights, job: FillJob, handlers: foreign.Handlers
+) -> tuple[str, set[int]]:
     """Load in steps where a part has to come before or after everything else.
 
-    Return pg_restore's words, and the entries after the data that failed.
+    Return pg_restore's words, and the entries after the data that failed. `handlers`
+    gets those that were taken from the archive's own foreign data wrappers.
     """
-    kept = job.concessions.entries(job.entries)
+    kept = [
+        each
+        for each in job.concessions.entries(job.entries)
+        if each.dump_id not in job.outside
+    ]
     ahead = statements_ahead(kept, job.manifest, job.concessions)
     first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
     last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
@@ -234,24 +285,26 @@ def _load(given: Rights, job: FillJob) -> tuple[str, set[int]]:
 
     def step(wanted: Collection[int], url: str = given.url) -> None:
         chosen = [e for e in kept if e.kind in _HOW_TO_READ or e.dump_id in wanted]
-        load_entries(chosen, url)
-        left.difference_update(wanted)
+        if wanted:
+            load_entries(chosen, url)
+            left.difference_update(wanted)
 
-    if not (first or last or ahead or given.role):
+    if not (first or last or ahead or given.role or job.makes_wrappers):
         load_entries(None if job.is_whole and len(kept) == len(job.entries) else kept)
         return words[0], failed
-    if first:
-        step(first)
+    step(first)
     _run_all(given.url, ahead, job.timeout_seconds)
-    if given.role:
+    _disconnect(given, job, handlers)
+    if given.role or job.makes_wrappers:
         step(left & {e.dump_id for e in kept if e.before_data})
+        _disconnect(given, job, handlers)
+    if given.role:
         step({e.dump_id for e in kept if e.kind == "TABLE DATA"}, given.role.url)
     step(left - last)
     for entry in filter(given.checks, kept):
         with given.by(entry) as url:
             step({entry.dump_id}, url)
-    if last & left:
-        step(last & left)
+    step(last & left)
     return "\n".join(filter(None, words)), failed
 
 

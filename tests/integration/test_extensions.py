@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.postgres import beyond_dumps, programs, server
 from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
 from opskit.postgres.server import Server
 from tests.conftest import MajorServer
 from tests.integration.test_false_alarms import create
@@ -237,3 +241,83 @@ def test_a_grant_on_what_an_extension_holds_that_is_gone_is_noticed(
     (check,) = (e for e in failed(evidence) if e.name.startswith("definition of"))
     assert check.name == "definition of ACL public.FUNCTION digest(text, text)"
     assert any("extension pgcrypto" in each.name for each in evidence.unmade)
+
+
+@contextmanager
+def _listener() -> Iterator[tuple[int, list[int]]]:
+    """Yield the port of a server that answers nothing, and who connected to it."""
+    came: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, address = listening.accept()
+                    came.append(address[1])
+                    connection.close()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1], came
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+FAR = """
+    SET search_path = public;
+    CREATE EXTENSION postgres_fdw;
+    CREATE FOREIGN DATA WRAPPER own HANDLER postgres_fdw_handler
+        VALIDATOR postgres_fdw_validator;
+    CREATE TABLE here AS SELECT 1 AS a;
+    CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({options});
+    CREATE SERVER farther FOREIGN DATA WRAPPER own OPTIONS ({options});
+    CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user '{user}');
+    CREATE USER MAPPING FOR CURRENT_USER SERVER farther OPTIONS (user '{user}');
+    CREATE FOREIGN TABLE there (a int) SERVER far OPTIONS (table_name 'here');
+    CREATE FOREIGN TABLE yonder (a int) SERVER farther OPTIONS (table_name 'here');
+    CREATE FUNCTION hidden() RETURNS bigint LANGUAGE plpgsql
+        AS $$ BEGIN RETURN (SELECT count(*) FROM public.yonder); END $$;
+    CREATE VIEW seen AS SELECT * FROM there;
+"""
+VIEWS = """
+    CREATE MATERIALIZED VIEW public.plain AS SELECT * FROM public.there;
+    CREATE UNIQUE INDEX ON public.plain (a);
+    CREATE MATERIALIZED VIEW public.by_view AS SELECT * FROM public.seen;
+    CREATE MATERIALIZED VIEW public.by_function AS SELECT public.hidden() AS n;
+    CREATE MATERIALIZED VIEW public.by_another AS SELECT n FROM public.by_function;
+    CREATE MATERIALIZED VIEW public.local AS SELECT a FROM public.here;
+"""
+
+
+def test_a_drill_connects_to_no_foreign_server(
+    server_of: MajorServer, store_dir: Path
+) -> None:
+    """Views over foreign tables stay empty and are named; all else is compared."""
+    running = server_of(15)
+    url = create(running, "far", "")
+    where = parse(running.url("far"))
+    place = f"host '{where['host']}', port '{where['port']}', dbname 'far'"
+    execute(url, FAR.format(options=place, user=where["user"]))
+    execute(url, VIEWS)
+    with _listener() as (port, came):
+        for name in ("far", "farther"):
+            execute(
+                url,
+                f"ALTER SERVER {name} OPTIONS (SET host '127.0.0.1', SET port '{port}')",
+            )
+        back_up(url, store_dir)
+
+        evidence = run_drill(
+            sets(store_dir)[0],
+            kind="existing",
+            existing_url=running.url(),
+            on_source_server=True,
+        )
+
+    assert failed(evidence) == []
+    assert came == []
+    views = [e.name for e in evidence.unmade if e.name.startswith("MATERIALIZED")]
+    assert sorted(views) == [
+        f"MATERIALIZED VIEW DATA public.{name}"
+        for name in ("by_another", "by_function", "by_view", "plain")
+    ]

@@ -145,7 +145,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def _loaded(steps: list[Any], tmp_path: Path, **changes: Any) -> str:
     job = _job(archive=tmp_path / "dump.pgdump", **changes)
     given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
-    words, failed = fill._load(given, job)
+    words, failed = fill._load(given, job, {})
     assert not failed
     return words
 
