@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.conftest import majors
 from tests.support import processes_of
 
 _ROOT = Path(opskit.__file__).resolve().parents[1]
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Starts a server, prints what a superuser in it could read and reach, and waits.
 _ATTACK = r"""
 import sys
@@ -79,12 +81,14 @@ def _python(uid: int) -> str:
     pytest.skip("this user can run no Python")
 
 
-def _attack(uid: int, folder: Path, *arguments: object) -> subprocess.Popen[str]:
+def _attack(
+    uid: int, folder: Path, *arguments: object, path: str = _PATH
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [_python(uid), "-c", _ATTACK, *map(str, arguments)],
         cwd="/",
         env={
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": path,
             "PYTHONPATH": f"{_ROOT}:{Path(psycopg.__file__).parents[1]}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(folder / "base"),
@@ -97,6 +101,15 @@ def _attack(uid: int, folder: Path, *arguments: object) -> subprocess.Popen[str]
         group=uid,
         extra_groups=[],
     )
+
+
+def _furnish(folder: Path, uid: int) -> None:
+    """Give a user a key and a folder for servers."""
+    (folder / "key").write_text("CANARY-key\n")
+    (folder / "base").mkdir()
+    for path, mode in ((folder / "key", 0o600), (folder / "base", 0o711)):
+        os.chown(path, uid, uid)
+        path.chmod(mode)
 
 
 def _are_gone(words: object) -> bool:
@@ -113,11 +126,7 @@ def test_a_superuser_of_the_server_gets_nowhere(
     folder: Path, uid: int, major: int, is_killed: bool
 ) -> None:
     """No key, no network, no process of others; and what it started ends with it."""
-    (folder / "key").write_text("CANARY-key\n")
-    (folder / "base").mkdir()
-    for path, mode in ((folder / "key", 0o600), (folder / "base", 0o700)):
-        os.chown(path, uid, uid)
-        path.chmod(mode)
+    _furnish(folder, uid)
     seconds = f"98765.{os.getpid()}"
     reached = threading.Event()
 
@@ -145,5 +154,39 @@ def test_a_superuser_of_the_server_gets_nowhere(
     assert set(heard) <= {"base"}
     assert not reached.is_set()
     assert len(daemons) > 1
+    assert _are_gone(seconds)
+    assert _are_gone(server_folder)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_without_namespaces_all_ends_too(
+    folder: Path, uid: int, is_killed: bool
+) -> None:
+    """Root's server still is a user who owns nothing; it says that it is not isolated."""
+    if uid == 54321:
+        pytest.skip("initdb demands a name then")
+    _furnish(folder, uid)
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("sh", "bash", "cat", "ls", "tr", "grep", "setsid", "sleep", "id"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    seconds = f"98764.{os.getpid()}"
+
+    with _attack(uid, folder, 16, 1, folder, seconds, path=str(programs)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        confinement, heard, server_folder = ast.literal_eval(process.stdout.readline())
+        daemons = processes_of(seconds)
+        owners = {Path(f"/proc/{each}").stat().st_uid for each in daemons}
+        if is_killed:
+            process.kill()
+        process.stdin.close()
+        process.wait(60)
+
+    assert confinement.startswith("not isolated: ")
+    assert daemons
+    if uid == 0:
+        assert "CANARY-key" not in heard
+        assert min(owners - {0}) > 60_000
     assert _are_gone(seconds)
     assert _are_gone(server_folder)
