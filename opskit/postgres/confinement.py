@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +47,8 @@ exec "$@"
 """
 _TRIAL = 'for each; do test -w "$each" || exit; done; exec "$0" --version'
 _UNSHARE = ("--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
+# Of the package libnss-wrapper, which images of PostgreSQL hold for this purpose.
+_NAME_WRAPPERS = tuple(f"{each}/libnss_wrapper.so" for each in ("lib/*", "lib*"))
 _RUN_SECONDS_MAX = 60
 
 
@@ -64,7 +66,10 @@ class Confinement:
     before: Sequence[str] = ()
 
     def run(
-        self, command: Sequence[str], becomes: Account | None = None
+        self,
+        command: Sequence[str],
+        becomes: Account | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a program that runs no code but its own, and return how it ended."""
         becomes = becomes or self.becomes
@@ -76,7 +81,7 @@ class Confinement:
             timeout=_RUN_SECONDS_MAX,
             check=False,
             extra_groups=[] if becomes else None,
-            **_bare(),
+            **_bare(environment),
             **options,
         )
 
@@ -85,7 +90,9 @@ class Confinement:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run initdb, which works only for a user who has a name."""
         if self.becomes is None:
-            return self.run(command)
+            is_plain = not self.before
+            names = _lent_name(self.account, data.parent) if is_plain else {}
+            return self.run(command, environment=names)
         maker = accounts.nobody()
         for each in (data.parent, data):
             accounts.own(each, maker)
@@ -235,11 +242,7 @@ def _own_root(
         options = "bind,nosuid,nodev,X-mount.mkdir=0755"
         mounts.append((str(path), f"{root}{path}", "none", options))
     folder(root / "etc")
-    line = f"opskit:x:{account.uid}:{account.gid}::/:/bin/sh\n"
-    (root / "etc/passwd").write_text(line)
-    (root / "etc/group").write_text(f"opskit:x:{account.gid}:\n")
-    for file in ("etc/passwd", "etc/group"):
-        (root / file).chmod(0o644)
+    _write_names(account, root / "etc")
     table.write_text("".join(_fstab_line(each) for each in mounts))
     return root, table
 
@@ -278,11 +281,31 @@ def _fstab_line(fields: Iterable[str]) -> str:
     return " ".join(map(escaped, fields)) + " 0 0\n"
 
 
-def _bare() -> dict[str, object]:
+def _lent_name(account: Account, folder: Path) -> Mapping[str, str]:
+    """Return an environment in which a user without a name has one, if that can be."""
+    wrappers = [each for name in _NAME_WRAPPERS for each in Path("/usr").glob(name)]
+    if accounts.has_name(account.uid) or not wrappers:
+        return {}
+    _write_names(account, folder)
+    return {
+        "LD_PRELOAD": str(wrappers[0]),
+        "NSS_WRAPPER_PASSWD": str(folder / "passwd"),
+        "NSS_WRAPPER_GROUP": str(folder / "group"),
+    }
+
+
+def _write_names(account: Account, folder: Path) -> None:
+    line = f"opskit:x:{account.uid}:{account.gid}::/:/bin/sh\n"
+    for name, text in (("passwd", line), ("group", f"opskit:x:{account.gid}:\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
+
+
+def _bare(environment: Mapping[str, str] | None = None) -> dict[str, object]:
     """Return how every process of a server is started: with a bare environment."""
     path = os.environ.get("PATH", os.defpath)
     return {
         "cwd": "/",
-        "env": {"PATH": path, "LC_ALL": "C", "TZ": "UTC"},
+        "env": {"PATH": path, "LC_ALL": "C", "TZ": "UTC", **(environment or {})},
         "process_group": 0,
     }

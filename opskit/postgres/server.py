@@ -152,9 +152,9 @@ def _initdb_hint() -> str:
     if accounts.has_name(os.geteuid()):
         return "The lines are its own; [drill] work_dir names another folder."
     return (
-        f"initdb needs a name for the user number {os.geteuid()}: add a line for it to "
-        "/etc/passwd, or let this user make namespaces (unshare, setpriv), where it "
-        "gets one."
+        f"initdb needs a name for the user number {os.geteuid()}: install "
+        "libnss-wrapper, add a line for it to /etc/passwd, or let this user make "
+        "namespaces (unshare, setpriv)."
     )
 
 

@@ -163,7 +163,7 @@ def test_without_namespaces_all_ends_too(
     folder: Path, uid: int, is_killed: bool
 ) -> None:
     """Root's server still is a user who owns nothing; it says that it is not isolated."""
-    if uid == 54321:
+    if uid == 54321 and not list(Path("/usr/lib").glob("*/libnss_wrapper.so")):
         pytest.skip("initdb demands a name then")
     _furnish(folder, uid)
     programs = folder / "programs"
