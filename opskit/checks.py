@@ -37,6 +37,11 @@ def compare(name: str, expected: object, observed: object, detail: str = "") -> 
     )
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return how many of something there are, as `1 table` or `2 tables`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 class Health(StrEnum):
     """How something watched is, from best to worst."""
 

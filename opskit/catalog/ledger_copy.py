@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from opskit.checks import count
 from opskit.errors import (
     ObjectExists,
     ObjectNotFound,
@@ -60,7 +61,10 @@ def connected(
                 told(f"the ledger's copies cannot be read: {error.message}")
         recovered = recovered_from(found)
         if recovered.lines:
-            told(f"the ledger {path} was rebuilt: {len(recovered.lines)} records")
+            told(
+                f"the ledger {path} was rebuilt: "
+                f"{count(len(recovered.lines), 'record')}"
+            )
         elif recovered.reasons:
             told(f"the ledger {path} cannot be rebuilt: {recovered.reasons[0]}")
         return recovered

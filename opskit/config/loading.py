@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from opskit.config.explain import unknown_environment, validation_error
@@ -30,7 +30,7 @@ def load(path: Path | None = None) -> Settings:
             impossible value; the message names the key, the value and what is allowed.
     """
     path = Path.cwd() / (path or os.environ.get("OPSKIT_CONFIG") or CONFIG_NAME)
-    _require_toml(path)
+    content = _read_toml(path)
     unknown_environment(os.environ, ENVIRONMENT_PREFIX, set(Settings.model_fields))
 
     class FileSettings(Settings):
@@ -40,7 +40,7 @@ def load(path: Path | None = None) -> Settings:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (
                 *Settings.settings_customise_sources(settings_cls, *args, **sources),
-                TomlConfigSettingsSource(settings_cls, path),
+                InitSettingsSource(settings_cls, content),
             )
 
     try:
@@ -60,14 +60,15 @@ def load(path: Path | None = None) -> Settings:
     return settings.model_copy(update={"state_dir": base / settings.state_dir})
 
 
-def _require_toml(path: Path) -> None:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigurationError(
             f"no configuration: {path} does not exist",
             hint="Write an opskit.toml there (README.md shows one), or name another "
-            "file with OPSKIT_CONFIG.",
+            "file with --config or OPSKIT_CONFIG.",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from opskit import __version__
 from opskit.catalog.manifest import Manifest
-from opskit.checks import Check
+from opskit.checks import Check, count
 from opskit.drill.evidence import Evidence
 
 _MADE_BY = {"postgres": "dumped", "files": "backed up"}
@@ -84,8 +84,8 @@ def _origin(manifest: Manifest) -> str:
 
 def _compared(evidence: Evidence) -> str:
     if evidence.manifest.kind == "files":
-        return f"{evidence.files} files, folders and links"
-    return f"{evidence.tables} tables with {evidence.rows} rows"
+        return count(evidence.files, "entry", "files, folders and links")
+    return f"{count(evidence.tables, 'table')} with {count(evidence.rows, 'row')}"
 
 
 def _summary(evidence: Evidence, failed: int) -> str:
@@ -94,7 +94,7 @@ def _summary(evidence: Evidence, failed: int) -> str:
         return (
             "The set was restored and equals what was "
             f"{_MADE_BY[evidence.manifest.kind]}{but}: {_compared(evidence)}, "
-            f"compared exactly; {len(evidence.checks)} checks, all passed."
+            f"compared exactly; {count(len(evidence.checks), 'check')}, all passed."
         )
     return (
         f"{failed} of {len(evidence.checks)} checks did not pass. "

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from opskit.checks import Check, compare
+from opskit.checks import Check, compare, count
 from opskit.drill import comparison
 from opskit.drill.copy import (
     Place,
@@ -216,7 +216,9 @@ def _restore(
         compare(
             "restore",
             "no error",
-            f"{len(refused)} entries could not be made" if refused else "no error",
+            f"{count(len(refused), 'entry', 'entries')} could not be made"
+            if refused
+            else "no error",
             "; ".join(each.error for each in refused) or filled.words,
         )
     )

@@ -10,7 +10,7 @@ from shlex import quote
 
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import TableRecord
-from opskit.checks import Check
+from opskit.checks import Check, count
 from opskit.crypto.identities import Identities
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
@@ -147,8 +147,9 @@ def _with_failures(
         names = dict.fromkeys([*request.accepted, *(each.name for each in refused)])
         flags = " ".join(f"--accept-failures {quote(name)}" for name in names)
         raise IntegrityError(
-            f"all rows were loaded, but {len(refused)} entries after them could not be "
-            f"made: {'; '.join(each.error for each in refused[:_FAILURES_SHOWN])}",
+            "all rows were loaded, but "
+            f"{count(len(refused), 'entry', 'entries')} after them could not be made: "
+            f"{'; '.join(each.error for each in refused[:_FAILURES_SHOWN])}",
             hint="The copy was dropped and nothing was replaced. To keep it without "
             f"them: {request.command} {flags}",
             details={"failures": [each.as_json() for each in failures]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opskit.checks import count
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
@@ -167,8 +168,8 @@ def summary(document: Document) -> list[str]:
 
 def _contents(document: Document) -> str:
     if document["files"]:
-        return f"{document['files']} files, folders and links"
-    return f"{document['tables']} tables, {document['rows']} rows"
+        return count(document["files"], "entry", "files, folders and links")
+    return f"{count(document['tables'], 'table')}, {count(document['rows'], 'row')}"
 
 
 def _read(document: Document) -> str:

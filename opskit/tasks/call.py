@@ -183,13 +183,7 @@ class _Reader:
             )
         if argument.kind is not list and argument.got_value:
             raise UsageError(f"{name} was given twice", hint=f"Give {name} once.")
-        try:
-            argument.value = value
-        except ValueError:
-            raise UsageError(
-                f"{name} needs a whole number, and {value!r} is none",
-                hint=f"Give a number, for instance {name} 3.",
-            ) from None
+        argument.value = value
 
 
 def _is_flag(word: str) -> bool:

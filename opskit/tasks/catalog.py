@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opskit.checks import count
 from opskit.tasks import format as text
 from opskit.tasks.choosing import BACKUP_HELP
 from opskit.tasks.command import Document, command, say
@@ -137,7 +138,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
             state = result.add(run, each)
             say(
                 f"{state}: {each.manifest.backup_id}, "
-                f"{len(each.manifest.objects)} objects",
+                f"{count(len(each.manifest.objects), 'object')}",
                 as_json=json,
             )
         document = _document(result)
@@ -186,8 +187,8 @@ def _verify_error(result: Verification, document: Document) -> OpskitError | Non
     bad = result.bad
     kind = ObjectNotFound if all(each.missing for each in bad) else IntegrityError
     return kind(
-        f"{len(bad)} stored objects are not what was stored; the first: {bad[0].key}: "
-        f"{bad[0].reason}",
+        f"{count(len(bad), 'object')} not as it was stored; the first: "
+        f"{bad[0].key}: {bad[0].reason}",
         hint="Do not rely on these sets; take a new backup and look after the store.",
         details=document,
     )

@@ -89,6 +89,22 @@ def command(
     return decorate
 
 
+def whole_number(flag: str, text: str) -> int:
+    """Return the value of a flag as a number.
+
+    Flags are texts: of a number that is none, plain Invoke would show a traceback.
+
+    Raises:
+        UsageError: it is not a whole number, or less than 0.
+    """
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(
+            f"{flag} needs a whole number, and {text!r} is none",
+            hint=f"Give a number, for instance {flag} 3.",
+        )
+    return int(text)
+
+
 def emit(document: Document) -> None:
     """Print the one JSON document of a task."""
     # In ASCII: a name in an unknown encoding must come out on any terminal.

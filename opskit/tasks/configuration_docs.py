@@ -37,7 +37,7 @@ _NAMES: dict[object, str] = {
     timedelta: "duration",
     Any: "value",
 }
-_BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"))
+_BOUNDS = (("ge", "at least", max), ("gt", "more than", max), ("le", "at most", min))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +171,13 @@ def _type(annotation: object, field: FieldInfo | None = None) -> str:
         return (
             "table" if model is SourceRetention else f"{model.__name__.lower()} table"
         )
-    bounds = [
-        f"{words} {getattr(each, bound)}"
-        for each in (field.metadata if field else ())
-        for bound, words in _BOUNDS
-        if isinstance(getattr(each, bound, None), int)
-    ]
+    bounds = []
+    for bound, words, strictest in _BOUNDS:
+        given = [
+            getattr(each, bound, None) for each in (field.metadata if field else ())
+        ]
+        if numbers := [each for each in given if isinstance(each, int)]:
+            bounds.append(f"{words} {strictest(numbers)}")
     return ", ".join([_NAMES[annotation], *bounds])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opskit.checks import count
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, say
 
@@ -243,4 +244,4 @@ def _difference_text(each: Any) -> str:
     ]
     if amounts:
         return f"{name}: {', '.join(moved) or 'as much as before, but not the same'}"
-    return f"{name}: {each['rows']} rows" if "rows" in each else name
+    return f"{name}: {count(each['rows'], 'row')}" if "rows" in each else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opskit.checks import count
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
@@ -180,7 +181,7 @@ def _failure(failed: list[Document], document: Document) -> Exception:
     from opskit.errors import IntegrityError
 
     return IntegrityError(
-        f"{len(failed)} things are not right; the first: {failed[0]['key']}: "
+        f"{count(len(failed), 'thing')} not right; the first: {failed[0]['key']}: "
         f"{failed[0]['reason']}",
         hint="What was copied now is whole. What is named is damaged in the store that "
         "its reason names; `inv verify` tells all of it.",

@@ -61,8 +61,8 @@ def test(_context: object, args: str = "") -> Document:
 def bench(
     _context: object,
     size: str = "small",
-    rounds: int = 3,
-    jobs: int = 0,
+    rounds: str = "3",
+    jobs: str = "0",
     parts: str = "backup,s3,drill,list",
     curves: bool = False,
     memory: bool = False,
@@ -76,7 +76,7 @@ def bench(
     """
     _must_have("benchmarks", "bench")
     chosen = [parts, *["curves"] * curves, *["memory"] * memory]
-    arguments = ["--size", size, "--rounds", str(rounds), "--jobs", str(jobs)]
+    arguments = ["--size", size, "--rounds", rounds, "--jobs", jobs]
     arguments += ["--parts", ",".join(chosen), *["--write"] * write]
     # Relative to where the user is; the run itself is in the repository.
     for flag, path in (("--out", out), ("--work-dir", work_dir)):

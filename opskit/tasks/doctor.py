@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opskit.checks import count
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def doctor(_context: object, json: bool = False) -> Document:
     if amiss:
         kind = Unhealthy if status is Health.UNHEALTHY else Degraded
         raise kind(
-            f"{len(amiss)} of {len(findings)} checks are not as they should be: "
+            f"{len(amiss)} of {count(len(findings), 'check')} did not pass: "
             f"{amiss[0].name}",
             hint="Do what each line says, then run this again.",
             details=document,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opskit.checks import count
 from opskit.tasks import format as text
-from opskit.tasks.command import Document, command, say
+from opskit.tasks.command import Document, command, say, whole_number
 
 _MADE_BY = {"postgres": "dumped", "files": "backed up"}
 
@@ -34,7 +35,7 @@ def restore_drill(
     files: str = "",
     backup: str = "",
     all_: bool = False,
-    mutants: int = -1,
+    mutants: str = "",
     json: bool = False,
 ) -> Document:
     """Restore a set into a throw-away server and compare everything.
@@ -50,12 +51,9 @@ def restore_drill(
             hint="Give one of them.",
         )
     run = runtime.start()
-    if mutants < -1:
-        raise UsageError(
-            f"--mutants {mutants} is no number of mutants",
-            hint="Give 0 for none, or how many.",
-        )
-    number = run.settings.drill.mutants if mutants == -1 else mutants
+    number = (
+        whole_number("--mutants", mutants) if mutants else run.settings.drill.mutants
+    )
     if not all_:
         source = sources.of_sets(run, database=database, files=files)
         return _one(run, source, backup, number, as_json=json)
@@ -123,8 +121,8 @@ def describe(evidence: Evidence, report: Path) -> Document:
 def compared(evidence: Evidence) -> str:
     """Return what was compared, counted."""
     if evidence.manifest.kind == "files":
-        return f"{evidence.files} files, folders and links"
-    return f"{evidence.tables} tables, {evidence.rows} rows"
+        return count(evidence.files, "entry", "files, folders and links")
+    return f"{count(evidence.tables, 'table')}, {count(evidence.rows, 'row')}"
 
 
 def summary(evidence: Evidence, report: Path) -> list[str]:
@@ -141,7 +139,8 @@ def summary(evidence: Evidence, report: Path) -> list[str]:
         ]
     else:
         lines = [
-            f"drill of {manifest.backup_id} passed: {len(evidence.checks)} checks",
+            f"drill of {manifest.backup_id} passed: "
+            f"{count(len(evidence.checks), 'check')}",
             f"  {compared(evidence)} equal exactly what was "
             f"{_MADE_BY[evidence.manifest.kind]}; "
             f"on {evidence.drill_server}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opskit.checks import count
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
@@ -53,7 +54,8 @@ def ledger(_context: object, verify: bool = False, json: bool = False) -> Docume
         say(line, as_json=json)
     if verify:
         say(
-            f"{len(entries)} records, the chain is whole and equal to its copies",
+            f"{count(len(entries), 'record')}, "
+            "the chain is whole and equal to its copies",
             as_json=json,
         )
     return {

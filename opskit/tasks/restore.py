@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from opskit.checks import count
 from opskit.tasks import format as text
 from opskit.tasks.choosing import AT_HELP, BACKUP_HELP, choose
 from opskit.tasks.command import Document, command, say
@@ -108,7 +109,8 @@ def restore(
             record["without"] = list(result.without)
     seconds = time.monotonic() - began
     say(
-        f"restored {backup} into {target}: {result.tables} tables, {result.rows} rows, "
+        f"restored {backup} into {target}: {count(result.tables, 'table')}, "
+        f"{count(result.rows, 'row')}, "
         f"compared with the manifest exactly; {text.duration(seconds)}",
         as_json=json,
     )
@@ -240,9 +242,10 @@ def _restore_folder(
         record |= {"files": result.entries, "replaced": replaced}
     seconds = time.monotonic() - began
     say(
-        f"restored {backup_id} into {result.target}: {result.entries} files, folders "
-        f"and links, {text.size(result.size_bytes)}, compared with the manifest "
-        f"exactly; {text.duration(seconds)}",
+        f"restored {backup_id} into {result.target}: "
+        f"{count(result.entries, 'entry', 'files, folders and links')}, "
+        f"{text.size(result.size_bytes)}, compared with the manifest exactly; "
+        f"{text.duration(seconds)}",
         as_json=as_json,
     )
     for warning in result.warnings:

@@ -91,6 +91,11 @@ class Runtime(Stock):
         Raises:
             UsageError: there is none of this name.
         """
+        if name in self.settings.files:
+            raise UsageError(
+                f"{name} is a folder of files, not a database",
+                hint=f"Name it with --files {name}.",
+            )
         if name not in self.settings.databases:
             known = ", ".join(self.settings.databases) or "none"
             raise UsageError(
@@ -105,10 +110,15 @@ class Runtime(Stock):
         Raises:
             UsageError: there is none of this name.
         """
+        if name in self.settings.databases:
+            raise UsageError(
+                f"{name} is a database, not a folder of files",
+                hint=f"Name it with --database {name}.",
+            )
         if name not in self.settings.files:
             known = ", ".join(self.settings.files) or "none"
             raise UsageError(
-                f"no files {name} are configured (configured: {known})",
+                f"no folder of files {name} is configured (configured: {known})",
                 hint=f"Add [files.{name}] to the configuration, or name another.",
             )
         return self.settings.files[name]

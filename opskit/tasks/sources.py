@@ -80,6 +80,8 @@ def of_sets(run: Runtime, *, database: str = "", files: str = "") -> str:
     name = database or files
     if not name:
         return name
+    if name in run.settings.databases or name in run.settings.files:
+        return named(run, database=database, files=files)
     found = run.listing(name)
     if not found.sets and not found.unreadable:
         return named(run, database=database, files=files)

@@ -75,3 +75,60 @@ def test_a_stream_that_cannot_be_written_ends_nothing(
 
     assert finished.returncode == 0, finished.stderr
     assert project.json("verify")["bad"] == []
+
+
+def test_a_name_of_the_other_kind_is_explained(project: Project) -> None:
+    """A folder named as a database, or the reverse, gets the flag that is meant."""
+    (project.folder / "state").mkdir()
+    project.configure(f"[files.state]\npath = '{project.folder}/state'\n")
+
+    for task in ("backup", "restore-drill", "backups"):
+        document = project.json(task, "--database", "state", code=2)
+        assert document["error"] == "state is a folder of files, not a database"
+        assert "--files state" in document["hint"]
+    document = project.json("backup", "--files", "shop", code=2)
+    assert "--database shop" in document["hint"]
+
+
+def test_plain_invoke_shows_no_traceback_of_a_wrong_number(project: Project) -> None:
+    """A flag that wants a number says so, whoever parses the command line."""
+    (project.folder / "tasks.py").write_text("from opskit.tasks import namespace\n")
+    invoke = Path(sys.executable).parent / "invoke"
+
+    finished = subprocess.run(
+        [invoke, "restore-drill", "--mutants", "x"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert finished.returncode == 2
+    assert "--mutants needs a whole number" in finished.stderr
+    assert "invoke" not in finished.stdout
+
+
+@pytest.mark.parametrize("form", ["bash"])
+def test_completion_offers_tasks_and_flags(form: str, project: Project) -> None:
+    """The script that is printed completes `./inv`, `opskit` and `invoke`."""
+    script = project.run("--print-completion-script", form)
+    asked = f"""{script}
+COMP_WORDS=("{ROOT}/inv" $1) COMP_CWORD=$2
+_opskit_complete
+printf '%s\\n' "${{COMPREPLY[@]}}"
+complete -p
+"""
+
+    def completed(words: str, at: int) -> str:
+        return subprocess.run(
+            ["bash", "-c", asked, "bash", words, str(at)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert completed("restore-", 1).splitlines()[0] == "restore-drill"
+    assert "--dry-run" in completed("prune --d", 2).splitlines()
+    assert "--dry" not in completed("prune --d", 2).splitlines()
+    for name in ("inv", "opskit", "invoke"):
+        assert f"_opskit_complete {name}\n" in completed("b", 1)

