@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from opskit.config.section import PostgresUrl, Section, read_url
 from opskit.config.types import Count, Duration
@@ -28,10 +28,22 @@ class Query(Section):
     )
 
 
+_Names = TypeVar("_Names", list[str], list[str] | None)
 _ALLOWED = re.compile(
     r"(extension|extension-version|locale|provider|collation|setting|role"
     r"|role-attributes|tablespace|[A-Z][A-Z ]*) \S.*"
 )
+
+
+def known_kinds(allow: _Names) -> _Names:
+    """Refuse what no drill or restore could name."""
+    for each in allow or ():
+        if _ALLOWED.fullmatch(each) is None:
+            raise ValueError(
+                "each is a kind and a name, as a drill gives them: "
+                "extension NAME, role NAME, …"
+            )
+    return allow
 
 
 class DrillSettings(Section):
@@ -48,7 +60,7 @@ class DrillSettings(Section):
         default=False,
         description="drill on a newer major where the set's own is not at hand",
     )
-    allow: list[str] = Field(
+    allow: Annotated[list[str], AfterValidator(known_kinds)] = Field(
         default=[],
         description="what a drill may do without, each as the drill names it, for "
         "instance `extension pg_cron` or `TRIGGER public.orders audit`; the evidence "
@@ -119,17 +131,6 @@ class DrillSettings(Section):
         "gone",
     )
     queries: list[Query] = Field(default=[], description="the user's own checks")
-
-    @field_validator("allow")
-    @classmethod
-    def _known_kinds(cls, allow: list[str]) -> list[str]:
-        for each in allow:
-            if _ALLOWED.fullmatch(each) is None:
-                raise ValueError(
-                    "each is a kind and a name, as a drill gives them: "
-                    "extension NAME, role NAME, …"
-                )
-        return allow
 
     @model_validator(mode="after")
     def _one_address(self) -> DrillSettings:

@@ -20,6 +20,7 @@ from pydantic_settings import (
 from opskit.config.crypto import EncryptionSettings, SigningSettings
 from opskit.config.drill import DrillSettings
 from opskit.config.files import FilesSettings
+from opskit.config.restore import RestoreSettings
 from opskit.config.retention import RetentionSettings, SourceRetention
 from opskit.config.section import PostgresUrl, Section, read_url
 from opskit.config.stores import StoreSettings
@@ -147,6 +148,7 @@ class Settings(BaseSettings):
     signing: SigningSettings = SigningSettings()
     retention: RetentionSettings = RetentionSettings()
     drill: DrillSettings = DrillSettings()
+    restore: RestoreSettings = RestoreSettings()
     postgres: PostgresSettings = PostgresSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     state_dir: Path = Field(

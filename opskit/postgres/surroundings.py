@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -82,6 +82,20 @@ def has_locale(connection: Connection, name: str) -> bool:
 def has_setting(connection: Connection, name: str) -> bool:
     """Return whether the server knows a parameter, be it by a name of former majors."""
     return query_value(connection, "SELECT current_setting(%s, true)", name) is not None
+
+
+def of_sessions(connection: Connection, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that a session can have for itself."""
+    servers = query(
+        connection,
+        "SELECT lower(name) FROM pg_settings "
+        "WHERE context IN ('internal', 'postmaster', 'sighup')",
+    )
+    return {
+        name: value
+        for name, value in settings.items()
+        if (name.lower(),) not in servers
+    }
 
 
 def has_collation(connection: Connection, schema: str, name: str) -> bool:

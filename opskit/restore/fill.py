@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +45,8 @@ class FillJob:
     """What to make of which archive.
 
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
-    whether that is all of them. `sql_before` and `sql_after` are the user's own.
+    whether that is all of them. `sql_before` and `sql_after` are the user's own, and
+    so are `settings` of the sessions that load.
     `trust` is called where code of these roles will run with the rights of a superuser.
     Where it is `offline`, nothing that is loaded connects to foreign servers.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
@@ -63,6 +64,7 @@ class FillJob:
     jobs: int
     timeout_seconds: float
     concessions: Concessions = field(default_factory=Concessions)
+    settings: Mapping[str, str] = field(default_factory=dict)
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
     loaded: Callable[[int], None] = lambda _dump_id: None
@@ -107,7 +109,7 @@ def _plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
     money = job.manifest.inventory["settings"].get("lc_monetary")
     if money and surroundings.has_locale(connection, money):
         settings["lc_monetary"] = money
-    return settings
+    return settings | surroundings.of_sessions(connection, job.settings)
 
 
 def _silencing(connection: Connection) -> dict[str, str]:

@@ -61,7 +61,9 @@ def plan(request: RestoreRequest) -> RestorePlan:
             if each.what not in prepare.DONE_WITHOUT
             and each.name not in request.accepted
         ]
-        roles = {each["name"] for each in manifest.inventory["roles"]}
+        roles = prepare.with_members(
+            set(manifest.inventory["needed_roles"]), manifest.inventory["roles"]
+        )
         return RestorePlan(
             store=store.name,
             server_major=server_major(connection),

@@ -37,13 +37,19 @@ def require_able(
     target: str,
     *,
     is_whole: bool,
+    accepted: Collection[str] = (),
 ) -> None:
     """Refuse before anything is read what the role or the server could not do.
 
     Raises:
         DatabaseError: all of it, by name.
     """
-    lacking = ability.shortages(connection, inventory, is_whole=is_whole)
+    # Who does without an extension does not need the right to create it.
+    lacking = [
+        each
+        for each in ability.shortages(connection, inventory, is_whole=is_whole)
+        if each.name.removeprefix("right ") not in accepted
+    ]
     if lacking:
         raise DatabaseError(
             f"the set cannot be restored here: "
@@ -143,7 +149,7 @@ def create_roles(
     existing = database.existing_roles(connection)
     inventory = reader.manifest.inventory
     needed = _roles_of(entries, inventory, is_whole=is_whole)
-    missing = _with_members(needed, inventory["roles"]) - existing
+    missing = with_members(needed, inventory["roles"]) - existing
     if not missing:
         return ()
     as_superuser = surroundings.is_superuser(connection)
@@ -174,7 +180,7 @@ def _roles_of(
     }
 
 
-def _with_members(needed: set[str], roles: Sequence[Mapping[str, Any]]) -> set[str]:
+def with_members(needed: set[str], roles: Sequence[Mapping[str, Any]]) -> set[str]:
     """Add who has the rights of a needed role by membership, superusers aside."""
     found = set(needed)
     while added := {

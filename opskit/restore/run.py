@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +35,9 @@ _NEVER_REPLACED = ("postgres", "template0", "template1")
 class RestoreRequest:
     """What to restore where. `server_url` leads to any database of the server.
 
-    `accepted` names what the copy may lack, `command` is how the user called this.
+    `settings` are those of the sessions that load, `sql_before` and `sql_after` the
+    user's own statements. `accepted` names what the copy may lack, `command` is how the
+    user called this.
     """
 
     chosen: BackupSet
@@ -50,6 +52,9 @@ class RestoreRequest:
     work_dir: Path | None = None
     identities: Identities | None = None
     accepted: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    sql_before: Sequence[str] = ()
+    sql_after: Sequence[str] = ()
     command: str = ""
     trust: Callable[[Sequence[str]], None] = warn_of_code
 
@@ -88,6 +93,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             request.chosen.manifest.inventory,
             request.target,
             is_whole=not request.tables,
+            accepted=request.accepted,
         )
         with fetch.folder(request.work_dir) as folder:
             archive, reader = _unpack(request, folder)
@@ -231,6 +237,9 @@ def _fill_job(
         jobs=request.jobs,
         timeout_seconds=request.timeout_seconds,
         concessions=concessions,
+        settings=request.settings,
+        sql_before=request.sql_before,
+        sql_after=request.sql_after,
         run_id=request.run_id,
         trust=request.trust,
     )

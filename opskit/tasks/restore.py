@@ -83,6 +83,7 @@ def restore(
             return restore_plan.of_folder(chosen, to, replace=replace, as_json=json)
         return _restore_folder(run, chosen, to, replace=replace, as_json=json)
     url, target = _target(run, chosen.manifest, to)
+    settings = run.settings.restore.with_defaults(run.settings.drill)
     request = RestoreRequest(
         chosen=chosen,
         server_url=url,
@@ -95,7 +96,10 @@ def restore(
         timeout_seconds=run.settings.drill.timeout.total_seconds(),
         work_dir=run.settings.drill.work_dir,
         identities=run.identities,
-        accepted=accept_failures or (),
+        accepted=[*(settings.allow or ()), *(accept_failures or ())],
+        settings=settings.settings or {},
+        sql_before=settings.sql_before or (),
+        sql_after=settings.sql_after or (),
         command=_command(backup, to, table or (), replace=replace),
         trust=_warn if json else _ask,
     )
