@@ -11,7 +11,14 @@ from pathlib import Path
 from opskit.catalog.manifest import Manifest
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import database, foreign, properties, scratch, surroundings
+from opskit.postgres import (
+    database,
+    foreign,
+    properties,
+    row_checks,
+    scratch,
+    surroundings,
+)
 from opskit.postgres.connect import (
     Connection,
     connect,
@@ -27,6 +34,7 @@ from opskit.postgres.order import (
     with_dependents,
 )
 from opskit.postgres.programs import Installation
+from opskit.postgres.row_checks import RowCheck
 from opskit.postgres.toc_entry import TocEntry
 from opskit.progress import measured
 from opskit.restore import again, definition, load, verdict
@@ -37,6 +45,8 @@ from opskit.restore.rights import Rights, rights, warn_of_code
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 # Of a wrapper without its handler, and of a view that was not filled for want of one.
 _NO_HANDLER_OR_ROWS = "55000"
+_WITH_ROW_CHECKS = ("TABLE", "FOREIGN TABLE", "DOMAIN")
+_CHECK_VIOLATION = "23514"
 _HOW_TO_READ = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 
 
@@ -46,7 +56,8 @@ class FillJob:
 
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
     whether that is all of them. `sql_before` and `sql_after` are the user's own, and
-    so are `settings` of the sessions that load.
+    so are `settings` of the sessions that load. With `checks_last`, rows are loaded
+    without CHECK constraints, which are put back afterwards.
     `trust` is called where code of these roles will run with the rights of a superuser.
     Where it is `offline`, nothing that is loaded connects to foreign servers.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
@@ -67,6 +78,7 @@ class FillJob:
     settings: Mapping[str, str] = field(default_factory=dict)
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
+    checks_last: bool = False
     loaded: Callable[[int], None] = lambda _dump_id: None
     trust: Callable[[Sequence[str]], None] = warn_of_code
     run_id: str = ""
@@ -126,7 +138,9 @@ def fill(connection: Connection, job: FillJob) -> Filled:
     """Create the database and load all rows, and after them as much as can be made.
 
     `connection` leads to another database of the same server. What fails with parallel
-    jobs may be a matter of their timing: it is tried once more with one job.
+    jobs may be a matter of their timing: it is tried once more with one job. Where a
+    CHECK refuses rows that were there, all are put back after the rows, and what rows
+    then break is a failure of the constraint.
 
     Raises:
         ServerFault: the server or a machine failed.
@@ -140,7 +154,15 @@ def fill(connection: Connection, job: FillJob) -> Filled:
         except DatabaseError as error:
             logger().warning("loading once more with one job", failed=error.message)
             scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
-    return _fill(connection, replace(job, jobs=1))
+            job = replace(job, jobs=1)
+    try:
+        return _fill(connection, job)
+    except DatabaseError as error:
+        if error.sqlstate != _CHECK_VIOLATION:
+            raise
+        logger().warning("loading once more, checks after rows", failed=error.message)
+        scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
+    return _fill(connection, replace(job, checks_last=True))
 
 
 def _fill(connection: Connection, job: FillJob) -> Filled:
@@ -166,8 +188,9 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
         with measured(
             "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
         ):
-            words, failed = _load(given, job, handlers)
-        failures = _load_again(given, job, failed)
+            loaded = _load(given, job, handlers)
+        failures = _put_back(given, job, loaded.taken)
+        failures += _load_again(given, job, loaded.failed)
         if handlers:
             with connect(url, purpose="restore") as copy:
                 foreign.connect_again(copy, handlers)
@@ -179,7 +202,7 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
         for entry in job.concessions.entries(job.entries)
         if entry.dump_id in job.outside
     ]
-    return Filled(url=url, words=words, failures=tuple(failures))
+    return Filled(url=url, words=loaded.words, failures=tuple(failures))
 
 
 @contextmanager
@@ -193,6 +216,31 @@ def _rights(connection: Connection, job: FillJob, url: str) -> Iterator[Rights]:
         trust=job.trust,
     ) as given:
         yield replace(given, url=url)
+
+
+def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Failure]:
+    """Add constraints to what has its rows now, with the rights of its owner."""
+    made_with = {
+        (e.schema, e.name): e for e in job.entries if e.kind in _WITH_ROW_CHECKS
+    }
+    failures = []
+    for each in taken:
+        entry = replace(
+            made_with[each.schema, each.of],
+            kind="CHECK CONSTRAINT",
+            name=f"{each.of} {each.name}",
+        )
+        with given.by(entry) as url:
+            error = again.make(
+                url,
+                entry,
+                each.statement.encode(),
+                encoding="UTF8",
+                timeout_seconds=job.timeout_seconds,
+            )
+        if error is not None:
+            failures.append(Failure(entry=entry, error=error.message))
+    return failures
 
 
 def _load_again(given: Rights, job: FillJob, failed: Collection[int]) -> list[Failure]:
@@ -252,62 +300,88 @@ def _disconnect(given: Rights, job: FillJob, handlers: foreign.Handlers) -> None
             handlers |= foreign.disconnect(copy)
 
 
-def _load(
-    given: Rights, job: FillJob, handlers: foreign.Handlers
-) -> tuple[str, set[int]]:
-    """Load in steps where a part has to come before or after everything else.
+class _Loaded:
+    """What was loaded step by step: what pg_restore said, and what is still to do.
 
-    Return pg_restore's words, and the entries after the data that failed. `handlers`
-    gets those that were taken from the archive's own foreign data wrappers.
+    `failed` are entries after the data, `taken` constraints to be put back.
     """
-    kept = [
-        each
-        for each in job.concessions.entries(job.entries)
-        if each.dump_id not in job.outside
-    ]
-    ahead = statements_ahead(kept, job.manifest, job.concessions)
-    first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
-    last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
-    left = {e.dump_id for e in kept}
-    words: list[str] = []
-    failed: set[int] = set()
 
-    def load_entries(entries: Iterable[TocEntry] | None, url: str = given.url) -> None:
-        load_job = replace(_load_job(given, job, entries), url=url)
+    def __init__(self, given: Rights, job: FillJob) -> None:
+        self.failed: set[int] = set()
+        self.taken: list[RowCheck] = []
+        self.kept = [
+            each
+            for each in job.concessions.entries(job.entries)
+            if each.dump_id not in job.outside
+        ]
+        self.left = {e.dump_id for e in self.kept}
+        self._words: list[str] = []
+        self._given, self._job = given, job
+
+    @property
+    def words(self) -> str:
+        """What pg_restore said in all steps."""
+        return "\n".join(filter(None, self._words))
+
+    def step(self, wanted: Collection[int], url: str = "") -> None:
+        """Load these entries, if there are any, and what tells how to read them."""
+        if not wanted:
+            return
+        self.load(
+            [e for e in self.kept if e.kind in _HOW_TO_READ or e.dump_id in wanted],
+            url,
+        )
+        self.left.difference_update(wanted)
+
+    def load(self, entries: Iterable[TocEntry] | None, url: str = "") -> None:
+        """Load entries, all if there is no list."""
+        load_job = _load_job(self._given, self._job, entries)
+        load_job = replace(load_job, url=url or self._given.url)
         try:
-            said, theirs = load.load(load_job)
+            said, failed = load.load(load_job)
         except ServerFault:
             raise
         except DatabaseError as error:
-            if job.jobs > 1:
+            if self._job.jobs > 1:
                 raise  # it is tried once more
-            raise verdict.judged(given.connection, load_job, error) from error
-        words.append(said)
-        failed.update(theirs)
+            raise verdict.judged(self._given.connection, load_job, error) from error
+        self._words.append(said)
+        self.failed.update(failed)
 
-    def step(wanted: Collection[int], url: str = given.url) -> None:
-        chosen = [e for e in kept if e.kind in _HOW_TO_READ or e.dump_id in wanted]
-        if wanted:
-            load_entries(chosen, url)
-            left.difference_update(wanted)
 
-    if not (first or last or ahead or given.role or job.makes_wrappers):
-        load_entries(None if job.is_whole and len(kept) == len(job.entries) else kept)
-        return words[0], failed
-    step(first)
+def _load(given: Rights, job: FillJob, handlers: foreign.Handlers) -> _Loaded:
+    """Load in steps where a part has to come before or after everything else.
+
+    `handlers` gets those that were taken from the archive's own foreign data wrappers.
+    """
+    loaded = _Loaded(given, job)
+    kept = loaded.kept
+    ahead = statements_ahead(kept, job.manifest, job.concessions)
+    first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
+    last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
+    in_sections = given.role or job.checks_last
+    if not (first or last or ahead or in_sections or job.makes_wrappers):
+        is_all = job.is_whole and len(kept) == len(job.entries)
+        loaded.load(None if is_all else kept)
+        return loaded
+    loaded.step(first)
     _run_all(given.url, ahead, job.timeout_seconds)
     _disconnect(given, job, handlers)
-    if given.role or job.makes_wrappers:
-        step(left & {e.dump_id for e in kept if e.before_data})
+    if in_sections or job.makes_wrappers:
+        loaded.step(loaded.left & {e.dump_id for e in kept if e.before_data})
         _disconnect(given, job, handlers)
-    if given.role:
-        step({e.dump_id for e in kept if e.kind == "TABLE DATA"}, given.role.url)
-    step(left - last)
+    if job.checks_last:
+        with connect(given.url, purpose="restore") as inside:
+            loaded.taken = row_checks.take_off(inside)
+    if in_sections:
+        rows = {e.dump_id for e in kept if e.kind == "TABLE DATA"}
+        loaded.step(rows, given.role.url if given.role else "")
+    loaded.step(loaded.left - last)
     for entry in filter(given.checks, kept):
         with given.by(entry) as url:
-            step({entry.dump_id}, url)
-    step(last & left)
-    return "\n".join(filter(None, words)), failed
+            loaded.step({entry.dump_id}, url)
+    loaded.step(last & loaded.left)
+    return loaded
 
 
 def _load_job(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from opskit.errors import IntegrityError
+from opskit.errors import DatabaseError, IntegrityError
+from opskit.postgres.connect import connect
+from opskit.postgres.database import drop
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import databases, run_restore
 from tests.support import back_up, failed, run_drill, sets, value
@@ -154,3 +157,116 @@ def test_an_operator_of_an_extension_is_found_at_the_second_try(
         value(copy, "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal") == "watch"
     )
     assert run_drill(sets(store_dir)[0]).passed
+
+
+PLACES = """
+CREATE EXTENSION cube SCHEMA public; CREATE EXTENSION earthdistance SCHEMA public;
+SET search_path = public;
+CREATE TABLE public.places (lat float8, lon float8,
+    spot public.earth GENERATED ALWAYS AS (public.ll_to_earth(lat, lon)) STORED);
+INSERT INTO public.places VALUES (52.5, 13.4), (48.1, 11.6);
+"""
+FUNCTION = "ALTER FUNCTION public.ll_to_earth(float8, float8)"
+BEFORE = [
+    "CREATE EXTENSION cube SCHEMA public",
+    "CREATE EXTENSION earthdistance SCHEMA public",
+    f"{FUNCTION} SET search_path = public",
+]
+
+
+def test_what_a_drill_is_told_a_restore_can_be_told(
+    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path
+) -> None:
+    """A generated column calls a function that finds others by the search path alone."""
+    back_up(make_database(15, script=PLACES), store_dir)
+    chosen = sets(store_dir)[0]
+    told: Any = {"sql_before": BEFORE, "sql_after": [f"{FUNCTION} RESET search_path"]}
+
+    with pytest.raises(DatabaseError, match="places"):
+        run_restore(chosen, server_of(15), "found again")
+    result = run_restore(chosen, server_of(15), "found again", **told)
+    with connect(server_of(15).url(), purpose="test") as connection:
+        drop(connection, "found again")
+
+    assert (result.rows, result.without) == (2, ())
+    assert run_drill(chosen, **told).passed
+
+
+EXPIRED = """
+CREATE SCHEMA "my s";
+CREATE TABLE "my s"."T" (id int CHECK (id > 0), until timestamptz,
+    CONSTRAINT "not over" CHECK (until > clock_timestamp()));
+COMMENT ON CONSTRAINT "not over" ON "my s"."T" IS 'only what lasts';
+INSERT INTO "my s"."T" VALUES (1, now() + '1 s'), (2, now() + '1 year');
+CREATE TABLE public.p (d timestamptz CONSTRAINT fresh CHECK (d > clock_timestamp()))
+    PARTITION BY RANGE (d);
+CREATE TABLE public.p1 PARTITION OF public.p (CONSTRAINT always CHECK (true)) DEFAULT;
+INSERT INTO public.p VALUES (now() + '1 s');
+CREATE TABLE public.a (d timestamptz CONSTRAINT fresh CHECK (d > clock_timestamp()));
+CREATE TABLE public.b (CONSTRAINT fresh CHECK (d > clock_timestamp())) INHERITS (public.a);
+INSERT INTO public.b VALUES (now() + '1 s');
+CREATE DOMAIN public.lasting AS timestamptz CHECK (value > clock_timestamp());
+CREATE TABLE public.l (l public.lasting);
+INSERT INTO public.l VALUES (now() + '1 s');
+"""
+BROKEN = [
+    'COMMENT my s.CONSTRAINT "not over" ON "T"',
+    "CHECK CONSTRAINT my s.T not over",
+    "CHECK CONSTRAINT public.p fresh",
+    "CHECK CONSTRAINT public.a fresh",
+    "CHECK CONSTRAINT public.b fresh",
+    "CHECK CONSTRAINT public.lasting lasting_check",
+]
+
+
+def test_rows_that_a_check_refuses_by_now_come_back(
+    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path, databases: Any
+) -> None:
+    """The constraint is named; all others are there, with what is theirs."""
+    back_up(make_database(16, script=EXPIRED), store_dir)
+    chosen = sets(store_dir)[0]
+    time.sleep(1.5)
+
+    with pytest.raises(IntegrityError, match="not over") as refused:
+        run_restore(chosen, server_of(16), "back")
+    names = [each["name"] for each in refused.value.details["failures"]]  # type: ignore[attr-defined]
+    assert sorted(names) == sorted(BROKEN)
+
+    result = run_restore(chosen, server_of(16), "back", accepted=BROKEN)
+
+    assert result.rows == 5
+    assert sorted(result.without) == sorted(BROKEN)
+    assert all(check.passed for check in result.checks)
+    copy = server_of(16).url("back")
+    checks = """SELECT array_agg(conname::text ORDER BY conname) FROM pg_constraint
+        WHERE contype = 'c' AND oid > 16383"""
+    assert value(copy, checks) == ["T_id_check", "always"]
+
+    evidence = run_drill(chosen, allowed=BROKEN)
+    assert evidence.passed, failed(evidence)
+
+
+def test_a_check_that_asks_another_table_is_put_back_after_all_rows(
+    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path, databases: Any
+) -> None:
+    """In whichever order the tables are loaded; its comment comes with it."""
+    script = """
+    CREATE TABLE public.zz (i int);
+    INSERT INTO public.zz VALUES (1);
+    CREATE FUNCTION public.known(int) RETURNS boolean LANGUAGE sql STABLE
+        AS 'SELECT EXISTS (SELECT FROM public.zz WHERE i = $1)';
+    CREATE TABLE public.aa (i int CONSTRAINT "is known" CHECK (public.known(i)));
+    COMMENT ON CONSTRAINT "is known" ON public.aa IS 'by zz';
+    INSERT INTO public.aa VALUES (1);
+    """
+    back_up(make_database(16, script=script), store_dir)
+
+    result = run_restore(sets(store_dir)[0], server_of(16), "back")
+
+    assert (result.rows, result.without) == (2, ())
+    comment = (
+        "SELECT obj_description(oid) FROM pg_constraint WHERE conname = 'is known'"
+    )
+    assert value(server_of(16).url("back"), comment) == "by zz"
+    evidence = run_drill(sets(store_dir)[0], jobs=1)
+    assert evidence.passed, failed(evidence)

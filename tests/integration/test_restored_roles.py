@@ -55,7 +55,9 @@ def target(request: pytest.FixtureRequest, store_dir: Path) -> Iterator[Server]:
         yield running
 
 
-NAMES = "SELECT array_agg(rolname::text ORDER BY 1) FROM pg_roles WHERE oid > 16383"
+NAMES = (
+    "SELECT array_agg(rolname::text ORDER BY rolname) FROM pg_roles WHERE oid > 16383"
+)
 
 
 def test_only_roles_that_are_needed_are_made(target: Server, store_dir: Path) -> None:

@@ -145,9 +145,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def _loaded(steps: list[Any], tmp_path: Path, **changes: Any) -> str:
     job = _job(archive=tmp_path / "dump.pgdump", **changes)
     given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
-    words, failed = fill._load(given, job, {})
-    assert not failed
-    return words
+    loaded = fill._load(given, job, {})
+    assert not loaded.failed
+    assert not loaded.taken
+    return loaded.words
 
 
 def test_a_whole_archive_is_loaded_in_one_go(steps: list[Any], tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""CHECK constraints that are taken off empty tables, to be put back after the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opskit.postgres.connect import Connection, query
+from opskit.postgres.database import run_script
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """A constraint of a table or a domain, and the statement that puts it back."""
+
+    schema: str
+    of: str
+    name: str
+    statement: str
+
+
+def take_off(connection: Connection) -> list[RowCheck]:
+    """Drop all CHECK constraints of tables and domains; return them in that order.
+
+    One that was inherited goes with its parent's, and what a child has of its own
+    after that is taken in the next round.
+    """
+    taken: list[RowCheck] = []
+    while found := query(connection, _QUERY):
+        for schema, of, name, drop, statement in found:
+            run_script(connection, drop)
+            taken.append(RowCheck(schema, of, name, statement))
+    return taken
+
+
+_QUERY = """
+    SELECT n.nspname::text, coalesce(c.relname, t.typname)::text, k.conname::text,
+           format('ALTER %1$s DROP CONSTRAINT %2$I', o.name, k.conname),
+           format('ALTER %1$s ADD CONSTRAINT %2$I %3$s', o.name, k.conname,
+                  pg_get_constraintdef(k.oid))
+    FROM pg_constraint k
+    LEFT JOIN pg_class c ON c.oid = k.conrelid
+    LEFT JOIN pg_type t ON t.oid = k.contypid
+    JOIN pg_namespace n ON n.oid = coalesce(c.relnamespace, t.typnamespace)
+    CROSS JOIN LATERAL (SELECT CASE
+        WHEN c.oid IS NULL THEN 'DOMAIN ' || t.oid::regtype
+        WHEN c.relkind = 'f' THEN 'FOREIGN TABLE ' || c.oid::regclass
+        ELSE 'TABLE ' || c.oid::regclass END) AS o (name)
+    WHERE k.contype = 'c' AND k.coninhcount = 0
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e'
+        AND d.objid IN (c.oid, t.oid))
+    ORDER BY k.oid
+"""
