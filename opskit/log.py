@@ -21,6 +21,11 @@ _DETAILS = ("run_id", "timestamp", "level", "event", "reason", "error")
 _wanted: Literal["quiet", "usual", "verbose"] = "usual"
 
 
+def run_id() -> str:
+    """Return the id of this run, or a new one where none has begun."""
+    return str(structlog.contextvars.get_contextvars().get("run_id") or new_run_id())
+
+
 def new_run_id() -> str:
     """Return the id that ties every line, lock and record of one run together."""
     return secrets.token_hex(6)

@@ -16,6 +16,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
+from opskit import log
 from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
 from opskit.masking import mask, masked
 from opskit.tasks.called import as_called
@@ -106,7 +107,8 @@ def whole_number(flag: str, text: str) -> int:
 
 
 def emit(document: Document) -> None:
-    """Print the one JSON document of a task."""
+    """Print the one JSON document of a task; each has a status and a run's id."""
+    document = {"status": "ok", "run_id": log.run_id()} | document
     # In ASCII: a name in an unknown encoding must come out on any terminal.
     print(json.dumps(masked(document)))
 
