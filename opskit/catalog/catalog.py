@@ -106,12 +106,10 @@ class Found(Generic[Known]):
             IntegrityError: there is a newer one, but its manifest cannot be used.
             UsageError: there is none.
         """
-        sets = [
-            each
-            for each in self.of(source)
-            if at is None or each.summary.snapshot_at <= at
-        ]
-        sets.sort(key=lambda each: each.summary.snapshot_at, reverse=True)
+        sets = self.of(source)
+        if at is not None:
+            sets = [each for each in sets if each.summary.snapshot_at <= at]
+            sets.sort(key=lambda each: each.summary.snapshot_at, reverse=True)
         newest_id = sets[0].summary.backup_id if sets else ""
         newer_than_asked = f"{source}-{at:%Y%m%dT%H%M%SZ}-~" if at else "~"
         for bad in self.unreadable:
