@@ -174,8 +174,8 @@ class LocalStore:
         except FileNotFoundError:
             return  # another run has just removed it
         except OSError as error:
-            if not base:
-                raise
+            if prefix.startswith(base):
+                raise  # it is what was asked for
             yield from self._unreadable(folder, base, error)
             return
         for entry in entries:

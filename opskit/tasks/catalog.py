@@ -116,18 +116,20 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     from opskit.errors import UsageError
     from opskit.tasks import runtime
     from opskit.tasks.drill import not_recorded
-    from opskit.tasks.verifying import Verification
+    from opskit.tasks.verifying import Verification, unlisted
 
     run = runtime.start()
     found = run.catalog()
     chosen = [found.find(backup)] if backup else list(found.sets)
     only = chosen[0].manifest.backup_id if backup else ""
-    if not chosen and not found.unreadable and not found.unreachable:
+    # A store that is away is not asked again.
+    not_read = [*found.unreachable] or ([] if backup else unlisted(run))
+    if not chosen and not found.unreadable and not not_read:
         raise UsageError(
             "there is no backup set to verify",
             hint="Take one with `inv backup`; a check of nothing is no check.",
         )
-    result = Verification(not_read=[*found.unreachable])
+    result = Verification(not_read=not_read)
     result.bad += [
         BadObject(key=each.key, reason=each.reason)
         for each in found.unreadable

@@ -72,6 +72,30 @@ class Verification:
         return False
 
 
+def unlisted(run: Runtime) -> list[StoreError]:
+    """Return why configured sources cannot be listed, or only in part.
+
+    A listing of a whole store passes over what cannot be read, since that may have
+    nothing to do with sets.
+    """
+    found: list[StoreError] = []
+    for store in run.stores:
+        for name in (*run.settings.databases, *run.settings.files):
+            try:
+                parts = [e.key for e in store.list(f"{name}/") if e.key.endswith("/")]
+            except StoreError as error:
+                found.append(error)
+                continue
+            found += [
+                StoreError(
+                    f"store {store.name}: {each} cannot be listed",
+                    hint="Let this user read the folder, or run this as its owner.",
+                )
+                for each in parts
+            ]
+    return found
+
+
 def record_verification(
     run: Runtime,
     each: BackupSet,

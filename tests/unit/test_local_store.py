@@ -269,6 +269,20 @@ def test_a_folder_that_cannot_be_read_hides_nothing_else(
     assert capsys.readouterr().out.count(str(shared_path / folder)) == 1
 
 
+@pytest.mark.parametrize("prefix", ["a/", "a/b/", "a/b/x"])
+def test_what_is_asked_for_must_be_readable(
+    shared_path: Path, unprivileged: Unprivileged, prefix: str
+) -> None:
+    """A source whose folder cannot be listed is not one without sets."""
+    store = LocalStore("disk", shared_path)
+    with unprivileged():
+        store.put("a/b/x", CHUNKS)
+        (shared_path / "a").chmod(0)
+        with pytest.raises(StoreError, match=f"store disk: {prefix}: Permission"):
+            keys(store, prefix)
+        (shared_path / "a").chmod(0o700)
+
+
 def test_what_killed_writers_left_is_swept(store: LocalStore, tmp_path: Path) -> None:
     """Old temporary files go, in sets too; young ones and foreign ones stay."""
     store.put("shop/day/set/manifest.json", CHUNKS)
