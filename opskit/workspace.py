@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +73,12 @@ def sweep(
     for path in sorted([*base.glob(f"{PREFIX}{kind}-*"), *unnamed]):
         if not _ours(path):
             continue
-        with _claimed(path / _LOCK) as is_dead:
+        lock = path / _LOCK
+        if path in unnamed and not lock.exists():
+            # Killed before it was locked, or while it was removed.
+            with contextlib.suppress(OSError):
+                os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with _claimed(lock) as is_dead:
             if is_dead:
                 before_removal(path)
                 shutil.rmtree(path, ignore_errors=True)
@@ -112,12 +118,14 @@ def _age_seconds(path: Path) -> float:
 def _ours(path: Path) -> bool:
     try:
         found = path.lstat()
-        lock = (path / _LOCK).lstat()
     except OSError:
         return False
+    owner = found.st_uid
     # Root hands the folder itself to an unprivileged user; the lock stays its own.
+    with contextlib.suppress(OSError):
+        owner = (path / _LOCK).lstat().st_uid
     return (
-        path.is_dir()
-        and not path.is_symlink()
-        and (lock.st_uid == os.geteuid() and found.st_mode & 0o077 == 0)
+        stat.S_ISDIR(found.st_mode)
+        and owner == os.geteuid()
+        and found.st_mode & 0o077 == 0
     )

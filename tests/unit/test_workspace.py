@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,3 +150,33 @@ def test_a_sweep_that_fails_leaves_the_folder_to_the_next(tmp_path: Path) -> Non
         _sweep(tmp_path, told=failing)
 
     assert _sweep(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("hours", [0.5, 2])
+def test_a_folder_without_its_lock_goes_when_it_is_old(
+    tmp_path: Path, hours: float, named: bool
+) -> None:
+    """Its owner was killed before it was locked, or while it was removed.
+
+    With its proper name it may be anybody's: what opskit named was locked before.
+    """
+    path = tmp_path / f"{'' if named else '.'}opskit-drill-abcdefgh"
+    (path / "below").mkdir(parents=True)
+    (path / "below" / "data").write_text("data")
+    path.chmod(0o700)
+    os.utime(path, (time.time() - hours * 3600,) * 2)
+    swept = _sweep(tmp_path)
+
+    assert swept == ([path] if hours > 1 and not named else [])
+    assert path.exists() == (not swept)
+
+
+def test_an_old_folder_of_somebody_else_stays(tmp_path: Path) -> None:
+    """Anybody may give a folder such a name."""
+    path = tmp_path / ".opskit-drill-abcdefgh"
+    path.mkdir(mode=0o755)
+    os.utime(path, (0, 0))
+
+    assert _sweep(tmp_path) == []
+    assert path.exists()
