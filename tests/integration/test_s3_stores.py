@@ -210,11 +210,12 @@ open_store("killed", settings).put("shop/2026/dump", chunks())
 """
 
 
+@pytest.mark.parametrize("way", ["discard", "sweep"])
 @pytest.mark.parametrize("kind", CANNOT)
 def test_what_a_killed_run_leaves_is_found_and_removed(
-    request: pytest.FixtureRequest, kind: str
+    request: pytest.FixtureRequest, kind: str, way: str
 ) -> None:
-    """No object is listed; the upload is, with its size, until it is discarded."""
+    """No object is listed; the upload is, with its size, until it is removed."""
     server: S3Server = request.getfixturevalue(kind)
     settings = server.settings(BUCKET, next(_prefixes))
     written = settings.model_dump_json(
@@ -227,8 +228,18 @@ def test_what_a_killed_run_leaves_is_found_and_removed(
     listed = list(store.list())
     (left,) = store.unfinished("shop/")
     elsewhere = list(store.unfinished("other/"))
-    store.discard("shop/")
+    second = timedelta(seconds=1)
+    swept = [
+        store.sweep("other/", before=left.modified_at + second),
+        store.sweep("shop/", before=left.modified_at),
+    ]
+    still = list(store.unfinished("shop/"))
+    if way == "discard":
+        store.discard("shop/")
+    else:
+        assert store.sweep("shop/", before=left.modified_at + second) == 1
 
+    assert (swept, still) == ([0, 0], [left])
     assert (killed.returncode, killed.stdout) == (-9, b"ready")
     assert (listed, elsewhere) == ([], [])
     assert left.key == "shop/2026/dump"
