@@ -141,7 +141,7 @@ def _initialise(
     ]
     finished = confinement.initialise(command, data)
     if finished.returncode != 0:
-        words = (finished.stderr + finished.stdout).decode("utf-8", "replace")
+        words = (finished.stdout + finished.stderr).decode("utf-8", "replace")
         raise DatabaseError(
             f"initdb failed: {_last_lines(words)}",
             hint=_initdb_hint(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import UsageError
+from opskit.errors import IntegrityError, UsageError
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse
@@ -37,7 +37,7 @@ ALTER FUNCTION mine.of(anyelement) OWNER TO mallory;
 _WAYS = {
     "a table's check": "CREATE TABLE mine.t (i int CHECK (mine.deed()))",
     "a domain": "CREATE DOMAIN mine.d AS int CHECK (mine.deed()); "
-    "CREATE TABLE mine.t (i mine.d)",
+    "ALTER DOMAIN mine.d OWNER TO mallory; CREATE TABLE mine.t (i mine.d)",
     "a generated column": "CREATE TABLE mine.t (i int, "
     "g int GENERATED ALWAYS AS (mine.of(i)) STORED)",
     "a partition": "CREATE TABLE mine.t (i int) PARTITION BY LIST (mine.of(i)); "
@@ -100,6 +100,28 @@ def test_a_restore_lends_nobody_a_superusers_rights(
 
     assert result.rows == 5
     url = server_of(16).url()
+    assert value(url, _IS_SUPERUSER) is False
+    assert value(url, _ROLES) == 0
+
+
+@pytest.mark.parametrize("way", ["a table's check", "a domain", "a whole row"])
+def test_whoever_says_no_without_rights_gets_none(
+    attacked: Callable[[str, int], str],
+    server_of: MajorServer,
+    store_dir: Path,
+    way: str,
+) -> None:
+    """A constraint that fails is tried again, but with no other rights."""
+    url = attacked(way, 16)
+    name = "mine.deed()"
+    source = value(url, f"SELECT pg_get_functiondef('{name}'::regprocedure)")
+    says_no = "RETURN current_setting('is_superuser') = 'on'"
+    execute(url, source.replace("RETURN true", says_no))
+    back_up(url, store_dir)
+
+    with pytest.raises(IntegrityError, match="after them could not be made"):
+        run_restore(sets(store_dir)[0], server_of(16), "copied")
+
     assert value(url, _IS_SUPERUSER) is False
     assert value(url, _ROLES) == 0
 
