@@ -12,6 +12,8 @@ to the letter as well is the server's way of writing; every other one is reporte
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from opskit.checks import Check
@@ -29,7 +31,7 @@ from opskit.restore.definition import (
 )
 from opskit.restore.reference import SKIPPED, grants_of_others_in
 
-# Their texts may hold a password.
+# The values in their texts may be passwords.
 _SECRET = {
     "USER MAPPING",
     "SERVER",
@@ -37,12 +39,14 @@ _SECRET = {
     "FOREIGN TABLE",
     "DATABASE PROPERTIES",
 }
+_VALUE = re.compile(r"'(?:[^']|'')*'")
 # pg_dump writes these by themselves or into their table's statement.
 _WRITTEN_INTO_OTHERS = ("CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "RULE")
 _MADE_IN_PART = ("ACL", "COLLATION", "DATABASE PROPERTIES", "DOMAIN", "TABLE")
 _SETTLED_SHOWN = 20
 _CHECKS_SHOWN = 1000
-_TEXT_SHOWN = 160
+_LINES_SHOWN = 20
+_LINE_SHOWN = 160
 
 
 def compare_definitions(
@@ -209,16 +213,17 @@ def _difference(
     expected: Mapping[Key, Sequence[Definition]],
     observed: Mapping[Key, Sequence[Definition]],
 ) -> Check:
-    before, after = _lines(expected.get(key)), _lines(observed.get(key))
+    is_secret = key[0] in _SECRET
+    before = _lines(expected.get(key), is_secret=is_secret)
+    after = _lines(observed.get(key), is_secret=is_secret)
     if before is None or after is None:
         first, second = (
             "there" if each is not None else "missing" for each in (before, after)
         )
     else:
-        first = _first_other(before, after)
-        second = _first_other(after, before)
-        if key[0] in _SECRET:
-            first, second = "a text that may hold secrets", "another text"
+        first, second = _only(before, after), _only(after, before)
+        if is_secret and before == after:
+            first, second = "a value that may be a secret", "another value"
     return Check(
         name=f"definition of {_label(key)}",
         passed=False,
@@ -227,21 +232,32 @@ def _difference(
     )
 
 
-def _lines(found: Sequence[Definition] | None) -> list[str] | None:
+def _lines(found: Sequence[Definition] | None, *, is_secret: bool) -> list[str] | None:
     if found is None:
         return None
     lines = []
     for each in found:
-        lines += [*each.text.splitlines(), f"owner {each.owner}"]
+        text = _VALUE.sub("'***'", each.text) if is_secret else each.text
+        lines += [*text.splitlines(), f"owner {each.owner}"]
         lines += [f"tablespace {each.tablespace}", f"stored by {each.access_method}"]
     return lines
 
 
-def _first_other(lines: Sequence[str], others: Sequence[str]) -> str:
-    """Return the first line that the others do not have."""
-    known = set(others)
-    line = next((each for each in lines if each not in known), "")
-    return mask(line.strip())[:_TEXT_SHOWN]
+def _only(lines: Sequence[str], others: Sequence[str]) -> str:
+    """Return the lines that the others do not have, or not as often."""
+    left = Counter(others)
+    found = []
+    for line in lines:
+        if left[line]:
+            left[line] -= 1
+        else:
+            found.append(mask(line.strip())[:_LINE_SHOWN])
+    if len(found) > _LINES_SHOWN:
+        found[_LINES_SHOWN:] = [f"{len(found) - _LINES_SHOWN} more lines"]
+    if found:
+        return " / ".join(found)
+    in_order = sorted(lines) != sorted(others)
+    return "nothing in their place" if in_order else "the same lines in another order"
 
 
 def _label(key: Key) -> str:

@@ -255,3 +255,59 @@ def test_the_first_role_may_have_another_name() -> None:
     assert compare([before], [after])[0].passed
     assert failed(compare([after], [before]))
     assert failed(compare([before], [after], first_roles=("postgres", "other")))
+
+
+def _shown(kind: str, before: str, after: str) -> tuple[str, str]:
+    """Return what is said of an entry that has another text in the copy."""
+    one = entry(3, kind, "TABLE t", definition=before)
+    other = entry(3, kind, "TABLE t", definition=after)
+    _summary, check = compare([TABLE, one], [TABLE, other], [TABLE, one])
+    return check.expected, check.observed
+
+
+def test_each_statement_that_differs_is_shown() -> None:
+    """Not only the first line, which may be there on both sides."""
+    shown = _shown("FUNCTION", "GRANT a;\nGRANT b;\nGRANT c;", "GRANT a;\nGRANT d;")
+
+    assert shown == ("GRANT b; / GRANT c;", "GRANT d;")
+
+
+def test_a_statement_that_is_missing_is_shown() -> None:
+    """Also one that is there once and should be twice."""
+    assert _shown("FUNCTION", "GRANT a;\nGRANT b;", "GRANT a;") == (
+        "GRANT b;",
+        "nothing in their place",
+    )
+    assert _shown("FUNCTION", "GRANT a;\nGRANT a;", "GRANT a;") == (
+        "GRANT a;",
+        "nothing in their place",
+    )
+
+
+def test_another_order_is_called_so() -> None:
+    """There is no line to show."""
+    shown = _shown("FUNCTION", "GRANT a;\nGRANT b;", "GRANT b;\nGRANT a;")
+
+    assert set(shown) == {"the same lines in another order"}
+
+
+def test_a_long_difference_is_cut() -> None:
+    """It says how much more there is."""
+    before = "\n".join(f"GRANT {number};" for number in range(30))
+    expected, _observed = _shown("FUNCTION", before, "GRANT x;")
+
+    assert expected.endswith("GRANT 19; / 10 more lines")
+
+
+def test_values_that_may_be_secrets_are_not_shown() -> None:
+    """What is missing is, by its name."""
+    before = "OPTIONS (password 'it''s canary');\nSET app.key TO 'canary';"
+
+    assert _shown("SERVER", before, "OPTIONS (password 'other');") == (
+        "SET app.key TO '***';",
+        "nothing in their place",
+    )
+    assert _shown("SERVER", before, before.replace("it''s", "other")) == (
+        "a value that may be a secret",
+        "another value",
+    )
