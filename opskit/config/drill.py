@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -44,6 +45,11 @@ def known_kinds(allow: _Names) -> _Names:
                 "extension NAME, role NAME, …"
             )
     return allow
+
+
+# Slower than any machine that is meant for it.
+_SECONDS = 1800
+_BYTES_PER_SECOND = 10_000_000_000 / 3600
 
 
 class DrillSettings(Section):
@@ -119,10 +125,11 @@ class DrillSettings(Section):
         default=None,
         description="where throw-away servers and copies lie; default: TMPDIR",
     )
-    timeout: Duration = Field(
-        default=timedelta(hours=12),
+    timeout: Duration | None = Field(
+        default=None,
         gt=timedelta(0),
-        description="a restore or comparison longer than this fails",
+        description="a drill or restore that takes longer is ended; default: half an "
+        "hour, and an hour more for each 10 GB of the database",
     )
     try_to_destroy: list[str] = Field(
         default=[],
@@ -139,6 +146,12 @@ class DrillSettings(Section):
                 "only one of existing_url and existing_url_file may be set"
             )
         return self
+
+    def timeout_seconds(self, inventory: Mapping[str, Any]) -> float:
+        """Return how long a drill or restore of such a database may take."""
+        if self.timeout is not None:
+            return self.timeout.total_seconds()
+        return _SECONDS + int(inventory["size_bytes"]) / _BYTES_PER_SECOND
 
     def resolve_existing_url(self) -> str:
         """Return the URL of the existing server, empty where there is none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from opskit.checks import Check
-from opskit.drill.copy import REFERENCE_SUFFIX, Place
+from opskit.drill.copy import Place
 from opskit.drill.reading import Fetched
 from opskit.postgres import database, roles, scratch, server
 from opskit.postgres.connect import connect, limit_statements
@@ -43,7 +43,7 @@ def compare_everything(
     ahead = ";".join(statements_ahead(kept, copy.manifest, concessions))
 
     def make_reference() -> Contents:
-        name = database.derived_name(place.name, REFERENCE_SUFFIX)
+        name = place.reference
         url = with_database(described.url, name)
         locale = concessions.locale(copy.manifest.inventory["locale"])
         inventory = copy.manifest.inventory | {"locale": locale}

@@ -20,9 +20,9 @@ from opskit.restore.concessions import Concessions, accept
 from opskit.restore.preflight import Shortage
 
 _CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
-REFERENCE_SUFFIX = "_reference"
+_REFERENCE_SUFFIX = "_reference"
 _SCRATCH = "opskit_drill_"
-_LEFTOVER = f"{_SCRATCH}[0-9a-f]{{12}}({REFERENCE_SUFFIX})?"
+_LEFTOVER = f"{_SCRATCH}[0-9a-f]{{12}}({_REFERENCE_SUFFIX})?"
 _FIRST_DATABASES = ("postgres", "template1")
 
 
@@ -37,6 +37,16 @@ class Place:
     connection: Connection
     name: str
     run_id: str = ""
+
+    @property
+    def reference(self) -> str:
+        """The name of the database that is made to compare definitions with."""
+        return database.derived_name(self.name, _REFERENCE_SUFFIX)
+
+    @property
+    def url_beside(self) -> str:
+        """How to connect to another database than the copy."""
+        return self.server.url(self.connection.info.dbname)
 
 
 @contextmanager
@@ -61,7 +71,7 @@ def place_beside(running: DrillServer, source: str, run_id: str) -> Iterator[Pla
         try:
             yield Place(server=running, connection=connection, name=name, run_id=run_id)
         finally:
-            for each in (name, name + REFERENCE_SUFFIX):
+            for each in (name, name + _REFERENCE_SUFFIX):
                 scratch.drop_copy(connection, url, each)
 
 

@@ -27,6 +27,7 @@ from opskit.drill.servers import opening_server
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
 from opskit.postgres import libraries
 from opskit.restore import fetch, load
+from opskit.restore.bound import Bound, NoProgress
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import FillJob, copy_url, fill
@@ -57,7 +58,12 @@ def drill(
     manifest = request.chosen.manifest
     started_at = clock()
     found = Findings(request=request, run_id=run_id)
-    _run(found, tamper)
+    try:
+        _run(found, Bound(request.timeout_seconds), tamper)
+    except NoProgress as error:
+        found.checks.append(
+            Check(name="time limit", passed=False, detail=error.message)
+        )
     rto = sum(found.phases.get(name, 0.0) for name in _RESTORE_PHASES)
     return Evidence(
         kind="drill",
@@ -78,7 +84,7 @@ def drill(
     )
 
 
-def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
+def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) -> None:
     request = found.request
     manifest = request.chosen.manifest
     with ExitStack() as stack:
@@ -116,6 +122,8 @@ def _run(found: Findings, tamper: Callable[[str], None] | None) -> None:
             )
         ]
         job = _fill_job(request, place, fetched, concessions)
+        job = replace(job, is_over=bound.passed)
+        stack.enter_context(bound.over(place.url_beside, [place.name, place.reference]))
         copy = RestoredCopy(
             url=copy_url(place.connection, job),
             manifest=manifest,
@@ -202,9 +210,11 @@ def _restore(
                 )
         with found.phase("restore"), owners_raised(place, job.entries):
             filled = fill(place.connection, job)
-    except ServerFault:
+    except (ServerFault, NoProgress):
         raise
     except DatabaseError as error:
+        if job.is_over():
+            raise
         found.checks.append(Check(name="restore", passed=False, detail=str(error)))
         return None
     refused = [

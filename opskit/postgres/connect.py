@@ -101,23 +101,6 @@ def _prepare(connection: Connection) -> None:
             connection.execute(sql.SQL("SET {} = 0").format(sql.Identifier(setting)))
 
 
-@contextlib.contextmanager
-def timed() -> Iterator[None]:
-    """Tell a limit of ours that ended a statement of ours from what it refused.
-
-    Raises:
-        ServerFault: the statement took longer than `limit_statements` allows.
-    """
-    try:
-        yield
-    except psycopg.errors.QueryCanceled as error:
-        raise ServerFault(
-            f"a statement took too long: {' '.join(str(error).split())}",
-            hint="Raise timeout in [drill] if it needs longer.",
-            sqlstate=error.sqlstate or "",
-        ) from error
-
-
 def limit_statements(connection: Connection, seconds: float) -> None:
     """Let the server end any statement of the session that takes longer."""
     connection.execute(

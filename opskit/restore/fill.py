@@ -24,7 +24,6 @@ from opskit.postgres.connect import (
     connect,
     limit_statements,
     server_major,
-    timed,
 )
 from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import (
@@ -35,6 +34,7 @@ from opskit.postgres.order import (
 )
 from opskit.postgres.programs import Installation
 from opskit.postgres.row_checks import RowCheck
+from opskit.postgres.sessions import OWN_STATEMENTS
 from opskit.postgres.toc_entry import TocEntry
 from opskit.progress import measured
 from opskit.restore import again, definition, load, verdict
@@ -62,7 +62,7 @@ class FillJob:
     Where it is `offline`, nothing that is loaded connects to foreign servers.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
     needs no mark. `loaded` is told of entries that are in already, see
-    `load.LoadJob.finished`.
+    `load.LoadJob.finished`. `is_over` tells that the run's time is.
     """
 
     server_url: str = field(repr=False)
@@ -82,6 +82,7 @@ class FillJob:
     loaded: Callable[[int], None] = lambda _dump_id: None
     trust: Callable[[Sequence[str]], None] = warn_of_code
     run_id: str = ""
+    is_over: Callable[[], bool] = lambda: False
     offline: bool = False
 
     @functools.cached_property
@@ -152,13 +153,15 @@ def fill(connection: Connection, job: FillJob) -> Filled:
         except ServerFault:
             raise
         except DatabaseError as error:
+            if job.is_over():
+                raise
             logger().warning("loading once more with one job", failed=error.message)
             scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
             job = replace(job, jobs=1)
     try:
         return _fill(connection, job)
     except DatabaseError as error:
-        if error.sqlstate != _CHECK_VIOLATION:
+        if error.sqlstate != _CHECK_VIOLATION or job.is_over():
             raise
         logger().warning("loading once more, checks after rows", failed=error.message)
         scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
@@ -342,8 +345,8 @@ class _Loaded:
         except ServerFault:
             raise
         except DatabaseError as error:
-            if self._job.jobs > 1:
-                raise  # it is tried once more
+            if self._job.jobs > 1 or self._job.is_over():
+                raise
             raise verdict.judged(self._given.connection, load_job, error) from error
         self._words.append(said)
         self.failed.update(failed)
@@ -411,9 +414,8 @@ def _load_job(
 
 def _run_all(url: str, statements: Sequence[str], timeout_seconds: float) -> None:
     if statements:
-        with connect(url, purpose="restore") as connection:
+        with connect(url, purpose=OWN_STATEMENTS) as connection:
             limit_statements(connection, timeout_seconds)
             connection.execute("RESET search_path")
             for statement in statements:
-                with timed():
-                    database.run_script(connection, statement)
+                database.run_script(connection, statement)

@@ -16,10 +16,12 @@ from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
 from opskit.postgres import database, schema, toc
 from opskit.postgres.connect import Connection
+from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
 from opskit.progress import bar
 from opskit.restore import compare, fetch, prepare, select, structure
+from opskit.restore.bound import Bound
 from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import FillJob, fill
 from opskit.restore.reader import SetReader
@@ -85,6 +87,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         IntegrityError: the set is damaged, or the copy does not equal its manifest.
         DatabaseError: the server refuses.
     """
+    bound = Bound(request.timeout_seconds)
     with database.maintenance(request.server_url) as connection:
         require_target(connection, request)
         prepare.sweep(connection, request.server_url, request.target)
@@ -111,10 +114,16 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             roles = prepare.create_roles(
                 connection, reader, wanted, is_whole=not request.tables
             )
-            with prepare.beside(
-                connection, request.server_url, request.target
-            ) as beside:
+            with (
+                prepare.beside(
+                    connection, request.server_url, request.target
+                ) as beside,
+                bound.over(
+                    with_database(request.server_url, connection.info.dbname), [beside]
+                ),
+            ):
                 job = _fill_job(request, beside, archive, wanted, concessions)
+                job = replace(job, is_over=bound.passed)
                 filled = fill(connection, job)
                 concessions = _with_failures(request, concessions, filled.failures)
                 checks = _compare(request, filled.url, reader, entries, concessions)

@@ -161,6 +161,8 @@ def _type(annotation: object, field: FieldInfo | None = None) -> str:
         return " or ".join(
             _type(each) for each in arguments if each is not types.NoneType
         )
+    if origin is typing.Annotated:
+        return _type(arguments[0])
     if origin is list:
         # "list of texts", "list of lists of values"
         listed, *rest = _type(arguments[0]).split(" of ", maxsplit=1)

@@ -32,7 +32,7 @@ min_keep = 2                            # never fewer good sets than this
 
 [drill]                                 # restore uses jobs, timeout, work_dir too
 work_dir = "/var/tmp"                   # room for the dump and for a whole copy
-timeout = "12h"
+timeout = "2h"
 
 [[drill.queries]]                       # your own question to the restored copy
 name = "there are orders"

@@ -99,7 +99,7 @@ def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:
         installations=run.installations,
         server=server_request(run),
         jobs=run.jobs,
-        timeout_seconds=settings.timeout.total_seconds(),
+        timeout_seconds=settings.timeout_seconds(chosen.manifest.inventory),
         queries=[each for each in settings.queries if each.database in ("", source)],
         allowed=settings.allow,
         mutants=mutants,

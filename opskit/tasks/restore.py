@@ -93,7 +93,7 @@ def restore(
         replace=replace,
         installations=run.installations,
         jobs=run.jobs,
-        timeout_seconds=run.settings.drill.timeout.total_seconds(),
+        timeout_seconds=run.settings.drill.timeout_seconds(chosen.manifest.inventory),
         work_dir=run.settings.drill.work_dir,
         identities=run.identities,
         accepted=[*(settings.allow or ()), *(accept_failures or ())],

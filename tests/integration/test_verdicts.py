@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from opskit.config import Query
 from opskit.errors import ServerFault
 from opskit.postgres import programs
 from opskit.postgres.programs import Installation
@@ -129,3 +131,68 @@ def test_a_check_that_reads_another_table_has_one_verdict(
 
     for _ in range(4):
         assert failed(run_drill(sets(store_dir)[0])) == []
+
+
+LOOPS = {
+    "check": "CREATE TABLE public.t (i int CHECK (public.loops(i)));"
+    "INSERT INTO public.t VALUES (1);",
+    "index": "CREATE TABLE public.t (i int); INSERT INTO public.t VALUES (1);"
+    "CREATE INDEX ON public.t (public.loops(i));",
+    "materialized view": "CREATE MATERIALIZED VIEW public.v AS SELECT public.loops(1);",
+}
+
+
+@pytest.mark.parametrize("where", LOOPS)
+def test_a_function_that_never_ends_fails_the_drill(
+    make_database: MakeDatabase, store_dir: Path, where: str
+) -> None:
+    """Within the time for the whole drill; the statement that stood still is named."""
+    script = """
+    CREATE TABLE public.off ();
+    CREATE FUNCTION public.loops(i int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS
+        $$BEGIN
+            WHILE to_regclass('public.off') IS NULL LOOP END LOOP;
+            RETURN true;
+        END$$;
+    """
+    back_up(
+        make_database(16, script + LOOPS[where] + "DROP TABLE public.off"), store_dir
+    )
+    began = time.monotonic()
+    evidence = run_drill(sets(store_dir)[0], timeout_seconds=15)
+
+    assert time.monotonic() - began < 40
+    (check,) = failed(evidence)
+    assert check.name == "time limit"
+    assert "no progress" in check.detail
+    assert "public." in check.detail
+    assert evidence.rto_seconds is None
+
+
+def test_a_query_that_never_ends_fails_the_drill(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """The time is that of the whole drill, whatever takes it."""
+    back_up(make_database(16), store_dir)
+    query = Query(name="slow", sql="SELECT 1 FROM pg_sleep(300)", expect=1)
+    evidence = run_drill(sets(store_dir)[0], queries=[query], timeout_seconds=15)
+
+    assert [check.name for check in failed(evidence)] == ["time limit"]
+
+
+def test_a_machine_that_is_slow_is_no_verdict_on_the_set(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """Rows still come in when the time is over."""
+    script = """
+    CREATE FUNCTION public.rests(i int) RETURNS bool LANGUAGE sql AS
+        'SELECT pg_sleep(0.01) IS NOT NULL';
+    CREATE TABLE public.t (i int);
+    INSERT INTO public.t SELECT generate_series(1, 20000);
+    ALTER TABLE public.t ADD CHECK (public.rests(i)) NOT VALID;
+    UPDATE pg_constraint SET convalidated = true WHERE conrelid = 'public.t'::regclass;
+    """
+    back_up(make_database(16, script), store_dir)
+
+    with pytest.raises(ServerFault, match="took longer than 12 seconds"):
+        run_drill(sets(store_dir)[0], timeout_seconds=12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,24 @@ def test_a_drill_gives_up_nothing_by_itself(load_config: LoadConfig) -> None:
     assert (found.image, found.memory, found.cpus) == ("", "4g", 2.0)
     assert (found.settings, found.sql_before, found.sql_after) == ({}, [], [])
     assert found.resolve_existing_url() == ""
-    assert found.timeout == timedelta(hours=12)
+    assert found.timeout is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes", "seconds"),
+    [
+        ("", 0, 1800),
+        ("", 10_000_000_000, 5400),
+        ('[drill]\ntimeout = "20s"', 10_000_000_000, 20),
+    ],
+)
+def test_the_time_for_a_drill_grows_with_the_database(
+    load_config: LoadConfig, text: str, size_bytes: int, seconds: float
+) -> None:
+    """Unless it is set."""
+    found = load_config(text).drill.timeout_seconds({"size_bytes": size_bytes})
+
+    assert found == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
