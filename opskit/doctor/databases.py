@@ -111,7 +111,6 @@ def _examine_dumps(losses: Sequence[dict[str, str]], found: ExaminedDatabase) ->
         "what no dump holds",
         Health.DEGRADED,
         "; ".join(f"{each['name']} ({each['reason']})" for each in losses),
-        limit="nothing",
         hint="Keep statements that make it again, for instance in sql_after; or take "
         "what is yours out of the extension: ALTER EXTENSION name DROP TABLE table.",
     )

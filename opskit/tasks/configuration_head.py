@@ -24,7 +24,7 @@ path = "/var/lib/app/state"
 lock = "/var/lib/app/state.lock"        # the file that its service locks
 retention = { keep_last = 10 }          # in place of [retention]
 
-[retention]                             # a set stays if any rule keeps it
+[retention]              # a set stays if any rule keeps it; one not named here is 0
 keep_last = 7
 keep_within = "30d"
 keep_monthly = 12
