@@ -1,4 +1,4 @@
-"""What no dump of a database holds: what its extensions own, rows on a standby.
+"""What no dump of a database holds: what its extensions own, and some more.
 
 pg_dump writes `CREATE EXTENSION` for an extension and nothing for what belongs to it,
 but the rows of its configuration tables and grants that were changed later. The catalog
@@ -93,6 +93,7 @@ def take(connection: Connection) -> list[_Loss]:
         *_altered(connection),
         *_owners(connection),
         *_first_grants(connection),
+        *_in_system_schemas(connection),
         *_unlogged(connection),
     ]
 
@@ -235,10 +236,17 @@ def _on_relations(connection: Connection) -> Iterator[_Loss]:
           FROM pg_constraint WHERE contype NOT IN ('p', 'u', 'x')
           UNION ALL SELECT 'pg_attrdef'::regclass, oid, 0, adrelid, xmin
           FROM pg_attrdef
+          UNION ALL SELECT 'pg_publication_rel'::regclass, oid, 0, prrelid, xmin
+          FROM pg_publication_rel
           UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum, attrelid, xmin
-          FROM pg_attribute
-          WHERE attnum > 0 AND attacl IS NULL AND NOT attisdropped)
-        SELECT m.extname, c.oid::regclass::text, o.type || ' ' || o.identity
+          FROM pg_attribute WHERE attnum > 0 AND attacl IS NULL
+          -- What else changes its row may be a grant, or a rewrite of the table.
+          UNION ALL SELECT 'pg_class'::regclass, oid, 0, oid, xmin
+          FROM pg_class WHERE relrowsecurity)
+        SELECT m.extname, c.oid::regclass::text,
+               CASE WHEN part.objid = c.oid AND part.subid = 0 THEN 'row security'
+                    WHEN o.identity ~ '"\\.{8}pg\\.dropped\\.' THEN 'a dropped column'
+                    ELSE o.type || ' ' || o.identity END
         FROM member m JOIN pg_class c ON c.oid = m.objid
         JOIN part ON part.relation = c.oid
         CROSS JOIN LATERAL
@@ -351,6 +359,31 @@ def _first_grants(connection: Connection) -> Iterator[_Loss]:
             "default privileges gave them when the extension "
             f"{extension} was created, and pg_dump takes them for its own",
         )
+
+
+def _in_system_schemas(connection: Connection) -> Iterator[_Loss]:
+    """Yield what somebody made in the schemas of PostgreSQL itself."""
+    rows = query(
+        connection,
+        """
+        SELECT o.type || ' ' || o.identity FROM (
+          SELECT 'pg_class'::regclass, oid, relnamespace FROM pg_class
+          WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+          UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc
+          UNION ALL SELECT 'pg_operator'::regclass, oid, oprnamespace FROM pg_operator
+          UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace FROM pg_type
+          WHERE typtype IN ('d', 'e', 'r')) made (classid, oid, namespace)
+        JOIN pg_namespace n ON n.oid = made.namespace
+        CROSS JOIN LATERAL pg_identify_object(made.classid, made.oid, 0) o
+        WHERE made.oid >= 16384
+          AND n.nspname IN ('pg_catalog', 'information_schema')
+          AND NOT EXISTS (SELECT FROM pg_depend d
+            WHERE (d.classid, d.objid) = (made.classid, made.oid) AND d.deptype = 'e')
+        ORDER BY 1
+        """,
+    )
+    for (name,) in rows:
+        yield _loss(name, "pg_dump leaves out what lies in the schemas of PostgreSQL")
 
 
 def _unlogged(connection: Connection) -> Iterator[_Loss]:
