@@ -20,17 +20,18 @@ from opskit.catalog.manifest import (
     StreamRecord,
     TableRecord,
 )
-from opskit.errors import BackupFailed
+from opskit.errors import BackupFailed, DatabaseError
 from opskit.log import logger
 from opskit.postgres import (
     extensions,
     inventory,
+    rights,
     schema,
     snapshot,
     table_sizes,
 )
 from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.connect import server_major
+from opskit.postgres.connect import Connection, server_major, translated
 from opskit.postgres.conninfo import client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
@@ -248,4 +249,22 @@ def open_dump(source: DatabaseSource, *, run_id: str) -> Iterator[PostgresDump]:
         ClientToolError: there are no programs for its major.
     """
     with snapshot.exported(source.url, purpose=f"backup run {run_id}") as taken:
-        yield PostgresDump(source, taken)
+        try:
+            yield PostgresDump(source, taken)
+        except BackupFailed as error:
+            with contextlib.suppress(DatabaseError), translated("roles"):
+                _explain_role(taken.connection, error)
+            raise
+
+
+def _explain_role(connection: Connection, error: BackupFailed) -> None:
+    """Name the role that a setting of the database gave the session, if any."""
+    roles = rights.role_in_place_of_ours(connection)
+    if roles is not None and rights.unreadable_relations(connection):
+        given, ours, database = roles
+        error.hint = (
+            f"A setting gives the session the role {given}, which may not read "
+            f"everything. If {ours} may: "
+            f"ALTER ROLE {ours} IN DATABASE {database} SET role = none. "
+            f"Else grant {given} what is missing."
+        )

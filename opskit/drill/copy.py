@@ -132,8 +132,9 @@ def make_surroundings(place: Place, roles_sql: str, tablespaces: Sequence[str]) 
     """
     existing = database.existing_roles(place.connection)
     wanted = globals.created_roles(roles_sql) - existing
-    script = ";".join(globals.for_roles(roles_sql, wanted, existing))
-    database.run_script(place.connection, script)
+    statements = globals.for_roles(roles_sql, wanted, existing)
+    preflight.require_locales_of_roles(place.connection, statements)
+    database.run_script(place.connection, ";".join(statements))
     for name in tablespaces:
         database.create_tablespace(place.connection, name)
 

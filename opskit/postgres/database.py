@@ -10,6 +10,7 @@ from psycopg import sql
 
 from opskit.errors import DatabaseError
 from opskit.postgres.connect import Connection, connect, query_value
+from opskit.postgres.conninfo import with_settings
 
 _MAINTENANCE = ("postgres", "template1")
 NAME_BYTES_MAX = 63
@@ -23,6 +24,7 @@ def maintenance(url: str, *, purpose: str = "restore") -> Iterator[Connection]:
         DatabaseError: the server is unreachable or refuses.
     """
     first, second = _MAINTENANCE
+    url = with_settings(url, {"default_transaction_read_only": "off"})
     with ExitStack() as stack:
         try:
             found = stack.enter_context(connect(url, purpose=purpose, database=first))

@@ -23,6 +23,19 @@ def unreadable_relations(connection: Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
+def role_in_place_of_ours(connection: Connection) -> tuple[str, str, str] | None:
+    """Return the session's role, quoted, if a setting put it in place of our own.
+
+    With it come our own role and the database, quoted as well.
+    """
+    ((given, ours, database),) = query(
+        connection,
+        "SELECT quote_ident(current_user), quote_ident(session_user), "
+        "quote_ident(current_database())",
+    )
+    return None if given == ours else (given, ours, database)
+
+
 def unreadable_large_objects(connection: Connection) -> list[str]:
     """Return the numbers of the large objects that the role may not read.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from opskit.errors import ServerFault
 from opskit.postgres import libraries, roles, surroundings
 from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.database import quoted
@@ -15,6 +17,9 @@ from opskit.postgres.toc_entry import OWNED_BY_SUPERUSERS, TocEntry
 # There is nothing that could be put in its place, or left out.
 NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
 _ALWAYS_KNOWN_LOCALES = ("C", "POSIX", "ucs_basic", "")
+_SET_LOCALE = re.compile(
+    r"^ALTER (?:DATABASE|ROLE) .* SET (lc_\w+) TO '([^']+)'", re.MULTILINE
+)
 _EXTENSION_HINT = "Install its package for the server's PostgreSQL."
 
 
@@ -63,6 +68,7 @@ def shortages(
         *_locales(offered, inventory, knows),
         *_collations(connection, offered, inventory, knows),
         *_settings(connection, offered, inventory),
+        *_settings_of_locales(entries, knows),
         *_access_methods(offered, entries),
     ]
     if not creates_roles:
@@ -193,6 +199,34 @@ def _settings(
                 detail=f"the database sets {name}, which this server does not know",
                 hint="Use a server of the same version and build.",
             )
+
+
+def _settings_of_locales(
+    entries: Iterable[TocEntry], knows: Callable[[str | None], bool]
+) -> Iterator[Shortage]:
+    wanted = {
+        found
+        for entry in entries
+        if entry.kind == "DATABASE PROPERTIES"
+        for found in _SET_LOCALE.findall(entry.definition)
+    }
+    for setting, locale in sorted(wanted):
+        if not knows(locale):
+            lacking = _locale(locale, f"the database's setting {setting}")
+            yield replace(lacking, what="setting", subject=setting)
+
+
+def require_locales_of_roles(connection: Connection, statements: Iterable[str]) -> None:
+    """Refuse roles with a locale that the server's machine does not have.
+
+    Raises:
+        ServerFault: the roles' own statements would fail at it.
+    """
+    wanted = {each for text in statements for each in _SET_LOCALE.findall(text)}
+    for setting, locale in sorted(wanted):
+        if not surroundings.has_locale(connection, locale):
+            lacking = _locale(locale, f"a role's setting {setting}")
+            raise ServerFault(lacking.detail, hint=lacking.hint)
 
 
 def _access_methods(

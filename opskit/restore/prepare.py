@@ -161,6 +161,7 @@ def create_roles(
         statements += [
             f"GRANT {database.quoted(role)} TO CURRENT_USER" for role in sorted(missing)
         ]
+    preflight.require_locales_of_roles(connection, statements)
     database.run_script(connection, ";".join(statements))
     return tuple(sorted(missing))
 
