@@ -32,7 +32,7 @@ class Query(Section):
 _Names = TypeVar("_Names", list[str], list[str] | None)
 _ALLOWED = re.compile(
     r"(extension|extension-version|locale|provider|collation|setting|role"
-    r"|role-attributes|tablespace|[A-Z][A-Z ]*) \S.*"
+    r"|role-attributes|tablespace|feature|[A-Z][A-Z ]*) \S.*"
 )
 
 

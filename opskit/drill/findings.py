@@ -77,7 +77,8 @@ class Findings:
             with self._shown(name):
                 yield
         finally:
-            self.phases[name] = round(time.monotonic() - began, 3)
+            before = self.phases.get(name, 0.0)
+            self.phases[name] = round(before + time.monotonic() - began, 3)
 
     def _shown(self, phase: str) -> AbstractContextManager[Bar]:
         """Show how far a phase is, where that can be told."""

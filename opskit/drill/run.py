@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from opskit.checks import Check, compare, count
 from opskit.drill import comparison
 from opskit.drill.copy import (
     Place,
+    lacking,
     make_surroundings,
     owners_raised,
     place_beside,
@@ -30,10 +32,18 @@ from opskit.restore import fetch, load
 from opskit.restore.bound import Bound, NoProgress
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions, Failure
-from opskit.restore.fill import FillJob, copy_url, fill
+from opskit.restore.fill import (
+    Filled,
+    FillJob,
+    copy_url,
+    fill,
+    make,
+    with_shortages,
+)
 from opskit.restore.meanwhile import Meanwhile
 from opskit.restore.reader import SetReader
 
+_Result = TypeVar("_Result")
 # What has to be done before a service can use a restored database.
 _RESTORE_PHASES = ("fetch", "server", "surroundings", "restore")
 
@@ -114,6 +124,14 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
         )
         entries = fetched.contents.entries
         concessions = require_surroundings(place, manifest, entries, request.allowed)
+        job = _fill_job(request, place, fetched, concessions)
+        job = replace(job, is_over=bound.passed)
+        stack.enter_context(bound.over(place.url_beside, [place.name, place.reference]))
+        made = _make(found, place, fetched, job)
+        if made is None:
+            return
+        concessions = made
+        job = replace(job, concessions=concessions)
         found.unmade += [
             Unmade(name=check, reason=reason)
             for check, reason in (
@@ -121,9 +139,6 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
                 *unmade_anyway(place, manifest),
             )
         ]
-        job = _fill_job(request, place, fetched, concessions)
-        job = replace(job, is_over=bound.passed)
-        stack.enter_context(bound.over(place.url_beside, [place.name, place.reference]))
         copy = RestoredCopy(
             url=copy_url(place.connection, job),
             manifest=manifest,
@@ -135,7 +150,7 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
         )
         meanwhile = stack.enter_context(Meanwhile(copy, entries))
         job = replace(job, loaded=meanwhile.loaded)
-        failures = _restore(found, place, fetched, job)
+        failures = _fill(found, place, job)
         if failures is None:
             return
         found.restored = True
@@ -192,24 +207,71 @@ def _fill_job(
     )
 
 
-def _restore(
+def _make(
     found: Findings, place: Place, fetched: Fetched, job: FillJob
-) -> tuple[Failure, ...] | None:
-    """Load the archive; return what is allowed to fail of it, None if more did."""
+) -> Concessions | None:
+    """Make what stands before the rows; return what is done without.
+
+    What the server refuses of it is no finding about the set, unless the definition
+    itself is broken: then there is a failed check, and nothing to go on with.
+
+    Raises:
+        DatabaseError: the server lacks something that is not allowed to be missing.
+    """
     # Missing programs are this machine's fault, not the set's: no finding.
     load.choose_program(
         job.installations,
         client_major=job.manifest.client_major,
         server_major=place.server.major,
     )
-    try:
+
+    def make_all() -> list[Failure]:
         if place.server.is_throwaway:
             with found.phase("surroundings"):
                 make_surroundings(
                     place, fetched.roles_sql, job.manifest.inventory["tablespaces"]
                 )
         with found.phase("restore"), owners_raised(place, job.entries):
-            filled = fill(place.connection, job)
+            return make(place.connection, job)
+
+    failures = _attempted(found, job, make_all)
+    if failures is None:
+        return None
+    refused = [e for e in failures if e.name not in found.request.allowed]
+    broken = [each for each in refused if not each.is_shortage]
+    if broken:
+        _refused(found, broken, "")
+        return None
+    if refused:
+        raise lacking(place.server.description, [e.as_shortage() for e in refused])
+    return with_shortages(job, [each.as_shortage() for each in failures])
+
+
+def _fill(found: Findings, place: Place, job: FillJob) -> tuple[Failure, ...] | None:
+    """Load the rows; return what is allowed to fail after them, None if more did."""
+
+    def fill_all() -> Filled:
+        with found.phase("restore"), owners_raised(place, job.entries):
+            return fill(place.connection, job)
+
+    filled = _attempted(found, job, fill_all)
+    if filled is None:
+        return None
+    refused = [
+        each
+        for each in filled.failures
+        if not each.is_outside and each.name not in found.request.allowed
+    ]
+    _refused(found, refused, filled.words)
+    return None if refused else filled.failures
+
+
+def _attempted(
+    found: Findings, job: FillJob, step: Callable[[], _Result]
+) -> _Result | None:
+    """Take a step of the restore; where the set is to blame for an error, note it."""
+    try:
+        return step()
     except (ServerFault, NoProgress):
         raise
     except DatabaseError as error:
@@ -217,11 +279,10 @@ def _restore(
             raise
         found.checks.append(Check(name="restore", passed=False, detail=str(error)))
         return None
-    refused = [
-        each
-        for each in filled.failures
-        if not each.is_outside and each.name not in found.request.allowed
-    ]
+
+
+def _refused(found: Findings, refused: Sequence[Failure], words: str) -> None:
+    """Add the check that tells which entries could not be made."""
     found.checks.append(
         compare(
             "restore",
@@ -229,10 +290,9 @@ def _restore(
             f"{count(len(refused), 'entry', 'entries')} could not be made"
             if refused
             else "no error",
-            "; ".join(each.error for each in refused) or filled.words,
+            "; ".join(each.error for each in refused) or words,
         )
     )
-    return None if refused else filled.failures
 
 
 def _compare(

@@ -41,6 +41,15 @@ def reads_elsewhere(entries: Sequence[TocEntry]) -> set[int]:
     return refreshes & with_dependents(entries, foreign) if foreign else set()
 
 
+def dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
+    """Return the dump ids of all that needs one of those chosen, themselves aside."""
+    wanted = set(chosen)
+    direct = {
+        entry.dump_id for entry in entries if wanted.intersection(entry.dependencies)
+    }
+    return with_dependents(entries, direct)
+
+
 def with_dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
     """Return the dump ids chosen, and of all that needs them: comments, say."""
     found = set(chosen)

@@ -79,6 +79,16 @@ def has_locale(connection: Connection, name: str) -> bool:
     return True
 
 
+def has_xml(connection: Connection) -> bool:
+    """Return whether the server was built to read XML."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute("SELECT '<a/>'::xml")
+    except psycopg.errors.FeatureNotSupported:
+        return False
+    return True
+
+
 def has_setting(connection: Connection, name: str) -> bool:
     """Return whether the server knows a parameter, be it by a name of former majors."""
     return query_value(connection, "SELECT current_setting(%s, true)", name) is not None

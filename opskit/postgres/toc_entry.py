@@ -26,6 +26,7 @@ OWNED_BY_SUPERUSERS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER"})
 # Entries that belong to the object that they are about, whatever that is.
 ABOUT_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".,()]+)'
+_XML = re.compile(rf"(?m)^\s+{_IDENTIFIER} xml\b|\A\s*CREATE DOMAIN \S+ AS xml\b")
 _COPY = re.compile(
     rf"COPY (?P<schema>{_IDENTIFIER})\.(?P<name>{_IDENTIFIER})\s+"
     r"(?:\((?P<columns>.*)\)\s+)?FROM stdin;\s*",
@@ -74,6 +75,11 @@ class TocEntry:
             and bool(self.dependencies)
             and not any(each in made for each in self.dependencies)
         )
+
+    @property
+    def holds_xml(self) -> bool:
+        """Whether its columns or values are of the type xml."""
+        return bool(_XML.search(self.definition))
 
     @property
     def loaded_into(self) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Tries entries that failed after the data once more, each by itself."""
+"""Tries entries that failed once more, each by itself."""
 
 from __future__ import annotations
 

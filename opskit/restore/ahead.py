@@ -20,6 +20,11 @@ def statements_ahead(
     ]
 
 
+def extension_statement(name: str) -> str:
+    """Return how the statement begins that creates an extension."""
+    return f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}"
+
+
 def _stand_ins(manifest: Manifest, concessions: Concessions) -> Iterator[str]:
     """Yield statements that create a plain collation for each that is missing."""
     missing = concessions.subjects("collation")
@@ -41,7 +46,7 @@ def _extensions(
     for entry in entries:
         each = known.get(entry.name)
         if entry.kind == "EXTENSION" and each is not None:
-            statement = f"CREATE EXTENSION IF NOT EXISTS {quoted(entry.name)}"
+            statement = extension_statement(entry.name)
             statement += f" WITH SCHEMA {quoted(each['schema'])}"
             if entry.name not in any_version:
                 statement += f" VERSION {quoted(each['version'])}"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.postgres.order import with_dependents
 from opskit.postgres.schema import SchemaObject
-from opskit.postgres.toc_entry import OWNED_BY_SUPERUSERS, TocEntry
+from opskit.postgres.toc_entry import TocEntry
 from opskit.restore.preflight import Shortage
 
 # What the contents hold of an extension's own tables and sequences.
@@ -30,19 +30,40 @@ _Named = TypeVar("_Named", TableRecord, SequenceRecord)
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An entry after the data that was not made, and why: the server's words.
+    """An entry that was not made, and why: the server's words and their SQLSTATE.
 
     One `is_outside` reads what is not in the database, and was kept from that.
     """
 
     entry: TocEntry
     error: str
+    sqlstate: str = ""
     is_outside: bool = False
 
     @property
     def name(self) -> str:
         """What `--accept-failures` and `allow` call it."""
         return self.entry.label
+
+    @property
+    def is_shortage(self) -> bool:
+        """Whether another server may well make it: the set is not to blame."""
+        return (
+            self.entry.kind in _MADE_OF_FILES
+            or self.sqlstate.startswith(_LACKING)
+            or _IN_C.search(self.entry.definition) is not None
+        )
+
+    def as_shortage(self) -> Shortage:
+        """Return it as what the server lacks."""
+        kind, _, subject = self.name.partition(" ")
+        return Shortage(
+            what=kind,
+            subject=subject,
+            detail=f"it cannot make {self.name}: {self.error}",
+            hint="Use a server of the same build, with the libraries and files that "
+            "the source's has.",
+        )
 
     @property
     def reason(self) -> str:
@@ -72,6 +93,20 @@ class Failure:
         )
 
 
+# What is made by files of the server's machine: scripts, libraries, dictionaries.
+_MADE_OF_FILES = (
+    "EXTENSION",
+    "PROCEDURAL LANGUAGE",
+    "COLLATION",
+    "ACCESS METHOD",
+    "TEXT SEARCH DICTIONARY",
+    "TEXT SEARCH TEMPLATE",
+    "TEXT SEARCH PARSER",
+)
+# A file that is missing or unreadable, a feature that was not built in, a library that
+# is not preloaded, a right, an option of a foreign-data wrapper.
+_LACKING = ("58P01", "F0", "0A", "55000", "42501", "HV")
+_IN_C = re.compile(r"\n\s+LANGUAGE c\b")
 # The kinds of objects that are missing where an entry of a kind is.
 _MADE_BY = {
     "INDEX": ("index",),
@@ -186,6 +221,7 @@ _UNMADE = {
     "collation": ["collation {}"],
     "setting": ["setting {}, and all other properties of the database"],
     "access-method": ["access method {}"],
+    "feature": ["what needs {}"],
     "role": ["role {}, owners and grants, properties of the database"],
     "role-attributes": ["attributes of the role {}"],
     "tablespace": ["tablespace {}, and in which one anything lies"],
@@ -206,7 +242,8 @@ def accept(
         entry.dump_id
         for entry in entries
         if (entry.kind == "EXTENSION" and entry.name in extensions)
-        or (entry.kind in OWNED_BY_SUPERUSERS and entry.label in names)
+        or entry.label in names
+        or (entry.holds_xml and "feature xml" in names)
     }
     records: list[TableRecord | SequenceRecord] = [
         *manifest.tables,

@@ -27,6 +27,7 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import (
+    dependents,
     event_triggers,
     not_validated,
     reads_elsewhere,
@@ -38,8 +39,9 @@ from opskit.postgres.sessions import OWN_STATEMENTS
 from opskit.postgres.toc_entry import TocEntry
 from opskit.progress import measured
 from opskit.restore import again, definition, load, verdict
-from opskit.restore.ahead import statements_ahead
-from opskit.restore.concessions import Concessions, Failure
+from opskit.restore.ahead import extension_statement, statements_ahead
+from opskit.restore.concessions import Concessions, Failure, accept
+from opskit.restore.preflight import Shortage
 from opskit.restore.rights import Rights, rights, warn_of_code
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
@@ -47,6 +49,8 @@ _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 _NO_HANDLER_OR_ROWS = "55000"
 _WITH_ROW_CHECKS = ("TABLE", "FOREIGN TABLE", "DOMAIN")
 _CHECK_VIOLATION = "23514"
+# Of a library or another file that is not there.
+_UNDEFINED_FILE = "58P01"
 _HOW_TO_READ = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 
 
@@ -90,13 +94,6 @@ class FillJob:
         """The dump ids of entries that would read foreign tables where nothing may."""
         return reads_elsewhere(self.entries) if self.offline else set()
 
-    @property
-    def makes_wrappers(self) -> bool:
-        """Whether the archive has foreign data wrappers that are to be offline."""
-        return self.offline and any(
-            each.kind == "FOREIGN DATA WRAPPER" for each in self.entries
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
@@ -135,40 +132,16 @@ def _silencing(connection: Connection) -> dict[str, str]:
     return settings
 
 
-def fill(connection: Connection, job: FillJob) -> Filled:
-    """Create the database and load all rows, and after them as much as can be made.
+def make(connection: Connection, job: FillJob) -> list[Failure]:
+    """Create the database and everything that stands before the rows.
 
-    `connection` leads to another database of the same server. What fails with parallel
-    jobs may be a matter of their timing: it is tried once more with one job. Where a
-    CHECK refuses rows that were there, all are put back after the rows, and what rows
-    then break is a failure of the constraint.
+    `connection` leads to another database of the same server. What the server refuses
+    is returned, without what only depends on it.
 
     Raises:
         ServerFault: the server or a machine failed.
-        DatabaseError: the server or pg_restore refuses what the rows need, or rows.
+        DatabaseError: the database cannot be made, or the archive not be read.
     """
-    if job.jobs > 1:
-        try:
-            return _fill(connection, job)
-        except ServerFault:
-            raise
-        except DatabaseError as error:
-            if job.is_over():
-                raise
-            logger().warning("loading once more with one job", failed=error.message)
-            scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
-            job = replace(job, jobs=1)
-    try:
-        return _fill(connection, job)
-    except DatabaseError as error:
-        if error.sqlstate != _CHECK_VIOLATION or job.is_over():
-            raise
-        logger().warning("loading once more, checks after rows", failed=error.message)
-        scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
-    return _fill(connection, replace(job, checks_last=True))
-
-
-def _fill(connection: Connection, job: FillJob) -> Filled:
     manifest = job.manifest
     given_up = job.concessions
     inventory = manifest.inventory | {
@@ -185,13 +158,63 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
     url = copy_url(connection, job)
     database.make_bare(url, inventory)
     _run_all(url, job.sql_before, job.timeout_seconds)
-    size_bytes = inventory.get("size_bytes") if job.is_whole else None
-    handlers: foreign.Handlers = {}
+    given = Rights(url=url, connection=connection)
+    # No two of them are made at once.
+    return _make_definitions(given, replace(job, jobs=1))
+
+
+def with_shortages(job: FillJob, found: Iterable[Shortage]) -> Concessions:
+    """Return the job's concessions, and what is done without for these shortages."""
+    shortages = (*job.concessions.accepted, *found)
+    return accept(job.entries, shortages, job.manifest)
+
+
+def fill(connection: Connection, job: FillJob) -> Filled:
+    """Load all rows into what `make` made, and after them as much as can be made.
+
+    What fails with parallel jobs may be a matter of their timing: it is tried once more
+    with one job. Where a CHECK refuses rows that were there, all are put back after the
+    rows, and what rows then break is a failure of the constraint.
+
+    Raises:
+        ServerFault: the server or a machine failed.
+        DatabaseError: the server or pg_restore refuses rows.
+    """
+    if job.jobs > 1:
+        try:
+            return _fill(connection, job)
+        except ServerFault:
+            raise
+        except DatabaseError as error:
+            if job.is_over():
+                raise
+            logger().warning("loading once more with one job", failed=error.message)
+            _make_again(connection, job)
+            job = replace(job, jobs=1)
+    try:
+        return _fill(connection, job)
+    except DatabaseError as error:
+        if error.sqlstate != _CHECK_VIOLATION or job.is_over():
+            raise
+        logger().warning("loading once more, checks after rows", failed=error.message)
+        _make_again(connection, job)
+    return _fill(connection, replace(job, checks_last=True))
+
+
+def _make_again(connection: Connection, job: FillJob) -> None:
+    scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
+    make(connection, job)
+
+
+def _fill(connection: Connection, job: FillJob) -> Filled:
+    url = copy_url(connection, job)
+    size_bytes = job.manifest.inventory.get("size_bytes") if job.is_whole else None
     with _rights(connection, job, url) as given:
+        handlers = _disconnected(given, job)
         with measured(
             "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
         ):
-            loaded = _load(given, job, handlers)
+            loaded = _load(given, job)
         failures = _put_back(given, job, loaded.taken)
         failures += _load_again(given, job, loaded.failed)
         if handlers:
@@ -242,7 +265,7 @@ def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Fa
                 timeout_seconds=job.timeout_seconds,
             )
         if error is not None:
-            failures.append(Failure(entry=entry, error=error.message))
+            failures.append(_failure(entry, error))
     return failures
 
 
@@ -253,24 +276,38 @@ def _load_again(given: Rights, job: FillJob, failed: Collection[int]) -> list[Fa
     failures = []
     for entry in again.in_order(each for each in job.entries if each.dump_id in failed):
         script = load.script(_load_job(given, job, [*head, entry]))
-        with given.by(entry) as url:
-            error = again.make(
-                url,
-                entry,
-                again.with_search_path(script, head, inventory),
-                encoding=inventory["encoding"],
-                timeout_seconds=job.timeout_seconds,
-            )
+        try:
+            with given.by(entry) as url:
+                error = again.make(
+                    url,
+                    entry,
+                    again.with_search_path(script, head, inventory),
+                    encoding=inventory["encoding"],
+                    timeout_seconds=job.timeout_seconds,
+                )
+        except ServerFault as fault:
+            if not (entry.before_data and fault.sqlstate == _UNDEFINED_FILE):
+                raise
+            error = fault
         if error is not None:
             is_outside = (
                 job.offline
                 and entry.kind == "MATERIALIZED VIEW DATA"
                 and error.sqlstate == _NO_HANDLER_OR_ROWS
             )
-            failures.append(
-                Failure(entry=entry, error=error.message, is_outside=is_outside)
-            )
+            failures.append(_failure(entry, error, is_outside=is_outside))
     return failures
+
+
+def _failure(
+    entry: TocEntry, error: DatabaseError, *, is_outside: bool = False
+) -> Failure:
+    return Failure(
+        entry=entry,
+        error=error.message,
+        sqlstate=error.sqlstate,
+        is_outside=is_outside,
+    )
 
 
 def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
@@ -293,14 +330,16 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
             ),
         )
         if error is not None:
-            failures.append(Failure(entry=entry, error=error.message))
+            failures.append(_failure(entry, error))
     return failures
 
 
-def _disconnect(given: Rights, job: FillJob, handlers: foreign.Handlers) -> None:
-    if job.offline and surroundings.is_superuser(given.connection):
-        with connect(given.url, purpose="restore") as copy:
-            handlers |= foreign.disconnect(copy)
+def _disconnected(given: Rights, job: FillJob) -> foreign.Handlers:
+    """Put foreign servers out of reach; return the handlers to be given back."""
+    if not (job.offline and surroundings.is_superuser(given.connection)):
+        return {}
+    with connect(given.url, purpose="restore") as copy:
+        return foreign.disconnect(copy)
 
 
 class _Loaded:
@@ -317,7 +356,11 @@ class _Loaded:
             for each in job.concessions.entries(job.entries)
             if each.dump_id not in job.outside
         ]
-        self.left = {e.dump_id for e in self.kept}
+        self.left = {
+            e.dump_id
+            for e in self.kept
+            if not e.before_data and e.kind not in _HOW_TO_READ
+        }
         self._words: list[str] = []
         self._given, self._job = given, job
 
@@ -330,14 +373,9 @@ class _Loaded:
         """Load these entries, if there are any, and what tells how to read them."""
         if not wanted:
             return
-        self.load(
-            [e for e in self.kept if e.kind in _HOW_TO_READ or e.dump_id in wanted],
-            url,
-        )
-        self.left.difference_update(wanted)
-
-    def load(self, entries: Iterable[TocEntry] | None, url: str = "") -> None:
-        """Load entries, all if there is no list."""
+        entries = [
+            e for e in self.kept if e.kind in _HOW_TO_READ or e.dump_id in wanted
+        ]
         load_job = _load_job(self._given, self._job, entries)
         load_job = replace(load_job, url=url or self._given.url)
         try:
@@ -350,33 +388,58 @@ class _Loaded:
             raise verdict.judged(self._given.connection, load_job, error) from error
         self._words.append(said)
         self.failed.update(failed)
+        self.left.difference_update(wanted)
 
 
-def _load(given: Rights, job: FillJob, handlers: foreign.Handlers) -> _Loaded:
-    """Load in steps where a part has to come before or after everything else.
-
-    `handlers` gets those that were taken from the archive's own foreign data wrappers.
-    """
+def _make_definitions(given: Rights, job: FillJob) -> list[Failure]:
+    """Make what stands before the rows; what fails is tried once more at the end."""
     loaded = _Loaded(given, job)
     kept = loaded.kept
     ahead = statements_ahead(kept, job.manifest, job.concessions)
-    first = {e.dump_id for e in kept if e.kind == "SCHEMA"} if ahead else set()
+    before = {e.dump_id for e in kept if e.before_data and e.kind not in _HOW_TO_READ}
+    failures: list[Failure] = []
+    if ahead:
+        schemas = {e.dump_id for e in kept if e.kind == "SCHEMA"}
+        loaded.step(schemas)
+        failures += _run_ahead(given, job, kept, ahead)
+        gone = with_dependents(kept, (each.entry.dump_id for each in failures))
+        before -= schemas | gone
+    loaded.step(before)
+    failures += _load_again(given, job, loaded.failed)
+    later = dependents(kept, (each.entry.dump_id for each in failures))
+    return [each for each in failures if each.entry.dump_id not in later]
+
+
+def _run_ahead(
+    given: Rights, job: FillJob, kept: Iterable[TocEntry], statements: Iterable[str]
+) -> list[Failure]:
+    """Run what comes ahead; return the extensions that the server refuses."""
+    extensions = {extension_statement(e.name): e for e in kept if e.kind == "EXTENSION"}
+    failures = []
+    for statement in statements:
+        try:
+            _run_all(given.url, [statement], job.timeout_seconds)
+        except DatabaseError as error:
+            entry = next(
+                (e for start, e in extensions.items() if statement.startswith(start)),
+                None,
+            )
+            is_fault = isinstance(error, ServerFault)
+            if entry is None or (is_fault and error.sqlstate != _UNDEFINED_FILE):
+                raise
+            failures.append(_failure(entry, error))
+    return failures
+
+
+def _load(given: Rights, job: FillJob) -> _Loaded:
+    """Load the rows, and in steps what comes after them or last of all."""
+    loaded = _Loaded(given, job)
+    kept = loaded.kept
     last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
-    in_sections = given.role or job.checks_last
-    if not (first or last or ahead or in_sections or job.makes_wrappers):
-        is_all = job.is_whole and len(kept) == len(job.entries)
-        loaded.load(None if is_all else kept)
-        return loaded
-    loaded.step(first)
-    _run_all(given.url, ahead, job.timeout_seconds)
-    _disconnect(given, job, handlers)
-    if in_sections or job.makes_wrappers:
-        loaded.step(loaded.left & {e.dump_id for e in kept if e.before_data})
-        _disconnect(given, job, handlers)
     if job.checks_last:
         with connect(given.url, purpose="restore") as inside:
             loaded.taken = row_checks.take_off(inside)
-    if in_sections:
+    if given.role or job.checks_last:
         rows = {e.dump_id for e in kept if e.kind == "TABLE DATA"}
         loaded.step(rows, given.role.url if given.role else "")
     loaded.step(loaded.left - last)
@@ -387,13 +450,9 @@ def _load(given: Rights, job: FillJob, handlers: foreign.Handlers) -> _Loaded:
     return loaded
 
 
-def _load_job(
-    given: Rights, job: FillJob, entries: Iterable[TocEntry] | None
-) -> load.LoadJob:
-    use_list = None
-    if entries is not None:
-        use_list = job.archive.with_name("entries.list")
-        use_list.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
+def _load_job(given: Rights, job: FillJob, entries: Iterable[TocEntry]) -> load.LoadJob:
+    use_list = job.archive.with_name("entries.list")
+    use_list.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
     return load.LoadJob(
         archive=job.archive,
         url=given.url,
@@ -408,7 +467,9 @@ def _load_job(
         no_tablespaces=job.concessions.without_tablespaces,
         no_owners=job.concessions.without_owners,
         finished=job.loaded,
-        may_fail=frozenset(e.dump_id for e in job.entries if e.after_data),
+        may_fail=frozenset(
+            e.dump_id for e in job.entries if e.before_data or e.after_data
+        ),
     )
 
 

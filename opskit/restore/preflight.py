@@ -70,6 +70,7 @@ def shortages(
         *_settings(connection, offered, inventory),
         *_settings_of_locales(entries, knows),
         *_access_methods(offered, entries),
+        *_xml(connection, entries),
     ]
     if not creates_roles:
         found += _roles(offered, inventory, entries)
@@ -244,6 +245,17 @@ def _access_methods(
                 detail=f"tables are stored by {name}, which this server lacks",
                 hint=_EXTENSION_HINT,
             )
+
+
+def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shortage]:
+    """Yield that rows could not be read back; their tables could be made."""
+    if any(each.holds_xml for each in entries) and not surroundings.has_xml(connection):
+        yield Shortage(
+            what="feature",
+            subject="xml",
+            detail="tables of the set hold XML, which the server was built without",
+            hint="Use a PostgreSQL that is built with libxml.",
+        )
 
 
 def _roles(

@@ -17,7 +17,8 @@ from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import ability, preflight
-from opskit.restore.concessions import Concessions, accept
+from opskit.restore.concessions import Concessions, Failure, accept
+from opskit.restore.fill import FillJob, with_shortages
 from opskit.restore.reader import SetReader
 
 DONE_WITHOUT = ("extension-version", "setting")
@@ -109,6 +110,28 @@ def require_surroundings(
     for each in found:
         logger().warning("restoring without", missing=each.name, reason=each.detail)
     return accept(entries, found, manifest)
+
+
+def require_definitions(
+    job: FillJob, failures: Sequence[Failure], accepted: Collection[str]
+) -> Concessions:
+    """Return what the restore does without, with what stands before the rows.
+
+    Raises:
+        DatabaseError: the server refused a definition that nobody accepts to lose.
+    """
+    refused = [each for each in failures if each.name not in accepted]
+    if refused:
+        raise DatabaseError(
+            "the server refuses what stands before the rows: "
+            + "; ".join(each.error for each in refused),
+            hint="No rows were loaded, and the copy was dropped. Statements that have "
+            "to come before go into sql_before. To restore without them, and all that "
+            "needs them, add "
+            + " ".join(f"--accept-failures {quote(each.name)}" for each in refused),
+            details={"failures": [each.as_json() for each in refused]},
+        )
+    return with_shortages(job, [each.as_shortage() for each in failures])
 
 
 def _needed_by(

@@ -23,7 +23,7 @@ from opskit.progress import bar
 from opskit.restore import compare, fetch, prepare, select, structure
 from opskit.restore.bound import Bound
 from opskit.restore.concessions import Concessions, Failure
-from opskit.restore.fill import FillJob, fill
+from opskit.restore.fill import FillJob, fill, make
 from opskit.restore.reader import SetReader
 from opskit.restore.rights import warn_of_code
 from opskit.restore.swap import swap
@@ -124,7 +124,10 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             ):
                 job = _fill_job(request, beside, archive, wanted, concessions)
                 job = replace(job, is_over=bound.passed)
-                filled = fill(connection, job)
+                concessions = prepare.require_definitions(
+                    job, make(connection, job), request.accepted
+                )
+                filled = fill(connection, replace(job, concessions=concessions))
                 concessions = _with_failures(request, concessions, filled.failures)
                 checks = _compare(request, filled.url, reader, entries, concessions)
                 replaced = swap(

@@ -9,6 +9,8 @@ from opskit.postgres.toc import Contents, Layout
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore.preflight import Shortage
 
+_AFTER_DATA = ("CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "EVENT TRIGGER")
+
 
 def entry(
     dump_id: int,
@@ -24,6 +26,7 @@ def entry(
         "owner": "ops",
         "copy_statement": "",
         "has_data": kind == "TABLE DATA",
+        "after_data": kind in _AFTER_DATA,
     }
     return TocEntry(
         dump_id=dump_id,

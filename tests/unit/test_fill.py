@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from opskit.errors import DatabaseError
 from opskit.postgres import surroundings
 from opskit.postgres.connect import Connection
 from opskit.postgres.conninfo import parse
@@ -145,31 +146,27 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def _loaded(steps: list[Any], tmp_path: Path, **changes: Any) -> str:
     job = _job(archive=tmp_path / "dump.pgdump", **changes)
     given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
-    loaded = fill._load(given, job, {})
+    assert not fill._make_definitions(given, job)
+    loaded = fill._load(given, job)
     assert not loaded.failed
     assert not loaded.taken
     return loaded.words
 
 
-def test_a_whole_archive_is_loaded_in_one_go(steps: list[Any], tmp_path: Path) -> None:
-    """Without a list, so that pg_restore decides what there is to load."""
+def test_what_stands_before_the_rows_is_made_first(
+    steps: list[Any], tmp_path: Path
+) -> None:
+    """What a server refuses of it says nothing of the rows."""
     words = _loaded(steps, tmp_path)
 
-    assert (steps, words) == ([None], "words 1")
+    assert (steps, words) == ([[1, 2, 3, 10, 20], [1, 2, 3, 21, 22]], "words 2")
 
 
 def test_what_is_left_out_is_not_on_the_list(steps: list[Any], tmp_path: Path) -> None:
     """All the rest is, in the archive's order."""
     _loaded(steps, tmp_path, concessions=_without(left_out=[22]))
 
-    assert steps == [[1, 2, 3, 10, 20, 21]]
-
-
-def test_single_tables_are_loaded_by_a_list(steps: list[Any], tmp_path: Path) -> None:
-    """Even where the wanted entries need no steps."""
-    _loaded(steps, tmp_path, is_whole=False)
-
-    assert steps == [[1, 2, 3, 10, 20, 21, 22]]
+    assert steps == [[1, 2, 3, 10, 20], [1, 2, 3, 21]]
 
 
 def test_extensions_come_between_schemas_and_the_rest(
@@ -182,10 +179,33 @@ def test_extensions_come_between_schemas_and_the_rest(
     assert steps == [
         [1, 2, 3, 10],
         'CREATE EXTENSION IF NOT EXISTS "hstore" WITH SCHEMA "public" VERSION "1.8"',
-        [1, 2, 3, 11, 12, 20, 21, 22],
+        [1, 2, 3, 11, 12, 20],
+        [1, 2, 3, 21, 22],
         [1, 2, 3, 13],
     ]
-    assert words == "words 1\nwords 3\nwords 4"
+    assert words == "words 4\nwords 5"
+
+
+def test_an_extension_that_is_refused_takes_along_what_needs_it(
+    steps: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is returned by name, and pg_restore is not asked for the rest of it."""
+
+    def refuse(_connection: object, statement: str) -> None:
+        raise DatabaseError(f"refused {statement[:16]}", sqlstate="42704")
+
+    monkeypatch.setattr("opskit.postgres.database.run_script", refuse)
+    uses = entry(30, "TABLE", "uses it", 11)
+    job = _job(
+        archive=tmp_path / "dump.pgdump",
+        entries=[*PLAIN[:4], EXTENSION, uses, *PLAIN[4:]],
+    )
+    given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
+    (failure,) = fill._make_definitions(given, job)
+
+    assert failure.name == "EXTENSION hstore"
+    assert failure.is_shortage
+    assert steps == [[1, 2, 3, 10], [1, 2, 3, 20]]
 
 
 def test_a_stand_in_comes_before_what_uses_it(steps: list[Any], tmp_path: Path) -> None:
@@ -194,18 +214,18 @@ def test_a_stand_in_comes_before_what_uses_it(steps: list[Any], tmp_path: Path) 
     given_up = _without(("collation", "sales.Dansk"), left_out=[12])
     _loaded(steps, tmp_path, entries=entries, concessions=given_up)
 
-    assert [type(each) for each in steps] == [list, str, list]
-    assert (steps[0], steps[2]) == ([1, 2, 3, 10], [1, 2, 3, 20, 21, 22])
+    assert [type(each) for each in steps] == [list, str, list, list]
+    assert (steps[0], steps[2]) == ([1, 2, 3, 10], [1, 2, 3, 20])
 
 
-def test_constraints_of_domains_alone_need_two_steps(
+def test_constraints_of_domains_alone_need_one_more_step(
     steps: list[Any], tmp_path: Path
 ) -> None:
     """Every entry is loaded in exactly one of them, but for how to read the archive."""
     entries = [*PLAIN, *DOMAIN]
     _loaded(steps, tmp_path, entries=entries)
 
-    assert steps == [[1, 2, 3, 10, 20, 21, 22, 12], [1, 2, 3, 13]]
+    assert steps == [[1, 2, 3, 10, 20, 12], [1, 2, 3, 21, 22], [1, 2, 3, 13]]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +243,7 @@ def test_what_acts_on_the_rest_is_loaded_last(
     """Wherever it stands in the archive: rows and objects are there before it."""
     _loaded(steps, tmp_path, entries=[*PLAIN[:4], late, *PLAIN[4:]])
 
-    assert steps == [[1, 2, 3, 10, 20, 21, 22], [1, 2, 3, 30]]
+    assert steps == [[1, 2, 3, 10, 20], [1, 2, 3, 21, 22], [1, 2, 3, 30]]
 
 
 def test_a_constraint_that_is_valid_needs_no_step(
@@ -233,7 +253,7 @@ def test_a_constraint_that_is_valid_needs_no_step(
     made = entry(30, "FK CONSTRAINT", "t fkey", 20, definition="ADD c;\n")
     _loaded(steps, tmp_path, entries=[*PLAIN, made])
 
-    assert steps == [None]
+    assert steps == [[1, 2, 3, 10, 20], [1, 2, 3, 21, 22, 30]]
 
 
 @pytest.fixture
@@ -258,9 +278,9 @@ def test_a_new_database_is_bare_before_anything_is_loaded(
     filled: list[Any], tmp_path: Path
 ) -> None:
     """What the source has no more would be in the way of what it has."""
-    fill.fill(CONNECTION, _job(archive=tmp_path / "dump.pgdump"))
+    fill.make(CONNECTION, _job(archive=tmp_path / "dump.pgdump"))
 
-    assert filled == [("create", "copy"), ("bare", "copy", "icu"), None]
+    assert filled == [("create", "copy"), ("bare", "copy", "icu"), [1, 2, 3, 10, 20]]
 
 
 def test_settings_of_a_role_that_is_missing_are_left_out(
