@@ -34,6 +34,8 @@ _VISIBLE = (
 _PRIVATE = ("/tmp", "/dev/shm")  # noqa: S108
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _READ_ONLY = "rbind,ro,nosuid,nodev"
+# Below /tmp the mount point is hidden, and has to be made anew.
+_MAKE = "X-mount.mkdir=0755"
 _OLD_ROOT = "old-root"
 # $1 is the folder that becomes the root, $2 the table of what is mounted in it.
 _ENTER = f"""set -eu
@@ -157,7 +159,8 @@ def confine(
 def _within_reach(installation: Installation, reach: Reach) -> Iterator[Installation]:
     yield installation
     if installation.embedded and os.geteuid() == 0:
-        bin_dir = embedded.copy_programs(installation.bin_dir, reach.folder)
+        copied = reach.folder / "programs"
+        bin_dir = embedded.copy_programs(installation.bin_dir, copied)
         yield replace(installation, bin_dir=bin_dir)
 
 
@@ -165,7 +168,7 @@ def _works(confinement: Confinement, installation: Installation, reach: Reach) -
     command = ["sh", "-c", _TRIAL, installation.program("postgres")]
     try:
         return confinement.run([*command, *map(str, reach.shared)]).returncode == 0
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return False
 
 
@@ -235,12 +238,12 @@ def _own_root(
     for each in _DEVICES:
         add(each, Path.touch, "none", "bind")
     for path in _programs(installation):
-        add(path, folder if path.is_dir() else Path.touch, "none", _READ_ONLY)
+        if path.is_dir():
+            add(path, folder, "none", f"{_READ_ONLY},{_MAKE}")
+        else:
+            add(path, Path.touch, "none", _READ_ONLY)
     for path in reach.shared:
-        folder(Path(f"{root}{path}"))
-        # Below /tmp it has to be made anew.
-        options = "bind,nosuid,nodev,X-mount.mkdir=0755"
-        mounts.append((str(path), f"{root}{path}", "none", options))
+        add(path, folder, "none", f"bind,nosuid,nodev,{_MAKE}")
     folder(root / "etc")
     _write_names(account, root / "etc")
     table.write_text("".join(_fstab_line(each) for each in mounts))

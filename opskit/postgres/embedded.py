@@ -31,7 +31,7 @@ def copy_programs(bin_dir: Path, target: Path) -> Path:
 
     A server started by root runs as another user, who often cannot read the
     environment of root. Programs find their libraries and data relative to themselves,
-    so the layout is kept.
+    so the layout is kept. The copy can be read and run by everybody.
     """
     installation = bin_dir.parent
     copied = target / _PACKAGE / installation.name
@@ -41,6 +41,10 @@ def copy_programs(bin_dir: Path, target: Path) -> Path:
     found = libraries(bin_dir)
     if found.is_dir():
         shutil.copytree(found, target / found.name)
+    for path in target.rglob("*"):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
     return copied / "bin"
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import psycopg
 
 from opskit import workspace
-from opskit.errors import DatabaseError
+from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import account as accounts
 from opskit.postgres import throwaway_settings
 from opskit.postgres.confinement import Confinement, Reach, confine
@@ -45,9 +45,15 @@ class Server:
     confinement: str = ""
 
     def url(self, database: str = "postgres") -> str:
-        """Return how to connect to one of its databases; there is no password."""
+        """Return how to connect to one of its databases; there is no password.
+
+        The user's own passwords are not looked up: code of the source may listen there.
+        """
         host = quote(str(self.socket_dir), safe="")
-        return f"postgresql://{SUPERUSER}@{host}:{self.port}/{quote(database, safe='')}"
+        return (
+            f"postgresql://{SUPERUSER}@{host}:{self.port}/{quote(database, safe='')}"
+            f"?passfile={quote(str(self.folder / 'no-passwords'), safe='')}"
+        )
 
 
 @contextlib.contextmanager
@@ -139,7 +145,13 @@ def _initialise(
         "--no-sync",
         "--no-instructions",
     ]
-    finished = confinement.initialise(command, data)
+    try:
+        finished = confinement.initialise(command, data)
+    except subprocess.TimeoutExpired as error:
+        raise ServerFault(
+            f"initdb took longer than {error.timeout:g} seconds",
+            hint="The machine is busy, or its temporary folder is slow: try again.",
+        ) from None
     if finished.returncode != 0:
         words = (finished.stdout + finished.stderr).decode("utf-8", "replace")
         raise DatabaseError(

