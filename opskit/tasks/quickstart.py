@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
@@ -12,15 +16,20 @@ def quickstart(_context: object, json: bool = False) -> Document:
 
     Example: inv quickstart
     """
-    from pathlib import Path
-
     from opskit import config, files
     from opskit import quickstart as sample
+    from opskit.errors import UsageError
     from opskit.postgres.programs import installations
     from opskit.tasks import backup, drill, drilling, runtime
 
-    folder = Path.cwd() / ".opskit" / "quickstart"
-    files.make_directories(folder)
+    folder = _folder()
+    try:
+        files.make_directories(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror}",
+            hint="Run this in a folder that you may write to.",
+        ) from error
     installation = sample.choose(installations())
     say(f"starting PostgreSQL {installation.version}", as_json=json)
     with sample.sample_server(installation) as running:
@@ -43,6 +52,15 @@ def quickstart(_context: object, json: bool = False) -> Document:
         raise drill.not_recorded(unstored, document)
     _tell_next(path, document, as_json=json)
     return {"status": "ok", "backup": backed_up, "drill": document, "config": str(path)}
+
+
+def _folder() -> Path:
+    """Return where the sample is kept: here, or where this user may write."""
+    here = Path.cwd()
+    if not os.access(here, os.W_OK | os.X_OK):
+        with suppress(RuntimeError):  # this user has no home
+            here = Path.home()
+    return here / ".opskit" / "quickstart"
 
 
 def _tell_next(path: object, document: Document, *, as_json: bool) -> None:
