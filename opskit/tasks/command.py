@@ -62,7 +62,7 @@ def command(
                 signal.signal(signal.SIGHUP, _interrupt)
             try:
                 _refuse_core_flags(context)
-                _require(required, flags)
+                _require(required, flags, task_name=body.__name__.replace("_", "-"))
                 with machine_faults(body.__name__.replace("_", "-")):
                     document = body(context, **flags)
             except Exit:
@@ -141,12 +141,12 @@ def _refuse_core_flags(context: Context) -> None:
         )
 
 
-def _require(required: Sequence[str], flags: dict[str, Any]) -> None:
+def _require(required: Sequence[str], flags: dict[str, Any], *, task_name: str) -> None:
     missing = [f"--{name}" for name in required if not _value(flags, name)]
     if missing:
         raise UsageError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed",
-            hint="The task's --help says what each flag takes.",
+            hint=f"`inv {task_name} --help` says what each flag takes.",
         )
 
 

@@ -104,10 +104,10 @@ def _lines(document: Document, manifest: Manifest) -> list[str]:
         ("proof", document["proof"]),
     ]
     lines = [f"{name:<12}{value}" for name, value in pairs]
-    for kind in ("drills", "verifications"):
+    for kind, label in (("drills", "drilled"), ("verifications", "verified")):
         for each in document[kind]:
             outcome = "passed" if each["passed"] else "FAILED"
-            lines.append(f"{kind[:-1]:<12}{each['time']} {outcome}, {each['store']}")
+            lines.append(f"{label:<12}{each['time']} {outcome}, {each['store']}")
     lines += [f"warning     {each}" for each in document["warnings"]]
     lines += [f"changed     {each}" for each in document["sudden_changes"]]
     if manifest.kind == "files":

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         "to": "the store to bring up to date",
         "backup": "copy this set only: its ID, the beginning of it, or latest",
         "json": "print one JSON document",
-    }
+    },
+    required=["from", "to"],
 )
 def copy(
     _context: object,
@@ -108,7 +109,7 @@ def _store(run: Runtime, flag: str, name: str) -> Store:
             return each
     known = ", ".join(each.name for each in run.stores)
     raise UsageError(
-        f"{flag} {name} is no configured store" if name else f"{flag} is needed",
+        f"{flag} {name} is no configured store",
         hint=f"Name one of: {known}.",
     )
 

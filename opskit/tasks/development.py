@@ -32,6 +32,11 @@ def test(_context: object, args: str = "") -> Document:
     programs = Path(sys.executable).parent
     # The tests of a file together: they share the servers that its fixtures start.
     pytest = ("pytest", "-n", _workers(), "--dist", "loadscope", *shlex.split(args))
+    if not (programs / pytest[0]).exists():
+        raise UsageError(
+            "this environment has no development tools",
+            hint=f"{_ROOT / 'inv'} test adds them to its own.",
+        )
     for step in (*_STEPS, pytest):
         print(f"$ {shlex.join(step)}", flush=True)
         finished = subprocess.run(
@@ -106,8 +111,8 @@ def _benchmarks(arguments: list[str]) -> int:
 def _must_have(folder: str, task: str) -> None:
     if not (_ROOT / folder).is_dir():
         raise UsageError(
-            f"{folder} is in the project's repository, not in the installed package",
-            hint=f"Clone the repository and run ./inv {task} there.",
+            f"{task} needs a clone of the project, and this is an installed package",
+            hint=f"Run ./inv {task} in a clone.",
         )
 
 

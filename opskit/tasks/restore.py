@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @command(
     help={
-        "backup": f"the set to restore: {BACKUP_HELP}",
+        "backup": f"this or --at is required: the set to restore: {BACKUP_HELP}",
         "at": f"restore {AT_HELP}",
         "database": "restore a set of this database, where there are several sources",
         "files": "restore a set of this folder of files",
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         "json": "print one JSON document",
     },
     iterable=["table", "accept_failures"],
+    required=["to"],
 )
 def restore(
     _context: object,
@@ -63,16 +64,11 @@ def restore(
     """
     import time
 
-    from opskit.errors import UsageError
     from opskit.restore.run import RestoreRequest
     from opskit.restore.run import restore as run_restore
     from opskit.restore.select import parse_table
     from opskit.tasks import restore_plan, runtime, sources
 
-    if not to:
-        raise UsageError(
-            "--to is needed", hint="It names the database to restore into."
-        )
     run = runtime.start()
     source = sources.of_sets(run, database=database, files=files)
     chosen = choose(run, backup=backup, at=at, source=source)
