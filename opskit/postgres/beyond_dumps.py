@@ -8,21 +8,19 @@ rows: one that did not create or update the extension was somebody else's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import LiteralString
 
 import psycopg
-from psycopg.rows import TupleRow
 
 from opskit.postgres.connect import Connection, query, query_value
-from opskit.postgres.database import quoted
 
 _NAMES_SHOWN = 10
 
 # `member` has the members of extensions, and the transactions that made each extension.
 # An object that was there before it became a member was put in by hand. pg_upgrade puts
 # in every member by itself, so that two statements of one transaction tell nothing.
-_MEMBERS: LiteralString = """
+_OF_EXTENSIONS: LiteralString = """
     WITH object AS (
       SELECT 'pg_proc'::regclass AS classid, oid AS objid, xmin, cmin, proacl AS acl
       FROM pg_proc
@@ -50,30 +48,125 @@ _MEMBERS: LiteralString = """
       FROM pg_attribute WHERE attnum = -1
       UNION ALL SELECT 'pg_class'::regclass, ev_class, xmin, cmin, NULL
       FROM pg_rewrite WHERE rulename = '_RETURN'),
-    link AS (
-      SELECT e.oid AS extension, d.classid, d.objid, d.xmin, d.cmin,
-             count(*) OVER (PARTITION BY e.oid, d.xmin::text) AS together
-      FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-      WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass),
-    by_hand AS (
+    counted AS (
+      SELECT refobjid AS extension, classid, objid, xmin, cmin,
+             count(*) OVER (PARTITION BY refobjid, xmin::text) AS together
+      FROM pg_depend
+      WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass),
+    link AS MATERIALIZED (
+      SELECT *, max(together) OVER (PARTITION BY extension) AS most FROM counted),
+    by_hand AS MATERIALIZED (
       SELECT link.* FROM link JOIN object USING (classid, objid)
       WHERE age(object.xmin) > age(link.xmin)
          OR object.xmin = link.xmin
             AND object.cmin::text::bigint < link.cmin::text::bigint
-            AND (SELECT max(l.together) FROM link l
-                 WHERE l.extension = link.extension) > 1),
-    extension AS (
+            AND link.most > 1),
+    extension AS MATERIALIZED (
       SELECT e.oid, e.extname, e.extowner, coalesce(e.extconfig, '{}') AS config,
              array(SELECT DISTINCT l.xmin::text FROM link l WHERE l.extension = e.oid
                    EXCEPT SELECT h.xmin::text FROM by_hand h WHERE h.extension = e.oid)
                || e.xmin::text AS made_by
       FROM pg_extension e),
-    member AS (
-      SELECT e.*, l.classid, l.objid,
-             EXISTS (SELECT FROM by_hand h
-                     WHERE (h.classid, h.objid) = (l.classid, l.objid)) AS is_by_hand
-      FROM link l JOIN extension e ON e.oid = l.extension)
+    member AS MATERIALIZED (
+      SELECT e.*, l.classid, l.objid, h.objid IS NOT NULL AS is_by_hand
+      FROM link l JOIN extension e ON e.oid = l.extension
+      LEFT JOIN (SELECT DISTINCT classid, objid FROM by_hand) h
+        USING (classid, objid)),
+    altered AS (
+      SELECT classid, objid, xmin FROM object WHERE acl IS NULL
+      UNION ALL SELECT 'pg_type'::regclass, enumtypid, xmin FROM pg_enum
+      UNION ALL SELECT 'pg_type'::regclass, contypid, xmin FROM pg_constraint
+      UNION ALL SELECT classoid, objoid, xmin FROM pg_description
+      UNION ALL SELECT classoid, objoid, xmin FROM pg_seclabel),
+    part AS (
+      SELECT 'pg_class'::regclass AS classid, indexrelid AS objid, 0 AS subid,
+             indrelid AS relation, xmin FROM pg_index
+      UNION ALL SELECT 'pg_trigger'::regclass, oid, 0, tgrelid, xmin
+      FROM pg_trigger WHERE NOT tgisinternal
+      UNION ALL SELECT 'pg_rewrite'::regclass, oid, 0, ev_class, xmin
+      FROM pg_rewrite
+      UNION ALL SELECT 'pg_policy'::regclass, oid, 0, polrelid, xmin FROM pg_policy
+      UNION ALL SELECT 'pg_constraint'::regclass, oid, 0, conrelid, xmin
+      FROM pg_constraint WHERE contype NOT IN ('p', 'u', 'x')
+      UNION ALL SELECT 'pg_attrdef'::regclass, oid, 0, adrelid, xmin FROM pg_attrdef
+      UNION ALL SELECT 'pg_publication_rel'::regclass, oid, 0, prrelid, xmin
+      FROM pg_publication_rel
+      UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum, attrelid, xmin
+      FROM pg_attribute WHERE attnum > 0 AND attacl IS NULL
+      -- What else changes its row may be a grant, or a rewrite of the table.
+      UNION ALL SELECT 'pg_class'::regclass, oid, 0, oid, xmin
+      FROM pg_class WHERE relrowsecurity),
+    acl AS (
+      SELECT classid, objid, acl FROM object WHERE acl IS NOT NULL
+      UNION ALL SELECT 'pg_class'::regclass, oid, relacl FROM pg_class)
+    SELECT 'by hand', m.extname, o.type || ' ' || o.identity, NULL, NULL
+    FROM member m CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
+    WHERE m.is_by_hand
+    UNION ALL
+    SELECT 'rows', m.extname, c.oid::regclass::text, NULL,
+           has_schema_privilege(c.relnamespace, 'USAGE')
+             AND has_table_privilege(c.oid, 'SELECT')
+             AND NOT row_security_active(c.oid)
+    FROM member m JOIN pg_class c ON c.oid = m.objid AND c.relkind = 'r'
+    WHERE m.classid = 'pg_class'::regclass AND NOT m.is_by_hand
+      AND NOT c.oid = ANY (m.config)
+      AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
+    UNION ALL
+    SELECT 'sequence', m.extname, c.oid::regclass::text, NULL, NULL
+    FROM member m JOIN pg_class c ON c.oid = m.objid AND c.relkind = 'S'
+    WHERE m.classid = 'pg_class'::regclass AND NOT m.is_by_hand
+      AND NOT c.oid = ANY (m.config)
+      AND CASE WHEN has_sequence_privilege(c.oid, 'SELECT, USAGE')
+               THEN pg_sequence_last_value(c.oid) IS NOT NULL END
+    UNION ALL
+    SELECT 'part', m.extname,
+           CASE WHEN part.objid = c.oid AND part.subid = 0 THEN 'row security'
+                WHEN o.identity ~ '"\\.{8}pg\\.dropped\\.' THEN 'a dropped column'
+                ELSE o.type || ' ' || o.identity END,
+           c.oid::regclass::text, NULL
+    FROM member m JOIN pg_class c ON c.oid = m.objid
+    JOIN part ON part.relation = c.oid
+    CROSS JOIN LATERAL pg_identify_object(part.classid, part.objid, part.subid) o
+    WHERE m.classid = 'pg_class'::regclass AND NOT m.is_by_hand
+      AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND NOT part.xmin::text = ANY (m.made_by)
+    UNION ALL
+    -- Where a member has grants, these may be all that was changed; they are dumped.
+    SELECT DISTINCT 'altered', m.extname, o.type || ' ' || o.identity, NULL, NULL::bool
+    FROM member m JOIN altered USING (classid, objid)
+    CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
+    WHERE NOT m.is_by_hand AND NOT altered.xmin::text = ANY (m.made_by)
+    UNION ALL
+    -- A trusted extension's members are the first role's, which no row here names.
+    SELECT DISTINCT 'owner', m.extname, o.type || ' ' || o.identity, NULL, NULL::bool
+    FROM member m JOIN pg_shdepend s ON s.deptype = 'o'
+      AND (s.classid, s.objid) = (m.classid, m.objid)
+      AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND s.refobjid <> m.extowner
+    CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
+    WHERE NOT m.is_by_hand
+    UNION ALL
+    -- Scripts grant to everybody and to predefined roles, not to others.
+    SELECT DISTINCT 'grant', m.extname,
+           CASE g.grantee WHEN 0 THEN 'public' ELSE pg_get_userbyid(g.grantee) END
+             || ' on ' || o.type || ' ' || o.identity, NULL, NULL::bool
+    FROM member m JOIN pg_init_privs i
+      ON (i.classoid, i.objoid) = (m.classid, m.objid) AND i.privtype = 'e'
+    CROSS JOIN LATERAL aclexplode(i.initprivs) g
+    CROSS JOIN LATERAL pg_identify_object(i.classoid, i.objoid, i.objsubid) o
+    WHERE g.grantee <> g.grantor AND NOT m.is_by_hand
+      AND (i.objsubid <> 0 OR EXISTS (
+        SELECT FROM acl CROSS JOIN LATERAL aclexplode(acl.acl) a
+        WHERE (acl.classid, acl.objid) = (m.classid, m.objid)
+          AND (a.grantee, a.privilege_type) = (g.grantee, g.privilege_type)))
+      AND (g.grantee >= 16384 OR g.grantee = 0 AND EXISTS (
+        SELECT FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) a
+        WHERE d.defaclrole = g.grantor AND a.grantee = 0
+          AND a.privilege_type = g.privilege_type
+          AND d.defaclobjtype NOT IN ('f', 'T')))
+    ORDER BY 1, 2, 3
 """
+
 
 _Loss = dict[str, str]
 
@@ -85,67 +178,77 @@ def take(connection: Connection) -> list[_Loss]:
     nothing tells it from what was added by hand.
     """
     return [
-        *_put_in_by_hand(connection),
-        *_rows(connection),
+        *_of_extensions(connection),
         *_altered_rows(connection),
-        *_sequences(connection),
-        *_on_relations(connection),
-        *_altered(connection),
-        *_owners(connection),
-        *_first_grants(connection),
         *_in_system_schemas(connection),
         *_unlogged(connection),
     ]
 
 
-def _members(connection: Connection, select: LiteralString) -> list[TupleRow]:
-    return query(connection, _MEMBERS + select)
+def _of_extensions(connection: Connection) -> Iterator[_Loss]:
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for kind, extension, name, relation, is_readable in query(
+        connection, _OF_EXTENSIONS
+    ):
+        if kind == "by hand":
+            yield _put_in_by_hand(extension, name)
+        elif kind == "rows":
+            yield from _rows(connection, extension, name, is_readable)
+        elif kind == "sequence":
+            yield _not_marked(f"value of the sequence {name}", extension, "sequence")
+        else:
+            groups.setdefault((kind, extension, relation or ""), []).append(name)
+    for (kind, extension, relation), names in groups.items():
+        yield _GROUPS[kind](extension, relation, _listed(names))
 
 
-def _put_in_by_hand(connection: Connection) -> Iterator[_Loss]:
-    rows = _members(
-        connection,
-        """
-        SELECT m.extname, o.type || ' ' || o.identity
-        FROM member m CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
-        WHERE m.is_by_hand ORDER BY 1, 2
-        """,
+def _put_in_by_hand(extension: str, name: str) -> _Loss:
+    return _loss(
+        name,
+        f"it was put into the extension {extension}, so no dump holds its definition, "
+        "its rows or anything else of it",
     )
-    for extension, name in rows:
-        yield _loss(
-            name,
-            f"it was put into the extension {extension}, so no dump holds its "
-            "definition, its rows or anything else of it",
-        )
 
 
-def _rows(connection: Connection) -> Iterator[_Loss]:
-    """Yield the tables with rows that their extension does not mark for dumps."""
-    tables = _members(
-        connection,
-        """
-        SELECT m.extname, n.nspname, c.relname, c.oid::regclass::text,
-               has_schema_privilege(n.oid, 'USAGE')
-                 AND has_table_privilege(c.oid, 'SELECT')
-                 AND NOT row_security_active(c.oid)
-        FROM member m JOIN pg_class c ON c.oid = m.objid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE m.classid = 'pg_class'::regclass AND c.relkind = 'r'
-          AND NOT c.oid = ANY (m.config) AND NOT m.is_by_hand
-          AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
-        ORDER BY 1, 2, 3
-        """,
+def _rows(
+    connection: Connection, extension: str, table: str, is_readable: bool
+) -> Iterator[_Loss]:
+    has_rows = _exists(connection, f"SELECT FROM ONLY {table}") if is_readable else None
+    if has_rows is not False:
+        what = "rows" if has_rows else "rows, if any,"
+        yield _not_marked(f"{what} of the table {table}", extension, "table")
+
+
+def _not_marked(name: str, extension: str, kind: str) -> _Loss:
+    return _loss(
+        name,
+        f"the extension {extension} owns the {kind} and does not mark it for dumps "
+        "(pg_extension_config_dump)",
     )
-    for extension, schema, name, shown, is_readable in tables:
-        from_table = f"FROM ONLY {quoted(schema)}.{quoted(name)}"
-        has_rows = _exists(connection, f"SELECT {from_table}") if is_readable else None
-        if has_rows is False:
-            continue
-        yield _loss(
-            f"{'rows' if has_rows else 'rows, if any,'} of the table {shown}",
-            f"the extension {extension} owns the table and does not mark it for dumps "
-            "(pg_extension_config_dump)",
-        )
+
+
+_GROUPS: dict[str, Callable[[str, str, str], _Loss]] = {
+    "part": lambda extension, relation, names: _loss(
+        f"{names}, added to {relation} or altered",
+        f"the extension {extension} owns {relation}, and brings it back as its script "
+        "makes it",
+    ),
+    "altered": lambda extension, _relation, names: _loss(
+        f"changes of {names}",
+        f"the extension {extension} owns them, and brings them back as its script "
+        "makes them",
+    ),
+    "owner": lambda extension, _relation, names: _loss(
+        f"owner of {names}",
+        f"they are members of the extension {extension}, and belong to whoever "
+        "creates that",
+    ),
+    "grant": lambda extension, _relation, names: _loss(
+        f"grants to {names}",
+        f"default privileges gave them when the extension {extension} was created, "
+        "and pg_dump takes them for its own",
+    ),
+}
 
 
 def _altered_rows(connection: Connection) -> Iterator[_Loss]:
@@ -156,20 +259,18 @@ def _altered_rows(connection: Connection) -> Iterator[_Loss]:
     tables = query(
         connection,
         """
-        SELECT e.extname, n.nspname, c.relname, c.oid::regclass::text, each.condition,
-               e.xmin::text
+        SELECT e.extname, c.oid::regclass::text, each.condition, e.xmin::text
         FROM pg_extension e
         CROSS JOIN LATERAL unnest(e.extconfig, e.extcondition) each (oid, condition)
         JOIN pg_class c ON c.oid = each.oid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND each.condition <> ''
-          AND has_schema_privilege(n.oid, 'USAGE')
+          AND has_schema_privilege(c.relnamespace, 'USAGE')
           AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
-        ORDER BY 1, 2, 3
+        ORDER BY 1, 2
         """,
     )
-    for extension, schema, name, shown, condition, made_by in tables:
-        from_table = f"FROM ONLY {quoted(schema)}.{quoted(name)}"
+    for extension, table, condition, made_by in tables:
+        from_table = f"FROM ONLY {table}"
         newer = f"age(xmin) < age('{int(made_by)}'::xid)"
         changed = _exists(
             connection,
@@ -178,7 +279,7 @@ def _altered_rows(connection: Connection) -> Iterator[_Loss]:
         )
         if changed:
             yield _loss(
-                f"changed rows of the table {shown}",
+                f"changed rows of the table {table}",
                 f"the extension {extension} marks other rows of it for dumps and "
                 "brings these itself",
             )
@@ -196,169 +297,6 @@ def _exists(connection: Connection, select: str) -> bool | None:
     except psycopg.errors.LockNotAvailable:
         return None
     return row is not None and bool(row[0])
-
-
-def _sequences(connection: Connection) -> Iterator[_Loss]:
-    rows = _members(
-        connection,
-        """
-        SELECT m.extname, c.oid::regclass::text
-        FROM member m JOIN pg_class c ON c.oid = m.objid AND c.relkind = 'S'
-        WHERE m.classid = 'pg_class'::regclass AND NOT c.oid = ANY (m.config)
-          AND NOT m.is_by_hand
-          AND CASE WHEN has_sequence_privilege(c.oid, 'SELECT, USAGE')
-                   THEN pg_sequence_last_value(c.oid) IS NOT NULL END
-        ORDER BY 1, 2
-        """,
-    )
-    for extension, sequence in rows:
-        yield _loss(
-            f"value of the sequence {sequence}",
-            f"the extension {extension} owns the sequence and does not mark it for "
-            "dumps (pg_extension_config_dump)",
-        )
-
-
-def _on_relations(connection: Connection) -> Iterator[_Loss]:
-    """Yield what was added to relations of extensions, each with its relation."""
-    rows = _members(
-        connection,
-        """
-        , part AS (
-          SELECT 'pg_class'::regclass AS classid, indexrelid AS objid, 0 AS subid,
-                 indrelid AS relation, xmin FROM pg_index
-          UNION ALL SELECT 'pg_trigger'::regclass, oid, 0, tgrelid, xmin
-          FROM pg_trigger WHERE NOT tgisinternal
-          UNION ALL SELECT 'pg_rewrite'::regclass, oid, 0, ev_class, xmin
-          FROM pg_rewrite
-          UNION ALL SELECT 'pg_policy'::regclass, oid, 0, polrelid, xmin FROM pg_policy
-          UNION ALL SELECT 'pg_constraint'::regclass, oid, 0, conrelid, xmin
-          FROM pg_constraint WHERE contype NOT IN ('p', 'u', 'x')
-          UNION ALL SELECT 'pg_attrdef'::regclass, oid, 0, adrelid, xmin
-          FROM pg_attrdef
-          UNION ALL SELECT 'pg_publication_rel'::regclass, oid, 0, prrelid, xmin
-          FROM pg_publication_rel
-          UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum, attrelid, xmin
-          FROM pg_attribute WHERE attnum > 0 AND attacl IS NULL
-          -- What else changes its row may be a grant, or a rewrite of the table.
-          UNION ALL SELECT 'pg_class'::regclass, oid, 0, oid, xmin
-          FROM pg_class WHERE relrowsecurity)
-        SELECT m.extname, c.oid::regclass::text,
-               CASE WHEN part.objid = c.oid AND part.subid = 0 THEN 'row security'
-                    WHEN o.identity ~ '"\\.{8}pg\\.dropped\\.' THEN 'a dropped column'
-                    ELSE o.type || ' ' || o.identity END
-        FROM member m JOIN pg_class c ON c.oid = m.objid
-        JOIN part ON part.relation = c.oid
-        CROSS JOIN LATERAL
-          pg_identify_object(part.classid, part.objid, part.subid) o
-        WHERE m.classid = 'pg_class'::regclass
-          AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT m.is_by_hand
-          AND NOT part.xmin::text = ANY (m.made_by)
-        ORDER BY 1, 2, 3
-        """,
-    )
-    found: dict[tuple[str, str], list[str]] = {}
-    for extension, relation, part in rows:
-        found.setdefault((extension, relation), []).append(part)
-    for (extension, relation), parts in found.items():
-        yield _loss(
-            f"{_listed(parts)}, added to {relation} or altered",
-            f"the extension {extension} owns {relation}, and brings it back as its "
-            "script makes it",
-        )
-
-
-def _altered(connection: Connection) -> Iterator[_Loss]:
-    """Yield members that the extension did not make as they are, and words on them.
-
-    Where a member has grants of its own, these may be all that was changed; they are
-    dumped.
-    """
-    rows = _members(
-        connection,
-        """
-        , altered AS (
-          SELECT classid, objid, xmin FROM object WHERE acl IS NULL
-          UNION ALL SELECT 'pg_type'::regclass, enumtypid, xmin FROM pg_enum
-          UNION ALL SELECT 'pg_type'::regclass, contypid, xmin FROM pg_constraint
-          UNION ALL SELECT classoid, objoid, xmin FROM pg_description
-          UNION ALL SELECT classoid, objoid, xmin FROM pg_seclabel)
-        SELECT DISTINCT m.extname, o.type || ' ' || o.identity
-        FROM member m JOIN altered USING (classid, objid)
-        CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
-        WHERE NOT m.is_by_hand AND NOT altered.xmin::text = ANY (m.made_by)
-        ORDER BY 1, 2
-        """,
-    )
-    for extension, names in _by_extension(rows):
-        yield _loss(
-            f"changes of {_listed(names)}",
-            f"the extension {extension} owns them, and brings them back as its script "
-            "makes them",
-        )
-
-
-def _owners(connection: Connection) -> Iterator[_Loss]:
-    """Yield members that are neither the extension's owner's nor the first role's."""
-    rows = _members(
-        connection,
-        """
-        SELECT DISTINCT m.extname, o.type || ' ' || o.identity
-        FROM member m JOIN pg_shdepend s ON s.deptype = 'o'
-          AND (s.classid, s.objid) = (m.classid, m.objid)
-          AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND s.refobjid <> m.extowner
-        CROSS JOIN LATERAL pg_identify_object(m.classid, m.objid, 0) o
-        WHERE NOT m.is_by_hand
-        ORDER BY 1, 2
-        """,
-    )
-    for extension, names in _by_extension(rows):
-        yield _loss(
-            f"owner of {_listed(names)}",
-            f"they are members of the extension {extension}, and belong to whoever "
-            "creates that",
-        )
-
-
-def _first_grants(connection: Connection) -> Iterator[_Loss]:
-    """Yield grants that a dump takes for the extension's own.
-
-    Scripts grant to everybody and to predefined roles. What they seem to have granted
-    to others came from default privileges when the extension was created.
-    """
-    rows = _members(
-        connection,
-        """
-        , current AS (
-          SELECT classid, objid, acl FROM object WHERE acl IS NOT NULL
-          UNION ALL SELECT 'pg_class'::regclass, oid, relacl FROM pg_class)
-        SELECT DISTINCT m.extname, CASE g.grantee WHEN 0 THEN 'public'
-                 ELSE pg_get_userbyid(g.grantee) END || ' on '
-                 || o.type || ' ' || o.identity
-        FROM member m JOIN pg_init_privs i
-          ON (i.classoid, i.objoid) = (m.classid, m.objid) AND i.privtype = 'e'
-        CROSS JOIN LATERAL aclexplode(i.initprivs) g
-        CROSS JOIN LATERAL pg_identify_object(i.classoid, i.objoid, i.objsubid) o
-        WHERE g.grantee <> g.grantor AND NOT m.is_by_hand
-          AND (i.objsubid <> 0 OR EXISTS (
-            SELECT FROM current c CROSS JOIN LATERAL aclexplode(c.acl) a
-            WHERE (c.classid, c.objid) = (m.classid, m.objid)
-              AND (a.grantee, a.privilege_type) = (g.grantee, g.privilege_type)))
-          AND (g.grantee >= 16384 OR g.grantee = 0 AND EXISTS (
-            SELECT FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) a
-            WHERE d.defaclrole = g.grantor AND a.grantee = 0
-              AND a.privilege_type = g.privilege_type
-              AND d.defaclobjtype NOT IN ('f', 'T')))
-        ORDER BY 1, 2
-        """,
-    )
-    for extension, names in _by_extension(rows):
-        yield _loss(
-            f"grants to {_listed(names)}",
-            "default privileges gave them when the extension "
-            f"{extension} was created, and pg_dump takes them for its own",
-        )
 
 
 def _in_system_schemas(connection: Connection) -> Iterator[_Loss]:
@@ -403,13 +341,6 @@ def _unlogged(connection: Connection) -> Iterator[_Loss]:
             f"rows of the unlogged table {table}",
             "the server is a standby, which has no rows of unlogged tables",
         )
-
-
-def _by_extension(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    found: dict[str, list[str]] = {}
-    for extension, name in rows:
-        found.setdefault(extension, []).append(name)
-    yield from found.items()
 
 
 def _listed(names: list[str]) -> str:
