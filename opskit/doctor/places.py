@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from opskit.checks import Finding, Health
+from opskit.errors import OpskitError
 
 
 def examine_space(name: str, folder: Path, needed_bytes: int, hint: str) -> Finding:
@@ -41,6 +42,19 @@ def examine_folder(name: str, folder: Path, hint: str) -> Finding:
         observed=f"{folder} {'is' if usable else 'is not'} writable for this user",
         hint="" if usable else hint,
     )
+
+
+def attempted(name: str, attempt: Callable[[], str]) -> Finding:
+    """Return what an attempt tells, or why it cannot be made."""
+    try:
+        return Finding(name=name, status=Health.HEALTHY, observed=attempt())
+    except OpskitError as error:
+        return Finding(
+            name=name,
+            status=Health.UNHEALTHY,
+            observed=error.message,
+            hint=error.hint,
+        )
 
 
 def space_for_drills(sizes_bytes: Sequence[int]) -> int:

@@ -56,6 +56,11 @@ class LocalStore:
         """The name that the configuration gives it."""
         return self._name
 
+    @property
+    def root(self) -> Path:
+        """The folder that everything lies in."""
+        return self._root
+
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
         """See `Store.put`."""
         path = self._path(key)

@@ -18,6 +18,7 @@ from opskit.store.s3_digest import base64_of, md5
 PART_BYTES = 5 * 1024**2
 _TIMEOUT = timedelta(seconds=5)
 _BATCH_MAX = 1000
+_NOT_FOUND = 404
 _AGAIN_SECONDS = 0.5
 _T = TypeVar("_T")
 
@@ -75,10 +76,21 @@ class Scratch:
         self.versioned = False
 
     def server_time(self) -> datetime | None:
-        """Return the time on the server's answer, whatever else it says."""
+        """Return the time on the server's answer, whatever else it says.
+
+        Raises:
+            StoreError: nothing answers, or there is no such bucket: some servers would
+                make one of any name as soon as something is put into it.
+        """
         try:
             answer = self.bucket.call("head_bucket")
         except StoreError as error:
+            if s3_errors.status_of(error.__cause__) == _NOT_FOUND:
+                raise StoreError(
+                    f"store {self.store.name}: there is no such bucket",
+                    hint="Look at the url of the store, or create the bucket; nothing "
+                    "was tried or created.",
+                ) from error
             answer = getattr(error.__cause__, "response", None)
             if answer is None:
                 raise

@@ -8,9 +8,12 @@ from opskit.checks import count
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from opskit.catalog.file_lock import ServiceLock
     from opskit.checks import Finding
+    from opskit.config import FilesSettings
+    from opskit.doctor.databases import ExaminedDatabase
     from opskit.tasks.runtime import Runtime
 
 
@@ -51,7 +54,7 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     import tempfile
     from pathlib import Path
 
-    from opskit.doctor import databases, drills, places, retention, stores
+    from opskit.doctor import databases, drills, folders, places, retention, stores
     from opskit.tasks import runtime
     from opskit.tasks.drilling import server_request
 
@@ -68,8 +71,12 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     for each in examined:
         databases.examine_restore(each, run.database(each.name).resolve_restore_url())
         yield from each.findings
+    for name, each_folder in run.settings.files.items():
+        yield from folders.examine(name, each_folder.path, _lock_of(each_folder))
+    yield from _keys(run)
     for store in run.stores:
         yield from stores.examine(store, now=runtime.now)
+    yield from _room(run, examined)
     yield from retention.examine(run.settings.stores, run.settings.retention)
     rules = [each.retention for each in run.settings.databases.values()]
     rules += [each.retention for each in run.settings.files.values()]
@@ -86,6 +93,106 @@ def _examine(run: Runtime) -> Iterator[Finding]:
         yield from drills.examine(
             each, server_request(run), run.installations, drill.allow
         )
+
+
+def _lock_of(settings: FilesSettings) -> ServiceLock | None:
+    from opskit.catalog.file_lock import ServiceLock
+
+    if settings.lock_path is None:
+        return None
+    return ServiceLock(
+        path=settings.lock_path, kind=settings.lock_kind, wait=settings.lock_wait
+    )
+
+
+def _keys(run: Runtime) -> Iterator[Finding]:
+    """Yield whether the keys that are configured can be used, and fit each other."""
+    from opskit.checks import Finding, Health
+    from opskit.doctor.places import attempted
+    from opskit.tasks import keys
+
+    settings = run.settings
+    recipients = settings.encryption.recipients
+    if recipients:
+        yield attempted(
+            "encryption: recipients",
+            lambda: f"sets are encrypted to {len(keys.recipients(settings))}",
+        )
+    if settings.encryption.identity_file is not None:
+        found = attempted("encryption: identity", lambda: _opens(run))
+        yield found
+        if found.status is Health.HEALTHY and not _is_recipient(run):
+            yield Finding(
+                name="encryption: identity and recipients",
+                status=Health.DEGRADED,
+                observed="the identity belongs to none of the recipients: new sets "
+                "cannot be restored or drilled here",
+                hint="Add its public key to recipients, or name another identity_file.",
+            )
+    if settings.signing.key_file is not None or settings.signing.trusted_keys:
+        yield attempted("signing: key", lambda: _signs(run))
+
+
+def _opens(run: Runtime) -> str:
+    own = run.identities
+    return f"{own.path} can be read" if own is not None else "none"
+
+
+def _is_recipient(run: Runtime) -> bool:
+    recipients = set(run.settings.encryption.recipients)
+    own = run.identities
+    return own is None or not recipients or bool(recipients & set(own.recipients))
+
+
+def _signs(run: Runtime) -> str:
+    from opskit.tasks import keys
+
+    keys.require_own_trust(run.settings)
+    own = keys.signer(run.settings)
+    return f"sets are signed by {own.fingerprint}" if own is not None else "none"
+
+
+def _room(run: Runtime, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
+    """Yield whether each store in a folder has room for one more set of every source.
+
+    A set that was made tells how large the next will be. Of a source without one its
+    own size is known, which its compressed set hardly ever has.
+    """
+    from dataclasses import replace
+
+    from opskit.checks import Health
+    from opskit.doctor import folders, places
+    from opskit.errors import StoreError
+    from opskit.store import LocalStore, unwrapped
+
+    wanted = {
+        each.name: int(each.inventory["size_bytes"])
+        for each in examined
+        if each.inventory
+    }
+    for name, each_folder in run.settings.files.items():
+        wanted[name] = folders.size_bytes(each_folder.path)
+    made: dict[str, int] = {}
+    try:
+        for each_set in sorted(
+            run.listing().sets, key=lambda each: each.summary.started_at
+        ):
+            made[each_set.summary.source] = each_set.summary.size_bytes
+    except StoreError:
+        return  # every store is unhealthy, which was said
+    sizes = wanted | {name: size for name, size in made.items() if name in wanted}
+    for store in run.stores:
+        inner = unwrapped(store)
+        if isinstance(inner, LocalStore) and inner.root.is_dir():
+            found = places.examine_space(
+                f"store {store.name}: room",
+                inner.root,
+                sum(sizes.values()),
+                "Free some space, keep fewer sets, or use a larger file system.",
+            )
+            if found.status is Health.UNHEALTHY and wanted.keys() - made.keys():
+                found = replace(found, status=Health.DEGRADED)
+            yield found
 
 
 def _lines(finding: Finding) -> Iterator[str]:

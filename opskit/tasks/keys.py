@@ -24,20 +24,28 @@ def signer(settings: Settings) -> Signer | None:
     return Signer.load(signing.key_file, passphrase=signing.resolve_passphrase())
 
 
+def recipients(settings: Settings) -> tuple[str, ...]:
+    """Return for whom new sets are encrypted.
+
+    Raises:
+        ConfigurationError: one of them cannot be used.
+    """
+    try:
+        return tuple(age.check_recipient(e) for e in settings.encryption.recipients)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"encryption.recipients: {error}",
+            hint="Mend it in the configuration; nothing was touched.",
+        ) from error
+
+
 def protection(settings: Settings) -> Protection:
     """Return for whom new sets are encrypted, and who signs them.
 
     Raises:
         ConfigurationError: a recipient or the key cannot be used.
     """
-    try:
-        recipients = [age.check_recipient(e) for e in settings.encryption.recipients]
-    except ValueError as error:
-        raise ConfigurationError(
-            f"encryption.recipients: {error}",
-            hint="Mend it in the configuration; nothing was touched.",
-        ) from error
-    return Protection(recipients=tuple(recipients), signer=signer(settings))
+    return Protection(recipients=recipients(settings), signer=signer(settings))
 
 
 def require_own_trust(settings: Settings, *, what: str = "the set") -> None:

@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import Any
 
+import pyrage  # type: ignore[import-untyped]
+
 from tests.acceptance.conftest import ROOT, Project
 from tests.support import execute
 
@@ -142,3 +144,28 @@ def test_a_number_that_is_none_is_wrong_usage(project: Project) -> None:
         document = project.json("restore-drill", "--mutants", value, code=2)
 
         assert document["status"] == "error"
+
+
+def test_folders_keys_and_room_are_looked_at(project: Project) -> None:
+    """A folder that is gone, an identity for nobody, a store too small for a set."""
+    (project.folder / "mine.key").write_text(str(pyrage.x25519.Identity.generate()))
+    (project.folder / "mine.key").chmod(0o600)
+    (project.folder / "state").mkdir()
+    (project.folder / "state" / "sparse").touch()
+    os.truncate(project.folder / "state" / "sparse", 2**43)
+    other = pyrage.x25519.Identity.generate().to_public()
+    project.configure(
+        f'[files.state]\npath = "{project.folder}/state"\nlock = "/nowhere/lock"\n'
+        f'[files.gone]\npath = "{project.folder}/gone"\n'
+        f'[encryption]\nrecipients = ["{other}"]\nidentity_file = "mine.key"\n'
+    )
+
+    found = statuses(project.json("doctor", code=4))
+
+    assert found["files state: folder"] == "healthy"
+    assert found["files state: lock"] == "unhealthy"
+    assert found["files gone: folder"] == "unhealthy"
+    assert found["encryption: recipients"] == "healthy"
+    assert found["encryption: identity"] == "healthy"
+    assert found["encryption: identity and recipients"] == "degraded"
+    assert found["store local: room"] == "degraded"

@@ -353,3 +353,18 @@ class TestChallenge:
             "delete": (True, "refused"),
             "overwrite": (False, "the bytes are gone"),
         }
+
+
+@pytest.mark.parametrize("kind", ["seaweedfs", "moto", "rclone"])
+def test_a_bucket_that_is_not_there_is_not_made(servers: Any, kind: str) -> None:
+    """Some servers make one of any name as soon as something is put into it."""
+    server = servers(kind)
+    client = S3Store("maker", server.settings(BUCKET)).client
+    before = [each["Name"] for each in client.list_buckets()["Buckets"]]
+
+    (found,) = examine(_store(server, "not-there"), now=now)
+
+    assert found.status is Health.UNHEALTHY
+    assert "there is no such bucket" in found.observed
+    after = [each["Name"] for each in client.list_buckets()["Buckets"]]
+    assert after == before

@@ -1,0 +1,84 @@
+"""Doctor's look at folders of files: what a backup would stumble over, by day."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from opskit.catalog.file_lock import ServiceLock
+from opskit.checks import Health
+from opskit.doctor import folders
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A folder with two files, one in a folder of its own, and a link."""
+    folder = tmp_path / "state"
+    (folder / "below").mkdir(parents=True)
+    (folder / "a").write_bytes(b"12345")
+    (folder / "below" / "b").write_bytes(b"678")
+    (folder / "link").symlink_to("/nowhere")
+    return folder
+
+
+def test_a_folder_that_can_be_read_is_healthy(state: Path) -> None:
+    """Its files are counted, links are not followed."""
+    (found,) = folders.examine("state", state, None)
+
+    assert (found.status, found.observed) == (Health.HEALTHY, "2 files can be read")
+    assert folders.size_bytes(state) == 8
+
+
+def test_a_folder_that_is_missing_is_unhealthy(tmp_path: Path) -> None:
+    """By its path."""
+    (found,) = folders.examine("state", tmp_path / "gone", None)
+
+    assert found.status is Health.UNHEALTHY
+    assert "gone" in found.observed
+
+
+def test_what_this_user_may_not_read_is_named(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file is enough."""
+    monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("b"))
+
+    (found,) = folders.examine("state", state, None)
+
+    assert found.status is Health.UNHEALTHY
+    assert found.observed.startswith("1 cannot be read")
+    assert "below/b" in found.observed
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        (lambda path: path.touch(), Health.HEALTHY),
+        (lambda path: None, Health.HEALTHY),
+        (lambda path: path.mkdir(), Health.UNHEALTHY),
+    ],
+    ids=["a file", "nothing yet", "a folder"],
+)
+def test_the_lock_is_looked_at_and_not_taken(
+    state: Path, tmp_path: Path, make: object, status: Health
+) -> None:
+    """It is neither made nor locked."""
+    lock = tmp_path / "service.lock"
+    make(lock)  # type: ignore[operator]
+    was_there = lock.exists()
+
+    _folder, found = folders.examine("state", state, ServiceLock(path=lock))
+
+    assert found.status is status
+    assert lock.exists() == was_there
+
+
+def test_a_lock_whose_folder_is_gone_is_unhealthy(state: Path, tmp_path: Path) -> None:
+    """A backup could not make it."""
+    lock = ServiceLock(path=tmp_path / "gone" / "service.lock")
+
+    _folder, found = folders.examine("state", state, lock)
+
+    assert found.status is Health.UNHEALTHY
