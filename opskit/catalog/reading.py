@@ -169,7 +169,8 @@ def attempt(
 def _refused(store: Store, place: Place, error: OpskitError) -> Refusal | None:
     """Return why a set cannot be used; nothing of one that is not there any more."""
     try:
-        if not any(store.list(place.manifest_key)):
+        key = place.manifest_key
+        if not any(each.key == key for each in store.list(key)):
             return None
     except StoreError:
         pass

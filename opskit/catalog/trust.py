@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from opskit.crypto import signatures
-from opskit.errors import IntegrityError, ObjectNotFound
+from opskit.errors import IntegrityError, ObjectNotFound, ObjectUnreadable
 from opskit.log import logger
 from opskit.store import Store
 from opskit.store.base import read_whole
@@ -80,7 +80,7 @@ class Trust:
             # Nothing amiss, nor news: it was made where there is no key.
             logger().debug("does not count", store=store.name, reason=error.message)
             return Verdict(counts=False)
-        except (IntegrityError, ObjectNotFound) as error:
+        except (IntegrityError, ObjectNotFound, ObjectUnreadable) as error:
             reason = error.message
         except (ValueError, KeyError, TypeError) as error:
             reason = f"it cannot be read: {error}"

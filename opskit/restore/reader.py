@@ -21,6 +21,7 @@ from opskit.errors import (
     ConfigurationError,
     IntegrityError,
     ObjectNotFound,
+    ObjectUnreadable,
 )
 from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
@@ -234,7 +235,7 @@ def _named(stored: StoredObject) -> Iterator[None]:
     """Say of every finding which object it is about."""
     try:
         yield
-    except (IntegrityError, ObjectNotFound) as error:
+    except (IntegrityError, ObjectNotFound, ObjectUnreadable) as error:
         reason = "it is missing" if isinstance(error, ObjectNotFound) else error.message
         raise IntegrityError(f"{stored.key}: {reason}", hint=HINT) from error
     except zstandard.ZstdError as error:

@@ -50,11 +50,17 @@ class _Unreachable(MemoryStore):
 
 
 class _Pruned(FaultyStore):
-    """Another run prunes a set as soon as it is read."""
+    """Another run prunes a set as soon as it is read, or is just about it."""
+
+    def __init__(self, store: Store, *, wholly: bool) -> None:
+        super().__init__(store)
+        self._wholly = wholly
 
     def open(self, key: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
         if key.endswith(MANIFEST_NAME):
-            self.discard(key.removesuffix(MANIFEST_NAME))
+            self.delete(key)
+            if self._wholly:
+                self.discard(key.removesuffix(MANIFEST_NAME))
         return super().open(key, start)
 
 
@@ -71,10 +77,12 @@ class _Watched(FaultyStore):
 
 
 @pytest.mark.parametrize("trust", [Trust(), Trust(keys=("ssh-ed25519 AAAA",))])
-def test_a_set_that_is_pruned_meanwhile_is_none(trust: Trust) -> None:
+@pytest.mark.parametrize("wholly", [True, False])
+def test_a_set_that_is_pruned_meanwhile_is_none(trust: Trust, wholly: bool) -> None:
     """It was listed and is gone: that is neither a set nor damage."""
-    store = _Pruned(MemoryStore("pruned"))
-    store_set([store])
+    store = _Pruned(MemoryStore("pruned"), wholly=wholly)
+    made = store_set([store])
+    store.put(made.prefix + MANIFEST_NAME + ".sig", [b"signed"])
     found = catalog.read([store], trust=trust)
 
     assert (found.sets, found.unreadable) == ((), ())

@@ -7,8 +7,10 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pyrage  # type: ignore[import-untyped]
 import pytest
@@ -26,12 +28,14 @@ from opskit.errors import (
     ConfigurationError,
     DatabaseError,
     IntegrityError,
+    ObjectUnreadable,
 )
 from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.restore.reader import SetReader
 from opskit.restore.unpack import unpack_dump
 from opskit.store import MemoryStore
+from tests.faulty import FaultyStore
 from tests.unit import builders
 
 DUMP = bytes(range(256)) * 20_000
@@ -311,6 +315,23 @@ def test_an_object_that_is_missing_is_named(
         read_all(made.reader(), tmp_path)
 
     assert caught.value.message.startswith(key)
+
+
+@pytest.mark.parametrize("role", ["dump", "roles", "schema", "guide"])
+def test_an_object_that_cannot_be_read_is_named(role: str, tmp_path: Path) -> None:
+    """Its store answers, so it is the set that is not whole there."""
+    made = stored(())
+    key = made.manifest.object(role).key
+
+    class BadBlock(FaultyStore):
+        def open(self, asked: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
+            if asked == key:
+                raise ObjectUnreadable(f"{key}: Input/output error")
+            return super().open(asked, start)
+
+    reader = replace(made.reader(), store=BadBlock(made.store))
+    with pytest.raises(IntegrityError, match=f"{key}: .*Input/output error"):
+        read_all(reader, tmp_path)
 
 
 @pytest.mark.parametrize("role", ["private", "roles"])

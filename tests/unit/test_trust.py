@@ -21,7 +21,12 @@ from opskit.catalog.trust import Trust
 from opskit.checks import Check
 from opskit.crypto.signatures import Signer
 from opskit.drill.evidence import Evidence, store_evidence
-from opskit.errors import IntegrityError, ObjectNotFound
+from opskit.errors import (
+    IntegrityError,
+    ObjectNotFound,
+    ObjectUnreadable,
+    StoreError,
+)
 from opskit.store import MemoryStore
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_objects
@@ -299,17 +304,22 @@ def test_evidence_that_is_not_signed_well_does_not_count(
 class _Forgetful(MemoryStore):
     """Lists evidence that it cannot give any more."""
 
+    def __init__(self, error: type[StoreError]) -> None:
+        super().__init__("ram")
+        self._error = error
+
     @contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
         if "/evidence/" in key and key.endswith(".json"):
-            raise ObjectNotFound(f"there is no object {key}")
+            raise self._error(f"there is no object {key}")
         with super().open(key, start) as file:
             yield file
 
 
-def test_evidence_that_is_lost_takes_no_set_with_it() -> None:
+@pytest.mark.parametrize("error", [ObjectNotFound, ObjectUnreadable])
+def test_evidence_that_is_lost_takes_no_set_with_it(error: type[StoreError]) -> None:
     """A store that lost a word about a set still has the set."""
-    store = _Forgetful("ram")
+    store = _Forgetful(error)
     made = store_signed(store)
     put_evidence(store, made)
 
