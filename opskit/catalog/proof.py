@@ -31,6 +31,11 @@ class EvidenceName:
     passed: bool
     run_id: str
 
+    @property
+    def at(self) -> datetime:
+        """When it was made."""
+        return datetime.strptime(self.time, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
     def name(self, suffix: str = ".json") -> str:
         """Return the name of the object inside its set."""
         outcome = "passed" if self.passed else "failed"
@@ -54,12 +59,17 @@ def parse_evidence(name: str) -> EvidenceName | None:
     found = _NAME.fullmatch(name.removeprefix(EVIDENCE_FOLDER))
     if found is None:
         return None
-    return EvidenceName(
+    evidence = EvidenceName(
         time=found["time"],
         kind="drill" if found["kind"] == "drill" else "verify",
         passed=found["outcome"] == "passed",
         run_id=found["run"],
     )
+    try:
+        _ = evidence.at
+    except ValueError:  # no calendar has that time
+        return None
+    return evidence
 
 
 def proof_of(evidence: Iterable[EvidenceName]) -> Proof:

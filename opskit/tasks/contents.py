@@ -77,7 +77,7 @@ def _contents(manifest: Manifest) -> list[Document]:
 
 def _evidence(chosen: BackupSet, kind: str) -> list[Document]:
     found = [
-        {"time": each.time, "passed": each.passed, "store": copy.store.name}
+        {"time": each.at.isoformat(), "passed": each.passed, "store": copy.store.name}
         for copy in chosen.copies
         for each in copy.evidence
         if each.kind == kind
@@ -96,7 +96,7 @@ def _lines(document: Document, manifest: Manifest) -> list[str]:
             f"{text.moment(manifest.finished_at)}, "
             f"{text.duration(document['age_seconds'])} ago",
         ),
-        ("size", f"{size} in {text.counted(document['objects'], 'object')}"),
+        ("size", f"{size} in {count(document['objects'], 'object')}"),
         ("encrypted", "yes" if document["encrypted"] else "no"),
         ("signed", "yes" if document["signed"] else "no"),
         ("pinned", "yes" if document["pinned"] else "no"),

@@ -40,11 +40,6 @@ def moment(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: `1 table`, `2 tables`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table whose columns are as wide as they must be."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

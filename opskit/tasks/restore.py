@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.file_lock import ServiceLock
     from opskit.catalog.manifest import Manifest
+    from opskit.restore.run import RestoreResult
     from opskit.tasks.runtime import Runtime
 
 
@@ -108,18 +109,37 @@ def restore(
         if result.without:
             record["without"] = list(result.without)
     seconds = time.monotonic() - began
+    return _restored(chosen.manifest, target, result, seconds, as_json=json)
+
+
+def _restored(
+    manifest: Manifest,
+    target: str,
+    result: RestoreResult,
+    seconds: float,
+    *,
+    as_json: bool,
+) -> Document:
+    """Print what was restored, and return it."""
+    backup = manifest.backup_id
     say(
         f"restored {backup} into {target}: {count(result.tables, 'table')}, "
         f"{count(result.rows, 'row')}, "
         f"compared with the manifest exactly; {text.duration(seconds)}",
-        as_json=json,
+        as_json=as_json,
     )
+    beyond = manifest.inventory.get("beyond_dumps", [])
+    for each in beyond:
+        say(f"  not in the set: {each['name']}: {each['reason']}", as_json=as_json)
     if result.without:
-        say(f"  restored without: {', '.join(result.without)}", as_json=json)
+        say(f"  restored without: {', '.join(result.without)}", as_json=as_json)
     if result.roles_created:
-        say(f"  roles created: {', '.join(result.roles_created)}", as_json=json)
+        say(f"  roles created: {', '.join(result.roles_created)}", as_json=as_json)
     if result.replaced:
-        say(f"  the database that was there is kept as {result.replaced}", as_json=json)
+        say(
+            f"  the database that was there is kept as {result.replaced}",
+            as_json=as_json,
+        )
     return {
         "status": "ok",
         "backup_id": backup,
@@ -130,6 +150,7 @@ def restore(
         "duration_seconds": round(seconds, 3),
         "roles_created": list(result.roles_created),
         "without": list(result.without),
+        "not_in_the_set": beyond,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opskit.checks import count
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, say
 
@@ -38,8 +39,8 @@ def of_database(request: RestoreRequest, *, as_json: bool) -> Document:
     }
     lines = [
         *_lines(document),
-        f"  {text.counted(document['tables'], 'table')}, "
-        f"{text.counted(document['rows'], 'row')}, on PostgreSQL {found.server_major}",
+        f"  {count(document['tables'], 'table')}, "
+        f"{count(document['rows'], 'row')}, on PostgreSQL {found.server_major}",
     ]
     if found.roles_created:
         lines.append(f"  roles to be created: {', '.join(found.roles_created)}")
@@ -73,7 +74,7 @@ def of_folder(chosen: BackupSet, to: str, *, replace: bool, as_json: bool) -> Do
     document = _document(
         chosen, str(target), exists=target.exists(), occupied=occupied
     ) | {"tables": 0, "rows": 0, "files": len(chosen.manifest.files), "missing": []}
-    number = text.counted(
+    number = count(
         document["files"], "file, folder or link", "files, folders and links"
     )
     for line in [*_lines(document), f"  {number}", "nothing was changed"]:

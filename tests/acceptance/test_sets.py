@@ -43,7 +43,9 @@ def test_a_set_is_shown_and_two_are_compared(
     )
     assert (shown["tables"], shown["rows"]) == (6, 2104)
     assert {"schema": "public", "name": "came", "rows": 2} in shown["contents"]
-    assert [each["passed"] for each in shown["drills"]] == [True]
+    (drilled,) = shown["drills"]
+    assert (drilled["passed"], drilled["store"]) == (True, "local")
+    assert datetime.fromisoformat(drilled["time"]).tzinfo is not None
     assert shown["objects"] == len(shown["stored"])
     assert "public.came" in text
     assert (compared["older"], compared["newer"]) == (older, newer)

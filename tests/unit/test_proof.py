@@ -160,6 +160,7 @@ def test_names_are_in_utc() -> None:
         "evidence/20260310T030000Z-smoke-passed-abc.json",
         "evidence/below/20260310T030000Z-drill-passed-abc.json",
         "evidence/20260310T030000Z-drill-passed-.json",
+        "evidence/20261310T030000Z-drill-passed-abc.json",
         "evidence/",
         "manifest.json",
     ],
