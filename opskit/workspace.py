@@ -48,7 +48,7 @@ def throwaway(kind: str, *, base: Path | None = None) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.rename(unnamed)
-        shutil.rmtree(unnamed, ignore_errors=True)
+        _remove(unnamed)
         lock.release()
 
 
@@ -61,7 +61,8 @@ def sweep(
     """Remove folders of this kind whose owner is dead, and return them.
 
     `before_removal` ends what still runs in a folder. Folders that belong to other
-    users are left alone: a shared temporary directory holds anybody's names.
+    users, and those that hold something but no lock, are left alone: a shared temporary
+    directory holds anybody's names.
     """
     base = base or Path(tempfile.gettempdir())
     removed = []
@@ -73,17 +74,30 @@ def sweep(
     for path in sorted([*base.glob(f"{PREFIX}{kind}-*"), *unnamed]):
         if not _ours(path):
             continue
-        lock = path / _LOCK
-        if path in unnamed and not lock.exists():
-            # Killed before it was locked, or while it was removed.
+        if path in unnamed and not os.listdir(path):
+            # Killed before it was locked, or as it was all but removed.
             with contextlib.suppress(OSError):
-                os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with _claimed(lock) as is_dead:
+                path.rmdir()
+                removed.append(path)
+            continue
+        with _claimed(path / _LOCK) as is_dead:
             if is_dead:
                 before_removal(path)
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
                 removed.append(path)
     return removed
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder as far as that can be done, the lock that marks it last."""
+    with contextlib.suppress(OSError):
+        for each in list(os.scandir(path)):
+            if each.is_dir(follow_symlinks=False):
+                shutil.rmtree(each.path, ignore_errors=True)
+            elif each.name != _LOCK:
+                os.unlink(each.path)
+        if os.listdir(path) in ([], [_LOCK]):
+            shutil.rmtree(path)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """A private folder beside the one to be replaced, and its swap, safe against kills.
 
 Beside `NAME` lie `.NAME.opskit-RANDOM`, the copy, and the same with `.lock`: a file
-that its owner keeps locked, and in which a swap is announced before it begins. Whoever
-finds the lock free knows from it what to finish, and that the rest is litter.
+that its owner keeps locked. In it stands which folder is opskit's, and a swap is
+announced in it before it begins. Whoever finds the lock free knows from it what to
+finish, and that the rest is litter. Names alone say nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from opskit.catalog.file_tree import encoded
 from opskit.files import fsync_directory
@@ -51,10 +53,10 @@ class Beside:
         Raises:
             OSError: as the system says; the target is then as it was.
         """
-        announced = {"kept": kept.name, "copy": _identity(self.path)}
-        os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, json.dumps(announced).encode(), 0)
-        os.fsync(self.lock)
+        _write(
+            self.lock,
+            _mark(self.path) | {"kept": kept.name, "copy": _identity(self.path)},
+        )
         if exchange(self.path, self.target):
             self.path.rename(kept)
         else:
@@ -79,6 +81,7 @@ def beside(target: Path) -> Iterator[Beside]:
             break
         os.close(lock)  # a sweep came in between, and has removed it
     try:
+        _write(lock, _mark(path))
         path.mkdir(mode=0o700)
         yield Beside(target=target, path=path, lock=lock)
     finally:
@@ -108,7 +111,8 @@ def sweep(target: Path) -> list[Path]:
             continue  # gone, or another user's
         try:
             ours = os.fstat(lock).st_uid == os.geteuid()
-            if ours and _claim(lock, lock_path):
+            marked = _mark(path).items() <= _read(lock).items()
+            if ours and marked and _claim(lock, lock_path):
                 _settle(target, path, lock)
                 lock_path.unlink()
                 removed.append(path)
@@ -181,8 +185,27 @@ def _settle(target: Path, path: Path, lock: int) -> None:
 
 
 def _announced(lock: int) -> tuple[str, list[int]] | None:
+    found = _read(lock)
+    try:
+        return str(found["kept"]), list(found["copy"])
+    except (KeyError, TypeError):
+        return None
+
+
+def _mark(path: Path) -> dict[str, Any]:
+    return {"opskit copy": encoded(path.name).decode("utf-8", "backslashreplace")}
+
+
+def _read(lock: int) -> dict[str, Any]:
+    """Return what stands in a lock; nothing where that is not opskit's."""
     try:
         found = json.loads(os.pread(lock, 4096, 0))
-        return str(found["kept"]), list(found["copy"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(lock: int, content: dict[str, Any]) -> None:
+    """Write what is longer than what stands there: nothing of it is ever missing."""
+    os.pwrite(lock, json.dumps(content).encode(), 0)
+    os.fsync(lock)

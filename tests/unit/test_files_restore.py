@@ -244,20 +244,42 @@ def test_a_lock_inside_of_the_target_is_told_of(target: Path, dumped: Dumped) ->
 
 
 def test_what_a_killed_run_left_is_removed(
-    home: Path, dumped: Dumped, tmp_path: Path
+    home: Path, dumped: Dumped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only this target's, and only what nobody holds."""
-    dead, other = home / ".target.opskit-1", home / ".targets.opskit-2"
-    for path in (dead, other):
-        path.mkdir()
-        (path / "half").touch()
-        path.with_name(path.name + ".lock").touch()
+    monkeypatch.setattr(files_beside, "_settle", lambda *_arguments: None)
+    monkeypatch.setattr(Path, "unlink", lambda *_arguments, **_options: None)
+    for name in ("target", "targets"):
+        with files_beside.beside(home / name) as killed:
+            (killed.path / "half").touch()
+    monkeypatch.undo()
+    assert len(_names(home)) == 4
     with files_beside.beside(home / "target") as living:
         _restore(dumped, home / "target")
         lives = living.path.is_dir()
 
     assert lives
-    assert _names(home) == [".targets.opskit-2", ".targets.opskit-2.lock", "target"]
+    left = _names(home)
+    assert [each.split(".opskit-")[0] for each in left] == [
+        ".targets",
+        ".targets",
+        "target",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '"opskit"', '{"opskit copy": "other"}'])
+def test_what_is_only_named_like_a_copy_stays(
+    home: Path, dumped: Dumped, text: str
+) -> None:
+    """A folder of the user, and a lock of theirs that is free just now."""
+    own = home / ".target.opskit-notes"
+    own.mkdir()
+    (own / "precious").touch()
+    own.with_name(own.name + ".lock").write_text(text)
+
+    _restore(dumped, home / "target")
+
+    assert (own / "precious").exists()
 
 
 def test_very_long_names_are_restored(home: Path, dumped: Dumped) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,22 +155,43 @@ def test_a_sweep_that_fails_leaves_the_folder_to_the_next(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("hours", [0.5, 2])
-def test_a_folder_without_its_lock_goes_when_it_is_old(
+def test_an_empty_folder_without_its_lock_goes_when_it_is_old(
     tmp_path: Path, hours: float, named: bool
 ) -> None:
-    """Its owner was killed before it was locked, or while it was removed.
+    """Its owner was killed before it was locked, or when it was all but removed.
 
     With its proper name it may be anybody's: what opskit named was locked before.
     """
     path = tmp_path / f"{'' if named else '.'}opskit-drill-abcdefgh"
-    (path / "below").mkdir(parents=True)
-    (path / "below" / "data").write_text("data")
-    path.chmod(0o700)
+    path.mkdir(mode=0o700)
     os.utime(path, (time.time() - hours * 3600,) * 2)
     swept = _sweep(tmp_path)
 
     assert swept == ([path] if hours > 1 and not named else [])
     assert path.exists() == (not swept)
+
+
+def test_what_holds_something_but_no_lock_stays(tmp_path: Path) -> None:
+    """The name alone says nothing."""
+    path = tmp_path / ".opskit-drill-abcdefgh"
+    path.mkdir(mode=0o700)
+    (path / "thesis").touch()
+    os.utime(path, (0, 0))
+
+    assert _sweep(tmp_path) == []
+    assert (path / "thesis").exists()
+
+
+def test_the_lock_is_removed_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill in between leaves it, so that the next sweep knows the folder."""
+    with workspace.throwaway("drill", base=tmp_path) as path:
+        (path / "data").mkdir()
+        monkeypatch.setattr(shutil, "rmtree", lambda *_arguments, **_options: None)
+
+    assert [each.name for each in tmp_path.iterdir()] == [f".{path.name}"]
+    assert set(os.listdir(tmp_path / f".{path.name}")) == {"data", ".owner.lock"}
 
 
 def test_an_old_folder_of_somebody_else_stays(tmp_path: Path) -> None:
