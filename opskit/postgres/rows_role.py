@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 import psycopg
 from psycopg import conninfo, sql
@@ -17,7 +18,6 @@ from opskit.postgres.connect import (
     connect,
     query,
     query_value,
-    server_major,
     translated,
 )
 from opskit.postgres.conninfo import parse
@@ -25,7 +25,11 @@ from opskit.postgres.conninfo import parse
 _PREFIX = "opskit_rows_"
 _MARK = "loads rows for opskit, and is dropped afterwards"
 _VALID = "7 days"
-_FIRST_WITH_ROLES_FOR_DATA = 14
+_GRANTS: tuple[LiteralString, ...] = (
+    "GRANT USAGE ON SCHEMA {} TO {}",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO {}",
+    "GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA {} TO {}",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,37 +43,51 @@ class RowsRole:
 @contextlib.contextmanager
 def rows_role(
     connection: Connection, url: str, settings: Mapping[str, str]
-) -> Iterator[RowsRole | None]:
-    """Yield a role by which rows can be loaded, None if the server does not let it in.
+) -> Iterator[RowsRole]:
+    """Yield a new role that may log in and nothing else.
 
     A superuser's session cannot give its rights up for good: a function may take them
     back. So the role logs in by itself. `connection` is a superuser's, `url` leads to
     the database, `settings` are those of the role that only a superuser may set.
+
+    Raises:
+        DatabaseError: the server does not let the role in.
     """
-    if server_major(connection) < _FIRST_WITH_ROLES_FOR_DATA:
-        yield None
-        return
     _drop_leftovers(connection)
     name, password = f"{_PREFIX}{secrets.token_hex(6)}", secrets.token_urlsafe(24)
     login = parse(url) | {"user": name, "password": password}
     role = RowsRole(name=name, url=conninfo.make_conninfo(**login))
     try:
         _create(connection, name, password, settings)
-        yield role if _lets_in(role) else None
+        with connect(role.url, purpose="restore"):
+            pass
+        yield role
     finally:
         _drop(connection, url, name)
 
 
-@contextlib.contextmanager
-def member_of(connection: Connection, role: RowsRole, owner: str) -> Iterator[None]:
-    """Give the role another one's rights while the block lasts."""
+def allow_rows(url: str, role: RowsRole) -> None:
+    """Let the role read and write the rows of one database, until it is dropped.
+
+    Its own code can give it a password that others know, so it gets no rights beyond
+    that database.
+    """
+    with connect(url, purpose="restore") as connection:
+        for (schema,) in query(
+            connection,
+            "SELECT nspname FROM pg_namespace "
+            "WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'",
+        ):
+            names = (sql.Identifier(schema), sql.Identifier(role.name))
+            for grant in _GRANTS:
+                connection.execute(sql.SQL(grant).format(*names))
+
+
+def become_member(connection: Connection, role: RowsRole, owner: str) -> None:
+    """Give the role another one's rights, until it is dropped."""
     names = (sql.Identifier(owner), sql.Identifier(role.name))
     with translated("role"):
         connection.execute(sql.SQL("GRANT {} TO {}").format(*names))
-        try:
-            yield
-        finally:
-            connection.execute(sql.SQL("REVOKE {} FROM {}").format(*names))
 
 
 def _create(
@@ -86,7 +104,6 @@ def _create(
             role, sql.Literal(digest), sql.Literal(until)
         ),
         sql.SQL("COMMENT ON ROLE {} IS {}").format(role, sql.Literal(_MARK)),
-        sql.SQL("GRANT pg_read_all_data, pg_write_all_data TO {}").format(role),
     ]
     statements += [
         sql.SQL("ALTER ROLE {} SET {} = {}").format(
@@ -100,19 +117,14 @@ def _create(
             connection.execute(statement)
 
 
-def _lets_in(role: RowsRole) -> bool:
-    try:
-        with connect(role.url, purpose="restore"):
-            return True
-    except DatabaseError as error:
-        logger().debug("the role cannot log in", role=role.name, reason=error.message)
-        return False
-
-
 def _drop(connection: Connection, url: str, name: str) -> None:
-    """Drop the role and what code that it ran has made; never raise."""
+    """Drop the role, its grants and what code that it ran has made; never raise."""
     role = sql.Identifier(name)
     try:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
+            (name,),
+        )
         with contextlib.suppress(DatabaseError), connect(url, purpose="restore") as it:
             it.execute(sql.SQL("DROP OWNED BY {}").format(role))
         connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,7 +41,7 @@ from opskit.restore import again, definition, load, verdict
 from opskit.restore.ahead import extension_statement, statements_ahead
 from opskit.restore.concessions import Concessions, Failure, accept
 from opskit.restore.preflight import Shortage
-from opskit.restore.rights import Rights, rights, warn_of_code
+from opskit.restore.rights import Rights, choose, warn_of_code
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 # Of a wrapper without its handler, and of a view that was not filled for want of one.
@@ -209,17 +208,17 @@ def _make_again(connection: Connection, job: FillJob) -> None:
 def _fill(connection: Connection, job: FillJob) -> Filled:
     url = copy_url(connection, job)
     size_bytes = job.manifest.inventory.get("size_bytes") if job.is_whole else None
-    with _rights(connection, job, url) as given:
-        handlers = _disconnected(given, job)
-        with measured(
-            "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
-        ):
-            loaded = _load(given, job)
-        failures = _put_back(given, job, loaded.taken)
-        failures += _load_again(given, job, loaded.failed)
-        if handlers:
-            with connect(url, purpose="restore") as copy:
-                foreign.connect_again(copy, handlers)
+    given = _rights(connection, job, url)
+    handlers = _disconnected(given, job)
+    with measured(
+        "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
+    ):
+        loaded = _load(given, job)
+    failures = _put_back(given, job, loaded.taken)
+    failures += _load_again(given, job, loaded.failed)
+    if handlers:
+        with connect(url, purpose="restore") as copy:
+            foreign.connect_again(copy, handlers)
     _run_all(url, job.sql_after, job.timeout_seconds)
     if job.is_whole:
         failures += _set_properties(connection, job)
@@ -231,17 +230,15 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
     return Filled(url=url, words=loaded.words, failures=tuple(failures))
 
 
-@contextmanager
-def _rights(connection: Connection, job: FillJob, url: str) -> Iterator[Rights]:
+def _rights(connection: Connection, job: FillJob, url: str) -> Rights:
     plain = with_database(job.server_url, job.name)
-    with rights(
-        connection,
-        with_settings(plain, _plain_settings(connection, job)),
-        job.concessions.entries(job.entries),
+    ourselves = Rights(
+        url=url,
+        connection=connection,
+        login_url=with_settings(plain, _plain_settings(connection, job)),
         settings=_silencing(connection),
-        trust=job.trust,
-    ) as given:
-        yield replace(given, url=url)
+    )
+    return choose(ourselves, job.concessions.entries(job.entries), job.trust)
 
 
 def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Failure]:
@@ -439,9 +436,9 @@ def _load(given: Rights, job: FillJob) -> _Loaded:
     if job.checks_last:
         with connect(given.url, purpose="restore") as inside:
             loaded.taken = row_checks.take_off(inside)
-    if given.role or job.checks_last:
-        rows = {e.dump_id for e in kept if e.kind == "TABLE DATA"}
-        loaded.step(rows, given.role.url if given.role else "")
+    if given.login_url or job.checks_last:
+        with given.for_rows() as rows_url:
+            loaded.step({e.dump_id for e in kept if e.kind == "TABLE DATA"}, rows_url)
     loaded.step(loaded.left - last)
     for entry in filter(given.checks, kept):
         with given.by(entry) as url:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from opskit.errors import DatabaseError
 from opskit.log import logger
 from opskit.postgres import rows_role, surroundings
 from opskit.postgres.connect import Connection
@@ -42,11 +43,26 @@ def warn_of_code(authors: Sequence[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Rights:
-    """How to connect to load an entry: as ourselves, or as `role` if there is one."""
+    """How to connect to load an entry: as ourselves, or as a role made for it.
+
+    There are such roles if there is a `login_url`, which names none yet; `settings` are
+    those that only a superuser may give their sessions.
+    """
 
     url: str = field(repr=False)
     connection: Connection = field(repr=False)
-    role: RowsRole | None = None
+    login_url: str = field(default="", repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def for_rows(self) -> Iterator[str]:
+        """Yield the URL for rows."""
+        if not self.login_url:
+            yield self.url
+            return
+        with self._role() as role:
+            rows_role.allow_rows(self.url, role)
+            yield role.url
 
     @contextlib.contextmanager
     def by(self, entry: TocEntry) -> Iterator[str]:
@@ -54,47 +70,50 @@ class Rights:
         if not self.checks(entry):
             yield self.url
             return
-        assert self.role is not None
-        with rows_role.member_of(self.connection, self.role, entry.owner):
-            yield self.role.url
+        with self._role() as role:
+            rows_role.become_member(self.connection, role, entry.owner)
+            yield role.url
 
     def checks(self, entry: TocEntry) -> bool:
         """Return whether an entry has rows checked, with its owner's rights."""
         return (
-            self.role is not None
+            self.login_url != ""
             and entry.kind == "CHECK CONSTRAINT"
             and entry.owner not in superusers(self.connection)
         )
 
+    def can_log_in(self) -> bool:
+        """Return whether the server lets such a role in."""
+        try:
+            with self._role():
+                return True
+        except DatabaseError as error:
+            logger().debug("no other role can log in", reason=error.message)
+            return False
 
-@contextlib.contextmanager
-def rights(
-    connection: Connection,
-    url: str,
+    def _role(self) -> contextlib.AbstractContextManager[RowsRole]:
+        # A new one each time: code that it runs can make it known to others.
+        return rows_role.rows_role(self.connection, self.login_url, self.settings)
+
+
+def choose(
+    ourselves: Rights,
     entries: Sequence[TocEntry],
-    *,
-    settings: Mapping[str, str],
     trust: Callable[[Sequence[str]], None],
-) -> Iterator[Rights]:
-    """Yield by whom rows are loaded: never by a superuser where they run others' code.
+) -> Rights:
+    """Return with whose rights to load: no superuser's where rows run others' code.
 
     Where the server does not let another role in, `trust` is called with the names of
-    the roles whose code it is, and raises if they are not to be trusted. `settings` are
-    those that a superuser's session has.
+    the roles whose code it is, and raises if they are not to be trusted.
     """
-    ourselves = Rights(url=url, connection=connection)
-    authors = (
-        authors_of_code(entries, superusers(connection))
-        if surroundings.is_superuser(connection)
-        else []
-    )
-    if not authors:
-        yield ourselves
-        return
-    with rows_role.rows_role(connection, url, settings) as role:
-        if role is None:
+    connection = ourselves.connection
+    if surroundings.is_superuser(connection):
+        authors = authors_of_code(entries, superusers(connection))
+        if authors and ourselves.can_log_in():
+            return ourselves
+        if authors:
             trust(authors)
-        yield Rights(url=url, connection=connection, role=role)
+    return replace(ourselves, login_url="")
 
 
 def authors_of_code(entries: Iterable[TocEntry], trusted: Collection[str]) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import IntegrityError, UsageError
-from opskit.postgres import database
+from opskit.errors import DatabaseError, IntegrityError, UsageError
+from opskit.postgres import database, rows_role
 from opskit.postgres.connect import connect
-from opskit.postgres.conninfo import parse
+from opskit.postgres.conninfo import parse, with_database
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets, value
@@ -178,3 +178,24 @@ def test_where_no_other_role_is_let_in_the_risk_is_named(
     assert asked == ["mallory"]
     assert left == 0
     assert result.rows == 5
+
+
+def test_the_role_that_loads_has_no_rights_in_other_databases(
+    make_database: MakeDatabase, server_of: MajorServer
+) -> None:
+    """Its code may give it a password; nobody gets further with that."""
+    table = "CREATE TABLE public.t (i int)"
+    here, elsewhere = make_database(16, table), make_database(16, table)
+    with connect(server_of(16).url(), purpose="test") as connection:
+        settings = {"session_replication_role": "replica"}
+        with rows_role.rows_role(connection, here, settings) as role:
+            rows_role.allow_rows(here, role)
+            execute(role.url, "INSERT INTO public.t VALUES (1)")
+            shown = value(role.url, "SHOW session_replication_role")
+            login = with_database(role.url, parse(elsewhere)["dbname"])
+            with pytest.raises(DatabaseError, match="permission denied"):
+                execute(login, "SELECT FROM public.t")
+
+    assert shown == "replica"
+    assert value(here, "SELECT count(*) FROM public.t") == 1
+    assert value(here, _ROLES) == 0
