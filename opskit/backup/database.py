@@ -45,9 +45,16 @@ class DatabaseBackup:
             DatabaseError: the server is unreachable or refuses.
             ClientToolError: there are no programs for its major.
         """
-        lock = database_lock(self.source.url, name=f"backup {self.name}", run_id=run_id)
-        with lock as require_held, open_dump(self.source, run_id=run_id) as dump:
-            yield OpenDatabase(self.source, dump, require_held)
+        with (
+            database_lock(
+                self.source.url,
+                name=f"backup {self.name}",
+                run_id=run_id,
+                lock_wait=self.source.lock_wait,
+            ) as lock,
+            open_dump(self.source, lock, run_id=run_id) as dump,
+        ):
+            yield OpenDatabase(self.source, dump, lock.require_held)
 
 
 class OpenDatabase:
@@ -110,7 +117,7 @@ class OpenDatabase:
 
         def store(stream: DumpStream) -> None:
             chunks = compressed(
-                stream.blocks(),
+                stream.blocks(dump.look),
                 self._source.compression_level,
                 streams=len(dump.streams),
             )

@@ -8,6 +8,7 @@ from opskit.backup.database_source import DatabaseSource
 from opskit.backup.shares import TableName, shares
 from opskit.catalog.naming import CATCH_ALL, ROWS
 from opskit.postgres import patterns
+from opskit.postgres.connect import milliseconds
 from opskit.postgres.conninfo import client_connection
 from opskit.postgres.table_sizes import TableSizes
 
@@ -56,13 +57,12 @@ def commands(
 
 
 def _manner(source: DatabaseSource) -> list[str]:
-    lock_wait_ms = int(source.lock_wait.total_seconds() * 1000)
     return [
         f"--dbname={client_connection(source.url)}",
         "--format=custom",
         "--compress=0",
         "--no-password",
-        f"--lock-wait-timeout={lock_wait_ms}",
+        f"--lock-wait-timeout={milliseconds(source.lock_wait)}",
     ]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,11 +20,13 @@ from opskit.catalog.manifest import (
     StreamRecord,
     TableRecord,
 )
-from opskit.errors import BackupFailed, DatabaseError
+from opskit.errors import BackupFailed, ClientToolError, DatabaseError, ServerFault
 from opskit.log import logger
 from opskit.postgres import (
     extensions,
     inventory,
+    lock_watch,
+    reach,
     rights,
     schema,
     snapshot,
@@ -35,11 +37,15 @@ from opskit.postgres.connect import Connection, server_major, translated
 from opskit.postgres.conninfo import client_environment
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
+from opskit.postgres.lock_watch import LockWait, LockWatch
 from opskit.postgres.order import not_validated
-from opskit.postgres.programs import find_client
+from opskit.postgres.programs import Installation, find_client
 from opskit.postgres.schema import SchemaObject
-from opskit.postgres.snapshot import Snapshot
-from opskit.postgres.table_sizes import Weights
+from opskit.postgres.snapshot import DatabaseLock, Snapshot
+from opskit.postgres.table_sizes import TableSizes, Weights
+
+_LOOK_SECONDS = 0.2
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +62,72 @@ class Observed:
     large_objects: LargeObjectsRecord
 
 
-class PostgresDump:
-    """A database at one snapshot: describes it, streams it, checks what went by."""
+@dataclass(frozen=True)
+class Prepared:
+    """What is settled before there is a snapshot: the programs, and their commands.
 
-    def __init__(self, source: DatabaseSource, taken: Snapshot) -> None:
+    A table may come or go in between; then a dump does not find it, or lacks it.
+    """
+
+    source: DatabaseSource
+    client: Installation
+    sizes: TableSizes
+    commands: Sequence[tuple[str, list[str]]]
+
+    def streams(self, snapshot_id: str) -> tuple[DumpStream, ...]:
+        """Return the dumps under a snapshot, not yet begun."""
+        environment = client_environment(self.source.url)
+        return tuple(
+            DumpStream(
+                role=role,
+                arguments=[*command, f"--snapshot={snapshot_id}"],
+                environment=environment,
+            )
+            for role, command in self.commands
+        )
+
+
+def prepare(
+    source: DatabaseSource, client: Installation, connection: Connection
+) -> Prepared:
+    """Plan the dumps of a database as it is now."""
+    sizes = table_sizes.take(connection)
+    # Named, lest the role's or the environment's choose another.
+    encoding = connection.info.parameter_status("server_encoding")
+    commands = dump_plan.commands(
+        source,
+        [client.program("pg_dump"), f"--encoding={encoding}"],
+        expected=inventory.expected_tables(
+            connection,
+            exclude_tables=source.exclude_tables,
+            exclude_table_data=source.exclude_table_data,
+        ),
+        sizes=sizes,
+    )
+    return Prepared(source, client, sizes, commands)
+
+
+class PostgresDump:
+    """A database at one snapshot: describes it, streams it, checks what went by.
+
+    It is made when pg_dump has its locks: what the snapshot holds is there to be read.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        taken: Snapshot,
+        streams: Sequence[DumpStream],
+        watch: LockWatch,
+    ) -> None:
+        source = prepared.source
         self._source = source
         self._snapshot = taken
+        self._watch = watch
+        self.streams = streams
+        self.client = prepared.client
         connection = taken.connection
         major = server_major(connection)
-        self.client = find_client(source.installations, server_major=major)
         self.warnings: list[str] = []
         if self.client.major != major:
             self._warn(
@@ -86,22 +149,9 @@ class PostgresDump:
             exclude_tables=source.exclude_tables,
             exclude_table_data=source.exclude_table_data,
         )
-        sizes = table_sizes.take(connection)
-        planned = dump_plan.commands(
-            source,
-            [
-                self.client.program("pg_dump"),
-                f"--snapshot={self.snapshot_id}",
-                # Named, lest the role's or the environment's choose another.
-                f"--encoding={self.inventory['encoding']}",
-            ],
-            expected=self._expected,
-            sizes=sizes,
+        self._weights = Weights(
+            self._expected, prepared.sizes, self.inventory["size_bytes"]
         )
-        self._weights = Weights(self._expected, sizes, self.inventory["size_bytes"])
-        self.streams = tuple(self._stream(*each) for each in planned)
-        self._locks_awaited = len(self.streams)
-        self._lock_guard = threading.Lock()
 
     @property
     def snapshot_id(self) -> str:
@@ -126,6 +176,14 @@ class PostgresDump:
     def tables_expected(self) -> int:
         """How many tables the dump must hold."""
         return len(self._expected)
+
+    def look(self) -> None:
+        """Look whether a dump waits for a lock; callable from any thread.
+
+        Raises:
+            LockWait: it waited for too long.
+        """
+        self._watch.look()
 
     def end(self) -> None:
         """End every stream that still runs; callable from any thread."""
@@ -168,30 +226,15 @@ class PostgresDump:
         )
         return found if len(found) > 1 else ()
 
-    def _locked(self) -> None:
-        """Take notice that one more stream has its locks."""
-        with self._lock_guard:
-            self._locks_awaited -= 1
-            if not self._locks_awaited:
-                self._require_unchanged()
-
-    def _require_unchanged(self) -> None:
-        """Check, once all locks are held, that what the snapshot saw is dumped."""
-        rewritten = inventory.rewritten_tables(self._snapshot.connection)
-        if rewritten:
-            raise BackupFailed(
-                f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
-                "was taken",
-                hint="Run the backup again, when the migration has ended.",
-            )
-
     def globals(self) -> Globals:
         """Return the server's roles and tablespaces, and note the same roles.
 
         Raises:
             BackupFailed: roles change all the time, or one of the dump's is gone.
         """
-        found, taken = surroundings.take(self._source.url, self.client)
+        found, taken = surroundings.take(
+            self._source.url, self.client, lock_wait=self._source.lock_wait
+        )
         surroundings.require_roles(
             taken,
             self._first.contents.entries,
@@ -223,14 +266,6 @@ class PostgresDump:
         """The catch-all, which holds everything but the rows of some tables."""
         return self.streams[0].reader
 
-    def _stream(self, role: str, arguments: Sequence[str]) -> DumpStream:
-        return DumpStream(
-            role=role,
-            arguments=arguments,
-            environment=client_environment(self._source.url),
-            locked=self._locked,
-        )
-
     def _warn(self, message: str) -> None:
         self.warnings.append(message)  # they are shown with the result
         logger().info(message, source=self._source.name)
@@ -241,20 +276,110 @@ def _listed(tables: Iterable[TableName]) -> str:
 
 
 @contextlib.contextmanager
-def open_dump(source: DatabaseSource, *, run_id: str) -> Iterator[PostgresDump]:
-    """Take a snapshot of a database and yield its dump, not yet begun.
+def open_dump(
+    source: DatabaseSource, lock: DatabaseLock, *, run_id: str
+) -> Iterator[PostgresDump]:
+    """Take a snapshot of a database and yield its dump, which has all its locks.
+
+    What changes between the snapshot and the locks spoils it; then it begins again.
 
     Raises:
         DatabaseError: the server is unreachable or refuses.
         ClientToolError: there are no programs for its major.
+        BackupFailed: pg_dump failed, or waited too long for a lock.
     """
-    with snapshot.exported(source.url, purpose=f"backup run {run_id}") as taken:
+    major = server_major(lock.connection)
+    client = find_client(source.installations, server_major=major)
+    reach.require_same(source.url, client, lock.connection)
+    with contextlib.ExitStack() as stack:
         try:
-            yield PostgresDump(source, taken)
+            yield _entered(stack, source, lambda: _locked(source, client, lock, run_id))
         except BackupFailed as error:
             with contextlib.suppress(DatabaseError), translated("roles"):
-                _explain_role(taken.connection, error)
+                _explain_role(lock.connection, error)
             raise
+
+
+def _entered(
+    stack: contextlib.ExitStack,
+    source: DatabaseSource,
+    begin: Callable[[], contextlib.AbstractContextManager[PostgresDump]],
+) -> PostgresDump:
+    for attempt in itertools.count(1):
+        try:
+            return stack.enter_context(begin())
+        except (LockWait, ServerFault, ClientToolError):
+            raise
+        except (BackupFailed, DatabaseError) as error:
+            if attempt == _ATTEMPTS:
+                raise
+            logger().warning(
+                "the backup begins again with a new snapshot",
+                source=source.name,
+                reason=error.message,
+            )
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _locked(
+    source: DatabaseSource, client: Installation, lock: DatabaseLock, run_id: str
+) -> Iterator[PostgresDump]:
+    """Yield a dump under a snapshot of its own, held back until it is read."""
+    prepared = prepare(source, client, lock.connection)
+    watch = LockWatch(lock, source.lock_wait)
+    purpose = f"backup run {run_id}"
+    with (
+        snapshot.exported(
+            source.url, purpose=purpose, lock_wait=source.lock_wait
+        ) as taken,
+        contextlib.ExitStack() as running,
+    ):
+        streams = prepared.streams(taken.id)
+        running.callback(watch.wait_for_end)
+        for each in streams:
+            running.enter_context(each.running())
+        with _timed_out(watch, "reading the catalog"):
+            _require_locks(streams, watch)
+            _require_unchanged(taken)
+            dump = PostgresDump(prepared, taken, streams, watch)
+        yield dump
+
+
+@contextlib.contextmanager
+def _timed_out(watch: LockWatch, doing: str) -> Iterator[None]:
+    """Say for whom a statement waited that lock_timeout ended."""
+    try:
+        with translated(doing):
+            yield
+    except DatabaseError as error:
+        if error.sqlstate == lock_watch.TIMED_OUT:
+            raise watch.waited(doing) from error
+        raise
+
+
+def _require_locks(streams: Sequence[DumpStream], watch: LockWatch) -> None:
+    """Wait until all streams hold their locks, and see that none has failed."""
+    waiting = list(streams)
+    while waiting:
+        try:
+            waiting = [each for each in waiting if each.wait_for_locks(_LOOK_SECONDS)]
+        except BackupFailed as error:
+            if watch.is_waiting:  # pg_dump has its own limit for tables
+                raise watch.waited("pg_dump") from error
+            raise
+        watch.look()
+
+
+def _require_unchanged(taken: Snapshot) -> None:
+    """Check, while all locks are held, that what the snapshot saw is dumped."""
+    rewritten = inventory.rewritten_tables(taken.connection)
+    if rewritten:
+        raise BackupFailed(
+            f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
+            "was taken",
+            hint="Run the backup again, when the migration has ended.",
+        )
 
 
 def _explain_role(connection: Connection, error: BackupFailed) -> None:

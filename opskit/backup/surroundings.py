@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from opskit.errors import BackupFailed
@@ -15,7 +16,9 @@ from opskit.postgres.toc_entry import TocEntry
 _ATTEMPTS = 5
 
 
-def take(url: str, client: Installation) -> tuple[Globals, list[dict[str, Any]]]:
+def take(
+    url: str, client: Installation, *, lock_wait: timedelta
+) -> tuple[Globals, list[dict[str, Any]]]:
     """Return the globals as SQL, and the same roles as records.
 
     The programs for the SQL know no snapshot: it is done again while roles change.
@@ -23,10 +26,10 @@ def take(url: str, client: Installation) -> tuple[Globals, list[dict[str, Any]]]
     Raises:
         BackupFailed: they change all the time.
     """
-    with connect(url, purpose="globals") as connection:
+    with connect(url, purpose="globals", lock_wait=lock_wait) as connection:
         for _ in range(_ATTEMPTS):
             before = roles.take(connection)
-            found = globals.dump(url, client, connection)
+            found = globals.dump(url, client, connection, lock_wait=lock_wait)
             unchanged = roles.take(connection) == before
             # One may have come and gone in between.
             if unchanged and found.roles() == {each["name"] for each in before}:

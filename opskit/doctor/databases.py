@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from opskit.checks import Finding, Health
-from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres import database, inventory, rights
+from opskit.errors import DatabaseError
+from opskit.postgres import database, inventory, reach, rights
 from opskit.postgres.connect import Connection, connect, query_value, server_major
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.programs import Installation, find_client
@@ -51,10 +51,9 @@ def examine(
             )
             _examine_rights(connection, found)
             _examine_dumps(found.inventory["beyond_dumps"], found)
+            _examine_programs(found, url, connection, installations)
     except DatabaseError as error:
         found.add("connection", Health.UNHEALTHY, error.message, hint=error.hint)
-        return found
-    _examine_programs(found, installations)
     return found
 
 
@@ -136,11 +135,15 @@ def _unreadable(connection: Connection) -> Iterator[tuple[str, list[str], str]]:
 
 
 def _examine_programs(
-    found: ExaminedDatabase, installations: Sequence[Installation]
+    found: ExaminedDatabase,
+    url: str,
+    connection: Connection,
+    installations: Sequence[Installation],
 ) -> None:
     try:
         client = find_client(installations, server_major=found.major)
-    except ClientToolError as error:
+        reach.require_same(url, client, connection)
+    except DatabaseError as error:
         found.add("pg_dump", Health.UNHEALTHY, error.message, hint=error.hint)
         return
     exact = client.major == found.major

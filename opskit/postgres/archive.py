@@ -50,11 +50,6 @@ class ArchiveReader:
         return self._rows.rows
 
     @property
-    def has_contents(self) -> bool:
-        """Whether the head has come by as a whole."""
-        return self._head.is_done
-
-    @property
     def contents(self) -> Contents:
         """The head of the archive.
 

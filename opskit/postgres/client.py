@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import re
 import select
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
@@ -20,20 +22,34 @@ _WRITTEN_BYTES = 64 * 1024
 _STOP_SECONDS_MAX = 10
 _SILENT_SECONDS_MAX = 3600
 _MESSAGE_BYTES_MAX = 64 * 1024
+_FROM_PROGRAM = re.compile(rb"pg_\w+: ")
+_TROUBLE = (b"warning: ", b"error: ", b"detail: ", b"hint: ")
+_NOTICE = b":  "  # behind the severity of what a server says
+# Progress is told from trouble by these words, so a program must not translate them.
+PLAIN_WORDS = {"LC_ALL": "C", "LANGUAGE": ""}
+Listener = Callable[[bytes], None]
 
 
 class Messages:
-    """The end of what a program says on standard error, collected as it runs."""
+    """The end of what a program says on standard error, collected as it runs.
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    `progress` is called in another thread with each line about its progress, and at
+    the end with an empty one; it must not wait. These lines are not collected.
+    """
+
+    def __init__(self, stream: IO[bytes], progress: Listener | None = None) -> None:
         self._tail = b""
+        self._progress = progress
         self._thread = threading.Thread(target=self._drain, args=(stream,), daemon=True)
         self._thread.start()
 
     def _drain(self, stream: IO[bytes]) -> None:
         with stream:
-            while block := stream.read(4096):
-                self._tail = (self._tail + block)[-_MESSAGE_BYTES_MAX:]
+            progress = self._progress
+            for line in complaints(stream, progress) if progress else stream:
+                self._tail = (self._tail + line)[-_MESSAGE_BYTES_MAX:]
+            if progress:
+                progress(b"")
 
     def text(self) -> str:
         """Return the words, passwords masked, once the program has ended."""
@@ -41,44 +57,112 @@ class Messages:
         return mask(self._tail.decode("utf-8", "replace")).strip()
 
 
+def complaints(lines: Iterable[bytes], progress: Listener) -> Iterator[bytes]:
+    """Yield the lines that a program would say without being asked for its progress.
+
+    The others go to `progress`. A line that does not begin with the program's name goes
+    on with what the server said in the one before, if it did.
+    """
+    is_notice = False
+    for line in lines:
+        found = _FROM_PROGRAM.match(line)
+        is_progress = found and not line[found.end() :].startswith(_TROUBLE)
+        if found:
+            is_notice = bool(is_progress and _NOTICE in line)
+        if is_progress or is_notice:
+            progress(line)
+        else:
+            yield line
+
+
+class Running:
+    """A program that runs, and writes to us."""
+
+    def __init__(
+        self,
+        name: str,
+        process: subprocess.Popen[bytes],
+        output: IO[bytes],
+        messages: Messages,
+        held_bytes: int,
+    ) -> None:
+        self._name, self._process, self._output = name, process, output
+        self._messages, self._held_bytes = messages, held_bytes
+
+    def end(self) -> None:
+        """End it; callable from any thread."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def require_well(self, wait_seconds: float = 0) -> None:
+        """Check that it has not failed; wait a while for its end, if need be.
+
+        Raises:
+            BackupFailed: it did not exit with 0; its words are in the message.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if code := self._process.wait(wait_seconds):
+                raise failure(self._name, code, self._messages.text())
+
+    def blocks(self, idle: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+        """Yield its output in blocks, to the end; `idle` is called while it is silent.
+
+        Raises:
+            BackupFailed: it did not exit with 0; its words are in the message.
+        """
+        with self._output as output:
+            while self._held_bytes:
+                self._held_bytes -= len(output.read(self._held_bytes))
+            _widen_pipe(output)
+            yield from _Blocks(output, self._name, idle)
+        self.require_well(_STOP_SECONDS_MAX)
+
+
 @contextlib.contextmanager
-def streaming(
+def running(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     *,
-    started: Callable[[subprocess.Popen[bytes]], None] = lambda _process: None,
-) -> Iterator[Iterator[bytes]]:
-    """Run a program and yield its output in blocks.
+    progress: Listener | None = None,
+    held: bool = False,
+) -> Iterator[Running]:
+    """Run a program; whatever happens in the block, it is gone afterwards.
 
-    The block must read to the end. Whatever happens in it, the program is gone
-    afterwards. `started` is handed the program, so that others can end it.
-
-    Raises:
-        BackupFailed: the program did not exit with 0; its words are in the message.
+    `progress` is told what it says of its progress, see `Messages`. A program that is
+    `held` cannot write a byte, nor end well, until its blocks are read.
     """
-    process = subprocess.Popen(
-        _written_in_blocks(arguments),
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        # A Ctrl-C reaches us alone; we end the program ourselves, in order.
-        process_group=0,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    messages = Messages(process.stderr)
-    try:
-        started(process)
-        with process.stdout as output:
-            _widen_pipe(output)
-            yield iter(_Blocks(output, arguments[0]))
-        code = process.wait(timeout=_STOP_SECONDS_MAX)
-    finally:
-        stop(process)
-    if code != 0:
-        raise failure(arguments[0], code, messages.text())
+    reader, writer = os.pipe()
+    held_bytes = _fill(writer) if held else 0
+    with open(reader, "rb", buffering=0) as output:
+        try:
+            process = subprocess.Popen(
+                _written_in_blocks(arguments),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=subprocess.PIPE,
+                # A Ctrl-C reaches us alone; we end the program ourselves, in order.
+                process_group=0,
+            )
+        finally:
+            os.close(writer)
+        assert process.stderr is not None
+        messages = Messages(process.stderr, progress)
+        try:
+            yield Running(arguments[0], process, output, messages, held_bytes)
+        finally:
+            stop(process)
+
+
+def _fill(pipe: int) -> int:
+    """Fill a pipe, so that who writes into it waits; return with how much."""
+    os.set_blocking(pipe, False)
+    filled_bytes = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled_bytes += os.write(pipe, bytes(_WRITTEN_BYTES))
+    os.set_blocking(pipe, True)
+    return filled_bytes
 
 
 class _Blocks:
@@ -89,8 +173,10 @@ class _Blocks:
     that is new each time costs as much as copying.
     """
 
-    def __init__(self, output: IO[bytes], program: str) -> None:
-        self._output, self._program = output, program
+    def __init__(
+        self, output: IO[bytes], program: str, idle: Callable[[], None]
+    ) -> None:
+        self._output, self._program, self._idle = output, program, idle
         self._buffer = memoryview(bytearray(_GATHERED_BYTES + BLOCK_BYTES))
 
     def __iter__(self) -> Iterator[bytes]:
@@ -108,14 +194,15 @@ class _Blocks:
 
     def _wait(self) -> None:
         """Wait for bytes; a program that falls silent for good is given up."""
-        readable, _, _ = select.select([self._output], [], [], _SILENT_SECONDS_MAX)
-        if not readable:
-            raise BackupFailed(
-                f"{_name(self._program)} wrote nothing for {_SILENT_SECONDS_MAX} "
-                "seconds and was stopped",
-                hint="See what its session waits for in pg_stat_activity on the "
-                "server.",
-            )
+        for _ in range(_SILENT_SECONDS_MAX):
+            if select.select([self._output], [], [], 1)[0]:
+                return
+            self._idle()
+        raise BackupFailed(
+            f"{_name(self._program)} wrote nothing for {_SILENT_SECONDS_MAX} "
+            "seconds and was stopped",
+            hint="See what its session waits for in pg_stat_activity on the server.",
+        )
 
 
 def _written_in_blocks(arguments: Sequence[str]) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
@@ -12,7 +13,13 @@ from psycopg.rows import TupleRow, tuple_row
 
 from opskit.errors import DatabaseError, OpskitError, ServerFault
 from opskit.masking import mask
-from opskit.postgres.conninfo import bounded, database_name, parse, pinned_options
+from opskit.postgres.conninfo import (
+    PINNED_SETTINGS,
+    bounded,
+    database_name,
+    parse,
+    pinned_options,
+)
 from opskit.postgres.faults import is_server_fault
 
 Connection = psycopg.Connection[TupleRow]
@@ -20,7 +27,6 @@ Connection = psycopg.Connection[TupleRow]
 # A server's own limits must not end a long dump; the first major that knows each.
 _LIMITS_LIFTED = {
     "statement_timeout": 0,
-    "lock_timeout": 0,
     "idle_in_transaction_session_timeout": 0,
     "idle_session_timeout": 14,
     "transaction_timeout": 17,
@@ -58,12 +64,18 @@ def _is_servers(error: psycopg.Error) -> bool:
 
 @contextlib.contextmanager
 def connect(
-    url: str, *, purpose: str, autocommit: bool = True, database: str | None = None
+    url: str,
+    *,
+    purpose: str,
+    autocommit: bool = True,
+    database: str | None = None,
+    lock_wait: timedelta | None = None,
 ) -> Iterator[Connection]:
     """Yield a connection whose session prints values as pg_dump would.
 
     The search path is empty but for pg_catalog, so that every name that the server
-    writes is qualified. The application name tells an administrator who this is.
+    writes is qualified. The application name tells an administrator who this is. No
+    statement waits longer than `lock_wait` for a lock, if that is given.
 
     Raises:
         DatabaseError: the server is unreachable or refuses, now or in the block.
@@ -86,9 +98,48 @@ def connect(
         ) as connection,
     ):
         _prepare(connection)
+        _require_own_pinned(connection)
+        limit = 0 if lock_wait is None else milliseconds(lock_wait)
+        connection.execute(f"SET lock_timeout = {limit}".encode())
         if not autocommit:
             connection.commit()
         yield connection
+
+
+def _require_own_pinned(connection: Connection) -> None:
+    rows = query(
+        connection,
+        "SELECT name, current_setting(name) FROM unnest(%s::text[]) each (name)",
+        list(PINNED_SETTINGS),
+    )
+    require_pinned(connection, dict(rows))
+
+
+def require_pinned(connection: Connection, settings: Mapping[str, str]) -> None:
+    """Check that a session by the connection's URL has the settings it was sent.
+
+    Raises:
+        DatabaseError: it has another one; the message says who did not pass it on.
+    """
+    for name, value in PINNED_SETTINGS.items():
+        # DateStyle is shown with the order of its fields, which decides no output.
+        if settings.get(name, "").partition(",")[0] != value:
+            info = connection.info
+            is_pooled = info.backend_pid != query_value(
+                connection, "SELECT pg_backend_pid()"
+            )
+            what = "the connection pooler" if is_pooled else "something"
+            raise DatabaseError(
+                f"{name} is {settings.get(name)!r} and not {value!r}: {what} at "
+                f"{info.host}:{info.port} did not pass on the settings of the session",
+                hint="Connect to the server itself. PgBouncer drops them where "
+                "ignore_startup_parameters holds options.",
+            )
+
+
+def milliseconds(wait: timedelta) -> int:
+    """Return a wait as the server counts it, where 0 would be no limit at all."""
+    return max(1, wait // timedelta(milliseconds=1))
 
 
 def _prepare(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -179,7 +180,8 @@ def client_connection(url: str) -> str:
     """Return the parameters of a URL but for its password, as a conninfo.
 
     The database is always named, unless a service names it: programs take a bare name
-    that looks like a URL for one.
+    that looks like a URL for one. So is the folder of the socket, where no host is:
+    each build of libpq looks for it in a folder of its own.
 
     Raises:
         ConfigurationError: the URL holds a secret that has no other way.
@@ -192,9 +194,24 @@ def client_connection(url: str) -> str:
         )
     for elsewhere in ("password", "options"):
         parameters.pop(elsewhere, None)
-    if not parameters.keys() & {"dbname", "service"} and "PGSERVICE" not in os.environ:
-        parameters["dbname"] = database_name(url)
+    if "service" not in parameters and "PGSERVICE" not in os.environ:
+        if "dbname" not in parameters:
+            parameters["dbname"] = database_name(url)
+        hosts = {"host", "hostaddr"}
+        if not parameters.keys() & hosts and not {"PGHOST", "PGHOSTADDR"} & {
+            *os.environ
+        }:
+            parameters["host"] = _socket_folder()
     return conninfo.make_conninfo(**parameters)
+
+
+@functools.cache
+def _socket_folder() -> str:
+    """Return where psycopg looks for a socket: its libpq says so of any connection."""
+    started = psycopg.pq.PGconn.connect_start(b"dbname=none")
+    folder = started.host.decode()
+    started.finish()
+    return folder
 
 
 def with_settings(url: str, settings: Mapping[str, str]) -> str:

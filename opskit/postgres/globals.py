@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from opskit.postgres import client, roles
-from opskit.postgres.connect import Connection, query_value
+from opskit.postgres.connect import Connection, milliseconds, query_value
 from opskit.postgres.conninfo import (
     client_connection,
     client_environment,
@@ -49,7 +50,13 @@ class Globals:
         return created_roles(self.roles_sql.decode("utf-8", "surrogateescape"))
 
 
-def dump(url: str, installation: Installation, connection: Connection) -> Globals:
+def dump(
+    url: str,
+    installation: Installation,
+    connection: Connection,
+    *,
+    lock_wait: timedelta,
+) -> Globals:
     """Return the server's globals as far as the connection's role may read them.
 
     Password hashes can be read by superusers alone; for others the roles come
@@ -63,7 +70,9 @@ def dump(url: str, installation: Installation, connection: Connection) -> Global
     )
 
     # Its role may have a limit that is meant for others.
-    url = with_settings(url, {"statement_timeout": "0"})
+    url = with_settings(
+        url, {"statement_timeout": "0", "lock_timeout": str(milliseconds(lock_wait))}
+    )
     name = database_name(url)
     # pg_dumpall takes such a name for a connection string; `postgres` serves as well.
     is_plain = "=" not in name and "://" not in name

@@ -97,12 +97,14 @@ def rewritten_tables(connection: Connection) -> list[str]:
     """Return the tables whose rows were replaced since the snapshot was taken.
 
     TRUNCATE and the rewriting kinds of ALTER TABLE do not wait for a snapshot: until
-    pg_dump has its locks they can leave it an empty table, or another one.
+    pg_dump has its locks they can leave it an empty table, or another one. Those that
+    were dropped are gone by then, and are named as the snapshot knows them.
     """
     rows = query(
         connection,
         """
-        SELECT c.oid::regclass::text FROM pg_class c
+        SELECT format('%I.%I', n.nspname, c.relname)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND c.relfilenode <> 0 AND c.oid >= 16384
           AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
         ORDER BY 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from opskit.errors import LockHeld
 from opskit.postgres.connect import (
@@ -30,29 +30,51 @@ class Snapshot:
 
 
 @contextlib.contextmanager
-def exported(url: str, *, purpose: str) -> Iterator[Snapshot]:
+def exported(url: str, *, purpose: str, lock_wait: timedelta) -> Iterator[Snapshot]:
     """Yield a snapshot that other sessions can adopt while the block lasts.
 
     `taken_at` is by the server's own clock.
     """
-    with connect(url, purpose=purpose, autocommit=False) as connection:
+    with connect(
+        url, purpose=purpose, autocommit=False, lock_wait=lock_wait
+    ) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         rows = query(connection, "SELECT pg_export_snapshot(), clock_timestamp()")
         snapshot_id, taken_at = rows[0]
         yield Snapshot(id=snapshot_id, taken_at=taken_at, connection=connection)
 
 
+@dataclass(frozen=True)
+class DatabaseLock:
+    """An advisory lock in a database, and the connection that it lives on."""
+
+    name: str
+    connection: Connection
+
+    def require_held(self) -> None:
+        """Check that the lock is still held.
+
+        Raises:
+            DatabaseError: its connection is lost, and the lock with it.
+        """
+        with translated(f"the lock {self.name} was lost, another run may have started"):
+            self.connection.execute("SELECT 1")
+
+
 @contextlib.contextmanager
-def database_lock(url: str, *, name: str, run_id: str) -> Iterator[Callable[[], None]]:
+def database_lock(
+    url: str, *, name: str, run_id: str, lock_wait: timedelta
+) -> Iterator[DatabaseLock]:
     """Hold an advisory lock in the database itself: one run, from whichever host.
 
-    It lives on a connection of its own and dies with it. Yields a function that raises
-    DatabaseError if that has happened.
+    It lives on a connection of its own and dies with it. `lock_wait` is how long that
+    connection waits for the locks of others.
 
     Raises:
         LockHeld: another session holds it; the message says who, and since when.
     """
-    with connect(url, purpose=f"{name} run {run_id}") as connection:
+    purpose = f"{name} run {run_id}"
+    with connect(url, purpose=purpose, lock_wait=lock_wait) as connection:
         taken = query_value(
             connection,
             "SELECT pg_try_advisory_lock(%s, hashtext(%s))",
@@ -61,12 +83,7 @@ def database_lock(url: str, *, name: str, run_id: str) -> Iterator[Callable[[], 
         )
         if not taken:
             raise _held(connection, name)
-        yield lambda: _require_held(connection, name)
-
-
-def _require_held(connection: Connection, name: str) -> None:
-    with translated(f"the lock {name} was lost, another run may have started"):
-        connection.execute("SELECT 1")
+        yield DatabaseLock(name, connection)
 
 
 def _held(connection: Connection, name: str) -> LockHeld:

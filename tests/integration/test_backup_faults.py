@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -218,8 +219,6 @@ def test_a_locked_table_ends_the_wait(
     make_database: MakeDatabase, store_dir: Path
 ) -> None:
     """A migration that holds a table stops the backup after its bounded wait."""
-    from datetime import timedelta
-
     from opskit.postgres.connect import connect
 
     url = make_database(16)
@@ -291,7 +290,9 @@ def test_two_hosts_do_not_back_up_one_database_at_once(
     url = make_database(16)
 
     with (
-        snapshot.database_lock(url, name="backup shop", run_id="first1"),
+        snapshot.database_lock(
+            url, name="backup shop", run_id="first1", lock_wait=timedelta(seconds=60)
+        ),
         pytest.raises(LockHeld, match="opskit backup shop run first1"),
     ):
         back_up(url, store_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,9 +191,13 @@ def test_one_stream_that_fails_ends_the_backup(
         _back_up_by(stub(tmp_path / "bin", real, program), url, store_dir)
 
     assert everything(store_dir) == []
-    assert not list((tmp_path / "state" / "inflight").iterdir())
-    assert value(url, "SELECT count(*) FROM pg_stat_activity "
-                      "WHERE application_name = 'pg_dump'") == 0  # fmt: skip
+    assert not list((tmp_path / "state").rglob("*.json"))
+    # A server takes a moment to notice that a program has ended.
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
+    until = time.monotonic() + 10
+    while value(url, left) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert value(url, left) == 0
 
 
 def test_a_hanging_stream_does_not_outlive_another_ones_error(
@@ -232,30 +237,47 @@ def test_rows_that_two_streams_hold_are_no_backup(
     assert everything(store_dir) == []
 
 
-@pytest.mark.parametrize(
-    ("rows", "catch_all"),
-    [("", "sleep 2"), ("sleep 2", "")],
-    ids=["rows first", "rows last"],
-)
+def _racing(url: str, real: Installation, rows: str, catch_all: str) -> str:
+    """Return a script for pg_dump beside which a table is truncated."""
+    truncate = f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE public.tree'"
+    return (
+        f'case "$*" in *--section=data*) {rows.format(truncate=truncate)};; '
+        f'*) {catch_all};; esac; exec REAL "$@"'
+    )
+
+
 def test_a_table_truncated_before_its_stream_has_it_is_no_backup(
     make_large: Callable[[int], str],
     store_dir: Path,
     tmp_path: Path,
     installations: list[Installation],
-    rows: str,
-    catch_all: str,
 ) -> None:
     """TRUNCATE does not wait for a snapshot, and streams take their locks by turns."""
     url = make_large(16)
     real = find_client(installations, server_major=16)
-    truncate = f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE public.tree'"
-    racing = (
-        f'case "$*" in *--section=data*) {rows or ":"}; {truncate};; '
-        f'*) {catch_all or ":"};; esac; exec REAL "$@"'
-    )
+    racing = _racing(url, real, "{truncate}", "sleep 2")
 
     with pytest.raises(BackupFailed, match=r"public\.tree was truncated"):
         _back_up_by(stub(tmp_path / "bin", real, racing), url, store_dir)
+
+
+def test_a_truncate_that_comes_between_two_streams_is_let_pass(
+    make_large: Callable[[int], str],
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """It waits for one of them, and the other for it: they begin again behind it."""
+    url = make_large(16)
+    real = find_client(installations, server_major=16)
+    once = f"test -e {tmp_path}/once || {{{{ touch {tmp_path}/once; {{truncate}} & }}}}"
+    racing = _racing(url, real, f"sleep 2; {once}; sleep 1", ":")
+
+    _back_up_by(stub(tmp_path / "bin", real, racing), url, store_dir)
+
+    (made,) = sets(store_dir)
+    assert {each.name: each.rows for each in made.manifest.tables}["tree"] == 0
+    assert failed(run_drill(sets(store_dir)[0])) == []
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -23,59 +24,91 @@ HEAD = build.head(ENTRIES)
 ARCHIVE = HEAD + build.rows_block(90, [b"1", b"2"])
 
 
-def _stream(script: str, folder: Path) -> tuple[DumpStream, list[int]]:
+LOCKED = "echo pg_dump: saving encoding = UTF8 >&2"
+
+
+def _stream(script: str, folder: Path) -> DumpStream:
     (folder / "archive").write_bytes(ARCHIVE)
-    told: list[int] = []
-    stream = DumpStream(
+    return DumpStream(
         role="dump",
         arguments=["sh", "-c", f"cd {folder}; {script}"],
         environment={"PATH": os.environ["PATH"]},
-        locked=lambda: told.append(1),
     )
-    return stream, told
 
 
 def test_the_bytes_pass_unchanged_and_are_read(tmp_path: Path) -> None:
     """What they hold is known at the end."""
-    stream, told = _stream("cat archive", tmp_path)
+    stream = _stream(f"{LOCKED}; cat archive", tmp_path)
 
-    assert b"".join(stream.blocks()) == ARCHIVE
+    with stream.running():
+        assert not stream.wait_for_locks(60)
+        assert b"".join(stream.blocks()) == ARCHIVE
+
     assert stream.dump_bytes == len(ARCHIVE)
     assert [content.rows for _entry, content in stream.reader.tables()] == [2]
-    assert told == [1]
 
 
-@pytest.mark.parametrize("first_bytes", [280_000, 300_000, 400_000, len(HEAD)])
-def test_the_locks_are_told_of_however_the_bytes_come(
-    tmp_path: Path, first_bytes: int
-) -> None:
-    """Also where the head is known as a whole only when the program has ended."""
-    stream, told = _stream(
-        f"head -c {first_bytes} archive; sleep 0.2; tail -c +{first_bytes + 1} archive",
+def test_a_program_waits_with_its_locks_until_it_is_read(tmp_path: Path) -> None:
+    """However little it has to write, it has not ended when the locks are told of."""
+    stream = _stream(f"{LOCKED}; cat archive; touch ended", tmp_path)
+
+    with stream.running():
+        assert not stream.wait_for_locks(60)
+        time.sleep(0.3)
+        assert not (tmp_path / "ended").exists()
+        assert b"".join(stream.blocks()) == ARCHIVE
+
+    assert (tmp_path / "ended").exists()
+
+
+def test_a_program_that_still_waits_for_locks_has_none(tmp_path: Path) -> None:
+    """What it says before is not taken for its locks."""
+    stream = _stream("echo pg_dump: reading extensions >&2; exec sleep 600", tmp_path)
+
+    with stream.running():
+        assert stream.wait_for_locks(0.5)
+
+
+def test_a_program_that_fails_before_it_has_locks(tmp_path: Path) -> None:
+    """Its complaint is told, its progress is not."""
+    stream = _stream(
+        "echo pg_dump: reading extensions >&2; echo pg_dump: error: no >&2; exit 1",
         tmp_path,
     )
 
-    assert b"".join(stream.blocks()) == ARCHIVE
-    assert told == [1]
+    with stream.running(), pytest.raises(BackupFailed) as failed:
+        stream.wait_for_locks(60)
+
+    assert failed.value.message == "sh exited with 1: pg_dump: error: no"
+
+
+def test_an_archive_without_locks_is_none(tmp_path: Path) -> None:
+    """What was dumped before all locks were held may not be what the snapshot saw."""
+    stream = _stream("cat archive", tmp_path)
+
+    with stream.running(), pytest.raises(BackupFailed, match="had the locks"):
+        list(stream.blocks())
 
 
 def test_a_stream_that_is_ended_while_it_runs(tmp_path: Path) -> None:
     """Whoever reads it is told that it did not end by itself."""
-    stream, _told = _stream("head -c 300000 archive; exec sleep 600", tmp_path)
-    blocks = stream.blocks()
-    next(blocks)
+    stream = _stream("head -c 300000 archive; exec sleep 600", tmp_path)
+    with stream.running():
+        blocks = stream.blocks()
+        next(blocks)
 
-    stream.end()
+        stream.end()
 
-    with pytest.raises(BackupFailed, match="signal 15"):
-        list(blocks)
+        with pytest.raises(BackupFailed, match="signal 15"):
+            list(blocks)
 
 
-def test_a_stream_that_is_ended_before_it_begins(tmp_path: Path) -> None:
-    """It does not run on for nobody."""
-    stream, _told = _stream("exec sleep 600", tmp_path)
+def test_a_silent_stream_is_asked_about(tmp_path: Path) -> None:
+    """While it writes nothing, somebody may see what it waits for, and give up."""
+    stream = _stream("exec sleep 600", tmp_path)
 
-    stream.end()
+    def give_up() -> None:
+        raise BackupFailed("waited", hint="")
 
-    with pytest.raises(BackupFailed, match="signal 15"):
-        list(stream.blocks())
+    with stream.running(), pytest.raises(BackupFailed, match="waited"):
+        list(stream.blocks(idle=give_up))

@@ -1,0 +1,156 @@
+"""Notices that pg_dump waits for a lock: for which, who holds it, and how long."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from datetime import timedelta
+from typing import LiteralString
+
+from psycopg.rows import TupleRow
+
+from opskit.errors import BackupFailed, DatabaseError
+from opskit.postgres.connect import query, query_value, translated
+from opskit.postgres.snapshot import DatabaseLock
+
+_LOOK_SECONDS = 0.5
+# SQLSTATE of a wait that lock_timeout ended.
+TIMED_OUT = "55P03"
+
+_END_LOOKS, _END_LOOK_SECONDS = 100, 0.02
+_OURS: LiteralString = """
+    WITH ours AS (
+        SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_stat_activity
+        WHERE datname = current_database() AND usename = session_user
+          AND application_name = 'pg_dump' AND backend_start >= %s)
+    """
+# Those that wait, for what, and for whom; whether that one waits for us in turn.
+_WAITING: LiteralString = """
+    SELECT ours.pid,
+           pg_blocking_pids(b.pid) && ARRAY(SELECT pid FROM ours),
+           coalesce(format('%%I.%%I', n.nspname, c.relname), l.locktype),
+           blocking.pid, b.usename, b.application_name, b.state
+    FROM ours CROSS JOIN LATERAL unnest(blockers) blocking (pid)
+      LEFT JOIN pg_stat_activity b ON b.pid = blocking.pid
+      LEFT JOIN pg_locks l ON l.pid = ours.pid AND NOT l.granted
+      LEFT JOIN pg_class c ON c.oid = l.relation
+      LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+    """
+
+
+class LockWait(BackupFailed):
+    """A lock that somebody else holds was waited for long enough."""
+
+
+class LockWatch:
+    """Looks through another session at what the pg_dumps begun from now on wait for.
+
+    pg_dump bounds its wait for tables alone; it waits for ever for what it reads of
+    the catalog.
+    """
+
+    def __init__(self, lock: DatabaseLock, limit: timedelta) -> None:
+        self._lock, self._limit = lock, limit
+        self._begun = query_value(lock.connection, "SELECT clock_timestamp()")
+        self._guard = threading.Lock()
+        self._looked = 0.0
+        self._since: dict[int, float] = {}
+        self._who = ""
+
+    def look(self) -> None:
+        """Look, unless that was done just now; callable from any thread.
+
+        Raises:
+            LockWait: one has waited for longer than the limit.
+            BackupFailed: one waits for somebody who waits for another one of them.
+            DatabaseError: the connection is lost.
+        """
+        with self._guard:
+            now = time.monotonic()
+            if now - self._looked < _LOOK_SECONDS:
+                return
+            self._looked = now
+            self._lock.require_held()
+            waiting = self._waiting()
+            self._since = {pid: self._since.get(pid, now) for pid, *_ in waiting}
+            self._who = "; ".join(
+                dict.fromkeys(_told(*each) for _, _, *each in waiting)
+            )
+            if any(in_between for _, in_between, *_ in waiting):
+                raise BackupFailed(
+                    f"a lock came between those of two dumps: {self._who}",
+                    hint="Run the backup again when the migration has ended.",
+                )
+            if any(
+                now - since > self._limit.total_seconds()
+                for since in self._since.values()
+            ):
+                raise self.waited("pg_dump")
+
+    def wait_for_end(self) -> None:
+        """Wait until the server has noticed that they ended, and their place is free.
+
+        Not for long, and not where the connection is lost: nothing depends on it.
+        """
+        with contextlib.suppress(DatabaseError), translated("waiting for pg_dump"):
+            for _ in range(_END_LOOKS):
+                if not query(self._lock.connection, _OURS + "TABLE ours", self._begun):
+                    return
+                time.sleep(_END_LOOK_SECONDS)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether one waited when this was last looked at."""
+        return bool(self._since)
+
+    def waited(self, who: str) -> LockWait:
+        """Return the error for a wait that has ended."""
+        holders = self._who or "; ".join(self._holders())
+        return LockWait(
+            f"{who} waited longer than {self._limit.total_seconds():g} seconds for a "
+            "lock" + (f": {holders}" if holders else ""),
+            hint="Perhaps a migration holds the table; run the backup again when it "
+            "has ended, or raise lock_wait of this database.",
+        )
+
+    def _waiting(self) -> list[TupleRow]:
+        """Return who waits, whether in a circle, for what, and who holds it."""
+        try:
+            with translated("looking for what pg_dump waits for"):
+                return query(self._lock.connection, _OURS + _WAITING, self._begun)
+        except DatabaseError as error:
+            if error.sqlstate == TIMED_OUT:
+                raise self.waited("looking for locks") from error
+            raise
+
+    def _holders(self) -> list[str]:
+        """Return who holds a lock that even reading has to wait for."""
+        try:
+            with translated("who holds locks"):
+                rows = query(
+                    self._lock.connection,
+                    """
+                    SELECT format('%I.%I', n.nspname, c.relname),
+                           b.pid, b.usename, b.application_name, b.state
+                    FROM pg_locks l JOIN pg_stat_activity b ON b.pid = l.pid
+                      JOIN pg_class c ON c.oid = l.relation
+                      JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE l.mode = 'AccessExclusiveLock' AND l.granted
+                      AND l.database IN (0, (SELECT oid FROM pg_database
+                                             WHERE datname = current_database()))
+                    """,
+                )
+        except DatabaseError:
+            return []  # the lock is on what tells of locks
+        return [_told(*row) for row in rows]
+
+
+def _told(
+    what: str, pid: int, role: str | None, application: str | None, state: str | None
+) -> str:
+    if not pid:
+        return f"{what} is locked by a prepared transaction"
+    known = (application, role and f"role {role}", state)
+    who = f" ({', '.join(filter(None, known))})" if any(known) else ""
+    return f"{what} is locked by server process {pid}{who}"

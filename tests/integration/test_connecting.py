@@ -1,0 +1,204 @@
+"""How a backup comes to its server: through poolers, past locks, by odd URLs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opskit.checks import Health
+from opskit.doctor import databases
+from opskit.errors import DatabaseError
+from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import database_name, parse
+from opskit.postgres.lock_watch import LockWait
+from opskit.postgres.programs import Installation, find_client
+from tests.conftest import MakeDatabase
+from tests.integration.test_backup_faults import stub
+from tests.support import back_up, execute, failed, run_drill, sets, value
+
+Pooled = Callable[[str, str], str]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def pooled() -> Iterator[Pooled]:
+    """Return a function that gives the URL of a database through PgBouncer."""
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("no pgbouncer on this machine")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(url: str, settings: str) -> str:
+        port = _free_port()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        target = parse(url)
+        (folder / "ini").write_text(
+            f"[databases]\nshop = host={target['host']} port={target['port']} "
+            f"user={target['user']} dbname='{target['dbname']}'\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+            f"pool_mode = session\n{settings}\n"
+        )
+        # It does not run as root: then it is the account of the server.
+        owner = Path(target["host"]).stat()
+        as_owner: dict[str, Any] = {
+            "user": owner.st_uid,
+            "group": owner.st_gid,
+            "extra_groups": [],
+        }
+        os.chown(folder, owner.st_uid, owner.st_gid)
+        started.append(
+            subprocess.Popen(
+                [program, "-q", folder / "ini"],
+                **(as_owner if os.geteuid() == 0 else {}),
+            )
+        )
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        return f"host=127.0.0.1 port={port} user={target['user']} dbname=shop"
+
+    with ExitStack() as stack:
+        yield start
+        for each in started:
+            each.terminate()
+            each.wait()
+
+
+def test_a_pooler_that_swallows_the_pins_is_refused(
+    make_database: MakeDatabase,
+    pooled: Pooled,
+    store_dir: Path,
+    installations: list[Installation],
+) -> None:
+    """The dump would have the database's own time zone, and a drill find damage."""
+    url = make_database(16)
+    execute(url, f"ALTER DATABASE \"{database_name(url)}\" SET TimeZone = 'Asia/Tokyo'")
+    through = pooled(url, "ignore_startup_parameters = options,extra_float_digits")
+
+    with pytest.raises(DatabaseError) as refused:
+        back_up(through, store_dir)
+    found = databases.examine("shop", through, installations).findings
+
+    assert type(refused.value).exit_code == 30
+    assert "the connection pooler at 127.0.0.1:" in refused.value.message
+    assert "ignore_startup_parameters" in refused.value.hint
+    assert [each.status for each in found] == [Health.UNHEALTHY]
+    assert "the connection pooler" in found[0].observed
+    assert not list(store_dir.iterdir())
+
+
+@pytest.mark.parametrize(
+    "locked", ["pg_catalog.pg_trigger", "pg_catalog.pg_opclass", "public.orders"]
+)
+def test_no_lock_is_waited_for_longer_than_allowed(
+    locked: str, make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """Neither of a table nor of what pg_dump reads of the catalog; the holder is told."""
+    url = make_database(16)
+
+    with connect(url, purpose="migration", autocommit=False) as holder:
+        holder.execute(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE".encode())
+        began = time.monotonic()
+        with pytest.raises(LockWait) as waited:
+            back_up(url, store_dir, lock_wait=timedelta(seconds=2))
+
+        assert time.monotonic() - began < 20
+        assert f"{locked} is locked by server process " in waited.value.message
+        assert "opskit migration" in waited.value.message
+    assert not list(store_dir.iterdir())
+
+
+def test_our_own_reading_of_the_catalog_waits_no_longer_either(
+    make_database: MakeDatabase, store_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that comes when pg_dump has read its part is told the same way."""
+    from opskit.postgres import inventory
+
+    url = make_database(16)
+    with connect(url, purpose="migration", autocommit=False) as holder:
+        unlocked = inventory.rewritten_tables
+
+        def locked(connection: Any) -> list[str]:
+            holder.execute("LOCK TABLE pg_catalog.pg_extension")
+            return unlocked(connection)
+
+        monkeypatch.setattr(inventory, "rewritten_tables", locked)
+        with pytest.raises(LockWait, match=r"pg_catalog\.pg_extension is locked by"):
+            back_up(url, store_dir, lock_wait=timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "TRUNCATE public.lines",
+        "DROP TABLE other.orders",
+        "ALTER TABLE public.lines ALTER n TYPE bigint",
+    ],
+)
+def test_what_waits_for_the_dump_does_not_spoil_it(
+    statement: str,
+    make_database: MakeDatabase,
+    store_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However small the database is: the dump is looked at while it has its locks."""
+    from opskit.postgres import inventory
+
+    url = make_database(16)
+    waiting = threading.Thread(target=execute, args=(url, statement))
+    unlocked = inventory.rewritten_tables
+
+    def beside(connection: Any) -> list[str]:
+        waiting.start()
+        wait = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        until = time.monotonic() + 30
+        while not value(url, wait) and time.monotonic() < until:
+            time.sleep(0.05)
+        return unlocked(connection)
+
+    monkeypatch.setattr(inventory, "rewritten_tables", beside)
+    manifest = back_up(url, store_dir).manifest
+    waiting.join()
+
+    assert manifest.rows == 2102
+    assert failed(run_drill(sets(store_dir)[0])) == []
+
+
+def test_a_dump_that_the_schema_ran_away_from_begins_again(
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """A table that is dropped between the snapshot and the locks costs a moment."""
+    url = make_database(16)
+    real = find_client(installations, server_major=16)
+    once = (
+        f"test -e {tmp_path}/once || {{ touch {tmp_path}/once; "
+        f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE other.orders'; }}\n"
+    )
+    racing = stub(tmp_path / "bin", real, once + 'exec REAL "$@"')
+
+    manifest = back_up(url, store_dir, installations=[racing]).manifest
+
+    assert manifest.rows == 2002
+    assert failed(run_drill(sets(store_dir)[0])) == []
