@@ -9,8 +9,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,13 @@ import pytest
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.errors import DatabaseError
+from opskit.postgres import server
 from opskit.postgres.connect import connect
-from opskit.postgres.conninfo import database_name, parse
 from opskit.postgres.lock_watch import LockWait
-from opskit.postgres.programs import Installation, find_client
+from opskit.postgres.programs import Installation, find_client, find_server
 from tests.conftest import MakeDatabase
 from tests.integration.test_backup_faults import stub
 from tests.support import back_up, execute, failed, run_drill, sets, value
-
-Pooled = Callable[[str, str], str]
 
 
 def _free_port() -> int:
@@ -37,66 +35,60 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def pooled() -> Iterator[Pooled]:
-    """Return a function that gives the URL of a database through PgBouncer."""
+@contextmanager
+def _pooled(port: int, settings: str) -> Iterator[str]:
+    """Yield a URL that leads through PgBouncer to a server on loopback."""
     program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip("no pgbouncer on this machine")
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(url: str, settings: str) -> str:
-        port = _free_port()
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        target = parse(url)
-        (folder / "ini").write_text(
-            f"[databases]\nshop = host={target['host']} port={target['port']} "
-            f"user={target['user']} dbname='{target['dbname']}'\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+    own_port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "ini").write_text(
+            f"[databases]\npostgres = host=127.0.0.1 port={port} "
+            f"user={server.SUPERUSER}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {own_port}\nunix_socket_dir =\nauth_type = any\n"
             f"pool_mode = session\n{settings}\n"
         )
-        # It does not run as root: then it is the account of the server.
-        owner = Path(target["host"]).stat()
-        as_owner: dict[str, Any] = {
-            "user": owner.st_uid,
-            "group": owner.st_gid,
-            "extra_groups": [],
-        }
-        os.chown(folder, owner.st_uid, owner.st_gid)
-        started.append(
-            subprocess.Popen(
-                [program, "-q", folder / "ini"],
-                **(as_owner if os.geteuid() == 0 else {}),
-            )
+        nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+        process = subprocess.Popen(
+            [program, "-q", f"{folder}/ini"],
+            cwd="/",
+            **(nobody if os.geteuid() == 0 else {}),
         )
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        return f"host=127.0.0.1 port={port} user={target['user']} dbname=shop"
-
-    with ExitStack() as stack:
-        yield start
-        for each in started:
-            each.terminate()
-            each.wait()
+        try:
+            for _ in range(200):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", own_port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield f"postgresql://{server.SUPERUSER}@127.0.0.1:{own_port}/postgres"
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def test_a_pooler_that_swallows_the_pins_is_refused(
-    make_database: MakeDatabase,
-    pooled: Pooled,
-    store_dir: Path,
-    installations: list[Installation],
+    store_dir: Path, installations: list[Installation]
 ) -> None:
     """The dump would have the database's own time zone, and a drill find damage."""
-    url = make_database(16)
-    execute(url, f"ALTER DATABASE \"{database_name(url)}\" SET TimeZone = 'Asia/Tokyo'")
-    through = pooled(url, "ignore_startup_parameters = options,extra_float_digits")
-
-    with pytest.raises(DatabaseError) as refused:
-        back_up(through, store_dir)
-    found = databases.examine("shop", through, installations).findings
+    port = _free_port()
+    with (
+        server.throwaway(
+            find_server(installations, major=16),
+            port=port,
+            settings={"listen_addresses": "127.0.0.1", "TimeZone": "Asia/Tokyo"},
+        ) as running,
+        _pooled(
+            port, "ignore_startup_parameters = options,extra_float_digits"
+        ) as through,
+    ):
+        hba = running.folder / "data" / "pg_hba.conf"
+        hba.write_text("host all all 127.0.0.1/32 trust\nlocal all all trust\n")
+        execute(running.url(), "SELECT pg_reload_conf()")
+        with pytest.raises(DatabaseError) as refused:
+            back_up(through, store_dir)
+        found = databases.examine("shop", through, installations).findings
 
     assert type(refused.value).exit_code == 30
     assert "the connection pooler at 127.0.0.1:" in refused.value.message
@@ -107,7 +99,7 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
 
 
 @pytest.mark.parametrize(
-    "locked", ["pg_catalog.pg_trigger", "pg_catalog.pg_opclass", "public.orders"]
+    "locked", ["pg_catalog.pg_trigger", "pg_catalog.pg_policy", "public.orders"]
 )
 def test_no_lock_is_waited_for_longer_than_allowed(
     locked: str, make_database: MakeDatabase, store_dir: Path
@@ -138,11 +130,11 @@ def test_our_own_reading_of_the_catalog_waits_no_longer_either(
         unlocked = inventory.rewritten_tables
 
         def locked(connection: Any) -> list[str]:
-            holder.execute("LOCK TABLE pg_catalog.pg_extension")
+            holder.execute("LOCK TABLE pg_catalog.pg_auth_members")
             return unlocked(connection)
 
         monkeypatch.setattr(inventory, "rewritten_tables", locked)
-        with pytest.raises(LockWait, match=r"pg_catalog\.pg_extension is locked by"):
+        with pytest.raises(LockWait, match=r"pg_catalog\.pg_auth_members is locked by"):
             back_up(url, store_dir, lock_wait=timedelta(seconds=1))
 
 
