@@ -28,13 +28,21 @@ def judged(connection: Connection, job: LoadJob, error: DatabaseError) -> Databa
     load left it.
     """
     entry = _ENTRY.search(error.message)
-    if entry is None:
+    try:
+        if entry is not None:
+            return _of_entry(connection, job, error, entry[1])
         # No statement failed: pg_restore cannot read the archive, or lost the server.
         return error if _is_unreadable(job) else _fault(error, "")
-    job.archive.with_name("failed.list").write_text(f"{entry[1]};\n")
-    code, words = _run_once_more(
-        replace(job, use_list=job.archive.with_name("failed.list"))
-    )
+    except subprocess.TimeoutExpired:
+        return _fault(error, "")
+
+
+def _of_entry(
+    connection: Connection, job: LoadJob, error: DatabaseError, dump_id: str
+) -> DatabaseError:
+    use_list = job.archive.with_name("failed.list")
+    use_list.write_text(f"{dump_id};\n")
+    code, words = _run_once_more(replace(job, use_list=use_list))
     sqlstate, source = reported(words)
     if not sqlstate:
         # It worked, or there was no server to refuse it.

@@ -35,8 +35,7 @@ def run_restore(
         run_id="abc123",
         installations=programs.installations(),
         jobs=2,
-        timeout_seconds=300,
-        **options,
+        **{"timeout_seconds": 300, **options},
     )
     return restore(request, clock=now)
 

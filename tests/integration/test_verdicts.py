@@ -12,8 +12,10 @@ from opskit.config import Query
 from opskit.errors import ServerFault
 from opskit.postgres import programs
 from opskit.postgres.programs import Installation
-from tests.conftest import MakeDatabase
-from tests.support import back_up, failed, run_drill, sets
+from opskit.restore.bound import NoProgress
+from tests.conftest import MajorServer, MakeDatabase
+from tests.integration.test_restore import run_restore
+from tests.support import back_up, execute, failed, run_drill, sets, value
 
 
 def _raising(statement: str) -> str:
@@ -113,6 +115,7 @@ def test_a_program_that_does_not_reach_the_server_is_no_verdict_on_the_set(
         run_drill(sets(store_dir)[0], installations=[refusing])
 
 
+_COPIES = "SELECT count(*) FROM pg_database WHERE datname LIKE '%restoring%'"
 # `orders` is the larger table, so parallel jobs begin with it.
 READS_ANOTHER = """
 CREATE TABLE public.limits AS SELECT i FROM generate_series(1, 2000) i;
@@ -196,3 +199,43 @@ def test_a_machine_that_is_slow_is_no_verdict_on_the_set(
 
     with pytest.raises(ServerFault, match="took longer than 12 seconds"):
         run_drill(sets(store_dir)[0], timeout_seconds=12)
+
+
+def test_a_restore_loads_once_more_with_one_job(
+    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path
+) -> None:
+    """As a drill does; nothing of the first try is left."""
+    back_up(make_database(16, READS_ANOTHER), store_dir)
+    running = server_of(16)
+    try:
+        assert run_restore(sets(store_dir)[0], running, "once more").rows == 4000
+    finally:
+        execute(running.url(), 'DROP DATABASE IF EXISTS "once more"')
+
+    assert value(running.url(), _COPIES) == 0
+
+
+def test_a_restore_ends_when_its_time_is_over(
+    make_database: MakeDatabase, server_of: MajorServer, store_dir: Path
+) -> None:
+    """The copy is dropped, and the statement that stood still is named."""
+    script = """
+    CREATE FUNCTION public.rests(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(CASE WHEN i > 1 THEN 300 ELSE 0 END); RETURN i; END';
+    CREATE TABLE public.t (i int, j int);
+    CREATE INDEX ON public.t (public.rests(i));
+    UPDATE pg_index SET indislive = false, indisready = false, indisvalid = false
+        WHERE indrelid = 'public.t'::regclass;
+    INSERT INTO public.t VALUES (2, 2);
+    UPDATE pg_index SET indislive = true, indisready = true, indisvalid = true
+        WHERE indrelid = 'public.t'::regclass;
+    """
+    back_up(make_database(16, script), store_dir)
+    running = server_of(16)
+    began = time.monotonic()
+
+    with pytest.raises(NoProgress, match="CREATE INDEX"):
+        run_restore(sets(store_dir)[0], running, "too long", timeout_seconds=10)
+
+    assert time.monotonic() - began < 40
+    assert value(running.url(), _COPIES) == 0
