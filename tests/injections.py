@@ -190,7 +190,7 @@ class _copied:
 
 
 def _program() -> list[str]:
-    return [sys.executable, "-m", "opskit", "--search-root", str(ROOT)]
+    return [sys.executable, "-m", "opskit"]
 
 
 def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
