@@ -48,6 +48,7 @@ def test_a_new_store_is_brought_up_to_date(service: Service, filled: list[str]) 
     }
     assert first == {
         "status": "ok",
+        "run_id": first["run_id"],
         "from": "local",
         "to": "offsite",
         "sets": [

@@ -56,7 +56,7 @@ def test_a_table_that_is_gone_stops_pruning_until_it_is_confirmed(
     gone = "table other.orders is gone (it held 100 rows)"
     assert (first["sudden_changes"], second["sudden_changes"]) == ([], [gone])
     assert "SUDDEN CHANGE: table other.empty is gone (it held 0 rows)" in words
-    assert f"`inv prune --confirm {newest}`" in words
+    assert f"inv prune --confirm {newest}`" in words
     assert dry["refused"] == refused["refused"]
     assert newest in refused["refused"]
     assert "other.empty is gone" in refused["error"]
@@ -67,6 +67,7 @@ def test_a_table_that_is_gone_stops_pruning_until_it_is_confirmed(
     assert gone in still["error"]
     assert confirmed == {
         "status": "ok",
+        "run_id": confirmed["run_id"],
         "backup_id": second["backup_id"],
         "confirmed": [gone],
     }
@@ -194,7 +195,7 @@ def test_a_locked_set_stays_until_its_lock_ends(
     reasons = {each["backup_id"]: each["reasons"] for each in dry["keep"]}
     until = times[1] + timedelta(days=2)
     assert reasons[made[1]] == [f"object lock until {until:%Y-%m-%d}"]
-    assert dry == done
+    assert dry | {"run_id": ""} == done | {"run_id": ""}
     assert ids(done["delete"]) == [made[0]]
     assert list(service.proofs()) == [made[2], made[1]]
 
