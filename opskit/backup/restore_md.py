@@ -11,7 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from opskit.backup.guide_steps import authenticity, checksums, decryption
-from opskit.backup.restore_steps import code, commands, major_of, shown_database
+from opskit.backup.restore_steps import (
+    code,
+    commands,
+    commands_in_parts,
+    major_of,
+    shown_database,
+)
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
 
@@ -92,6 +98,46 @@ psql --no-psqlrc --dbname={shown_database(database)} \\
 ```
 
 Delete {unpacked} afterwards: the data is in there.{others}
+
+{_one_entry_fails(inventory, client_version, [*archives.values()], in_parallel)}
+"""
+
+
+def _one_entry_fails(
+    inventory: dict[str, Any],
+    client_version: str,
+    archives: Sequence[str],
+    in_parallel: bool,
+) -> str:
+    definitions, rows, last = commands_in_parts(
+        inventory, client_version, archives, in_parallel=in_parallel
+    )
+    return f"""\
+## If one entry fails
+
+Step 4 stops at the first error, and the database is then not whole. Most entries come
+after the rows, which need none of them: indexes, constraints, triggers, grants. Drop
+what step 4 made, and load in three parts. The definitions:
+
+```sh
+{definitions}
+```
+
+Then the rows. Where they are refused because a function is not found, or by a `CHECK`
+that they do not meet any more, run the like of one of these, then the rows again:
+
+    ALTER FUNCTION public.f(integer) SET search_path = public;
+    ALTER TABLE public.t DROP CONSTRAINT t_until_check;
+
+```sh
+{rows}
+```
+
+At last all the rest. Every statement that fails is shown, and the others are made:
+
+```sh
+{last}
+```
 """
 
 

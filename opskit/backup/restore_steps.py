@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from opskit.postgres.database import quoted
 from opskit.postgres.programs import sets_unknown_parameter
 
 _ALWAYS_THERE = ("postgres", "template1")
@@ -54,6 +56,41 @@ without `--create`:
     {_createdb(inventory, "NAME")}"""
 
 
+def commands_in_parts(
+    inventory: dict[str, Any],
+    client_version: str,
+    archives: Sequence[str],
+    *,
+    in_parallel: bool,
+) -> tuple[str, str, str]:
+    """Return the commands that load in parts, of which the last may fail in places.
+
+    They are for definitions, rows, and all that no row depends on. The first drops what
+    an earlier try left; grants and comments come with the last.
+    """
+    source = str(inventory["database"])
+    name = f"{source}_restored" if source in _ALWAYS_THERE else source
+    database = shown_database(source)
+    load = _Loading(inventory, client_version, jobs=_JOBS if in_parallel else 1)
+    options = "--no-privileges --no-comments --no-security-labels --section=pre-data "
+    first = [
+        shlex.join(["dropdb", "--if-exists", "--", name]),
+        _session_options(inventory),
+    ]
+    if source in _ALWAYS_THERE:
+        first += [
+            _createdb(inventory, name),
+            load.one(archives[0], database, options),
+        ]
+    else:
+        first.append(load.one(archives[0], "postgres", f"--create {options}"))
+    return (
+        "\n".join(first),
+        " &&\n".join(load.one(each, database, "--section=data ") for each in archives),
+        load.last(archives[0], database),
+    )
+
+
 def _createdb(inventory: dict[str, Any], name: str) -> str:
     locale = inventory["locale"]
     options = [
@@ -85,6 +122,7 @@ class _Loading:
         self, inventory: dict[str, Any], client_version: str, *, jobs: int
     ) -> None:
         self._jobs = jobs
+        self._extensions = inventory["extensions"]
         self._as_script = sets_unknown_parameter(
             client_major=major_of(client_version),
             server_major=major_of(str(inventory["server_version"])),
@@ -99,16 +137,39 @@ class _Loading:
         """
         first = ("postgres", "--create ") if creates else (database, "")
         if len(archives) == 1:
-            return self._one(archives[0], *first)
+            return self.one(archives[0], *first)
         return " &&\n".join(
             [
-                self._one(archives[0], first[0], f"{first[1]}--section=pre-data "),
-                *(self._one(each, database, "--section=data ") for each in archives),
-                self._one(archives[0], database, "--section=post-data "),
+                self.one(archives[0], first[0], f"{first[1]}--section=pre-data "),
+                *(self.one(each, database, "--section=data ") for each in archives),
+                self.one(archives[0], database, "--section=post-data "),
             ]
         )
 
-    def _one(self, archive: str, database: str, options: str) -> str:
+    def last(self, archive: str, database: str) -> str:
+        """Return what makes all that can be made after rows, and tells what cannot.
+
+        What extensions brought is found by its bare name, as some entries need it.
+        """
+        schemas = dict.fromkeys(e["schema"] for e in self._extensions)
+        path = ", ".join(map(quoted, schemas)) or "''"
+        replaced = re.sub(r"([&/\\])", r"\\\1", f"SET search_path = {path};")
+        edit = shlex.quote(
+            "s/^SELECT pg_catalog.set_config('search_path', '', false);$/"
+            f"{replaced}/;/^SET transaction_timeout = 0;$/d"
+        )
+        return f"""\
+pg_restore --list {archive} |
+    grep -E '^[0-9]+; [0-9]+ [0-9]+ (DEFAULT ACL|ACL|COMMENT|SECURITY LABEL) ' \\
+        >about.list || true
+{{
+    pg_restore --section=post-data --no-privileges --no-comments \\
+        --no-security-labels --file=- {archive}
+    pg_restore --use-list=about.list --file=- {archive}
+}} | sed {edit} |
+    psql --no-psqlrc --quiet --echo-errors --dbname={database}"""
+
+    def one(self, archive: str, database: str, options: str) -> str:
         if not self._as_script:
             return (
                 f"pg_restore --exit-on-error --jobs={self._jobs} {options}"

@@ -10,12 +10,16 @@ from opskit.postgres.database import run_script
 
 @dataclass(frozen=True)
 class RowCheck:
-    """A constraint of a table or a domain, and the statement that puts it back."""
+    """A constraint of a table or a domain, and the statement that puts it back.
+
+    `heirs` are the tables that inherit it, each with its schema.
+    """
 
     schema: str
     of: str
     name: str
     statement: str
+    heirs: tuple[tuple[str, str], ...]
 
 
 def take_off(connection: Connection) -> list[RowCheck]:
@@ -26,9 +30,11 @@ def take_off(connection: Connection) -> list[RowCheck]:
     """
     taken: list[RowCheck] = []
     while found := query(connection, _QUERY):
-        for schema, of, name, drop, statement in found:
+        for schema, of, name, drop, statement, heirs in found:
             run_script(connection, drop)
-            taken.append(RowCheck(schema, of, name, statement))
+            taken.append(
+                RowCheck(schema, of, name, statement, tuple(map(tuple, heirs)))
+            )
     return taken
 
 
@@ -36,7 +42,14 @@ _QUERY = """
     SELECT n.nspname::text, coalesce(c.relname, t.typname)::text, k.conname::text,
            format('ALTER %1$s DROP CONSTRAINT %2$I', o.name, k.conname),
            format('ALTER %1$s ADD CONSTRAINT %2$I %3$s', o.name, k.conname,
-                  pg_get_constraintdef(k.oid))
+                  pg_get_constraintdef(k.oid)),
+           ARRAY(WITH RECURSIVE heirs AS (
+               SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid
+               UNION SELECT i.inhrelid FROM pg_inherits i JOIN heirs h
+               ON i.inhparent = h.inhrelid)
+             SELECT ARRAY[hn.nspname::text, hc.relname::text] FROM heirs h
+             JOIN pg_class hc ON hc.oid = h.inhrelid
+             JOIN pg_namespace hn ON hn.oid = hc.relnamespace)
     FROM pg_constraint k
     LEFT JOIN pg_class c ON c.oid = k.conrelid
     LEFT JOIN pg_type t ON t.oid = k.contypid

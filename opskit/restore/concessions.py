@@ -32,13 +32,15 @@ _Named = TypeVar("_Named", TableRecord, SequenceRecord)
 class Failure:
     """An entry that was not made, and why: the server's words and their SQLSTATE.
 
-    One `is_outside` reads what is not in the database, and was kept from that.
+    One `is_outside` reads what is not in the database, and was kept from that. `also`
+    are the dump ids of entries that lack a part for it.
     """
 
     entry: TocEntry
     error: str
     sqlstate: str = ""
     is_outside: bool = False
+    also: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
@@ -162,7 +164,9 @@ class Concessions:
     @property
     def not_made(self) -> frozenset[int]:
         """The dump ids of all entries that the copy does not have."""
-        return self.left_out | {each.entry.dump_id for each in self.failures}
+        return self.left_out.union(
+            *({each.entry.dump_id, *each.also} for each in self.failures)
+        )
 
     @property
     def names(self) -> list[str]:

@@ -47,7 +47,6 @@ _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 # Of a wrapper without its handler, and of a view that was not filled for want of one.
 _NO_HANDLER_OR_ROWS = "55000"
 _WITH_ROW_CHECKS = ("TABLE", "FOREIGN TABLE", "DOMAIN")
-_CHECK_VIOLATION = "23514"
 # Of a library or another file that is not there.
 _UNDEFINED_FILE = "58P01"
 _HOW_TO_READ = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
@@ -171,33 +170,26 @@ def with_shortages(job: FillJob, found: Iterable[Shortage]) -> Concessions:
 def fill(connection: Connection, job: FillJob) -> Filled:
     """Load all rows into what `make` made, and after them as much as can be made.
 
-    What fails with parallel jobs may be a matter of their timing: it is tried once more
-    with one job. Where a CHECK refuses rows that were there, all are put back after the
-    rows, and what rows then break is a failure of the constraint.
+    What fails with parallel jobs may be a matter of their timing, and a CHECK may refuse
+    rows that were there: it is tried once more with one job, and with all checks put
+    back after the rows. What rows break then is a failure of the constraint.
 
     Raises:
         ServerFault: the server or a machine failed.
         DatabaseError: the server or pg_restore refuses rows.
     """
-    if job.jobs > 1:
-        try:
-            return _fill(connection, job)
-        except ServerFault:
-            raise
-        except DatabaseError as error:
-            if job.is_over():
-                raise
-            logger().warning("loading once more with one job", failed=error.message)
-            _make_again(connection, job)
-            job = replace(job, jobs=1)
     try:
         return _fill(connection, job)
+    except ServerFault:
+        raise
     except DatabaseError as error:
-        if error.sqlstate != _CHECK_VIOLATION or job.is_over():
+        if job.is_over():
             raise
-        logger().warning("loading once more, checks after rows", failed=error.message)
+        logger().warning(
+            "loading once more with one job, checks after rows", failed=error.message
+        )
         _make_again(connection, job)
-    return _fill(connection, replace(job, checks_last=True))
+    return _fill(connection, replace(job, jobs=1, checks_last=True))
 
 
 def _make_again(connection: Connection, job: FillJob) -> None:
@@ -262,7 +254,8 @@ def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Fa
                 timeout_seconds=job.timeout_seconds,
             )
         if error is not None:
-            failures.append(_failure(entry, error))
+            heirs = frozenset(made_with[heir].dump_id for heir in each.heirs)
+            failures.append(replace(_failure(entry, error), also=heirs))
     return failures
 
 
@@ -380,7 +373,7 @@ class _Loaded:
         except ServerFault:
             raise
         except DatabaseError as error:
-            if self._job.jobs > 1 or self._job.is_over():
+            if not self._job.checks_last or self._job.is_over():
                 raise
             raise verdict.judged(self._given.connection, load_job, error) from error
         self._words.append(said)

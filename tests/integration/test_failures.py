@@ -99,7 +99,7 @@ def test_some_of_several_failures_are_not_enough(
     back_up(url, store_dir)
     target = databases()
 
-    with pytest.raises(IntegrityError, match="1 entries") as refused:
+    with pytest.raises(IntegrityError, match="1 entry") as refused:
         run_restore(
             sets(store_dir)[0],
             server_of(16),
