@@ -13,6 +13,7 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.database import quoted, run_bytes
 from opskit.postgres.encodings import python_codec
+from opskit.postgres.faults import ends_sessions
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore.definition import units
 
@@ -59,11 +60,17 @@ def make(
                    for each in units(entry.definition)]  # fmt: skip
     else:
         scripts = [script]
-    with connect(url, purpose="restore") as connection:
-        limit_statements(connection, timeout_seconds)
-        # A script is read in the encoding that holds before its first statement.
-        run_bytes(connection, f"SET client_encoding = '{encoding}'".encode())
-        return make_each(entry, scripts, lambda each: run_bytes(connection, each))
+    try:
+        with connect(url, purpose="restore") as connection:
+            limit_statements(connection, timeout_seconds)
+            # A script is read in the encoding that holds before its first statement.
+            run_bytes(connection, f"SET client_encoding = '{encoding}'".encode())
+            return make_each(entry, scripts, lambda each: run_bytes(connection, each))
+    except ServerFault as fault:
+        if not ends_sessions(fault.sqlstate):
+            raise
+        with connect(url, purpose="restore"):
+            return fault  # the server is up: the entry's own code ended the session
 
 
 def make_each(
