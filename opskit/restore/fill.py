@@ -58,8 +58,8 @@ class FillJob:
 
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
     whether that is all of them. `sql_before` and `sql_after` are the user's own, and
-    so are `settings` of the sessions that load. With `checks_last`, rows are loaded
-    without CHECK constraints, which are put back afterwards.
+    so are `settings` of the sessions that load. In the `last_try`, rows are loaded
+    without CHECK constraints, which are put back afterwards, and an error is judged.
     `trust` is called where code of these roles will run with the rights of a superuser.
     Where it is `offline`, nothing that is loaded connects to foreign servers.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
@@ -80,7 +80,7 @@ class FillJob:
     settings: Mapping[str, str] = field(default_factory=dict)
     sql_before: Sequence[str] = ()
     sql_after: Sequence[str] = ()
-    checks_last: bool = False
+    last_try: bool = False
     loaded: Callable[[int], None] = lambda _dump_id: None
     trust: Callable[[Sequence[str]], None] = warn_of_code
     run_id: str = ""
@@ -157,8 +157,8 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
     database.make_bare(url, inventory)
     _run_all(url, job.sql_before, job.timeout_seconds)
     given = Rights(url=url, connection=connection)
-    # No two of them are made at once.
-    return _make_definitions(given, replace(job, jobs=1))
+    # No two of them are made at once, so that another try makes no difference.
+    return _make_definitions(given, replace(job, jobs=1, last_try=True))
 
 
 def with_shortages(job: FillJob, found: Iterable[Shortage]) -> Concessions:
@@ -170,9 +170,9 @@ def with_shortages(job: FillJob, found: Iterable[Shortage]) -> Concessions:
 def fill(connection: Connection, job: FillJob) -> Filled:
     """Load all rows into what `make` made, and after them as much as can be made.
 
-    What fails with parallel jobs may be a matter of their timing, and a CHECK may refuse
-    rows that were there: it is tried once more with one job, and with all checks put
-    back after the rows. What rows break then is a failure of the constraint.
+    What fails with parallel jobs may be a matter of their timing, and a CHECK may
+    refuse rows that were there: it is tried once more with one job, and with all checks
+    put back after the rows. What rows break then is a failure of the constraint.
 
     Raises:
         ServerFault: the server or a machine failed.
@@ -189,7 +189,7 @@ def fill(connection: Connection, job: FillJob) -> Filled:
             "loading once more with one job, checks after rows", failed=error.message
         )
         _make_again(connection, job)
-    return _fill(connection, replace(job, jobs=1, checks_last=True))
+    return _fill(connection, replace(job, jobs=1, last_try=True))
 
 
 def _make_again(connection: Connection, job: FillJob) -> None:
@@ -373,7 +373,7 @@ class _Loaded:
         except ServerFault:
             raise
         except DatabaseError as error:
-            if not self._job.checks_last or self._job.is_over():
+            if not self._job.last_try or self._job.is_over():
                 raise
             raise verdict.judged(self._given.connection, load_job, error) from error
         self._words.append(said)
@@ -426,10 +426,10 @@ def _load(given: Rights, job: FillJob) -> _Loaded:
     loaded = _Loaded(given, job)
     kept = loaded.kept
     last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
-    if job.checks_last:
+    if job.last_try:
         with connect(given.url, purpose="restore") as inside:
             loaded.taken = row_checks.take_off(inside)
-    if given.login_url or job.checks_last:
+    if given.login_url or job.last_try:
         with given.for_rows() as rows_url:
             loaded.step({e.dump_id for e in kept if e.kind == "TABLE DATA"}, rows_url)
     loaded.step(loaded.left - last)
