@@ -31,8 +31,7 @@ def measure_listing(options: Options, folder: Path) -> Part:
     ]
     seconds = median(each.seconds for each in runs)
     listed = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "opskit", "--search-root", ROOT,
-         "--list"],
+        [sys.executable, "-X", "importtime", "-m", "opskit", "--list"],
         cwd=folder,
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -65,7 +64,7 @@ def wrapper() -> list[str]:
     lock = ROOT / "requirements.lock"
     if made.exists() and filecmp.cmp(made, lock, shallow=False):
         return [str(ROOT / "inv")]
-    return [sys.executable, "-m", "opskit", "--search-root", str(ROOT)]
+    return [sys.executable, "-m", "opskit"]
 
 
 def heavy_imports(report: str) -> list[str]:

@@ -30,8 +30,7 @@ class User:
 
     def command(self, *arguments: str) -> list[str]:
         """Return how `inv` calls opskit once its environment stands."""
-        program = [sys.executable, "-m", "opskit", "--search-root", str(ROOT)]
-        return [*program, *arguments]
+        return [sys.executable, "-m", "opskit", *arguments]
 
     def forget(self) -> None:
         """Remove the sets and the state of earlier runs."""

@@ -175,7 +175,8 @@ def machine_faults(operation: str) -> Iterator[None]:
     """Turn what the operating system refuses in the block into an OpskitError.
 
     An error that knows better what it means is translated where it occurs; here is
-    what remains: no space, no open files, no threads, no memory, a failing disk.
+    what remains: no space, no open files, no threads, no memory, a failing disk, an
+    installation that cannot be read.
     `operation` is the name of the task and decides on the class of the error.
 
     Raises:
@@ -190,6 +191,9 @@ def machine_faults(operation: str) -> Iterator[None]:
         raise _refused(operation, f"{place}{words}", error.errno) from error
     except MemoryError as error:
         raise _refused(operation, "out of memory", errno.ENOMEM) from error
+    except ImportError as error:
+        # Tasks import as they go: a module that cannot be read is one that is missing.
+        raise _refused(operation, f"cannot import {error.name}", errno.EIO) from error
     except RuntimeError as error:
         # Python has no class for this.
         if error.args != ("can't start new thread",):

@@ -143,10 +143,9 @@ def inject(ground: Ground, case: Case) -> Ended:
         ended = copy.start(case.task, *strace, "-o", "/dev/null")
         faults = _halves(copy.folder / "store")
     words = (ended.stdout + ended.stderr).decode(errors="replace")
-    # What Python itself cannot import is no fault of the task.
-    if (ended.returncode == 1 and "ModuleNotFoundError" not in words) or (
-        "Traceback" in words and "opskit/tasks" in words
-    ):
+    # What Python cannot import before opskit begins is not for opskit to report.
+    is_ours = "opskit/__main__.py" in words or "Traceback" not in words
+    if (ended.returncode == 1 or "Traceback" in words) and is_ours:
         faults += words.strip().splitlines()[-2:]
     return Ended(case=case, code=ended.returncode, faults=tuple(faults))
 
