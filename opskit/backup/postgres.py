@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from opskit.backup import dump_plan, records, surroundings
+from opskit.backup import diagnosis, dump_plan, records, surroundings
 from opskit.backup.database_source import DatabaseSource
 from opskit.backup.dump_stream import DumpStream
 from opskit.backup.shares import TableName
@@ -27,7 +27,6 @@ from opskit.postgres import (
     inventory,
     lock_watch,
     reach,
-    rights,
     schema,
     snapshot,
     table_sizes,
@@ -233,7 +232,10 @@ class PostgresDump:
             BackupFailed: roles change all the time, or one of the dump's is gone.
         """
         found, taken = surroundings.take(
-            self._source.url, self.client, lock_wait=self._source.lock_wait
+            self._source.url,
+            self.client,
+            self._watch.connection,
+            lock_wait=self._source.lock_wait,
         )
         surroundings.require_roles(
             taken,
@@ -294,10 +296,21 @@ def open_dump(
     with contextlib.ExitStack() as stack:
         try:
             yield _entered(stack, source, lambda: _locked(source, client, lock, run_id))
-        except BackupFailed as error:
-            with contextlib.suppress(DatabaseError), translated("roles"):
-                _explain_role(lock.connection, error)
+        except LockWait:
             raise
+        except BackupFailed as error:
+            error.hint = _hint(source, lock) or error.hint
+            raise
+
+
+def _hint(source: DatabaseSource, lock: DatabaseLock) -> str:
+    try:
+        with translated("looking for the reason"):
+            return diagnosis.hint(
+                lock.connection, url=source.url, streams=source.streams
+            )
+    except DatabaseError as error:
+        return error.hint
 
 
 def _entered(
@@ -379,17 +392,4 @@ def _require_unchanged(taken: Snapshot) -> None:
             f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
             "was taken",
             hint="Run the backup again, when the migration has ended.",
-        )
-
-
-def _explain_role(connection: Connection, error: BackupFailed) -> None:
-    """Name the role that a setting of the database gave the session, if any."""
-    roles = rights.role_in_place_of_ours(connection)
-    if roles is not None and rights.unreadable_relations(connection):
-        given, ours, database = roles
-        error.hint = (
-            f"A setting gives the session the role {given}, which may not read "
-            f"everything. If {ours} may: "
-            f"ALTER ROLE {ours} IN DATABASE {database} SET role = none. "
-            f"Else grant {given} what is missing."
         )

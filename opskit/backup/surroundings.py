@@ -8,7 +8,7 @@ from typing import Any
 
 from opskit.errors import BackupFailed
 from opskit.postgres import globals, roles
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import Connection
 from opskit.postgres.globals import Globals
 from opskit.postgres.programs import Installation
 from opskit.postgres.toc_entry import TocEntry
@@ -17,23 +17,23 @@ _ATTEMPTS = 5
 
 
 def take(
-    url: str, client: Installation, *, lock_wait: timedelta
+    url: str, client: Installation, connection: Connection, *, lock_wait: timedelta
 ) -> tuple[Globals, list[dict[str, Any]]]:
     """Return the globals as SQL, and the same roles as records.
 
-    The programs for the SQL know no snapshot: it is done again while roles change.
+    The programs for the SQL know no snapshot, and the connection must not be in one: it
+    is done again while roles change.
 
     Raises:
         BackupFailed: they change all the time.
     """
-    with connect(url, purpose="globals", lock_wait=lock_wait) as connection:
-        for _ in range(_ATTEMPTS):
-            before = roles.take(connection)
-            found = globals.dump(url, client, connection, lock_wait=lock_wait)
-            unchanged = roles.take(connection) == before
-            # One may have come and gone in between.
-            if unchanged and found.roles() == {each["name"] for each in before}:
-                return found, before
+    for _ in range(_ATTEMPTS):
+        before = roles.take(connection)
+        found = globals.dump(url, client, connection, lock_wait=lock_wait)
+        unchanged = roles.take(connection) == before
+        # One may have come and gone in between.
+        if unchanged and found.roles() == {each["name"] for each in before}:
+            return found, before
     raise BackupFailed(
         "roles were changed each time that they were read",
         hint="Run the backup again when nothing makes or drops roles.",

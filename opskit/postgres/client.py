@@ -220,48 +220,14 @@ def failure(program: str, code: int, words: str) -> BackupFailed:
     ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
     return BackupFailed(
         f"{name} {ended}" + (f": {words}" if words else " and said nothing"),
-        hint=_hint(words, code),
+        hint="See the system log for who ended it (out of memory?), then run it again."
+        if code < 0
+        else "The program's own words say what it refused.",
     )
 
 
 def _name(program: str) -> str:
     return program.rsplit("/", 1)[-1]
-
-
-_HINTS = (
-    (
-        "row-level security",
-        "Connect as a role with BYPASSRLS or as the tables' owner: a dump through "
-        "row-level security would hold only the rows that the role may see.",
-    ),
-    (
-        "permission denied",
-        "Grant what is missing to the role that opskit connects as, for instance: "
-        "GRANT pg_read_all_data TO that_role; or exclude the table. Large objects need "
-        "grants of their own, or a superuser.",
-    ),
-    (
-        # pg_dump bounds its wait for locks by a statement timeout.
-        "LOCK TABLE",
-        "A migration holds the table; run the backup again when it has ended.",
-    ),
-    (
-        "server closed the connection",
-        "The server or the network went away; check its log, "
-        "then run the backup again.",
-    ),
-)
-
-
-def _hint(words: str, code: int) -> str:
-    for pattern, hint in _HINTS:
-        if pattern in words:
-            return hint
-    if code < 0:
-        return (
-            "See the system log for who ended it (out of memory?), then run it again."
-        )
-    return "The program's own words say what it refused."
 
 
 def run(

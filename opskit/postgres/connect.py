@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from opskit.errors import DatabaseError, OpskitError, ServerFault
 from opskit.masking import mask
+from opskit.postgres import hints
 from opskit.postgres.conninfo import (
     PINNED_SETTINGS,
     bounded,
@@ -50,7 +51,7 @@ def translated(doing: str) -> Iterator[None]:
         kind = ServerFault if _is_servers(error) else DatabaseError
         raise kind(
             f"{doing}: {words}",
-            hint=_hint(error, words),
+            hint=hints.of_error(error, words),
             sqlstate=error.sqlstate or "",
         ) from error
 
@@ -182,31 +183,3 @@ def query_value(
 def user_query(connection: Connection, statement: str) -> list[TupleRow]:
     """Run a statement that the user wrote in the configuration."""
     return connection.execute(sql.SQL(statement)).fetchall()
-
-
-_HINTS = (
-    ("password authentication failed", "Check the user and the password (PGPASSFILE, "
-     "url_file or the environment)."),
-    ("no password supplied", "Give the password in a PGPASSFILE, by url_file or in the "
-     "environment."),
-    ("no pg_hba.conf entry", "Allow this host and user in the server's pg_hba.conf."),
-    ("does not exist", "Check the name in the URL; `psql --list` shows what is there."),
-    ("permission denied", "Grant the right to the role that opskit connects as; to "
-     "read everything: GRANT pg_read_all_data TO that_role."),
-    ("could not translate host name", "Check the host name in the URL."),
-    ("failed to resolve host", "Check the host name in the URL."),
-    ("too many connections", "Free a connection on the server, or raise its limit."),
-    ("the database system is", "Wait until the server has started, then "
-     "run this again."),
-)  # fmt: skip
-
-
-def _hint(error: psycopg.Error, words: str) -> str:
-    for pattern, hint in _HINTS:
-        if pattern in words:
-            return hint
-    if isinstance(error, psycopg.OperationalError):
-        return (
-            "Check that the server runs and that host and port are reachable from here."
-        )
-    return "The server's own words say what it refused."

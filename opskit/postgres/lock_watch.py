@@ -11,7 +11,7 @@ from typing import LiteralString
 from psycopg.rows import TupleRow
 
 from opskit.errors import BackupFailed, DatabaseError
-from opskit.postgres.connect import query, query_value, translated
+from opskit.postgres.connect import Connection, query, query_value, translated
 from opskit.postgres.snapshot import DatabaseLock
 
 _LOOK_SECONDS = 0.5
@@ -58,6 +58,11 @@ class LockWatch:
         self._since: dict[int, float] = {}
         self._who = ""
 
+    @property
+    def connection(self) -> Connection:
+        """The connection that it looks through: in no snapshot."""
+        return self._lock.connection
+
     def look(self) -> None:
         """Look, unless that was done just now; callable from any thread.
 
@@ -95,7 +100,7 @@ class LockWatch:
         """
         with contextlib.suppress(DatabaseError), translated("waiting for pg_dump"):
             for _ in range(_END_LOOKS):
-                if not query(self._lock.connection, _OURS + "TABLE ours", self._begun):
+                if not query(self.connection, _OURS + "TABLE ours", self._begun):
                     return
                 time.sleep(_END_LOOK_SECONDS)
 
@@ -118,7 +123,7 @@ class LockWatch:
         """Return who waits, whether in a circle, for what, and who holds it."""
         try:
             with translated("looking for what pg_dump waits for"):
-                return query(self._lock.connection, _OURS + _WAITING, self._begun)
+                return query(self.connection, _OURS + _WAITING, self._begun)
         except DatabaseError as error:
             if error.sqlstate == TIMED_OUT:
                 raise self.waited("looking for locks") from error
@@ -129,7 +134,7 @@ class LockWatch:
         try:
             with translated("who holds locks"):
                 rows = query(
-                    self._lock.connection,
+                    self.connection,
                     """
                     SELECT format('%I.%I', n.nspname, c.relname),
                            b.pid, b.usename, b.application_name, b.state

@@ -19,7 +19,7 @@ import pytest
 
 from opskit.checks import Health
 from opskit.doctor import databases
-from opskit.errors import DatabaseError
+from opskit.errors import BackupFailed, DatabaseError
 from opskit.postgres import server
 from opskit.postgres.connect import connect
 from opskit.postgres.lock_watch import LockWait
@@ -96,6 +96,68 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
     assert [each.status for each in found] == [Health.UNHEALTHY]
     assert "the connection pooler" in found[0].observed
     assert not list(store_dir.iterdir())
+
+
+def test_too_few_connections_are_told_with_what_to_do(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """Three do for a dump in one stream; fewer are named with their number."""
+    url = make_database(16)
+    role = (
+        "DROP ROLE IF EXISTS few; CREATE ROLE few LOGIN CONNECTION LIMIT {}; "
+        "GRANT pg_read_all_data TO few; "
+        "SELECT lo_unlink(oid) FROM pg_largeobject_metadata"
+    )
+    few = url.replace("opskit_throwaway@", "few@")
+
+    execute(url, role.format(3))
+    back_up(few, store_dir)
+    execute(url, role.format(2))
+    with pytest.raises(BackupFailed) as refused:
+        back_up(few, store_dir)
+
+    assert "needs 3 connections at once" in refused.value.hint
+    assert "allowed 2" in refused.value.hint
+
+
+def test_what_the_role_may_not_read_is_told_whatever_pg_dump_says(
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """Its words may come in any language, and name what they will."""
+    url = make_database(16)
+    execute(url, "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN")
+    real = find_client(installations, server_major=16)
+    foreign = stub(
+        tmp_path / "bin", real, "echo 'LOCK TABLE: Zugriff verweigert' >&2; exit 1"
+    )
+
+    with pytest.raises(BackupFailed) as refused:
+        back_up(
+            url.replace("opskit_throwaway@", "poor@"),
+            store_dir,
+            installations=[foreign],
+        )
+    with pytest.raises(BackupFailed) as unknown:
+        back_up(url, store_dir, installations=[foreign])
+
+    assert "pg_read_all_data" in refused.value.hint
+    assert unknown.value.hint == "The program's own words say what it refused."
+
+
+def test_a_parameter_that_the_programs_do_not_know_is_told(
+    make_database: MakeDatabase, store_dir: Path
+) -> None:
+    """The libpq of opskit may be newer than that of pg_dump."""
+    url = make_database(16)
+
+    with pytest.raises(DatabaseError, match="sslnegotiation") as refused:
+        back_up(f"{url}&sslnegotiation=postgres", store_dir)
+
+    assert type(refused.value).exit_code == 30
+    assert "install newer client programs" in refused.value.hint
 
 
 @pytest.mark.parametrize(
