@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _POLL_SECONDS = 0.5
+_END_SECONDS_MAX = 5.0
 # Standing in for rich where nothing is drawn.
 _Drawn = Any
 _drawn: _Drawn | None = None
@@ -113,7 +114,7 @@ def measured(
             yield
         finally:
             ended.set()
-            asking.join()
+            asking.join(_END_SECONDS_MAX)
 
 
 @contextlib.contextmanager

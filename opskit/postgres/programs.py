@@ -143,7 +143,8 @@ def _candidates(bin_dirs: Sequence[Path]) -> Iterable[Path]:
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         # Debian's wrappers pick a version by cluster; the real programs come below.
         program = Path(folder or ".") / "pg_dump"
-        if program.is_file() and program.resolve().name == "pg_dump":
+        # A folder that may not be entered is passed over, as a shell does.
+        if os.access(program, os.X_OK) and program.resolve().name == "pg_dump":
             yield program.resolve().parent
     for pattern in _DISTRIBUTION_FOLDERS:
         yield from sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)

@@ -16,9 +16,9 @@ import opskit
 # are the configuration.
 WRAPPER = "INV_CALLED_AS"
 _MODULE = "__main__.py"
-# In the texts of the program a command is written `inv TASK`, a document by its path in
-# the repository.
-_COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?= )")
+# In the texts of the program a command is written `inv TASK` or `invoke TASK`, and a
+# document by its path in the repository.
+_COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?:oke)?(?= )")
 _DOCUMENT = re.compile(r"\b(?:README|(?:docs|runbooks)/[\w-]+)\.md\b")
 _PACKAGE = Path(opskit.__file__).resolve().parent
 

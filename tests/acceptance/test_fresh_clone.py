@@ -173,6 +173,35 @@ def give(path: Path, user: int, group: int) -> None:
         os.chown(each, user, group, follow_symlinks=False)
 
 
+def test_a_folder_of_the_path_that_may_not_be_entered(
+    folder: Path, tmp_path: Path
+) -> None:
+    """It is passed over where programs are looked for, as a shell does."""
+    closed = folder / "closed"
+    closed.mkdir(0o700)
+    (closed / "pg_dump").touch()
+    (folder / "opskit.toml").write_text(
+        f"state_dir = '{folder}/state'\n"
+        "[databases.shop]\nurl = 'postgresql://nobody@127.0.0.1:1/shop'\n"
+        f"[stores.local]\nurl = 'file://{folder}'\n"
+    )
+    (folder / "state").mkdir()
+    give_to_ordinary(folder / "state")
+
+    finished = subprocess.run(
+        [folder / "clone" / "inv", "doctor", "--json"],
+        cwd=folder,
+        env={"PATH": f"{closed}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        **ordinary(),
+    )
+
+    assert finished.returncode == 4, finished.stderr
+    assert "database shop" in finished.stdout
+
+
 # Making an environment takes longer than all else: who comes second gets that of the
 # first. That `./inv` makes one as root as well is shown where root runs `./inv test`.
 @pytest.mark.parametrize("who", ["an ordinary user", "root"])

@@ -37,7 +37,7 @@ def test_commands_are_named_as_the_wrapper_was_called(
     """Only commands are, not other words that contain the name."""
     monkeypatch.setenv("INV_CALLED_AS", wrapper)
 
-    text = called.as_called("`inv backups` and `./inv verify`, by invoice, inv TASK")
+    text = called.as_called("`inv backups` and `invoke verify`, by invoice, inv TASK")
 
     assert text == f"`{shown} backups` and `{shown} verify`, by invoice, inv TASK"
 
