@@ -257,8 +257,8 @@ def _programs(installation: Installation) -> Iterable[Path]:
         installation.bin_dir.parent / name
         for name in (installation.bin_dir.name, "lib", "lib64", "share")
     ]
-    if installation.embedded:
-        beside.append(embedded.libraries(installation.bin_dir))
+    # There if these are the wheel's programs, or a copy of them.
+    beside.append(embedded.libraries(installation.bin_dir))
     return visible + [
         each
         for each in beside

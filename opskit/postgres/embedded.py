@@ -50,7 +50,7 @@ def copy_programs(bin_dir: Path, target: Path) -> Path:
 
 def libraries(bin_dir: Path) -> Path:
     """Return the folder of libraries that the programs of a folder share."""
-    return bin_dir.parent.parent.with_name(f"{_PACKAGE}.libs")
+    return bin_dir.parent.parent.parent / f"{_PACKAGE}.libs"
 
 
 def _root() -> Path | None:
