@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from opskit.checks import Finding, Health
-from opskit.doctor.databases import ExaminedDatabase
+from opskit.doctor import definitions
+from opskit.doctor.definitions import Trial
 from opskit.drill.servers import DrillServer, ServerRequest, open_server
 from opskit.errors import OpskitError
 from opskit.postgres import libraries
-from opskit.postgres.connect import connect
-from opskit.postgres.programs import Installation
-from opskit.restore import preflight
 
 
-def examine(
-    database: ExaminedDatabase,
-    request: ServerRequest,
-    installations: Sequence[Installation],
-    allowed: Sequence[str],
-) -> list[Finding]:
-    """Start the server that a drill would run on, and ask it for all that is needed."""
-    inventory = database.inventory
-    if inventory is None:
-        return []
-    name = f"drill {database.name}"
+def examine(name: str, trial: Trial, request: ServerRequest) -> list[Finding]:
+    """Start the server that a drill would run on, and find out all that it lacks."""
+    server = f"drill {name}: server"
     try:
         with open_server(
-            replace(request, preload=libraries.needed(inventory)),
-            installations,
-            major=database.major,
-            system_identifier=inventory["system_identifier"],
+            replace(request, preload=libraries.needed(trial.inventory)),
+            trial.installations,
+            major=trial.major,
+            system_identifier=trial.inventory["system_identifier"],
         ) as running:
             findings = [
                 Finding(
-                    name=f"{name}: server",
+                    name=server,
                     status=Health.HEALTHY,
                     observed=running.full_description,
                 )
             ]
-            return findings + _shortages(name, running, inventory, allowed)
+            return findings + _lacking(f"drill {name}", trial, running)
     except OpskitError as error:
         return [
             Finding(
-                name=f"{name}: server",
+                name=server,
                 status=Health.UNHEALTHY,
                 observed=error.message,
                 hint=error.hint,
@@ -52,26 +41,24 @@ def examine(
         ]
 
 
-def _shortages(
-    name: str,
-    running: DrillServer,
-    inventory: dict[str, object],
-    allowed: Sequence[str],
-) -> list[Finding]:
-    with connect(running.url("postgres"), purpose="doctor") as connection:
-        found = preflight.shortages(
-            connection,
-            inventory,
-            (),
-            creates_roles=running.is_throwaway,
-            is_throwaway=running.is_throwaway,
-        )
+def _lacking(name: str, trial: Trial, running: DrillServer) -> list[Finding]:
+    try:
+        found = definitions.shortages(trial, running)
+    except OpskitError as error:
+        return [
+            Finding(
+                name=f"{name}: definitions",
+                status=Health.DEGRADED,
+                observed=f"they could not be tried: {error.message}",
+                hint=error.hint,
+            )
+        ]
     return [
         Finding(
             name=f"{name}: {each.name}",
-            status=Health.DEGRADED if each.name in allowed else Health.UNHEALTHY,
+            status=Health.DEGRADED if each.name in trial.allowed else Health.UNHEALTHY,
             observed=each.detail,
-            limit="allowed, and not checked" if each.name in allowed else "",
+            limit="allowed, and not checked" if each.name in trial.allowed else "",
             hint=each.hint,
         )
         for each in found

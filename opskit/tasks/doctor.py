@@ -55,6 +55,7 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     from pathlib import Path
 
     from opskit.doctor import databases, drills, folders, places, retention, stores
+    from opskit.doctor.definitions import Trial
     from opskit.tasks import runtime
     from opskit.tasks.drilling import server_request
 
@@ -90,9 +91,19 @@ def _examine(run: Runtime) -> Iterator[Finding]:
         "Free some space, or set work_dir in [drill] to a larger file system.",
     )
     for each in examined:
-        yield from drills.examine(
-            each, server_request(run), run.installations, drill.allow
-        )
+        if each.inventory is not None:
+            trial = Trial(
+                url=run.database(each.name).resolve_url(),
+                major=each.major,
+                inventory=each.inventory,
+                installations=run.installations,
+                allowed=drill.allow,
+                sql_before=drill.sql_before,
+                exclude_tables=run.database(each.name).exclude_tables,
+                work_dir=drill.work_dir,
+                run_id=run.run_id,
+            )
+            yield from drills.examine(each.name, trial, server_request(run))
 
 
 def _lock_of(settings: FilesSettings) -> ServiceLock | None:

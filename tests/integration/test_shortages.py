@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from opskit.catalog.sets import BackupSet
+from opskit.checks import Health
+from opskit.doctor import databases, drills
+from opskit.doctor.definitions import Trial
+from opskit.drill.servers import ServerRequest
 from opskit.errors import DatabaseError
 from opskit.postgres import embedded, programs, server
 from opskit.postgres.programs import Installation
@@ -149,3 +154,32 @@ def test_a_broken_definition_is_the_sets_fault(
     (check,) = failed(evidence)
     assert check.name == "restore"
     assert "doubled" in check.detail
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_doctor_finds_it_by_day(what: str, make_database: MakeDatabase) -> None:
+    """By the same name, from the live database's definitions."""
+    script, name = LACKING[what]
+    url = make_database(15, script=f"{OTHERS}; {script}")
+    examined = databases.examine("shop", url, programs.installations())
+    assert examined.inventory is not None
+    trial = Trial(
+        url=url,
+        major=15,
+        inventory=examined.inventory,
+        installations=programs.installations(),
+        run_id="abc123",
+    )
+    lesser = ServerRequest(accept_newer_major=True)
+    at_newer = replace(trial, installations=newer())
+
+    with initialised.copied():
+        own = drills.examine("shop", trial, lesser)
+        found = drills.examine("shop", at_newer, lesser)
+
+    assert [(e.name, e.observed) for e in own[1:]] == []
+    assert [each.name for each in found] == [
+        "drill shop: server",
+        f"drill shop: {name}",
+    ]
+    assert found[1].status is Health.UNHEALTHY
