@@ -429,9 +429,14 @@ def _load(given: Rights, job: FillJob) -> _Loaded:
     if job.last_try:
         with connect(given.url, purpose="restore") as inside:
             loaded.taken = row_checks.take_off(inside)
+    rows = {e.dump_id: (e.schema, e.name) for e in kept if e.kind == "TABLE DATA"}
+    tables = job.manifest.tables
+    configuration = {(e.schema_name, e.name) for e in tables if e.extension}
+    # A type of an extension may read it for each value of another table.
+    loaded.step({each for each, name in rows.items() if name in configuration})
     if given.login_url or job.last_try:
         with given.for_rows() as rows_url:
-            loaded.step({e.dump_id for e in kept if e.kind == "TABLE DATA"}, rows_url)
+            loaded.step(loaded.left & rows.keys(), rows_url)
     loaded.step(loaded.left - last)
     for entry in filter(given.checks, kept):
         with given.by(entry) as url:

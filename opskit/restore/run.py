@@ -169,7 +169,7 @@ def _with_failures(
             f"{count(len(refused), 'entry', 'entries')} after them could not be made: "
             f"{'; '.join(each.error for each in refused[:_FAILURES_SHOWN])}",
             hint="The copy was dropped and nothing was replaced. To keep it without "
-            f"them: {request.command} {flags}",
+            f"them: `{request.command} {flags}`",
             details={"failures": [each.as_json() for each in failures]},
         )
     return replace(concessions, failures=tuple(failures))

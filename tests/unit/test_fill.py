@@ -303,3 +303,19 @@ def test_settings_of_a_role_that_is_missing_are_left_out(
     fill.fill(CONNECTION, job)
 
     assert filled[-1] == "ALTER ROLE ops IN DATABASE \"copy\" SET a TO 'b'"
+
+
+def test_what_extensions_configure_is_loaded_before_other_rows(
+    steps: list[Any], tmp_path: Path
+) -> None:
+    """A type's input function may read it for every value of another table."""
+    configuration = [
+        entry(18, "TABLE DATA", "formats", schema="ext"),
+        entry(19, "SEQUENCE SET", "s"),
+    ]
+    table = {"schema": "ext", "name": "formats", "rows": 1, "digest": "0" * 32}
+    table |= {"extension": "pointcloud"}
+    manifest = builders.manifest(inventory=inventory(), tables=(table,))
+    _loaded(steps, tmp_path, entries=[*PLAIN, *configuration], manifest=manifest)
+
+    assert steps == [[1, 2, 3, 18], [1, 2, 3, 21, 22, 19]]
