@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -76,7 +77,7 @@ def atomic_writer(
             temporary.replace(target)
         else:
             # link refuses an existing name; a rename would silently replace it.
-            os.link(temporary, target)
+            _link(temporary, target)
             temporary.unlink()
             with _removed_on_error(target):
                 fsync_directory(target.parent)
@@ -84,6 +85,18 @@ def atomic_writer(
         fsync_directory(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def _link(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except OSError as error:
+        # As vfat, and many network file systems, say that they have no hard links.
+        if error.errno in (errno.EPERM, errno.ENOSYS, errno.EMLINK):
+            raise OSError(
+                errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(name)
+            ) from error
         raise
 
 

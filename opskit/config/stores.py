@@ -145,6 +145,14 @@ class StoreSettings(Section):
         strange = sorted(self.model_fields_set - _COMMON_KEYS)
         if not self.on_s3 and strange:
             raise ValueError(f"only a store at s3:// has {', '.join(strange)}")
+        host, _, path = self.endpoint_url.partition("://")[2].partition("/")
+        if self.on_s3 and (
+            self.bucket in path.split("/") or host.startswith(f"{self.bucket}.s3.")
+        ):
+            raise ValueError(
+                f"endpoint_url names the bucket {self.bucket} too: it must be the "
+                "address of the server alone"
+            )
         return self
 
     @property

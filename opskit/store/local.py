@@ -35,6 +35,8 @@ _HINTS = {
     errno.EDQUOT: "Free some space or raise the quota; earlier sets are untouched.",
     errno.EACCES: "Let this user read and write the folder.",
     errno.EPERM: "Let this user read and write the folder.",
+    errno.EOPNOTSUPP: "Use a file system with hard links for the store: by them no "
+    "object takes the place of another.",
     errno.EROFS: "The file system is mounted read-only; mount it for writing.",
 }
 

@@ -377,3 +377,21 @@ def test_a_folder_that_others_empty_meanwhile_is_made_again(tmp_path: Path) -> N
 
     assert failed == []
     assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_told(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each says so in its own way; nothing is left there."""
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+    with pytest.raises(StoreError) as refused:
+        LocalStore("local", tmp_path).put("a/b", [b"x"])
+
+    assert "hard links" in refused.value.hint
+    assert not [each for each in tmp_path.rglob("*") if each.is_file()]

@@ -122,6 +122,24 @@ def test_a_folder_takes_no_settings_of_s3(load_config: LoadConfig) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "endpoint_url",
+    [
+        "https://0123.r2.example/acme-backups",
+        "https://s3.example:9000/acme-backups/",
+        "https://acme-backups.s3.eu-west-1.example",
+    ],
+)
+def test_an_endpoint_with_the_bucket_in_it_is_refused(
+    endpoint_url: str, load_config: LoadConfig
+) -> None:
+    """As consoles show it for copying; every request would go to a wrong place."""
+    with pytest.raises(ConfigurationError, match="names the bucket acme-backups too"):
+        load_config(
+            f"[stores.off]\nurl = 's3://acme-backups'\nendpoint_url = '{endpoint_url}'"
+        )
+
+
 def test_settings_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses, limits and retries are those of the settings."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
