@@ -253,16 +253,14 @@ def _own_root(
 def _programs(installation: Installation) -> Iterable[Path]:
     """Return what has to be readable: the system's programs, and PostgreSQL's own."""
     visible = [Path(name) for name in _VISIBLE if Path(name).exists()]
-    beside = [
-        installation.bin_dir.parent / name
-        for name in (installation.bin_dir.name, "lib", "lib64", "share")
-    ]
+    beside = [installation.bin_dir]
+    beside += map(installation.folder, ("libdir", "pkglibdir", "sharedir"))
     # There if these are the wheel's programs, or a copy of them.
     beside.append(embedded.libraries(installation.bin_dir))
     return visible + [
         each
         for each in beside
-        if each.exists() and not any(each.is_relative_to(one) for one in visible)
+        if each.is_dir() and not any(each.is_relative_to(one) for one in visible)
     ]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,7 +13,6 @@ from opskit.postgres.programs import Installation
 
 # Their background workers would act in the copy; these have none.
 _WITHOUT_WORKERS = {"auto_explain", "pg_stat_statements"}
-_RUN_SECONDS_MAX = 20
 
 
 def needed(inventory: Mapping[str, Any]) -> list[str]:
@@ -34,8 +31,11 @@ def settings(installation: Installation, libraries: Sequence[str]) -> dict[str, 
 
     No background worker starts where one of them may bring some.
     """
-    folder = _folder(installation) if libraries else Path()
-    found = [each for each in libraries if (folder / f"{each}.so").exists()]
+    found = [
+        each
+        for each in libraries
+        if (installation.folder("pkglibdir") / f"{each}.so").exists()
+    ]
     if not found:
         return {}
     preloading = {"shared_preload_libraries": ",".join(found)}
@@ -64,17 +64,3 @@ def is_usable(connection: Connection, name: str) -> bool:
 def _names(setting: str) -> list[str]:
     names = (each.strip(' "') for each in setting.split(","))
     return [each.removeprefix("$libdir/").removesuffix(".so") for each in names if each]
-
-
-def _folder(installation: Installation) -> Path:
-    try:
-        finished = subprocess.run(
-            [installation.program("pg_config"), "--pkglibdir"],
-            capture_output=True,
-            text=True,
-            timeout=_RUN_SECONDS_MAX,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return installation.bin_dir.parent / "lib"
-    return Path(finished.stdout.strip())

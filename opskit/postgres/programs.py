@@ -53,6 +53,14 @@ class Installation:
         """Return the path of one program."""
         return str(self.bin_dir / name)
 
+    def folder(self, kind: str) -> Path:
+        """Return a folder as pg_config names it: libdir, pkglibdir or sharedir.
+
+        Without that program it is where most installations have it.
+        """
+        usual = "share" if kind == "sharedir" else "lib"
+        return _configured(self.bin_dir, kind) or self.bin_dir.parent / usual
+
     def has(self, names: Iterable[str]) -> bool:
         """Return whether all these programs are there."""
         return all(os.access(self.bin_dir / name, os.X_OK) for name in names)
@@ -149,6 +157,21 @@ def _candidates(bin_dirs: Sequence[Path]) -> Iterable[Path]:
     for pattern in _DISTRIBUTION_FOLDERS:
         yield from sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)
     yield from embedded.bin_dirs()
+
+
+@functools.cache
+def _configured(bin_dir: Path, kind: str) -> Path | None:
+    try:
+        finished = subprocess.run(
+            [bin_dir / "pg_config", f"--{kind}"],
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_SECONDS_MAX,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return Path(finished.stdout.strip())
 
 
 @functools.cache
