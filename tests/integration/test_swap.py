@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -241,6 +245,53 @@ def test_a_database_that_a_killed_swap_left_closed_is_opened(
 
     assert is_open(running, name)
     assert "left" not in names(running)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from opskit.postgres import programs, takeover
+from opskit.restore.run import RestoreRequest, restore
+from tests.support import now, sets
+
+takeover._rename_when_free = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+restore(
+    RestoreRequest(
+        chosen=sets(Path(sys.argv[1]))[0], server_url=sys.argv[2], target=sys.argv[3],
+        run_id="killed", replace=True, installations=programs.installations(),
+        jobs=2, timeout_seconds=300,
+    ),
+    clock=now,
+)
+"""
+
+
+def test_after_a_kill_in_the_swap_the_next_run_opens_the_database(
+    make_database: MakeDatabase, running: Server, store_dir: Path
+) -> None:
+    """SIGKILL when nobody is let in any more: nothing is lost, nothing stays closed."""
+    url = make_database(16)
+    name = parse(url)["dbname"]
+    back_up(url, store_dir)
+    execute(url, "TRUNCATE public.orders CASCADE")
+    before = names(running)
+
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(store_dir), running.url(), name],
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    was_open = is_open(running, name)
+    deadline = time.monotonic() + 20
+    while names(running) != before:  # the killed run's session ends a moment later
+        assert time.monotonic() < deadline
+        with connect(running.url(), purpose="test") as connection:
+            prepare.sweep(connection, running.url(), "another")
+
+    assert done.returncode == -signal.SIGKILL
+    assert not was_open
+    assert is_open(running, name)
+    assert value(url, "SELECT count(*) FROM public.orders") == 0
 
 
 @pytest.fixture
