@@ -9,6 +9,7 @@ import shutil
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import opskit
 
@@ -38,9 +39,25 @@ def program() -> str:
 
 
 def as_called(text: str) -> str:
-    """Return a text with commands as they are called and documents where they lie."""
-    text = _COMMAND.sub(lambda _match: program(), text)
-    return _DOCUMENT.sub(lambda match: str(_document(match[0])), text)
+    """Return a text with its commands in the form that the user calls them."""
+    return _COMMAND.sub(lambda _match: program(), text)
+
+
+def hint(text: str) -> str:
+    """Return a hint with commands as they are called and documents where they lie."""
+    return _DOCUMENT.sub(lambda match: str(_document(match[0])), as_called(text))
+
+
+def with_hints(value: Any) -> Any:
+    """Return a value with every hint in it as `hint` gives it, however deep it lies."""
+    if isinstance(value, list | tuple):
+        return [with_hints(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: hint(each) if key == "hint" and isinstance(each, str) else with_hints(each)
+        for key, each in value.items()
+    }
 
 
 def _document(name: str) -> Path:

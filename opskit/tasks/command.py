@@ -19,7 +19,7 @@ from invoke.tasks import Task, task
 from opskit import log
 from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
 from opskit.masking import mask, masked
-from opskit.tasks.called import as_called
+from opskit.tasks.called import as_called, hint, with_hints
 from opskit.terminal import printable, ready
 
 Document = dict[str, Any]
@@ -110,7 +110,7 @@ def emit(document: Document) -> None:
     """Print the one JSON document of a task; each has a status and a run's id."""
     document = {"status": "ok", "run_id": log.run_id()} | document
     # In ASCII: a name in an unknown encoding must come out on any terminal.
-    print(json.dumps(masked(document)))
+    print(json.dumps(masked(with_hints(document))))
 
 
 def say(line: str, *, as_json: bool) -> None:
@@ -192,10 +192,10 @@ def fail(error: OpskitError, as_json: bool) -> NoReturn:
     if as_json:
         emit(
             {"status": "error", "code": error.exit_code,
-             "error": as_called(error.message), "hint": as_called(error.hint)}
+             "error": as_called(error.message), "hint": error.hint}
             | error.details
         )  # fmt: skip
     print(f"error: {_shown(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {_shown(error.hint)}", file=sys.stderr)
+        print(f"hint: {_shown(hint(error.hint))}", file=sys.stderr)
     raise Exit(code=error.exit_code)

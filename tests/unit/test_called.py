@@ -72,8 +72,20 @@ def test_every_document_that_a_hint_names_is_there() -> None:
 
     assert named
     for name in named | {"README.md"}:
-        assert Path(called.as_called(f"see {name}.")[4:-1]).is_file()
+        assert Path(called.hint(f"see {name}.")[4:-1]).is_file()
         assert packed[name.partition("/")[0]].startswith("opskit/documents/")
+
+
+def test_names_of_files_in_a_result_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document's name is replaced in hints alone, and in each of them."""
+    monkeypatch.setenv("INV_CALLED_AS", "opskit")
+    document = {"files": ["docs/restore.md"], "checks": [{"hint": "Run `inv backup`."}]}
+
+    assert called.with_hints(document) == {
+        "files": ["docs/restore.md"],
+        "checks": [{"hint": "Run `opskit backup`."}],
+    }
+    assert called.as_called("docs/restore.md") == "docs/restore.md"
 
 
 def test_what_is_required_is_marked_in_help() -> None:
