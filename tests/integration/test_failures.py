@@ -45,6 +45,16 @@ SET search_path = app;
 CREATE MATERIALIZED VIEW app.m AS SELECT app.f() AS n;
 CREATE UNIQUE INDEX m_n ON app.m (n);
 """
+# A grant to a role whose drop went unnoticed.
+GONE = """
+CREATE TABLE public.t (a int);
+INSERT INTO public.t VALUES (1);
+CREATE ROLE gone_soon;
+GRANT SELECT ON public.t TO gone_soon;
+GRANT INSERT ON public.t TO public;
+DELETE FROM pg_shdepend WHERE refobjid = 'gone_soon'::regrole;
+DROP ROLE gone_soon;
+"""
 
 
 @pytest.mark.parametrize(
@@ -57,8 +67,9 @@ CREATE UNIQUE INDEX m_n ON app.m (n);
             2,
         ),
         (UNQUALIFIED, ["MATERIALIZED VIEW DATA app.m"], 1),
+        (GONE, ["ACL public.TABLE t"], 1),
     ],
-    ids=["orphans", "duplicates", "unqualified"],
+    ids=["orphans", "duplicates", "unqualified", "gone"],
 )
 def test_the_rows_come_back_without_an_entry_that_is_accepted(
     make_database: MakeDatabase,
@@ -89,6 +100,9 @@ def test_the_rows_come_back_without_an_entry_that_is_accepted(
     assert list(result.without) == names
     assert result.rows == rows
     assert all(check.passed for check in result.checks)
+    if script == GONE:
+        granted = "SELECT has_table_privilege('pg_monitor', 'public.t', 'INSERT')"
+        assert value(server_of(16).url("back"), granted)
 
 
 def test_some_of_several_failures_are_not_enough(
