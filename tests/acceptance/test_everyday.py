@@ -195,7 +195,7 @@ def test_prune_deletes_what_no_rule_keeps(project: Project) -> None:
     done = project.json("prune")
 
     assert before == 4
-    assert planned == done
+    assert planned | {"run_id": ""} == done | {"run_id": ""}
     assert None is done["refused"]
     assert {
         ids[3]: ["keep_last 1", "min_keep 1"],
