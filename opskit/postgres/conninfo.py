@@ -73,7 +73,8 @@ def _require_possible(url: str, parameters: Mapping[str, str]) -> None:
     """Refuse what libpq reads without complaint and could never connect to."""
     host, name = parameters.get("host", ""), parameters.get("dbname", "")
     # A / or a second @ in a password ends it there: the rest becomes host or database.
-    if re.search(r"[@\s]", host) and not host.startswith("/"):
+    # A host may begin with one: an abstract socket.
+    if re.search(r"[@\s]", host[1:]) and not host.startswith("/"):
         raise _invalid("the connection URL names an impossible host")
     if "://" in url and name.count("@") > url.lower().count("%40"):
         raise _invalid("the connection URL has an @ behind the host")

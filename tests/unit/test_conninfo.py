@@ -147,6 +147,7 @@ def test_nothing_of_an_impossible_url_is_told(url: str) -> None:
         "postgresql://h1:5432,h2/db?connect_timeout=-1",
         "postgresql://h:,h2:6432/a%40b",
         "postgresql://%2Ftmp%2Fwith%20blank/db",
+        "postgresql://%40opskit/db",
         "postgresql://",
         "host=h dbname='a@b' password='x @/'",
     ],
