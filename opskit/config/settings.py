@@ -68,7 +68,8 @@ class DatabaseSettings(Section):
     )
     lock_wait: Duration = Field(
         default=timedelta(seconds=60),
-        description="how long pg_dump may wait for a table that a migration has locked",
+        description="how long a backup may wait for a lock, of a table or of the "
+        "catalog",
     )
 
     compression_level: CompressionLevel = 3
