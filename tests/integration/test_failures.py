@@ -10,6 +10,7 @@ import pytest
 
 from opskit.errors import DatabaseError, IntegrityError
 from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
 from opskit.postgres.database import drop
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import databases, run_restore
@@ -117,7 +118,7 @@ def test_some_of_several_failures_are_not_enough(
         run_restore(
             sets(store_dir)[0],
             server_of(16),
-            url.rpartition("/")[2],
+            parse(url)["dbname"],
             replace=True,
             accepted=["INDEX public.an index"],
         )

@@ -11,6 +11,7 @@ import pytest
 
 from opskit.postgres import programs, server
 from opskit.postgres.connect import connect
+from opskit.postgres.conninfo import parse
 from tests import initialised
 from tests.support import back_up, value
 
@@ -53,7 +54,7 @@ def test_the_rows_come_back_by_stock_tools(
     clients = [each for each in available if each.major == client]
     url = make_database(16, script=SCRIPT)
     manifest = back_up(url, store_dir, installations=clients).manifest
-    name = url.rpartition("/")[2].replace("%20", " ")
+    name = parse(url)["dbname"]
     folder = store_dir / manifest.prefix
     guide = (folder / "RESTORE.md").read_text()
     before, _heading, rest = guide.partition("## 4. Restore")
