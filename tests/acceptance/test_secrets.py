@@ -81,7 +81,8 @@ def test_a_refused_statement_is_told_without_its_options(project: Project) -> No
     shown = project.run("restore-drill", code=50) + project.errors
     shown += str(project.json("restore-drill", code=50)) + project.errors
 
-    assert "CREATE USER MAPPING" in shown
+    assert "could not be made" in shown
+    assert "USER MAPPING" in shown
     kept = [Path(each).name for each in _traces(project, shown)]
     # The set itself holds what the database holds; nothing else does.
     assert all(each.endswith(".zst") for each in kept)
