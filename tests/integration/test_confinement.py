@@ -23,6 +23,7 @@ from opskit.postgres import embedded, server
 from opskit.postgres.programs import find_server, installations
 from tests.conftest import majors
 from tests.support import processes_of
+from tests.unit import stock
 
 _ROOT = Path(opskit.__file__).resolve().parents[1]
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -167,7 +168,7 @@ def test_without_namespaces_all_ends_too(
 ) -> None:
     """Root's server still is a user who owns nothing; it says that it is not isolated."""
     if uid == 54321 and not list(Path("/usr/lib").glob("*/libnss_wrapper.so")):
-        pytest.skip("initdb demands a name then")
+        stock.missing("libnss-wrapper")  # initdb demands a name then
     _furnish(folder, uid)
     programs = folder / "programs"
     programs.mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -27,6 +26,7 @@ from opskit.postgres.programs import Installation, find_client, find_server
 from tests.conftest import MakeDatabase
 from tests.integration.test_backup_faults import stub
 from tests.support import back_up, execute, failed, run_drill, sets, value
+from tests.unit import stock
 
 
 def _free_port() -> int:
@@ -38,9 +38,7 @@ def _free_port() -> int:
 @contextmanager
 def _pooled(port: int, settings: str) -> Iterator[str]:
     """Yield a URL that leads through PgBouncer to a server on loopback."""
-    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip("no pgbouncer on this machine")
+    program = stock.program("pgbouncer")
     own_port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)

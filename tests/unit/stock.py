@@ -6,21 +6,26 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 
 def program(name: str) -> str:
     """Return a program's path; a skip without one, or a failure where it is demanded."""
-    found = shutil.which(name)
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if found is None:
-        amiss = f"no program {name} on the PATH"
         # Debian's package age brings age-keygen too.
-        demanded = "age" if name == "age-keygen" else name
-        if demanded in os.environ.get("TEST_OPSKIT_REQUIRE", "").split(","):
-            pytest.fail(amiss)
-        pytest.skip(amiss)
+        missing("age" if name == "age-keygen" else name)
     return found
+
+
+def missing(name: str) -> NoReturn:
+    """Skip the test for want of something, or fail where TEST_OPSKIT_REQUIRE names it."""
+    words = f"there is no {name} on this machine"
+    if name in os.environ.get("TEST_OPSKIT_REQUIRE", "").split(","):
+        pytest.fail(words)
+    pytest.skip(words)
 
 
 def run(
