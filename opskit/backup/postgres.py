@@ -20,12 +20,13 @@ from opskit.catalog.manifest import (
     StreamRecord,
     TableRecord,
 )
-from opskit.errors import BackupFailed, ClientToolError, DatabaseError, ServerFault
+from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import logger
 from opskit.postgres import (
     extensions,
     inventory,
     lock_watch,
+    overtaken,
     reach,
     schema,
     snapshot,
@@ -38,6 +39,7 @@ from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.lock_watch import LockWait, LockWatch
 from opskit.postgres.order import not_validated
+from opskit.postgres.overtaken import Overtaken
 from opskit.postgres.programs import Installation, find_client
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.snapshot import DatabaseLock, Snapshot
@@ -72,6 +74,7 @@ class Prepared:
     client: Installation
     sizes: TableSizes
     commands: Sequence[tuple[str, list[str]]]
+    expected: set[TableName]
 
     def streams(self, snapshot_id: str) -> tuple[DumpStream, ...]:
         """Return the dumps under a snapshot, not yet begun."""
@@ -91,19 +94,25 @@ def prepare(
 ) -> Prepared:
     """Plan the dumps of a database as it is now."""
     sizes = table_sizes.take(connection)
+    expected = _expected(source, connection)
     # Named, lest the role's or the environment's choose another.
     encoding = connection.info.parameter_status("server_encoding")
     commands = dump_plan.commands(
         source,
         [client.program("pg_dump"), f"--encoding={encoding}"],
-        expected=inventory.expected_tables(
-            connection,
-            exclude_tables=source.exclude_tables,
-            exclude_table_data=source.exclude_table_data,
-        ),
+        expected=expected,
         sizes=sizes,
     )
-    return Prepared(source, client, sizes, commands)
+    return Prepared(source, client, sizes, commands, expected)
+
+
+def _expected(source: DatabaseSource, connection: Connection) -> set[TableName]:
+    """Return the tables whose rows a dump must hold."""
+    return inventory.expected_tables(
+        connection,
+        exclude_tables=source.exclude_tables,
+        exclude_table_data=source.exclude_table_data,
+    )
 
 
 class PostgresDump:
@@ -143,11 +152,7 @@ class PostgresDump:
             self._warn(f"{loss}: only a superuser's backup holds them")
         for each in self.inventory["beyond_dumps"]:
             self._warn(f"not in the dump: {each['name']}: {each['reason']}")
-        self._expected = inventory.expected_tables(
-            connection,
-            exclude_tables=source.exclude_tables,
-            exclude_table_data=source.exclude_table_data,
-        )
+        self._expected = _expected(source, connection)
         self._weights = Weights(
             self._expected, prepared.sizes, self.inventory["size_bytes"]
         )
@@ -283,7 +288,8 @@ def open_dump(
 ) -> Iterator[PostgresDump]:
     """Take a snapshot of a database and yield its dump, which has all its locks.
 
-    What changes between the snapshot and the locks spoils it; then it begins again.
+    What changes between the snapshot and the locks spoils it; then it begins again, a
+    few times.
 
     Raises:
         DatabaseError: the server is unreachable or refuses.
@@ -321,9 +327,7 @@ def _entered(
     for attempt in itertools.count(1):
         try:
             return stack.enter_context(begin())
-        except (LockWait, ServerFault, ClientToolError):
-            raise
-        except (BackupFailed, DatabaseError) as error:
+        except Overtaken as error:
             if attempt == _ATTEMPTS:
                 raise
             logger().warning(
@@ -352,11 +356,32 @@ def _locked(
         running.callback(watch.wait_for_end)
         for each in streams:
             running.enter_context(each.running())
-        with _timed_out(watch, "reading the catalog"):
+        with (
+            _judged(prepared, taken, lock.connection),
+            _timed_out(watch, "reading the catalog"),
+        ):
             _require_locks(streams, watch)
-            _require_unchanged(taken)
-            dump = PostgresDump(prepared, taken, streams, watch)
+            with taken.connection.transaction():  # what fails does not end the snapshot
+                _require_unchanged(taken)
+                dump = PostgresDump(prepared, taken, streams, watch)
         yield dump
+
+
+@contextlib.contextmanager
+def _judged(prepared: Prepared, taken: Snapshot, now: Connection) -> Iterator[None]:
+    """Tell what failed because the schema changed from what failed for good."""
+    try:
+        yield
+    except (LockWait, Overtaken, ServerFault):
+        raise
+    except (BackupFailed, DatabaseError) as error:
+        found = None
+        with contextlib.suppress(DatabaseError), translated("looking for changes"):
+            planned = prepared.expected - _expected(prepared.source, taken.connection)
+            found = overtaken.explained(error, taken.connection, now, planned=planned)
+        if found is None:
+            raise
+        raise found from error
 
 
 @contextlib.contextmanager
@@ -388,7 +413,7 @@ def _require_unchanged(taken: Snapshot) -> None:
     """Check, while all locks are held, that what the snapshot saw is dumped."""
     rewritten = inventory.rewritten_tables(taken.connection)
     if rewritten:
-        raise BackupFailed(
+        raise Overtaken(
             f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
             "was taken",
             hint="Run the backup again, when the migration has ended.",

@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from opskit.errors import BackupFailed, DatabaseError
 from opskit.postgres.connect import Connection, query, query_value, translated
+from opskit.postgres.overtaken import Overtaken
 from opskit.postgres.snapshot import DatabaseLock
 
 _LOOK_SECONDS = 0.5
@@ -68,7 +69,7 @@ class LockWatch:
 
         Raises:
             LockWait: one has waited for longer than the limit.
-            BackupFailed: one waits for somebody who waits for another one of them.
+            Overtaken: one waits for somebody who waits for another one of them.
             DatabaseError: the connection is lost.
         """
         with self._guard:
@@ -83,7 +84,7 @@ class LockWatch:
                 dict.fromkeys(_told(*each) for _, _, *each in waiting)
             )
             if any(in_between for _, in_between, *_ in waiting):
-                raise BackupFailed(
+                raise Overtaken(
                     f"a lock came between those of two dumps: {self._who}",
                     hint="Run the backup again when the migration has ended.",
                 )

@@ -19,7 +19,7 @@ import pytest
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.errors import BackupFailed, DatabaseError
-from opskit.postgres import server
+from opskit.postgres import overtaken, server
 from opskit.postgres.connect import connect
 from opskit.postgres.lock_watch import LockWait
 from opskit.postgres.programs import Installation, find_client, find_server
@@ -254,3 +254,108 @@ def test_a_dump_that_the_schema_ran_away_from_begins_again(
 
     assert manifest.rows == 2002
     assert failed(run_drill(sets(store_dir)[0])) == []
+
+
+def _failing(
+    folder: Path, real: Installation, url: str, *, beside: str, words: str
+) -> Installation:
+    """Return programs whose pg_dump fails the first time, after a statement."""
+    script = (
+        f"echo . >>{folder}/tries; test $(wc -l <{folder}/tries) -gt 1 || "
+        f"{{ {real.program('psql')} -qX -d {url} -c '{beside}' >/dev/null; "
+        f"echo '{words}' >&2; exit 1; }}\n"
+    )
+    return stub(folder / "bin", real, script + 'exec REAL "$@"')
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE other.orders",
+        "ALTER TABLE public.lines RENAME TO rows",
+        "ALTER TABLE other.orders RENAME COLUMN x TO number",
+        "CREATE OR REPLACE VIEW public.seen AS SELECT 2 AS a",
+        "CREATE OR REPLACE FUNCTION public.given() RETURNS int RETURN 2",
+        "DROP FUNCTION public.given()",
+    ],
+)
+def test_what_changed_before_the_locks_is_a_reason_to_begin_again(
+    statement: str,
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """The catalog says so, whatever pg_dump's words are."""
+    url = make_database(16)
+    execute(
+        url,
+        "CREATE VIEW public.seen AS SELECT 1 AS a; "
+        "CREATE FUNCTION public.given() RETURNS int RETURN 1",
+    )
+    real = find_client(installations, server_major=16)
+    racing = _failing(tmp_path, real, url, beside=statement, words="weg")
+
+    back_up(url, store_dir, installations=[racing])
+
+    assert (tmp_path / "tries").read_text() == ".\n.\n"
+    assert failed(run_drill(sets(store_dir)[0])) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 1",
+        "CREATE TABLE public.more (a int)",
+        "CREATE TEMP TABLE lines (n int)",
+        "ANALYZE; UPDATE public.lines SET n = n",
+    ],
+)
+def test_what_no_new_snapshot_mends_fails_at_once(
+    statement: str,
+    make_database: MakeDatabase,
+    store_dir: Path,
+    tmp_path: Path,
+    installations: list[Installation],
+) -> None:
+    """A relation that pg_dump calls by its number is named."""
+    url = make_database(16)
+    oid = value(url, "SELECT 'public.lines'::regclass::oid")
+    real = find_client(installations, server_major=16)
+    words = f"could not open relation with OID {oid}"
+    broken = _failing(tmp_path, real, url, beside=statement, words=words)
+
+    with pytest.raises(BackupFailed) as refused:
+        back_up(url, store_dir, installations=[broken])
+
+    assert (tmp_path / "tries").read_text() == ".\n"
+    assert refused.value.message == f"pg_dump exited with 1: {words} (public.lines)"
+
+
+def test_a_role_without_rights_is_refused_at_once(
+    make_database: MakeDatabase, store_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may not read any better under another snapshot."""
+    url = make_database(16)
+    execute(url, "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN")
+
+    with pytest.raises(BackupFailed, match="permission denied") as refused:
+        back_up(url.replace("opskit_throwaway@", "poor@"), store_dir)
+
+    assert "pg_read_all_data" in refused.value.hint
+    assert "begins again" not in capsys.readouterr().out
+
+
+def test_a_table_that_went_away_before_the_snapshot_is_a_reason_too(
+    make_database: MakeDatabase,
+) -> None:
+    """The commands are planned before: pg_dump is asked for what is not there."""
+    error = BackupFailed("pg_dump exited with 1: no matching tables were found")
+
+    with connect(make_database(16), purpose="test") as now:
+        found = overtaken.explained(error, now, now, planned=[("public", "rows")])
+        unchanged = overtaken.explained(error, now, now, planned=[])
+
+    assert isinstance(found, overtaken.Overtaken)
+    assert found.message.startswith("public.rows changed while the backup began: pg_d")
+    assert unchanged is None
