@@ -20,6 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 _DOCUMENT = re.compile(r"\b(?:docs|runbooks)/[\w-]+\.md")
 
 
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a task in a process: Invoke gives a task's help only once in each."""
+    return subprocess.run(
+        [sys.executable, "-m", "opskit", *words],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
     called.program.cache_clear()
@@ -90,18 +102,10 @@ def test_names_of_files_in_a_result_stay(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_required_is_marked_in_help() -> None:
     """And it is refused without it, before anything is read."""
-    contexts = {str(each.name): each for each in namespace.to_contexts()}
 
-    assert "--to=STRING         required: " in task_help(namespace, contexts["restore"])
+    assert "--to=STRING         required: " in run("restore", "--help").stdout
     for words in (["copy"], ["copy", "--from", "a"], ["restore"], ["pin"]):
-        finished = subprocess.run(
-            [sys.executable, "-m", "opskit", *words, "--json"],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        finished = run(*words, "--json")
         assert finished.returncode == 2
         assert "needed" in json.loads(finished.stdout)["error"]
 
