@@ -163,8 +163,8 @@ _MACHINE_HINTS = {
     errno.ENOLCK: "The file system has no locks (left): see state_dir.",
     errno.EIO: "A disk or a file system reports an error: see the system log.",
     errno.EROFS: "The file system is mounted read-only: see the system log.",
-    errno.EACCES: "Run this as a user who may, or change the permissions.",
-    errno.EPERM: "Run this as a user who may, or change the permissions.",
+    errno.EACCES: "Run this as a user who may do that, or change the permissions.",
+    errno.EPERM: "Run this as a user who may do that, or change the permissions.",
     errno.EAGAIN: "Raise the limit of processes (`ulimit -u`), or stop some.",
     errno.ENOMEM: "Free some memory.",
 }

@@ -16,7 +16,7 @@ from opskit.terminal import printable
 
 _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
 _PLAIN = "\x1b[0m"
-# What a person is told of an event only if everything is asked for.
+# Details that a person sees of an event only if everything is asked for.
 _DETAILS = ("run_id", "timestamp", "level", "event", "reason", "error")
 _wanted: Literal["quiet", "usual", "verbose"] = "usual"
 

@@ -1,4 +1,4 @@
-"""The one gate for secrets: whatever a person, a log or a record is told passes it."""
+"""The one gate for secrets: all that is printed, logged or recorded passes it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def hide(secret: str) -> None:
 def mask(text: str) -> str:
     """Return the text with every password and key in it masked.
 
-    Known are those that `hide` was given, as whole words; others are told by how they
-    are written.
+    Those that `hide` was given are known, as whole words; others are recognized by
+    how they are written.
     """
     if any(each in text for each in _hidden):
         longest_first = sorted(_hidden, key=len, reverse=True)

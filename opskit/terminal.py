@@ -39,7 +39,7 @@ class Lasting(io.TextIOWrapper):
 
 
 def ready() -> None:
-    """Make the standard streams last, and take whatever name is printed."""
+    """Let the standard streams survive failures, and print any name."""
     for number in range(3):
         try:
             os.fstat(number)

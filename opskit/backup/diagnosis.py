@@ -1,4 +1,4 @@
-"""Why pg_dump failed: it tells no SQLSTATE, so the server is asked what hinders it."""
+"""Why pg_dump failed: it reports no SQLSTATE, so the server is asked for the reason."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def hint(connection: Connection, *, url: str, streams: int) -> str:
     with connect(url, purpose="diagnosis") as other:
         if _server(other) != _server(connection):
             return (
-                "Two servers answer by this URL, and a snapshot is of one of them: "
-                "name the server itself."
+                "Two servers answer at this URL, and a snapshot exists on one of them "
+                "only: name the server itself in the URL."
             )
     return " ".join(_hindrances(connection, streams))
 

@@ -81,7 +81,7 @@ class DumpStream:
         if not self._is_locked:
             raise BackupFailed(
                 "pg_dump did not say that it had the locks of its tables",
-                hint="It must be PostgreSQL's own, run with --verbose.",
+                hint="Use PostgreSQL's own pg_dump; a wrapper must pass --verbose on.",
             )
 
     def bytes_passed(self, weights: Weights) -> int:

@@ -95,7 +95,7 @@ def prepare(
     """Plan the dumps of a database as it is now."""
     sizes = table_sizes.take(connection)
     expected = _expected(source, connection)
-    # Named, lest the role's or the environment's choose another.
+    # Named, so that no setting of the role or the environment chooses another.
     encoding = connection.info.parameter_status("server_encoding")
     commands = dump_plan.commands(
         source,

@@ -147,7 +147,7 @@ class _Loading:
         )
 
     def last(self, archive: str, database: str) -> str:
-        """Return what makes all that can be made after rows, and tells what cannot.
+        """Return what makes all that can be made after rows, and reports what cannot.
 
         What extensions brought is found by its bare name, as some entries need it.
         """

@@ -1,4 +1,4 @@
-"""Pins: the word beside a set that retention is to keep it."""
+"""Pins: records beside a set, by which retention keeps it."""
 
 from __future__ import annotations
 

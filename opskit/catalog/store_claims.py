@@ -55,8 +55,8 @@ class Seen:
 def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) -> Seen:
     """Return which claims count, by the clock of the store alone: pure.
 
-    What the time is, one's own newest claim tells, which was put a moment ago. Without
-    it nothing counts as dead. A claim that is as far in the future is no sign of life.
+    The time is that of one's own newest claim, which was put a moment ago. Without it
+    nothing counts as dead. A claim that is as far in the future is no sign of life.
     """
     claims: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)
     released: dict[str, dict[int, ObjectInfo]] = defaultdict(dict)

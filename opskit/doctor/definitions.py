@@ -28,7 +28,7 @@ _SECONDS_MAX = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A live database, what is known of it, and what a drill is told of it."""
+    """A live database, what is known of it, and what a drill of it is given."""
 
     url: str = field(repr=False)
     major: int

@@ -45,7 +45,7 @@ def examine_folder(name: str, folder: Path, hint: str) -> Finding:
 
 
 def attempted(name: str, attempt: Callable[[], str]) -> Finding:
-    """Return what an attempt tells, or why it cannot be made."""
+    """Return what an attempt shows, or why it cannot be made."""
     try:
         return Finding(name=name, status=Health.HEALTHY, observed=attempt())
     except OpskitError as error:

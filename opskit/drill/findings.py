@@ -81,7 +81,7 @@ class Findings:
             self.phases[name] = round(before + time.monotonic() - began, 3)
 
     def _shown(self, phase: str) -> AbstractContextManager[Bar]:
-        """Show how far a phase is, where that can be told."""
+        """Show how far a phase is, where that is known."""
         manifest = self.request.chosen.manifest
         if phase == "mutants":
             return bar("trying mutants", self.request.mutants, unit="mutants")

@@ -282,7 +282,7 @@ def _attempted(
 
 
 def _refused(found: Findings, refused: Sequence[Failure], words: str) -> None:
-    """Add the check that tells which entries could not be made."""
+    """Add the check that names the entries that could not be made."""
     found.checks.append(
         compare(
             "restore",

@@ -1,4 +1,4 @@
-"""The user that a server started by root runs as: one that nobody is."""
+"""The user that a server started by root runs as: one that nobody else uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Account:
 
 
 def ourselves() -> Account:
-    """Return the user that we are."""
+    """Return the user of this process."""
     return Account(uid=os.geteuid(), gid=os.getegid())
 
 

@@ -25,7 +25,7 @@ _MESSAGE_BYTES_MAX = 64 * 1024
 _FROM_PROGRAM = re.compile(rb"pg_\w+: ")
 _TROUBLE = (b"warning: ", b"error: ", b"detail: ", b"hint: ")
 _NOTICE = b":  "  # behind the severity of what a server says
-# Progress is told from trouble by these words, so a program must not translate them.
+# These words tell progress from errors, so a program must not translate them.
 PLAIN_WORDS = {"LC_ALL": "C", "LANGUAGE": ""}
 Listener = Callable[[bytes], None]
 

@@ -49,7 +49,7 @@ _NUMBERS = {"port", "connect_timeout", "tcp_user_timeout", *_KEEPALIVES}
 def parse(url: str) -> dict[str, str]:
     """Return the parameters of a connection URL, its secrets masked from now on.
 
-    Nothing of a URL that is not valid is told: libpq's own words repeat a part of it,
+    Nothing of a URL that is not valid is shown: libpq's own words repeat a part of it,
     and that may be a part of the password.
 
     Raises:
@@ -115,7 +115,7 @@ def target(text: str) -> tuple[str, str]:
     """Return the URL and the name of a database that a person gave as one or the other.
 
     Of a mere name the URL is empty. Whatever may be a connection string is read as one
-    or refused, and none of it is told: taken for a name, its password would be made
+    or refused, and none of it is shown: taken for a name, its password would be made
     the name of a database.
 
     Raises:

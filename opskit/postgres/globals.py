@@ -143,7 +143,7 @@ def for_roles(
             roles = {_name(membership["role"]), _name(membership["member"])}
             is_kept = bool(roles & {*wanted}) and roles <= {*wanted, *existing}
             grantor = membership["grantor"]
-            # Whoever exists need not have the right to grant it here.
+            # A role that exists may lack the right to grant it here.
             if grantor and not (as_superuser and _name(grantor) in wanted):
                 statement = membership["before"]
         else:

@@ -24,7 +24,7 @@ _BY_SQLSTATE = {
     "55P03": "See in pg_locks who holds the lock; run this again when it is free.",
     "57P03": "Wait until the server has started, then run this again.",
 }
-# Of a refused connection libpq tells no SQLSTATE, only the server's words.
+# For a refused connection libpq gives no SQLSTATE, only the server's words.
 _REFUSALS = (
     ("password authentication failed", _BY_SQLSTATE["28P01"]),
     ("no pg_hba.conf entry", _BY_SQLSTATE["28000"]),

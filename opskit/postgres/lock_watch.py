@@ -61,7 +61,7 @@ class LockWatch:
 
     @property
     def connection(self) -> Connection:
-        """The connection that it looks through: in no snapshot."""
+        """The connection that it asks by, which is in no snapshot."""
         return self._lock.connection
 
     def look(self) -> None:
@@ -85,7 +85,7 @@ class LockWatch:
             )
             if any(in_between for _, in_between, *_ in waiting):
                 raise Overtaken(
-                    f"a lock came between those of two dumps: {self._who}",
+                    f"another session locked a table between two dumps: {self._who}",
                     hint="Run the backup again when the migration has ended.",
                 )
             if any(
@@ -121,7 +121,7 @@ class LockWatch:
         )
 
     def _waiting(self) -> list[TupleRow]:
-        """Return who waits, whether in a circle, for what, and who holds it."""
+        """Return who waits, whether in a circle, for what, and who holds the lock."""
         try:
             with translated("looking for what pg_dump waits for"):
                 return query(self.connection, _OURS + _WAITING, self._begun)

@@ -60,7 +60,7 @@ def require_same(url: str, installation: Installation, connection: Connection) -
     server, *shown = output.decode("utf-8", "replace").splitlines()
     if server != str(query_value(connection, f"{_SERVER}::text")):
         raise DatabaseError(
-            "two servers answer by this URL: psql reaches another one than opskit",
+            "two servers answer at this URL: psql reaches another one than opskit",
             hint="Name the server itself in the URL, not an address that leads to "
             "several.",
         )

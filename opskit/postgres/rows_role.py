@@ -129,7 +129,9 @@ def _drop(connection: Connection, url: str, name: str) -> None:
             it.execute(sql.SQL("DROP OWNED BY {}").format(role))
         connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
     except psycopg.Error as error:
-        logger().warning("a role was left, drop it", role=name, reason=str(error))
+        logger().warning(
+            "a role could not be dropped; drop it by hand", role=name, reason=str(error)
+        )
 
 
 def _drop_leftovers(connection: Connection) -> None:

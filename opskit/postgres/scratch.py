@@ -2,7 +2,7 @@
 
 A copy's mark stands in front of its comment. It names the run, and is bound to the
 database's own number and name: a mark that was restored into another database, or a
-copy that somebody renamed to keep it, is nobody's litter. Only what is marked is ever
+copy that somebody renamed to keep it, is not a leftover. Only what is marked is ever
 dropped here. The run that made a copy holds an advisory lock of it.
 """
 
@@ -126,7 +126,7 @@ def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
     """Drop the copies that killed runs left, and open what they had closed.
 
     A copy is in use while a session is in it or holds its lock. What looks like a copy
-    by its name, a regular expression, but has no mark, is only told.
+    by its name, a regular expression, but has no mark, is only reported.
     """
     copies = dict(_copies(connection))
     idle = _idle(connection)
@@ -140,7 +140,7 @@ def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
         if re.fullmatch(looks_like, name):
             logger().warning(
                 "a database is named like a copy of a killed run but not marked as "
-                "one; if it is nobody's, drop it",
+                "one; if nobody needs it, drop it",
                 database=name,
             )
 

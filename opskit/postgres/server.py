@@ -162,7 +162,7 @@ def _initialise(
 
 def _initdb_hint() -> str:
     if accounts.has_name(os.geteuid()):
-        return "The lines are its own; [drill] work_dir names another folder."
+        return "See the message of initdb; work_dir in [drill] can name another folder."
     return (
         f"initdb needs a name for the user number {os.geteuid()}: install "
         "libnss-wrapper, add a line for it to /etc/passwd, or let this user make "

@@ -61,7 +61,7 @@ def _major(connection: Connection, inventory: Mapping[str, Any]) -> Iterator[Sho
 
 
 def _room(connection: Connection, inventory: Mapping[str, Any]) -> Iterator[Shortage]:
-    """Yield that the disk is too small, where the server's data folder lies here."""
+    """Yield a shortage if the disk is too small, where the data folder lies here."""
     if not connection.info.host.startswith("/"):
         return
     folder = query_value(

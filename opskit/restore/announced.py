@@ -26,7 +26,7 @@ _WENT_ON = re.compile(rb"pg_restore: warning: errors ignored on restore: (\d+)\n
 _UNKNOWN_PARAMETER = b'"transaction_timeout"'
 _WORDS_BYTES_MAX = 64 * 1024
 _END_SECONDS_MAX = 10
-# What it says is told from its progress by these words, so it must not translate them.
+# These words tell its progress from errors, so it must not translate them.
 _PLAIN = {"LC_ALL": "C", "LANGUAGE": ""}
 
 

@@ -1,4 +1,4 @@
-"""One bound for a whole drill or restore: ends it, and tells what held it up."""
+"""One time limit for a whole drill or restore: ends it, and says what held it up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATEMENT_SHOWN = 200
 
 
 class NoProgress(DatabaseError):
-    """A statement stood still until the time was over: no matter of a slow machine."""
+    """A statement stood still until the time was over: it is not a slow machine."""
 
 
 class Bound:

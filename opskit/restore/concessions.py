@@ -62,7 +62,7 @@ class Failure:
         return Shortage(
             what=kind,
             subject=subject,
-            detail=f"it cannot make {self.name}: {self.error}",
+            detail=f"it could not make {self.name}: {self.error}",
             hint="Use a server of the same build, with the libraries and files that "
             "the source's has.",
         )

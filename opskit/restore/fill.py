@@ -64,7 +64,7 @@ class FillJob:
     Where it is `offline`, nothing that is loaded connects to foreign servers.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
     needs no mark. `loaded` is told of entries that are in already, see
-    `load.LoadJob.finished`. `is_over` tells that the run's time is.
+    `load.LoadJob.finished`. `is_over` says whether the run's time is over.
     """
 
     server_url: str = field(repr=False)

@@ -54,7 +54,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
         lacking = preflight.shortages(
             connection, manifest.inventory, (), creates_roles=True, is_throwaway=False
         )
-        # What single tables need of it, only the dump tells.
+        # Only the dump shows what single tables need of it.
         refused = [
             each
             for each in (() if request.tables else lacking)
@@ -78,7 +78,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
 
 
 def _tables(request: RestoreRequest) -> Sequence[TableRecord]:
-    """Return the tables with rows; which a partitioned one brings, the dump tells."""
+    """Return the tables with rows; only the dump shows a partitioned one's parts."""
     tables = request.chosen.manifest.tables
     if not request.tables:
         return tables

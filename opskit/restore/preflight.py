@@ -248,7 +248,7 @@ def _access_methods(
 
 
 def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shortage]:
-    """Yield that rows could not be read back; their tables could be made."""
+    """Yield a shortage if XML cannot be read: tables could be made, rows not loaded."""
     if any(each.holds_xml for each in entries) and not surroundings.has_xml(connection):
         yield Shortage(
             what="feature",

@@ -61,10 +61,10 @@ def require_able(
     found = takeover.obstacles(connection, target)
     if found:
         raise DatabaseError(
-            f"the database {target} cannot be replaced now: in it is "
+            f"the database {target} cannot be replaced now: it has "
             + ", and ".join(found),
-            hint="End it, or let a role do so that may, and run this again; "
-            "or restore to another name.",
+            hint="End it, if need be as a role that may, and run this again; or "
+            "restore to another name.",
         )
 
 
@@ -125,9 +125,9 @@ def require_definitions(
         raise DatabaseError(
             "the server refuses what stands before the rows: "
             + "; ".join(each.error for each in refused),
-            hint="No rows were loaded, and the copy was dropped. Statements that have "
-            "to come before go into sql_before. To restore without them, and all that "
-            "needs them, add "
+            hint="No rows were loaded, and the copy was dropped. Put statements that "
+            "have to come before into sql_before. To restore without them, and all "
+            "that needs them, add "
             + " ".join(f"--accept-failures {quote(each.name)}" for each in refused),
             details={"failures": [each.as_json() for each in refused]},
         )

@@ -56,7 +56,7 @@ def _of_entry(
 def _fault(error: DatabaseError, sqlstate: str) -> ServerFault:
     return ServerFault(
         error.message,
-        hint="See the server's log, and the room and the memory of its machine, "
+        hint="See the server's log, and the disk space and memory of its machine, "
         "then run this again.",
         sqlstate=sqlstate,
     )

@@ -35,8 +35,8 @@ _HINTS = {
     errno.EDQUOT: "Free some space or raise the quota; earlier sets are untouched.",
     errno.EACCES: "Let this user read and write the folder.",
     errno.EPERM: "Let this user read and write the folder.",
-    errno.EOPNOTSUPP: "Use a file system with hard links for the store: by them no "
-    "object takes the place of another.",
+    errno.EOPNOTSUPP: "Use a file system with hard links for the store: with them no "
+    "object replaces another.",
     errno.EROFS: "The file system is mounted read-only; mount it for writing.",
 }
 
@@ -252,7 +252,7 @@ class LocalStore:
         if not S_ISREG(found.st_mode):
             raise ObjectUnreadable(
                 f"store {self._name}: {key} is not a regular file",
-                hint="Remove what somebody put there; opskit reads only files.",
+                hint="Remove it; opskit reads only regular files.",
             )
         return found
 

@@ -107,7 +107,7 @@ class _Reader:
             return
         raise UsageError(
             f"{task.name} takes no argument {word}",
-            hint="Run one task at a time; a value stands behind its flag. "
+            hint="Run one task at a time; a value follows its flag. "
             f"`inv {task.name} --help` shows the flags.",
         )
 

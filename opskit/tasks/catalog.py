@@ -153,7 +153,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
         if not result.objects:
             raise UsageError(
                 "the sets were deleted before they could be verified",
-                hint="Run this again; a check of nothing is no check.",
+                hint="Run this again: nothing was verified.",
             )
     if result.unstored:
         raise not_recorded(result.unstored[0], document)
@@ -189,7 +189,7 @@ def _verify_error(result: Verification, document: Document) -> OpskitError | Non
     bad = result.bad
     kind = ObjectNotFound if all(each.missing for each in bad) else IntegrityError
     return kind(
-        f"{count(len(bad), 'object')} not as it was stored; the first: "
+        f"{count(len(bad), 'object')} damaged or missing; the first: "
         f"{bad[0].key}: {bad[0].reason}",
         hint="Do not rely on these sets; take a new backup and look after the store.",
         details=document,

@@ -93,14 +93,14 @@ def command(
 def whole_number(flag: str, text: str) -> int:
     """Return the value of a flag as a number.
 
-    Flags are texts: of a number that is none, plain Invoke would show a traceback.
+    Flags are texts: for one that is not a number, plain Invoke would show a traceback.
 
     Raises:
         UsageError: it is not a whole number, or less than 0.
     """
     if not (text.isascii() and text.isdigit()):
         raise UsageError(
-            f"{flag} needs a whole number, and {text!r} is none",
+            f"{flag} needs a whole number, not {text!r}",
             hint=f"Give a number, for instance {flag} 3.",
         )
     return int(text)

@@ -224,7 +224,7 @@ def _difference_lines(document: Document) -> Iterator[str]:
         elif key.endswith("_not_compared") and value:
             what = key.removesuffix("_not_compared").replace("_", " ")
             number = f"{len(value)} {what}" if isinstance(value, list) else what
-            yield f"  not compared: {number}; only the owner of an identity can tell"
+            yield f"  not compared: {number}; that needs an identity of the sets"
         elif change == "unchanged":
             yield f"  unchanged: {value} {what}"
     if document["equal"]:

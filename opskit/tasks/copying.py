@@ -182,9 +182,9 @@ def _failure(failed: list[Document], document: Document) -> Exception:
     from opskit.errors import IntegrityError
 
     return IntegrityError(
-        f"{count(len(failed), 'thing')} not right; the first: {failed[0]['key']}: "
+        f"{count(len(failed), 'fault')} in the sets; the first: {failed[0]['key']}: "
         f"{failed[0]['reason']}",
         hint="What was copied now is whole. What is named is damaged in the store that "
-        "its reason names; `inv verify` tells all of it.",
+        "its reason names; `inv verify` lists all damage.",
         details=document,
     )

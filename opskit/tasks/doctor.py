@@ -166,7 +166,7 @@ def _signs(run: Runtime) -> str:
 def _room(run: Runtime, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
     """Yield whether each store in a folder has room for one more set of every source.
 
-    A set that was made tells how large the next will be. Of a source without one its
+    The newest set shows how large the next will be. Of a source without one its
     own size is known, which its compressed set hardly ever has.
     """
     from dataclasses import replace

@@ -230,11 +230,11 @@ def _require_files(backup: str, to: str, table: list[str] | None) -> None:
             hint="Leave out --table.",
         )
     if conninfo.is_connection(to):
-        # It may hold a password, and a target is told and put on record.
+        # It may hold a password, and a target is printed and put on record.
         raise UsageError(
             f"{backup} is a set of files, and --to is a URL of a database",
-            hint="Name a folder with --to; one whose name looks like that begins with "
-            "./ here.",
+            hint="Name a folder with --to; write ./ in front of a name that looks like "
+            "a URL.",
         )
 
 

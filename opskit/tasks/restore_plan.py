@@ -48,7 +48,7 @@ def of_database(request: RestoreRequest, *, as_json: bool) -> Document:
     for line in [*lines, "nothing was changed"]:
         say(line, as_json=as_json)
     reasons = [each.detail for each in found.refused] + [
-        f"in {request.target} is {each}" for each in found.obstacles
+        f"{request.target} has {each}" for each in found.obstacles
     ]
     if reasons:
         raise DatabaseError(

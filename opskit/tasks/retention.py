@@ -80,7 +80,7 @@ def prune(
 
 @dataclass(frozen=True, kw_only=True)
 class _Pruning:
-    """The pruning of one source, and the document that tells what is done as it is."""
+    """The pruning of one source, and the document that says what was done so far."""
 
     run: Runtime
     name: str
@@ -154,7 +154,7 @@ class _Pruning:
         by_id = {each.manifest.backup_id: each for each in sets}
         deleted: list[str] = []
         details = {"source": self.name, "deleted": deleted, "kept": len(planned.keep)}
-        # That a source was refused is told when all of them are done.
+        # A refusal is reported when all sources are done.
         with suppress(RetentionRefused), self.run.recorded("prune", details):
             for backup_id in reversed(planned.delete):  # the oldest first
                 with self.run.unread(backup_id) as unread:

@@ -194,7 +194,7 @@ def begin(settings: Settings) -> Runtime:
 
 
 def _hide_secrets(settings: Settings) -> None:
-    """Have the passwords of the configuration masked before anything is told.
+    """Have the passwords of the configuration masked before anything is printed.
 
     Raises:
         ConfigurationError: a URL is not valid.
