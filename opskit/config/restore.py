@@ -17,13 +17,13 @@ class RestoreSettings(Section):
 
     settings: dict[str, str] | None = Field(
         default=None,
-        description="settings of the sessions that load; what only a whole server can "
-        f"have, the server must have{_AS_IN_DRILL}",
+        description="settings of the sessions that load; one that only a whole server "
+        f"can have must be set on the server{_AS_IN_DRILL}",
     )
     allow: Annotated[list[str] | None, AfterValidator(known_kinds)] = Field(
         default=None,
-        description="what a restore may do without, as `--accept-failures` says "
-        f"once{_AS_IN_DRILL}",
+        description="what every restore may do without, by the names that "
+        f"`--accept-failures` takes{_AS_IN_DRILL}",
     )
     sql_before: list[str] | None = Field(
         default=None,

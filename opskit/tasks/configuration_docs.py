@@ -8,6 +8,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _render_section(section: _Section) -> str:
-    about = "" if section.model is Settings else f"{section.model.__doc__}\n"
+    about = "" if section.model is Settings else f"{getdoc(section.model)}\n"
     if section.path in NOT_ACTED_ON_YET:
         about += "Read and checked, but nothing acts on this section yet.\n"
     rows = "".join(
