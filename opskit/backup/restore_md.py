@@ -115,16 +115,16 @@ def _one_entry_fails(
     return f"""\
 ## If one entry fails
 
-Step 4 stops at the first error, and the database is then not whole. Most entries come
+Step 4 stops at the first error and leaves the database incomplete. Most entries come
 after the rows, which need none of them: indexes, constraints, triggers, grants. Drop
-what step 4 made, and load in three parts. The definitions:
+what step 4 made, and load in three parts. First the definitions:
 
 ```sh
 {definitions}
 ```
 
-Then the rows. Where they are refused because a function is not found, or by a `CHECK`
-that they do not meet any more, run the like of one of these, then the rows again:
+Then the rows. If the server refuses them because a function is not found, or because of
+a `CHECK` that they no longer meet, run a statement like these, then load the rows again:
 
     ALTER FUNCTION public.f(integer) SET search_path = public;
     ALTER TABLE public.t DROP CONSTRAINT t_until_check;
@@ -133,7 +133,7 @@ that they do not meet any more, run the like of one of these, then the rows agai
 {rows}
 ```
 
-At last all the rest. Every statement that fails is shown, and the others are made:
+Last, all the rest. Statements that fail are shown, and the others are carried out:
 
 ```sh
 {last}
