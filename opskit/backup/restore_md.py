@@ -124,7 +124,7 @@ what step 4 made, and load in three parts. First the definitions:
 ```
 
 Then the rows. If the server refuses them because a function is not found, or because of
-a `CHECK` that they no longer meet, run a statement like these, then load the rows again:
+a `CHECK` that they no longer meet, run a statement like these, then this again:
 
     ALTER FUNCTION public.f(integer) SET search_path = public;
     ALTER TABLE public.t DROP CONSTRAINT t_until_check;

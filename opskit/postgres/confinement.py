@@ -1,4 +1,4 @@
-"""What a throw-away server is kept apart from: how a process of it is started.
+"""Keeps a throw-away server apart from the machine: how its processes are started.
 
 Loading runs functions of the source. On Linux the server has namespaces of its own,
 made by util-linux: no process but its own, no network, and a file system that holds the

@@ -261,7 +261,7 @@ def test_damage_in_the_target_is_repaired(
     assert service.json("verify")["status"] == "ok"
 
 
-def test_damage_in_both_stores_is_told(service: Service, filled: list[str]) -> None:
+def test_damage_in_both_stores_is_reported(service: Service, filled: list[str]) -> None:
     """Exit code 20 names it, nothing is changed, and the other sets are copied."""
     service.run(*COPY, "--backup", filled[2])
     for store in ("local", "offsite"):

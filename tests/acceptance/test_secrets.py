@@ -31,7 +31,7 @@ def _traces(project: Project, shown: str) -> list[str]:
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_bad_url_in_a_file_is_told_by_nobody(url: str, project: Project) -> None:
+def test_a_bad_url_in_a_file_is_not_shown(url: str, project: Project) -> None:
     """Not on a terminal, in the ledger, in its copies: exit 2 without a word of it."""
     secret = project.folder / "url"
     secret.write_text(url)
@@ -58,7 +58,7 @@ def test_a_bad_url_in_the_configuration_is_named_by_its_key(
     assert _traces(project, str(document) + project.errors) == []
 
 
-def test_a_refused_statement_is_told_without_its_options(project: Project) -> None:
+def test_a_refused_statement_is_shown_without_its_options(project: Project) -> None:
     """pg_restore quotes the whole statement that the drill's server refused."""
     execute(
         project.url,

@@ -96,7 +96,7 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
     assert not list(store_dir.iterdir())
 
 
-def test_too_few_connections_are_told_with_what_to_do(
+def test_too_few_connections_are_reported_with_a_hint(
     make_database: MakeDatabase, store_dir: Path
 ) -> None:
     """Three do for a dump in one stream; fewer are named with their number."""
@@ -118,7 +118,7 @@ def test_too_few_connections_are_told_with_what_to_do(
     assert "allowed 2" in refused.value.hint
 
 
-def test_what_the_role_may_not_read_is_told_whatever_pg_dump_says(
+def test_what_the_role_may_not_read_is_named_whatever_pg_dump_says(
     make_database: MakeDatabase,
     store_dir: Path,
     tmp_path: Path,
@@ -145,7 +145,7 @@ def test_what_the_role_may_not_read_is_told_whatever_pg_dump_says(
     assert unknown.value.hint == "The program's own words say what it refused."
 
 
-def test_a_parameter_that_the_programs_do_not_know_is_told(
+def test_a_parameter_that_the_programs_do_not_know_is_named(
     make_database: MakeDatabase, store_dir: Path
 ) -> None:
     """The libpq of opskit may be newer than that of pg_dump."""

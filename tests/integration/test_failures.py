@@ -189,7 +189,7 @@ BEFORE = [
 ]
 
 
-def test_what_a_drill_is_told_a_restore_can_be_told(
+def test_a_restore_takes_the_statements_of_a_drill(
     make_database: MakeDatabase, server_of: MajorServer, store_dir: Path
 ) -> None:
     """A generated column calls a function that finds others by the search path alone."""

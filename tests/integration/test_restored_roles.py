@@ -80,7 +80,7 @@ def test_a_single_table_needs_the_roles_that_it_names(
     assert "app" not in value(target.url(), NAMES)
 
 
-def test_who_exists_becomes_a_member_of_what_is_made(
+def test_an_existing_role_becomes_a_member_of_a_new_one(
     target: Server, store_dir: Path
 ) -> None:
     """Whoever granted that in the source exists too, and has no right to here."""

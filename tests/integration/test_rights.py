@@ -105,7 +105,7 @@ def test_a_restore_lends_nobody_a_superusers_rights(
 
 
 @pytest.mark.parametrize("way", ["a table's check", "a domain", "a whole row"])
-def test_whoever_says_no_without_rights_gets_none(
+def test_a_check_that_fails_is_tried_again_without_more_rights(
     attacked: Callable[[str, int], str],
     server_of: MajorServer,
     store_dir: Path,

@@ -157,7 +157,9 @@ def test_a_broken_definition_is_the_sets_fault(
 
 
 @pytest.mark.parametrize("what", LACKING)
-def test_doctor_finds_it_by_day(what: str, make_database: MakeDatabase) -> None:
+def test_doctor_names_it_before_the_drill(
+    what: str, make_database: MakeDatabase
+) -> None:
     """By the same name, from the live database's definitions."""
     script, name = LACKING[what]
     url = make_database(15, script=f"{OTHERS}; {script}")

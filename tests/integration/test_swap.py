@@ -327,7 +327,7 @@ def restore_plain(store_dir: Path, url: str) -> RestoreResult:
     return restore(request, clock=now)
 
 
-def test_a_superusers_session_is_told_before_anything_is_read(
+def test_a_superusers_session_is_named_before_anything_is_read(
     plain: str, running: Server, store_dir: Path
 ) -> None:
     """A monitor that a mere owner may not end would stop the swap at the end."""
@@ -439,7 +439,7 @@ def logical() -> Iterator[Server]:
         ),
     ],
 )
-def test_what_ties_a_database_to_its_name_is_told_before_anything_is_read(
+def test_what_ties_a_database_to_its_name_is_named_first(
     statements: list[str],
     told: str,
     undo: str,

@@ -78,7 +78,7 @@ class _Watched(FaultyStore):
 
 @pytest.mark.parametrize("trust", [Trust(), Trust(keys=("ssh-ed25519 AAAA",))])
 @pytest.mark.parametrize("wholly", [True, False])
-def test_a_set_that_is_pruned_meanwhile_is_none(trust: Trust, wholly: bool) -> None:
+def test_a_set_that_is_pruned_meanwhile_is_left_out(trust: Trust, wholly: bool) -> None:
     """It was listed and is gone: that is neither a set nor damage."""
     store = _Pruned(MemoryStore("pruned"), wholly=wholly)
     made = store_set([store])
@@ -145,7 +145,7 @@ def test_a_manifest_that_is_no_file_hides_no_other_set(
     assert catalog.latest([store], source="shop") == made[0]
 
 
-def test_a_manifest_that_is_listed_but_not_there_is_told() -> None:
+def test_a_manifest_that_is_listed_but_not_there_is_reported() -> None:
     """Nobody deleted it: it is named, and is no reason to list nothing."""
     store = _Unsteady(ObjectNotFound("it is gone"))
     made = store_set([store])

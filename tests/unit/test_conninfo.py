@@ -130,7 +130,7 @@ def test_a_url_that_is_none_is_refused_without_its_password() -> None:
         "host=h port=hunter",
     ],
 )
-def test_nothing_of_an_impossible_url_is_told(url: str) -> None:
+def test_nothing_of_an_impossible_url_is_shown(url: str) -> None:
     """Whatever of the password libpq took for something else: exit 2 without it."""
     with pytest.raises(ConfigurationError) as refused:
         parse(url)
@@ -211,7 +211,7 @@ def test_a_target_is_a_name_or_leads_to_a_database(text: str, name: str) -> None
         "",
     ],
 )
-def test_what_is_neither_is_refused_without_a_word_of_it(text: str) -> None:
+def test_what_is_neither_is_refused_and_not_shown(text: str) -> None:
     """It may hold a password; exit 2."""
     with pytest.raises(ConfigurationError) as refused:
         target(text)

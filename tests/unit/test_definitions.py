@@ -284,7 +284,7 @@ def test_a_statement_that_is_missing_is_shown() -> None:
     )
 
 
-def test_another_order_is_called_so() -> None:
+def test_another_order_is_named_as_such() -> None:
     """There is no line to show."""
     shown = _shown("FUNCTION", "GRANT a;\nGRANT b;", "GRANT b;\nGRANT a;")
 

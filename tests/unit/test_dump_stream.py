@@ -82,7 +82,7 @@ def test_a_program_that_fails_before_it_has_locks(tmp_path: Path) -> None:
     assert failed.value.message == "sh exited with 1: pg_dump: error: no"
 
 
-def test_an_archive_without_locks_is_none(tmp_path: Path) -> None:
+def test_an_archive_without_locks_is_refused(tmp_path: Path) -> None:
     """What was dumped before all locks were held may not be what the snapshot saw."""
     stream = _stream("cat archive", tmp_path)
 

@@ -136,7 +136,7 @@ def test_only_wanted_roles_are_made() -> None:
     assert for_roles(SCRIPT, {'odd; "x" y'}, {"app"}) == [*SETTINGS, *OF_ODD]
 
 
-def test_who_is_no_superuser_says_nothing_that_only_a_superuser_may() -> None:
+def test_attributes_that_only_superusers_may_set_are_left_out() -> None:
     """Neither yes nor no; a password or a name of the same words stays."""
     script = (
         'CREATE ROLE "NOSUPERUSER WITH";\n'

@@ -345,7 +345,7 @@ def test_a_folder_that_cannot_be_synced_holds_no_object(
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
-def test_a_disk_that_cannot_be_read_is_told() -> None:
+def test_a_disk_that_cannot_be_read_is_reported() -> None:
     """A bad block is an error of one object, which it names, and not a bug."""
     store = LocalStore("disk", "/proc/self")
 
@@ -380,7 +380,7 @@ def test_a_folder_that_others_empty_meanwhile_is_made_again(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_hard_links_is_told(
+def test_a_file_system_without_hard_links_is_reported(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each says so in its own way; nothing is left there."""

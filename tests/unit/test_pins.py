@@ -135,7 +135,7 @@ def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
     assert not pins.is_pinned_now(newest, trust)
 
 
-def test_a_pinned_set_is_told_beside_other_reasons() -> None:
+def test_a_pin_is_named_beside_other_reasons() -> None:
     """A pin takes no other reason away, and no place among those that are counted."""
     store = MemoryStore("ram")
     for days in range(3):
