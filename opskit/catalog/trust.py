@@ -100,4 +100,6 @@ class Trust:
 
 def warn_of(store: Store, key: str, amiss: str) -> None:
     """Say why a document does not count."""
-    logger().warning("does not count", store=store.name, key=key, reason=amiss)
+    logger().warning(
+        "a document does not count", store=store.name, key=key, reason=amiss
+    )

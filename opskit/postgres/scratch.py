@@ -135,7 +135,7 @@ def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
         try:
             drop_copy(connection, url, name)
         except DatabaseError as error:
-            logger().warning("it could not be dropped", failed=error.message)
+            logger().warning("a copy could not be dropped", failed=error.message)
     for name in sorted(idle - copies.keys()):
         if re.fullmatch(looks_like, name):
             logger().warning(

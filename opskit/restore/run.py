@@ -160,7 +160,9 @@ def _with_failures(
     """
     refused = [each for each in failures if each.name not in request.accepted]
     for each in failures:
-        logger().warning("could not be made", name=each.name, reason=each.error)
+        logger().warning(
+            "an entry could not be made", name=each.name, reason=each.error
+        )
     if refused:
         names = dict.fromkeys([*request.accepted, *(each.name for each in refused)])
         flags = " ".join(f"--accept-failures {quote(name)}" for name in names)
