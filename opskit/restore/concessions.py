@@ -45,6 +45,8 @@ class Failure:
     @property
     def name(self) -> str:
         """What `--accept-failures` and `allow` call it."""
+        if self.entry.kind == "EXTENSION":
+            return f"extension {self.entry.name}"  # as where the server lacks it
         return self.entry.label
 
     @property

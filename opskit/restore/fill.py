@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
 from opskit.postgres import (
     database,
+    extensions,
     foreign,
     properties,
     row_checks,
@@ -23,6 +25,7 @@ from opskit.postgres.connect import (
     connect,
     limit_statements,
     server_major,
+    translated,
 )
 from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import (
@@ -404,21 +407,43 @@ def _run_ahead(
     given: Rights, job: FillJob, kept: Iterable[TocEntry], statements: Iterable[str]
 ) -> list[Failure]:
     """Run what comes ahead; return the extensions that the server refuses."""
-    extensions = {extension_statement(e.name): e for e in kept if e.kind == "EXTENSION"}
+    entries = {extension_statement(e.name): e for e in kept if e.kind == "EXTENSION"}
     failures = []
     for statement in statements:
         try:
             _run_all(given.url, [statement], job.timeout_seconds)
         except DatabaseError as error:
             entry = next(
-                (e for start, e in extensions.items() if statement.startswith(start)),
+                (e for start, e in entries.items() if statement.startswith(start)),
                 None,
             )
             is_fault = isinstance(error, ServerFault)
             if entry is None or (is_fault and error.sqlstate != _UNDEFINED_FILE):
                 raise
-            failures.append(_failure(entry, error))
+            if not _run_under_other_names(given, job, statement):
+                failures.append(_failure(entry, error))
     return failures
+
+
+def _run_under_other_names(given: Rights, job: FillJob, statement: str) -> bool:
+    """Make an extension that wants to be in a database of another name, if it is one.
+
+    That is the source's name, or one that the server's settings hold.
+    """
+    if not surroundings.is_superuser(given.connection):
+        return False
+    with connect(given.url, purpose=OWN_STATEMENTS) as copy:
+        limit_statements(copy, job.timeout_seconds)
+        own = str(job.manifest.inventory["database"])
+        for name in dict.fromkeys([own, *extensions.names_in_settings(copy)]):
+            with (
+                contextlib.suppress(DatabaseError),
+                translated(f"as database {name}"),
+                extensions.under_name(copy, name),
+            ):
+                database.run_script(copy, statement)
+                return True
+    return False
 
 
 def _load(given: Rights, job: FillJob) -> _Loaded:

@@ -195,6 +195,7 @@ def test_an_extension_that_is_refused_takes_along_what_needs_it(
         raise DatabaseError(f"refused {statement[:16]}", sqlstate="42704")
 
     monkeypatch.setattr("opskit.postgres.database.run_script", refuse)
+    monkeypatch.setattr("opskit.postgres.surroundings.is_superuser", lambda _: False)
     uses = entry(30, "TABLE", "uses it", 11)
     job = _job(
         archive=tmp_path / "dump.pgdump",
@@ -203,7 +204,7 @@ def test_an_extension_that_is_refused_takes_along_what_needs_it(
     given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
     (failure,) = fill._make_definitions(given, job)
 
-    assert failure.name == "EXTENSION hstore"
+    assert failure.name == "extension hstore"
     assert failure.is_shortage
     assert steps == [[1, 2, 3, 10], [1, 2, 3, 20]]
 
