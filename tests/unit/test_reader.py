@@ -468,7 +468,8 @@ def test_objects_that_changed_places_are_refused(encrypted: Stored) -> None:
     objects = (moved(roles, private), moved(private, roles))
     encrypted.manifest = encrypted.manifest.model_copy(update={"objects": objects})
 
-    with pytest.raises(IntegrityError, match="where the manifest says"):
+    # Sizes of what age encrypts vary: the other one may be shorter or longer.
+    with pytest.raises(IntegrityError, match="the manifest says"):
         encrypted.reader().opened()
 
 
