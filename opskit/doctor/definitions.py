@@ -18,7 +18,8 @@ from opskit.postgres.inventory import Inventory
 from opskit.postgres.programs import Installation, find_client
 from opskit.restore import fetch, preflight
 from opskit.restore.concessions import accept
-from opskit.restore.fill import FillJob, make
+from opskit.restore.fill_job import FillJob
+from opskit.restore.make import make
 from opskit.restore.preflight import Shortage
 
 # A migration that holds its tables longer is not waited for.

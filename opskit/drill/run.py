@@ -32,14 +32,9 @@ from opskit.restore import fetch, load
 from opskit.restore.bound import Bound, NoProgress
 from opskit.restore.compare import RestoredCopy
 from opskit.restore.concessions import Concessions, Failure
-from opskit.restore.fill import (
-    Filled,
-    FillJob,
-    copy_url,
-    fill,
-    make,
-    with_shortages,
-)
+from opskit.restore.fill import Filled, fill
+from opskit.restore.fill_job import FillJob, copy_url
+from opskit.restore.make import make, with_shortages
 from opskit.restore.meanwhile import Meanwhile
 from opskit.restore.reader import SetReader
 

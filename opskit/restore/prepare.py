@@ -18,7 +18,8 @@ from opskit.postgres.conninfo import with_database
 from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import ability, preflight
 from opskit.restore.concessions import Concessions, Failure, accept
-from opskit.restore.fill import FillJob, with_shortages
+from opskit.restore.fill_job import FillJob
+from opskit.restore.make import with_shortages
 from opskit.restore.reader import SetReader
 
 DONE_WITHOUT = ("extension-version", "setting")

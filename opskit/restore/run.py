@@ -23,7 +23,9 @@ from opskit.progress import bar
 from opskit.restore import compare, fetch, prepare, select, structure
 from opskit.restore.bound import Bound
 from opskit.restore.concessions import Concessions, Failure
-from opskit.restore.fill import FillJob, fill, make
+from opskit.restore.fill import fill
+from opskit.restore.fill_job import FillJob
+from opskit.restore.make import make
 from opskit.restore.reader import SetReader
 from opskit.restore.rights import warn_of_code
 from opskit.restore.swap import swap
@@ -124,12 +126,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             ):
                 job = _fill_job(request, beside, archive, wanted, concessions)
                 job = replace(job, is_over=bound.passed)
-                concessions = prepare.require_definitions(
-                    job, make(connection, job), request.accepted
-                )
-                filled = fill(connection, replace(job, concessions=concessions))
-                concessions = _with_failures(request, concessions, filled.failures)
-                checks = _compare(request, filled.url, reader, entries, concessions)
+                concessions, checks = _made(connection, request, job, reader, entries)
                 replaced = swap(
                     connection,
                     server_url=request.server_url,
@@ -148,6 +145,22 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         roles_created=roles,
         without=tuple(concessions.names),
     )
+
+
+def _made(
+    connection: Connection,
+    request: RestoreRequest,
+    job: FillJob,
+    reader: SetReader,
+    entries: Sequence[TocEntry],
+) -> tuple[Concessions, list[Check]]:
+    """Make the copy, load it and compare it; return what it lacks, and the checks."""
+    concessions = prepare.require_definitions(
+        job, make(connection, job), request.accepted
+    )
+    filled = fill(connection, replace(job, concessions=concessions))
+    concessions = _with_failures(request, concessions, filled.failures)
+    return concessions, _compare(request, filled.url, reader, entries, concessions)
 
 
 def _with_failures(

@@ -43,11 +43,7 @@ def copy(
     from opskit.tasks.drill import not_recorded
 
     run = runtime.start()
-    source, target = _store(run, "--from", from_), _store(run, "--to", to)
-    if source is target:
-        raise UsageError(
-            f"--from and --to are both {to}", hint="Name two different stores."
-        )
+    source, target = _stores(run, from_, to)
     found = run.catalog_of(source)
     chosen = [found.find(backup)] if backup else list(found.sets)
     if not chosen and not found.unreadable:
@@ -99,6 +95,17 @@ def copy(
     if unstored:
         raise not_recorded(unstored[0], document)
     return document
+
+
+def _stores(run: Runtime, from_: str, to: str) -> tuple[Store, Store]:
+    from opskit.errors import UsageError
+
+    source, target = _store(run, "--from", from_), _store(run, "--to", to)
+    if source is target:
+        raise UsageError(
+            f"--from and --to are both {to}", hint="Name two different stores."
+        )
+    return source, target
 
 
 def _store(run: Runtime, flag: str, name: str) -> Store:

@@ -15,9 +15,10 @@ from opskit.postgres import surroundings
 from opskit.postgres.connect import Connection
 from opskit.postgres.conninfo import parse
 from opskit.postgres.toc_entry import TocEntry
-from opskit.restore import fill, load
+from opskit.restore import fill, fill_job, load, make
+from opskit.restore import steps as loading
 from opskit.restore.concessions import Concessions
-from opskit.restore.fill import FillJob
+from opskit.restore.fill_job import FillJob
 from opskit.restore.rights import Rights
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage
@@ -94,8 +95,8 @@ def test_nothing_in_the_copy_acts_by_itself(
         "has_locale",
         lambda _c, name: knows_money and name == "fr_FR.UTF-8",
     )
-    monkeypatch.setattr(fill, "server_major", lambda _c: major)
-    found = parse(fill.copy_url(CONNECTION, _job()))
+    monkeypatch.setattr(fill_job, "server_major", lambda _c: major)
+    found = parse(fill_job.copy_url(CONNECTION, _job()))
 
     assert found == {
         "user": "ops",
@@ -113,7 +114,7 @@ def test_money_is_as_it_comes_where_the_source_says_nothing(
     monkeypatch.setattr(surroundings, "is_superuser", lambda _c: False)
     monkeypatch.setattr(surroundings, "has_locale", lambda _c, _name: True)
     manifest = builders.manifest(inventory=inventory(settings={}))
-    found = parse(fill.copy_url(CONNECTION, _job(manifest=manifest)))
+    found = parse(fill_job.copy_url(CONNECTION, _job(manifest=manifest)))
 
     assert "lc_monetary" not in found["options"]
 
@@ -134,8 +135,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(load, "load", load_job)
     monkeypatch.setattr(load, "choose_program", lambda *_args, **_words: None)
-    monkeypatch.setattr(fill, "connect", connect)
-    monkeypatch.setattr(fill, "server_major", lambda _c: 16)
+    monkeypatch.setattr(loading, "connect", connect)
+    monkeypatch.setattr(loading, "server_major", lambda _c: 16)
     monkeypatch.setattr(
         "opskit.postgres.database.run_script",
         lambda _connection, script: done.append(script),
@@ -146,7 +147,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def _loaded(steps: list[Any], tmp_path: Path, **changes: Any) -> str:
     job = _job(archive=tmp_path / "dump.pgdump", **changes)
     given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
-    assert not fill._make_definitions(given, job)
+    assert not make._make_definitions(given, job)
     loaded = fill._load(given, job)
     assert not loaded.failed
     assert not loaded.taken
@@ -202,7 +203,7 @@ def test_an_extension_that_is_refused_takes_along_what_needs_it(
         entries=[*PLAIN[:4], EXTENSION, uses, *PLAIN[4:]],
     )
     given = Rights(url="postgresql://db.example/copy", connection=CONNECTION)
-    (failure,) = fill._make_definitions(given, job)
+    (failure,) = make._make_definitions(given, job)
 
     assert failure.name == "extension hstore"
     assert failure.is_shortage
@@ -271,7 +272,7 @@ def filled(monkeypatch: pytest.MonkeyPatch, steps: list[Any]) -> list[Any]:
     monkeypatch.setattr("opskit.postgres.database.make_bare", made_bare)
     monkeypatch.setattr(surroundings, "is_superuser", lambda _c: False)
     monkeypatch.setattr(surroundings, "has_locale", lambda _c, _name: True)
-    monkeypatch.setattr(fill, "server_major", lambda _c: 16)
+    monkeypatch.setattr(fill_job, "server_major", lambda _c: 16)
     return steps
 
 
@@ -279,7 +280,7 @@ def test_a_new_database_is_bare_before_anything_is_loaded(
     filled: list[Any], tmp_path: Path
 ) -> None:
     """What the source has no more would be in the way of what it has."""
-    fill.make(CONNECTION, _job(archive=tmp_path / "dump.pgdump"))
+    make.make(CONNECTION, _job(archive=tmp_path / "dump.pgdump"))
 
     assert filled == [("create", "copy"), ("bare", "copy", "icu"), [1, 2, 3, 10, 20]]
 

@@ -1,0 +1,89 @@
+"""What to make of which archive, and how to reach the copy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opskit.catalog.manifest import Manifest
+from opskit.postgres import surroundings
+from opskit.postgres.connect import Connection, server_major
+from opskit.postgres.conninfo import with_database, with_settings
+from opskit.postgres.order import reads_elsewhere
+from opskit.postgres.programs import Installation
+from opskit.postgres.toc_entry import TocEntry
+from opskit.restore.concessions import Concessions
+from opskit.restore.rights import warn_of_code
+
+_FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillJob:
+    """What to make of which archive.
+
+    `entries` are the archive's contents as far as they are wanted, `is_whole` tells
+    whether that is all of them. `sql_before` and `sql_after` are the user's own, and
+    so are `settings` of the sessions that load. In the `last_try`, rows are loaded
+    without CHECK constraints, which are put back afterwards, and an error is judged.
+    `trust` is called where code of these roles will run with the rights of a superuser.
+    Where it is `offline`, nothing that is loaded connects to foreign servers.
+    `run_id` is that of the run that the copy is marked for; one on a throw-away server
+    needs no mark. `loaded` is told of entries that are in already, see
+    `load.LoadJob.finished`. `is_over` says whether the run's time is over.
+    """
+
+    server_url: str = field(repr=False)
+    name: str
+    manifest: Manifest
+    archive: Path
+    entries: Sequence[TocEntry]
+    is_whole: bool = True
+    installations: Sequence[Installation]
+    jobs: int
+    timeout_seconds: float
+    concessions: Concessions = field(default_factory=Concessions)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    sql_before: Sequence[str] = ()
+    sql_after: Sequence[str] = ()
+    last_try: bool = False
+    loaded: Callable[[int], None] = lambda _dump_id: None
+    trust: Callable[[Sequence[str]], None] = warn_of_code
+    run_id: str = ""
+    is_over: Callable[[], bool] = lambda: False
+    offline: bool = False
+
+    @functools.cached_property
+    def outside(self) -> set[int]:
+        """The dump ids of entries that would read foreign tables where nothing may."""
+        return reads_elsewhere(self.entries) if self.offline else set()
+
+
+def copy_url(connection: Connection, job: FillJob) -> str:
+    """Return how to connect to the copy so that nothing in it acts by itself.
+
+    Its triggers and event triggers, its rules, its libraries and settings are the
+    service's; loading and comparing must meet the tables alone.
+    """
+    settings = plain_settings(connection, job) | silencing(connection)
+    return with_settings(with_database(job.server_url, job.name), settings)
+
+
+def plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
+    settings = {"default_transaction_read_only": "off", "role": "none"}
+    money = job.manifest.inventory["settings"].get("lc_monetary")
+    if money and surroundings.has_locale(connection, money):
+        settings["lc_monetary"] = money
+    return settings | surroundings.of_sessions(connection, job.settings)
+
+
+def silencing(connection: Connection) -> dict[str, str]:
+    """Return the settings that only a superuser can give a session."""
+    if not surroundings.is_superuser(connection):
+        return {}
+    settings = {"session_replication_role": "replica", "session_preload_libraries": ""}
+    if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:
+        settings["event_triggers"] = "off"
+    return settings
