@@ -24,7 +24,7 @@ _PRIVILEGES_ADDED = {17: "MAINTAIN"}
 def compare_structure(
     copy: RestoredCopy,
     concessions: Concessions,
-    entries: Iterable[TocEntry],
+    entries: Sequence[TocEntry],
     *,
     by_name: bool = True,
 ) -> list[Check]:
@@ -54,11 +54,16 @@ def compare_structure(
     known = {each.name for each in copy.schema if "NOT VALIDATED" in each.state}
     checks.append(_none_but("every constraint validated", unvalidated, known))
     expected = copy.manifest.inventory
+    left_out = {
+        entry.name
+        for entry in entries
+        if entry.kind == "EXTENSION" and entry.dump_id in concessions.left_out
+    }
     checks.append(
         compare(
             "extensions",
-            _extensions(expected, concessions),
-            _extensions(found, concessions),
+            _extensions(expected, concessions, left_out),
+            _extensions(found, concessions, left_out),
             "name and version",
         )
     )
@@ -188,13 +193,14 @@ def _listed(label: str, names: Sequence[str], shown: int = _NAMES_SHOWN) -> str:
     return f"{label} {', '.join(names[:shown])}{more}".strip()
 
 
-def _extensions(found: inventory.Inventory, concessions: Concessions) -> str:
-    missing = concessions.subjects("extension")
+def _extensions(
+    found: inventory.Inventory, concessions: Concessions, left_out: Collection[str]
+) -> str:
     other = concessions.subjects("extension-version")
     return ", ".join(
         each["name"] if each["name"] in other else f"{each['name']} {each['version']}"
         for each in found["extensions"]
-        if each["name"] not in missing
+        if each["name"] not in left_out
     )
 
 

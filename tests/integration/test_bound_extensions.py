@@ -61,7 +61,7 @@ def _pg_cron() -> Bound:
             "shared_preload_libraries": "pg_cron",
             "cron.database_name": "live",
         },
-        script="CREATE EXTENSION pg_cron; "
+        script="CREATE EXTENSION pg_cron SCHEMA pg_catalog; "
         "SELECT cron.schedule('nightly', '10 3 * * *', 'VACUUM')",
         jobs="cron.job",
         drill_settings={},
