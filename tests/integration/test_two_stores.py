@@ -128,7 +128,8 @@ def test_missing_tablespaces_are_named(
 ) -> None:
     """A set with a tablespace is refused by a server without, drilled all the same."""
     running = server_of(16)
-    folder = running.folder / "space"
+    # Of the machine's folders, an isolated server sees only its data and its socket's.
+    folder = running.socket_dir / "space"
     folder.mkdir()
     owner = (running.folder / "data").stat()
     os.chown(folder, owner.st_uid, owner.st_gid)
