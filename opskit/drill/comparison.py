@@ -16,8 +16,8 @@ from opskit.restore import definitions, load, reference
 from opskit.restore.ahead import statements_ahead
 from opskit.restore.compare import (
     RestoredCopy,
-    compare_contents,
     compare_large_objects,
+    compare_load,
     compare_with_archive,
 )
 from opskit.restore.concessions import Concessions
@@ -59,7 +59,7 @@ def compare_everything(
 
     return [
         *compare_with_archive(copy.manifest, fetched.contents.entries),
-        *compare_contents(copy, equal),
+        *compare_load(copy, equal),
         compare_large_objects(copy),
         *compare_structure(copy, concessions, fetched.contents.entries),
         *definitions.compare_definitions(

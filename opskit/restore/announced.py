@@ -90,6 +90,7 @@ class Said:
         self.must_stop = False
         self._finished = finished
         self._may_fail = may_fail
+        self._named: int | None = None
         self._unknown_parameters = 0
         self._ignored = 0
 
@@ -122,12 +123,16 @@ class Said:
         if found := _FINISHED.match(line):
             self._finished(int(found[1]))
         elif found := _FAILED.match(line):
+            is_new = int(found[1]) not in self.failed
+            self._named = int(found[1]) if is_new else None
             self.failed.add(int(found[1]))
             return True
         elif found := _WENT_ON.match(line):
             self._ignored = int(found[1])
         elif line.startswith(_OWN + _ERROR) and _UNKNOWN_PARAMETER in line:
             self._unknown_parameters += 1
+            if self._named is not None:  # it names whatever entry comes first
+                self.failed.discard(self._named)
         else:
             return line[len(_OWN) :].startswith(_WORDS)
         return False

@@ -302,7 +302,7 @@ def _compare(
         timeout_seconds=request.timeout_seconds,
     )
     with bar("comparing the copy", manifest.dump_bytes if not request.tables else None):
-        checks = compare.compare_contents(copy)
+        checks = compare.compare_load(copy)
     if not request.tables:
         checks += [
             *compare.compare_with_archive(manifest, entries),

@@ -93,7 +93,7 @@ class _Pruning:
 
         sets = self.run.listing(self.name, whole=True).of(self.name)
         planned = self._plan(sets, runtime.now())
-        for each in planned.delete:
+        for each in reversed(planned.delete):  # in the order that they would go in
             say(f"would delete {each}: no rule keeps it", as_json=self.as_json)
             self.document["delete"].append({"backup_id": each})
         return planned.refused

@@ -29,9 +29,13 @@ ROWS = 2102
 SECRET = "the-secret-of-row-42"
 # Cannot be restored under another name, and the server says why with the row.
 ONLY_THERE = f"""
-    CREATE TABLE public.only_there (
-        id int, word text, CHECK (current_database() = 'lost crm')
-    );
+    CREATE FUNCTION public.is_there(word text) RETURNS bool LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_database() <> 'lost crm' THEN RAISE 'only there: %', word; END IF;
+            RETURN true;
+        END
+    $$;
+    CREATE TABLE public.only_there (id int, word text, CHECK (public.is_there(word)));
     INSERT INTO public.only_there VALUES (42, '{SECRET}');
 """
 Objects = dict[str, bytes]
@@ -378,7 +382,7 @@ def test_a_restore_that_fails_tells_no_row_to_the_store(
     url = server_of(16).url("recovered")
 
     refused = new_machine(TWO).json(
-        "restore", "--backup", backup_id, "--to", url, code=30
+        "restore", "--backup", backup_id, "--to", url, code=20
     )
 
     records = bucket.read(f"{TWO}/_ledger/")

@@ -80,6 +80,9 @@ WENT_ON = "pg_restore: warning: errors ignored on restore: {0}\n"
         (ENTRY.format(7) + ERROR + ENTRY.format(8) + ERROR + WENT_ON.format(2), {7, 8}),
         (UNKNOWN + ENTRY.format(7) + ERROR + WENT_ON.format(2), {7}),
         (UNKNOWN + UNKNOWN + WENT_ON.format(2), set()),
+        # It names the first entry, which has nothing to do with it.
+        (ENTRY.format(7) + UNKNOWN + WENT_ON.format(1), set()),
+        (ENTRY.format(9) + UNKNOWN + WENT_ON.format(1), set()),
         # Not all of what may fail, or not at its end.
         (ENTRY.format(9) + ERROR + WENT_ON.format(1), None),
         (ENTRY.format(7) + ERROR, None),
