@@ -116,8 +116,7 @@ def test_an_extension_that_only_the_image_has_is_drilled_there(
     (chosen,) = sets(store_dir)
 
     lacking: dict[str, Any] = {
-        "kind": "installed",
-        "installations": [each for each in programs.installations() if each.embedded],
+        "kind": "embedded",
         "accept_newer_major": True,
     }
     with pytest.raises(DatabaseError, match="no extension pg_cron"):
