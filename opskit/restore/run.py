@@ -179,10 +179,11 @@ def _with_failures(
     if refused:
         names = dict.fromkeys([*request.accepted, *(each.name for each in refused)])
         flags = " ".join(f"--accept-failures {quote(name)}" for name in names)
+        # By name alone: the server's words may hold rows, and this goes on record.
         raise IntegrityError(
             "all rows were loaded, but "
             f"{count(len(refused), 'entry', 'entries')} after them could not be made: "
-            f"{'; '.join(each.error for each in refused[:_FAILURES_SHOWN])}",
+            f"{'; '.join(each.name for each in refused[:_FAILURES_SHOWN])}",
             hint="The copy was dropped and nothing was replaced. To keep it without "
             f"them: `{request.command} {flags}`",
             details={"failures": [each.as_json() for each in failures]},

@@ -386,6 +386,6 @@ def test_a_restore_that_fails_tells_no_row_to_the_store(
     )
 
     records = bucket.read(f"{TWO}/_ledger/")
-    assert SECRET in refused["error"]
+    assert SECRET in refused["failures"][0]["error"]
     assert backup_id.encode() in b"".join(records)
     assert [each for each in records if SECRET.encode() in each] == []
