@@ -59,7 +59,7 @@ def parse(url: str) -> dict[str, str]:
         parameters = {
             key: str(value) for key, value in conninfo.conninfo_to_dict(url).items()
         }
-    except psycopg.ProgrammingError:
+    except (psycopg.ProgrammingError, UnicodeEncodeError):
         raise _invalid("the connection URL is not valid") from None
     names = {parameters.get(key) for key in ("user", "host", "dbname")}
     for secret in parameters.keys() & _SECRETS:
@@ -136,6 +136,9 @@ def target(text: str) -> tuple[str, str]:
         url = text
     if not name:
         raise _no_target("the target names no database")
+    # Bytes of a command line that are not UTF-8 are lone surrogates.
+    if any("\ud800" <= each <= "\udfff" for each in name):
+        raise _no_target("the target's name is not in UTF-8")
     if len(name.encode()) > _NAME_BYTES_MAX:
         raise _no_target(
             f"the target's name is longer than PostgreSQL's {_NAME_BYTES_MAX} bytes"

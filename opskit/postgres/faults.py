@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 # As psql writes them with VERBOSITY=verbose.
-_ERROR = re.compile(r"^psql:\S+ (?:ERROR|FATAL|PANIC):  ([0-9A-Z]{5}): ", re.MULTILINE)
+_ENDED = re.compile(r"^psql:\S+ (?:FATAL|PANIC):  ([0-9A-Z]{5}): ", re.MULTILINE)
+_CODE = re.compile(r"^(?!00000)[0-9A-Z]{5}$", re.MULTILINE)
 _SOURCE = re.compile(r"^LOCATION:  \S+, (\S+):\d+$", re.MULTILINE)
 # Connection, insufficient resources, operator intervention, system error.
 _CLASSES = ("08", "53", "57P", "58")
@@ -30,7 +31,13 @@ def ends_sessions(sqlstate: str) -> bool:
     return sqlstate.startswith(("08", "57P"))
 
 
-def reported(words: str) -> tuple[str, str]:
-    """Return SQLSTATE and source file of the last error that a verbose psql printed."""
-    codes, sources = _ERROR.findall(words), _SOURCE.findall(words)
+def reported(told: str, words: str) -> tuple[str, str]:
+    """Return SQLSTATE and source file of the last error that a verbose psql met.
+
+    `told` is psql's variable LAST_ERROR_SQLSTATE; it is empty if the connection was
+    lost, of which the server says the code. An error's text may hold anything, but its
+    source file comes after it.
+    """
+    codes = [*_ENDED.findall(words), *_CODE.findall(told)]
+    sources = _SOURCE.findall(words)
     return codes[-1] if codes else "", sources[-1] if sources else ""

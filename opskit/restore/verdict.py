@@ -42,8 +42,8 @@ def _of_entry(
 ) -> DatabaseError:
     use_list = job.archive.with_name("failed.list")
     use_list.write_text(f"{dump_id};\n")
-    code, words = _run_once_more(replace(job, use_list=use_list))
-    sqlstate, source = reported(words)
+    code, told, words = _run_once_more(replace(job, use_list=use_list))
+    sqlstate, source = reported(told, words)
     if not sqlstate:
         # It worked, or there was no server to refuse it.
         return _fault(error, "") if code in (0, _CONNECTION_LOST) else error
@@ -84,8 +84,11 @@ def _is_unreadable(job: LoadJob) -> bool:
     return finished.returncode > 0
 
 
-def _run_once_more(job: LoadJob) -> tuple[int, str]:
-    """Run the job's statements by psql; return its exit code and what it said."""
+def _run_once_more(job: LoadJob) -> tuple[int, str, str]:
+    """Run the job's statements by psql; return its exit code and what it said.
+
+    At the end it tells the code of the last error, which no error's text can forge.
+    """
     environment = client_environment(job.url) | _PLAIN
     script = subprocess.Popen(
         script_arguments(job),
@@ -103,6 +106,7 @@ def _run_once_more(job: LoadJob) -> tuple[int, str]:
                 "--no-password",
                 "--set=VERBOSITY=verbose",
                 "--file=-",
+                r"--command=\echo :LAST_ERROR_SQLSTATE",
                 f"--dbname={client_connection(job.url)}",
             ],
             env=environment,
@@ -114,4 +118,7 @@ def _run_once_more(job: LoadJob) -> tuple[int, str]:
     finally:
         script.kill()
         script.communicate()
-    return finished.returncode, finished.stderr.decode("utf-8", "replace")
+    told, words = (
+        each.decode("utf-8", "replace") for each in (finished.stdout, finished.stderr)
+    )
+    return finished.returncode, told, words

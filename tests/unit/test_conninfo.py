@@ -208,6 +208,8 @@ def test_a_target_is_a_name_or_leads_to_a_database(text: str, name: str) -> None
         "postgresql://ops:hunter2@h:port/q",
         f"postgresql://ops:hunter2@h/{'q' * 64}",
         "q" * 64,
+        "q\udcff",
+        "postgresql://ops:hunter2@h/q\udcff",
         "",
     ],
 )
