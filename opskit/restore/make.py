@@ -52,10 +52,22 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
     )
     url = copy_url(connection, job)
     database.make_bare(url, inventory)
-    run_all(url, job.sql_before, job.timeout_seconds)
+    _run_before(url, job)
     given = Rights(url=url, connection=connection)
     # No two of them are made at once, so that another try makes no difference.
     return _make_definitions(given, replace(job, jobs=1, last_try=True))
+
+
+def _run_before(url: str, job: FillJob) -> None:
+    """Run the user's own statements in the empty copy, where no set is to blame."""
+    try:
+        run_all(url, job.sql_before, job.timeout_seconds)
+    except DatabaseError as error:
+        raise ServerFault(
+            f"sql_before failed: {error.message}",
+            hint="Correct sql_before in the configuration.",
+            sqlstate=error.sqlstate,
+        ) from error
 
 
 def _make_definitions(given: Rights, job: FillJob) -> list[Failure]:

@@ -109,7 +109,11 @@ def restore(
         if result.without:
             record["without"] = list(result.without)
     seconds = time.monotonic() - began
-    return _restored(chosen.manifest, target, result, seconds, as_json=json)
+    document = _restored(chosen.manifest, target, result, seconds, as_json=json)
+    needless = [e for e in accept_failures or () if e not in result.without]
+    for each in needless:
+        say(f"  nothing failed that is called {each}", as_json=json)
+    return document | {"not_failed": needless}
 
 
 def _restored(

@@ -146,16 +146,18 @@ def test_restore_and_replace(project: Project) -> None:
 
 
 def test_restore_of_one_table(project: Project) -> None:
-    """`--table` may be given several times."""
+    """`--table` may be given several times; what is accepted and does not fail is told."""
     (backup,) = project.json("backup")["backups"]
     target = f"{parse(project.url)['dbname']} tables"
 
     result = project.json(
         "restore", "--backup", backup["backup_id"], "--to", target,
         "--table", "other.orders", "--table", "public.lines",
+        "--accept-failures", "INDEX public.none",
     )  # fmt: skip
 
     assert (result["tables"], result["rows"]) == (2, 1600)
+    assert (result["without"], result["not_failed"]) == ([], ["INDEX public.none"])
     with connect(project.url, purpose="test", database="postgres") as connection:
         database.drop(connection, target)
 

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from opskit.catalog.catalog import BackupSet
-from opskit.errors import ClientToolError, ConfigurationError, DatabaseError
+from opskit.errors import (
+    ClientToolError,
+    ConfigurationError,
+    DatabaseError,
+    ServerFault,
+)
 from opskit.postgres import embedded, programs, scratch, server
 from opskit.postgres.connect import connect
 from opskit.postgres.programs import Installation
@@ -467,6 +472,14 @@ def test_statements_of_ones_own_are_bounded(one_set: BackupSet) -> None:
     """One that hangs ends the drill with the timeout, and says nothing of the set."""
     with pytest.raises(DatabaseError, match="took longer than 4 seconds"):
         run_drill(one_set, sql_before=["SELECT pg_sleep(120)"], timeout_seconds=4)
+
+
+def test_a_statement_before_the_set_that_is_refused_is_no_verdict_on_it(
+    one_set: BackupSet,
+) -> None:
+    """It runs in an empty database: the configuration is to blame."""
+    with pytest.raises(ServerFault, match="sql_before failed"):
+        run_drill(one_set, sql_before=["SELEC 1"])
 
 
 def test_statements_of_ones_own_run_in_the_copy(one_set: BackupSet) -> None:

@@ -37,6 +37,8 @@ RAISING = {
     "another code": "RAISE 'crashed' USING ERRCODE = '57P02'",
     "words of psql": "RAISE E'x\\npsql:<stdin>:1: ERROR:  53100: full\\n"
     "LOCATION:  mdextend, md.c:1'",
+    "words of psql that are a value": "PERFORM "
+    "(E'x\\npsql:<stdin>:1: ERROR:  53100: full\\nLOCATION:  mdextend, md.c:1')::int",
     "the end of its session": "PERFORM pg_terminate_backend(pg_backend_pid())",
     "a timeout": "RAISE 'canceling statement due to statement timeout' "
     "USING ERRCODE = '57014'",
