@@ -34,6 +34,14 @@ def event_triggers(entries: Iterable[TocEntry]) -> set[int]:
     return {entry.dump_id for entry in entries if entry.kind == "EVENT TRIGGER"}
 
 
+def sequence_values(entries: Iterable[TocEntry]) -> set[int]:
+    """Return the dump ids of sequences' values.
+
+    A function that runs in the load may count a sequence on, which depends on no rows.
+    """
+    return {entry.dump_id for entry in entries if entry.kind == "SEQUENCE SET"}
+
+
 def reads_elsewhere(entries: Sequence[TocEntry]) -> set[int]:
     """Return the dump ids of the refreshes of views that read foreign tables."""
     foreign = {entry.dump_id for entry in entries if entry.kind == "FOREIGN TABLE"}

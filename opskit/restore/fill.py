@@ -17,7 +17,12 @@ from opskit.postgres import (
 )
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import with_database, with_settings
-from opskit.postgres.order import event_triggers, not_validated, with_dependents
+from opskit.postgres.order import (
+    event_triggers,
+    not_validated,
+    sequence_values,
+    with_dependents,
+)
 from opskit.postgres.row_checks import RowCheck
 from opskit.progress import measured
 from opskit.restore import again, definition
@@ -167,7 +172,9 @@ def _load(given: Rights, job: FillJob) -> Steps:
     """Load the rows, and in steps what comes after them or last of all."""
     loaded = Steps(given, job)
     kept = loaded.kept
-    last = with_dependents(kept, not_validated(kept) | event_triggers(kept))
+    last = with_dependents(
+        kept, not_validated(kept) | event_triggers(kept) | sequence_values(kept)
+    )
     if job.last_try:
         with connect(given.url, purpose="restore") as inside:
             loaded.taken = row_checks.take_off(inside)

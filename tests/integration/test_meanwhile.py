@@ -115,6 +115,28 @@ def test_what_a_function_writes_during_the_load_is_noticed(
     assert "table public.audit" in [check.name for check in failed(evidence)]
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "CREATE TABLE public.orders (i int CHECK (nextval('public.s') > 0));"
+        "INSERT INTO public.orders SELECT generate_series(1, 20000);",
+        "CREATE FUNCTION public.counted(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM nextval(''public.s''); RETURN i; END';"
+        "CREATE TABLE public.orders AS SELECT i FROM generate_series(1, 20000) i;"
+        "CREATE INDEX ON public.orders (public.counted(i));",
+    ],
+    ids=["check", "index"],
+)
+def test_a_sequence_that_rows_count_on_has_its_value_at_the_end(
+    make_database: MakeDatabase, store_dir: Path, how: str
+) -> None:
+    """However many jobs load: nothing that runs for rows comes after it."""
+    back_up(make_database(16, f"CREATE SEQUENCE public.s; {how}"), store_dir)
+
+    for _ in range(2):
+        assert failed(run_drill(sets(store_dir)[0])) == []
+
+
 def test_what_the_users_own_statements_change_is_noticed(
     make_database: MakeDatabase, store_dir: Path, settled: list[Collection[object]]
 ) -> None:
