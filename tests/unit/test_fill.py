@@ -320,4 +320,4 @@ def test_what_extensions_configure_is_loaded_before_other_rows(
     manifest = builders.manifest(inventory=inventory(), tables=(table,))
     _loaded(steps, tmp_path, entries=[*PLAIN, *configuration], manifest=manifest)
 
-    assert steps[1:] == [[1, 2, 3, 18], [1, 2, 3, 21, 22, 19]]
+    assert steps[1:] == [[1, 2, 3, 18], [1, 2, 3, 21, 22], [1, 2, 3, 19]]
