@@ -112,7 +112,7 @@ def restore(
     document = _restored(chosen.manifest, target, result, seconds, as_json=json)
     needless = [e for e in accept_failures or () if e not in result.without]
     for each in needless:
-        say(f"  nothing failed that is called {each}", as_json=json)
+        say(f"  accepted, but did not fail: {each}", as_json=json)
     return document | {"not_failed": needless}
 
 
