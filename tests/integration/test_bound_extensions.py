@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from opskit.errors import DatabaseError
-from opskit.postgres import programs, server
+from opskit.postgres import extensions, programs, server
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import with_database
 from opskit.postgres.programs import Installation
@@ -132,6 +133,23 @@ def test_it_replaces_the_database_that_has_the_name(
     assert value(live, "SELECT count(*) FROM public.t") == 1
     kept = with_database(running.url(), str(restored.replaced))
     assert value(kept, f"SELECT command FROM {bound.jobs}") == "lost"
+
+
+def test_the_other_name_is_nobody_elses(live: str, running: Server) -> None:
+    """Sessions come to the database in use meanwhile; what fails leaves no trace."""
+    before = value(live, _NAMES)
+    with (
+        suppress(ZeroDivisionError),
+        connect(running.url(), purpose="test") as connection,
+        extensions.under_name(connection, "live"),
+    ):
+        shown = connection.execute("SELECT current_database()").fetchone()
+        meanwhile = value(live, "SELECT current_database()"), value(live, _NAMES)
+        raise ZeroDivisionError
+
+    assert shown == ("live",)
+    assert meanwhile == ("live", before)
+    assert value(live, _NAMES) == before
 
 
 def test_it_is_drilled(bound: Bound, live: str, store_dir: Path) -> None:
