@@ -13,8 +13,8 @@ from opskit.masking import mask
 from opskit.postgres import client
 
 _FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
-# Two jobs may write at once, each its name first.
-_FAILED = re.compile(rb"(?:pg_restore: )+from TOC entry (\d+); \d+ \d+ ")
+# Two jobs write at once, each piece by piece: it may stand anywhere in a line.
+_FAILED = re.compile(rb"from TOC entry (\d+); \d+ \d+ [A-Z]")
 _OWN = b"pg_restore: "
 _ERROR = b"error: "
 _WORDS = (b"warning: ", _ERROR, b"detail: ", b"hint: ")
@@ -110,7 +110,7 @@ class Said:
         """
         is_kept = False
         for line in lines:
-            if line.startswith(_OWN):
+            if line.startswith(_OWN) or _FAILED.search(line):
                 is_kept = self._is_complaint(line)
             elif line.startswith(_STATEMENT):
                 is_kept = False
@@ -120,13 +120,12 @@ class Said:
                 yield line
 
     def _is_complaint(self, line: bytes) -> bool:
+        if failed := [int(each) for each in _FAILED.findall(line)]:
+            self._named = None if failed[-1] in self.failed else failed[-1]
+            self.failed.update(failed)
+            return True
         if found := _FINISHED.match(line):
             self._finished(int(found[1]))
-        elif found := _FAILED.match(line):
-            is_new = int(found[1]) not in self.failed
-            self._named = int(found[1]) if is_new else None
-            self.failed.add(int(found[1]))
-            return True
         elif found := _WENT_ON.match(line):
             self._ignored = int(found[1])
         elif line.startswith(_OWN + _ERROR) and _UNKNOWN_PARAMETER in line:

@@ -67,6 +67,7 @@ def test_what_is_finished_is_called_out_in_order() -> None:
     assert called == [215, 9, 77]
 
 
+NAME = "pg_restore: "
 ENTRY = "pg_restore: from TOC entry {0}; 1259 16385 INDEX i ops\n"
 ERROR = "pg_restore: error: could not execute query: ERROR:  no\n"
 UNKNOWN = 'pg_restore: error: ERROR:  parameter "transaction_timeout"\n'
@@ -79,6 +80,13 @@ WENT_ON = "pg_restore: warning: errors ignored on restore: {0}\n"
         (ENTRY.format(7) + ERROR + WENT_ON.format(1), {7}),
         (ENTRY.format(7) + ERROR + ENTRY.format(8) + ERROR + WENT_ON.format(2), {7, 8}),
         (UNKNOWN + ENTRY.format(7) + ERROR + WENT_ON.format(2), {7}),
+        # Two jobs wrote at once.
+        (f"{NAME}{ENTRY.format(7)}{ERROR}{WENT_ON.format(1)}", {7}),
+        (f"{NAME}{ERROR}{ENTRY.format(7)[len(NAME) :]}{WENT_ON.format(1)}", {7}),
+        (f"{NAME}error: {ENTRY.format(8)}no\n{WENT_ON.format(1)}", {8}),
+        (f"pg_restore:{NAME} {ENTRY.format(8)[len(NAME) :]}{WENT_ON.format(1)}", {8}),
+        (f"{ENTRY.format(7)[:-1]}{ENTRY.format(8)}{WENT_ON.format(2)}", {7, 8}),
+        (f"{NAME}finished item 9 A{ENTRY.format(8)}{WENT_ON.format(1)}", {8}),
         (UNKNOWN + UNKNOWN + WENT_ON.format(2), set()),
         # It names the first entry, which has nothing to do with it.
         (ENTRY.format(7) + UNKNOWN + WENT_ON.format(1), set()),
