@@ -85,6 +85,7 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
         loaded = _load(given, job)
     failures = _put_back(given, job, loaded.taken)
     failures += load_again(given, job, loaded.failed)
+    job.require_time()
     if handlers:
         with connect(url, purpose="restore") as copy:
             foreign.connect_again(copy, handlers)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
+from opskit.errors import ServerFault
 from opskit.postgres import surroundings
 from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.conninfo import with_database, with_settings
@@ -54,6 +55,15 @@ class FillJob:
     run_id: str = ""
     is_over: Callable[[], bool] = lambda: False
     offline: bool = False
+
+    def require_time(self) -> None:
+        """Refuse what was seen once the run's sessions were being ended.
+
+        Raises:
+            ServerFault: the time is over; `Bound` says what held it up.
+        """
+        if self.is_over():
+            raise ServerFault("the time for the load is over")
 
     @functools.cached_property
     def outside(self) -> set[int]:

@@ -55,7 +55,9 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
     _run_before(url, job)
     given = Rights(url=url, connection=connection)
     # No two of them are made at once, so that another try makes no difference.
-    return _make_definitions(given, replace(job, jobs=1, last_try=True))
+    failures = _make_definitions(given, replace(job, jobs=1, last_try=True))
+    job.require_time()
+    return failures
 
 
 def _run_before(url: str, job: FillJob) -> None:
