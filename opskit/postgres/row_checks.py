@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psycopg
+
 from opskit.postgres.connect import Connection, query
 from opskit.postgres.database import run_script
 
@@ -26,20 +28,30 @@ def take_off(connection: Connection) -> list[RowCheck]:
     """Drop all CHECK constraints of tables and domains; return them in that order.
 
     One that was inherited goes with its parent's, and what a child has of its own
-    after that is taken in the next round.
+    after that is taken in the next round. One that could not be put back stays: that of
+    a domain which is used within an array or a composite type.
     """
     taken: list[RowCheck] = []
-    while found := query(connection, _QUERY):
-        for schema, of, name, drop, statement, heirs in found:
-            run_script(connection, drop)
-            taken.append(
-                RowCheck(schema, of, name, statement, tuple(map(tuple, heirs)))
-            )
+    staying: set[int] = set()
+    while found := [
+        each for each in query(connection, _QUERY) if each[0] not in staying
+    ]:
+        for oid, schema, of, name, drop, statement, heirs in found:
+            try:
+                with connection.transaction():
+                    for each in (drop, statement, drop):
+                        run_script(connection, each)
+            except psycopg.errors.FeatureNotSupported:
+                staying.add(oid)
+            else:
+                check = RowCheck(schema, of, name, statement, tuple(map(tuple, heirs)))
+                taken.append(check)
     return taken
 
 
 _QUERY = """
-    SELECT n.nspname::text, coalesce(c.relname, t.typname)::text, k.conname::text,
+    SELECT k.oid, n.nspname::text, coalesce(c.relname, t.typname)::text,
+           k.conname::text,
            format('ALTER %1$s DROP CONSTRAINT %2$I', o.name, k.conname),
            format('ALTER %1$s ADD CONSTRAINT %2$I %3$s', o.name, k.conname,
                   pg_get_constraintdef(k.oid)),

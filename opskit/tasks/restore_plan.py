@@ -87,7 +87,6 @@ def _document(
 ) -> Document:
     manifest = chosen.manifest
     return {
-        "status": "ok",
         "dry_run": True,
         "backup_id": manifest.backup_id,
         "source": manifest.source,

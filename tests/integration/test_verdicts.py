@@ -125,6 +125,9 @@ CREATE FUNCTION public.is_known(n int) RETURNS bool LANGUAGE sql AS
     'SELECT EXISTS (SELECT FROM public.limits WHERE i = n)';
 CREATE TABLE public.orders (n int CHECK (public.is_known(n)), filler text);
 INSERT INTO public.orders SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i;
+CREATE DOMAIN public.positive AS int CHECK (VALUE > 0);
+CREATE TABLE public.arrays (i public.positive[]);
+INSERT INTO public.arrays VALUES ('{1,2}');
 """
 
 
@@ -210,7 +213,7 @@ def test_a_restore_loads_once_more_with_one_job(
     back_up(make_database(16, READS_ANOTHER), store_dir)
     running = server_of(16)
     try:
-        assert run_restore(sets(store_dir)[0], running, "once more").rows == 4000
+        assert run_restore(sets(store_dir)[0], running, "once more").rows == 4001
     finally:
         execute(running.url(), 'DROP DATABASE IF EXISTS "once more"')
 
