@@ -72,7 +72,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             tables=_tables(request),
             roles_created=sorted(roles - database.existing_roles(connection)),
             missing=[*needed, *lacking],
-            refused=[*needed, *refused],
+            refused=[*prepare.not_accepted(needed, request.accepted), *refused],
             obstacles=takeover.obstacles(connection, request.target),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from shlex import quote
 from typing import Any
@@ -33,6 +33,16 @@ def occupied(connection: Connection, server_url: str, target: str) -> bool:
         return not database.is_empty(found)
 
 
+def not_accepted(
+    shortages: Iterable[preflight.Shortage], accepted: Collection[str]
+) -> list[preflight.Shortage]:
+    """Return what a role may not do and nobody accepts.
+
+    Who does without an extension does not need the right to create it.
+    """
+    return [e for e in shortages if e.name.removeprefix("right ") not in accepted]
+
+
 def require_able(
     connection: Connection,
     inventory: Mapping[str, Any],
@@ -46,12 +56,9 @@ def require_able(
     Raises:
         DatabaseError: all of it, by name.
     """
-    # Who does without an extension does not need the right to create it.
-    lacking = [
-        each
-        for each in ability.shortages(connection, inventory, is_whole=is_whole)
-        if each.name.removeprefix("right ") not in accepted
-    ]
+    lacking = not_accepted(
+        ability.shortages(connection, inventory, is_whole=is_whole), accepted
+    )
     if lacking:
         raise DatabaseError(
             f"the set cannot be restored here: "

@@ -14,6 +14,7 @@ from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import preflight
 from opskit.restore.concessions import Concessions
 from opskit.restore.preflight import Shortage
+from opskit.restore.prepare import not_accepted
 from tests.unit.entries import entry, inventory, offered
 
 CONNECTION = cast(Connection, object())
@@ -270,3 +271,13 @@ def test_each_shortage_says_what_is_missing_and_what_to_do(look: Look) -> None:
         if each.what != "lc_monetary"  # which may never be
     )
     assert "offers only 1.7, 1.9" in found[0].detail
+
+
+def test_who_does_without_an_extension_needs_no_right_to_create_it() -> None:
+    """In a restore and in its dry run."""
+    create, connect = (
+        Shortage(what="right", subject=each, detail="", hint="")
+        for each in ("extension hstore", "CREATEDB")
+    )
+
+    assert not_accepted([create, connect], ["extension hstore"]) == [connect]
