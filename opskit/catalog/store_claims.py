@@ -8,6 +8,7 @@ killed run left of an unfinished claim can be discarded.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections import defaultdict
@@ -223,11 +224,25 @@ class Claim:
         return f"{self._folder}{self.run_id}/{number:06d}.{kind}"
 
 
+def _is_full(error: StoreError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _put_patiently(store: Store, key: str, content: bytes) -> None:
-    """Put an object into a folder that others empty, and so remove, at any time."""
+    """Put an object into a folder that others empty, and so remove, at any time.
+
+    A full store often still takes an empty one. That is a claim too, by its key, and
+    lets prune make room; it only does not say whose it is.
+    """
     for left in reversed(range(_PUT_TRIES)):
         try:
-            store.put(key, [content])
+            try:
+                store.put(key, [content])
+            except StoreError as error:
+                if not _is_full(error):
+                    raise
+                store.put(key, [])
         except ObjectExists:
             # Our own, if it is there: an earlier try arrived though it seemed to fail.
             with suppress(ObjectNotFound):

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -257,6 +257,27 @@ region = "us-east-1"
     assert equal(folder / "restored", service.state)
     assert (folder / "manifest.json.sig").exists()
     assert b"open" not in (folder / "files.tar.zst.age").read_bytes()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can mount a small disk")
+def test_a_store_without_room_can_be_pruned(service: Service) -> None:
+    """The lock that prune takes there needs no room, and what is deleted makes some."""
+    service.set_up(of_state="retention = { keep_last = 1, min_keep = 1 }")
+    store = service.folder / "local"
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(store)]
+    subprocess.run(mount, check=True)
+    try:
+        ids = [service.back_up() for _ in range(3)]
+        with suppress(OSError), (store / "filler").open("wb", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+        service.json("backup", "--files", "state", code=10)
+        pruned = service.json("prune")
+        service.run("backup", "--files", "state")
+    finally:
+        subprocess.run(["umount", str(store)], check=True)
+
+    assert {each["backup_id"] for each in pruned["delete"]} == set(ids[:2])
 
 
 def test_hourly_sets_with_keep_last_ten(service: Service) -> None:
