@@ -12,7 +12,7 @@ from pathlib import Path
 from opskit.postgres import account as accounts
 from opskit.postgres import embedded
 from opskit.postgres.account import Account
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 
 
 def unprivileged() -> Account:

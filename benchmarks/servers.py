@@ -13,7 +13,11 @@ from urllib.parse import quote
 
 from benchmarks.account import process_options, unprivileged, within_reach
 from opskit.postgres.account import own
-from opskit.postgres.programs import SERVER_PROGRAMS, Installation, installations
+from opskit.postgres.servers.programs import (
+    SERVER_PROGRAMS,
+    Installation,
+    installations,
+)
 
 SUPERUSER = "bench"
 PORT = 5432

@@ -21,8 +21,8 @@ from benchmarks.tables import markdown
 from opskit.backup.compress import LEVEL, compressed
 from opskit.config import StoreSettings
 from opskit.crypto.age import encrypted
-from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.server import throwaway
+from opskit.postgres.archive.reader import ArchiveReader
+from opskit.postgres.servers.throwaway import throwaway
 from opskit.store import open_store
 
 _CHUNK_BYTES = 1024 * 1024

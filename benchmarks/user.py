@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "bench"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from opskit.postgres import database, server
+from opskit.postgres import database
 from opskit.postgres.connect import connect
-from opskit.postgres.programs import SERVER_PROGRAMS, Installation
-from opskit.postgres.server import Server
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.programs import SERVER_PROGRAMS, Installation
+from opskit.postgres.servers.throwaway import Server
 
 SOURCE = "sample"
 DATABASE = "sample shop"  # a space: names are quoted everywhere or this fails
@@ -94,7 +95,7 @@ def choose(available: list[Installation]) -> Installation:
 
 def sample_server(installation: Installation) -> AbstractContextManager[Server]:
     """Return a context manager that yields a running, empty server."""
-    return server.throwaway(installation)
+    return throwaway.throwaway(installation)
 
 
 def load_sample(running: Server) -> str:

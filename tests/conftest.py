@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from opskit.postgres import database, programs, server
+from opskit.postgres import database
 from opskit.postgres.connect import connect
-from opskit.postgres.programs import Installation
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.programs import Installation
+from opskit.postgres.servers.throwaway import Server
 from tests import initialised, s3_servers
 from tests.s3_servers import S3Server
 from tests.sample import SAMPLE
@@ -46,7 +47,7 @@ def server_of(installations: list[Installation]) -> Iterator[MajorServer]:
         def get(major: int) -> Server:
             if major not in running:
                 found = programs.find_server(installations, major=major)
-                running[major] = stack.enter_context(server.throwaway(found))
+                running[major] = stack.enter_context(throwaway.throwaway(found))
             return running[major]
 
         yield get

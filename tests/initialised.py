@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from opskit.postgres import server
-from opskit.postgres.confinement import Confinement
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.confinement import Confinement
+from opskit.postgres.servers.programs import Installation
 
 _folders: list[Path] = []
 _kept: dict[tuple[str, int], Path] = {}
@@ -35,7 +35,7 @@ def remembered() -> Iterator[None]:
 @contextmanager
 def copied() -> Iterator[None]:
     """Within the block, start throw-away servers on copies where that is possible."""
-    initialise = server._initialise
+    initialise = throwaway._initialise
 
     def copy(installation: Installation, data: Path, confinement: Confinement) -> None:
         # The programs of a wheel are copied about: their folder does not tell them.
@@ -56,7 +56,7 @@ def copied() -> Iterator[None]:
             _kept[key] = kept
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "_initialise", copy)
+        patch.setattr(throwaway, "_initialise", copy)
         yield
 
 

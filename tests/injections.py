@@ -206,13 +206,13 @@ def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[byte
 
 
 def _campaign(tasks: list[str], most: int) -> Iterator[Ended]:
-    from opskit.postgres import programs, server
     from opskit.postgres.connect import connect
     from opskit.postgres.database import run_script
+    from opskit.postgres.servers import programs, throwaway
     from tests.sample import SAMPLE
 
     found = programs.find_server(programs.installations(), major=16)
-    with server.throwaway(found) as running, tempfile.TemporaryDirectory() as folder:
+    with throwaway.throwaway(found) as running, tempfile.TemporaryDirectory() as folder:
         with connect(running.url(), purpose="test") as connection:
             run_script(connection, "CREATE DATABASE shop")
         with connect(running.url("shop"), purpose="test") as connection:

@@ -15,13 +15,13 @@ from opskit.backup.database_source import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.checks import Check
-from opskit.drill.evidence import Evidence
 from opskit.drill.findings import DrillRequest
 from opskit.drill.run import drill
 from opskit.drill.servers import ServerRequest
-from opskit.postgres import programs
+from opskit.evidence import Evidence
 from opskit.postgres.connect import connect
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers import programs
+from opskit.postgres.servers.programs import Installation
 from opskit.store import LocalStore, Store
 from tests import initialised
 

@@ -1,3 +1,1 @@
-"""How a backup set comes to be."""
-
-from __future__ import annotations
+"""How a backup set is created."""

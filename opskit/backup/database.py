@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from opskit.backup import restore_md
+from opskit.backup import guide as backup_guide
 from opskit.backup.compress import compressed
 from opskit.backup.database_source import DatabaseSource
-from opskit.backup.dump_stream import DumpStream
-from opskit.backup.postgres import PostgresDump, open_dump
+from opskit.backup.dump import PostgresDump, open_dump
+from opskit.backup.stream import DumpStream
 from opskit.backup.writer import SetWriter
 from opskit.catalog.manifest import StoredObject
 from opskit.log import logger
@@ -21,7 +21,7 @@ from opskit.postgres import schema
 from opskit.postgres.globals import Globals
 from opskit.postgres.snapshot import database_lock
 from opskit.progress import measured
-from opskit.together import together
+from opskit.threads import together
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class OpenDatabase:
         signed: bool,
     ) -> str:
         """See `OpenSource.guide`."""
-        return restore_md.render(
+        return backup_guide.render(
             backup_id=backup_id,
             inventory=self._dump.inventory,
             client_version=self._dump.client.version,

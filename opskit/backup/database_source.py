@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 
 _STREAMS_MAX = 4
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from opskit.backup.files_content import State, state
 from opskit.catalog.file_record import file_type
-from opskit.catalog.file_tree import walk
+from opskit.folders.reading import State, state
+from opskit.folders.tree import walk
 
 
 def changes(

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from opskit.backup.files_content import (
+from opskit.catalog.file_record import FileRecord, describe, file_type
+from opskit.folders.reading import (
     Changed,
     Content,
     State,
@@ -20,8 +21,7 @@ from opskit.backup.files_content import (
     state,
     unchanged,
 )
-from opskit.catalog.file_record import FileRecord, describe, file_type
-from opskit.catalog.file_tree import Entry
+from opskit.folders.tree import Entry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 
-from opskit.backup.files_content import Content
 from opskit.catalog.file_record import FileRecord, FileType
+from opskit.folders.reading import Content
 
 # The header of a sparse member holds 12 digits in octal for the data that is stored.
 _SPARSE_BYTES_MAX = 8 * 1024**3 - 1024**2

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from opskit import progress
-from opskit.backup import restore_files_md
 from opskit.backup.compress import compressed
-from opskit.backup.files import FilesDump, FilesSource, open_files
 from opskit.backup.writer import SetWriter
 from opskit.catalog.manifest import LargeObjectsRecord, StoredObject
+from opskit.folders import guide as folders_guide
+from opskit.folders.backup import FilesDump, FilesSource, open_files
 from opskit.log import logger
 
 _ARCHIVE_NAME = "files.tar.zst"
@@ -86,7 +86,7 @@ class OpenFolder:
         signed: bool,
     ) -> str:
         """See `OpenSource.guide`."""
-        return restore_files_md.render(
+        return folders_guide.render(
             backup_id=backup_id,
             path=self._source.path,
             entries=len(self._dump.records),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
-from opskit.postgres.archive import ArchiveReader
+from opskit.postgres.archive.reader import ArchiveReader
 
 # By schema and name: the extension, and the condition of the rows that are dumped.
 OfExtensions = Mapping[tuple[str, str], tuple[str, str | None]]

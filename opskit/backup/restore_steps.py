@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from opskit.postgres.database import quoted
-from opskit.postgres.programs import sets_unknown_parameter
+from opskit.postgres.servers.programs import sets_unknown_parameter
 
 _ALWAYS_THERE = ("postgres", "template1")
 _JOBS = 4

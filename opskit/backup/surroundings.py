@@ -8,10 +8,10 @@ from typing import Any
 
 from opskit.errors import BackupFailed
 from opskit.postgres import globals, roles
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection
 from opskit.postgres.globals import Globals
-from opskit.postgres.programs import Installation
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.servers.programs import Installation
 
 _ATTEMPTS = 5
 

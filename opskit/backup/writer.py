@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from opskit.backup.fanout import put_everywhere
 from opskit.backup.protection import Protection
 from opskit.catalog.manifest import StoredObject
 from opskit.catalog.naming import MANIFEST_NAME
 from opskit.catalog.verify import require_stored
+from opskit.catalog.writer import put_everywhere
 from opskit.crypto import age
 from opskit.errors import StoreError
 from opskit.log import logger

@@ -33,7 +33,7 @@ from opskit.errors import (
 )
 from opskit.store import Store
 from opskit.store.base import read_whole
-from opskit.store.s3_probe import is_challenge
+from opskit.store.s3.challenge import is_challenge
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class TableRecord(_Record):
     """What one table holds in the dump's own snapshot.
 
     `columns` are those that its rows were copied with, in that order; `digest` is
-    described in `opskit.postgres.digest`. `via_root` is schema and name of the
+    described in `opskit.postgres.archive.digest`. `via_root` is schema and name of the
     partitioned table that the rows are loaded through, which may send them to another
     partition. `extension` is the one whose table it is, `condition` the SQL by which
     that picks the rows which are not its own and therefore dumped.

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from opskit.catalog import store_claims
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.changes import (
     CONFIRMATION_FOLDER,
@@ -22,6 +21,7 @@ from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
 from opskit.ledger import copies
 from opskit.store import Store
+from opskit.store import locks as store_locks
 
 _NOBODY = Trust()
 
@@ -121,5 +121,5 @@ def sweep(store: Store, *, source: str, now: datetime) -> int:
     Raises:
         StoreError: the store refused.
     """
-    places = (f"{source}/", f"{store_claims.FOLDER}{source}/", copies.FOLDER)
+    places = (f"{source}/", f"{store_locks.FOLDER}{source}/", copies.FOLDER)
     return sum(store.sweep(place, before=now - GRACE) for place in places)

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import SystemRandom
 
-from opskit.catalog.store_claims import Claim, Living, Seen
 from opskit.errors import LockHeld, ObjectNotFound, OpskitError, StoreError
 from opskit.store import Store
+from opskit.store.locks import Claim, Living, Seen
 
 _SURE_SHARE = 0.8
 _RECORD_BYTES_MAX = 64 * 1024

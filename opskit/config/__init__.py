@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from opskit.config.drill import DrillSettings, Query
-from opskit.config.files import FilesSettings
 from opskit.config.loading import load
 from opskit.config.retention import RetentionSettings, SourceRetention
 from opskit.config.settings import (
@@ -11,6 +10,7 @@ from opskit.config.settings import (
     DatabaseSettings,
     Settings,
 )
+from opskit.config.sources import FilesSettings
 from opskit.config.stores import StoreSettings
 
 __all__ = [

@@ -19,10 +19,10 @@ from pydantic_settings import (
 
 from opskit.config.crypto import EncryptionSettings, SigningSettings
 from opskit.config.drill import DrillSettings
-from opskit.config.files import FilesSettings
 from opskit.config.restore import RestoreSettings
 from opskit.config.retention import RetentionSettings, SourceRetention
 from opskit.config.section import PostgresUrl, Section, read_url
+from opskit.config.sources import FilesSettings
 from opskit.config.stores import StoreSettings
 from opskit.config.types import (
     CompressionLevel,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
-from opskit.crypto.identities import Identities, NoMatchingIdentity
+from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.crypto.streaming import BlockReader, BlockWriter, streamed
 from opskit.errors import ConfigurationError, IntegrityError
 

@@ -10,8 +10,8 @@ from opskit.errors import DatabaseError
 from opskit.postgres import database, inventory, reach, rights
 from opskit.postgres.connect import Connection, connect, query_value, server_major
 from opskit.postgres.inventory import Inventory
-from opskit.postgres.programs import Installation, find_client
-from opskit.restore import ability
+from opskit.postgres.servers.programs import Installation, find_client
+from opskit.preflight import ability
 
 
 @dataclass(kw_only=True)

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from opskit.catalog.manifest import Manifest
-from opskit.drill.copy import make_surroundings, owners_raised, place_beside
 from opskit.drill.servers import DrillServer
-from opskit.postgres import client, globals, toc
+from opskit.drill.surroundings import make_surroundings, owners_raised, place_beside
+from opskit.postgres import client, globals
+from opskit.postgres.archive import toc
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import client_connection, client_environment
 from opskit.postgres.inventory import Inventory
-from opskit.postgres.programs import Installation, find_client
-from opskit.restore import fetch, preflight
-from opskit.restore.concessions import accept
+from opskit.postgres.servers.programs import Installation, find_client
+from opskit.preflight import shortages as preflight_shortages
+from opskit.preflight.concessions import accept
+from opskit.preflight.shortages import Shortage
+from opskit.restore import fetch
 from opskit.restore.fill_job import FillJob
 from opskit.restore.make import make
-from opskit.restore.preflight import Shortage
 
 # A migration that holds its tables longer is not waited for.
 _LOCK_WAIT = timedelta(seconds=10)
@@ -66,7 +68,7 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
         with place_beside(
             running, str(trial.inventory["database"]), run_id=trial.run_id
         ) as place:
-            found = preflight.shortages(
+            found = preflight_shortages.shortages(
                 place.connection,
                 trial.inventory,
                 entries,

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from opskit.catalog.file_lock import ServiceLock
 from opskit.catalog.file_record import shown
 from opskit.checks import Finding, Health
+from opskit.folders.lock import ServiceLock
 
 _READ = "Run this as a user who may read all of it, or leave it out with exclude."
 

@@ -11,8 +11,8 @@ from opskit.config import StoreSettings
 from opskit.doctor import s3_lock, s3_removal
 from opskit.doctor.s3_removal import Deletion
 from opskit.errors import OpskitError, StoreError
-from opskit.store import s3_conformance as conformance
-from opskit.store.s3_conformance import Answer
+from opskit.store.s3 import trial as conformance
+from opskit.store.s3.trial import Answer
 from opskit.store.s3_scratch import (
     PART_BYTES,
     Scratch,

@@ -7,7 +7,7 @@ import contextlib
 from opskit.checks import Finding, Health
 from opskit.errors import StoreError
 from opskit.store import s3_deletion
-from opskit.store.s3_conformance import BATCH_MAX, DISTRUST, aborted_upload, pages
+from opskit.store.s3.trial import BATCH_MAX, DISTRUST, aborted_upload, pages
 from opskit.store.s3_scratch import Scratch, denied, not_implemented, unanswered
 
 Told = tuple[Health, str, str]

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from opskit.checks import Check
-from opskit.drill.copy import Place
-from opskit.drill.reading import Fetched
-from opskit.postgres import database, roles, scratch, server
-from opskit.postgres.connect import connect, limit_statements
-from opskit.postgres.conninfo import with_database
-from opskit.postgres.programs import Installation
-from opskit.postgres.toc import Contents
-from opskit.restore import definitions, load, reference
-from opskit.restore.ahead import statements_ahead
-from opskit.restore.compare import (
+from opskit.compare import definitions
+from opskit.compare.contents import (
     RestoredCopy,
     compare_large_objects,
     compare_load,
     compare_with_archive,
 )
-from opskit.restore.concessions import Concessions
-from opskit.restore.definition import CopyToDescribe
-from opskit.restore.structure import compare_structure
+from opskit.compare.definition import CopyToDescribe
+from opskit.compare.structure import compare_structure
+from opskit.drill.reading import Fetched
+from opskit.drill.surroundings import Place
+from opskit.postgres import database, roles, scratch
+from opskit.postgres.archive.toc import Contents
+from opskit.postgres.connect import connect, limit_statements
+from opskit.postgres.conninfo import with_database
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.programs import Installation
+from opskit.preflight.concessions import Concessions
+from opskit.restore import load, reference
+from opskit.restore.ahead import statements_ahead
 
 
 def compare_everything(
@@ -116,8 +118,8 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
     first = (inventory["first_role"], roles.first(place.connection))
     ours = None
     if place.server.is_throwaway:
-        ours = expected.pop(server.SUPERUSER, None)
-        observed.pop(server.SUPERUSER, None)
+        ours = expected.pop(throwaway.SUPERUSER, None)
+        observed.pop(throwaway.SUPERUSER, None)
         names = expected.keys() | observed.keys()
     else:
         names = set(inventory["needed_roles"]) - allowed

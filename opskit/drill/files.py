@@ -14,10 +14,10 @@ from opskit.checks import Check
 from opskit.drill.files_mutants import plant
 from opskit.drill.mutants.report import MutantReport
 from opskit.errors import IntegrityError
-from opskit.restore.files import OpenTar
-from opskit.restore.files_beside import make_removable
-from opskit.restore.files_compare import compare
-from opskit.restore.files_extract import extract
+from opskit.folders.beside import make_removable
+from opskit.folders.compare import compare
+from opskit.folders.extract import extract
+from opskit.folders.restore import OpenTar
 
 KIND = "files"
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from opskit.catalog.file_record import ROOT, FileRecord
-from opskit.catalog.file_tree import encoded, join
+from opskit.folders.tree import encoded, join
 
 
 class Unsuited(Exception):

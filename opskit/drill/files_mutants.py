@@ -8,10 +8,10 @@ from pathlib import Path
 
 from opskit.catalog.file_record import FileRecord, shown
 from opskit.checks import Check
-from opskit.drill.files_damage import KINDS, Plant
 from opskit.drill.files_ground import Ground, Unsuited
 from opskit.drill.mutants.report import Mutant, MutantReport
-from opskit.restore.files_compare import compare
+from opskit.folders.compare import compare
+from opskit.mutants.folders import KINDS, Plant
 
 # A kind is given up when as many entries in a row could not be damaged by it.
 _ATTEMPTS_MAX = 30

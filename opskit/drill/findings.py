@@ -11,12 +11,12 @@ from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import Manifest
 from opskit.checks import Check
 from opskit.config import Query
-from opskit.crypto.identities import Identities
-from opskit.drill.evidence import Unmade
+from opskit.crypto.keys import Identities
 from opskit.drill.mutants import MutantReport
 from opskit.drill.servers import ServerRequest
+from opskit.evidence import Unmade
 from opskit.log import logger
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 from opskit.progress import Bar, bar
 
 _TITLES = {

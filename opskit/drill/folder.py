@@ -9,13 +9,13 @@ from pathlib import Path
 
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import Manifest
+from opskit.catalog.reader import SetReader
 from opskit.checks import Check, compare
-from opskit.crypto.identities import Identities
-from opskit.drill.evidence import Evidence, Unmade
+from opskit.crypto.keys import Identities
 from opskit.drill.files import FilesDrill, drill_files
 from opskit.errors import IntegrityError
+from opskit.evidence import Evidence, Unmade
 from opskit.progress import bar
-from opskit.restore.reader import SetReader
 
 # What has to be done before a service can use a restored folder.
 _RESTORE_PHASES = ("fetch", "restore")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
-from opskit.postgres import toc
+from opskit.catalog.reader import SetReader
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.toc import Contents
 from opskit.postgres.schema import SchemaObject
-from opskit.postgres.toc import Contents
-from opskit.restore.reader import SetReader
 from opskit.restore.unpack import unpack_dump
 
 

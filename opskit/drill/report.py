@@ -9,7 +9,7 @@ from datetime import timedelta
 from opskit import __version__
 from opskit.catalog.manifest import Manifest
 from opskit.checks import Check, count
-from opskit.drill.evidence import Evidence
+from opskit.evidence import Evidence
 
 _MADE_BY = {"postgres": "dumped", "files": "backed up"}
 _EXPECTED = {

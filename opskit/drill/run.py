@@ -9,9 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from opskit.catalog.reader import SetReader
 from opskit.checks import Check, compare, count
+from opskit.compare.contents import RestoredCopy
+from opskit.compare.meanwhile import Meanwhile
 from opskit.drill import comparison
-from opskit.drill.copy import (
+from opskit.drill.findings import DrillRequest, Findings
+from opskit.drill.mutants import plant
+from opskit.drill.queries import run_queries
+from opskit.drill.reading import Fetched, read_set
+from opskit.drill.servers import opening_server
+from opskit.drill.surroundings import (
     Place,
     lacking,
     make_surroundings,
@@ -20,23 +28,15 @@ from opskit.drill.copy import (
     require_surroundings,
     unmade_anyway,
 )
-from opskit.drill.evidence import Evidence, Unmade
-from opskit.drill.findings import DrillRequest, Findings
-from opskit.drill.mutants import plant
-from opskit.drill.queries import run_queries
-from opskit.drill.reading import Fetched, read_set
-from opskit.drill.servers import opening_server
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
+from opskit.evidence import Evidence, Unmade
 from opskit.postgres import libraries
+from opskit.preflight.concessions import Concessions, Failure
 from opskit.restore import fetch, load
 from opskit.restore.bound import Bound, NoProgress
-from opskit.restore.compare import RestoredCopy
-from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import Filled, fill
 from opskit.restore.fill_job import FillJob, copy_url
 from opskit.restore.make import make, with_shortages
-from opskit.restore.meanwhile import Meanwhile
-from opskit.restore.reader import SetReader
 
 _Result = TypeVar("_Result")
 # What has to be done before a service can use a restored database.

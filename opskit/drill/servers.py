@@ -10,10 +10,11 @@ from pathlib import Path
 
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
-from opskit.postgres import inventory, libraries, server, surroundings
+from opskit.postgres import inventory, libraries, surroundings
 from opskit.postgres.connect import connect, query_value, server_major
 from opskit.postgres.conninfo import with_database
-from opskit.postgres.programs import Installation, find_server
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.programs import Installation, find_server
 
 _DEFAULT_IMAGE = "postgres:{major}"
 # To fetch the image and start.
@@ -149,7 +150,7 @@ def _programs(
 ) -> Iterator[DrillServer]:
     kind = "embedded" if installation.embedded else "installed"
     preloading = libraries.settings(installation, request.preload)
-    with server.throwaway(
+    with throwaway.throwaway(
         installation,
         base=request.work_dir,
         settings=preloading | dict(request.settings),
@@ -167,7 +168,7 @@ def _programs(
 
 @contextlib.contextmanager
 def _container(request: ServerRequest, major: int) -> Iterator[DrillServer]:
-    from opskit.postgres.container import container
+    from opskit.postgres.servers.container import container
 
     image = (request.image or _DEFAULT_IMAGE).replace("{major}", str(major))
     with container(

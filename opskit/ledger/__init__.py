@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from opskit.ledger.chain import LedgerEntry
-from opskit.ledger.local import Ledger, Recovered
+from opskit.ledger.ledger import Ledger, Recovered
 
 __all__ = ["Ledger", "LedgerEntry", "Recovered"]

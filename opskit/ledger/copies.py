@@ -1,6 +1,6 @@
 """Copies of a ledger's records in a store: their names, and what they must be like.
 
-Pure; `opskit.catalog.ledger_copy` reads and writes them. A copy holds a record's very
+Pure; `opskit.ledger.sync` reads and writes them. A copy holds a record's very
 line and the newline behind it, so that `cat` over a ledger's copies gives its file.
 """
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from opskit.errors import ArchiveError
-from opskit.postgres import toc
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.toc import Contents
 from opskit.postgres.archive_cursor import NeedMore
-from opskit.postgres.toc import Contents
 
 CUT_SHORT = "the archive ends before its proper end"
 

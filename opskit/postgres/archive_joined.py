@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from opskit.errors import ArchiveError
-from opskit.postgres import toc
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.archive.toc import Contents
 from opskit.postgres.archive_cursor import integer, text
-from opskit.postgres.toc import Contents
-from opskit.postgres.toc_entry import TocEntry
 
 _NUMBER_BYTES = len(integer(0))
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 
 from psycopg import sql
 
-from opskit.postgres.connect import Connection, query
-from opskit.postgres.copy_out import BATCH_BYTES, rows_in_pieces
-from opskit.postgres.digest import (
+from opskit.postgres.archive.digest import (
     ContentDigest,
     LargeObjectDigest,
     LargeObjectsDigest,
     RowDigest,
 )
+from opskit.postgres.connect import Connection, query
+from opskit.postgres.copy_out import BATCH_BYTES, rows_in_pieces
 from opskit.progress import advance
 
 

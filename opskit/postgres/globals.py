@@ -15,7 +15,7 @@ from opskit.postgres.conninfo import (
     database_name,
     with_settings,
 )
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 
 _TIMEOUT_SECONDS = 600
 _IDENTIFIER = r'("(?:[^"]|"")*"|[^\s;]+)'

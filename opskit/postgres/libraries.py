@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from opskit.postgres.connect import Connection, query_value
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 
 # Their background workers would act in the copy; these have none.
 _WITHOUT_WORKERS = {"auto_explain", "pg_stat_statements"}

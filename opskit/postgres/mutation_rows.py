@@ -7,7 +7,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from opskit.postgres import mutation_values
+from opskit.mutants import values as mutants_values
 from opskit.postgres.connect import Connection
 from opskit.postgres.mutation import Statement
 from opskit.postgres.mutation_facts import Column, TableFacts
@@ -112,7 +112,7 @@ def change(
 
 def others(column: Column) -> list[LiteralString]:
     """Return expressions that may give another value of the column."""
-    return list(mutation_values.others(column.base_type, column.category))
+    return list(mutants_values.others(column.base_type, column.category))
 
 
 def flip(table: TableFacts, tid: str, column: Column) -> Statement:
@@ -177,13 +177,13 @@ def _insert(table: TableFacts, named: Sequence[Column], source: Statement) -> St
 
 
 def _unused(column: Column) -> LiteralString:
-    return mutation_values.unused(column.base_type, column.category)
+    return mutants_values.unused(column.base_type, column.category)
 
 
 def _first(column: Column) -> LiteralString:
     if column.is_nullable:
         return "NULL"
-    return mutation_values.first(column.base_type, column.category)
+    return mutants_values.first(column.base_type, column.category)
 
 
 def _filled(expression: LiteralString, table: TableFacts, column: Column) -> Statement:

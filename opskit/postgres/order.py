@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.archive.entry import TocEntry
 
 _NOT_VALID = re.compile(r" NOT VALID;?\s*\Z")
 

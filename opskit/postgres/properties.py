@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.database import quoted
 from opskit.postgres.globals import statements
-from opskit.postgres.toc_entry import TocEntry
 
 _PROPERTIES = ("DATABASE PROPERTIES", "ACL", "COMMENT", "SECURITY LABEL")
 

@@ -17,7 +17,7 @@ from opskit.postgres.conninfo import (
     client_connection,
     client_environment,
 )
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 
 _TIMEOUT_SECONDS = 60
 _SERVER: LiteralString = "SELECT pg_postmaster_start_time()"

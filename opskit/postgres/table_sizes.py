@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, query
-from opskit.postgres.toc_entry import TocEntry
 
 _PAGE_BYTES = 8192
 

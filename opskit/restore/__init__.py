@@ -1,3 +1,1 @@
-"""How a backup set comes back."""
-
-from __future__ import annotations
+"""How a backup set is restored."""

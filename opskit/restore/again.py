@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from opskit.compare.definition import units
 from opskit.errors import DatabaseError, ServerFault
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import (
     connect,
     limit_statements,
@@ -14,8 +16,6 @@ from opskit.postgres.connect import (
 from opskit.postgres.database import quoted, run_bytes
 from opskit.postgres.encodings import python_codec
 from opskit.postgres.faults import ends_sessions
-from opskit.postgres.toc_entry import TocEntry
-from opskit.restore.definition import units
 
 _Script = TypeVar("_Script", str, bytes)
 # pg_restore makes these last, in this order; all others stand in order of dependence.

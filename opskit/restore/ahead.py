@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from opskit.catalog.manifest import Manifest
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.database import quoted
-from opskit.postgres.toc_entry import TocEntry
-from opskit.restore.concessions import Concessions
+from opskit.preflight.concessions import Concessions
 
 
 def statements_ahead(

@@ -6,7 +6,7 @@ import errno
 import os
 
 from opskit.catalog.file_record import ROOT, FileRecord
-from opskit.catalog.file_tree import named, open_directory
+from opskit.folders.tree import named, open_directory
 
 # Bits that lend the rights of an owner: they must not lend those of another one.
 LENDING_BITS = 0o6000

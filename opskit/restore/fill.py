@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from opskit.compare import definition
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
 from opskit.postgres import (
@@ -24,9 +25,9 @@ from opskit.postgres.order import (
     with_dependents,
 )
 from opskit.postgres.row_checks import RowCheck
+from opskit.preflight.concessions import Failure
 from opskit.progress import measured
-from opskit.restore import again, definition
-from opskit.restore.concessions import Failure
+from opskit.restore import again
 from opskit.restore.fill_job import FillJob, copy_url, plain_settings, silencing
 from opskit.restore.make import make
 from opskit.restore.rights import Rights, choose

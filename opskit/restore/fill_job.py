@@ -10,12 +10,12 @@ from pathlib import Path
 from opskit.catalog.manifest import Manifest
 from opskit.errors import ServerFault
 from opskit.postgres import surroundings
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.conninfo import with_database, with_settings
 from opskit.postgres.order import reads_elsewhere
-from opskit.postgres.programs import Installation
-from opskit.postgres.toc_entry import TocEntry
-from opskit.restore.concessions import Concessions
+from opskit.postgres.servers.programs import Installation
+from opskit.preflight.concessions import Concessions
 from opskit.restore.rights import warn_of_code
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17

@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit.catalog.catalog import BackupSet
-from opskit.catalog.file_lock import ServiceLock
-from opskit.crypto.identities import Identities
+from opskit.catalog.reader import SetReader
+from opskit.crypto.keys import Identities
 from opskit.errors import IntegrityError, StoreError
+from opskit.folders.lock import ServiceLock
+from opskit.folders.restore import FolderRequest, FolderResult, restore_folder
 from opskit.log import logger
 from opskit.progress import bar
-from opskit.restore.files import FolderRequest, FolderResult, restore_folder
-from opskit.restore.reader import SetReader
 from opskit.store import Store
 
 

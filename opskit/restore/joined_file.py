@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from opskit.catalog.reader import HINT
 from opskit.errors import ArchiveError, IntegrityError
+from opskit.postgres.archive.places import ArchivePlaces
 from opskit.postgres.archive_joined import JoinedHead, Part
-from opskit.postgres.archive_places import ArchivePlaces
-from opskit.restore.reader import HINT
 from opskit.restore.written_behind import WrittenBehind, written_behind
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from opskit.errors import ClientToolError
 from opskit.postgres import client
 from opskit.postgres.conninfo import client_connection, client_environment
-from opskit.postgres.programs import CLIENT_PROGRAMS, Installation
+from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
 from opskit.restore import announced
 
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import database, extensions, scratch, surroundings
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, connect, limit_statements, translated
 from opskit.postgres.order import dependents, with_dependents
 from opskit.postgres.sessions import OWN_STATEMENTS
-from opskit.postgres.toc_entry import TocEntry
+from opskit.preflight.concessions import Concessions, Failure, accept
+from opskit.preflight.shortages import Shortage
 from opskit.restore.ahead import extension_statement, statements_ahead
-from opskit.restore.concessions import Concessions, Failure, accept
 from opskit.restore.fill_job import FillJob, copy_url
-from opskit.restore.preflight import Shortage
 from opskit.restore.rights import Rights
 from opskit.restore.steps import (
     HOW_TO_READ,

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opskit.catalog.manifest import TableRecord
+from opskit.catalog.reader import SetReader
 from opskit.postgres import database, takeover
 from opskit.postgres.connect import server_major
-from opskit.restore import ability, preflight, prepare
-from opskit.restore.preflight import Shortage
-from opskit.restore.reader import SetReader
+from opskit.preflight import ability, shortages
+from opskit.preflight.shortages import Shortage
+from opskit.restore import beside
 from opskit.restore.run import RestoreRequest, require_target
 
 
@@ -51,17 +52,17 @@ def plan(request: RestoreRequest) -> RestorePlan:
         needed = ability.shortages(
             connection, manifest.inventory, is_whole=not request.tables
         )
-        lacking = preflight.shortages(
+        lacking = shortages.shortages(
             connection, manifest.inventory, (), creates_roles=True, is_throwaway=False
         )
         # Only the dump shows what single tables need of it.
         refused = [
             each
             for each in (() if request.tables else lacking)
-            if each.what not in prepare.DONE_WITHOUT
+            if each.what not in beside.DONE_WITHOUT
             and each.name not in request.accepted
         ]
-        roles = prepare.with_members(
+        roles = beside.with_members(
             set(manifest.inventory["needed_roles"]), manifest.inventory["roles"]
         )
         return RestorePlan(
@@ -72,7 +73,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             tables=_tables(request),
             roles_created=sorted(roles - database.existing_roles(connection)),
             missing=[*needed, *lacking],
-            refused=[*prepare.not_accepted(needed, request.accepted), *refused],
+            refused=[*beside.not_accepted(needed, request.accepted), *refused],
             obstacles=takeover.obstacles(connection, request.target),
         )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opskit.postgres.archive.entry import CONTENT_KINDS, TocEntry
+from opskit.postgres.archive.toc import Contents
 from opskit.postgres.connect import Connection
 from opskit.postgres.database import run_bytes
-from opskit.postgres.toc import Contents
-from opskit.postgres.toc_entry import CONTENT_KINDS, TocEntry
 
 # Data, and what belongs to the database or to the server rather than into it.
 SKIPPED = CONTENT_KINDS | {

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from opskit.errors import DatabaseError
 from opskit.log import logger
 from opskit.postgres import rows_role, surroundings
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection
 from opskit.postgres.roles import superusers
 from opskit.postgres.rows_role import RowsRole
-from opskit.postgres.toc_entry import TocEntry
 
 # What of a table or domain is computed for each row; all that follows is looked at.
 _COMPUTED = re.compile(r"\b(?:CHECK \(|GENERATED ALWAYS AS \(|PARTITION BY )")

@@ -10,23 +10,26 @@ from shlex import quote
 
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import TableRecord
+from opskit.catalog.reader import SetReader
 from opskit.checks import Check, count
-from opskit.crypto.identities import Identities
+from opskit.compare import contents, structure
+from opskit.crypto.keys import Identities
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.log import logger
-from opskit.postgres import database, schema, toc
+from opskit.postgres import database, schema
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection
 from opskit.postgres.conninfo import with_database
-from opskit.postgres.programs import Installation
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.servers.programs import Installation
+from opskit.preflight.concessions import Concessions, Failure
 from opskit.progress import bar
-from opskit.restore import compare, fetch, prepare, select, structure
+from opskit.restore import beside as restore_beside
+from opskit.restore import fetch, select
 from opskit.restore.bound import Bound
-from opskit.restore.concessions import Concessions, Failure
 from opskit.restore.fill import fill
 from opskit.restore.fill_job import FillJob
 from opskit.restore.make import make
-from opskit.restore.reader import SetReader
 from opskit.restore.rights import warn_of_code
 from opskit.restore.swap import swap
 from opskit.restore.unpack import unpack_dump
@@ -92,8 +95,8 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
     bound = Bound(request.timeout_seconds)
     with database.maintenance(request.server_url) as connection:
         require_target(connection, request)
-        prepare.sweep(connection, request.server_url, request.target)
-        prepare.require_able(
+        restore_beside.sweep(connection, request.server_url, request.target)
+        restore_beside.require_able(
             connection,
             request.chosen.manifest.inventory,
             request.target,
@@ -106,18 +109,18 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             request = replace(request, chosen=chosen)
             entries = toc.read(archive).entries
             wanted = _wanted(request, entries)
-            concessions = prepare.require_surroundings(
+            concessions = restore_beside.require_surroundings(
                 connection,
                 request.chosen.manifest,
                 wanted,
                 is_whole=not request.tables,
                 accepted=request.accepted,
             )
-            roles = prepare.create_roles(
+            roles = restore_beside.create_roles(
                 connection, reader, wanted, is_whole=not request.tables
             )
             with (
-                prepare.beside(
+                restore_beside.beside(
                     connection, request.server_url, request.target
                 ) as beside,
                 bound.over(
@@ -155,7 +158,7 @@ def _made(
     entries: Sequence[TocEntry],
 ) -> tuple[Concessions, list[Check]]:
     """Make the copy, load it and compare it; return what it lacks, and the checks."""
-    concessions = prepare.require_definitions(
+    concessions = restore_beside.require_definitions(
         job, make(connection, job), request.accepted
     )
     filled = fill(connection, replace(job, concessions=concessions))
@@ -208,7 +211,7 @@ def require_target(connection: Connection, request: RestoreRequest) -> bool:
             f"{request.target} belongs to the server itself and is never replaced",
             hint="Restore to another name.",
         )
-    occupied = prepare.occupied(connection, request.server_url, request.target)
+    occupied = restore_beside.occupied(connection, request.server_url, request.target)
     if occupied and not request.replace:
         raise UsageError(
             f"the database {request.target} exists and is not empty",
@@ -290,7 +293,7 @@ def _compare(
             "wrote the list",
             tool_version=manifest.tool_version,
         )
-    copy = compare.RestoredCopy(
+    copy = contents.RestoredCopy(
         url=url,
         manifest=manifest,
         schema=reader.read_schema() if by_name else (),
@@ -303,11 +306,11 @@ def _compare(
         timeout_seconds=request.timeout_seconds,
     )
     with bar("comparing the copy", manifest.dump_bytes if not request.tables else None):
-        checks = compare.compare_load(copy)
+        checks = contents.compare_load(copy)
     if not request.tables:
         checks += [
-            *compare.compare_with_archive(manifest, entries),
-            compare.compare_large_objects(copy),
+            *contents.compare_with_archive(manifest, entries),
+            contents.compare_large_objects(copy),
             *structure.compare_structure(copy, concessions, entries, by_name=by_name),
         ]
     failed = [check for check in checks if not check.passed]

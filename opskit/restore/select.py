@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from opskit.errors import UsageError
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.archive.entry import TocEntry
 
 # What belongs to a table and comes along with it.
 _BELONGS = {

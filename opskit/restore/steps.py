@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import database
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import connect, limit_statements, server_major
 from opskit.postgres.row_checks import RowCheck
 from opskit.postgres.sessions import OWN_STATEMENTS
-from opskit.postgres.toc_entry import TocEntry
+from opskit.preflight.concessions import Failure
 from opskit.restore import again, load, verdict
-from opskit.restore.concessions import Failure
 from opskit.restore.fill_job import FillJob
 from opskit.restore.rights import Rights
 

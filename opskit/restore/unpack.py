@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from opskit.catalog.manifest import StoredObject
-from opskit.crypto.identities import NoMatchingIdentity
+from opskit.catalog.reader import HINT, SetReader, with_checksum
+from opskit.crypto.keys import NoMatchingIdentity
 from opskit.errors import DatabaseError, IntegrityError
-from opskit.postgres.archive_places import ArchivePlaces
+from opskit.postgres.archive.places import ArchivePlaces
 from opskit.restore.joined_file import JoinedFile
-from opskit.restore.reader import HINT, SetReader, with_checksum
 from opskit.restore.written_behind import WrittenBehind, written_behind
-from opskit.together import together
+from opskit.threads import together
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

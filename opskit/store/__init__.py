@@ -6,10 +6,10 @@ from opskit.config import StoreSettings
 from opskit.store.base import ObjectInfo, Store
 from opskit.store.local import LocalStore
 from opskit.store.memory import MemoryStore
-from opskit.store.retry import RetryingStore
-from opskit.store.s3 import S3Store
+from opskit.store.s3.store import S3Store
 from opskit.store.throttle import ThrottledStore
 from opskit.store.wrapper import unwrapped
+from opskit.store.wrappers import RetryingStore
 
 __all__ = [
     "LocalStore",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from opskit.errors import StoreError
-from opskit.store import s3_errors
-from opskit.store.s3_conformance import BATCH_MAX, pages
+from opskit.store.s3 import errors
+from opskit.store.s3.trial import BATCH_MAX, pages
 from opskit.store.s3_scratch import Scratch, denied, refused
 
 _LOCK_SECONDS = 4
@@ -89,7 +89,7 @@ def _stays(scratch: Scratch, which: dict[str, str], options: dict[str, object]) 
     try:
         scratch.on("head_object", "locked", **which)
     except StoreError as error:
-        if s3_errors.is_missing(error.__cause__):
+        if errors.is_missing(error.__cause__):
             return False
         raise
     return True

@@ -7,8 +7,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from opskit.errors import StoreError
-from opskit.store import s3_digest, s3_errors
-from opskit.store.s3_bucket import Bucket
+from opskit.store import s3_digest
+from opskit.store.s3 import errors
+from opskit.store.s3.client import Bucket
 
 _IN_FLIGHT_MAX = 2
 _SETTLE_SECONDS = 30.0
@@ -130,7 +131,7 @@ def abort(bucket: Bucket, key: str, upload_id: str) -> None:
     try:
         bucket.on("abort_multipart_upload", key, UploadId=upload_id)
     except StoreError as error:
-        if s3_errors.code_of(error.__cause__) not in (
+        if errors.code_of(error.__cause__) not in (
             "NoSuchUpload",
             "NoSuchKey",
             "404",

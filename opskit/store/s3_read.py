@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from opskit.errors import StoreUnavailable
-from opskit.store.s3_errors import Where, translated
+from opskit.store.s3.errors import Where, translated
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -10,9 +10,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from opskit.errors import StoreError, StoreUnavailable
-from opskit.store import s3_errors
-from opskit.store.s3 import S3Store
-from opskit.store.s3_bucket import Bucket
+from opskit.store.s3 import errors
+from opskit.store.s3.client import Bucket
+from opskit.store.s3.store import S3Store
 from opskit.store.s3_digest import base64_of, md5
 
 PART_BYTES = 5 * 1024**2
@@ -36,26 +36,24 @@ def hasty(store: S3Store) -> S3Store:
 
 def unanswered(error: StoreError) -> bool:
     """Return whether nothing came back: to ask for more would only take more time."""
-    return isinstance(error, StoreUnavailable) and not s3_errors.status_of(
-        error.__cause__
-    )
+    return isinstance(error, StoreUnavailable) and not errors.status_of(error.__cause__)
 
 
 def denied(error: StoreError) -> bool:
     """Return whether the server said that the credentials lack the right."""
-    return s3_errors.is_denied(error.__cause__)
+    return errors.is_denied(error.__cause__)
 
 
 def not_implemented(error: StoreError) -> bool:
     """Return whether the server said that it lacks what it was asked for."""
-    return s3_errors.is_not_implemented(error.__cause__) or s3_errors.status_of(
+    return errors.is_not_implemented(error.__cause__) or errors.status_of(
         error.__cause__
     ) in (405, 501)
 
 
 def refused(error: StoreError) -> bool:
     """Return whether the server answered that it will not."""
-    return 400 <= s3_errors.status_of(error.__cause__) < 500
+    return 400 <= errors.status_of(error.__cause__) < 500
 
 
 class Scratch:
@@ -85,7 +83,7 @@ class Scratch:
         try:
             answer = self.bucket.call("head_bucket")
         except StoreError as error:
-            if s3_errors.status_of(error.__cause__) == _NOT_FOUND:
+            if errors.status_of(error.__cause__) == _NOT_FOUND:
                 raise StoreError(
                     f"store {self.store.name}: there is no such bucket",
                     hint="Look at the url of the store, or create the bucket; nothing "

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from opskit.catalog.manifest import Manifest
+    from opskit.catalog.reader import SetReader
     from opskit.catalog.sets import BackupSet
-    from opskit.restore.reader import SetReader
     from opskit.tasks.runtime import Runtime
 
 
@@ -170,7 +170,7 @@ def compare(run: Runtime, wanted: list[str], source: str, *, as_json: bool) -> D
 
 def _reader(run: Runtime, chosen: BackupSet) -> SetReader | None:
     """Return what reads a set's objects, None where it cannot be decrypted here."""
-    from opskit.restore.reader import SetReader
+    from opskit.catalog.reader import SetReader
 
     if chosen.manifest.encryption is not None and run.identities is None:
         return None

@@ -10,10 +10,10 @@ from opskit.tasks.command import Document, command, say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from opskit.catalog.file_lock import ServiceLock
     from opskit.checks import Finding
     from opskit.config import FilesSettings
     from opskit.doctor.databases import ExaminedDatabase
+    from opskit.folders.lock import ServiceLock
     from opskit.tasks.runtime import Runtime
 
 
@@ -54,7 +54,8 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     import tempfile
     from pathlib import Path
 
-    from opskit.doctor import databases, drills, folders, places, retention, stores
+    from opskit.doctor import databases, folders, places, retention, stores
+    from opskit.doctor import sets as doctor_sets
     from opskit.doctor.definitions import Trial
     from opskit.tasks import runtime
     from opskit.tasks.drilling import server_request
@@ -103,11 +104,11 @@ def _examine(run: Runtime) -> Iterator[Finding]:
                 work_dir=drill.work_dir,
                 run_id=run.run_id,
             )
-            yield from drills.examine(each.name, trial, server_request(run))
+            yield from doctor_sets.examine(each.name, trial, server_request(run))
 
 
 def _lock_of(settings: FilesSettings) -> ServiceLock | None:
-    from opskit.catalog.file_lock import ServiceLock
+    from opskit.folders.lock import ServiceLock
 
     if settings.lock_path is None:
         return None

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
-    from opskit.drill.evidence import Evidence
     from opskit.errors import OpskitError, StoreError
+    from opskit.evidence import Evidence
     from opskit.tasks.runtime import Runtime
 
 

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
-    from opskit.drill.evidence import Evidence
     from opskit.drill.servers import ServerRequest
     from opskit.errors import StoreError
+    from opskit.evidence import Evidence
     from opskit.tasks.runtime import Runtime
 
 
@@ -23,8 +23,8 @@ def run_drill(
     The error says why the evidence could not be stored; the finding is told first.
     """
     from opskit.drill import report
-    from opskit.drill.evidence import store_evidence, write_report
     from opskit.errors import StoreError
+    from opskit.evidence import store_evidence, write_report
     from opskit.tasks import keys
 
     source = chosen.manifest.source
@@ -60,9 +60,9 @@ def _challenged(
     """
     from dataclasses import replace
 
-    from opskit.drill.evidence import Unmade
     from opskit.errors import StoreError
-    from opskit.store.s3_probe import challenge
+    from opskit.evidence import Unmade
+    from opskit.store.s3.challenge import challenge
 
     holding = {each.name: each for each in chosen.stores}
     checks, unmade = [*evidence.checks], [*evidence.unmade]

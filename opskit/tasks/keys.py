@@ -5,8 +5,9 @@ from __future__ import annotations
 from opskit.backup.protection import Protection
 from opskit.catalog.trust import Trust
 from opskit.config import Settings
-from opskit.crypto import age, identities
-from opskit.crypto.identities import Identities
+from opskit.crypto import age
+from opskit.crypto import keys as crypto_keys
+from opskit.crypto.keys import Identities
 from opskit.crypto.signatures import Signer
 from opskit.errors import ConfigurationError
 from opskit.log import logger
@@ -95,6 +96,6 @@ def own_identities(settings: Settings) -> Identities | None:
     encryption = settings.encryption
     if encryption.identity_file is None:
         return None
-    return identities.load(
+    return crypto_keys.load(
         encryption.identity_file, passphrase=encryption.resolve_passphrase()
     )

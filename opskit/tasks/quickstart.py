@@ -19,7 +19,7 @@ def quickstart(_context: object, json: bool = False) -> Document:
     from opskit import config, files
     from opskit import quickstart as sample
     from opskit.errors import UsageError
-    from opskit.postgres.programs import installations
+    from opskit.postgres.servers.programs import installations
     from opskit.tasks import backup, drill, drilling, runtime
 
     folder = _folder()

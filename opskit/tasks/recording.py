@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from opskit import log
-from opskit.catalog import ledger_copy
-from opskit.catalog.ledger_copy import LedgerReport
 from opskit.errors import (
     BackupFailed,
     DatabaseError,
@@ -21,7 +19,8 @@ from opskit.errors import (
     StoreError,
     machine_faults,
 )
-from opskit.ledger import Ledger, LedgerEntry, copies
+from opskit.ledger import Ledger, LedgerEntry, copies, sync
+from opskit.ledger.sync import LedgerReport
 from opskit.store import Store
 
 
@@ -41,7 +40,7 @@ class RunLedger:
 
     @cached_property
     def _ledger(self) -> Ledger:
-        return ledger_copy.connected(
+        return sync.connected(
             self.folder / "ledger.jsonl",
             ledger_id=self.id,
             stores=self.stores,
@@ -58,7 +57,7 @@ class RunLedger:
 
     def verify(self) -> LedgerReport:
         """Compare the records with each other and with their copies."""
-        return ledger_copy.verify_with_copies(
+        return sync.verify_with_copies(
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
@@ -120,9 +119,7 @@ class RunLedger:
     def _copy(self, stores: Sequence[Store]) -> None:
         try:
             with machine_faults("ledger"):
-                pushed = ledger_copy.push(
-                    self._ledger, ledger_id=self.id, stores=stores
-                )
+                pushed = sync.push(self._ledger, ledger_id=self.id, stores=stores)
         except OpskitError as error:
             log.logger().warning("the ledger was not copied", reason=error.message)
             return

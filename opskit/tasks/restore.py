@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
-    from opskit.catalog.file_lock import ServiceLock
     from opskit.catalog.manifest import Manifest
+    from opskit.folders.lock import ServiceLock
     from opskit.restore.run import RestoreResult
     from opskit.tasks.runtime import Runtime
 
@@ -293,7 +293,7 @@ def _restore_folder(
 
 def _lock_of(run: Runtime, target: Path) -> ServiceLock | None:
     """Return the lock of the service that uses a folder, if the configuration knows."""
-    from opskit.catalog.file_lock import ServiceLock
+    from opskit.folders.lock import ServiceLock
 
     for each in run.settings.files.values():
         if each.path.resolve() == target.resolve() and each.lock_path is not None:

@@ -67,7 +67,7 @@ def of_folder(chosen: BackupSet, to: str, *, replace: bool, as_json: bool) -> Do
     Raises:
         UsageError: the target would be refused.
     """
-    from opskit.restore.files import require_target
+    from opskit.folders.restore import require_target
 
     target = Path(to).resolve()
     occupied = require_target(target, replace=replace)

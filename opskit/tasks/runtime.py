@@ -15,11 +15,11 @@ from opskit import config, files, locks, log
 from opskit.backup.protection import Protection
 from opskit.catalog import store_lock
 from opskit.config import DatabaseSettings, FilesSettings, Settings
-from opskit.crypto.identities import Identities
+from opskit.crypto.keys import Identities
 from opskit.errors import ConfigurationError, UsageError
 from opskit.masking import hide
 from opskit.postgres.conninfo import parse
-from opskit.postgres.programs import Installation, installations
+from opskit.postgres.servers.programs import Installation, installations
 from opskit.store import Store
 from opskit.tasks import keys
 from opskit.tasks.recording import RunLedger

@@ -95,8 +95,8 @@ def build(run: Runtime, name: str) -> Source:
         ConfigurationError: the file with its URL cannot be read.
     """
     if name in run.settings.files:
-        from opskit.backup.files import FilesSource
         from opskit.backup.folder import FolderBackup
+        from opskit.folders.backup import FilesSource
 
         folder = run.folder(name)
         return FolderBackup(

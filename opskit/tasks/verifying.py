@@ -8,8 +8,8 @@ from datetime import datetime
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
 from opskit.checks import Check
-from opskit.drill.evidence import Evidence, store_evidence
 from opskit.errors import StoreError
+from opskit.evidence import Evidence, store_evidence
 from opskit.progress import bar
 from opskit.store import Store
 from opskit.tasks import keys, runtime

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit.backup.create import create_backup
-from opskit.backup.files import FilesSource
 from opskit.backup.folder import FolderBackup
+from opskit.folders.backup import FilesSource
 from opskit.store import LocalStore, Store
 from tests.acceptance.conftest import Project
 from tests.unit.files_sets import differences, dump

@@ -322,7 +322,7 @@ def test_no_client_tools_at_all(project: Project, tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(
-        "import opskit.postgres.programs as p\n"
+        "import opskit.postgres.servers.programs as p\n"
         "import opskit.postgres.embedded as e\n"
         "p._DISTRIBUTION_FOLDERS = ()\n"
         "e._PACKAGE = 'no_such_package'\n"

@@ -10,9 +10,10 @@ import pytest
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.errors import DatabaseError
-from opskit.postgres import database, programs, server
+from opskit.postgres import database
 from opskit.postgres.connect import connect, query
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.throwaway import Server
 from opskit.restore.run import RestoreRequest, restore
 from tests.conftest import MajorServer
 from tests.support import back_up, execute, now, sets, value
@@ -48,7 +49,7 @@ def running(server_of: MajorServer) -> Iterator[Server]:
 
 def as_role(running: Server, role: str) -> str:
     """Return a URL of the server for another role."""
-    return running.url("shop_of_many").replace(f"{server.SUPERUSER}@", f"{role}@")
+    return running.url("shop_of_many").replace(f"{throwaway.SUPERUSER}@", f"{role}@")
 
 
 def attempt(running: Server, store_dir: Path, role: str) -> None:
@@ -130,7 +131,7 @@ def test_an_older_major_is_refused_by_name(
     (store_dir / manifest.object("dump").key).unlink()
 
     with pytest.raises(DatabaseError, match="PostgreSQL 15, the set is from 16"):
-        attempt(server_of(15), store_dir, server.SUPERUSER)
+        attempt(server_of(15), store_dir, throwaway.SUPERUSER)
 
 
 def test_doctor_says_whether_the_role_can_restore(running: Server) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from opskit.postgres import programs, toc
-from opskit.postgres.archive_places import ArchivePlaces
+from opskit.catalog.reader import SetReader
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.places import ArchivePlaces
 from opskit.postgres.conninfo import client_connection, client_environment
-from opskit.restore.reader import SetReader
+from opskit.postgres.servers import programs
 from opskit.restore.unpack import unpack_dump
 from tests.conftest import MakeDatabase
 from tests.sample import SAMPLE

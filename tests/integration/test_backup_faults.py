@@ -17,9 +17,10 @@ from opskit.errors import (
     LockHeld,
     StoreError,
 )
-from opskit.postgres import server, snapshot
+from opskit.postgres import snapshot
 from opskit.postgres.conninfo import parse, with_database
-from opskit.postgres.programs import Installation, find_client, find_server
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.programs import Installation, find_client, find_server
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
 from tests.streams import let_small_tables_apart
@@ -123,7 +124,7 @@ def test_ctrl_c_leaves_nothing(
     make_database: MakeDatabase, store_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupt at each step of a backup leaves the store as it was."""
-    from opskit.backup.fanout import put_everywhere
+    from opskit.catalog.writer import put_everywhere
 
     url = make_database(16)
     for step in range(5):
@@ -329,7 +330,7 @@ def password_server(
         port = probe.getsockname()[1]
     installation = find_server(installations, major=16)
     settings = {"listen_addresses": "127.0.0.1"}
-    with server.throwaway(installation, port=port, settings=settings) as running:
+    with throwaway.throwaway(installation, port=port, settings=settings) as running:
         socket_url = running.url()
         execute(socket_url, "CREATE ROLE ops SUPERUSER LOGIN PASSWORD 'right-one'")
         hba = running.folder / "data" / "pg_hba.conf"
@@ -543,7 +544,7 @@ def test_a_service_in_the_environment_leads_nothing_astray(
     url = make_database(16)
     service = tmp_path / "services"
     service.write_text(
-        f"[other]\nhost={other.socket_dir}\nport={other.port}\nuser={server.SUPERUSER}\n"
+        f"[other]\nhost={other.socket_dir}\nport={other.port}\nuser={throwaway.SUPERUSER}\n"
     )
     monkeypatch.setenv("PGSERVICEFILE", str(service))
     monkeypatch.setenv("PGSERVICE", "other")

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import DatabaseError
-from opskit.postgres import extensions, programs, server
+from opskit.postgres import extensions
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import with_database
-from opskit.postgres.programs import Installation
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.programs import Installation
+from opskit.postgres.servers.throwaway import Server
 from tests.conftest import majors
 from tests.integration.test_restore import run_restore
 from tests.kinds.installation import with_extension
@@ -82,7 +83,7 @@ def bound(
 @pytest.fixture(scope="module")
 def running(bound: Bound) -> Iterator[Server]:
     """A server that names the database `live`."""
-    with server.throwaway(bound.installation, settings=bound.settings) as found:
+    with throwaway.throwaway(bound.installation, settings=bound.settings) as found:
         yield found
 
 
@@ -177,7 +178,7 @@ def test_without_it_everything_else_is_restored(
         for each in chosen.manifest.inventory["extensions"]
         if each["name"] != "plpgsql"
     )
-    with server.throwaway(bound.installation) as other:
+    with throwaway.throwaway(bound.installation) as other:
         with pytest.raises(DatabaseError) as refused:
             run_restore(chosen, other, "live")
         (what,) = refused.value.hint.split("--accept-failures '")[1:]

@@ -20,8 +20,9 @@ import psycopg
 import pytest
 
 import opskit
-from opskit.postgres import embedded, server
-from opskit.postgres.programs import find_server, installations
+from opskit.postgres import embedded
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.programs import find_server, installations
 from tests.conftest import majors
 from tests.support import processes_of
 from tests.unit import stock
@@ -31,7 +32,7 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Starts a server, prints what a superuser in it could read and reach, and waits.
 _ATTACK = r"""
 import sys
-from opskit.postgres import programs, server
+from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.connect import connect
 
 major, port, folder, seconds = sys.argv[1:]
@@ -44,7 +45,7 @@ attempts = [
     f"(setsid sleep {seconds} >/dev/null 2>&1 &)",
 ]
 found = programs.find_server(programs.installations(), major=int(major))
-with server.throwaway(found) as running:
+with throwaway.throwaway(found) as running:
     heard = []
     with connect(running.url(), purpose="test") as connection:
         connection.autocommit = True
@@ -215,7 +216,7 @@ def test_programs_in_a_temporary_folder_are_isolated_too(
             path.chmod(path.stat().st_mode & mode)
     copied = replace(found, bin_dir=own / "pginstall" / "bin")
 
-    with server.throwaway(copied, base=tmp_path) as running:
+    with throwaway.throwaway(copied, base=tmp_path) as running:
         confinement, bin_dir = running.confinement, running.installation.bin_dir
 
     assert confinement.startswith("isolated: ")

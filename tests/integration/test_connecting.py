@@ -19,10 +19,11 @@ import pytest
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.errors import BackupFailed, DatabaseError
-from opskit.postgres import overtaken, server
+from opskit.postgres import overtaken
 from opskit.postgres.connect import connect
-from opskit.postgres.lock_watch import LockWait
-from opskit.postgres.programs import Installation, find_client, find_server
+from opskit.postgres.locks import LockWait
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.programs import Installation, find_client, find_server
 from tests.conftest import MakeDatabase
 from tests.integration.test_backup_faults import stub
 from tests.support import back_up, execute, failed, run_drill, sets, value
@@ -44,7 +45,7 @@ def _pooled(port: int, settings: str) -> Iterator[str]:
         Path(folder).chmod(0o755)
         (Path(folder) / "ini").write_text(
             f"[databases]\npostgres = host=127.0.0.1 port={port} "
-            f"user={server.SUPERUSER}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"user={throwaway.SUPERUSER}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {own_port}\nunix_socket_dir =\nauth_type = any\n"
             f"pool_mode = session\n{settings}\n"
         )
@@ -60,7 +61,7 @@ def _pooled(port: int, settings: str) -> Iterator[str]:
                     if probe.connect_ex(("127.0.0.1", own_port)) == 0:
                         break
                 time.sleep(0.05)
-            yield f"postgresql://{server.SUPERUSER}@127.0.0.1:{own_port}/postgres"
+            yield f"postgresql://{throwaway.SUPERUSER}@127.0.0.1:{own_port}/postgres"
         finally:
             process.terminate()
             process.wait()
@@ -72,7 +73,7 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
     """The dump would have the database's own time zone, and a drill find damage."""
     port = _free_port()
     with (
-        server.throwaway(
+        throwaway.throwaway(
             find_server(installations, major=16),
             port=port,
             settings={"listen_addresses": "127.0.0.1", "TimeZone": "Asia/Tokyo"},

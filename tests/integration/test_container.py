@@ -25,11 +25,11 @@ from docker.errors import NotFound
 from testcontainers.core.docker_client import DockerClient
 
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres import container as module
 from opskit.postgres.connect import connect
-from opskit.postgres.container import ContainerServer
 from opskit.postgres.container_engine import Box
-from opskit.postgres.server import SUPERUSER
+from opskit.postgres.servers import container as module
+from opskit.postgres.servers.container import ContainerServer
+from opskit.postgres.servers.throwaway import SUPERUSER
 from tests.integration.conftest import REQUIRE
 from tests.support import execute, value
 
@@ -41,7 +41,7 @@ Changed = Callable[..., str]
 OWNER = """
 import sys, time
 from pathlib import Path
-from opskit.postgres.container import container
+from opskit.postgres.servers.container import container
 with container(image=sys.argv[1], memory="1g", cpus=1, timeout_seconds=120,
                base=Path(sys.argv[2])) as server:
     print(server.name, flush=True)

@@ -9,9 +9,9 @@ import pytest
 from docker.errors import NotFound
 
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres import programs
 from opskit.postgres.conninfo import parse
-from opskit.postgres.container import container
+from opskit.postgres.servers import programs
+from opskit.postgres.servers.container import container
 from tests.conftest import MakeDatabase
 from tests.sample import SAMPLE
 from tests.support import back_up, execute, failed, run_drill, sets

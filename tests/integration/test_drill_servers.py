@@ -18,10 +18,11 @@ from opskit.errors import (
     DatabaseError,
     ServerFault,
 )
-from opskit.postgres import embedded, programs, scratch, server
+from opskit.postgres import embedded, scratch
 from opskit.postgres.connect import connect
-from opskit.postgres.programs import Installation
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.programs import Installation
+from opskit.postgres.servers.throwaway import Server
 from tests.conftest import MajorServer, MakeDatabase
 from tests.sample import SAMPLE
 from tests.support import back_up, execute, failed, run_drill, sets, value
@@ -40,7 +41,7 @@ def one_set(make_database: MakeDatabase, store_dir: Path) -> BackupSet:
 def elsewhere() -> Iterator[Server]:
     """A running server of 16 that is not the one that the samples are on."""
     found = programs.find_server(programs.installations(), major=16)
-    with server.throwaway(found) as running:
+    with throwaway.throwaway(found) as running:
         execute(running.url(), 'CREATE ROLE "app reader"')
         yield running
 
@@ -229,7 +230,7 @@ def _extension_set(folder: Path, store_dir: Path, version: str) -> BackupSet:
     """Back up a database that uses the extension in one version."""
     with (
         with_extension(folder / "source", {"1.0", "1.0--1.1"}) as source,
-        server.throwaway(source) as running,
+        throwaway.throwaway(source) as running,
     ):
         execute(running.url(), "CREATE DATABASE shop")
         url = running.url("shop")
@@ -413,7 +414,7 @@ def test_an_existing_server_needs_a_superuser(
 ) -> None:
     """Others cannot restore what belongs to anybody; it is no verdict on the set."""
     execute(elsewhere.url(), "CREATE ROLE test_maker LOGIN CREATEDB")
-    url = elsewhere.url().replace(f"{server.SUPERUSER}@", "test_maker@")
+    url = elsewhere.url().replace(f"{throwaway.SUPERUSER}@", "test_maker@")
 
     with pytest.raises(ConfigurationError, match="no superuser"):
         run_drill(one_set, kind="existing", existing_url=url)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from opskit.catalog.catalog import BackupSet
-from opskit.postgres import database, programs, server
+from opskit.postgres import database
 from opskit.postgres.connect import connect
-from opskit.postgres.programs import Installation
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.programs import Installation
+from opskit.postgres.servers.throwaway import Server
 from opskit.restore.run import RestoreRequest, restore
 from tests import kinds
 from tests.conftest import MakeDatabase, majors
@@ -60,7 +61,7 @@ def _cluster(major: int) -> Iterator[Cluster]:
     folder.chmod(0o755)
     try:
         installation = with_extension(found, folder)
-        with server.throwaway(installation) as running:
+        with throwaway.throwaway(installation) as running:
             with connect(running.url(), purpose="test") as connection:
                 row = connection.execute(kinds.CAPABILITIES_SQL.encode()).fetchone()
                 assert row is not None

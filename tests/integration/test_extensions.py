@@ -12,10 +12,11 @@ import pytest
 
 from opskit.checks import Health
 from opskit.doctor import databases
-from opskit.postgres import beyond_dumps, programs, server
+from opskit.postgres import beyond_dumps
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.throwaway import Server
 from tests.conftest import MajorServer
 from tests.integration.test_false_alarms import create
 from tests.kinds.installation import with_extension
@@ -131,7 +132,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for each in (folder, *folder.parents[:2]):
         each.chmod(0o755)
     found = programs.find_server(programs.installations(), major=18)
-    with server.throwaway(with_extension(found, folder)) as running:
+    with throwaway.throwaway(with_extension(found, folder)) as running:
         yield running
 
 

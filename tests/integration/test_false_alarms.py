@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from opskit.errors import BackupFailed
-from opskit.postgres import database, programs, server
+from opskit.postgres import database
 from opskit.postgres.connect import connect
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.throwaway import Server
 from tests.conftest import MajorServer
 from tests.support import back_up, execute, failed, run_drill, sets
 
@@ -20,7 +21,7 @@ from tests.support import back_up, execute, failed, run_drill, sets
 def elsewhere() -> Iterator[Server]:
     """A running server of 15 that is not the one that the samples are on."""
     found = programs.find_server(programs.installations(), major=15)
-    with server.throwaway(found) as running:
+    with throwaway.throwaway(found) as running:
         yield running
 
 
@@ -226,7 +227,7 @@ def test_a_role_that_went_while_the_dump_ran_fails_the_backup(
     server_of: MajorServer, store_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A set whose owner nobody could create would not come back."""
-    from opskit.backup.postgres import PostgresDump
+    from opskit.backup.dump import PostgresDump
 
     running = server_of(15)
     url = create(

@@ -20,14 +20,14 @@ from pathlib import Path
 import pytest
 
 from opskit.backup.compress import compressed
-from opskit.backup.files import open_files
-from opskit.backup.restore_files_md import render
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
-from opskit.restore.files import FolderRequest, restore_folder
-from opskit.restore.files_beside import sweep
-from opskit.restore.files_compare import compare
-from opskit.restore.files_extract import extract
+from opskit.folders.backup import open_files
+from opskit.folders.beside import sweep
+from opskit.folders.compare import compare
+from opskit.folders.extract import extract
+from opskit.folders.guide import render
+from opskit.folders.restore import FolderRequest, restore_folder
 from tests.unit.files_sets import (
     IS_ROOT,
     MIB,
@@ -250,7 +250,7 @@ MEASURED = """
 import resource, sys
 from pathlib import Path
 from tests.unit.files_sets import now, source
-from opskit.backup.files import open_files
+from opskit.folders.backup import open_files
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with open_files(source(Path(sys.argv[1])), clock=now) as dump:
     size = sum(map(len, dump.stream()))
@@ -312,13 +312,13 @@ KILLED = """
 import io, os, sys
 from contextlib import contextmanager
 from pathlib import Path
-from opskit.restore import files_beside
-from opskit.restore.files import FolderRequest, restore_folder
+from opskit.folders import beside
+from opskit.folders.restore import FolderRequest, restore_folder
 from tests.unit.files_sets import dump, now
 
 state, target, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 dumped = dump(state)
-real_exchange, real_rename, real_pwrite = files_beside.exchange, Path.rename, os.pwrite
+real_exchange, real_rename, real_pwrite = beside.exchange, Path.rename, os.pwrite
 
 def die(*_arguments):
     os._exit(9)
@@ -353,7 +353,7 @@ def opener():
     if point == "while it is extracted":
         die()
 
-files_beside.exchange, Path.rename, os.pwrite = exchange, rename, pwrite
+beside.exchange, Path.rename, os.pwrite = exchange, rename, pwrite
 restore_folder(
     FolderRequest(records=dumped.records, target=target, replace=True),
     opener, clock=now)

@@ -18,7 +18,7 @@ import pytest
 
 from opskit.postgres import database
 from opskit.postgres.connect import connect
-from opskit.postgres.server import Server
+from opskit.postgres.servers.throwaway import Server
 from tests.conftest import MajorServer, majors
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets

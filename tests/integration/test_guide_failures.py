@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opskit.postgres import programs, server
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse
+from opskit.postgres.servers import programs, throwaway
 from tests import initialised
 from tests.support import back_up, value
 
@@ -60,7 +60,7 @@ def test_the_rows_come_back_by_stock_tools(
     before, _heading, rest = guide.partition("## 4. Restore")
     found = programs.find_server(available, major=16)
 
-    with initialised.copied(), server.throwaway(found) as fresh:
+    with initialised.copied(), throwaway.throwaway(found) as fresh:
 
         def run(commands: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -70,7 +70,7 @@ def test_the_rows_come_back_by_stock_tools(
                     "PATH": f"{clients[0].bin_dir}:{os.environ['PATH']}",
                     "PGHOST": str(fresh.socket_dir),
                     "PGPORT": str(fresh.port),
-                    "PGUSER": server.SUPERUSER,
+                    "PGUSER": throwaway.SUPERUSER,
                 },
                 capture_output=True,
                 text=True,

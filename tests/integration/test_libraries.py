@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from opskit.config import Query
-from opskit.postgres import libraries, programs, server
+from opskit.postgres import libraries
 from opskit.postgres.connect import connect
+from opskit.postgres.servers import programs, throwaway
 from tests.conftest import majors
 from tests.support import back_up, execute, run_drill, sets
 
@@ -24,7 +25,7 @@ def test_a_drill_preloads_what_the_set_needs_and_starts_no_workers(
     """Views that work only with a preloaded library work in the copy."""
     found = programs.find_server(programs.installations(), major=15)
     preloading = {"shared_preload_libraries": "pg_stat_statements, pg_prewarm"}
-    with server.throwaway(found, settings=preloading) as running:
+    with throwaway.throwaway(found, settings=preloading) as running:
         url = running.url()
         execute(
             url,
@@ -58,7 +59,7 @@ def test_a_library_that_cannot_be_loaded_is_told_from_one_that_can() -> None:
     found = programs.find_server(programs.installations(), major=15)
     preloading = {"shared_preload_libraries": "pg_stat_statements"}
     with (
-        server.throwaway(found, settings=preloading) as running,
+        throwaway.throwaway(found, settings=preloading) as running,
         connect(running.url(), purpose="test") as connection,
     ):
         assert libraries.is_usable(connection, "pg_stat_statements")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from opskit.compare.meanwhile import Meanwhile
 from opskit.postgres import content
 from opskit.postgres.connect import connect
-from opskit.restore.meanwhile import Meanwhile
 from tests.conftest import MakeDatabase
 from tests.support import back_up, execute, failed, run_drill, sets
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from opskit.catalog.reader import SetReader
 from opskit.checks import Check
-from opskit.drill.mutants import MutantReport, plant, rows
+from opskit.compare import contents, structure
+from opskit.compare.contents import RestoredCopy
+from opskit.drill.mutants import MutantReport, plant
+from opskit.mutants import rows
 from opskit.postgres import mutation_objects, schema
 from opskit.postgres.connect import connect
-from opskit.restore import compare, structure
-from opskit.restore.compare import RestoredCopy
-from opskit.restore.reader import SetReader
 from opskit.store import LocalStore
 from tests.conftest import MakeDatabase, majors
 from tests.support import back_up, execute, sets, value
@@ -148,8 +149,8 @@ def whole(copy: RestoredCopy) -> list[Check]:
     checks = [
         structure.check_kind(kind, copy.schema, observed) for kind in schema.KINDS
     ]
-    checks += compare.compare_contents(copy)
-    checks.append(compare.compare_large_objects(copy))
+    checks += contents.compare_contents(copy)
+    checks.append(contents.compare_large_objects(copy))
     return [check for check in checks if not check.passed]
 
 
@@ -217,8 +218,8 @@ def test_an_interruption_leaves_nothing_behind(
         raise error
 
     with monkeypatch.context() as patch:
-        read = compare.check_tables
-        patch.setattr(compare, "check_tables", interrupt)
+        read = contents.check_tables
+        patch.setattr(contents, "check_tables", interrupt)
         with pytest.raises(error):
             plant(copy, number=50, seed="x")
 
@@ -241,19 +242,19 @@ def test_a_seed_gives_the_same_mutants_in_another_copy(make_copy: MakeCopy) -> N
 
 BLIND: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "tables": (
-        compare,
+        contents,
         "check_tables",
         lambda *_: (Check(name="table public.orders", passed=True), True),
         "drop a row",
     ),
     "sequences": (
-        compare,
+        contents,
         "check_sequence",
         lambda *_: Check(name="sequence other.tickets", passed=True),
         "set a sequence back",
     ),
     "large objects": (
-        compare,
+        contents,
         "check_large_objects",
         lambda *_: Check(name="large objects", passed=True),
         "delete a large object",
@@ -290,7 +291,7 @@ def test_a_comparison_that_blames_another_is_found_out(
     """To fail is not enough: the check must name what was damaged."""
     copy = make_copy()
     wrong = Check(name="table other.innocent", passed=False, observed="1 rows")
-    monkeypatch.setattr(compare, "check_tables", lambda *_: (wrong, True))
+    monkeypatch.setattr(contents, "check_tables", lambda *_: (wrong, True))
 
     report = plant(copy, number=40, seed="x")
 
@@ -303,7 +304,7 @@ def test_a_table_that_cannot_be_read_again_proves_nothing(
     """A check that failed for want of an answer did not notice the mutant."""
     copy = make_copy()
     unread = Check(name="table public.orders", passed=False)
-    monkeypatch.setattr(compare, "check_tables", lambda *_: (unread, False))
+    monkeypatch.setattr(contents, "check_tables", lambda *_: (unread, False))
 
     report = plant(copy, number=40, seed="x")
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from opskit.postgres.programs import Installation
-    from opskit.postgres.server import Server
+    from opskit.postgres.servers.programs import Installation
+    from opskit.postgres.servers.throwaway import Server
     from tests.conftest import MajorServer, MakeDatabase
 
 GRANTS = """

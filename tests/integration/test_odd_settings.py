@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
-from opskit.postgres import programs, server
 from opskit.postgres.connect import connect
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.throwaway import Server
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets
 
@@ -26,7 +26,7 @@ UPDATE pg_db_role_setting SET setconfig = ARRAY['{1}=de_XX.utf8']
 def source() -> Iterator[Server]:
     """A server of its own, since its roles and databases get settings."""
     found = programs.find_server(programs.installations(), major=16)
-    with server.throwaway(found) as running:
+    with throwaway.throwaway(found) as running:
         execute(running.url(), "CREATE DATABASE shop")
         execute(running.url("shop"), _TABLE)
         yield running

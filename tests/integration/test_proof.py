@@ -14,9 +14,10 @@ import pytest
 from opskit.catalog.verify import verify_set
 from opskit.config import Query
 from opskit.errors import DatabaseError
-from opskit.postgres import database, server
+from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse
+from opskit.postgres.servers import throwaway
 from tests.conftest import MajorServer, MakeDatabase, majors
 from tests.sample import SAMPLE
 from tests.support import (
@@ -317,7 +318,7 @@ def test_a_killed_drill_is_cleaned_up_by_the_next(one_set: Path) -> None:
     child.wait(30)
     folder = Path(parse(line.removeprefix("at "))["host"]).parent
 
-    removed = server.sweep()
+    removed = throwaway.sweep()
 
     assert folder in removed
     assert not folder.exists()

@@ -26,19 +26,21 @@ from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.reader import SetReader
 from opskit.catalog.trust import Trust
 from opskit.catalog.verify import verify_set
 from opskit.config import Settings
 from opskit.config.crypto import EncryptionSettings
-from opskit.crypto import age, identities
-from opskit.crypto.identities import Identities, NoMatchingIdentity
+from opskit.crypto import age
+from opskit.crypto import keys as crypto_keys
+from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.crypto.signatures import Signer
 from opskit.drill import report
-from opskit.drill.evidence import store_evidence
 from opskit.errors import ConfigurationError, IntegrityError
-from opskit.postgres import database, programs, server
+from opskit.evidence import store_evidence
+from opskit.postgres import database
 from opskit.postgres.connect import connect
-from opskit.restore.reader import SetReader
+from opskit.postgres.servers import programs, throwaway
 from opskit.store import LocalStore, Store, open_store
 from opskit.tasks import keys
 from tests import s3_servers
@@ -88,7 +90,7 @@ class Made:
 
     def own(self, kind: str = "x25519") -> Identities:
         """Return one of the identities."""
-        return identities.load(self.keys / kind)
+        return crypto_keys.load(self.keys / kind)
 
     def chosen(self, *stores: Store) -> BackupSet:
         """Return the set as it lies in the stores, its signature checked."""
@@ -173,7 +175,7 @@ def made(
     reader = SetReader(
         manifest=result.manifest,
         store=stores[1],
-        identities=identities.load(base / "keys" / "x25519"),
+        identities=crypto_keys.load(base / "keys" / "x25519"),
     )
     yield Made(
         folder=base / "store",
@@ -430,7 +432,7 @@ def test_the_sets_own_guide_opens_it_without_opskit(made: Made, tmp_path: Path) 
     installed = programs.installations()
     clients = next(each for each in installed if each.major == 16)
 
-    with server.throwaway(programs.find_server(installed, major=16)) as fresh:
+    with throwaway.throwaway(programs.find_server(installed, major=16)) as fresh:
         finished = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", "\n".join(blocks)],
             cwd=folder,
@@ -439,7 +441,7 @@ def test_the_sets_own_guide_opens_it_without_opskit(made: Made, tmp_path: Path) 
                 "AGE_IDENTITY": str(made.keys / "ed25519"),
                 "PGHOST": str(fresh.socket_dir),
                 "PGPORT": str(fresh.port),
-                "PGUSER": server.SUPERUSER,
+                "PGUSER": throwaway.SUPERUSER,
             },
             capture_output=True,
             text=True,

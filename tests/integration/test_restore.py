@@ -12,10 +12,11 @@ import pytest
 
 from opskit.catalog.catalog import BackupSet
 from opskit.errors import IntegrityError, UsageError
-from opskit.postgres import database, programs, server, takeover
+from opskit.postgres import database, takeover
 from opskit.postgres.connect import connect
 from opskit.postgres.conninfo import parse, with_settings
-from opskit.postgres.server import Server
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.throwaway import Server
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase
@@ -351,12 +352,12 @@ def test_the_sets_own_guide_restores_it_without_opskit(
     blocks = re.findall(r"```sh\n(.*?)```", (folder / "RESTORE.md").read_text(), re.S)
     found = programs.find_server(available, major=major)
 
-    with initialised.copied(), server.throwaway(found) as fresh:
+    with initialised.copied(), throwaway.throwaway(found) as fresh:
         environment = {
             "PATH": f"{clients[0].bin_dir}:{os.environ['PATH']}",
             "PGHOST": str(fresh.socket_dir),
             "PGPORT": str(fresh.port),
-            "PGUSER": server.SUPERUSER,
+            "PGUSER": throwaway.SUPERUSER,
         }
         finished = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", "\n".join(blocks)],

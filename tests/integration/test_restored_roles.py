@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opskit.postgres import programs, server
+from opskit.postgres.servers import programs, throwaway
 from tests.integration.test_ability import attempt
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets, value
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from opskit.postgres.server import Server
+    from opskit.postgres.servers.throwaway import Server
 
 # Somebody who is no superuser made the roles and granted them.
 ROLES = """
@@ -46,12 +46,12 @@ ALTER TABLE app.other OWNER TO app;
 def target(request: pytest.FixtureRequest, store_dir: Path) -> Iterator[Server]:
     """A new server, and in the store the set of another one."""
     found = programs.find_server(programs.installations(), major=request.param)
-    with server.throwaway(found) as running:
+    with throwaway.throwaway(found) as running:
         execute(running.url(), ROLES)
         execute(running.url(), "CREATE DATABASE shop OWNER readers")
         execute(running.url("shop"), OBJECTS)
         back_up(running.url("shop"), store_dir)
-    with server.throwaway(found) as running:
+    with throwaway.throwaway(found) as running:
         yield running
 
 

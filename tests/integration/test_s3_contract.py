@@ -9,7 +9,8 @@ from typing import ClassVar
 import pytest
 
 from opskit.errors import ObjectExists
-from opskit.store import Store, open_store, s3_bucket
+from opskit.store import Store, open_store
+from opskit.store.s3 import client as s3_client
 from opskit.store.s3_client import make_client
 from tests import s3_servers
 from tests.s3_servers import BUCKET, S3Server
@@ -46,7 +47,7 @@ class _OnServer(StoreContract):
         self, server: S3Server, client: object, monkeypatch: pytest.MonkeyPatch
     ) -> Store:
         """An empty store."""
-        monkeypatch.setattr(s3_bucket, "make_client", lambda _: client)
+        monkeypatch.setattr(s3_client, "make_client", lambda _: client)
         return open_store(self.KIND, server.settings(BUCKET, next(_prefixes)))
 
 

@@ -396,7 +396,7 @@ class TestCuts:
         self, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Two cuts in one read change no byte."""
-        monkeypatch.setattr("opskit.store.retry._FIRST_WAIT_SECONDS", 0.0)
+        monkeypatch.setattr("opskit.store.wrappers._FIRST_WAIT_SECONDS", 0.0)
         store.put("set/object", LARGE)
         proxy.fail("GetObject", Fault(cut_download_after=3_000_000), times=2)
 
@@ -409,7 +409,7 @@ class TestCuts:
         self, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where no byte comes any more the attempts are counted."""
-        monkeypatch.setattr("opskit.store.retry._FIRST_WAIT_SECONDS", 0.0)
+        monkeypatch.setattr("opskit.store.wrappers._FIRST_WAIT_SECONDS", 0.0)
         store.put("set/object", LARGE)
         proxy.fail("GetObject", Fault(cut_download_after=0), times=None)
 

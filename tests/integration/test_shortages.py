@@ -13,13 +13,15 @@ import pytest
 
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Health
-from opskit.doctor import databases, drills
+from opskit.doctor import databases
+from opskit.doctor import sets as doctor_sets
 from opskit.doctor.definitions import Trial
 from opskit.drill.servers import ServerRequest
 from opskit.errors import DatabaseError
-from opskit.postgres import embedded, programs, server
-from opskit.postgres.programs import Installation
-from opskit.postgres.server import Server
+from opskit.postgres import embedded
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.programs import Installation
+from opskit.postgres.servers.throwaway import Server
 from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
@@ -87,7 +89,7 @@ def with_words() -> Iterator[Server]:
     mine = Installation(
         bin_dir=bin_dir, version=found.version, major=16, embedded=False
     )
-    with initialised.copied(), server.throwaway(mine) as running:
+    with initialised.copied(), throwaway.throwaway(mine) as running:
         yield running
     shutil.rmtree(folder)
 
@@ -176,8 +178,8 @@ def test_doctor_names_it_before_the_drill(
     at_newer = replace(trial, installations=newer())
 
     with initialised.copied():
-        own = drills.examine("shop", trial, lesser)
-        found = drills.examine("shop", at_newer, lesser)
+        own = doctor_sets.examine("shop", trial, lesser)
+        found = doctor_sets.examine("shop", at_newer, lesser)
 
     assert [(e.name, e.observed) for e in own[1:]] == []
     assert [each.name for each in found] == [

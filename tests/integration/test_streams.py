@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from opskit.catalog.reader import SetReader
 from opskit.errors import BackupFailed
-from opskit.postgres import toc
+from opskit.postgres.archive import toc
 from opskit.postgres.connect import connect
-from opskit.postgres.programs import Installation, find_client
-from opskit.restore.reader import SetReader
+from opskit.postgres.servers.programs import Installation, find_client
 from opskit.restore.run import RestoreRequest, restore
 from opskit.restore.unpack import unpack_dump
 from opskit.store import LocalStore

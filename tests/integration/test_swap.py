@@ -16,11 +16,12 @@ import psycopg
 import pytest
 
 from opskit.errors import DatabaseError
-from opskit.postgres import database, programs, scratch, server, takeover
+from opskit.postgres import database, scratch, takeover
 from opskit.postgres.connect import connect, query
 from opskit.postgres.conninfo import parse
-from opskit.postgres.server import Server
-from opskit.restore import prepare
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.throwaway import Server
+from opskit.restore import beside as restore_beside
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase
@@ -113,7 +114,7 @@ def test_no_database_is_dropped_for_its_name(name: str, running: Server) -> None
     execute(running.url(), f"CREATE DATABASE {name}")
 
     with connect(running.url(), purpose="test") as connection:
-        prepare.sweep(connection, running.url(), "live")
+        restore_beside.sweep(connection, running.url(), "live")
         scratch.sweep(connection, running.url(), looks_like="opskit_drill_.*")
         scratch.drop_copy(connection, running.url(), name)
 
@@ -125,7 +126,7 @@ def test_what_a_killed_run_left_is_dropped_whatever_its_name(running: Server) ->
     left_copy(running, "anything at all")
 
     with connect(running.url(), purpose="test") as connection:
-        prepare.sweep(connection, running.url(), "live")
+        restore_beside.sweep(connection, running.url(), "live")
 
     assert "anything at all" not in names(running)
 
@@ -146,7 +147,7 @@ def test_a_mark_is_bound_to_its_database(how: str, running: Server) -> None:
         execute(running.url(), "COMMENT ON DATABASE kept IS 'mine now'")
 
     with connect(running.url(), purpose="test") as connection:
-        prepare.sweep(connection, running.url(), "live")
+        restore_beside.sweep(connection, running.url(), "live")
 
     assert "kept" in names(running)
     assert "a copy" not in names(running)
@@ -162,7 +163,7 @@ def test_a_copy_in_use_stays(held_by: str, running: Server) -> None:
             stack.enter_context(connect(running.url("busy"), purpose="another run"))
             other.close()
         with connect(running.url(), purpose="test") as connection:
-            prepare.sweep(connection, running.url(), "live")
+            restore_beside.sweep(connection, running.url(), "live")
         assert "busy" in names(running)
 
 
@@ -245,7 +246,7 @@ def test_a_database_that_a_killed_swap_left_closed_is_opened(
         for each in (name, "left"):
             database.allow_connections(connection, each, allowed=False)
 
-        prepare.sweep(connection, running.url(), "something else")
+        restore_beside.sweep(connection, running.url(), "something else")
 
     assert is_open(running, name)
     assert "left" not in names(running)
@@ -254,7 +255,8 @@ def test_a_database_that_a_killed_swap_left_closed_is_opened(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from opskit.postgres import programs, takeover
+from opskit.postgres import takeover
+from opskit.postgres.servers import programs
 from opskit.restore.run import RestoreRequest, restore
 from tests.support import now, sets
 
@@ -290,7 +292,7 @@ def test_after_a_kill_in_the_swap_the_next_run_opens_the_database(
     while names(running) != before:  # the killed run's session ends a moment later
         assert time.monotonic() < deadline
         with connect(running.url(), purpose="test") as connection:
-            prepare.sweep(connection, running.url(), "another")
+            restore_beside.sweep(connection, running.url(), "another")
 
     assert done.returncode == -signal.SIGKILL
     assert not was_open
@@ -303,7 +305,7 @@ def plain(running: Server) -> Iterator[str]:
     """A database that a role owns which may create databases and nothing more."""
     execute(running.url(), "CREATE ROLE restorer LOGIN CREATEDB")
     execute(running.url(), "CREATE DATABASE plain OWNER restorer")
-    url = running.url("plain").replace(server.SUPERUSER, "restorer")
+    url = running.url("plain").replace(throwaway.SUPERUSER, "restorer")
     execute(url, "CREATE TABLE public.t AS SELECT generate_series(1, 500) i")
     yield url
     with connect(running.url(), purpose="test") as connection:
@@ -352,13 +354,13 @@ def test_a_superusers_session_that_comes_late_costs_no_restored_copy(
     back_up(plain, store_dir)
     monkeypatch.setattr(takeover, "_SECONDS_MAX", 0.0)
     with ExitStack() as stack:
-        real = prepare.beside
+        real = restore_beside.beside
 
         def beside(*arguments: Any) -> Any:
             stack.enter_context(connect(running.url("plain"), purpose="monitor"))
             return real(*arguments)
 
-        monkeypatch.setattr(prepare, "beside", beside)
+        monkeypatch.setattr(restore_beside, "beside", beside)
         with pytest.raises(DatabaseError, match="while they are in use") as caught:
             restore_plain(store_dir, plain)
         assert is_open(running, "plain")
@@ -366,7 +368,7 @@ def test_a_superusers_session_that_comes_late_costs_no_restored_copy(
     kept = str(caught.value.details["kept"])
     assert value(running.url(kept), "SELECT count(*) FROM public.t") == 500
     with connect(running.url(), purpose="test") as connection:
-        prepare.sweep(connection, running.url(), "plain")
+        restore_beside.sweep(connection, running.url(), "plain")
         for statement in caught.value.hint.split(": ", 1)[1].split(";")[:2]:
             connection.execute(statement.encode())
     assert value(plain, "SELECT count(*) FROM public.t") == 500
@@ -414,7 +416,7 @@ def logical() -> Iterator[Server]:
         "max_wal_senders": "2",
         "max_replication_slots": "2",
     }
-    with initialised.copied(), server.throwaway(found, settings=settings) as running:
+    with initialised.copied(), throwaway.throwaway(found, settings=settings) as running:
         yield running
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.postgres import programs, server, throwaway_settings
+from opskit.postgres import throwaway_settings
 from opskit.postgres.connect import connect, query_value
-from opskit.postgres.programs import SERVER_PROGRAMS
+from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.programs import SERVER_PROGRAMS
 
 _ABLE = """
     SELECT 'lz4' = ANY (enumvals) FROM pg_settings
@@ -14,7 +15,7 @@ _ABLE = """
 """
 
 
-def _setting(running: server.Server, name: str) -> str:
+def _setting(running: throwaway.Server, name: str) -> str:
     with connect(running.url(), purpose="test") as connection:
         return str(query_value(connection, "SELECT current_setting(%s)", name))
 
@@ -23,7 +24,7 @@ def _setting(running: server.Server, name: str) -> str:
 def test_a_server_compresses_quickly_if_it_can(major: int) -> None:
     """With lz4 where it was built with that; where not, it starts all the same."""
     found = programs.find_server(programs.installations(), major=major)
-    with server.throwaway(found) as running:
+    with throwaway.throwaway(found) as running:
         with connect(running.url(), purpose="test") as connection:
             able = query_value(connection, _ABLE)
 
@@ -37,5 +38,5 @@ def test_what_the_user_sets_stays() -> None:
     """A setting of the configuration's counts more than ours."""
     found = next(each for each in programs.installations() if each.has(SERVER_PROGRAMS))
     chosen = {"default_toast_compression": "pglz", "work_mem": "5MB"}
-    with server.throwaway(found, settings=chosen) as running:
+    with throwaway.throwaway(found, settings=chosen) as running:
         assert {name: _setting(running, name) for name in chosen} == chosen

@@ -13,10 +13,11 @@ import pytest
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres import database, programs
+from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.conninfo import parse
-from opskit.restore import prepare
+from opskit.postgres.servers import programs
+from opskit.restore import beside
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
@@ -96,7 +97,7 @@ def test_a_restore_that_is_killed_leaves_the_target_alone(
     target = parse(url)["dbname"]
     script = (
         "import sys; from pathlib import Path\n"
-        "from opskit.postgres import programs, server\n"
+        "from opskit.postgres.servers import programs, throwaway\n"
         "from opskit.restore.run import RestoreRequest, restore\n"
         "from tests.support import now, sets\n"
         "restore(RestoreRequest(chosen=sets(Path(sys.argv[1]))[0], server_url=sys.argv[2],"
@@ -118,7 +119,7 @@ def test_a_restore_that_is_killed_leaves_the_target_alone(
         assert value(url, "SELECT count(*) FROM public.lines") == 0
         # The killed process's own sessions end a moment after it.
         while copies(connection, target):
-            prepare.sweep(connection, url, target)
+            beside.sweep(connection, url, target)
             assert time.monotonic() < deadline
             time.sleep(0.1)
 

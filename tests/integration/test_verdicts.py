@@ -10,8 +10,8 @@ import pytest
 
 from opskit.config import Query
 from opskit.errors import ServerFault
-from opskit.postgres import programs
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers import programs
+from opskit.postgres.servers.programs import Installation
 from opskit.restore.bound import NoProgress
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from opskit.postgres import embedded
-from opskit.postgres.programs import Installation
+from opskit.postgres.servers.programs import Installation
 
 EXTENSION = "kinds_config"
 _FILES = Path(__file__).parent / "extension"

@@ -1,6 +1,6 @@
 """Builds archives of the custom format byte by byte, as pg_dump lays them out.
 
-Written from the same sources as `opskit.postgres.toc`, but as the writing side, so that
+Written from the same sources as `opskit.postgres.archive.toc`, but as the writing side, so that
 the reader is held against something other than itself.
 """
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from opskit.checks import Check
-from opskit.postgres.programs import Installation
-from opskit.postgres.toc import Contents
-from opskit.postgres.toc_entry import TocEntry
-from opskit.restore import definitions
-from opskit.restore.definition import CopyToDescribe, Definitions, by_key
+from opskit.compare import definitions
+from opskit.compare.definition import CopyToDescribe, Definitions, by_key
+from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.archive.toc import Contents
+from opskit.postgres.servers.programs import Installation
 from tests.unit.entries import contents, entry
 
 TABLE = entry(1, "TABLE", "t", definition="CREATE TABLE public.t (id integer);\n")

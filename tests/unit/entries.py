@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.archive.toc import Contents, Layout
 from opskit.postgres.surroundings import Surroundings
-from opskit.postgres.toc import Contents, Layout
-from opskit.postgres.toc_entry import TocEntry
-from opskit.restore.preflight import Shortage
+from opskit.preflight.shortages import Shortage
 
 _AFTER_DATA = ("CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "EVENT TRIGGER")
 

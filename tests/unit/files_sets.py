@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from opskit.backup.files import FilesSource, open_files
 from opskit.catalog.file_record import FileRecord
-from opskit.restore.files import OpenTar
-from opskit.restore.files_compare import compare
-from opskit.restore.files_extract import extract
+from opskit.folders.backup import FilesSource, open_files
+from opskit.folders.compare import compare
+from opskit.folders.extract import extract
+from opskit.folders.restore import OpenTar
 
 IS_ROOT = os.geteuid() == 0
 ODD_NAMES = (

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opskit.catalog.ledger_copy import Pushed, connected, push
 from opskit.errors import StoreError
 from opskit.ledger import Ledger, LedgerEntry
+from opskit.ledger.sync import Pushed, connected, push
 from opskit.store import MemoryStore, ObjectInfo, Store
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)

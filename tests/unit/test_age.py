@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.crypto import age, identities
-from opskit.crypto.identities import Identities, NoMatchingIdentity
+from opskit.crypto import age
+from opskit.crypto import keys as crypto_keys
+from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.crypto.streaming import (
     BLOCK_BYTES,
     BlockReader,
@@ -179,7 +180,7 @@ def test_damage_is_told_from_another_key_where_the_head_names_it(
 ) -> None:
     """An SSH key has a tag in the head: with the tag right, it must open it."""
     public = stock.ssh_key(tmp_path / "key")
-    own = identities.load(tmp_path / "key")
+    own = crypto_keys.load(tmp_path / "key")
     cipher = _encrypted(b"rows", public)
     lines = cipher.split(b"\n")
     start = cipher.index(lines[2])
@@ -397,7 +398,7 @@ def test_the_stock_program_reads_and_writes_the_same(kind: str, tmp_path: Path) 
     key = tmp_path / "key"
     public = KINDS[kind](key)
     content = _content(3 * AGE_BLOCK + 7)
-    loaded = identities.load(key)
+    loaded = crypto_keys.load(key)
 
     theirs = stock.run("age", "-r", public, stdin=content)
     ours = _encrypted(content, public)
@@ -417,7 +418,7 @@ def test_the_stock_program_opens_it_with_each_of_several_keys(tmp_path: Path) ->
 
     for key in keys:
         assert stock.run("age", "-d", "-i", key, stdin=ours) == content
-        assert _decrypted(theirs, identities.load(key)) == content
+        assert _decrypted(theirs, crypto_keys.load(key)) == content
 
 
 def test_the_stock_program_refuses_what_broke_off(tmp_path: Path) -> None:

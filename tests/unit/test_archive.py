@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import ArchiveError
-from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.digest import ContentDigest, LargeObjectDigest, RowDigest
+from opskit.postgres.archive.digest import ContentDigest, LargeObjectDigest, RowDigest
+from opskit.postgres.archive.reader import ArchiveReader
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import VERSIONS, Version
 from tests.unit.pieces import cut, of_size

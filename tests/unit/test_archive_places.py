@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opskit.postgres.archive_places import ArchivePlaces
+from opskit.postgres.archive.places import ArchivePlaces
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import KNOWN, VERSIONS, Entry, Version
 from tests.unit.pieces import cut, of_size

@@ -12,17 +12,17 @@ import pytest
 
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
-from opskit.errors import DatabaseError, ServerFault
-from opskit.postgres import content
-from opskit.postgres.connect import Connection
-from opskit.postgres.digest import ContentDigest
-from opskit.restore.compare import (
+from opskit.compare.contents import (
     RestoredCopy,
     _loaded_alone,
     _tables_compared,
     check_tables,
     compare_with_archive,
 )
+from opskit.errors import DatabaseError, ServerFault
+from opskit.postgres import content
+from opskit.postgres.archive.digest import ContentDigest
+from opskit.postgres.connect import Connection
 from opskit.restore.units import units_of
 from tests.unit import builders
 from tests.unit.entries import entry

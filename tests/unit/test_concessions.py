@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from opskit.catalog.manifest import Manifest
-from opskit.postgres.toc_entry import TocEntry
-from opskit.restore.concessions import Concessions, accept
+from opskit.postgres.archive.entry import TocEntry
+from opskit.preflight.concessions import Concessions, accept
 from tests.unit import builders
 from tests.unit.entries import entry, shortage
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opskit.checks import Check
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.archive.entry import TocEntry
 from tests.unit.copies import REWRITTEN, TABLE, VIEW, compare, failed
 from tests.unit.entries import entry
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from opskit.compare import definitions
 from opskit.errors import ArchiveError, DatabaseError
 from opskit.postgres import client
-from opskit.postgres.toc import Contents
-from opskit.restore import definitions
+from opskit.postgres.archive.toc import Contents
 from tests.unit import archive_builder as build
 from tests.unit.copies import REWRITTEN, VIEW, compare, described, failed
 from tests.unit.entries import contents, entry

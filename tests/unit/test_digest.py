@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
-from opskit.postgres.digest import ContentDigest, RowDigest, total
+from opskit.postgres.archive.digest import ContentDigest, RowDigest, total
 from tests.unit.pieces import cut
 
 TERMINATOR = b"\\.\n\n\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from opskit.catalog.file_lock import ServiceLock
 from opskit.checks import Health
 from opskit.doctor import folders
+from opskit.folders.lock import ServiceLock
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from opskit.doctor import s3
 from opskit.doctor.stores import examine
 from opskit.errors import StoreError
 from opskit.store import LocalStore, MemoryStore, ObjectInfo, RetryingStore, S3Store
-from opskit.store.s3_probe import challenge
+from opskit.store.s3.challenge import challenge
 from opskit.store.s3_scratch import Scratch
 from opskit.store.wrapper import StoreWrapper
 from tests.faulty import FaultyStore

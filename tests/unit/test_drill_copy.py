@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.drill import copy
+from opskit.drill import surroundings as drill_surroundings
 from opskit.drill.servers import DrillServer
 from opskit.errors import DatabaseError
 from opskit.postgres.connect import Connection
-from opskit.restore import preflight
-from opskit.restore.concessions import Concessions
-from opskit.restore.preflight import Shortage
+from opskit.preflight import shortages as preflight_shortages
+from opskit.preflight.concessions import Concessions
+from opskit.preflight.shortages import Shortage
 from tests.unit import builders
 from tests.unit.entries import entry, shortage
 
@@ -25,14 +25,16 @@ VERSION = shortage("extension-version", "hstore")
 ENTRIES = [entry(3, "EXTENSION", "pg_cron", schema=""), entry(4, "TABLE", "t")]
 
 
-def _place(*, is_throwaway: bool = True) -> copy.Place:
+def _place(*, is_throwaway: bool = True) -> drill_surroundings.Place:
     running = DrillServer(
         description="PostgreSQL 16.4 (installed)",
         major=16,
         is_throwaway=is_throwaway,
         url=lambda name: f"postgresql://db.example/{name}",
     )
-    return copy.Place(server=running, connection=cast(Connection, object()), name="c")
+    return drill_surroundings.Place(
+        server=running, connection=cast(Connection, object()), name="c"
+    )
 
 
 def _required(
@@ -47,8 +49,8 @@ def _required(
         asked.update(how)
         return list(missing)
 
-    monkeypatch.setattr(preflight, "shortages", shortages)
-    made = copy.require_surroundings(
+    monkeypatch.setattr(preflight_shortages, "shortages", shortages)
+    made = drill_surroundings.require_surroundings(
         _place(**place), builders.manifest(), ENTRIES, allowed
     )
     return made, asked
@@ -56,7 +58,7 @@ def _required(
 
 def test_all_that_is_missing_is_told_at_once() -> None:
     """What, why and what to do, and by which words it may be done without."""
-    error = copy.lacking("PostgreSQL 16.4 (installed)", [CRON, ROLE])
+    error = drill_surroundings.lacking("PostgreSQL 16.4 (installed)", [CRON, ROLE])
 
     assert error.message == (
         "PostgreSQL 16.4 (installed) lacks what the set needs: "
@@ -143,7 +145,7 @@ def test_what_nothing_can_stand_in_for_is_refused_though_allowed(
 @pytest.mark.parametrize("name", ["My Role", 'a"b', "back\\slash", "a\tb", "ü", "q' x"])
 def test_the_hint_can_be_copied_into_the_configuration(name: str) -> None:
     """Whatever the role is called, the line that is shown is TOML, and means it."""
-    error = copy.lacking("a server", [shortage("role", name), CRON])
+    error = drill_surroundings.lacking("a server", [shortage("role", name), CRON])
     (line,) = re.findall(r"allow = \[.*\](?= in \[drill\])", error.hint)
 
     assert tomllib.loads(line) == {"allow": [f"role {name}", "extension pg_cron"]}
@@ -155,7 +157,9 @@ def test_what_the_backup_could_not_read_is_told(is_throwaway: bool) -> None:
     made = builders.manifest(
         inventory={"not_dumped": ["subscriptions s", "options of user mappings m"]}
     )
-    found = dict(copy.unmade_anyway(_place(is_throwaway=is_throwaway), made))
+    found = dict(
+        drill_surroundings.unmade_anyway(_place(is_throwaway=is_throwaway), made)
+    )
 
     assert list(found) == [
         "subscriptions s",
@@ -167,7 +171,7 @@ def test_what_the_backup_could_not_read_is_told(is_throwaway: bool) -> None:
 
 def test_a_set_that_does_not_say_what_it_lacks_is_taken_to_lack_nothing() -> None:
     """Sets that were made before it was noted are drilled as well."""
-    assert copy.unmade_anyway(_place(), builders.manifest()) == []
+    assert drill_surroundings.unmade_anyway(_place(), builders.manifest()) == []
 
 
 @pytest.mark.parametrize("is_throwaway", [True, False])

@@ -18,8 +18,9 @@ from opskit.drill.servers import (
     opening_server,
 )
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres import container, server
-from opskit.postgres.programs import (
+from opskit.postgres.servers import container
+from opskit.postgres.servers import throwaway as servers_throwaway
+from opskit.postgres.servers.programs import (
     CLIENT_PROGRAMS,
     SERVER_PROGRAMS,
     Installation,
@@ -54,7 +55,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         finally:
             made["ended"] += 1
 
-    monkeypatch.setattr(server, "throwaway", throwaway)
+    monkeypatch.setattr(servers_throwaway, "throwaway", throwaway)
     monkeypatch.setattr(container, "container", start)
     return made
 
@@ -240,7 +241,7 @@ def test_programs_are_started_beside_the_block(
         )
         made["ended"] += 1
 
-    monkeypatch.setattr(server, "throwaway", slow)
+    monkeypatch.setattr(servers_throwaway, "throwaway", slow)
     with opening_server(
         ServerRequest(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
     ) as wait:
@@ -294,7 +295,7 @@ def test_a_server_that_does_not_start_is_an_error_of_the_call(
     def broken(_found: Installation, **_how: Any) -> NoReturn:
         raise DatabaseError("initdb failed", hint="Look.")
 
-    monkeypatch.setattr(server, "throwaway", broken)
+    monkeypatch.setattr(servers_throwaway, "throwaway", broken)
     programs = [_installed(tmp_path, 16)]
     with opening_server(ServerRequest(), programs, major=16, system_identifier=SOURCE):
         pass

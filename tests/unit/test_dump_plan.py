@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.backup.database_source import DatabaseSource, usual_streams
-from opskit.backup.dump_plan import commands
+from opskit.backup.plan import commands
 from opskit.postgres import patterns
 from opskit.postgres.table_sizes import TableSizes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.backup.dump_stream import DumpStream
+from opskit.backup.stream import DumpStream
 from opskit.errors import BackupFailed
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import Entry

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from opskit.checks import Check
-from opskit.drill.evidence import Evidence, Unmade, store_evidence, write_report
+from opskit.evidence import Evidence, Unmade, store_evidence, write_report
 from opskit.store import MemoryStore, ObjectInfo
 from tests.faulty import FaultyStore
 from tests.unit import builders

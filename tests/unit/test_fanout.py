@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from opskit.backup import fanout
-from opskit.backup.fanout import put_everywhere
+from opskit.catalog import writer as catalog_writer
+from opskit.catalog.writer import put_everywhere
 from opskit.errors import ObjectExists, ObjectNotFound, StoreError
 from opskit.store import LocalStore, MemoryStore, ObjectInfo, Store
 from tests.faulty import FaultyStore
@@ -187,7 +187,7 @@ def test_a_slow_store_that_fails_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The sender that waits for room goes on as soon as the store has failed."""
-    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 3.0)
+    monkeypatch.setattr(catalog_writer, "_STALLED_SECONDS_MAX", 3.0)
     slow, sound = _SlowlyRefusing("slow"), MemoryStore("sound")
     threading.Timer(0.2, slow.allowed.set).start()
     stored = put_everywhere([slow, sound], KEY, iter(CHUNKS))
@@ -200,7 +200,7 @@ def test_a_store_that_takes_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The wait for a store is bounded; the others go on without it."""
-    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(catalog_writer, "_STALLED_SECONDS_MAX", 1.0)
     stuck, sound = _Slow("stuck"), MemoryStore("sound")
     try:
         stored = put_everywhere([stuck, sound], KEY, iter(CHUNKS))
@@ -215,7 +215,7 @@ def test_a_store_that_was_given_up_stores_nothing_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was told as failed must not appear when its caller has cleaned up."""
-    monkeypatch.setattr(fanout, "_STALLED_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(catalog_writer, "_STALLED_SECONDS_MAX", 1.0)
     stuck = _Slow("stuck")
     stored = put_everywhere([stuck, MemoryStore("sound")], KEY, [b"short"])
     stuck.allowed.set()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from opskit.drill.files_mutants import plant
 from opskit.errors import StoreError
-from opskit.restore.files_compare import compare
+from opskit.folders.compare import compare
 from tests.unit.files_sets import (
     IS_ROOT,
     Dumped,

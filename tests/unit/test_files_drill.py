@@ -13,9 +13,9 @@ from opskit.catalog.file_record import FileRecord
 from opskit.checks import Check
 from opskit.drill import files_mutants
 from opskit.drill.files import FilesDrill, drill_files
-from opskit.drill.files_damage import KINDS, Planted
 from opskit.drill.files_ground import Ground
-from opskit.restore.files_compare import compare
+from opskit.folders.compare import compare
+from opskit.mutants.folders import KINDS, Planted
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, Dumped, dump, make_odd
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from opskit.backup.files import open_files
 from opskit.catalog import file_content
-from opskit.catalog.file_tree import Entry
 from opskit.errors import BackupFailed, ConfigurationError
+from opskit.folders.backup import open_files
+from opskit.folders.tree import Entry
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import (
     IS_ROOT,
@@ -618,7 +618,7 @@ def test_a_sparse_file_in_many_pieces_is_stored_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a number of pieces, holes are stored as zeros and restored as holes."""
-    monkeypatch.setattr("opskit.backup.files_content._SEGMENTS_MAX", 2)
+    monkeypatch.setattr("opskit.folders.reading._SEGMENTS_MAX", 2)
     folder = tmp_path / "state"
     folder.mkdir()
     with (folder / "a").open("wb") as file:

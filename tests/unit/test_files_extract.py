@@ -16,8 +16,8 @@ import pytest
 from opskit.backup.files_tar import member
 from opskit.catalog.file_record import FileRecord, FileType
 from opskit.errors import IntegrityError, OpskitError, StoreError
-from opskit.restore.files_compare import compare
-from opskit.restore.files_extract import extract
+from opskit.folders.compare import compare
+from opskit.folders.extract import extract
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, MIB, Dumped, dump, make_odd, make_sparse
 
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told(
     def full(*_arguments: Any, **_options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("opskit.restore.files_extract._write_all", full)
+    monkeypatch.setattr("opskit.folders.extract._write_all", full)
 
     with pytest.raises(StoreError, match="cannot be written: No space left"):
         extract(io.BytesIO(dumped.tar), place, dumped.records)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
-from opskit.backup.files import open_files
-from opskit.catalog.file_lock import LockKind, ServiceLock, held
 from opskit.errors import ConfigurationError, LockHeld
+from opskit.folders.backup import open_files
+from opskit.folders.lock import LockKind, ServiceLock, held
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, dump, now, source
 

@@ -13,10 +13,10 @@ from typing import BinaryIO
 import pytest
 from filelock import FileLock
 
-from opskit.catalog.file_lock import ServiceLock
 from opskit.errors import IntegrityError, LockHeld, StoreError, UsageError
-from opskit.restore import files_beside
-from opskit.restore.files import FolderRequest, FolderResult, OpenTar, restore_folder
+from opskit.folders import beside as folders_beside
+from opskit.folders.lock import ServiceLock
+from opskit.folders.restore import FolderRequest, FolderResult, OpenTar, restore_folder
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import Dumped, differences, dump, make_odd
 
@@ -120,7 +120,7 @@ def test_a_directory_is_replaced_and_kept(
 ) -> None:
     """With `replace` the old one has the time in its name, with all that was in it."""
     if not in_one_step:
-        monkeypatch.setattr(files_beside, "exchange", lambda *_paths: False)
+        monkeypatch.setattr(folders_beside, "exchange", lambda *_paths: False)
     result = _restore(dumped, target, replace=True)
 
     assert _names(target.parent) == ["target", KEPT]
@@ -247,14 +247,14 @@ def test_what_a_killed_run_left_is_removed(
     home: Path, dumped: Dumped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only this target's, and only what nobody holds."""
-    monkeypatch.setattr(files_beside, "_settle", lambda *_arguments: None)
+    monkeypatch.setattr(folders_beside, "_settle", lambda *_arguments: None)
     monkeypatch.setattr(Path, "unlink", lambda *_arguments, **_options: None)
     for name in ("target", "targets"):
-        with files_beside.beside(home / name) as killed:
+        with folders_beside.beside(home / name) as killed:
             (killed.path / "half").touch()
     monkeypatch.undo()
     assert len(_names(home)) == 4
-    with files_beside.beside(home / "target") as living:
+    with folders_beside.beside(home / "target") as living:
         _restore(dumped, home / "target")
         lives = living.path.is_dir()
 
@@ -308,7 +308,7 @@ def test_an_ordinary_user_leaves_nothing_behind(
             _restore(damaged, home / "target")
         left = _names(home)
         _restore(dumped, home / "target")
-        files_beside.remove_tree(home / "target")
+        folders_beside.remove_tree(home / "target")
 
     assert left == []
     assert _names(home) == []
@@ -331,7 +331,7 @@ def test_an_error_between_the_two_renames_is_taken_back(
     target: Path, dumped: Dumped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where names cannot be exchanged, a failed second step undoes the first."""
-    monkeypatch.setattr(files_beside, "exchange", lambda *_paths: False)
+    monkeypatch.setattr(folders_beside, "exchange", lambda *_paths: False)
     real = Path.rename
 
     def rename(path: Path, to: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from opskit.config.files import FilesSettings
+from opskit.config.sources import FilesSettings
 
 
 def test_a_path_alone_is_enough() -> None:

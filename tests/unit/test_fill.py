@@ -12,12 +12,12 @@ import pytest
 
 from opskit.errors import DatabaseError
 from opskit.postgres import surroundings
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection
 from opskit.postgres.conninfo import parse
-from opskit.postgres.toc_entry import TocEntry
+from opskit.preflight.concessions import Concessions
 from opskit.restore import fill, fill_job, load, make
 from opskit.restore import steps as loading
-from opskit.restore.concessions import Concessions
 from opskit.restore.fill_job import FillJob
 from opskit.restore.rights import Rights
 from tests.unit import builders

@@ -19,10 +19,8 @@ from opskit.backup.folder import FolderBackup
 from opskit.backup.protection import Protection
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
-from opskit.catalog.file_lock import ServiceLock
 from opskit.checks import Check
-from opskit.crypto.identities import Identities
-from opskit.drill.evidence import Evidence
+from opskit.crypto.keys import Identities
 from opskit.drill.folder import FolderDrillRequest, drill_folder
 from opskit.errors import (
     ConfigurationError,
@@ -31,7 +29,9 @@ from opskit.errors import (
     StoreError,
     UsageError,
 )
-from opskit.restore.files import FolderResult
+from opskit.evidence import Evidence
+from opskit.folders.lock import ServiceLock
+from opskit.folders.restore import FolderResult
 from opskit.restore.folder import FolderRestore, restore_set
 from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.unit.files_sets import differences, dump, now, source

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from opskit.crypto import age, identities
-from opskit.crypto.identities import Identities
+from opskit.crypto import age
+from opskit.crypto import keys as crypto_keys
+from opskit.crypto.keys import Identities
 from opskit.errors import ConfigurationError
 from tests.unit import stock
 from tests.unit.conftest import Unprivileged
@@ -112,7 +113,7 @@ def _opens(own: Identities) -> bool:
 
 def _refused(path: Path, passphrase: str = "") -> ConfigurationError:
     with pytest.raises(ConfigurationError) as refused:
-        identities.load(path, passphrase=passphrase)
+        crypto_keys.load(path, passphrase=passphrase)
     assert refused.value.exit_code == 2
     assert refused.value.hint.endswith(".")
     assert PASSPHRASE not in refused.value.message + refused.value.hint
@@ -124,7 +125,7 @@ def test_an_age_file_may_hold_several_keys_and_comments(
     write: Write, mode: int
 ) -> None:
     """Each of them opens what is for it."""
-    own = identities.load(write(AGE_FILE, mode))
+    own = crypto_keys.load(write(AGE_FILE, mode))
 
     assert own.recipients == (FIRST, SECOND)
     assert _opens(own)
@@ -132,7 +133,7 @@ def test_an_age_file_may_hold_several_keys_and_comments(
 
 def test_identities_show_nothing_of_themselves(write: Write) -> None:
     """In a log or a traceback there is the path and public keys."""
-    own = identities.load(write(AGE_FILE))
+    own = crypto_keys.load(write(AGE_FILE))
 
     assert repr(own) == (
         f"Identities(path={own.path!r}, recipients=({FIRST!r}, {SECOND!r}))"
@@ -152,11 +153,11 @@ def test_identities_show_nothing_of_themselves(write: Write) -> None:
 )
 def test_ssh_keys_are_identities(write: Write, content: bytes, public: str) -> None:
     """A passphrase that the key does not need is no fault."""
-    own = identities.load(write(content))
+    own = crypto_keys.load(write(content))
 
     assert own.recipients == (public,)
     assert _opens(own)
-    assert identities.load(write(content), passphrase="x").recipients == (public,)
+    assert crypto_keys.load(write(content), passphrase="x").recipients == (public,)
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
@@ -165,7 +166,7 @@ def test_ssh_keys_with_a_passphrase_open(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "key"
     public = stock.ssh_key(path, "-a", "2", kind=kind, passphrase=PASSPHRASE)
 
-    own = identities.load(path, passphrase=PASSPHRASE)
+    own = crypto_keys.load(path, passphrase=PASSPHRASE)
 
     assert own.recipients == (public,)
     assert _opens(own)
@@ -184,7 +185,7 @@ def test_pem_keys_with_a_passphrase_open(
     """Of both forms of PEM."""
     path = write(_private(RSA, form, PASSPHRASE))
 
-    assert identities.load(path, passphrase=PASSPHRASE).recipients == (_public(RSA),)
+    assert crypto_keys.load(path, passphrase=PASSPHRASE).recipients == (_public(RSA),)
     assert "passphrase does not open" in _refused(path, "wrong").message
     assert "needs a passphrase" in _refused(path).message
 
@@ -196,7 +197,7 @@ def test_an_age_file_with_a_passphrase_opens(
     """Binary or armoured; wrong and missing passphrases are told apart."""
     path = write(form(_locked()))
 
-    own = identities.load(path, passphrase=PASSPHRASE)
+    own = crypto_keys.load(path, passphrase=PASSPHRASE)
 
     assert own.recipients == (FIRST, SECOND)
     assert _refused(path, "wrong").message == (
@@ -226,7 +227,7 @@ def test_an_identity_file_that_the_stock_program_locked_opens(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     path.chmod(0o600)
 
-    assert identities.load(path, passphrase="a passphrase").recipients == (public,)
+    assert crypto_keys.load(path, passphrase="a passphrase").recipients == (public,)
 
 
 def test_an_identity_file_encrypted_to_a_key_is_refused(write: Write) -> None:

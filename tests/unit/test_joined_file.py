@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import IntegrityError
-from opskit.postgres.archive import ArchiveReader
+from opskit.postgres.archive.reader import ArchiveReader
 from opskit.restore.joined_file import JoinedFile
-from opskit.together import together
+from opskit.threads import together
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import Entry
 from tests.unit.pieces import of_size

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from opskit.postgres.digest import LargeObjectDigest, LargeObjectsDigest
+from opskit.postgres.archive.digest import LargeObjectDigest, LargeObjectsDigest
 from tests.unit.pieces import cut
 
 Objects = list[tuple[int, bytes]]

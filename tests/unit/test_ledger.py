@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from opskit.errors import IntegrityError, OpskitError
 from opskit.ledger import Ledger, LedgerEntry
-from opskit.ledger import local as ledger_module
+from opskit.ledger import ledger as ledger_module
 from tests.unit import processes
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from opskit.catalog import catalog
-from opskit.catalog.ledger_copy import LedgerReport, read_copies, verify_with_copies
 from opskit.ledger import Ledger, copies, pushed
+from opskit.ledger.sync import LedgerReport, read_copies, verify_with_copies
 from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.faulty import Crash, FaultyStore
 from tests.unit.ledgers import (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opskit.catalog.ledger_copy import LedgerReport, verify_with_copies
 from opskit.ledger import Ledger
+from opskit.ledger.sync import LedgerReport, verify_with_copies
 from opskit.store import MemoryStore, Store
 from tests.unit.ledgers import (
     COUNT,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import ClientToolError
-from opskit.postgres.programs import CLIENT_PROGRAMS, Installation
+from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
 from opskit.restore.load import choose_program
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
+from opskit.compare import contents
+from opskit.compare.contents import RestoredCopy
+from opskit.compare.meanwhile import Meanwhile
 from opskit.errors import ServerFault
 from opskit.postgres import content
-from opskit.restore import compare
-from opskit.restore.compare import RestoredCopy
-from opskit.restore.meanwhile import Meanwhile
 from tests.unit.entries import entry
 
 ROOT = ("public", "log")
@@ -77,7 +77,7 @@ class Reads:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """What is read in place of tables."""
     made = Reads()
-    monkeypatch.setattr(compare, "check_tables", made.check_tables)
+    monkeypatch.setattr(contents, "check_tables", made.check_tables)
     monkeypatch.setattr(content, "use_encoding", lambda *_: None)
     monkeypatch.setattr(content, "writer", lambda _connection, _schema, name: name)
     monkeypatch.setattr(content, "is_as_written", made.is_as_written)

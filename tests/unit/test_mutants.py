@@ -10,9 +10,10 @@ import pytest
 
 from opskit.catalog.manifest import SequenceRecord
 from opskit.drill.mutants import Mutant, MutantReport
-from opskit.drill.mutants.apart import _moved
-from opskit.drill.mutants.candidate import Kind, shuffled
-from opskit.postgres import mutation_objects, mutation_values, schema
+from opskit.mutants import values
+from opskit.mutants.apart import _moved
+from opskit.mutants.mutant import Kind, shuffled
+from opskit.postgres import mutation_objects, schema
 
 
 def mutant(number: int, *, noticed: bool = True) -> Mutant:
@@ -150,12 +151,12 @@ def test_a_sequence_goes_where_it_was_not(
 def test_expressions_of_values_ask_for_nothing_unknown() -> None:
     """Each expression can be filled in with what the statements give it."""
     tables = (
-        mutation_values._BY_CATEGORY,
-        mutation_values._BY_TYPE,
+        values._BY_CATEGORY,
+        values._BY_TYPE,
     )
     texts = [text for table in tables for texts in table.values() for text in texts]
-    texts += mutation_values._FIRST_BY_CATEGORY.values()
-    texts += mutation_values._FIRST_BY_TYPE.values()
+    texts += values._FIRST_BY_CATEGORY.values()
+    texts += values._FIRST_BY_TYPE.values()
     names = {name for text in texts for _, name, _, _ in string.Formatter().parse(text)}
 
     assert names <= {None, "c", "n", "t", "y"}

@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 
 from opskit.postgres import libraries, roles, surroundings
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection
 from opskit.postgres.surroundings import Surroundings
-from opskit.postgres.toc_entry import TocEntry
-from opskit.restore import preflight
-from opskit.restore.concessions import Concessions
-from opskit.restore.preflight import Shortage
-from opskit.restore.prepare import not_accepted
+from opskit.preflight import shortages
+from opskit.preflight.concessions import Concessions
+from opskit.preflight.shortages import Shortage
+from opskit.restore.beside import not_accepted
 from tests.unit.entries import entry, inventory, offered
 
 CONNECTION = cast(Connection, object())
@@ -50,8 +50,8 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
         )
         monkeypatch.setattr(surroundings, "has_setting", lambda _c, name: name in other)
         monkeypatch.setattr(roles, "take", lambda _c: list(there))
-        monkeypatch.setattr(preflight, "server_major", lambda _c: 16)
-        return preflight.shortages(
+        monkeypatch.setattr(shortages, "server_major", lambda _c: 16)
+        return shortages.shortages(
             CONNECTION,
             inventory() if needs is None else needs,
             list(entries),

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from opskit.postgres import programs
+from opskit.postgres.servers import programs
 
 
 def test_a_folder_that_cannot_be_looked_into_is_passed_over(

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import opskit
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.table_sizes import TableSizes, Weights
-from opskit.postgres.toc_entry import TocEntry
 
 _WORK = """
 import sys, time

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.properties import property_script
-from opskit.postgres.toc_entry import TocEntry
 from tests.unit.entries import entry
 
 

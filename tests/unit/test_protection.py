@@ -21,13 +21,13 @@ from opskit.backup.writer import SetWriter
 from opskit.catalog import catalog
 from opskit.catalog.manifest import Manifest, StoredObject
 from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.reader import SetReader
 from opskit.catalog.trust import Trust
 from opskit.catalog.verify import verify_set
 from opskit.crypto import age, signatures
-from opskit.crypto.identities import Identities
+from opskit.crypto.keys import Identities
 from opskit.crypto.signatures import Signer
 from opskit.errors import BackupFailed, StoreError
-from opskit.restore.reader import SetReader
 from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.faulty import FaultyStore
 from tests.unit import builders

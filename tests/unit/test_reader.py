@@ -21,8 +21,9 @@ from opskit.backup.protection import Protection
 from opskit.backup.writer import SetWriter
 from opskit.catalog import sealing
 from opskit.catalog.manifest import Encryption, Manifest, StoredObject
+from opskit.catalog.reader import SetReader
 from opskit.catalog.verify import verify_set
-from opskit.crypto.identities import Identities, NoMatchingIdentity
+from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import (
     ClientToolError,
     ConfigurationError,
@@ -32,7 +33,6 @@ from opskit.errors import (
 )
 from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
-from opskit.restore.reader import SetReader
 from opskit.restore.unpack import unpack_dump
 from opskit.store import MemoryStore
 from tests.faulty import FaultyStore
@@ -420,8 +420,8 @@ def test_a_list_of_objects_is_read_within_bounds(
     """Whatever it unpacks to, it is refused as damage, and takes no more room."""
     made = stored(())
     made.alter("schema", lambda _old: b"".join(compressed([content])), told=True)
-    monkeypatch.setattr("opskit.restore.reader.BYTES_MAX", 10_000_000)
-    monkeypatch.setattr("opskit.restore.reader._SCHEMA_OBJECTS_MAX", 10)
+    monkeypatch.setattr("opskit.catalog.reader.BYTES_MAX", 10_000_000)
+    monkeypatch.setattr("opskit.catalog.reader._SCHEMA_OBJECTS_MAX", 10)
 
     with pytest.raises(IntegrityError, match=words):
         made.reader().read_schema()
@@ -433,7 +433,7 @@ def test_what_is_read_into_memory_is_bounded(
 ) -> None:
     """The manifest says how large it is, before anything of it is read."""
     made = stored(())
-    monkeypatch.setattr("opskit.restore.reader.BYTES_MAX", 10)
+    monkeypatch.setattr("opskit.catalog.reader.BYTES_MAX", 10)
     made.store.delete(made.manifest.object(role).key)  # it is not even opened
 
     with pytest.raises(IntegrityError, match="larger than it may be"):

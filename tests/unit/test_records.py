@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from opskit.backup import records
 from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
-from opskit.postgres.archive import ArchiveReader
-from opskit.postgres.digest import LargeObjectDigest, RowDigest
+from opskit.postgres.archive.digest import LargeObjectDigest, RowDigest
+from opskit.postgres.archive.reader import ArchiveReader
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import Entry
 

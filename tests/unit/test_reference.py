@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 
 from opskit.errors import DatabaseError
+from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.archive.toc import Contents
 from opskit.postgres.connect import Connection
-from opskit.postgres.toc import Contents
-from opskit.postgres.toc_entry import TocEntry
 from opskit.restore import reference
 from tests.unit.entries import contents, entry
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from opskit.checks import Check
 from opskit.drill import report
-from opskit.drill.evidence import Evidence, Unmade
+from opskit.evidence import Evidence, Unmade
 from tests.unit import builders
 
 GOOD = Check(name="table public.t", passed=True, expected="3 rows", observed="3 rows")

@@ -13,7 +13,7 @@ from opskit.errors import (
     StoreError,
     StoreUnavailable,
 )
-from opskit.store.s3_errors import Where, translated
+from opskit.store.s3.errors import Where, translated
 
 WHERE = Where(store="off", bucket="acme", attempts=6)
 LOCKING = Where(store="off", bucket="acme", attempts=6, locks=True)

@@ -13,11 +13,11 @@ from botocore.exceptions import ClientError
 
 from opskit.config import StoreSettings
 from opskit.errors import ObjectExists, RetriesExhausted, StoreError
-from opskit.store import s3_errors
-from opskit.store.s3_bucket import Bucket
+from opskit.store.s3 import errors
+from opskit.store.s3.client import Bucket
+from opskit.store.s3.upload import Abilities, Put
 from opskit.store.s3_digest import composite, etag_differs, md5
 from opskit.store.s3_parts import PartSizes
-from opskit.store.s3_upload import Abilities, Put
 
 KEY = "shop/dump"
 
@@ -66,7 +66,7 @@ class _Server(Bucket):
             {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}},
             operation,
         )
-        found = s3_errors.answered(error, self.where, KEY)
+        found = errors.answered(error, self.where, KEY)
         found.__cause__ = error
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opskit.errors import UsageError
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.archive.entry import TocEntry
 from opskit.restore.select import entries_for, parse_table
 
 

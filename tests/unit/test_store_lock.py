@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opskit.catalog import catalog, store_lock
-from opskit.catalog.store_claims import judge
 from opskit.catalog.store_lock import HeldLock, Timing, hold
 from opskit.errors import (
     LockHeld,
@@ -27,6 +26,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.store import LocalStore, ObjectInfo, Store
+from opskit.store.locks import judge
 from tests.unit.store_contract import keys
 from tests.unit.turns import SharedStore, Turns
 

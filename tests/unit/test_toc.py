@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import ArchiveError
-from opskit.postgres import toc
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.archive.toc import Contents
 from opskit.postgres.archive_cursor import NeedMore
-from opskit.postgres.toc import Contents
-from opskit.postgres.toc_entry import TocEntry
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import VERSIONS, Entry, Version
 

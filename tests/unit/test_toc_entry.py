@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import ArchiveError
-from opskit.postgres.toc_entry import TocEntry
+from opskit.postgres.archive.entry import TocEntry
 from tests.unit.archive_builder import quoted
 from tests.unit.entries import entry
 

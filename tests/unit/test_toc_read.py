@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from opskit.errors import ArchiveError
-from opskit.postgres import toc
+from opskit.postgres.archive import toc
 from tests.unit import archive_builder as build
 
 HEAD = build.head([build.encoding(), build.table_data(2, "orders")])

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from opskit.together import together
+from opskit.threads import together
 
 _SECONDS = 30.0
 

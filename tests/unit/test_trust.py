@@ -20,13 +20,13 @@ from opskit.catalog.proof import EvidenceKind
 from opskit.catalog.trust import Trust
 from opskit.checks import Check
 from opskit.crypto.signatures import Signer
-from opskit.drill.evidence import Evidence, store_evidence
 from opskit.errors import (
     IntegrityError,
     ObjectNotFound,
     ObjectUnreadable,
     StoreError,
 )
+from opskit.evidence import Evidence, store_evidence
 from opskit.store import MemoryStore
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_objects

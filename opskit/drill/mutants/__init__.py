@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opskit.drill.mutants.planting import plant
 from opskit.drill.mutants.report import Mutant, MutantReport
+from opskit.mutants.planting import plant
 
 __all__ = ["Mutant", "MutantReport", "plant"]

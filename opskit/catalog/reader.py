@@ -1,0 +1,245 @@
+"""Reads a set's objects out of a store: checked, decrypted, unpacked."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import zstandard
+
+from opskit.catalog import sealing
+from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject
+from opskit.catalog.verify import checked
+from opskit.crypto import age
+from opskit.crypto.keys import Identities, NoMatchingIdentity
+from opskit.errors import (
+    ClientToolError,
+    ConfigurationError,
+    IntegrityError,
+    ObjectNotFound,
+    ObjectUnreadable,
+)
+from opskit.postgres import schema
+from opskit.postgres.schema import SchemaObject
+from opskit.store import Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
+# The only object that must be legible before anything is decrypted.
+_GUIDE_ROLE = "guide"
+_FRAME_HEADER_BYTES_MAX = 18
+_SCHEMA_OBJECTS_MAX = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetReader:
+    """A set in one store, and the identities that may open it.
+
+    Whatever it reads it checks; `IntegrityError` names an object that is missing or
+    not what the manifest says, `NoMatchingIdentity` a set that is for somebody else.
+    """
+
+    manifest: Manifest
+    store: Store
+    identities: Identities | None = field(default=None, repr=False)
+
+    def require_identities(self) -> None:
+        """Refuse early what cannot be decrypted here.
+
+        Raises:
+            ConfigurationError: the set is encrypted and there is no identity.
+        """
+        encryption = self.manifest.encryption
+        if encryption is not None and self.identities is None:
+            raise ConfigurationError(
+                f"{self.manifest.backup_id} is encrypted for "
+                f"{', '.join(encryption.recipients)}, and no identity is configured",
+                hint="Set identity_file in [encryption] to the private key of one of "
+                "them; `verify` needs none.",
+            )
+
+    def opened(self) -> Manifest:
+        """Return the manifest with what only the owner of an identity may know."""
+        if self.manifest.encryption is None:
+            return self.manifest
+        private = self._read(self.manifest.object(sealing.ROLE))
+        return sealing.opened(self.manifest, private)
+
+    @contextmanager
+    def open_tar(self) -> Iterator[BinaryIO]:
+        """Yield the uncompressed archive of a folder; leaving the block checks it."""
+        with self.plain(self.manifest.object("files")) as blocks:
+            raw = io.BufferedReader(_Blocks(with_checksum(blocks)))
+            with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+                bounded = _Bounded(cast(BinaryIO, stream), self.manifest.dump_bytes)
+                yield cast(BinaryIO, bounded)
+
+    def read_others(self) -> int:
+        """Read every object but the contents, and return how many there are."""
+        contents = {"files", *self.manifest.dump_bytes_of}
+        others = [e for e in self.manifest.objects if e.role not in contents]
+        for stored in others:
+            with self.plain(stored) as blocks:
+                for _ in blocks:
+                    pass
+        return len(others)
+
+    def read_text(self, role: str) -> str:
+        """Return a small text object of the set."""
+        content = self._read(self.manifest.object(role))
+        return content.decode("utf-8", "surrogateescape")
+
+    def read_schema(self) -> list[SchemaObject]:
+        """Return the objects that the source had at the snapshot.
+
+        Raises:
+            ClientToolError: another version of opskit wrote them, in another form.
+        """
+        manifest = self.manifest
+        stored = manifest.object("schema")
+        if manifest.schema_format != schema.FORMAT:
+            raise ClientToolError(
+                f"{stored.key} is of format {manifest.schema_format}, this opskit "
+                f"compares format {schema.FORMAT}",
+                hint=f"Drill it with opskit {manifest.tool_version}, which wrote it.",
+            )
+        content = self._read(stored)
+        with _named(stored):
+            return _schema_objects(content)
+
+    def _read(self, stored: StoredObject) -> bytes:
+        if stored.size_bytes > BYTES_MAX:
+            raise _too_large(stored.key)
+        with self.plain(stored) as blocks:
+            return b"".join(blocks)
+
+    @contextmanager
+    def plain(self, stored: StoredObject) -> Iterator[Iterable[bytes]]:
+        """Yield an object's decrypted blocks; leaving the block checks the stored ones.
+
+        The reader must not act on the bytes before it has left the block.
+        """
+        self.require_identities()
+        encrypted = self.manifest.encryption is not None
+        try:
+            with _named(stored), checked(self.store, stored) as blocks:
+                if encrypted and stored.role != _GUIDE_ROLE and self.identities:
+                    # Its thread must not outlive an error of whoever reads.
+                    with closing(age.decrypted(blocks, self.identities)) as plain:
+                        yield plain
+                        for _ in plain:
+                            pass  # what a reader did not want is part of the proof
+                else:
+                    yield blocks
+        except NoMatchingIdentity:
+            # A damaged head looks the same; then the damage is what has to be told.
+            self.check(stored)
+            raise
+
+    def check(self, stored: StoredObject) -> None:
+        """Read an object's stored bytes, which nobody needs an identity for."""
+        with _named(stored), checked(self.store, stored):
+            pass
+
+
+def with_checksum(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the blocks of a zstd frame that carries a checksum, as ours all do.
+
+    Raises:
+        IntegrityError: it has none, so damage of what is unpacked would go unnoticed.
+        zstandard.ZstdError: it is no zstd frame.
+    """
+    left = iter(blocks)
+    head = b""
+    while len(head) < _FRAME_HEADER_BYTES_MAX and (block := next(left, b"")):
+        head += block
+    if not zstandard.get_frame_parameters(head).has_checksum:
+        raise IntegrityError("its zstd frame has no checksum", hint=HINT)
+    yield head
+    yield from left
+
+
+def _schema_objects(content: bytes) -> list[SchemaObject]:
+    """Unpack the list of a schema's objects, no more of it than fits into memory."""
+    raw = io.BufferedReader(_Blocks(with_checksum([content])))
+    with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+        text = io.BufferedReader(_Bounded(cast(BinaryIO, stream), BYTES_MAX)).read()
+    if text.count(b"\n") > _SCHEMA_OBJECTS_MAX:
+        raise IntegrityError("it lists too many objects", hint=HINT)
+    try:
+        return [
+            SchemaObject(*json.loads(line))
+            for line in text.decode("utf-8", "surrogateescape").split("\n")
+            if line
+        ]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IntegrityError(f"it is no list of objects: {error}", hint=HINT) from error
+
+
+def _too_large(name: str) -> IntegrityError:
+    return IntegrityError(f"{name} is larger than it may be", hint=HINT)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that gives no more bytes than it may hold."""
+
+    def __init__(self, stream: BinaryIO, bytes_max: int) -> None:
+        self._stream, self._left = stream, bytes_max
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        target = memoryview(buffer)
+        block = self._stream.read(len(target))
+        self._left -= len(block)
+        if self._left < 0:
+            raise IntegrityError(
+                "it unpacks to more bytes than the manifest says", hint=HINT
+            )
+        target[: len(block)] = block
+        return len(block)
+
+
+class _Blocks(io.RawIOBase):
+    """Blocks as a file."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        target = memoryview(buffer)
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        size_bytes = min(len(target), len(self._rest))
+        target[:size_bytes] = self._rest[:size_bytes]
+        self._rest = self._rest[size_bytes:]
+        return size_bytes
+
+
+@contextmanager
+def _named(stored: StoredObject) -> Iterator[None]:
+    """Say of every finding which object it is about."""
+    try:
+        yield
+    except (IntegrityError, ObjectNotFound, ObjectUnreadable) as error:
+        reason = "it is missing" if isinstance(error, ObjectNotFound) else error.message
+        raise IntegrityError(f"{stored.key}: {reason}", hint=HINT) from error
+    except zstandard.ZstdError as error:
+        raise IntegrityError(
+            f"{stored.key} cannot be unpacked: {error}", hint=HINT
+        ) from error

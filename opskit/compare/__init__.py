@@ -1,0 +1,1 @@
+"""How a restored copy is compared with the record of its set."""

@@ -1,0 +1,266 @@
+"""Compares every definition of a restored copy with the archive's, to the letter.
+
+The archive's contents hold each object's statement, owner, tablespace and storage as
+pg_dump wrote them from the source. pg_dump describes the copy in the same way, so what
+it knows of is compared, whatever kind of object that is.
+
+PostgreSQL writes some expressions in other words after one trip through a dump. Where a
+definition differs, the archive's own statements are therefore run in an empty database
+of the same server, not by pg_restore but here: a difference that this reference shows
+to the letter as well is the server's way of writing; every other one is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from opskit.checks import Check
+from opskit.compare.definition import (
+    CopyToDescribe,
+    Definition,
+    Definitions,
+    Key,
+    by_key,
+)
+from opskit.errors import ArchiveError, DatabaseError, ServerFault
+from opskit.masking import mask
+from opskit.postgres import client
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.toc import Contents
+from opskit.postgres.conninfo import client_connection, client_environment
+from opskit.restore.reference import SKIPPED, grants_of_others_in
+
+# The values in their texts may be passwords.
+_SECRET = {
+    "USER MAPPING",
+    "SERVER",
+    "SUBSCRIPTION",
+    "FOREIGN TABLE",
+    "DATABASE PROPERTIES",
+}
+_VALUE = re.compile(r"'(?:[^']|'')*'")
+# pg_dump writes these by themselves or into their table's statement.
+_WRITTEN_INTO_OTHERS = ("CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "RULE")
+_MADE_IN_PART = ("ACL", "COLLATION", "DATABASE PROPERTIES", "DOMAIN", "TABLE")
+_SETTLED_SHOWN = 20
+_CHECKS_SHOWN = 1000
+_LINES_SHOWN = 20
+_LINE_SHOWN = 160
+
+
+def compare_definitions(
+    archive: Contents,
+    copy: CopyToDescribe,
+    *,
+    left_out: frozenset[int],
+    reference: Callable[[], Contents],
+) -> list[Check]:
+    """Compare all definitions; the first check counts, one more for each difference.
+
+    `reference` describes a database made from the archive's own statements; it is
+    called only if something differs.
+
+    Raises:
+        DatabaseError: pg_dump could not describe the copy.
+    """
+    kept = [entry for entry in archive.entries if entry.dump_id not in left_out]
+    lost = [entry for entry in archive.entries if entry.dump_id in left_out]
+    expected = by_key(kept, copy, of_source=True, archive=archive.entries)
+    # Part of it may be there, or a stand-in, which is not checked either.
+    not_checked = {
+        key for key in by_key(lost, copy, of_source=True) if key[0] in _MADE_IN_PART
+    }
+    observed = {
+        key: found
+        for key, found in by_key(describe(copy).entries, copy, of_source=False).items()
+        if key not in not_checked
+    }
+    differing = sorted(
+        key
+        for key in expected.keys() | observed.keys()
+        if expected.get(key) != observed.get(key)
+    )
+    grants_of_others = {
+        key
+        for key in by_key(grants_of_others_in(archive), copy, of_source=True)
+        if key in differing
+    }
+    open_questions = [
+        key
+        for key in differing
+        if key in grants_of_others or _is_open(key, expected, observed)
+    ]
+    settled, trouble = _settle(open_questions, observed, copy, reference)
+    failed = [key for key in differing if key not in settled]
+    number = sum(map(len, expected.values()))
+    found = sum(map(len, observed.values()))
+    summary = Check(
+        name="definitions",
+        passed=not failed and bool(number or not found),
+        expected=f"{number} statements",
+        observed=f"{found} statements, {len(failed)} differ",
+        detail=trouble
+        or (
+            f"{len(settled)} are written in other words by this server, after any "
+            f"restore: {', '.join(map(_label, sorted(settled)[:_SETTLED_SHOWN]))}"
+            if settled
+            else ""
+        ),
+    )
+    return [summary, *_differences(failed, expected, observed)]
+
+
+def describe(copy: CopyToDescribe) -> Contents:
+    """Return what pg_dump says of a database's definitions.
+
+    Raises:
+        DatabaseError: it failed.
+    """
+    path = copy.folder / "definitions.pgdump"
+    client.run(
+        [
+            copy.installation.program("pg_dump"),
+            f"--dbname={client_connection(copy.url)}",
+            "--format=custom",
+            "--compress=0",
+            "--schema-only",
+            "--no-password",
+            f"--file={path}",
+        ],
+        client_environment(copy.url),
+        doing="pg_dump of the copy",
+        timeout_seconds=copy.timeout_seconds,
+    )
+    try:
+        return toc.read(path)
+    except ArchiveError as error:
+        # Of this machine's pg_dump, which says nothing of the set.
+        raise DatabaseError(
+            f"what pg_dump says of the copy is not understood: {error.message}",
+            hint=error.hint,
+        ) from error
+    finally:
+        path.unlink()
+
+
+def _is_open(key: Key, expected: Definitions, observed: Definitions) -> bool:
+    """Return whether the server may have written a statement in other words."""
+    return (
+        key[0] not in SKIPPED
+        and (key in observed or key[0] in _WRITTEN_INTO_OTHERS)
+        and _texts(expected.get(key)) != _texts(observed.get(key))
+        and _same_belongings(expected.get(key), observed.get(key))
+    )
+
+
+def _settle(
+    open_questions: Sequence[Key],
+    observed: Definitions,
+    copy: CopyToDescribe,
+    reference: Callable[[], Contents],
+) -> tuple[set[Key], str]:
+    """Return the keys whose words any restore changes, and what kept us from asking."""
+    if not open_questions:
+        return set(), ""
+    try:
+        restored = by_key(reference().entries, copy, of_source=False)
+    except ServerFault:
+        raise
+    except DatabaseError as error:
+        return set(), f"no reference could be made: {error.message}"
+    return {
+        key
+        for key in open_questions
+        if _texts(observed.get(key)) == _texts(restored.get(key))
+    }, ""
+
+
+def _same_belongings(
+    before: Sequence[Definition] | None, after: Sequence[Definition] | None
+) -> bool:
+    """Return whether owner and storage are equal where both sides have the entry.
+
+    Several entries of one name, as operators have, are in the order of their texts.
+    """
+    if before is None or after is None:
+        return True
+    return [e.belongings for e in before] == [e.belongings for e in after]
+
+
+def _texts(found: Sequence[Definition] | None) -> list[str]:
+    return [each.text for each in found or ()]
+
+
+def _differences(
+    failed: Sequence[Key], expected: Definitions, observed: Definitions
+) -> Iterator[Check]:
+    for key in failed[:_CHECKS_SHOWN]:
+        yield _difference(key, expected, observed)
+    if len(failed) > _CHECKS_SHOWN:
+        rest = failed[_CHECKS_SHOWN:]
+        yield Check(
+            name="more definitions",
+            passed=False,
+            expected="equal",
+            observed=f"{len(rest)} more differ",
+            detail=", ".join(_label(key) for key in rest[:_CHECKS_SHOWN]),
+        )
+
+
+def _difference(
+    key: Key,
+    expected: Mapping[Key, Sequence[Definition]],
+    observed: Mapping[Key, Sequence[Definition]],
+) -> Check:
+    is_secret = key[0] in _SECRET
+    before = _lines(expected.get(key), is_secret=is_secret)
+    after = _lines(observed.get(key), is_secret=is_secret)
+    if before is None or after is None:
+        first, second = (
+            "there" if each is not None else "missing" for each in (before, after)
+        )
+    else:
+        first, second = _only(before, after), _only(after, before)
+        if is_secret and before == after:
+            first, second = "a value that may be a secret", "another value"
+    return Check(
+        name=f"definition of {_label(key)}",
+        passed=False,
+        expected=first,
+        observed=second,
+    )
+
+
+def _lines(found: Sequence[Definition] | None, *, is_secret: bool) -> list[str] | None:
+    if found is None:
+        return None
+    lines = []
+    for each in found:
+        text = _VALUE.sub("'***'", each.text) if is_secret else each.text
+        lines += [*text.splitlines(), f"owner {each.owner}"]
+        lines += [f"tablespace {each.tablespace}", f"stored by {each.access_method}"]
+    return lines
+
+
+def _only(lines: Sequence[str], others: Sequence[str]) -> str:
+    """Return the lines that the others do not have, or not as often."""
+    left = Counter(others)
+    found = []
+    for line in lines:
+        if left[line]:
+            left[line] -= 1
+        else:
+            found.append(mask(line.strip())[:_LINE_SHOWN])
+    if len(found) > _LINES_SHOWN:
+        found[_LINES_SHOWN:] = [f"{len(found) - _LINES_SHOWN} more lines"]
+    if found:
+        return " / ".join(found)
+    in_order = sorted(lines) != sorted(others)
+    return "nothing in their place" if in_order else "the same lines in another order"
+
+
+def _label(key: Key) -> str:
+    kind, schema, name = key
+    return f"{kind} {schema}.{name}" if schema else f"{kind} {name}"

@@ -1,0 +1,1 @@
+"""Folders of files: the second kind of source, whole."""

@@ -1,0 +1,211 @@
+"""A private folder beside the one to be replaced, and its swap, safe against kills.
+
+Beside `NAME` lie `.NAME.opskit-RANDOM`, the copy, and the same with `.lock`: a file
+that its owner keeps locked. In it stands which folder is opskit's, and a swap is
+announced in it before it begins. Whoever finds the lock free knows from it what to
+finish, and that the rest is litter. Names alone say nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opskit.files import fsync_directory
+from opskit.folders.tree import encoded
+from opskit.restore.files_exchange import exchange
+
+_LOCK = ".lock"
+_MARK = ".opskit-"
+# With the random part and the lock's, no longer than what a file system takes.
+_NAME_BYTES_MAX = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A new folder beside `target`, and the open lock of its owner."""
+
+    target: Path
+    path: Path
+    lock: int
+
+    def take_place(self) -> None:
+        """Give the copy the target's name, which nobody or an empty folder has.
+
+        Raises:
+            OSError: something else has the name.
+        """
+        self.path.rename(self.target)
+        fsync_directory(self.target.parent)
+
+    def swap(self, kept: Path) -> None:
+        """Give the copy the target's name, and the target the name `kept`.
+
+        Raises:
+            OSError: as the system says; the target is then as it was.
+        """
+        _write(
+            self.lock,
+            _mark(self.path) | {"kept": kept.name, "copy": _identity(self.path)},
+        )
+        if exchange(self.path, self.target):
+            self.path.rename(kept)
+        else:
+            # What ends between the two is put right as it is after a kill.
+            self.target.rename(kept)
+            self.path.rename(self.target)
+        fsync_directory(self.target.parent)
+
+
+@contextlib.contextmanager
+def beside(target: Path) -> Iterator[Beside]:
+    """Yield a new empty folder (0700) beside a folder; what is left of it is removed.
+
+    Raises:
+        OSError: as the system says.
+    """
+    while True:
+        path = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}")
+        lock_path = path.with_name(path.name + _LOCK)
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        if _claim(lock, lock_path):
+            break
+        os.close(lock)  # a sweep came in between, and has removed it
+    try:
+        _write(lock, _mark(path))
+        path.mkdir(mode=0o700)
+        yield Beside(target=target, path=path, lock=lock)
+    finally:
+        try:
+            _settle(target, path, lock)
+            lock_path.unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+
+
+def sweep(target: Path) -> list[Path]:
+    """Finish or remove what killed runs left beside a folder; return what was removed.
+
+    Raises:
+        OSError: as the system says.
+    """
+    removed = []
+    prefix = _prefix(target)
+    for name in sorted(os.listdir(target.parent)):
+        if not (name.startswith(prefix) and name.endswith(_LOCK)):
+            continue
+        lock_path = target.with_name(name)
+        path = target.with_name(name.removesuffix(_LOCK))
+        try:
+            lock = os.open(lock_path, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            continue  # gone, or another user's
+        try:
+            ours = os.fstat(lock).st_uid == os.geteuid()
+            marked = _mark(path).items() <= _read(lock).items()
+            if ours and marked and _claim(lock, lock_path):
+                _settle(target, path, lock)
+                lock_path.unlink()
+                removed.append(path)
+        finally:
+            os.close(lock)
+    return removed
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that is in it, also what its modes protect.
+
+    Raises:
+        OSError: as the system says.
+    """
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    make_removable(path)
+    shutil.rmtree(path)
+
+
+def make_removable(path: Path) -> None:
+    """Open all directories below for their owner: others cannot be emptied.
+
+    Raises:
+        OSError: as the system says.
+    """
+    if os.geteuid() == 0:
+        return  # whom no mode keeps out
+    path.chmod(0o700)
+    for _folder, names, _files, directory in os.fwalk(path):
+        for name in names:
+            # Links to directories are among the names: they lead out.
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                os.chmod(name, 0o700, dir_fd=directory)
+
+
+def _prefix(target: Path) -> str:
+    name = encoded(target.name)[:_NAME_BYTES_MAX]
+    return f".{os.fsdecode(name)}{_MARK}"
+
+
+def _identity(path: Path) -> list[int]:
+    found = path.lstat()
+    return [found.st_dev, found.st_ino]
+
+
+def _claim(lock: int, path: Path) -> bool:
+    """Lock an open lock file; return whether it is ours, and still has its name."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except OSError:
+        return False
+
+
+def _settle(target: Path, path: Path, lock: int) -> None:
+    """Finish a swap that was begun, and remove the copy if it is still there."""
+    announced = _announced(lock)
+    if announced is not None:
+        kept, copy = target.with_name(announced[0]), announced[1]
+        if os.path.lexists(path) and _identity(path) != copy:
+            path.rename(kept)  # swapped in one step: what lies here is the old one
+        elif not os.path.lexists(target) and kept.exists():
+            kept.rename(target)  # ended between the two steps
+        fsync_directory(target.parent)
+    if os.path.lexists(path):
+        remove_tree(path)
+
+
+def _announced(lock: int) -> tuple[str, list[int]] | None:
+    found = _read(lock)
+    try:
+        return str(found["kept"]), list(found["copy"])
+    except (KeyError, TypeError):
+        return None
+
+
+def _mark(path: Path) -> dict[str, Any]:
+    return {"opskit copy": encoded(path.name).decode("utf-8", "backslashreplace")}
+
+
+def _read(lock: int) -> dict[str, Any]:
+    """Return what stands in a lock; nothing where that is not opskit's."""
+    try:
+        found = json.loads(os.pread(lock, 4096, 0))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(lock: int, content: dict[str, Any]) -> None:
+    """Write what is longer than what stands there: nothing of it is ever missing."""
+    os.pwrite(lock, json.dumps(content).encode(), 0)
+    os.fsync(lock)

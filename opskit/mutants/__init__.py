@@ -1,0 +1,1 @@
+"""Damage that a comparison must notice, and what it did notice."""

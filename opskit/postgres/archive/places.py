@@ -1,0 +1,164 @@
+"""Writes into the head of an archive where its data lies.
+
+An archive that pg_dump wrote to a pipe does not know. pg_restore then reads through
+the rows of all tables to find those of one, and each of its jobs does so again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from opskit.errors import ArchiveError
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.toc import Contents
+from opskit.postgres.archive_head import HeadReader
+from opskit.postgres.archive_rows import INTEGER, LARGE_OBJECTS_BLOCK, TABLE_BLOCK
+
+_BLOCK_START_BYTES = 1 + INTEGER.size
+# What pg_dump reads of a large object at once is a thousandth of it.
+_CHUNK_BYTES_MAX = 16 * 1024 * 1024
+# The last chunk of a table and the length that ends the block. No row holds it: COPY
+# text has no byte zero, and a line that is a backslash and a dot is no row.
+_TABLE_END = INTEGER.pack(0, 5) + b"\\.\n\n\n" + INTEGER.pack(0, 0)
+_KEPT_BYTES = len(_TABLE_END) - 1
+
+
+class ArchivePlaces:
+    """Fed with the bytes of an archive, notes where each block of data begins.
+
+    What it does not know it raises no error about, but notes no more: that costs time
+    and nothing else. pg_restore searches for what has no place, and checks what it
+    finds at one.
+    """
+
+    def __init__(self) -> None:
+        self._head = HeadReader()
+        self._held = b""
+        self._held_at = 0
+        self._step: Callable[[int], int] = self._stand_still
+        self._found: dict[int, int] = {}
+        self._is_lost = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self._is_lost:
+            return
+        if not self._head.is_done:
+            data = self._read_head(lambda: self._head.feed(data))
+        self._look_through(data)
+
+    def close(self) -> None:
+        """Take notice that all bytes have come; a short head is read only now."""
+        if self._is_lost or self.contents is not None:
+            return
+        rest = self._read_head(self._head.close)
+        if self.contents is None:
+            self._lose()
+        self._look_through(rest)
+
+    def _look_through(self, data: bytes) -> None:
+        if self._step == self._table and not self._ends_table(data):
+            # Nearly always: kept is only what an end may begin with, nothing is copied.
+            self._held_at += len(self._held) + len(data) - _KEPT_BYTES
+            self._held = data[-_KEPT_BYTES:]
+            return
+        self._held = self._held + data if self._held else data
+        position = 0
+        while (following := self._step(position)) > position:
+            position = following
+        self._held_at += position
+        self._held = b"" if self._is_lost else self._held[position:]
+
+    @property
+    def contents(self) -> Contents | None:
+        """The head of the archive, once it has come by as a whole."""
+        return self._head.contents if self._head.is_done else None
+
+    @property
+    def found(self) -> Mapping[int, int]:
+        """Where blocks of data begin, by dump id, counted from the archive's start."""
+        return self._found
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it met something that it does not know, and notes no more."""
+        return self._is_lost
+
+    def write(self, archive: Path) -> None:
+        """Write the places into the file that holds the same archive."""
+        if not self._found:
+            return
+        with archive.open("r+b") as file:
+            for dump_id, offset in self._found.items():
+                file.seek(self._head.contents.layout.spans[dump_id].place)
+                file.write(toc.place(offset))
+
+    def _ends_table(self, data: bytes) -> bool:
+        """Return whether the end may be in what is held and what follows it."""
+        seam = self._held + data[:_KEPT_BYTES]
+        return len(data) < _KEPT_BYTES or _TABLE_END in seam or _TABLE_END in data
+
+    def _read_head(self, read: Callable[[], bytes]) -> bytes:
+        try:
+            rest = read()
+        except ArchiveError:  # whoever needs the head will say so
+            return self._lose()
+        if self._head.is_done:
+            self._step = self._block_start
+            self._held_at = self._head.contents.data_offset
+        return rest
+
+    def _lose(self) -> bytes:
+        self._is_lost = True
+        self._step = self._stand_still
+        return b""
+
+    # Each step reads from a position and returns the next one, or the same where it
+    # needs more bytes than there are.
+
+    def _block_start(self, position: int) -> int:
+        if len(self._held) < position + _BLOCK_START_BYTES:
+            return position
+        kind = self._held[position]
+        dump_id = self._integer(position + 1)
+        kinds = {TABLE_BLOCK: self._table, LARGE_OBJECTS_BLOCK: self._large_object}
+        if kind not in kinds or dump_id not in self._head.contents.layout.spans:
+            self._lose()
+            return position
+        self._found[dump_id] = self._held_at + position
+        self._step = kinds[kind]
+        return position + _BLOCK_START_BYTES
+
+    def _table(self, position: int) -> int:
+        end = self._held.find(_TABLE_END, position)
+        if end < 0:
+            # It may begin in the last bytes.
+            return max(position, len(self._held) - len(_TABLE_END) + 1)
+        self._step = self._block_start
+        return end + len(_TABLE_END)
+
+    def _large_object(self, position: int) -> int:
+        if len(self._held) < position + INTEGER.size:
+            return position
+        self._step = self._chunk if self._integer(position) else self._block_start
+        return position + INTEGER.size
+
+    def _chunk(self, position: int) -> int:
+        if len(self._held) < position + INTEGER.size:
+            return position
+        length = self._integer(position)
+        if not length:
+            self._step = self._large_object
+        elif not 0 < length <= _CHUNK_BYTES_MAX:
+            self._lose()
+            return position
+        following = position + INTEGER.size + length
+        return following if following <= len(self._held) else position
+
+    def _stand_still(self, position: int) -> int:
+        return position
+
+    def _integer(self, position: int) -> int:
+        sign, value = INTEGER.unpack_from(self._held, position)
+        return -int(value) if sign else int(value)

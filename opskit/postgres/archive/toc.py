@@ -1,0 +1,247 @@
+"""Header and table of contents of pg_dump's custom archive format.
+
+The layout is PostgreSQL's own, as its sources read it (`src/bin/pg_dump/
+pg_backup_archiver.c`, `ReadHead` and `ReadToc`, and `pg_backup_custom.c`): versions
+1.14 (PostgreSQL 12 to 15), 1.15 (16) and 1.16 (17 and 18).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit.errors import ArchiveError
+from opskit.postgres.archive.entry import ABOUT_OBJECTS, TocEntry
+from opskit.postgres.archive_cursor import Cursor, NeedMore
+from opskit.postgres.encodings import python_codec
+
+MAGIC = b"PGDMP"
+_OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16), (1, 16)
+_CUSTOM_FORMAT = 1
+_INTEGER_BYTES = 4
+_OFFSET_BYTES = 8
+_OFFSET_KNOWN, _NO_DATA = 2, 3
+_POST_DATA = 4
+_HEAD_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntrySpan:
+    """Where one entry stands in the head; `place` is what the function packs."""
+
+    start: int
+    dependencies: int
+    place: int
+
+    @property
+    def stop(self) -> int:
+        """Where the next entry begins."""
+        return self.place + 1 + _OFFSET_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where things stand in the head: each entry with data, by dump id.
+
+    `count_at` is where the number of entries stands; `post_data_at` the first entry
+    that must come after all data, or the head's end.
+    """
+
+    spans: Mapping[int, EntrySpan]
+    count_at: int
+    post_data_at: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """The head of an archive; `data_offset` is where the first data block begins."""
+
+    version: tuple[int, int]
+    database: str
+    server_version: str
+    client_version: str
+    codec: str
+    entries: tuple[TocEntry, ...]
+    data_offset: int
+    layout: Layout
+
+
+def read(path: Path) -> Contents:
+    """Return the contents of an archive in a file, reading no more than its head.
+
+    Raises:
+        ArchiveError: it is no whole archive of a known version.
+    """
+    head = bytearray()
+    with path.open("rb") as file:
+        while block := file.read(max(_HEAD_BYTES, len(head))):
+            head += block
+            try:
+                return parse(head)
+            except NeedMore:
+                continue
+    raise ArchiveError(f"{path.name} ends within its table of contents")
+
+
+def parse(data: bytes | bytearray) -> Contents:
+    """Read the head of an archive from its first bytes.
+
+    Raises:
+        NeedMore: the head does not end within `data`.
+        ArchiveError: this is no uncompressed custom-format archive of a known version.
+    """
+    cursor = Cursor(bytes(data))
+    try:
+        return _parse(cursor)
+    except (ValueError, LookupError) as error:
+        raise ArchiveError(
+            f"the archive's table of contents is damaged: {error}",
+            hint="Run the backup again; if it fails again, check the machine's memory.",
+        ) from error
+
+
+def _parse(cursor: Cursor) -> Contents:
+    version = _read_format(cursor)
+    for _ in range(7):  # seconds to daylight saving of the creation time
+        cursor.integer()
+    database, server_version, client_version = (cursor.text() or b"" for _ in range(3))
+    count_at = cursor.position
+    count = cursor.integer()
+    raw = _read_entries(cursor, version, count)
+    codec = _codec(raw)
+    return Contents(
+        version=version,
+        database=database.decode(codec, "surrogateescape"),
+        server_version=server_version.decode("ascii", "replace"),
+        client_version=client_version.decode("ascii", "replace"),
+        codec=codec,
+        entries=tuple(_decode(entry, codec) for entry in raw),
+        data_offset=cursor.position,
+        layout=Layout(
+            spans={each.dump_id: each.span for each in raw if each.has_data},
+            count_at=count_at,
+            post_data_at=next(
+                (each.span.start for each in raw if each.section == _POST_DATA),
+                cursor.position,
+            ),
+        ),
+    )
+
+
+def place(offset: int) -> bytes:
+    """Return what the head says of data that begins at an offset in the file."""
+    return bytes([_OFFSET_KNOWN]) + offset.to_bytes(_OFFSET_BYTES, "little")
+
+
+def _read_format(cursor: Cursor) -> tuple[int, int]:
+    if cursor.take(len(MAGIC)) != MAGIC:
+        raise ArchiveError(
+            "the stream does not begin with the mark of a custom-format archive",
+            hint="Something other than pg_dump wrote to the pipe; see its messages.",
+        )
+    major, minor, _revision = cursor.byte(), cursor.byte(), cursor.byte()
+    version = (major, minor)
+    if not _OLDEST <= version <= _NEWEST:
+        raise ArchiveError(
+            f"archive format {major}.{minor} is not known to this opskit "
+            f"(it reads {_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]})",
+            hint="Update opskit, or use the pg_dump of PostgreSQL 15 to 18.",
+        )
+    sizes = (cursor.byte(), cursor.byte())
+    archive_format = cursor.byte()
+    compression = cursor.byte() if version >= _COMPRESSION_BYTE else cursor.integer()
+    if sizes != (_INTEGER_BYTES, _OFFSET_BYTES) or archive_format != _CUSTOM_FORMAT:
+        raise ArchiveError(
+            "the archive is not in the custom format of a 64-bit pg_dump"
+        )
+    if compression:
+        raise ArchiveError("the archive is compressed by pg_dump itself")
+    return version
+
+
+@dataclass(frozen=True)
+class _RawEntry:
+    dump_id: int
+    has_data: bool
+    section: int
+    texts: dict[str, bytes]
+    dependencies: tuple[int, ...]
+    span: EntrySpan
+
+
+def _read_entries(
+    cursor: Cursor, version: tuple[int, int], count: int
+) -> list[_RawEntry]:
+    entries = []
+    start = cursor.position
+    try:
+        for _ in range(count):
+            entries.append(_read_entry(cursor, version))
+    except NeedMore as need:
+        if entries:
+            read_bytes = cursor.position - start
+            need.needed_bytes = start + read_bytes * count // len(entries)
+        raise
+    return entries
+
+
+def _read_entry(cursor: Cursor, version: tuple[int, int]) -> _RawEntry:
+    start = cursor.position
+    dump_id = cursor.integer()
+    cursor.integer()  # whether pg_dump had data for it; the state below says the same
+    texts: dict[str, bytes] = {}
+    for field in ("tableoid", "oid", "tag", "desc"):
+        texts[field] = cursor.text() or b""
+    section = cursor.integer()
+    for field in ("defn", "drop", "copy", "namespace", "tablespace", "tableam"):
+        texts[field] = cursor.text() or b""
+    if version >= _RELATION_KIND:
+        cursor.integer()
+    texts["owner"] = cursor.text() or b""
+    cursor.text()  # WITH OIDS, a relic
+    dependencies_at = cursor.position
+    dependencies = []
+    while (dependency := cursor.text()) is not None:
+        dependencies.append(int(dependency))
+    place_at = cursor.position
+    state = cursor.byte()
+    cursor.take(_OFFSET_BYTES)
+    return _RawEntry(
+        dump_id=dump_id,
+        has_data=state != _NO_DATA,
+        section=section,
+        texts=texts,
+        dependencies=tuple(dependencies),
+        span=EntrySpan(start=start, dependencies=dependencies_at, place=place_at),
+    )
+
+
+def _codec(entries: list[_RawEntry]) -> str:
+    for entry in entries:
+        if entry.texts["desc"] == b"ENCODING":
+            found = re.search(rb"'([^']+)'", entry.texts["defn"])
+            if found:
+                return python_codec(found[1].decode("ascii"))
+    raise ArchiveError("the archive does not name its encoding")
+
+
+def _decode(entry: _RawEntry, codec: str) -> TocEntry:
+    def text(field: str) -> str:
+        return entry.texts[field].decode(codec, "surrogateescape")
+
+    return TocEntry(
+        dump_id=entry.dump_id,
+        kind=text("desc"),
+        schema=text("namespace"),
+        name=text("tag"),
+        owner=text("owner"),
+        definition=text("defn"),
+        copy_statement=text("copy"),
+        dependencies=entry.dependencies,
+        has_data=entry.has_data,
+        tablespace=text("tablespace"),
+        access_method=text("tableam"),
+        after_data=entry.section == _POST_DATA or text("desc") in ABOUT_OBJECTS,
+    )

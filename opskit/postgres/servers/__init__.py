@@ -1,0 +1,1 @@
+"""PostgreSQL's programs, and the throw-away servers that run them."""

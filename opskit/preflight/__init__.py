@@ -1,0 +1,1 @@
+"""What a server lacks for a backup set, and what is done without."""

@@ -1,0 +1,325 @@
+"""Says before a restore what would fail on a server, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from opskit.errors import ServerFault
+from opskit.postgres import libraries, roles, surroundings
+from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
+from opskit.postgres.connect import Connection, server_major
+from opskit.postgres.database import quoted
+from opskit.postgres.surroundings import Surroundings
+
+# There is nothing that could be put in its place, or left out.
+NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
+_ALWAYS_KNOWN_LOCALES = ("C", "POSIX", "ucs_basic", "")
+_SET_LOCALE = re.compile(
+    r"^ALTER (?:DATABASE|ROLE) .* SET (lc_\w+) TO '([^']+)'", re.MULTILINE
+)
+_EXTENSION_HINT = "Install its package for the server's PostgreSQL."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortage:
+    """One thing that the set needs and the server lacks.
+
+    `name` is what a person calls it by, in `[drill] allow` too; `what` is the kind and
+    `subject` the thing's own name.
+    """
+
+    what: str
+    subject: str
+    detail: str
+    hint: str
+
+    @property
+    def name(self) -> str:
+        """The kind and the thing, as `[drill] allow` names them."""
+        return f"{self.what} {self.subject}"
+
+
+def shortages(
+    connection: Connection,
+    inventory: Mapping[str, Any],
+    entries: Sequence[TocEntry],
+    *,
+    creates_roles: bool,
+    is_throwaway: bool,
+) -> list[Shortage]:
+    """Return what a restore of this inventory and archive would fail at.
+
+    `connection` may lead to any database of the server. `creates_roles` says that
+    missing roles are made first; on a throw-away server tablespaces are made as well,
+    and roles have other rights while the set is loaded.
+    """
+    offered = surroundings.take(connection)
+
+    def knows(locale: str | None) -> bool:
+        known = locale is None or locale in _ALWAYS_KNOWN_LOCALES
+        return known or surroundings.has_locale(connection, str(locale))
+
+    found = [
+        *_extensions(offered, inventory),
+        *_libraries(connection, offered, inventory),
+        *_locales(offered, inventory, knows),
+        *_collations(connection, offered, inventory, knows),
+        *_settings(connection, offered, inventory),
+        *_settings_of_locales(entries, knows),
+        *_access_methods(offered, entries),
+        *_xml(connection, entries),
+    ]
+    if not creates_roles:
+        found += _roles(offered, inventory, entries)
+        found += _role_attributes(connection, inventory)
+    if not is_throwaway:
+        found += _tablespaces(offered, inventory)
+        found += _owners(offered, inventory, entries)
+    return found
+
+
+def _extensions(
+    offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    for each in inventory["extensions"]:
+        name, version = each["name"], each["version"]
+        versions = offered.extensions.get(name)
+        if versions is None:
+            yield Shortage(
+                what="extension",
+                subject=name,
+                detail=f"the server has no extension {name}; the set needs {version}",
+                hint=_EXTENSION_HINT,
+            )
+        elif version not in versions:
+            yield Shortage(
+                what="extension-version",
+                subject=name,
+                detail=f"the set has {name} {version}; the server offers only "
+                f"{', '.join(sorted(versions))}",
+                hint=_EXTENSION_HINT,
+            )
+
+
+def _libraries(
+    connection: Connection, offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    for name in libraries.needed(inventory):
+        if name in offered.extensions and not libraries.is_usable(connection, name):
+            yield Shortage(
+                what="library",
+                subject=name,
+                detail=f"the source preloads the library {name} for its extension; the "
+                "server does not, and cannot load it later",
+                hint="Add it to shared_preload_libraries and restart the server.",
+            )
+
+
+def _locales(
+    offered: Surroundings,
+    inventory: Mapping[str, Any],
+    knows: Callable[[str | None], bool],
+) -> Iterator[Shortage]:
+    locale = inventory["locale"]
+    for name in sorted({locale["collate"], locale["ctype"]}):
+        if not knows(name):
+            yield _locale(name, "the database")
+    provider = locale["provider"]
+    if (provider == "icu" and not offered.has_icu) or (
+        provider == "builtin" and not offered.has_builtin_provider
+    ):
+        yield Shortage(
+            what="provider",
+            subject=provider,
+            detail=f"the database's collations come from {provider}, "
+            "which this server was built without",
+            hint="Use PostgreSQL programs with that provider "
+            "(the packages of every distribution have ICU).",
+        )
+    money = inventory["settings"].get("lc_monetary")
+    if inventory.get("has_money") and not knows(money):
+        yield replace(
+            _locale(money, "columns of type money (lc_monetary)"), what="lc_monetary"
+        )
+
+
+def _collations(
+    connection: Connection,
+    offered: Surroundings,
+    inventory: Mapping[str, Any],
+    knows: Callable[[str | None], bool],
+) -> Iterator[Shortage]:
+    for each in inventory.get("collations", []):
+        subject = f"{each['schema']}.{each['name']}"
+        if each["schema"] == "pg_catalog":
+            there = surroundings.has_collation(connection, "pg_catalog", each["name"])
+        elif each["provider"] == "icu":
+            there = offered.has_icu
+        elif each["provider"] == "builtin":
+            there = offered.has_builtin_provider
+        else:
+            there = knows(each["locale"])
+        if not there:
+            yield Shortage(
+                what="collation",
+                subject=subject,
+                detail=f"the server lacks {each['provider']} locale "
+                f"{each['locale'] or each['name']}, which the collation needs",
+                hint="Install that locale on the server's machine, or a PostgreSQL "
+                "that is built with its provider.",
+            )
+
+
+def _locale(name: str, where: str) -> Shortage:
+    return Shortage(
+        what="locale",
+        subject=name,
+        detail=f"the server's machine has no locale {name}, which is that of {where}",
+        hint="Install the locale (Debian: locales-all, or locale-gen) "
+        "and restart the server.",
+    )
+
+
+def _settings(
+    connection: Connection, offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    names = {
+        name.lower()
+        for each in inventory["database_settings"]
+        for name in each["settings"]
+    }
+    # A name with a dot is a placeholder that any server accepts.
+    for name in sorted(names - offered.settings):
+        if "." not in name and not surroundings.has_setting(connection, name):
+            yield Shortage(
+                what="setting",
+                subject=name,
+                detail=f"the database sets {name}, which this server does not know",
+                hint="Use a server of the same version and build.",
+            )
+
+
+def _settings_of_locales(
+    entries: Iterable[TocEntry], knows: Callable[[str | None], bool]
+) -> Iterator[Shortage]:
+    wanted = {
+        found
+        for entry in entries
+        if entry.kind == "DATABASE PROPERTIES"
+        for found in _SET_LOCALE.findall(entry.definition)
+    }
+    for setting, locale in sorted(wanted):
+        if not knows(locale):
+            lacking = _locale(locale, f"the database's setting {setting}")
+            yield replace(lacking, what="setting", subject=setting)
+
+
+def require_locales_of_roles(connection: Connection, statements: Iterable[str]) -> None:
+    """Refuse roles with a locale that the server's machine does not have.
+
+    Raises:
+        ServerFault: the roles' own statements would fail at it.
+    """
+    wanted = {each for text in statements for each in _SET_LOCALE.findall(text)}
+    for setting, locale in sorted(wanted):
+        if not surroundings.has_locale(connection, locale):
+            lacking = _locale(locale, f"a role's setting {setting}")
+            raise ServerFault(lacking.detail, hint=lacking.hint)
+
+
+def _access_methods(
+    offered: Surroundings, entries: Iterable[TocEntry]
+) -> Iterator[Shortage]:
+    made = {entry.name for entry in entries if entry.kind == "ACCESS METHOD"}
+    used = {entry.access_method for entry in entries if entry.access_method}
+    extensions = any(entry.kind == "EXTENSION" for entry in entries)
+    for name in sorted(used - made - offered.access_methods):
+        # One of the extensions may bring it.
+        if not extensions:
+            yield Shortage(
+                what="access-method",
+                subject=name,
+                detail=f"tables are stored by {name}, which this server lacks",
+                hint=_EXTENSION_HINT,
+            )
+
+
+def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shortage]:
+    """Yield a shortage if XML cannot be read: tables could be made, rows not loaded."""
+    if any(each.holds_xml for each in entries) and not surroundings.has_xml(connection):
+        yield Shortage(
+            what="feature",
+            subject="xml",
+            detail="tables of the set hold XML, which the server was built without",
+            hint="Use a PostgreSQL that is built with libxml.",
+        )
+
+
+def _roles(
+    offered: Surroundings, inventory: Mapping[str, Any], entries: Iterable[TocEntry]
+) -> Iterator[Shortage]:
+    needed = {
+        *inventory.get("needed_roles", []),
+        *(entry.owner for entry in entries),
+    } - {""}
+    for name in sorted(needed - offered.roles):
+        yield Shortage(
+            what="role",
+            subject=name,
+            detail=f"objects of the set belong to the role {name} or name it",
+            hint="Create the role on the server; the set's roles.sql shows how it was.",
+        )
+
+
+def _role_attributes(
+    connection: Connection, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    there = {each["name"]: each for each in roles.take(connection)}
+    majors = (roles.major_of(inventory), server_major(connection))
+    wanted = set(inventory.get("needed_roles", []))
+    for each in inventory["roles"]:
+        name = each["name"]
+        if name in wanted and name in there:
+            differ = roles.differences(
+                each, there[name], majors=majors, with_password=False
+            )
+            if differ:
+                yield Shortage(
+                    what="role-attributes",
+                    subject=name,
+                    detail=f"the server's role {name} differs in {', '.join(differ)}",
+                    hint="Make it as the set's roles.sql shows it, if it should be.",
+                )
+
+
+def _tablespaces(
+    offered: Surroundings, inventory: Mapping[str, Any]
+) -> Iterator[Shortage]:
+    for name in sorted(set(inventory["tablespaces"]) - offered.tablespaces):
+        yield Shortage(
+            what="tablespace",
+            subject=name,
+            detail=f"tables of the set lie in the tablespace {name}",
+            hint="Create it; the set's tablespaces.sql shows how it was.",
+        )
+
+
+def _owners(
+    offered: Surroundings, inventory: Mapping[str, Any], entries: Iterable[TocEntry]
+) -> Iterator[Shortage]:
+    """Yield what PostgreSQL gives to superusers alone, where its owner is none."""
+    new = {each["name"] for each in inventory["roles"] if each.get("superuser")}
+    able = offered.superusers | (new - offered.roles) | {""}
+    for entry in entries:
+        if entry.kind in OWNED_BY_SUPERUSERS and entry.owner not in able:
+            yield Shortage(
+                what=entry.kind,
+                subject=entry.name,
+                detail=f"{entry.label} belongs to the role {entry.owner}, and the "
+                "server gives it to superusers alone",
+                hint=f"Make {entry.owner} a superuser while the set is loaded: "
+                f"ALTER ROLE {quoted(entry.owner)} SUPERUSER, NOSUPERUSER afterwards.",
+            )
