@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from opskit.postgres import account as accounts
-from opskit.postgres import embedded
-from opskit.postgres.account import Account
+from opskit.postgres.servers import account as accounts
+from opskit.postgres.servers import programs as servers_programs
+from opskit.postgres.servers.account import Account
 from opskit.postgres.servers.programs import Installation
 
 
@@ -29,7 +29,7 @@ def within_reach(installation: Installation, folder: Path) -> Installation:
     """Return programs that the user can run: root's environment is out of its reach."""
     if os.geteuid() != 0 or not installation.embedded:
         return installation
-    bin_dir = embedded.copy_programs(installation.bin_dir, folder)
+    bin_dir = servers_programs.copy_programs(installation.bin_dir, folder)
     return replace(installation, bin_dir=bin_dir)
 
 

@@ -19,7 +19,7 @@ from benchmarks.rounds import say
 from benchmarks.servers import choose
 from benchmarks.tables import markdown
 from benchmarks.user import SOURCE, S3Place, User, make_user
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME
 from tests.proxy import proxy_to
 from tests.unit.builders import CONTENTS, manifest
 

@@ -18,7 +18,7 @@ from benchmarks.measure import cpu_seconds_of
 from benchmarks.model import Stage, limit
 from benchmarks.options import Options, Part
 from benchmarks.tables import markdown
-from opskit.backup.compress import LEVEL, compressed
+from opskit.backup.stream import LEVEL, compressed
 from opskit.config import StoreSettings
 from opskit.crypto.age import encrypted
 from opskit.postgres.archive.reader import ArchiveReader

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from opskit.config import StoreSettings
-from opskit.store.s3_client import make_client
+from opskit.store.s3.client import make_client
 
 ACCESS_KEY, SECRET_KEY = "opskit-test", "opskit-test-secret"
 # An identity of SeaweedFS that may read, write and list, but not delete.

@@ -11,12 +11,11 @@ from typing import Any
 
 from opskit.backup.create import BackupResult, create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.database_source import DatabaseSource
+from opskit.backup.plan import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.checks import Check
-from opskit.drill.findings import DrillRequest
-from opskit.drill.run import drill
+from opskit.drill.run import DrillRequest, drill
 from opskit.drill.servers import ServerRequest
 from opskit.evidence import Evidence
 from opskit.postgres.connect import connect

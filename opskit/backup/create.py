@@ -3,37 +3,160 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from opskit import __version__
-from opskit.backup import inflight
-from opskit.backup.protection import Protection
+from opskit import __version__, files
 from opskit.backup.source import OpenSource, Source
-from opskit.backup.store_locks import LockStore, locked, no_lock
-from opskit.backup.writer import SetWriter
-from opskit.catalog import sealing
+from opskit.catalog import reader
 from opskit.catalog.manifest import (
     FORMAT_VERSION,
+    MANIFEST_NAME,
     ONE_DUMP_VERSION,
+    SIGNATURE_NAME,
     Encryption,
     Manifest,
     SignatureNote,
     is_bounded,
-)
-from opskit.catalog.naming import (
-    MANIFEST_NAME,
-    SIGNATURE_NAME,
     new_backup_id,
     set_prefix,
 )
+from opskit.catalog.writer import Protection, SetWriter
 from opskit.crypto import signatures
-from opskit.errors import BackupFailed, ObjectExists, StoreError
+from opskit.errors import BackupFailed, ObjectExists, ObjectNotFound, StoreError
 from opskit.log import logger
 from opskit.store import Store
+
+
+@contextmanager
+def writing(directory: Path, *, source: str, prefix: str) -> Iterator[None]:
+    """Note on disk that a set is being written, until the block has ended in order.
+
+    The caller holds the lock of the source. An error inside the block leaves the note,
+    unless the caller has removed the set and calls `forget`.
+    """
+    files.make_directories(directory)
+    path = _path(directory, source, prefix)
+    files.write_text(path, json.dumps({"source": source, "prefix": prefix}))
+    yield
+    _drop(path)
+
+
+def forget(directory: Path, *, source: str, prefix: str) -> None:
+    """Drop the note of a set that was removed again."""
+    _drop(_path(directory, source, prefix))
+
+
+def _drop(path: Path) -> None:
+    """Remove a note; one that stays costs the next run a look into the stores."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger().warning(
+            "a note cannot be removed", path=str(path), reason=error.strerror
+        )
+
+
+def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[str]:
+    """Remove what killed runs of a source left in the stores; return their places.
+
+    The caller holds the lock of the source, so no run that has a note is alive. A run
+    that died after its manifest was written has made its set, which stays.
+    """
+    removed = []
+    for path in sorted(directory.glob(f"{source}@*.json")):
+        try:
+            prefix = str(json.loads(path.read_text(encoding="utf-8"))["prefix"])
+        except (ValueError, KeyError, TypeError):
+            # What it was about is lost; prune removes such orphans after a day.
+            logger().error("dropping a note that cannot be read", path=str(path))
+            _drop(path)
+            continue
+        clean = True
+        for store in stores:
+            try:
+                if not _exists(store, prefix + MANIFEST_NAME):
+                    store.discard(prefix)
+                    removed.append(prefix)
+                    logger().warning("removed what a killed backup left", place=prefix)
+            except StoreError as error:
+                clean = False
+                logger().error("cannot clean up", store=store.name, error=error.message)
+        if clean:
+            _drop(path)
+    return removed
+
+
+def _exists(store: Store, key: str) -> bool:
+    try:
+        store.stat(key)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _path(directory: Path, source: str, prefix: str) -> Path:
+    return directory / f"{source}@{prefix.rstrip('/').rpartition('/')[2]}.json"
+
+
+# Holds the lock in one store, and yields what raises if it was lost meanwhile.
+LockStore = Callable[[Store], AbstractContextManager[Callable[[], None]]]
+
+
+def no_lock(_store: Store) -> AbstractContextManager[Callable[[], None]]:
+    """Lock nothing: for a store that nobody else knows."""
+    return nullcontext(lambda: None)
+
+
+@dataclass(kw_only=True)
+class LockedStores:
+    """The stores that could be locked, and why the others could not."""
+
+    usable: list[Store] = field(default_factory=list)
+    failed: dict[str, StoreError] = field(default_factory=dict)
+    checks: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def require_held(self) -> dict[str, StoreError]:
+        """Return the stores whose lock is not certain any more, and why.
+
+        Raises:
+            LockHeld: another run has taken one.
+        """
+        lost: dict[str, StoreError] = {}
+        for name, check in self.checks.items():
+            try:
+                check()
+            except StoreError as error:
+                lost[name] = error
+        return lost
+
+
+@contextmanager
+def locked(stores: Sequence[Store], lock: LockStore) -> Iterator[LockedStores]:
+    """Lock every store for the length of the block; one that fails is left out.
+
+    Raises:
+        LockHeld: another run has the source locked in one of them.
+        StoreError: none could be locked.
+    """
+    found = LockedStores()
+    with ExitStack() as stack:
+        for store in stores:
+            try:
+                found.checks[store.name] = stack.enter_context(lock(store))
+            except StoreError as error:
+                logger().error("a store failed", store=store.name, error=error.message)
+                found.failed[store.name] = error
+            else:
+                found.usable.append(store)
+        if not found.usable and found.failed:
+            raise next(iter(found.failed.values()))
+        yield found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +195,7 @@ def create_backup(
     """
     protection = protection or Protection()
     journal = state_dir / "inflight"
-    inflight.clean_up(journal, source=source.name, stores=stores)
+    clean_up(journal, source=source.name, stores=stores)
     started_at = clock()
     with (
         source.opened(run_id=run_id, clock=clock) as opened,
@@ -88,7 +211,7 @@ def create_backup(
         )
         logger().info("backup started", backup_id=backup_id)
         with (
-            inflight.writing(journal, source=source.name, prefix=prefix),
+            writing(journal, source=source.name, prefix=prefix),
             _removed_on_error(writer, stores, journal, source.name),
         ):
             content = opened.write(writer)
@@ -147,7 +270,7 @@ def _removed_on_error(
     except BaseException:
         # Also for Ctrl-C. What cannot be removed now, the next run removes.
         if writer.discard(stores):
-            inflight.forget(journal, source=source, prefix=writer.prefix)
+            forget(journal, source=source, prefix=writer.prefix)
         raise
 
 
@@ -161,8 +284,8 @@ def _complete(
     protection = writer.protection
     changes: dict[str, object] = {}
     if protection.encrypts:
-        manifest, private = sealing.sealed(manifest)
-        writer.put(sealing.NAME, sealing.ROLE, [private])
+        manifest, private = reader.sealed(manifest)
+        writer.put(reader.NAME, reader.ROLE, [private])
         changes["encryption"] = Encryption(
             format="age", recipients=protection.recipients
         )

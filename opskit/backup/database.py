@@ -10,12 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from opskit.backup import guide as backup_guide
-from opskit.backup.compress import compressed
-from opskit.backup.database_source import DatabaseSource
 from opskit.backup.dump import PostgresDump, open_dump
-from opskit.backup.stream import DumpStream
-from opskit.backup.writer import SetWriter
+from opskit.backup.plan import DatabaseSource
+from opskit.backup.stream import DumpStream, compressed
 from opskit.catalog.manifest import StoredObject
+from opskit.catalog.writer import SetWriter
 from opskit.log import logger
 from opskit.postgres import schema
 from opskit.postgres.globals import Globals

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from opskit.backup import diagnosis, plan, records, surroundings
-from opskit.backup.database_source import DatabaseSource
-from opskit.backup.shares import TableName
+from opskit.backup import diagnosis, plan
+from opskit.backup.plan import DatabaseSource, TableName
 from opskit.backup.stream import DumpStream
 from opskit.catalog.manifest import (
     LargeObjectsRecord,
@@ -22,28 +21,22 @@ from opskit.catalog.manifest import (
 )
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import (
-    extensions,
-    inventory,
-    overtaken,
-    reach,
-    schema,
-    snapshot,
-    table_sizes,
-)
+from opskit.postgres import extensions, inventory, locks, reach, schema, snapshot
 from opskit.postgres import locks as postgres_locks
 from opskit.postgres.archive.reader import ArchiveReader
-from opskit.postgres.connect import Connection, server_major, translated
-from opskit.postgres.conninfo import client_environment
+from opskit.postgres.archive.toc import not_validated
+from opskit.postgres.connect import (
+    Connection,
+    client_environment,
+    server_major,
+    translated,
+)
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
-from opskit.postgres.locks import LockWait, LockWatch
-from opskit.postgres.order import not_validated
-from opskit.postgres.overtaken import Overtaken
+from opskit.postgres.locks import LockWait, LockWatch, Overtaken
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.servers.programs import Installation, find_client
-from opskit.postgres.snapshot import DatabaseLock, Snapshot
-from opskit.postgres.table_sizes import TableSizes, Weights
+from opskit.postgres.snapshot import DatabaseLock, Snapshot, TableSizes, Weights
 
 _LOOK_SECONDS = 0.2
 _ATTEMPTS = 3
@@ -93,7 +86,7 @@ def prepare(
     source: DatabaseSource, client: Installation, connection: Connection
 ) -> Prepared:
     """Plan the dumps of a database as it is now."""
-    sizes = table_sizes.take(connection)
+    sizes = snapshot.take(connection)
     expected = _expected(source, connection)
     # Named, so that no setting of the role or the environment chooses another.
     encoding = connection.info.parameter_status("server_encoding")
@@ -201,7 +194,7 @@ class PostgresDump:
             BackupFailed: a table of the snapshot is not in it, or twice.
         """
         readers = [each.reader for each in self.streams]
-        tables = records.tables(readers, self._of_extensions)
+        tables = plan.tables(readers, self._of_extensions)
         held = Counter((table.schema_name, table.name) for table in tables)
         if missing := self._expected - held.keys():
             raise BackupFailed(
@@ -219,8 +212,8 @@ class PostgresDump:
             dump_bytes=sum(each.dump_bytes for each in self.streams),
             streams=self._stream_records(),
             tables=tables,
-            sequences=records.sequences(self._first, self._of_extensions),
-            large_objects=records.large_objects(self._first),
+            sequences=plan.sequences(self._first, self._of_extensions),
+            large_objects=plan.large_objects(self._first),
         )
 
     def _stream_records(self) -> tuple[StreamRecord, ...]:
@@ -236,13 +229,13 @@ class PostgresDump:
         Raises:
             BackupFailed: roles change all the time, or one of the dump's is gone.
         """
-        found, taken = surroundings.take(
+        found, taken = plan.take(
             self._source.url,
             self.client,
             self._watch.connection,
             lock_wait=self._source.lock_wait,
         )
-        surroundings.require_roles(
+        plan.require_roles(
             taken,
             self._first.contents.entries,
             self.inventory["needed_roles"],
@@ -378,7 +371,7 @@ def _judged(prepared: Prepared, taken: Snapshot, now: Connection) -> Iterator[No
         found = None
         with contextlib.suppress(DatabaseError), translated("looking for changes"):
             planned = prepared.expected - _expected(prepared.source, taken.connection)
-            found = overtaken.explained(error, taken.connection, now, planned=planned)
+            found = locks.explained(error, taken.connection, now, planned=planned)
         if found is None:
             raise
         raise found from error

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
-from opskit.backup.writer import SetWriter
 from opskit.catalog.manifest import StoredObject
+from opskit.catalog.writer import SetWriter
 
 
 class OpenSource(Protocol):

@@ -21,8 +21,7 @@ from typing import Any
 
 from opskit import __version__, files
 from opskit.catalog.proof import EvidenceName, parse_evidence
-from opskit.catalog.reading import Place, Refusal
-from opskit.catalog.sets import Summary
+from opskit.catalog.sets import Place, Refusal, Summary
 from opskit.catalog.trust import Trust
 from opskit.log import logger
 

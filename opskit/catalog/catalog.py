@@ -8,10 +8,15 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from opskit.catalog.manifest import Manifest
-from opskit.catalog.reading import (
+from opskit.catalog.sets import (
+    BackupSet,
+    Copy,
+    KnownSet,
+    ListedSet,
     Place,
     ReadSet,
     Refusal,
+    Unreadable,
     attempt,
     group_by_set,
     in_order,
@@ -19,7 +24,6 @@ from opskit.catalog.reading import (
     read_set,
     readers,
 )
-from opskit.catalog.sets import BackupSet, Copy, KnownSet, ListedSet, Unreadable
 from opskit.catalog.trust import Trust, warn_of
 from opskit.errors import (
     IntegrityError,

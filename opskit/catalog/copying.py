@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from opskit.catalog import manifest as manifests
-from opskit.catalog.manifest import Manifest, StoredObject
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
 from opskit.catalog.proof import parse_evidence
 from opskit.catalog.verify import (
     BLOCK_BYTES,

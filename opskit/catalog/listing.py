@@ -8,8 +8,18 @@ from datetime import datetime
 
 from opskit.catalog.cache import CatalogCache, Seen
 from opskit.catalog.catalog import Catalog, Found, collect, read_place
-from opskit.catalog.reading import Place, ReadSet, Refusal, attempt, in_order, readers
-from opskit.catalog.sets import BackupSet, Copy, ListedSet, summary_of
+from opskit.catalog.sets import (
+    BackupSet,
+    Copy,
+    ListedSet,
+    Place,
+    ReadSet,
+    Refusal,
+    attempt,
+    in_order,
+    readers,
+    summary_of,
+)
 from opskit.catalog.trust import Trust, warn_of
 from opskit.log import logger
 from opskit.store import Store

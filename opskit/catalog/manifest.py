@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+import secrets
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import (
@@ -17,11 +18,92 @@ from pydantic import (
     ValidationError,
 )
 
-from opskit.catalog.completeness import untold
 from opskit.catalog.file_record import Amount, FileRecord, Integer
-from opskit.catalog.naming import CATCH_ALL, MANIFEST_NAME, set_prefix
 from opskit.errors import IntegrityError, StoreError
 from opskit.store.base import check_key
+
+MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.json.sig"
+PIN_FOLDER = "pinned/"
+# Roles of the dumps of a database: of everything else, and of rows alone (numbered).
+CATCH_ALL = "dump"
+ROWS = "rows-"
+_PIN = re.compile(r"pinned/\d{8}T\d{6}Z-[0-9a-f]+\.json")
+_ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
+
+
+def new_backup_id(source: str, started_at: datetime) -> str:
+    """Return an id for a set of this source begun at this time."""
+    return (
+        f"{source}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    )
+
+
+def set_prefix(source: str, started_at: datetime, backup_id: str) -> str:
+    """Return where a set lies in a store, with a slash at its end."""
+    return f"{source}/{started_at.astimezone(UTC):%Y-%m-%d}/{backup_id}/"
+
+
+def is_backup_id(text: str) -> bool:
+    """Return whether a text has the form of a backup id."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_pin(name: str) -> bool:
+    """Return whether a name inside a set is that of a pin."""
+    return _PIN.fullmatch(name) is not None
+
+
+_INVENTORY: dict[str, type] = {
+    "database": str,
+    "size_bytes": int,
+    "locale": dict,
+    "roles": list,
+    "extensions": list,
+}
+
+
+def untold(manifest: Manifest) -> list[str]:
+    """Return what is missing in a manifest, in words; nothing if it is complete."""
+    return [*_objects(manifest), *_surroundings(manifest)]
+
+
+def _objects(manifest: Manifest) -> list[str]:
+    told = list(manifest.dump_bytes_of)
+    needed = told or ["files"]
+    if manifest.encryption is not None:
+        needed = [*needed, "private"]
+    held = {each.role for each in manifest.objects}
+    found = [f"it names no {role} object" for role in needed if role not in held]
+    dumps = {role for role in held if role == CATCH_ALL or role.startswith(ROWS)}
+    if told and (told[0] != CATCH_ALL or dumps != set(told)):
+        found.append("its streams are not the dumps among its objects")
+    return found
+
+
+def _surroundings(manifest: Manifest) -> list[str]:
+    if manifest.kind != "postgres":
+        return []
+    versions = {"server": manifest.server_version, "client": manifest.client_version}
+    found = [
+        f"{name}_version does not begin with a number"
+        for name, version in versions.items()
+        if not re.match(r"\d", version)
+    ]
+    return (
+        found
+        + [
+            f"inventory.{name} is missing or of a wrong type"
+            for name, kind in _INVENTORY.items()
+            if type(manifest.inventory.get(name)) is not kind
+        ]
+        + [
+            "inventory.size_bytes is no size"
+            for size in [manifest.inventory.get("size_bytes")]
+            if type(size) is int and not 0 <= size < 2**63
+        ]
+    )
+
 
 # The newest that is read. A set says the oldest that reads it: 2 where several dumps
 # make it up, of which an opskit that knows 1 would restore the first alone.

@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from opskit.catalog.catalog import BackupSet
+from opskit.catalog.catalog import BackupSet, group_by_set
 from opskit.catalog.changes import (
     CONFIRMATION_FOLDER,
     confirmation_name,
     is_confirmation,
 )
-from opskit.catalog.naming import MANIFEST_NAME
-from opskit.catalog.orphans import GRACE
+from opskit.catalog.manifest import MANIFEST_NAME, PIN_FOLDER, is_pin
 from opskit.catalog.retention import Candidate
-from opskit.catalog.sets import KnownSet
+from opskit.catalog.sets import KnownSet, Place
 from opskit.catalog.trust import Trust
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
 from opskit.ledger import copies
-from opskit.store import Store
+from opskit.store import ObjectInfo, Store
 from opskit.store import locks as store_locks
+
+GRACE = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orphan:
+    """The place of a set that never came to be."""
+
+    store: Store
+    prefix: str
+    size_bytes: int
+
+
+def find(stores: Iterable[Store], *, source: str, now: datetime) -> list[Orphan]:
+    """Return the orphans of one source that nothing was added to for the grace time.
+
+    The caller holds the lock of the source in these stores, and `now` is the time by
+    their own clock: what another host writes at this moment is no orphan.
+    """
+    found = []
+    for store in stores:
+        everything = [*store.list(f"{source}/"), *store.unfinished(f"{source}/")]
+        for prefix, objects in group_by_set(everything):
+            if _is_orphan(prefix, objects, now):
+                size_bytes = sum(each.size_bytes for each in objects)
+                found.append(Orphan(store=store, prefix=prefix, size_bytes=size_bytes))
+    return found
+
+
+def _is_orphan(prefix: str, objects: list[ObjectInfo], now: datetime) -> bool:
+    if Place(prefix=prefix, objects=objects).has_manifest:
+        return False
+    return max(each.modified_at for each in objects) < now - GRACE
+
 
 _NOBODY = Trust()
 
@@ -123,3 +157,60 @@ def sweep(store: Store, *, source: str, now: datetime) -> int:
     """
     places = (f"{source}/", f"{store_locks.FOLDER}{source}/", copies.FOLDER)
     return sum(store.sweep(place, before=now - GRACE) for place in places)
+
+
+def pin(
+    each: BackupSet, *, pinned_at: datetime, run_id: str, signer: Signer | None
+) -> None:
+    """Put a pin beside every copy of a set.
+
+    Raises:
+        StoreError: a store refused.
+    """
+    document = {
+        "backup_id": each.manifest.backup_id,
+        "manifest_sha256": each.manifest_sha256,
+        "pinned_at": pinned_at.isoformat(),
+    }
+    content = (json.dumps(document, indent=1) + "\n").encode()
+    name = f"{PIN_FOLDER}{pinned_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run_id}.json"
+    for store in each.stores:
+        key = each.manifest.prefix + name
+        if signer is not None:
+            store.put(key + signatures.SUFFIX, [signer.sign(content)])
+        store.put(key, [content])
+
+
+def unpin(each: BackupSet) -> bool:
+    """Remove the pins beside every copy of a set; return whether there were any.
+
+    Raises:
+        StoreError: a store refused.
+    """
+    keys = [(store, key) for store in each.stores for key in _pins(each, store)]
+    for store, key in keys:
+        store.delete(key)
+        store.delete(key + signatures.SUFFIX)
+    return bool(keys)
+
+
+def is_pinned_now(each: BackupSet, trust: Trust) -> bool:
+    """Return whether a pin that counts lies beside a set now.
+
+    Raises:
+        StoreError: a store cannot be asked.
+    """
+    return any(
+        trust.counts(store, key, manifest_sha256=each.manifest_sha256)
+        for store in each.stores
+        for key in _pins(each, store)
+    )
+
+
+def _pins(each: BackupSet, store: Store) -> list[str]:
+    prefix = each.manifest.prefix
+    return [
+        found.key
+        for found in store.list(prefix + PIN_FOLDER)
+        if is_pin(found.key.removeprefix(prefix))
+    ]

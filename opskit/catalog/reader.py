@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import zstandard
 
-from opskit.catalog import sealing
-from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject
+from opskit.catalog.file_record import FileRecord
+from opskit.catalog.manifest import (
+    BYTES_MAX,
+    LargeObjectsRecord,
+    Manifest,
+    StoredObject,
+    TableRecord,
+)
 from opskit.catalog.verify import checked
-from opskit.crypto import age
+from opskit.crypto import age, seal
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import (
     ClientToolError,
@@ -29,6 +35,83 @@ from opskit.store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+ROLE = "private"
+NAME = "private.json"
+_PRIVATE_OF_ROLES = ("password", "settings")
+
+
+def sealed(manifest: Manifest) -> tuple[Manifest, bytes]:
+    """Return the manifest as anybody may read it, and what only the owner may."""
+    key = seal.new_key()
+    roles = list(manifest.inventory.get("roles", ()))
+    public_roles = [
+        {name: value for name, value in each.items() if name not in _PRIVATE_OF_ROLES}
+        for each in roles
+    ]
+    public = _with_digests(
+        manifest, lambda text, what: seal.seal(text, key=key, what=what)
+    )
+    if roles:
+        inventory = manifest.inventory | {"roles": public_roles}
+        public = public.model_copy(update={"inventory": inventory})
+    document = {"seal_key": key.hex(), "roles": roles}
+    text = json.dumps(document, ensure_ascii=False) + "\n"
+    return public, text.encode("utf-8", "surrogateescape")
+
+
+def opened(manifest: Manifest, private: bytes) -> Manifest:
+    """Return the manifest as it was before it was sealed.
+
+    Raises:
+        IntegrityError: the private object is not one.
+    """
+    try:
+        document = json.loads(private.decode("utf-8", "surrogateescape"))
+        key = bytes.fromhex(document["seal_key"])
+        roles: list[dict[str, Any]] = document["roles"]
+        if not isinstance(roles, list) or not all(isinstance(e, dict) for e in roles):
+            raise TypeError("its roles are no list of records")
+        plain = _with_digests(
+            manifest, lambda text, what: seal.unseal(text, key=key, what=what)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IntegrityError(
+            f"the private object of {manifest.backup_id} cannot be read: {error}",
+            hint="Use another set or another store.",
+        ) from error
+    if not roles:
+        return plain
+    return plain.model_copy(update={"inventory": manifest.inventory | {"roles": roles}})
+
+
+def _with_digests(manifest: Manifest, change: Callable[[str, str], str]) -> Manifest:
+    """Return the manifest with every digest changed; `change` gets it and its place."""
+
+    def table(each: TableRecord) -> TableRecord:
+        what = f"table\0{each.schema_name}\0{each.name}"
+        return each.model_copy(update={"digest": change(each.digest, what)})
+
+    def file(each: FileRecord) -> FileRecord:
+        if not each.sha256:
+            return each
+        return each.model_copy(
+            update={"sha256": change(each.sha256, f"file\0{each.path}")}
+        )
+
+    large = manifest.large_objects
+    return manifest.model_copy(
+        update={
+            "tables": tuple(table(each) for each in manifest.tables),
+            "files": tuple(file(each) for each in manifest.files),
+            "large_objects": LargeObjectsRecord(
+                count=large.count,
+                size_bytes=large.size_bytes,
+                digest=change(large.digest, "large objects"),
+            ),
+        }
+    )
 
 
 HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
@@ -69,8 +152,8 @@ class SetReader:
         """Return the manifest with what only the owner of an identity may know."""
         if self.manifest.encryption is None:
             return self.manifest
-        private = self._read(self.manifest.object(sealing.ROLE))
-        return sealing.opened(self.manifest, private)
+        private = self._read(self.manifest.object(ROLE))
+        return opened(self.manifest, private)
 
     @contextmanager
     def open_tar(self) -> Iterator[BinaryIO]:

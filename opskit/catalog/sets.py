@@ -1,15 +1,242 @@
-"""Sets: one that was read from its stores, and one that was merely listed."""
+"""Reads one set's manifest and evidence from a store, and several sets at once."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
+from typing import BinaryIO, TypeVar
 
-from opskit.catalog.manifest import Manifest
-from opskit.catalog.naming import set_prefix
-from opskit.catalog.proof import EvidenceName, Proof, best, combined, proof_of
-from opskit.store import Store
+from opskit.catalog import manifest as manifests
+from opskit.catalog.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    is_backup_id,
+    is_pin,
+    set_prefix,
+)
+from opskit.catalog.proof import (
+    EvidenceName,
+    Proof,
+    best,
+    combined,
+    parse_evidence,
+    proof_of,
+)
+from opskit.catalog.trust import Trust
+from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreError
+from opskit.store import ObjectInfo, S3Store, Store, unwrapped
+from opskit.store.base import read_whole
+from opskit.store.wrappers import StoreWrapper
+
+_SET_DEPTH = 3  # source, date, backup id
+# As many connections as a store in a bucket keeps open.
+_READERS_ON_S3 = 8
+_AHEAD = 4  # how many sets are waiting for each reader
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a set lies in a store, with a slash at its end, and all that lies there."""
+
+    prefix: str
+    objects: Sequence[ObjectInfo]
+
+    @property
+    def manifest_key(self) -> str:
+        """The key of the manifest, be there one or not."""
+        return self.prefix + MANIFEST_NAME
+
+    @property
+    def has_manifest(self) -> bool:
+        """Whether a set lies here, or what cannot be listed and may be one.
+
+        Else it is what an unfinished run left.
+        """
+        there = {each.key for each in self.objects}
+        return not there.isdisjoint((self.manifest_key, self.prefix))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSet:
+    """What was read of a set in one store.
+
+    `amiss` are the keys of evidence that does not count, and why; what merely is not
+    signed is not among it.
+    """
+
+    manifest: Manifest
+    manifest_sha256: str
+    evidence: tuple[EvidenceName, ...]
+    is_pinned: bool = False
+    amiss: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a set cannot be used."""
+
+    reason: str
+
+
+def places_of(store: Store, prefix: str) -> list[Place]:
+    """List the places of a store that hold a manifest.
+
+    Raises:
+        StoreError: the store cannot be listed.
+    """
+    found = (
+        Place(prefix=place, objects=objects)
+        for place, objects in group_by_set(store.list(prefix))
+    )
+    return [each for each in found if each.has_manifest]
+
+
+def group_by_set(
+    objects: Iterable[ObjectInfo],
+) -> list[tuple[str, list[ObjectInfo]]]:
+    """Group objects by set; what does not lie where sets lie is left out."""
+    groups: dict[str, list[ObjectInfo]] = {}
+    for each in objects:
+        parts = each.key.split("/")
+        if len(parts) > _SET_DEPTH and is_backup_id(parts[_SET_DEPTH - 1]):
+            groups.setdefault("/".join(parts[:_SET_DEPTH]) + "/", []).append(each)
+    return sorted(groups.items())
+
+
+def read_set(store: Store, place: Place, trust: Trust) -> ReadSet:
+    """Read a set's manifest, the signature that is asked for, and what speaks of it.
+
+    Raises:
+        IntegrityError: the manifest cannot be used, or no trusted key signed it.
+        StoreError: the store cannot be read.
+    """
+    key = place.manifest_key
+    for each in place.objects:
+        if each.key == key and each.size_bytes > manifests.BYTES_MAX:
+            raise manifests.too_large(key)
+    content = read_whole(store, key, bytes_max=manifests.BYTES_MAX)
+    trust.require(store, key, content)
+    manifest = manifests.parse(content, key=key)
+    sha256 = hashlib.sha256(content).hexdigest()
+    evidence = []
+    amiss = []
+    is_pinned = False
+    for each in place.objects:
+        if is_pin(each.key.removeprefix(place.prefix)):
+            verdict = trust.judge(store, each.key, manifest_sha256=sha256)
+            is_pinned = is_pinned or verdict.counts
+            if not verdict.counts:
+                amiss.append((each.key, verdict.amiss or "no trusted key signed it"))
+            continue
+        name = parse_evidence(each.key.removeprefix(place.prefix))
+        if name is None:
+            continue
+        verdict = trust.judge(
+            store,
+            each.key,
+            manifest_sha256=sha256,
+            name=name.name(),
+            passed=name.passed,
+        )
+        if verdict.counts:
+            evidence.append(name)
+        elif verdict.amiss:
+            amiss.append((each.key, verdict.amiss))
+    return ReadSet(
+        manifest=manifest,
+        manifest_sha256=sha256,
+        evidence=tuple(evidence),
+        is_pinned=is_pinned,
+        amiss=tuple(amiss),
+    )
+
+
+def attempt(
+    store: Store, place: Place, trust: Trust
+) -> tuple[ReadSet | Refusal | None, bool]:
+    """Read a set, or say why not; and whether that holds until its place changes.
+
+    A set that another run has deleted meanwhile is none. What a store did not answer,
+    or had listed and then did not find, may be otherwise the next time.
+    """
+    witness = _Witness(store)
+    listed = {each.key for each in place.objects}
+    try:
+        found = read_set(witness, place, trust)
+    except StoreError as error:
+        return _refused(store, place, error), False
+    except IntegrityError as error:
+        return _refused(store, place, error), not witness.missed & listed
+    return found, not witness.missed & listed
+
+
+def _refused(store: Store, place: Place, error: OpskitError) -> Refusal | None:
+    """Return why a set cannot be used; nothing of one that is not there any more."""
+    try:
+        key = place.manifest_key
+        if not any(each.key == key for each in store.list(key)):
+            return None
+    except StoreError:
+        pass
+    return Refusal(reason=error.message)
+
+
+def readers(store: Store) -> int:
+    """Return how many sets of a store are read at once."""
+    return _READERS_ON_S3 if isinstance(unwrapped(store), S3Store) else 1
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int
+) -> Generator[_Result, None, None]:
+    """Yield what the function returns for each item, in the order of the items.
+
+    With several threads, a bounded number of results are made ahead.
+    """
+    if threads == 1:
+        yield from map(function, items)
+        return
+    left = iter(items)
+    ahead: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="catalog") as pool:
+        try:
+            for item in islice(left, threads * _AHEAD):
+                ahead.append(pool.submit(function, item))
+            while ahead:
+                result = ahead.popleft().result()
+                for item in islice(left, 1):
+                    ahead.append(pool.submit(function, item))
+                yield result
+        finally:
+            for each in ahead:
+                each.cancel()
+
+
+class _Witness(StoreWrapper):
+    """Notes what was asked for and not found: what was listed may have gone since."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.missed: set[str] = set()
+
+    @contextlib.contextmanager
+    def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
+        try:
+            with self._inner.open(key, start) as file:
+                yield file
+        except ObjectNotFound:
+            self.missed.add(key)
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)

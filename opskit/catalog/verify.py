@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from opskit.catalog.manifest import Manifest, StoredObject
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
 from opskit.errors import (
     IntegrityError,
     ObjectNotFound,

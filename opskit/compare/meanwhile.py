@@ -12,12 +12,11 @@ from types import TracebackType
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
 from opskit.compare import contents
-from opskit.compare.contents import RestoredCopy
+from opskit.compare.contents import RestoredCopy, unit_name, units_of
 from opskit.errors import DatabaseError, Interrupted, ServerFault
 from opskit.postgres import content
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, translated
-from opskit.restore.units import unit_name, units_of
 
 
 @dataclass(frozen=True)

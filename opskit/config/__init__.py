@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from opskit.config.drill import DrillSettings, Query
-from opskit.config.loading import load
-from opskit.config.retention import RetentionSettings, SourceRetention
 from opskit.config.settings import (
     ENVIRONMENT_PREFIX,
     DatabaseSettings,
     Settings,
+    load,
 )
-from opskit.config.sources import FilesSettings
+from opskit.config.sources import FilesSettings, RetentionSettings, SourceRetention
 from opskit.config.stores import StoreSettings
 
 __all__ = [

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from opskit.config.section import PostgresUrl, Section, read_url
-from opskit.config.types import Count, Duration
+from opskit.config.section import Count, Duration, PostgresUrl, Section, read_url
 
 
 class Query(Section):
@@ -162,3 +161,40 @@ class DrillSettings(Section):
         if self.existing_url_file is None:
             return self.existing_url.get_secret_value()
         return read_url("existing_url_file", self.existing_url_file)
+
+
+_AS_IN_DRILL = "; as in `[drill]` if not set"
+
+
+class RestoreSettings(Section):
+    """How a set is restored, where that differs from its drills."""
+
+    settings: dict[str, str] | None = Field(
+        default=None,
+        description="settings of the sessions that load; one that only a whole server "
+        f"can have must be set on the server{_AS_IN_DRILL}",
+    )
+    allow: Annotated[list[str] | None, AfterValidator(known_kinds)] = Field(
+        default=None,
+        description="what every restore may do without, by the names that "
+        f"`--accept-failures` takes{_AS_IN_DRILL}",
+    )
+    sql_before: list[str] | None = Field(
+        default=None,
+        description=f"statements run in the empty copy{_AS_IN_DRILL}",
+    )
+    sql_after: list[str] | None = Field(
+        default=None,
+        description=f"statements run in the loaded copy{_AS_IN_DRILL}",
+    )
+
+    def with_defaults(self, drill: DrillSettings) -> RestoreSettings:
+        """Return the same, with a drill's values for what is not set."""
+        fields = type(self).model_fields
+        own = {name: getattr(self, name) for name in fields}
+        return RestoreSettings(
+            **{
+                name: getattr(drill, name) if value is None else value
+                for name, value in own.items()
+            }
+        )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from opskit.errors import ConfigurationError
-from opskit.masking import MASK, mask
+from opskit.log import MASK, mask
 
 # Variables that are no configuration themselves.
 _OURS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG"}

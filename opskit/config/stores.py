@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from opskit.config.section import Section
-from opskit.config.types import Count, Duration
+from opskit.config.section import Count, Duration, Section
 
 _MIB = 1024**2
 _SIZE_UNITS = {"": 1, "k": 1024, "m": _MIB, "g": 1024**3, "t": 1024**4}

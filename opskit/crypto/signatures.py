@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opskit.crypto import keyfiles
+from opskit.crypto import keys as crypto_keys
 from opskit.errors import ConfigurationError, IntegrityError
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ class Signer:
         from cryptography.hazmat.primitives.asymmetric import ed25519
 
         hint = "Make one with ssh-keygen -t ed25519, and name the file without .pub."
-        content = keyfiles.read(path, _WHAT)
-        if not keyfiles.is_private_key(content):
+        content = crypto_keys.read(path, _WHAT)
+        if not crypto_keys.is_private_key(content):
             held = "only a public key" if content.startswith(b"ssh-") else "no key"
             raise ConfigurationError(f"{_WHAT} {path} holds {held}", hint=hint)
-        key = keyfiles.parse(content, path=path, what=_WHAT, passphrase=passphrase)
+        key = crypto_keys.parse(content, path=path, what=_WHAT, passphrase=passphrase)
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             raise ConfigurationError(f"{_WHAT} {path} is not an ed25519 key", hint=hint)
         return cls(key)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from opskit.catalog.file_record import shown
 from opskit.checks import Finding, Health
+from opskit.errors import OpskitError
 from opskit.folders.lock import ServiceLock
 
 _READ = "Run this as a user who may read all of it, or leave it out with exclude."
@@ -85,3 +87,54 @@ def _lock(name: str, lock: ServiceLock) -> Finding:
             hint=hint,
         )
     return Finding(name=what, status=Health.HEALTHY, observed=observed)
+
+
+def examine_space(name: str, folder: Path, needed_bytes: int, hint: str) -> Finding:
+    """Compare what is free in a folder with what will be needed."""
+    try:
+        free_bytes = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding(
+            name=name,
+            status=Health.UNHEALTHY,
+            observed=f"{folder}: {error.strerror}",
+            hint=hint,
+        )
+    enough = free_bytes >= needed_bytes
+    return Finding(
+        name=name,
+        status=Health.HEALTHY if enough else Health.UNHEALTHY,
+        observed=f"{free_bytes // 2**20} MiB free in {folder}",
+        limit=f"at least {needed_bytes // 2**20} MiB",
+        hint="" if enough else hint,
+    )
+
+
+def examine_folder(name: str, folder: Path, hint: str) -> Finding:
+    """Look whether files can be made in a folder, or the folder itself."""
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return Finding(
+        name=name,
+        status=Health.HEALTHY if usable else Health.UNHEALTHY,
+        observed=f"{folder} {'is' if usable else 'is not'} writable for this user",
+        hint="" if usable else hint,
+    )
+
+
+def attempted(name: str, attempt: Callable[[], str]) -> Finding:
+    """Return what an attempt shows, or why it cannot be made."""
+    try:
+        return Finding(name=name, status=Health.HEALTHY, observed=attempt())
+    except OpskitError as error:
+        return Finding(
+            name=name,
+            status=Health.UNHEALTHY,
+            observed=error.message,
+            hint=error.hint,
+        )
+
+
+def space_for_drills(sizes_bytes: Sequence[int]) -> int:
+    """Return how much a drill of the largest database needs: the copy and the dump."""
+    return 2 * max(sizes_bytes, default=0)

@@ -2,24 +2,246 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 from opskit.checks import Finding, Health
 from opskit.config import StoreSettings
-from opskit.doctor import s3_lock, s3_removal
-from opskit.doctor.s3_removal import Deletion
 from opskit.errors import OpskitError, StoreError
+from opskit.store.s3 import trial
 from opskit.store.s3 import trial as conformance
-from opskit.store.s3.trial import Answer
-from opskit.store.s3_scratch import (
+from opskit.store.s3.trial import (
+    BATCH_MAX,
+    DISTRUST,
     PART_BYTES,
+    Answer,
     Scratch,
+    aborted_upload,
+    denied,
+    not_implemented,
+    pages,
     unanswered,
 )
 
+_LOCK_HINT = "Make a bucket with object lock, or set object_lock_days to 0."
+_COST_HINT = "Let a lifecycle rule of the bucket expire noncurrent versions."
+
+
+def versioning(scratch: Scratch) -> tuple[Health, str, str]:
+    """Tell what stays of deleted sets."""
+    try:
+        state = scratch.store.versioning()
+    except StoreError as error:
+        if not denied(error):
+            raise
+        state = "Enabled" if scratch.versioned else ""
+    if not state:
+        return Health.HEALTHY, "off; what is deleted is gone", ""
+    if state == "Suspended":
+        return (
+            Health.HEALTHY,
+            "suspended; earlier versions of objects go on costing",
+            _COST_HINT,
+        )
+    return (
+        Health.HEALTHY,
+        "on; sets that prune deletes go on costing until a lifecycle rule expires "
+        "noncurrent versions",
+        _COST_HINT,
+    )
+
+
+def object_lock(
+    scratch: Scratch, settings: StoreSettings, *, may_delete: bool
+) -> tuple[Health, str, str]:
+    """Tell whether the store itself refuses to delete what opskit locks."""
+    days = settings.object_lock_days
+    try:
+        found = scratch.store.lock_configuration()
+    except StoreError as error:
+        if not denied(error):
+            raise
+        if not days:
+            return Health.HEALTHY, "not told to these credentials, nor used", ""
+    else:
+        if not found and days:
+            return (
+                Health.UNHEALTHY,
+                f"the bucket has none, but object_lock_days is {days}",
+                _LOCK_HINT,
+            )
+        if not days:
+            return Health.HEALTHY, _unused(found or {}), ""
+    return _tried(scratch, settings, may_delete=may_delete)
+
+
+def _unused(found: dict[str, Any]) -> str:
+    default = found.get("Rule", {}).get("DefaultRetention", {})
+    if default:
+        time = f"{default.get('Days') or default.get('Years')} " + (
+            "days" if default.get("Days") else "years"
+        )
+        return (
+            f"the bucket locks everything for {time} by itself; prune cannot free "
+            "what is younger"
+        )
+    if found:
+        return "the bucket has it, opskit does not use it: object_lock_days is 0"
+    return "the bucket has none; whoever may delete can delete every set"
+
+
+def _tried(
+    scratch: Scratch, settings: StoreSettings, *, may_delete: bool
+) -> tuple[Health, str, str]:
+    mode, days = settings.object_lock_mode, settings.object_lock_days
+    kept = trial.lock(scratch, mode.upper())
+    if not may_delete and kept.told:
+        return (
+            Health.HEALTHY,
+            f"recorded; each object is locked for {days} days ({mode}); a refusal "
+            "cannot be tried, as these credentials may delete nothing",
+            "",
+        )
+    if not may_delete:
+        return (
+            Health.DEGRADED,
+            "a lock is taken, but the server does not tell it to these credentials",
+            "Grant s3:GetObjectRetention, or run doctor once with credentials that may "
+            "delete.",
+        )
+    if not kept.plainly:
+        return (
+            Health.UNHEALTHY,
+            "a lock is taken without a word, and the object can still be deleted",
+            "Use a provider with object lock, or set object_lock_days to 0.",
+        )
+    if not kept.with_bypass:
+        return (
+            Health.DEGRADED,
+            f"honoured for {days} days ({mode}), but these very credentials may "
+            "lift it",
+            "Take s3:BypassGovernanceRetention from them, or set object_lock_mode to "
+            '"compliance".',
+        )
+    return (
+        Health.HEALTHY,
+        f"honoured; each object is locked for {days} days ({mode})",
+        "",
+    )
+
+
 Told = tuple[Health, str, str]
+_UPLOADS_HINT = (
+    "Let a lifecycle rule of the bucket abort incomplete uploads after some days."
+)
+
+
+class Deletion:
+    """What may be deleted, found out once."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self.complete = False
+
+    def told(self) -> Told:
+        """Delete something, and tell what came of it."""
+        found = trial.deletion(self._scratch)
+        self.complete = found.complete
+        if not found.objects:
+            return (
+                Health.HEALTHY,
+                "these credentials may not delete: backup works, prune needs others",
+                "",
+            )
+        if found.versions is False:
+            return (
+                Health.HEALTHY,
+                "objects can be deleted, versions of them cannot: what prune deletes "
+                "stays as noncurrent versions",
+                "",
+            )
+        return (
+            Health.HEALTHY,
+            "objects and versions of them can be deleted"
+            if found.versions
+            else "honoured",
+            "",
+        )
+
+
+def abort(scratch: Scratch) -> Told:
+    """Begin an upload, find it, and drop it."""
+    try:
+        listed, gone = aborted_upload(scratch)
+    except StoreError as error:
+        if not (denied(error) or not_implemented(error)):
+            raise
+        return (
+            Health.DEGRADED,
+            f"{error.message}; uploads of failed runs stay",
+            _UPLOADS_HINT,
+        )
+    if not listed:
+        return (
+            Health.DEGRADED,
+            "uploads under way are not listed: those of killed runs cannot be found",
+            _UPLOADS_HINT,
+        )
+    if not gone:
+        return Health.DEGRADED, "an aborted upload is still listed", _UPLOADS_HINT
+    return Health.HEALTHY, "honoured; uploads of killed runs are found and dropped", ""
+
+
+def batch_delete(scratch: Scratch, deletion: Deletion) -> Told:
+    """Delete what the listing was tried on, as many as go into one request."""
+    if not deletion.complete:
+        return Health.HEALTHY, "not tried: not all that is made could be deleted", ""
+    names = [name for page in pages(scratch, BATCH_MAX) for name in page]
+    try:
+        left = trial.delete_batch(scratch, names)
+    except StoreError as error:
+        if unanswered(error):
+            raise
+        return (
+            Health.HEALTHY,
+            "refused; opskit deletes one by one, which takes longer",
+            "",
+        )
+    if left:
+        raise StoreError(
+            f"{len(left)} objects are still listed after they were deleted",
+            hint=DISTRUST,
+        )
+    return (
+        Health.HEALTHY,
+        f"{min(len(names), BATCH_MAX)} keys deleted by one request",
+        "",
+    )
+
+
+def remove(scratch: Scratch) -> Finding | None:
+    """Remove what was tried on; return what is left, and where, if it cannot be."""
+    try:
+        scratch.remove()
+    except StoreError as error:
+        where = f"{scratch.bucket.name}/{scratch.bucket.full_key(scratch.prefix)}"
+        left = "something may be left"
+        if not unanswered(error):
+            with contextlib.suppress(StoreError):
+                left = f"{scratch.left()} objects or versions of them are left"
+        return Finding(
+            name=f"store {scratch.store.name}: clean-up",
+            status=Health.HEALTHY if denied(error) else Health.DEGRADED,
+            observed=f"{left} in {where}: {error.message}",
+            hint="Delete them with other credentials, or let a lifecycle rule expire "
+            "what is below _doctor/.",
+        )
+    return None
+
+
 _SECONDS_MAX = 25.0
 _FILL_SECONDS = 15.0
 # One more than a page holds; few where they could not be deleted again.
@@ -65,11 +287,11 @@ def examine(scratch: Scratch, settings: StoreSettings) -> Iterator[Finding]:
         "conditional put": lambda: _conditional_put(scratch),
         "range read": lambda: _range_read(scratch),
         "checksums": lambda: _checksums(scratch),
-        "abort": lambda: s3_removal.abort(scratch),
+        "abort": lambda: abort(scratch),
         "listing": lambda: _listing(scratch, deletion),
-        "batch delete": lambda: s3_removal.batch_delete(scratch, deletion),
-        "versioning": lambda: s3_lock.versioning(scratch),
-        "object lock": lambda: s3_lock.object_lock(
+        "batch delete": lambda: batch_delete(scratch, deletion),
+        "versioning": lambda: versioning(scratch),
+        "object lock": lambda: object_lock(
             scratch, settings, may_delete=deletion.complete
         ),
     }

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from opskit.checks import Finding, Health
-from opskit.doctor import s3, s3_removal
+from opskit.doctor import s3
 from opskit.errors import IntegrityError, OpskitError, StoreError
 from opskit.store import S3Store, Store, unwrapped
-from opskit.store.s3_scratch import Scratch, denied
+from opskit.store.s3.trial import Scratch, denied
 
 _HINT = "Do not rely on this store before you know why."
 _PROBE_BYTES = 256 * 1024
@@ -51,7 +51,7 @@ def _examine_bucket(
             yield from s3.examine(scratch, store.settings)
     finally:
         # Also where whoever asks stops half-way.
-        left = s3_removal.remove(scratch)
+        left = s3.remove(scratch)
     if left is not None and answers:
         yield left
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from opskit.checks import Check
 from opskit.compare import definitions
@@ -14,17 +16,23 @@ from opskit.compare.contents import (
 )
 from opskit.compare.definition import CopyToDescribe
 from opskit.compare.structure import compare_structure
-from opskit.drill.reading import Fetched
-from opskit.drill.surroundings import Place
+from opskit.config import Query
+from opskit.drill.surroundings import Fetched, Place
+from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import database, roles, scratch
 from opskit.postgres.archive.toc import Contents
-from opskit.postgres.connect import connect, limit_statements
-from opskit.postgres.conninfo import with_database
+from opskit.postgres.connect import (
+    connect,
+    limit_statements,
+    translated,
+    user_query,
+    with_database,
+)
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions
-from opskit.restore import load, reference
-from opskit.restore.ahead import statements_ahead
+from opskit.restore import load
+from opskit.restore.make import statements_ahead
 
 
 def compare_everything(
@@ -54,7 +62,7 @@ def compare_everything(
             database.make_bare(url, inventory)
             with connect(url, purpose="reference") as beside:
                 limit_statements(beside, copy.timeout_seconds)
-                reference.build(beside, fetched.contents, kept, ahead)
+                definitions.build(beside, fetched.contents, kept, ahead)
             return definitions.describe(described.at(url))
         finally:
             database.drop(place.connection, name)
@@ -142,3 +150,56 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
         detail=", ".join(differ)
         or ("" if ours is None else "but for the drill's own role"),
     )
+
+
+def run_queries(
+    url: str, queries: Sequence[Query], *, timeout_seconds: float
+) -> list[Check]:
+    """Ask each query of the copy; one check each."""
+    if not queries:
+        return []
+    with connect(url, purpose="queries") as connection:
+        limit_statements(connection, timeout_seconds)
+        # The user's text is written for the database's own search path.
+        connection.execute("RESET search_path")
+        checks = []
+        for query in queries:
+            try:
+                with translated(f"query {query.name}"):
+                    rows = [list(row) for row in user_query(connection, query.sql)]
+            except ServerFault:
+                raise
+            except DatabaseError as error:
+                checks.append(
+                    Check(
+                        name=f"query {query.name}",
+                        passed=False,
+                        expected=_text(query.expect),
+                        detail=error.message,
+                    )
+                )
+            else:
+                checks.append(_judge(query, rows))
+    return checks
+
+
+def _judge(query: Query, rows: list[list[Any]]) -> Check:
+    observed: Any = rows
+    if not isinstance(query.expect, list) and len(rows) == 1 and len(rows[0]) == 1:
+        observed = rows[0][0]
+    return Check(
+        name=f"query {query.name}",
+        # By their text: 12 and Decimal("12") are the same answer to a person.
+        passed=_text(query.expect) == _text(observed),
+        expected=_text(query.expect),
+        observed=_text(observed),
+        detail=query.sql,
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return str(value)

@@ -2,41 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from opskit.catalog.catalog import BackupSet
+from opskit.catalog.manifest import Manifest
 from opskit.catalog.reader import SetReader
 from opskit.checks import Check, compare, count
 from opskit.compare.contents import RestoredCopy
 from opskit.compare.meanwhile import Meanwhile
+from opskit.config import Query
+from opskit.crypto.keys import Identities
 from opskit.drill import comparison
-from opskit.drill.findings import DrillRequest, Findings
-from opskit.drill.mutants import plant
-from opskit.drill.queries import run_queries
-from opskit.drill.reading import Fetched, read_set
-from opskit.drill.servers import opening_server
+from opskit.drill.comparison import run_queries
+from opskit.drill.servers import ServerRequest, opening_server
 from opskit.drill.surroundings import (
+    Fetched,
     Place,
     lacking,
     make_surroundings,
     owners_raised,
     place_beside,
+    read_set,
     require_surroundings,
     unmade_anyway,
 )
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
 from opskit.evidence import Evidence, Unmade
-from opskit.postgres import libraries
+from opskit.log import logger
+from opskit.mutants.mutant import MutantReport
+from opskit.mutants.planting import plant
+from opskit.postgres import extensions
+from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions, Failure
-from opskit.restore import fetch, load
-from opskit.restore.bound import Bound, NoProgress
+from opskit.progress import Bar, bar
+from opskit.restore import load, unpack
 from opskit.restore.fill import Filled, fill
-from opskit.restore.fill_job import FillJob, copy_url
+from opskit.restore.job import FillJob, copy_url
 from opskit.restore.make import make, with_shortages
+from opskit.restore.rights import Bound, NoProgress
+
+_TITLES = {
+    "fetch": "reading the set",
+    "server": "starting a server",
+    "surroundings": "making roles and tablespaces",
+    "restore": "restoring",
+    "compare": "comparing the copy",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillRequest:
+    """Which set to prove, and on what.
+
+    `allowed` names what the drill may do without, see `[drill] allow`; `mutants` is how
+    many are planted to show that the comparison can fail.
+    """
+
+    chosen: BackupSet
+    installations: Sequence[Installation]
+    server: ServerRequest
+    jobs: int
+    timeout_seconds: float
+    queries: Sequence[Query] = ()
+    allowed: Sequence[str] = ()
+    mutants: int = 0
+    sql_before: Sequence[str] = ()
+    sql_after: Sequence[str] = ()
+    identities: Identities | None = None
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What a drill has found so far, and how long its phases took."""
+
+    request: DrillRequest
+    run_id: str
+    checks: list[Check] = field(default_factory=list)
+    unmade: list[Unmade] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    drill_server: str = ""
+    mutants: MutantReport | None = None
+    tables: int = 0
+    rows: int = 0
+    restored: bool = False
+
+    def open(self, manifest: Manifest) -> None:
+        """Go on with what an encrypted set's manifest seals."""
+        chosen = replace(self.request.chosen, manifest=manifest)
+        self.request = replace(self.request, chosen=chosen)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        logger().info("drill", phase=name)
+        try:
+            with self._shown(name):
+                yield
+        finally:
+            before = self.phases.get(name, 0.0)
+            self.phases[name] = round(before + time.monotonic() - began, 3)
+
+    def _shown(self, phase: str) -> AbstractContextManager[Bar]:
+        """Show how far a phase is, where that is known."""
+        manifest = self.request.chosen.manifest
+        if phase == "mutants":
+            return bar("trying mutants", self.request.mutants, unit="mutants")
+        totals = {"fetch": manifest.size_bytes, "compare": manifest.dump_bytes}
+        return bar(_TITLES.get(phase, phase), totals.get(phase))
+
 
 _Result = TypeVar("_Result")
 # What has to be done before a service can use a restored database.
@@ -93,12 +172,12 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
     request = found.request
     manifest = request.chosen.manifest
     with ExitStack() as stack:
-        folder = stack.enter_context(fetch.folder(request.server.work_dir))
+        folder = stack.enter_context(unpack.folder(request.server.work_dir))
         needed_bytes = manifest.dump_bytes + int(manifest.inventory["size_bytes"])
-        fetch.require_space(folder, needed_bytes)
+        unpack.require_space(folder, needed_bytes)
         server = stack.enter_context(
             opening_server(
-                replace(request.server, preload=libraries.needed(manifest.inventory)),
+                replace(request.server, preload=extensions.needed(manifest.inventory)),
                 request.installations,
                 major=manifest.server_major,
                 system_identifier=manifest.inventory.get("system_identifier", ""),

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
-from opskit.postgres import inventory, libraries, surroundings
-from opskit.postgres.connect import connect, query_value, server_major
-from opskit.postgres.conninfo import with_database
+from opskit.postgres import extensions, inventory
+from opskit.postgres.connect import connect, query_value, server_major, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
 
@@ -149,7 +148,7 @@ def _programs(
     request: ServerRequest, installation: Installation, major: int
 ) -> Iterator[DrillServer]:
     kind = "embedded" if installation.embedded else "installed"
-    preloading = libraries.settings(installation, request.preload)
+    preloading = extensions.settings(installation, request.preload)
     with throwaway.throwaway(
         installation,
         base=request.work_dir,
@@ -203,7 +202,7 @@ def _existing(
         major = server_major(connection)
         version = str(query_value(connection, "SHOW server_version")).split()[0]
         is_source = inventory.system_identifier(connection) == system_identifier
-        is_superuser = surroundings.is_superuser(connection)
+        is_superuser = inventory.is_superuser(connection)
     if is_source and not request.on_source_server:
         raise ConfigurationError(
             "[drill] existing_url leads to the very server that the set is from "

@@ -7,17 +7,23 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
+from opskit.catalog.reader import SetReader
 from opskit.drill.servers import DrillServer
 from opskit.errors import DatabaseError
 from opskit.log import logger
 from opskit.postgres import database, globals, roles, scratch
+from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
+from opskit.postgres.archive.toc import Contents
 from opskit.postgres.connect import Connection, connect
+from opskit.postgres.schema import SchemaObject
 from opskit.preflight import shortages
 from opskit.preflight.concessions import Concessions, accept
 from opskit.preflight.shortages import Shortage
+from opskit.restore.unpack import unpack_dump
 
 _CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 _REFERENCE_SUFFIX = "_reference"
@@ -172,3 +178,37 @@ def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:
             ("passwords of roles", "their hashes differ from server to server")
         )
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """The set as it was read; `objects` is how many were.
+
+    `manifest` is the set's own, with the digests that an encrypted one seals.
+    """
+
+    manifest: Manifest
+    archive: Path
+    contents: Contents
+    roles_sql: str
+    schema: Sequence[SchemaObject]
+    objects: int
+
+
+def read_set(reader: SetReader, folder: Path) -> Fetched:
+    """Unpack the dump into the folder and read everything else.
+
+    Raises:
+        IntegrityError: an object is missing, or not what the manifest says.
+        ConfigurationError: the set is encrypted and no identity here opens it.
+    """
+    archive = folder / "dump.pgdump"
+    unpack_dump(reader, archive)
+    return Fetched(
+        manifest=reader.opened(),
+        archive=archive,
+        contents=toc.read(archive),
+        roles_sql=reader.read_text("roles"),
+        schema=reader.read_schema(),
+        objects=len(reader.manifest.dump_bytes_of) + reader.read_others(),
+    )

@@ -4,21 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from opskit.backup import files_tar
-from opskit.backup.files_changes import changes
-from opskit.backup.files_entry import Links, Reading, reading
-from opskit.catalog.file_record import ROOT, FileRecord, listed, shown
+from opskit import progress
+from opskit.backup.stream import compressed
+from opskit.catalog.file_record import ROOT, FileRecord, file_type, listed, shown
+from opskit.catalog.manifest import LargeObjectsRecord, StoredObject
+from opskit.catalog.writer import SetWriter
 from opskit.errors import BackupFailed, ConfigurationError
+from opskit.folders import guide as folders_guide
+from opskit.folders import reading as folders_reading
 from opskit.folders.lock import LockKind, ServiceLock, held
-from opskit.folders.reading import Changed, State
+from opskit.folders.reading import Changed, Links, Reading, State, reading, state
 from opskit.folders.tree import Entry, open_root, walk
 from opskit.log import logger
+
+
+def changes(
+    root: int, seen: Mapping[str, State], leave_out: Callable[[str], bool]
+) -> list[str]:
+    """Return the paths that were added, removed or changed since they were read.
+
+    A directory is named only where nothing in it is: it changes with its entries.
+
+    Raises:
+        OSError: as the system says, with the path in the tree.
+    """
+    found: set[str] = set()
+    directories: set[str] = set()
+    left = set(seen)
+    for entry in walk(root, leave_out=leave_out):
+        left.discard(entry.path)
+        if seen.get(entry.path) == state(entry.stat):
+            continue
+        is_known = entry.path in seen
+        is_directory = file_type(entry.stat.st_mode) == "directory"
+        (directories if is_known and is_directory else found).add(entry.path)
+    found |= left
+    explained = {path.rpartition("/")[0] or "." for path in found}
+    return sorted(found | (directories - explained))
+
 
 # The first time, and three more.
 _READS_MAX = 4
@@ -99,7 +129,7 @@ class FilesDump:
                 for block in self._member(entry):
                     self.tar_bytes += len(block)
                     yield block
-            ending = files_tar.end(self.tar_bytes)
+            ending = folders_reading.end(self.tar_bytes)
             self.tar_bytes += len(ending)
             yield ending
             self._look_again()
@@ -136,7 +166,7 @@ class FilesDump:
         self._seen[entry.path] = found.state
         if found.has_attributes:
             self._labelled.append(entry.path)
-        yield from files_tar.member(found.record, found.content)
+        yield from folders_reading.member(found.record, found.content)
 
     def _look_again(self) -> None:
         """Warn of everything that the archive does not hold as it is."""
@@ -243,3 +273,97 @@ def _directory(source: FilesSource) -> Iterator[int]:
         yield root
     finally:
         os.close(root)
+
+
+_ARCHIVE_NAME = "files.tar.zst"
+_NO_LARGE_OBJECTS = LargeObjectsRecord(count=0, size_bytes=0, digest="0" * 32)
+
+
+@dataclass(frozen=True)
+class FolderBackup:
+    """A folder to back up, under the lock of the service that writes there."""
+
+    source: FilesSource
+
+    @property
+    def name(self) -> str:
+        """See `Source.name`."""
+        return self.source.name
+
+    @contextlib.contextmanager
+    def opened(
+        self, *, run_id: str, clock: Callable[[], datetime]
+    ) -> Iterator[OpenFolder]:
+        """See `Source.opened`: the service's lock is held for the length of the block.
+
+        Raises:
+            ConfigurationError: the path is no directory.
+        """
+        with open_files(self.source, clock=clock) as dump:
+            logger().info("reading files", source=self.name, run=run_id)
+            yield OpenFolder(self.source, dump)
+
+
+class OpenFolder:
+    """A folder whose service is locked out, if it has a lock."""
+
+    def __init__(self, source: FilesSource, dump: FilesDump) -> None:
+        self._source, self._dump = source, dump
+
+    def write(self, writer: SetWriter) -> dict[str, Any]:
+        """See `OpenSource.write`."""
+        dump = self._dump
+        total = _size_bytes(self._source.path) if progress.is_shown() else None
+        title = f"backing up {self._source.name}"
+        with progress.measured(title, total, lambda: dump.tar_bytes):
+            stream = compressed(dump.stream(), self._source.compression_level)
+            writer.put(_ARCHIVE_NAME, "files", stream)
+        return {
+            "kind": "files",
+            "snapshot": "",
+            "snapshot_at": dump.snapshot_at,
+            "server_version": "",
+            "client_version": "",
+            "dump_bytes": dump.tar_bytes,
+            "tables": (),
+            "sequences": (),
+            "large_objects": _NO_LARGE_OBJECTS,
+            "files": dump.records,
+            "exclude_files": tuple(self._source.exclude),
+            "warnings": tuple(dump.warnings),
+            "inventory": {"path": str(self._source.path)},
+        }
+
+    def guide(
+        self,
+        backup_id: str,
+        objects: Sequence[StoredObject],
+        *,
+        encrypted: bool,
+        signed: bool,
+    ) -> str:
+        """See `OpenSource.guide`."""
+        return folders_guide.render(
+            backup_id=backup_id,
+            path=self._source.path,
+            entries=len(self._dump.records),
+            content_bytes=self._dump.content_bytes,
+            snapshot_at=self._dump.snapshot_at,
+            objects=objects,
+            encrypted=encrypted,
+            signed=signed,
+            role="files",
+        )
+
+    def require_held(self) -> None:
+        """See `OpenSource.require_held`; an OS lock is never lost while it is held."""
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return about how large a folder is; what cannot be asked is left out."""
+    return sum(
+        os.lstat(os.path.join(path, name)).st_size
+        for path, _folders, names in os.walk(folder)
+        for name in names
+        if os.path.lexists(os.path.join(path, name))
+    )

@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from opskit.catalog.file_content import sha256
 from opskit.catalog.file_record import FileRecord, describe, file_type, listed, shown
 from opskit.checks import Check
 from opskit.errors import StoreError
-from opskit.folders.tree import Entry, named, open_root, walk
-from opskit.restore.files_marks import LENDING_BITS
+from opskit.folders.extract import LENDING_BITS
+from opskit.folders.tree import Entry, named, open_root, sha256, walk
 
 NAME = "files"
 _SHOWN_MAX = 100

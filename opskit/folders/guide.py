@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from opskit.backup.guide_steps import authenticity, checksums, decryption
+from opskit.backup.guide import authenticity, checksums, decryption
 from opskit.catalog.file_record import shown
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import hashlib
 import os
+import pwd
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO
 
-from opskit.catalog import file_content
-from opskit.catalog.file_record import file_type
+from opskit.catalog.file_record import FileRecord, FileType, describe, file_type
 from opskit.errors import BackupFailed
+from opskit.folders import tree as folders_tree
 from opskit.folders.tree import Entry, named
 
 SPOOL_BYTES_MAX = 8 * 1024 * 1024
@@ -57,7 +61,7 @@ class Content:
     def blocks(self) -> Iterator[bytes]:
         """Yield what the segments hold."""
         self.spool.seek(0)
-        while block := self.spool.read(file_content.BLOCK_BYTES):
+        while block := self.spool.read(folders_tree.BLOCK_BYTES):
             yield block
 
 
@@ -143,12 +147,12 @@ def _spooling(spool_dir: Path | None) -> Iterator[None]:
 
 def _blocks(entry: Entry, descriptor: int, size_bytes: int) -> Iterator[bytes]:
     with named(entry.path):
-        yield from file_content.blocks(descriptor, size_bytes)
+        yield from folders_tree.blocks(descriptor, size_bytes)
 
 
 def _read_again(entry: Entry, descriptor: int, size_bytes: int) -> str:
     with named(entry.path):
-        return file_content.sha256(descriptor, size_bytes)
+        return folders_tree.sha256(descriptor, size_bytes)
 
 
 def _keep(
@@ -204,3 +208,230 @@ def extended_attributes(descriptor: int) -> tuple[str, ...]:
     except OSError:
         return ()  # this file system has none
     return tuple(each for each in names if each != "security.selinux")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """An entry as it was at one moment; files alone have a content."""
+
+    record: FileRecord
+    state: State
+    has_attributes: bool = False
+    content: Content | None = None
+
+
+@dataclass(kw_only=True)
+class Links:
+    """Files with several names, by the name that was read first."""
+
+    _known: dict[tuple[int, int], tuple[str, State]] = field(default_factory=dict)
+
+    def first(self, found: os.stat_result) -> str | None:
+        """Return the name that a file was read by, if it is still as it was then."""
+        path, then = self._known.get((found.st_dev, found.st_ino), (None, ()))
+        return path if then == state(found) else None
+
+    def add(self, path: str, found: os.stat_result) -> None:
+        """Remember a file that was read."""
+        if found.st_nlink > 1:
+            self._known[found.st_dev, found.st_ino] = (path, state(found))
+
+
+@contextlib.contextmanager
+def reading(
+    entry: Entry, *, links: Links, spool_dir: Path | None, is_locked: bool
+) -> Iterator[Reading | None]:
+    """Read an entry; yield None for sockets and devices, which cannot be stored.
+
+    `is_locked` says that a lock keeps the writers of files away.
+
+    Raises:
+        Changed: it was changed meanwhile.
+        OSError: as the system says, with the path in the tree.
+    """
+    found = entry.look()
+    kind = file_type(found.st_mode)
+    first = links.first(found) if kind == "file" else None
+    if kind is None:
+        yield None
+    elif first is not None:
+        record = _record(entry, found, target=first, is_hardlink=True)
+        yield Reading(record=record, state=state(found))
+    elif kind == "file":
+        with unchanged(entry, spool_dir=spool_dir, is_locked=is_locked) as content:
+            links.add(entry.path, content.stat)
+            yield Reading(
+                record=_record(
+                    entry, content.stat, sha256=content.sha256, sparse=content.sparse
+                ),
+                state=state(content.stat),
+                has_attributes=content.has_attributes,
+                content=content,
+            )
+    elif kind == "symlink":
+        record = _record(entry, found, target=_target(entry))
+        if state(entry.look()) != state(found):
+            raise Changed
+        yield Reading(record=record, state=state(found))
+    else:
+        is_labelled = kind == "directory" and extended_attributes(entry.directory)
+        yield Reading(
+            record=_record(entry, found),
+            state=state(found),
+            has_attributes=bool(is_labelled),
+        )
+
+
+def _target(entry: Entry) -> str:
+    try:
+        return entry.read_link()
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # no link any more
+            raise Changed from error
+        raise
+
+
+def _record(
+    entry: Entry,
+    found: os.stat_result,
+    *,
+    sha256: str = "",
+    target: str = "",
+    is_hardlink: bool = False,
+    sparse: bool = False,
+) -> FileRecord:
+    return describe(
+        entry.path,
+        found,
+        sha256=sha256,
+        target=target,
+        is_hardlink=is_hardlink,
+        sparse=sparse,
+        owner=_owner(found.st_uid),
+        group=_group(found.st_gid),
+    )
+
+
+@cache
+def _owner(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return ""
+
+
+@cache
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except (KeyError, OverflowError):
+        return ""
+
+
+# The header of a sparse member holds 12 digits in octal for the data that is stored.
+_SPARSE_BYTES_MAX = 8 * 1024**3 - 1024**2
+_TYPES: dict[FileType, bytes] = {
+    "file": tarfile.REGTYPE,
+    "directory": tarfile.DIRTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "hardlink": tarfile.LNKTYPE,
+    "fifo": tarfile.FIFOTYPE,
+}
+
+
+def member(record: FileRecord, content: Content | None = None) -> Iterator[bytes]:
+    """Yield header and content of a member; holes are stored as GNU tar does."""
+    info = _header(record)
+    if content is None:
+        yield _written(info)
+        return
+    stored_bytes = sum(length for _at, length in content.segments)
+    if not content.sparse or stored_bytes > _SPARSE_BYTES_MAX:
+        info.size = record.size_bytes
+        yield _written(info)
+        yield from _filled(content)
+        yield _padding(info.size)
+        return
+    the_map = _map(content)
+    info.pax_headers = {
+        **info.pax_headers,
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": record.path,
+        "GNU.sparse.realsize": str(record.size_bytes),
+    }
+    # The name is for programs that know no sparse members; they cannot use the content.
+    info.name = "GNUSparseFile.0/member"
+    info.size = len(the_map) + stored_bytes
+    yield _written(info)
+    yield the_map
+    yield from content.blocks()
+    yield _padding(info.size)
+
+
+def end(size_bytes: int) -> bytes:
+    """Return what ends an archive that is as long as this, up to a full record."""
+    zeros = 2 * tarfile.BLOCKSIZE
+    return bytes(zeros + -(size_bytes + zeros) % tarfile.RECORDSIZE)
+
+
+def _header(record: FileRecord) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(record.path)
+    info.type = _TYPES[record.type]
+    info.mode = record.mode
+    info.uid, info.gid = record.uid, record.gid
+    info.uname, info.gname = record.owner, record.group
+    info.linkname = record.target
+    # Exact, where the field of the header holds whole seconds.
+    info.mtime = record.mtime_ns // 10**9
+    info.pax_headers = {"mtime": _seconds(record.mtime_ns)}
+    return info
+
+
+def _seconds(nanoseconds: int) -> str:
+    sign = "-" if nanoseconds < 0 else ""
+    whole, rest = divmod(abs(nanoseconds), 10**9)
+    return f"{sign}{whole}.{rest:09d}"
+
+
+def _written(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape")
+
+
+def _map(content: Content) -> bytes:
+    """Return the list of segments in GNU's form 1.0, which ends where the file does."""
+    segments = list(content.segments)
+    if not segments or sum(segments[-1]) < content.stat.st_size:
+        segments.append((content.stat.st_size, 0))
+    numbers = [len(segments), *(number for each in segments for number in each)]
+    text = "".join(f"{number}\n" for number in numbers).encode()
+    return text + _padding(len(text))
+
+
+def _filled(content: Content) -> Iterator[bytes]:
+    """Yield the whole file, holes as zeros."""
+    if not content.sparse:
+        yield from content.blocks()
+        return
+    content.spool.seek(0)
+    position = 0
+    for offset, length in content.segments:
+        yield from _zeros(offset - position)
+        left = length
+        while left:
+            block = content.spool.read(min(1024**2, left))
+            assert block, "the spool is shorter than its segments"
+            left -= len(block)
+            yield block
+        position = offset + length
+    yield from _zeros(content.stat.st_size - position)
+
+
+def _zeros(size_bytes: int) -> Iterator[bytes]:
+    while size_bytes > 0:
+        yield bytes(min(1024**2, size_bytes))
+        size_bytes -= 1024**2
+
+
+def _padding(size_bytes: int) -> bytes:
+    return bytes(-size_bytes % tarfile.BLOCKSIZE)

@@ -11,14 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from opskit.catalog.catalog import BackupSet
 from opskit.catalog.file_record import FileRecord
+from opskit.catalog.reader import SetReader
 from opskit.checks import Check
+from opskit.crypto.keys import Identities
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.folders.beside import beside, sweep
 from opskit.folders.compare import compare
 from opskit.folders.extract import extract
 from opskit.folders.lock import ServiceLock, held
 from opskit.log import logger
+from opskit.progress import bar
+from opskit.store import Store
 
 OpenTar = Callable[[], AbstractContextManager[BinaryIO]]
 
@@ -175,3 +180,48 @@ def _translated(target: Path) -> Iterator[None]:
             f"{target} cannot be restored: {error.strerror} ({error.filename})",
             hint="Check the rights and the free space in the folder that it lies in.",
         ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderRestore:
+    """Which set to restore where; `lock` is that of the service which uses it."""
+
+    chosen: BackupSet
+    target: Path
+    replace: bool = False
+    lock: ServiceLock | None = None
+    identities: Identities | None = None
+
+
+def restore_set(
+    wanted: FolderRestore, *, clock: Callable[[], datetime]
+) -> FolderResult:
+    """Restore a folder; see `restore_folder` for how, and for what it raises.
+
+    A copy that is damaged is told, and the next store's is taken.
+    """
+    *others, last = wanted.chosen.stores
+    for store in others:
+        try:
+            return _restore(wanted, store, clock)
+        except (IntegrityError, StoreError) as error:
+            logger().error("trying the next store", failed=error.message)
+    return _restore(wanted, last, clock)
+
+
+def _restore(
+    wanted: FolderRestore, store: Store, clock: Callable[[], datetime]
+) -> FolderResult:
+    reader = SetReader(
+        manifest=wanted.chosen.manifest, store=store, identities=wanted.identities
+    )
+    reader.require_identities()
+    reader.read_others()
+    request = FolderRequest(
+        records=reader.opened().files,
+        target=wanted.target,
+        replace=wanted.replace,
+        lock=wanted.lock,
+    )
+    with bar("restoring the files", wanted.chosen.manifest.size_bytes):
+        return restore_folder(request, reader.open_tar, clock=clock)

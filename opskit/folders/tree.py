@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -190,3 +191,33 @@ def decoded(name: bytes) -> str:
 def encoded(path: str) -> bytes:
     """Return the bytes that the system knows a path by, whatever the locale."""
     return path.encode("utf-8", "surrogateescape")
+
+
+BLOCK_BYTES = 1024 * 1024
+
+
+def blocks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
+    """Yield an open file from its beginning; it may end before the size, never after.
+
+    Raises:
+        OSError: as the system says.
+    """
+    offset = 0
+    while offset < size_bytes:
+        block = os.pread(descriptor, min(BLOCK_BYTES, size_bytes - offset), offset)
+        if not block:
+            return
+        yield block
+        offset += len(block)
+
+
+def sha256(descriptor: int, size_bytes: int) -> str:
+    """Return the SHA-256 of an open file of a size; holes count as zeros.
+
+    Raises:
+        OSError: as the system says.
+    """
+    digest = hashlib.sha256()
+    for block in blocks(descriptor, size_bytes):
+        digest.update(block)
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from opskit import files
-from opskit.errors import LockHeld
+from opskit.errors import IntegrityError, LockHeld
 from opskit.ledger import chain
 from opskit.ledger.chain import LedgerEntry
-from opskit.masking import masked
+from opskit.log import masked
 
 _LOCK_WAIT_SECONDS = 30.0
 
@@ -152,3 +153,39 @@ class Ledger:
     def _is_torn(self) -> bool:
         content = self._path.read_bytes()
         return bool(content) and not content.endswith(b"\n")
+
+
+_Table = dict[str, dict[str, int]]
+
+
+def path_of(ledger: Path) -> Path:
+    """Return where it lies."""
+    return ledger.with_suffix(".copies.json")
+
+
+def read(ledger: Path, *, ledger_id: str, store: str) -> int:
+    """Return the number of the first record not sent yet; 0 if that is not known."""
+    try:
+        number = json.loads(path_of(ledger).read_bytes())[ledger_id][store]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+    return number if isinstance(number, int) else 0
+
+
+def write(ledger: Path, number: int, *, ledger_id: str, store: str) -> None:
+    """Remember the number of the first record not sent yet.
+
+    Raises:
+        LockHeld: another run has kept the file locked for long.
+    """
+
+    def change(table: _Table) -> _Table:
+        table.setdefault(ledger_id, {})[store] = number
+        return table
+
+    empty: _Table = {}
+    try:
+        files.update_json(path_of(ledger), change, default=empty)
+    except (IntegrityError, AttributeError, TypeError):
+        path_of(ledger).unlink(missing_ok=True)
+        files.update_json(path_of(ledger), change, default=empty)

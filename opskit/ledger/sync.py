@@ -14,9 +14,9 @@ from opskit.errors import (
     OpskitError,
     StoreError,
 )
-from opskit.ledger import Ledger, Recovered, chain, copies, pushed
-from opskit.ledger.compare import compare
-from opskit.ledger.copies import FOLDER, StoredCopy
+from opskit.ledger import Ledger, Recovered, chain, copies
+from opskit.ledger import ledger as ledger_ledger
+from opskit.ledger.copies import FOLDER, StoredCopy, compare
 from opskit.store import Store
 
 _LINE_BYTES_MAX = 16 * 1024 * 1024
@@ -115,7 +115,7 @@ def verify_with_copies(
     others: dict[str, dict[str, list[StoredCopy]]] = defaultdict(dict)
     for store in stores:
         # In this order, lest what a run adds at this moment looks lost.
-        sent = pushed.read(ledger.path, ledger_id=ledger_id, store=store.name)
+        sent = ledger_ledger.read(ledger.path, ledger_id=ledger_id, store=store.name)
         try:
             stored = read_copies(store)
         except StoreError as error:
@@ -175,7 +175,7 @@ def _read_line(store: Store, key: str) -> bytes | None:
 
 def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
     """Copy what a store lacks; return what was noticed."""
-    sent = pushed.read(ledger.path, ledger_id=ledger_id, store=store.name)
+    sent = ledger_ledger.read(ledger.path, ledger_id=ledger_id, store=store.name)
     lines = ledger.lines()
     first = chain.first_number(lines)
     names = [
@@ -203,7 +203,7 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
             done += 1
     finally:
         if done and first + done != sent:
-            pushed.write(
+            ledger_ledger.write(
                 ledger.path, first + done, ledger_id=ledger_id, store=store.name
             )
     return notes

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from opskit.catalog.manifest import SequenceRecord
 from opskit.checks import Check
 from opskit.compare import contents
+from opskit.mutants import mutant as mutants_mutant
 from opskit.mutants.mutant import Candidate, Ground, Kind, Supply
-from opskit.postgres import mutation
 from opskit.postgres.connect import Connection
 
 # All large objects are read again for each mutant.
@@ -50,7 +50,7 @@ def _sequences(
 ) -> Supply:
     rng = random.Random(seed)  # noqa: S311 - the same seed must give the same mutants
     for record in rng.sample(records, len(records)):
-        bounds = mutation.sequence_bounds(
+        bounds = mutants_mutant.sequence_bounds(
             ground.connection, record.schema_name, record.name
         )
         value = None if bounds is None else _moved(record, *bounds, steps)
@@ -76,7 +76,9 @@ def _set(record: SequenceRecord, value: int) -> Candidate:
 
     return Candidate(
         target=f"{_name(record)} from {record.last_value} to {value}",
-        statements=[mutation.set_sequence(record.schema_name, record.name, value)],
+        statements=[
+            mutants_mutant.set_sequence(record.schema_name, record.name, value)
+        ],
         look=look,
         names=[_name(record)],
     )
@@ -84,13 +86,13 @@ def _set(record: SequenceRecord, value: int) -> Candidate:
 
 def _objects(ground: Ground, seed: str, kind: str) -> list[int]:
     rng = random.Random(seed + kind)  # noqa: S311 - as above
-    return mutation.large_objects(
+    return mutants_mutant.large_objects(
         ground.connection, salt=rng.getrandbits(63), limit=ground.number
     )
 
 
 def _large_object(
-    ground: Ground, target: str, statement: mutation.Statement
+    ground: Ground, target: str, statement: mutants_mutant.Statement
 ) -> Candidate:
     recorded = ground.copy.manifest.large_objects
     return Candidate(
@@ -103,19 +105,19 @@ def _large_object(
 
 def _deletions(ground: Ground, seed: str) -> Supply:
     for oid in _objects(ground, seed, "delete"):
-        damage = mutation.delete_large_object(oid)
+        damage = mutants_mutant.delete_large_object(oid)
         yield _large_object(ground, f"large object {oid}", damage)
 
 
 def _changes(ground: Ground, seed: str) -> Supply:
     rng = random.Random(f"{seed}/byte")  # noqa: S311 - as above
     for oid in _objects(ground, seed, "change"):
-        size_bytes = mutation.large_object_size(ground.connection, oid)
+        size_bytes = mutants_mutant.large_object_size(ground.connection, oid)
         if not size_bytes:
             yield None
             continue
         offset = rng.randrange(size_bytes)
-        damage = mutation.flip_in_large_object(oid, offset)
+        damage = mutants_mutant.flip_in_large_object(oid, offset)
         yield _large_object(ground, f"large object {oid}, byte {offset}", damage)
 
 
@@ -125,5 +127,5 @@ def _additions(ground: Ground, seed: str) -> Supply:
         # Where the number is taken, the server refuses. None is asked of its counter,
         # which a rollback does not set back.
         oid = rng.randint(1, _OBJECT_NUMBER_MAX)
-        damage = mutation.add_large_object(oid)
+        damage = mutants_mutant.add_large_object(oid)
         yield _large_object(ground, f"large object {oid}", damage)

@@ -4,14 +4,122 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 
-from opskit.catalog.file_record import ROOT, FileRecord
-from opskit.drill.files_ground import Ground, Unsuited
-from opskit.folders.tree import encoded
+from opskit.catalog.file_record import ROOT, FileRecord, shown
+from opskit.checks import Check
+from opskit.folders.compare import compare
+from opskit.folders.tree import encoded, join
+from opskit.mutants.mutant import Mutant, MutantReport
+
+
+class Unsuited(Exception):
+    """An entry cannot have this kind of damage."""
+
+
+class Ground:
+    """A copy that equals its records, and a folder beside it for what is taken out."""
+
+    def __init__(self, copy: Path, records: Sequence[FileRecord], seed: str) -> None:
+        self._copy = os.fsencode(copy)
+        self.aside = os.fsencode(copy.with_name("aside"))
+        os.makedirs(os.path.dirname(self.aside), exist_ok=True)
+        os.mkdir(self.aside, 0o700)
+        self.records = {record.path: record for record in records}
+        self.rng = random.Random(seed)  # noqa: S311 - one seed, the same mutants
+        self.touched: set[str] = set()
+        self._parents = {parent_path(path) for path in self.records if path != ROOT}
+        self.linked = {each.target for each in records if each.type == "hardlink"}
+        self.with_one_name = [
+            each
+            for each in records
+            if each.type == "file" and each.path not in self.linked
+        ]
+        self.has_several_contents = len({e.sha256 for e in self.with_one_name}) > 1
+        self._digests = {each.path: each.sha256 for each in records if each.sha256}
+
+    def shuffled(self) -> list[FileRecord]:
+        """Return the records in an order of chance."""
+        return self.rng.sample(list(self.records.values()), len(self.records))
+
+    def digests_but(self, paths: Collection[str]) -> dict[str, str]:
+        """Return the digests of the files that need not be read again."""
+        return {p: each for p, each in self._digests.items() if p not in paths}
+
+    def place(self, path: str) -> bytes:
+        """Return where an entry of the copy lies."""
+        return os.path.join(self._copy, encoded(path))
+
+    def is_empty(self, record: FileRecord) -> bool:
+        """Return whether nothing is in a directory of the copy."""
+        return record.path not in self._parents
+
+    @contextlib.contextmanager
+    def kept(self, *paths: str) -> Iterator[None]:
+        """Give entries and their folders back what they had, as far as they are there.
+
+        Once the block has begun and once it has ended, `mark` does so: what is planted
+        must not be noticed by a time that it left behind.
+        """
+        affected = {*paths, *(parent_path(path) for path in paths)}
+        self.touched |= affected
+        before = {path: os.lstat(self.place(path)) for path in sorted(affected)
+                  if os.path.lexists(self.place(path))}  # fmt: skip
+        try:
+            yield
+        finally:
+            for path in sorted(before, reverse=True):
+                self.mark(path, before[path])
+
+    def mark(self, path: str, marks: os.stat_result) -> None:
+        """Give an entry an owner, a mode and a time."""
+        place = self.place(path)
+        if os.geteuid() == 0:
+            os.chown(place, marks.st_uid, marks.st_gid, follow_symlinks=False)
+        if not stat.S_ISLNK(os.lstat(place).st_mode):
+            os.chmod(place, stat.S_IMODE(marks.st_mode))
+        os.utime(
+            place, ns=(marks.st_mtime_ns, marks.st_mtime_ns), follow_symlinks=False
+        )
+
+    @contextlib.contextmanager
+    def taken_out(self, path: str) -> Iterator[bytes]:
+        """Move an entry out of the copy for the block; yield where it is."""
+        away = os.path.join(self.aside, b"entry")
+        place = self.place(path)
+        with self.kept(path):
+            os.rename(place, away)
+            try:
+                yield away
+            finally:
+                if os.path.lexists(place):
+                    os.unlink(place)
+                os.rename(away, place)
+
+    def settle_parent(self, path: str) -> None:
+        """Give the folder of an entry the time of its record."""
+        parent = parent_path(path)
+        time_ns = self.records[parent].mtime_ns
+        os.utime(self.place(parent), ns=(time_ns, time_ns))
+
+    def new_path(self, record: FileRecord) -> str:
+        """Return a path in a directory that nothing has."""
+        path = join(record.path, "mutant")
+        while path in self.records:
+            path += "-"
+        return path
+
+
+def parent_path(path: str) -> str:
+    """Return the directory that an entry is in; the root is in itself."""
+    return path.rpartition("/")[0] or ROOT
+
 
 # What must be named, and whose contents must be read again.
 Planted = tuple[str, Collection[str]]
@@ -210,3 +318,80 @@ KINDS: dict[str, Plant] = {
     "hard link broken": _link_broken,
     "contents swapped": _swapped,
 }
+
+
+# A kind is given up when as many entries in a row could not be damaged by it.
+_ATTEMPTS_MAX = 30
+
+
+@dataclass(kw_only=True)
+class _Kind:
+    name: str
+    plant: Plant
+    records: Iterator[FileRecord]
+    refused: bool = False
+
+
+def plant(
+    copy: Path, records: Sequence[FileRecord], *, number: int, seed: str
+) -> tuple[MutantReport, list[Check]]:
+    """Plant mutants in a copy that was found equal, and see which are noticed.
+
+    After each the comparison runs again, over everything but the contents of files that
+    were not touched, and must name what was. The same seed gives the same mutants in
+    the same copy. Returns the report, and the comparison after the last was taken back.
+
+    Raises:
+        StoreError: the copy cannot be read.
+    """
+    ground = Ground(copy, records, seed)
+    kinds = [
+        _Kind(name=name, plant=KINDS[name], records=iter(ground.shuffled()))
+        for name in ground.rng.sample(list(KINDS), len(KINDS))
+    ]
+    rotation = list(kinds)
+    planted: list[Mutant] = []
+    while rotation and len(planted) < number:
+        for kind in tuple(rotation):
+            if len(planted) == number:
+                break
+            mutant = _next(ground, kind, copy, records)
+            if mutant is None:
+                rotation.remove(kind)
+            else:
+                planted.append(mutant)
+    taken = {each.kind for each in planted}
+    refused = {kind.name for kind in kinds if kind.refused} - taken
+    report = MutantReport(
+        seed=seed, planted=tuple(planted), refused=tuple(sorted(refused))
+    )
+    return report, compare(copy, records, known=ground.digests_but(ground.touched))
+
+
+def _next(
+    ground: Ground, kind: _Kind, copy: Path, records: Sequence[FileRecord]
+) -> Mutant | None:
+    """Plant the next mutant of a kind, if one of its next entries takes it."""
+    attempts = 0
+    for record in kind.records:
+        try:
+            with kind.plant(ground, record) as (path, touched):
+                checks = compare(copy, records, known=ground.digests_but(touched))
+        except Unsuited:
+            continue
+        except OSError:
+            # The modes of the copy keep an ordinary user out, as they would anybody.
+            kind.refused = True
+            attempts += 1
+            if attempts == _ATTEMPTS_MAX:
+                return None
+            continue
+        name = f"file {shown(path)}"
+        noticed = any(each.name == name and not each.passed for each in checks)
+        return Mutant(
+            kind=kind.name,
+            target=shown(path),
+            noticed=noticed,
+            noticed_by=name if noticed else "",
+        )
+    return None

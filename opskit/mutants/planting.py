@@ -7,11 +7,19 @@ import random
 from dataclasses import dataclass, field
 
 from opskit.compare.contents import RestoredCopy
-from opskit.drill.mutants.report import Mutant, MutantReport
 from opskit.errors import DatabaseError, ServerFault
 from opskit.mutants import apart, objects, rows
-from opskit.mutants.mutant import Candidate, Ground, Kind, Supply, shuffled
-from opskit.postgres import content, mutation
+from opskit.mutants import mutant as mutants_mutant
+from opskit.mutants.mutant import (
+    Candidate,
+    Ground,
+    Kind,
+    Mutant,
+    MutantReport,
+    Supply,
+    shuffled,
+)
+from opskit.postgres import content
 from opskit.postgres.connect import translated
 from opskit.progress import advance
 
@@ -46,7 +54,7 @@ def plant(copy: RestoredCopy, *, number: int, seed: str) -> MutantReport:
             connection=connection,
             copy=copy,
             number=number,
-            is_silent=mutation.prepare_session(connection),
+            is_silent=mutants_mutant.prepare_session(connection),
         )
         rotation = _spread(ground, seed)
         while rotation and len(progress.planted) < number:
@@ -104,8 +112,8 @@ def _candidates(ground: Ground, kind: Kind) -> Supply:
 def _try(ground: Ground, kind: str, candidate: Candidate) -> Mutant | None:
     """Plant a candidate; None if the server refused it or nothing was changed."""
     try:
-        with mutation.undone(ground.connection):
-            touched = mutation.run(ground.connection, candidate.statements)
+        with mutants_mutant.undone(ground.connection):
+            touched = mutants_mutant.run(ground.connection, candidate.statements)
             if candidate.touches not in (None, touched):
                 return None
             check = candidate.look(ground.connection)

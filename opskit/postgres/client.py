@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
-from opskit.masking import mask
+from opskit.log import mask
 
 BLOCK_BYTES = 1024 * 1024
 _GATHERED_BYTES = 256 * 1024

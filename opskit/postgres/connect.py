@@ -3,25 +3,261 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 from psycopg.rows import TupleRow, tuple_row
 
-from opskit.errors import DatabaseError, OpskitError, ServerFault
-from opskit.masking import mask
-from opskit.postgres import hints
-from opskit.postgres.conninfo import (
-    PINNED_SETTINGS,
-    bounded,
-    database_name,
-    parse,
-    pinned_options,
-)
+from opskit.errors import ConfigurationError, DatabaseError, OpskitError, ServerFault
+from opskit.log import hide, mask
+from opskit.postgres import faults
 from opskit.postgres.faults import is_server_fault
+
+# The same value must print the same wherever it is read: in the dump, on the source and
+# in the restored copy, whatever a server, database or role has as its default. pg_dump
+# pins the first five itself and leaves the others to chance.
+PINNED_SETTINGS = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "row_security": "off",
+    "standard_conforming_strings": "on",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "quote_all_identifiers": "off",
+}
+# A peer that vanished without a word is noticed within about two minutes.
+_KEEPALIVES = {
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+}
+_CONNECT_SECONDS_MAX = "15"
+# Secrets that libpq reads from nowhere but a connection string or a service file.
+_WITHOUT_VARIABLE = {
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+}
+_SECRETS = {"password", *_WITHOUT_VARIABLE}
+_NAME_BYTES_MAX = 63
+_NUMBERS = {"port", "connect_timeout", "tcp_user_timeout", *_KEEPALIVES}
+
+
+def parse(url: str) -> dict[str, str]:
+    """Return the parameters of a connection URL, its secrets masked from now on.
+
+    Nothing of a URL that is not valid is shown: libpq's own words repeat a part of it,
+    and that may be a part of the password.
+
+    Raises:
+        ConfigurationError: it is not one, or leads nowhere.
+    """
+    try:
+        parameters = {
+            key: str(value) for key, value in conninfo.conninfo_to_dict(url).items()
+        }
+    except (psycopg.ProgrammingError, UnicodeEncodeError):
+        raise _invalid("the connection URL is not valid") from None
+    names = {parameters.get(key) for key in ("user", "host", "dbname")}
+    for secret in parameters.keys() & _SECRETS:
+        if parameters[secret] not in names:
+            hide(parameters[secret])
+    _require_possible(url, parameters)
+    return parameters
+
+
+def _require_possible(url: str, parameters: Mapping[str, str]) -> None:
+    """Refuse what libpq reads without complaint and could never connect to."""
+    host, name = parameters.get("host", ""), parameters.get("dbname", "")
+    # A / or a second @ in a password ends it there: the rest becomes host or database.
+    # A host may begin with one: an abstract socket.
+    if re.search(r"[@\s]", host[1:]) and not host.startswith("/"):
+        raise _invalid("the connection URL names an impossible host")
+    if "://" in url and name.count("@") > url.lower().count("%40"):
+        raise _invalid("the connection URL has an @ behind the host")
+    for key in parameters.keys() & _NUMBERS:
+        for each in parameters[key].split(","):
+            if not re.fullmatch(r"-?\d*", each):
+                raise _invalid(f"{key} in the connection URL is not a number")
+            if key == "port" and each and not 0 < int(each) < 65536:
+                raise _invalid("the port in the connection URL does not exist")
+
+
+def _invalid(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        what,
+        hint="Write it as postgresql://user:password@host:port/name, with special "
+        "characters percent-encoded: %20 for a blank, %40 for @, %2F for /.",
+    )
+
+
+def bounded(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return connection parameters that do not wait for ever, where none are set."""
+    return {"connect_timeout": _CONNECT_SECONDS_MAX, **_KEEPALIVES, **parameters}
+
+
+def with_database(url: str, database: str) -> str:
+    """Return the URL's parameters with another database name."""
+    return conninfo.make_conninfo(**(parse(url) | {"dbname": database}))
+
+
+def database_name(url: str) -> str:
+    """Return the name of the database that a URL leads to, as libpq resolves it."""
+    parameters = parse(url)
+    name = parameters.get("dbname") or os.environ.get("PGDATABASE")
+    return name or parameters.get("user") or os.environ.get("PGUSER") or ""
+
+
+def target(text: str) -> tuple[str, str]:
+    """Return the URL and the name of a database that a person gave as one or the other.
+
+    Of a mere name the URL is empty. Whatever may be a connection string is read as one
+    or refused, and none of it is shown: taken for a name, its password would be made
+    the name of a database.
+
+    Raises:
+        ConfigurationError: it is neither, or names no database.
+    """
+    if "=" not in text and "://" not in text:
+        url, name = "", text
+    else:
+        if "://" in text and not text.startswith(("postgresql://", "postgres://")):
+            raise _no_target("the target is a URL of something else than PostgreSQL")
+        try:
+            name = parse(text).get("dbname", "")
+        except ConfigurationError as error:
+            raise _no_target(
+                f"the target is neither the name of a database nor one of its URLs: "
+                f"{error.message}"
+            ) from None
+        url = text
+    if not name:
+        raise _no_target("the target names no database")
+    # Bytes of a command line that are not UTF-8 are lone surrogates.
+    if any("\ud800" <= each <= "\udfff" for each in name):
+        raise _no_target("the target's name is not in UTF-8")
+    if len(name.encode()) > _NAME_BYTES_MAX:
+        raise _no_target(
+            f"the target's name is longer than PostgreSQL's {_NAME_BYTES_MAX} bytes"
+        )
+    return url, name
+
+
+def is_connection(text: str) -> bool:
+    """Return whether a text is a URL, or is read as a connection string by libpq."""
+    if "://" in text:
+        return True
+    try:
+        return bool(parse(text))
+    except ConfigurationError:
+        return False
+
+
+def _no_target(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        what,
+        hint="Give the name of a database on the source's server, or "
+        "postgresql://user@host:port/name with special characters percent-encoded "
+        "(%3D for =, %2F for /); leave the password to PGPASSFILE.",
+    )
+
+
+def client_environment(url: str) -> dict[str, str]:
+    """Return the environment for PostgreSQL's programs: the password, and the pins.
+
+    The password goes by the environment, so that it is never on a command line; the
+    rest goes by `client_connection`, which a service file cannot overrule.
+    """
+    environment = dict(os.environ)
+    parameters = parse(url)
+    if "password" in parameters:
+        environment["PGPASSWORD"] = parameters["password"]
+    inherited = parameters.get("options") or environment.get("PGOPTIONS", "")
+    environment["PGOPTIONS"] = f"{inherited} {pinned_options()}".strip()
+    return environment
+
+
+def client_connection(url: str) -> str:
+    """Return the parameters of a URL but for its password, as a conninfo.
+
+    The database is always named, unless a service names it: programs take a bare name
+    that looks like a URL for one. So is the folder of the socket, where no host is:
+    each build of libpq looks for it in a folder of its own.
+
+    Raises:
+        ConfigurationError: the URL holds a secret that has no other way.
+    """
+    parameters = bounded(parse(url))
+    for secret in _WITHOUT_VARIABLE & parameters.keys():
+        raise ConfigurationError(
+            f"{secret} in the URL would stand on pg_dump's command line",
+            hint="Put it into a service file (PGSERVICEFILE) instead.",
+        )
+    for elsewhere in ("password", "options"):
+        parameters.pop(elsewhere, None)
+    if "service" not in parameters and "PGSERVICE" not in os.environ:
+        if "dbname" not in parameters:
+            parameters["dbname"] = database_name(url)
+        hosts = {"host", "hostaddr"}
+        if not parameters.keys() & hosts and not {"PGHOST", "PGHOSTADDR"} & {
+            *os.environ
+        }:
+            parameters["host"] = _socket_folder()
+    return conninfo.make_conninfo(**parameters)
+
+
+@functools.cache
+def _socket_folder() -> str:
+    """Return where psycopg looks for a socket: its libpq says so of any connection."""
+    started = psycopg.pq.PGconn.connect_start(b"dbname=none")
+    folder = started.host.decode()
+    started.finish()
+    return folder
+
+
+def with_settings(url: str, settings: Mapping[str, str]) -> str:
+    """Return the URL's parameters with settings for each session made by them."""
+    parameters = parse(url)
+    # Nothing is cut off at the end: a value may end in a blank.
+    options = f"{parameters.get('options', '')} {_as_options(settings)}".lstrip()
+    return conninfo.make_conninfo(**(parameters | {"options": options}))
+
+
+@contextlib.contextmanager
+def without_environment() -> Iterator[None]:
+    """Hide every variable of libpq while the block lasts.
+
+    They are meant for the user's own servers: a service or an address among them would
+    lead what is for a throw-away server to another one.
+    """
+    hidden = {
+        name: os.environ.pop(name) for name in list(os.environ) if name[:2] == "PG"
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def pinned_options() -> str:
+    """Return the pinned settings in the form of libpq's `options`."""
+    return _as_options(PINNED_SETTINGS)
+
+
+def _as_options(settings: Mapping[str, str]) -> str:
+    def escaped(value: str) -> str:
+        return re.sub(r"([\\\s])", r"\\\1", value)
+
+    return " ".join(f"-c {name}={escaped(each)}" for name, each in settings.items())
+
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -51,7 +287,7 @@ def translated(doing: str) -> Iterator[None]:
         kind = ServerFault if _is_servers(error) else DatabaseError
         raise kind(
             f"{doing}: {words}",
-            hint=hints.of_error(error, words),
+            hint=faults.of_error(error, words),
             sqlstate=error.sqlstate or "",
         ) from error
 

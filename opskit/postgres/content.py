@@ -6,9 +6,12 @@ that loaded it. A fault in either reader makes the two differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import select
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 
-from psycopg import sql
+import psycopg
+from psycopg import pq, sql
 
 from opskit.postgres.archive.digest import (
     ContentDigest,
@@ -17,8 +20,77 @@ from opskit.postgres.archive.digest import (
     RowDigest,
 )
 from opskit.postgres.connect import Connection, query
-from opskit.postgres.copy_out import BATCH_BYTES, rows_in_pieces
 from opskit.progress import advance
+
+BATCH_BYTES = 1024 * 1024
+_PIECE_BYTES = 256 * 1024
+# So often `alive` is asked at least.
+_WAIT_MILLISECONDS = 1000
+
+
+def rows_in_pieces(
+    connection: Connection, statement: sql.Composed, *, alive: Callable[[], None]
+) -> Iterator[bytes]:
+    """Yield the text of a COPY TO STDOUT: small rows together, large ones cut.
+
+    `alive` is called now and then; it may raise to end the reading.
+
+    Raises:
+        psycopg.Error: the server refused or broke off; for `translated`.
+    """
+    libpq = connection.pgconn
+    next_row = libpq.get_copy_data
+    arrival = select.poll()
+    arrival.register(libpq.socket, select.POLLIN)
+    with connection.cursor() as cursor, cursor.copy(statement):
+        held = BytesIO()
+        hold = held.write
+        while True:
+            size_bytes, row = next_row(1)
+            while size_bytes > 0:
+                if size_bytes < BATCH_BYTES:
+                    hold(row)
+                else:
+                    # Joined or split as a whole, a huge row would be held twice more.
+                    yield held.getvalue()
+                    held.seek(0)
+                    held.truncate()
+                    for start in range(0, size_bytes, BATCH_BYTES):
+                        yield bytes(row[start : start + BATCH_BYTES])
+                size_bytes, row = next_row(1)
+            if size_bytes < 0:
+                break
+            if held.tell() >= _PIECE_BYTES:
+                yield held.getvalue()
+                held.seek(0)
+                held.truncate()
+                alive()
+            while not arrival.poll(_WAIT_MILLISECONDS):
+                alive()
+            libpq.consume_input()
+        _require_end(libpq)
+        yield held.getvalue()
+
+
+def _require_end(libpq: pq.abc.PGconn) -> None:
+    """Take the outcome of the COPY, which leaves the connection ready for the next.
+
+    Raises:
+        psycopg.Error: it did not come to its end.
+    """
+    failed = None
+    # All that is left of the answer is a few bytes, and on its way.
+    while (result := libpq.get_result()) is not None:
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            failed = result
+    if failed is None:
+        return
+    state = failed.error_field(pq.DiagnosticField.SQLSTATE) or b""
+    try:
+        kind: type[psycopg.Error] = psycopg.errors.lookup(state.decode())
+    except KeyError:
+        kind = psycopg.OperationalError
+    raise kind(failed.get_error_message())
 
 
 def use_encoding(connection: Connection, encoding: str) -> None:
@@ -147,3 +219,48 @@ def large_objects_digest(
                 break
         digest.end()
     return digest.result()
+
+
+_CODECS = {
+    "SQL_ASCII": "latin-1",
+    "UTF8": "utf-8",
+    "KOI8R": "koi8-r",
+    "KOI8U": "koi8-u",
+    "EUC_JP": "euc_jp",
+    "EUC_KR": "euc_kr",
+    "EUC_CN": "gb2312",
+    "EUC_JIS_2004": "euc_jis_2004",
+    "LATIN1": "latin-1",
+    "LATIN6": "iso8859-10",
+    "LATIN7": "iso8859-13",
+    "LATIN8": "iso8859-14",
+    "LATIN9": "iso8859-15",
+    "LATIN10": "iso8859-16",
+    "LATIN5": "iso8859-9",
+    "WIN866": "cp866",
+    "WIN874": "cp874",
+    "JOHAB": "johab",
+    # Python has no codec for these; what is not ASCII is escaped.
+    "EUC_TW": "utf-8",
+    "MULE_INTERNAL": "utf-8",
+}
+
+
+def python_codec(encoding: str) -> str:
+    """Return the codec that reads text of a PostgreSQL server encoding.
+
+    Callers decode with `surrogateescape`, so that bytes which no codec knows survive.
+
+    Raises:
+        LookupError: PostgreSQL has no such server encoding.
+    """
+    if encoding in _CODECS:
+        return _CODECS[encoding]
+    for prefix, codec in (
+        ("WIN125", "cp125"),
+        ("LATIN", "latin"),
+        ("ISO_8859_", "iso8859-"),
+    ):
+        if encoding.startswith(prefix):
+            return codec + encoding.removeprefix(prefix)
+    raise LookupError(f"the encoding {encoding} is not known")

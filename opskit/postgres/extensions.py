@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import psycopg
+from psycopg import sql
+
 from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.servers.programs import Installation
 
 
 def take(connection: Connection) -> list[dict[str, Any]]:
@@ -87,4 +91,102 @@ def _rename(connection: Connection, names: dict[str, str]) -> None:
     for old, new in names.items():
         connection.execute(
             "UPDATE pg_database SET datname = %s WHERE datname = %s", (new, old)
+        )
+
+
+# Their background workers would act in the copy; these have none.
+_WITHOUT_WORKERS = {"auto_explain", "pg_stat_statements"}
+
+
+def needed(inventory: Mapping[str, Any]) -> list[str]:
+    """Return what the source preloads for an extension of the database.
+
+    Libraries have the names of their extensions. Without privileges the source does not
+    tell what it preloads.
+    """
+    preloaded = _names(inventory["settings"].get("shared_preload_libraries", ""))
+    extensions = {each["name"] for each in inventory["extensions"]}
+    return [name for name in preloaded if name in extensions]
+
+
+def settings(installation: Installation, libraries: Sequence[str]) -> dict[str, str]:
+    """Return settings by which a throw-away server preloads what is installed of them.
+
+    No background worker starts where one of them may bring some.
+    """
+    found = [
+        each
+        for each in libraries
+        if (installation.folder("pkglibdir") / f"{each}.so").exists()
+    ]
+    if not found:
+        return {}
+    preloading = {"shared_preload_libraries": ",".join(found)}
+    return preloading | (
+        {} if _WITHOUT_WORKERS.issuperset(found) else {"max_worker_processes": "0"}
+    )
+
+
+def is_usable(connection: Connection, name: str) -> bool:
+    """Return whether the server has a library loaded, or can load it now.
+
+    It is tried in a session of its own: some end the session if they came too late.
+    """
+    shown = query_value(connection, "SHOW shared_preload_libraries")
+    if name in _names(str(shown)):
+        return True
+    info = connection.info
+    try:
+        with psycopg.connect(info.dsn, password=info.password or None) as session:
+            session.execute(sql.SQL("LOAD {}").format(sql.Literal(name)))
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _names(setting: str) -> list[str]:
+    names = (each.strip(' "') for each in setting.split(","))
+    return [each.removeprefix("$libdir/").removesuffix(".so") for each in names if each]
+
+
+# By the name of a wrapper: schema and name of its handler.
+Handlers = dict[str, tuple[str, str]]
+
+
+def disconnect(connection: Connection) -> Handlers:
+    """Take the handler from every wrapper; return those that a dump would miss.
+
+    Without one, no foreign table can be read, whatever its server and mapping say. What
+    an extension owns is not in a dump. Only a superuser may do this.
+    """
+    wrappers = query(
+        connection,
+        """
+        SELECT f.fdwname, n.nspname, p.proname,
+               EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e' AND d.objid = f.oid
+                 AND d.classid = 'pg_foreign_data_wrapper'::regclass)
+        FROM pg_foreign_data_wrapper f JOIN pg_proc p ON p.oid = f.fdwhandler
+        JOIN pg_namespace n ON n.oid = p.pronamespace
+        """,
+    )
+    for name, *_handler, _is_member in wrappers:
+        connection.execute(
+            sql.SQL("ALTER FOREIGN DATA WRAPPER {} NO HANDLER").format(
+                sql.Identifier(name)
+            )
+        )
+    return {
+        name: (schema, handler)
+        for name, schema, handler, is_member in wrappers
+        if not is_member
+    }
+
+
+def connect_again(connection: Connection, handlers: Handlers) -> None:
+    """Give wrappers their handlers back."""
+    for name, handler in handlers.items():
+        connection.execute(
+            sql.SQL("ALTER FOREIGN DATA WRAPPER {} HANDLER {}").format(
+                sql.Identifier(name), sql.Identifier(*handler)
+            )
         )

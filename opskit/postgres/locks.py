@@ -3,17 +3,101 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import LiteralString
 
 from psycopg.rows import TupleRow
 
-from opskit.errors import BackupFailed, DatabaseError
-from opskit.postgres.connect import Connection, query, query_value, translated
-from opskit.postgres.overtaken import Overtaken
+from opskit.errors import BackupFailed, DatabaseError, OpskitError
+from opskit.postgres.connect import (
+    Connection,
+    query,
+    query_value,
+    server_major,
+    translated,
+)
 from opskit.postgres.snapshot import DatabaseLock
+
+# Below are the OIDs of the server's own objects.
+_FIRST_OWN = 16384
+# How the server names an object when it does not find its name any more.
+_NUMBERED = re.compile(
+    r"\b(?:OID|relation|index|type|function|constraint|trigger|rule|schema) (\d+)\b"
+)
+
+
+class Overtaken(BackupFailed):
+    """Something changed between the snapshot and the locks: a new snapshot may do."""
+
+
+def explained(
+    error: OpskitError,
+    snapshot: Connection,
+    now: Connection,
+    *,
+    planned: Iterable[tuple[str, str]],
+) -> BackupFailed | None:
+    """Return what is known better than a dump's error: changes, and names for OIDs.
+
+    `snapshot` is a connection in the dump's snapshot, `now` one in none. The `planned`
+    tables were gone when the snapshot was taken.
+    """
+    before, after = _objects(snapshot), _objects(now)
+
+    def named(said: re.Match[str]) -> str:
+        _, name = before.get(int(said[1]), ("", ""))
+        return f"{said[0]} ({name})" if name else said[0]
+
+    words = _NUMBERED.sub(named, error.message)
+    changed = {name for _, (_, name) in before.items() - after.items()}
+    changed.update(map(".".join, planned))
+    if changed:
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return Overtaken(
+            f"{min(changed)}{others} changed while the backup began: {words}",
+            hint="Run the backup again when the migration has ended.",
+        )
+    return None if words == error.message else BackupFailed(words, hint=error.hint)
+
+
+def _objects(connection: Connection) -> dict[int, tuple[str, str]]:
+    """Return the version and the name of each object, by its OID."""
+    rows = query(
+        connection,
+        """
+        WITH own AS (
+          SELECT oid, nspname AS name FROM pg_namespace
+          WHERE nspname !~ '^pg_(toast_)?temp_'),
+        relations AS (
+          SELECT c.oid, format('%I.%I', name, relname) AS name,
+                 concat_ws(' ', c.xmin::text,
+                   (SELECT string_agg(a.xmin::text, ' ' ORDER BY attnum)
+                    FROM pg_attribute a WHERE attrelid = c.oid)) AS version
+          FROM pg_class c JOIN own ON own.oid = relnamespace)
+        SELECT oid, xmin::text, quote_ident(nspname) FROM pg_namespace
+        WHERE oid IN (SELECT oid FROM own)
+        UNION ALL SELECT p.oid, p.xmin::text, format('%I.%I', name, proname)
+        FROM pg_proc p JOIN own ON own.oid = pronamespace
+        UNION ALL SELECT t.oid, t.xmin::text, format('%I.%I', name, typname)
+        FROM pg_type t JOIN own ON own.oid = typnamespace
+        UNION ALL SELECT c.oid, c.xmin::text, format('%I.%I', name, conname)
+        FROM pg_constraint c JOIN own ON own.oid = connamespace
+        UNION ALL SELECT t.oid, t.xmin::text, format('%I on %s', tgname, name)
+        FROM pg_trigger t JOIN relations r ON r.oid = tgrelid
+        UNION ALL SELECT p.oid, p.xmin::text, format('%I on %s', polname, name)
+        FROM pg_policy p JOIN relations r ON r.oid = polrelid
+        UNION ALL SELECT w.oid, w.xmin::text, format('%I on %s', rulename, name)
+        FROM pg_rewrite w JOIN relations r ON r.oid = ev_class
+        UNION ALL SELECT oid, version, name FROM relations
+        """,
+    )
+    return {oid: (version, name) for oid, version, name in rows if oid >= _FIRST_OWN}
+
 
 _LOOK_SECONDS = 0.5
 # SQLSTATE of a wait that lock_timeout ended.
@@ -160,3 +244,53 @@ def _told(
     known = (application, role and f"role {role}", state)
     who = f" ({', '.join(filter(None, known))})" if any(known) else ""
     return f"{what} is locked by server process {pid}{who}"
+
+
+# Statements that the user wrote in the configuration run under this name.
+OWN_STATEMENTS = "statements"
+_FIRST_WITH_COPY_PROGRESS = 14
+_COPIED = "(SELECT c::text FROM pg_stat_progress_copy c WHERE c.pid = a.pid)"
+# One that waits for a lock, its client or a disk is not the one that holds all up.
+_WORKING: LiteralString = """
+    SELECT a.pid, a.query_start, a.query, {copied},
+        (SELECT i::text FROM pg_stat_progress_create_index i WHERE i.pid = a.pid)
+    FROM pg_stat_activity a
+    WHERE a.datname = ANY (%s) AND a.state = 'active' AND a.pid <> pg_backend_pid()
+        AND a.application_name <> %s
+        AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'IO')
+"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session, its statement, and how far that has come, where the server says so."""
+
+    pid: int
+    began_at: datetime
+    statement: str
+    copied: str | None
+    indexed: str | None
+
+
+def working(connection: Connection, databases: Sequence[str]) -> list[Session]:
+    """Return the sessions in some databases that work, but for the user's own."""
+    copied: LiteralString = "pg_database_size(a.datname)::text"
+    if server_major(connection) >= _FIRST_WITH_COPY_PROGRESS:
+        copied = _COPIED
+    found = query(
+        connection,
+        _WORKING.replace("{copied}", copied),
+        list(databases),
+        f"opskit {OWN_STATEMENTS}",
+    )
+    return [Session(*row) for row in found]
+
+
+def end(connection: Connection, databases: Sequence[str]) -> None:
+    """End all sessions in some databases."""
+    query(
+        connection,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = ANY (%s) AND pid <> pg_backend_pid()",
+        list(databases),
+    )

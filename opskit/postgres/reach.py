@@ -7,15 +7,13 @@ from typing import LiteralString
 from opskit.errors import DatabaseError
 from opskit.postgres import client
 from opskit.postgres.connect import (
+    PINNED_SETTINGS,
     Connection,
+    client_connection,
+    client_environment,
     connect,
     query_value,
     require_pinned,
-)
-from opskit.postgres.conninfo import (
-    PINNED_SETTINGS,
-    client_connection,
-    client_environment,
 )
 from opskit.postgres.servers.programs import Installation
 

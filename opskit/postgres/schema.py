@@ -10,10 +10,196 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import LiteralString
 
 from opskit.postgres.connect import Connection, query
 from opskit.postgres.patterns import excluded_relations
-from opskit.postgres.schema_queries import QUERIES
+
+_USER_SCHEMA: LiteralString = (
+    "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+)
+
+# In each query %(excluded)s holds the OIDs of relations that the dump leaves out, and
+# the first two columns are name and state.
+QUERIES: dict[str, LiteralString] = {
+    "schema": f"""
+        SELECT quote_ident(n.nspname), 'owner ' || pg_get_userbyid(n.nspowner),
+               'pg_namespace'::regclass, n.oid
+        FROM pg_namespace n WHERE {_USER_SCHEMA}""",
+    "table": f"""
+        SELECT c.oid::regclass::text,
+               concat_ws(', ', 'owner ' || pg_get_userbyid(c.relowner),
+                 CASE c.relpersistence WHEN 'u' THEN 'unlogged' END,
+                 CASE WHEN c.relispartition THEN 'partition' END,
+                 CASE WHEN c.relkind = 'p' THEN 'partitioned' END,
+                 CASE WHEN c.relkind = 'f' THEN 'foreign' END,
+                 CASE WHEN c.relrowsecurity THEN 'row security' END,
+                 CASE WHEN c.relforcerowsecurity THEN 'forced' END,
+                 (SELECT string_agg(concat_ws(' ', quote_ident(a.attname),
+                           format_type(a.atttypid, a.atttypmod),
+                           CASE WHEN a.attnotnull THEN 'not null' END,
+                           CASE WHEN a.atthasdef THEN 'default' END,
+                           CASE WHEN a.attidentity <> '' THEN 'identity' END,
+                           CASE WHEN a.attgenerated <> '' THEN 'generated' END),
+                         ', ' ORDER BY a.attname)
+                  FROM pg_attribute a
+                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)),
+               'pg_class'::regclass, c.oid
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+          AND {_USER_SCHEMA} AND NOT c.oid = ANY (%(excluded)s::oid[])""",
+    "view": f"""
+        SELECT c.oid::regclass::text, 'owner ' || pg_get_userbyid(c.relowner),
+               'pg_class'::regclass, c.oid
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'v' AND c.relpersistence <> 't'
+          AND {_USER_SCHEMA} AND NOT c.oid = ANY (%(excluded)s::oid[])""",
+    "materialized view": f"""
+        SELECT c.oid::regclass::text, 'owner ' || pg_get_userbyid(c.relowner),
+               'pg_class'::regclass, c.oid
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'm' AND {_USER_SCHEMA}
+          AND NOT c.oid = ANY (%(excluded)s::oid[])""",
+    "sequence": f"""
+        SELECT c.oid::regclass::text,
+               concat_ws(' ', 'owner ' || pg_get_userbyid(c.relowner),
+                 format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment',
+                 s.seqincrement, 'range', s.seqmin, s.seqmax, 'cache', s.seqcache,
+                 CASE WHEN s.seqcycle THEN 'cycle' END),
+               'pg_class'::regclass, c.oid
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_sequence s ON s.seqrelid = c.oid
+        WHERE {_USER_SCHEMA} AND c.relpersistence <> 't'
+          -- One that a column owns comes and goes with its table.
+          AND NOT coalesce(
+            (SELECT d.refobjid FROM pg_depend d
+             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('i', 'a')
+             LIMIT 1), c.oid) = ANY (%(excluded)s::oid[])""",
+    "index": f"""
+        SELECT c.oid::regclass::text,
+               concat_ws(', ', 'on ' || i.indrelid::regclass, am.amname,
+                 CASE WHEN i.indisunique THEN 'unique' END,
+                 CASE WHEN i.indisprimary THEN 'primary' END,
+                 CASE WHEN i.indpred IS NOT NULL THEN 'partial' END,
+                 i.indnkeyatts || ' of ' || i.indnatts || ' columns',
+                 CASE WHEN i.indisvalid THEN 'valid' ELSE 'INVALID' END),
+               'pg_class'::regclass, i.indrelid
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am am ON am.oid = c.relam
+        WHERE {_USER_SCHEMA} AND c.relpersistence <> 't'
+          -- What CREATE INDEX CONCURRENTLY left half-made, pg_dump leaves out.
+          AND (i.indisvalid OR c.relkind = 'I')
+          AND NOT i.indrelid = ANY (%(excluded)s::oid[])""",
+    "constraint": f"""
+        SELECT quote_ident(k.conname) || ' on ' || k.conrelid::regclass,
+               concat_ws(', ', CASE k.contype
+                   WHEN 'c' THEN 'check' WHEN 'f' THEN 'foreign key'
+                   WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique'
+                   WHEN 'x' THEN 'exclusion' WHEN 't' THEN 'trigger' END,
+                 CASE WHEN k.condeferrable THEN 'deferrable' END,
+                 CASE WHEN k.condeferred THEN 'deferred' END,
+                 CASE WHEN k.convalidated THEN 'validated' ELSE 'NOT VALIDATED' END),
+               'pg_class'::regclass, k.conrelid
+        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE k.contype <> 'n' AND {_USER_SCHEMA} AND c.relpersistence <> 't'
+          AND NOT k.conrelid = ANY (%(excluded)s::oid[])""",
+    "trigger": f"""
+        SELECT quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass,
+               'calls ' || t.tgfoid::regproc || ', ' || CASE t.tgenabled
+                 WHEN 'O' THEN 'enabled' WHEN 'D' THEN 'disabled'
+                 WHEN 'R' THEN 'replica' ELSE 'always' END,
+               'pg_class'::regclass, t.tgrelid
+        FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE NOT t.tgisinternal AND {_USER_SCHEMA}
+          AND NOT t.tgrelid = ANY (%(excluded)s::oid[])""",
+    "rule": f"""
+        SELECT quote_ident(r.rulename) || ' on ' || r.ev_class::regclass,
+               r.ev_enabled::text, 'pg_class'::regclass, r.ev_class
+        FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE r.rulename <> '_RETURN' AND {_USER_SCHEMA}
+          AND NOT r.ev_class = ANY (%(excluded)s::oid[])""",
+    "policy": f"""
+        SELECT quote_ident(p.polname) || ' on ' || p.polrelid::regclass,
+               concat_ws(', ', p.polcmd::text,
+                 CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END,
+                 (SELECT string_agg(pg_get_userbyid(role), ' '
+                    ORDER BY pg_get_userbyid(role))
+                  FROM unnest(p.polroles) role WHERE role <> 0)),
+               'pg_class'::regclass, p.polrelid
+        FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE {_USER_SCHEMA} AND NOT p.polrelid = ANY (%(excluded)s::oid[])""",
+    "function": f"""
+        SELECT p.oid::regprocedure::text,
+               concat_ws(', ', 'owner ' || pg_get_userbyid(p.proowner),
+                 'kind ' || p.prokind::text, l.lanname, md5(p.prosrc)),
+               'pg_proc'::regclass, p.oid
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        JOIN pg_language l ON l.oid = p.prolang
+        WHERE {_USER_SCHEMA} AND NOT EXISTS (SELECT FROM pg_depend d
+          WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+            AND d.deptype = 'i')""",
+    "type": f"""
+        SELECT t.oid::regtype::text,
+               concat_ws(', ', 'owner ' || pg_get_userbyid(t.typowner),
+                 'kind ' || t.typtype::text,
+                 (SELECT string_agg(e.enumlabel, ' ' ORDER BY e.enumsortorder)
+                  FROM pg_enum e WHERE e.enumtypid = t.oid)),
+               'pg_type'::regclass, t.oid
+        FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+        LEFT JOIN pg_class c ON c.oid = t.typrelid
+        WHERE {_USER_SCHEMA} AND t.typtype IN ('e', 'd', 'c', 'r')
+          AND (t.typrelid = 0 OR c.relkind = 'c')""",
+    "operator": f"""
+        SELECT o.oid::regoperator::text, 'owner ' || pg_get_userbyid(o.oprowner),
+               'pg_operator'::regclass, o.oid
+        FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+        WHERE {_USER_SCHEMA}""",
+    "event trigger": """
+        SELECT quote_ident(e.evtname), e.evtevent::text || ' ' || e.evtenabled::text,
+               'pg_event_trigger'::regclass, e.oid FROM pg_event_trigger e""",
+    "publication": """
+        SELECT quote_ident(p.pubname), 'owner ' || pg_get_userbyid(p.pubowner),
+               'pg_publication'::regclass, p.oid FROM pg_publication p""",
+    "grant": f"""
+        SELECT c.oid::regclass::text || coalesce('.' || quote_ident(a.attname), '')
+                 || ' to ' || CASE g.grantee WHEN 0 THEN 'public'
+                   ELSE pg_get_userbyid(g.grantee) END,
+               string_agg(g.privilege_type
+                            || CASE WHEN g.is_grantable THEN '*' ELSE '' END,
+                          ' ' ORDER BY g.privilege_type),
+               'pg_class'::regclass, c.oid
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL (
+          SELECT NULL::name, c.relacl WHERE c.relacl IS NOT NULL
+          UNION ALL SELECT t.attname, t.attacl FROM pg_attribute t
+          WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL AND NOT t.attisdropped
+        ) a (attname, acl)
+        CROSS JOIN LATERAL aclexplode(a.acl) g
+        WHERE {_USER_SCHEMA} AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+          AND c.relpersistence <> 't' AND NOT c.oid = ANY (%(excluded)s::oid[])
+          AND g.grantee <> c.relowner
+        GROUP BY c.oid, a.attname, g.grantee""",
+    # Together, for there may be millions: those of one owner with the same grants.
+    "large object": """
+        SELECT concat_ws(', ', 'of ' || pg_get_userbyid(m.lomowner), g.grants,
+                         'about ' || obj_description(m.oid, 'pg_largeobject')),
+               count(*) || ' with numbers '
+                 || md5(string_agg(m.oid::text, ' ' ORDER BY m.oid)),
+               'pg_largeobject'::regclass, 0
+        FROM pg_largeobject_metadata m CROSS JOIN LATERAL (
+          SELECT string_agg(concat_ws(' ', CASE a.grantee WHEN 0 THEN 'public'
+                              ELSE pg_get_userbyid(a.grantee) END, a.privilege_type,
+                              CASE WHEN a.is_grantable THEN 'grantable' END),
+                            ', ' ORDER BY pg_get_userbyid(a.grantee),
+                            a.privilege_type) AS grants
+          FROM aclexplode(coalesce(m.lomacl, acldefault('L', m.lomowner))) a) g
+        GROUP BY 1""",
+}
 
 
 @dataclass(frozen=True, order=True)

@@ -19,8 +19,7 @@ from psycopg import sql
 from opskit.errors import DatabaseError
 from opskit.log import logger
 from opskit.postgres import database
-from opskit.postgres.connect import Connection, connect, query
-from opskit.postgres.conninfo import with_database
+from opskit.postgres.connect import Connection, connect, query, with_database
 
 _MARK = re.compile(
     r"\[opskit copy, run (?P<run>\w+), (?P<binding>[0-9a-f]{16})"

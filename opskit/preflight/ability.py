@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opskit.postgres import roles, surroundings
+from opskit.postgres import inventory as postgres_inventory
+from opskit.postgres import roles
 from opskit.postgres.connect import Connection, query, query_value, server_major
 from opskit.postgres.database import quoted
 from opskit.preflight.shortages import Shortage
@@ -27,7 +28,7 @@ def shortages(
     Where not all of a set is restored, only what any part of it needs is looked at.
     """
     found = [*_major(connection, inventory), *_room(connection, inventory)]
-    if surroundings.is_superuser(connection):
+    if postgres_inventory.is_superuser(connection):
         return found
     user = str(query_value(connection, "SELECT current_user"))
     attributes = next(e for e in roles.take(connection) if e["name"] == user)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.order import with_dependents
+from opskit.postgres.archive.toc import with_dependents
 from opskit.postgres.schema import SchemaObject
 from opskit.preflight.shortages import Shortage
 

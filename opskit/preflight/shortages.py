@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opskit.errors import ServerFault
-from opskit.postgres import libraries, roles, surroundings
+from opskit.postgres import extensions as postgres_extensions
+from opskit.postgres import inventory as postgres_inventory
+from opskit.postgres import roles
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
 from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.database import quoted
-from opskit.postgres.surroundings import Surroundings
+from opskit.postgres.inventory import Surroundings
 
 # There is nothing that could be put in its place, or left out.
 NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
@@ -56,11 +58,11 @@ def shortages(
     missing roles are made first; on a throw-away server tablespaces are made as well,
     and roles have other rights while the set is loaded.
     """
-    offered = surroundings.take(connection)
+    offered = postgres_inventory.take_surroundings(connection)
 
     def knows(locale: str | None) -> bool:
         known = locale is None or locale in _ALWAYS_KNOWN_LOCALES
-        return known or surroundings.has_locale(connection, str(locale))
+        return known or postgres_inventory.has_locale(connection, str(locale))
 
     found = [
         *_extensions(offered, inventory),
@@ -107,8 +109,10 @@ def _extensions(
 def _libraries(
     connection: Connection, offered: Surroundings, inventory: Mapping[str, Any]
 ) -> Iterator[Shortage]:
-    for name in libraries.needed(inventory):
-        if name in offered.extensions and not libraries.is_usable(connection, name):
+    for name in postgres_extensions.needed(inventory):
+        if name in offered.extensions and not postgres_extensions.is_usable(
+            connection, name
+        ):
             yield Shortage(
                 what="library",
                 subject=name,
@@ -155,7 +159,9 @@ def _collations(
     for each in inventory.get("collations", []):
         subject = f"{each['schema']}.{each['name']}"
         if each["schema"] == "pg_catalog":
-            there = surroundings.has_collation(connection, "pg_catalog", each["name"])
+            there = postgres_inventory.has_collation(
+                connection, "pg_catalog", each["name"]
+            )
         elif each["provider"] == "icu":
             there = offered.has_icu
         elif each["provider"] == "builtin":
@@ -193,7 +199,7 @@ def _settings(
     }
     # A name with a dot is a placeholder that any server accepts.
     for name in sorted(names - offered.settings):
-        if "." not in name and not surroundings.has_setting(connection, name):
+        if "." not in name and not postgres_inventory.has_setting(connection, name):
             yield Shortage(
                 what="setting",
                 subject=name,
@@ -225,7 +231,7 @@ def require_locales_of_roles(connection: Connection, statements: Iterable[str]) 
     """
     wanted = {each for text in statements for each in _SET_LOCALE.findall(text)}
     for setting, locale in sorted(wanted):
-        if not surroundings.has_locale(connection, locale):
+        if not postgres_inventory.has_locale(connection, locale):
             lacking = _locale(locale, f"a role's setting {setting}")
             raise ServerFault(lacking.detail, hint=lacking.hint)
 
@@ -249,7 +255,9 @@ def _access_methods(
 
 def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shortage]:
     """Yield a shortage if XML cannot be read: tables could be made, rows not loaded."""
-    if any(each.holds_xml for each in entries) and not surroundings.has_xml(connection):
+    if any(each.holds_xml for each in entries) and not postgres_inventory.has_xml(
+        connection
+    ):
         yield Shortage(
             what="feature",
             subject="xml",

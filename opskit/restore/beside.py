@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from shlex import quote
 from typing import Any
 
@@ -13,14 +14,14 @@ from opskit.catalog.manifest import Manifest
 from opskit.catalog.reader import SetReader
 from opskit.errors import DatabaseError
 from opskit.log import logger
-from opskit.postgres import database, globals, scratch, surroundings, takeover
+from opskit.postgres import database, globals, scratch, takeover
+from opskit.postgres import inventory as postgres_inventory
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection, connect
-from opskit.postgres.conninfo import with_database
+from opskit.postgres.connect import Connection, connect, with_database
 from opskit.preflight import ability
 from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import Concessions, Failure, accept
-from opskit.restore.fill_job import FillJob
+from opskit.restore.job import FillJob
 from opskit.restore.make import with_shortages
 
 DONE_WITHOUT = ("extension-version", "setting")
@@ -187,7 +188,7 @@ def create_roles(
     missing = with_members(needed, inventory["roles"]) - existing
     if not missing:
         return ()
-    as_superuser = surroundings.is_superuser(connection)
+    as_superuser = postgres_inventory.is_superuser(connection)
     logger().info("creating roles", roles=sorted(missing))
     statements = globals.for_roles(
         reader.read_text("roles"), missing, existing, as_superuser=as_superuser
@@ -245,3 +246,35 @@ def sweep(connection: Connection, server_url: str, target: str) -> None:
     """Drop what killed runs left on a server, and open what they had closed."""
     looks_like = re.escape(database.derived_name(target, "_restoring_" + 8 * "x")[:-8])
     scratch.sweep(connection, server_url, looks_like=f"{looks_like}[0-9a-f]{{8}}")
+
+
+def swap(
+    connection: Connection,
+    *,
+    server_url: str,
+    beside: str,
+    target: str,
+    run_id: str,
+    clock: Callable[[], datetime],
+) -> str | None:
+    """Rename `beside` to `target`; return the name that the old database is kept under.
+
+    Both renames are one transaction; on an error everything is as it was. An old
+    database that still holds nothing is dropped.
+
+    Raises:
+        DatabaseError: the role may not, or somebody stays in the old database.
+    """
+    kept = None
+    if database.exists(connection, target):
+        kept = database.derived_name(target, f"_before_{clock():%Y%m%dt%H%M%Sz}")
+    takeover.take_name(connection, copy=beside, target=target, kept=kept, run_id=run_id)
+    if kept is None:
+        return None
+    # Judged now, when nobody knows its name: something may have been written meanwhile.
+    with connect(with_database(server_url, kept), purpose="restore") as old:
+        empty = database.is_empty(old)
+    if not empty:
+        return kept
+    database.drop(connection, kept)
+    return None

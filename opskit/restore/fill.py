@@ -8,30 +8,21 @@ from dataclasses import dataclass, field, replace
 from opskit.compare import definition
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import (
-    database,
-    foreign,
-    properties,
-    row_checks,
-    scratch,
-    surroundings,
-)
-from opskit.postgres.connect import Connection, connect
-from opskit.postgres.conninfo import with_database, with_settings
-from opskit.postgres.order import (
+from opskit.postgres import database, extensions, inventory, row_checks, scratch
+from opskit.postgres.archive.toc import (
     event_triggers,
     not_validated,
     sequence_values,
     with_dependents,
 )
+from opskit.postgres.connect import Connection, connect, with_database, with_settings
 from opskit.postgres.row_checks import RowCheck
 from opskit.preflight.concessions import Failure
 from opskit.progress import measured
-from opskit.restore import again
-from opskit.restore.fill_job import FillJob, copy_url, plain_settings, silencing
-from opskit.restore.make import make
+from opskit.restore import load
+from opskit.restore.job import FillJob, copy_url, plain_settings, silencing
+from opskit.restore.make import Steps, failure, load_again, make, run_all
 from opskit.restore.rights import Rights, choose
-from opskit.restore.steps import Steps, failure, load_again, run_all
 
 _WITH_ROW_CHECKS = ("TABLE", "FOREIGN TABLE", "DOMAIN")
 
@@ -89,7 +80,7 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
     job.require_time()
     if handlers:
         with connect(url, purpose="restore") as copy:
-            foreign.connect_again(copy, handlers)
+            extensions.connect_again(copy, handlers)
     run_all(url, job.sql_after, job.timeout_seconds)
     if job.is_whole:
         failures += _set_properties(connection, job)
@@ -125,7 +116,7 @@ def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Fa
             name=f"{each.of} {each.name}",
         )
         with given.by(entry) as url:
-            error = again.make(
+            error = load.make(
                 url,
                 entry,
                 each.statement.encode(),
@@ -142,7 +133,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
     """Give the database its own settings, grants and comment."""
     failures = []
     for entry in job.entries:
-        script = properties.property_script(
+        script = database.property_script(
             [entry],
             str(job.manifest.inventory["database"]),
             job.name,
@@ -150,7 +141,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
             without_roles=job.concessions.subjects("role"),
             with_grants=not job.concessions.without_owners,
         )
-        error = again.make_each(
+        error = load.make_each(
             entry,
             definition.units(script),
             lambda each: scratch.run_about(
@@ -162,12 +153,12 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
     return failures
 
 
-def _disconnected(given: Rights, job: FillJob) -> foreign.Handlers:
+def _disconnected(given: Rights, job: FillJob) -> extensions.Handlers:
     """Put foreign servers out of reach; return the handlers to be given back."""
-    if not (job.offline and surroundings.is_superuser(given.connection)):
+    if not (job.offline and inventory.is_superuser(given.connection)):
         return {}
     with connect(given.url, purpose="restore") as copy:
-        return foreign.disconnect(copy)
+        return extensions.disconnect(copy)
 
 
 def _load(given: Rights, job: FillJob) -> Steps:

@@ -3,15 +3,172 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
-from opskit.errors import ClientToolError
+from opskit.compare.definition import units
+from opskit.errors import ClientToolError, DatabaseError, ServerFault
+from opskit.log import mask
 from opskit.postgres import client
-from opskit.postgres.conninfo import client_connection, client_environment
+from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.connect import (
+    client_connection,
+    client_environment,
+    connect,
+    limit_statements,
+    translated,
+)
+from opskit.postgres.content import python_codec
+from opskit.postgres.database import quoted, run_bytes
+from opskit.postgres.faults import ends_sessions
 from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
-from opskit.restore import announced
+
+_FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
+# Two jobs write at once, each piece by piece: it may stand anywhere in a line.
+_FAILED = re.compile(rb"from TOC entry (\d+); \d+ \d+ [A-Z]")
+_OWN = b"pg_restore: "
+_ERROR = b"error: "
+_WORDS = (b"warning: ", _ERROR, b"detail: ", b"hint: ")
+# It repeats the statement, which may hold a password; the entry names the object.
+_STATEMENT = b"Command was: "
+# Said at the very end, and only where it went on after errors.
+_WENT_ON = re.compile(rb"pg_restore: warning: errors ignored on restore: (\d+)\n")
+# pg_restore of 17 and newer sets it in each session, whatever the server knows.
+_UNKNOWN_PARAMETER = b'"transaction_timeout"'
+_WORDS_BYTES_MAX = 64 * 1024
+_END_SECONDS_MAX = 10
+# These words tell its progress from errors, so it must not translate them.
+_PLAIN = {"LC_ALL": "C", "LANGUAGE": ""}
+
+
+def run(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    timeout_seconds: float,
+    finished: Callable[[int], None] = lambda _dump_id: None,
+    may_fail: frozenset[int] = frozenset(),
+) -> tuple[str, frozenset[int]]:
+    """Run pg_restore to its end; return its words and the entries that failed.
+
+    `finished` is called in another thread with the dump id of each entry that a
+    parallel job has loaded; it must not wait. An entry that is not among `may_fail`
+    ends the run as soon as it fails.
+
+    Raises:
+        ServerFault: it took longer than allowed, or was killed.
+        DatabaseError: such an entry failed, or it did not exit with 0.
+    """
+    process = subprocess.Popen(
+        [*arguments, "--verbose"],
+        env=dict(environment) | _PLAIN,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+    assert process.stderr is not None
+    said = Said(finished, may_fail)
+    listener = _Listener(process.stderr, said, process.terminate)
+    listener.start()
+    try:
+        process.wait(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        raise ServerFault(
+            f"pg_restore took longer than {timeout_seconds:g} seconds and was stopped",
+            hint="Raise the limit in the configuration if the data has grown.",
+        ) from None
+    finally:
+        client.stop(process)
+        listener.join(timeout=_END_SECONDS_MAX)
+    words = mask(listener.words.decode("utf-8", "replace")).strip()
+    if said.must_stop:
+        client.require_success("pg_restore", 1, words)
+    if not said.only_what_may_fail:
+        client.require_success("pg_restore", process.returncode, words)
+    return words, frozenset(said.failed)
+
+
+class Said:
+    """What pg_restore has said: the entries that failed, and whether it went on."""
+
+    def __init__(
+        self,
+        finished: Callable[[int], None] = lambda _dump_id: None,
+        may_fail: frozenset[int] = frozenset(),
+    ) -> None:
+        self.failed: set[int] = set()
+        self.must_stop = False
+        self._finished = finished
+        self._may_fail = may_fail
+        self._named: int | None = None
+        self._unknown_parameters = 0
+        self._ignored = 0
+
+    @property
+    def only_what_may_fail(self) -> bool:
+        """Whether it came to its end, and every error is one that may be."""
+        return (
+            self._ignored > 0
+            and self.failed <= self._may_fail
+            and (bool(self.failed) or self._ignored == self._unknown_parameters)
+        )
+
+    def complaints(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the lines that are no progress, but for statements that failed.
+
+        A line that does not begin with its name goes on with the one before.
+        """
+        is_kept = False
+        for line in lines:
+            if line.startswith(_OWN) or _FAILED.search(line):
+                is_kept = self._is_complaint(line)
+            elif line.startswith(_STATEMENT):
+                is_kept = False
+            if is_kept:
+                is_error = line.startswith(_OWN + _ERROR)
+                self.must_stop |= is_error and not self.failed <= self._may_fail
+                yield line
+
+    def _is_complaint(self, line: bytes) -> bool:
+        if failed := [int(each) for each in _FAILED.findall(line)]:
+            self._named = None if failed[-1] in self.failed else failed[-1]
+            self.failed.update(failed)
+            return True
+        if found := _FINISHED.match(line):
+            self._finished(int(found[1]))
+        elif found := _WENT_ON.match(line):
+            self._ignored = int(found[1])
+        elif line.startswith(_OWN + _ERROR) and _UNKNOWN_PARAMETER in line:
+            self._unknown_parameters += 1
+            if self._named is not None:  # it names whatever entry comes first
+                self.failed.discard(self._named)
+        else:
+            return line[len(_OWN) :].startswith(_WORDS)
+        return False
+
+
+class _Listener(threading.Thread):
+    """Reads what pg_restore says to the end, and ends it where it must not go on."""
+
+    def __init__(self, stream: IO[bytes], said: Said, stop: Callable[[], None]) -> None:
+        super().__init__(name="pg_restore", daemon=True)
+        self.words = b""
+        self._stream = stream
+        self._said = said
+        self._stop_program = stop
+
+    def run(self) -> None:
+        """Read to the end."""
+        with self._stream:
+            for line in self._said.complaints(self._stream):
+                self.words = (self.words + line)[-_WORDS_BYTES_MAX:]
+                if self._said.must_stop:
+                    self._stop_program()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +225,7 @@ def load(job: LoadJob) -> tuple[str, frozenset[int]]:
         f"--dbname={client_connection(job.url)}",
         str(job.archive),
     ]
-    return announced.run(
+    return run(
         arguments,
         client_environment(job.url),
         timeout_seconds=job.timeout_seconds,
@@ -108,3 +265,79 @@ def _pg_restore(job: LoadJob) -> list[str]:
         *(["--no-owner", "--no-privileges"] if job.no_owners else []),
         *([f"--use-list={job.use_list}"] if job.use_list else []),
     ]
+
+
+_Script = TypeVar("_Script", str, bytes)
+# pg_restore makes these last, in this order; all others stand in order of dependence.
+_LATE = ("ACL", "MATERIALIZED VIEW DATA", "EVENT TRIGGER")
+
+
+def in_order(entries: Iterable[TocEntry]) -> list[TocEntry]:
+    """Return the entries in the order in which pg_restore makes them."""
+    return sorted(
+        entries, key=lambda e: _LATE.index(e.kind) + 1 if e.kind in _LATE else 0
+    )
+
+
+def with_search_path(
+    script: bytes, entries: Iterable[TocEntry], inventory: Mapping[str, Any]
+) -> bytes:
+    """Let a script of pg_restore find what extensions brought by its bare name.
+
+    pg_dump empties the search path, and does not qualify every operator that a
+    definition uses.
+    """
+    schemas = dict.fromkeys(each["schema"] for each in inventory["extensions"])
+    path = f"SET search_path = {', '.join(map(quoted, schemas))};\n"
+    for entry in entries:
+        if entry.kind == "SEARCHPATH" and schemas:
+            codec = python_codec(inventory["encoding"])
+            script = script.replace(entry.definition.encode(), path.encode(codec), 1)
+    return script
+
+
+def make(
+    url: str, entry: TocEntry, script: bytes, *, encoding: str, timeout_seconds: float
+) -> DatabaseError | None:
+    """Make one entry by its script; return what the server says if it refuses.
+
+    Raises:
+        ServerFault: the server failed, or cannot be reached.
+    """
+    if entry.kind == "ACL":
+        codec = python_codec(encoding)
+        scripts = [each.encode(codec, "surrogateescape")
+                   for each in units(entry.definition)]  # fmt: skip
+    else:
+        scripts = [script]
+    try:
+        with connect(url, purpose="restore") as connection:
+            limit_statements(connection, timeout_seconds)
+            # A script is read in the encoding that holds before its first statement.
+            run_bytes(connection, f"SET client_encoding = '{encoding}'".encode())
+            return make_each(entry, scripts, lambda each: run_bytes(connection, each))
+    except ServerFault as fault:
+        if not ends_sessions(fault.sqlstate):
+            raise
+        with connect(url, purpose="restore"):
+            return fault  # the server is up: the entry's own code ended the session
+
+
+def make_each(
+    entry: TocEntry, scripts: Iterable[_Script], run: Callable[[_Script], None]
+) -> DatabaseError | None:
+    """Run each script whatever becomes of the others; return the first refusal.
+
+    Raises:
+        ServerFault: the server failed, or the connection is lost.
+    """
+    refusal = None
+    for script in scripts:
+        try:
+            with translated(entry.label):
+                run(script)
+        except ServerFault:
+            raise
+        except DatabaseError as error:
+            refusal = refusal or error
+    return refusal

@@ -19,19 +19,17 @@ from opskit.log import logger
 from opskit.postgres import database, schema
 from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection
-from opskit.postgres.conninfo import with_database
+from opskit.postgres.connect import Connection, with_database
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.progress import bar
 from opskit.restore import beside as restore_beside
-from opskit.restore import fetch, select
-from opskit.restore.bound import Bound
+from opskit.restore import select, unpack
+from opskit.restore.beside import swap
 from opskit.restore.fill import fill
-from opskit.restore.fill_job import FillJob
+from opskit.restore.job import FillJob
 from opskit.restore.make import make
-from opskit.restore.rights import warn_of_code
-from opskit.restore.swap import swap
+from opskit.restore.rights import Bound, warn_of_code
 from opskit.restore.unpack import unpack_dump
 
 _FAILURES_SHOWN = 5
@@ -103,7 +101,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             is_whole=not request.tables,
             accepted=request.accepted,
         )
-        with fetch.folder(request.work_dir) as folder:
+        with unpack.folder(request.work_dir) as folder:
             archive, reader = _unpack(request, folder)
             chosen = replace(request.chosen, manifest=reader.manifest)
             request = replace(request, chosen=chosen)
@@ -227,7 +225,7 @@ def _unpack(request: RestoreRequest, folder: Path) -> tuple[Path, SetReader]:
     The reader's manifest holds what that of an encrypted set seals.
     """
     manifest = request.chosen.manifest
-    fetch.require_space(folder, manifest.dump_bytes)
+    unpack.require_space(folder, manifest.dump_bytes)
     archive = folder / "dump.pgdump"
     *others, last = request.chosen.stores
     for store in (*others, last):

@@ -11,8 +11,13 @@ import subprocess
 from dataclasses import replace
 
 from opskit.errors import DatabaseError, ServerFault
-from opskit.postgres.connect import Connection, query_value, translated
-from opskit.postgres.conninfo import client_connection, client_environment
+from opskit.postgres.connect import (
+    Connection,
+    client_connection,
+    client_environment,
+    query_value,
+    translated,
+)
 from opskit.postgres.faults import ends_sessions, is_server_fault, reported
 from opskit.restore.load import LoadJob, script_arguments
 

@@ -7,9 +7,7 @@ from opskit.store.base import ObjectInfo, Store
 from opskit.store.local import LocalStore
 from opskit.store.memory import MemoryStore
 from opskit.store.s3.store import S3Store
-from opskit.store.throttle import ThrottledStore
-from opskit.store.wrapper import unwrapped
-from opskit.store.wrappers import RetryingStore
+from opskit.store.wrappers import RetryingStore, ThrottledStore, unwrapped
 
 __all__ = [
     "LocalStore",

@@ -18,7 +18,7 @@ from invoke.tasks import Task, task
 
 from opskit import log
 from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
-from opskit.masking import mask, masked
+from opskit.log import mask, masked
 from opskit.tasks.called import as_called, hint, with_hints
 from opskit.terminal import printable, ready
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from opskit.config import ENVIRONMENT_PREFIX, Settings, SourceRetention
-from opskit.config.types import format_duration
+from opskit.config.section import format_duration
 from opskit.tasks.configuration_head import HEAD
 
 # Keys and sections that are read and checked although nothing acts on them so far.

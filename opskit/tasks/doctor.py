@@ -54,14 +54,14 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     import tempfile
     from pathlib import Path
 
-    from opskit.doctor import databases, folders, places, retention, stores
+    from opskit.doctor import databases, folders, sets, stores
     from opskit.doctor import sets as doctor_sets
-    from opskit.doctor.definitions import Trial
+    from opskit.doctor.databases import Trial
     from opskit.tasks import runtime
     from opskit.tasks.drilling import server_request
 
     drill = run.settings.drill
-    yield places.examine_folder(
+    yield folders.examine_folder(
         "state folder",
         run.state_dir,
         "Let this user write there, or name another with state_dir.",
@@ -79,16 +79,16 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     for store in run.stores:
         yield from stores.examine(store, now=runtime.now)
     yield from _room(run, examined)
-    yield from retention.examine(run.settings.stores, run.settings.retention)
+    yield from sets.examine_retention(run.settings.stores, run.settings.retention)
     rules = [each.retention for each in run.settings.databases.values()]
     rules += [each.retention for each in run.settings.files.values()]
     for own in filter(None, rules):
-        yield from retention.examine(run.settings.stores, own)
+        yield from sets.examine_retention(run.settings.stores, own)
     sizes = [int(e.inventory["size_bytes"]) for e in examined if e.inventory]
-    yield places.examine_space(
+    yield folders.examine_space(
         "space for drills",
         drill.work_dir or Path(tempfile.gettempdir()),
-        places.space_for_drills(sizes),
+        folders.space_for_drills(sizes),
         "Free some space, or set work_dir in [drill] to a larger file system.",
     )
     for each in examined:
@@ -104,7 +104,7 @@ def _examine(run: Runtime) -> Iterator[Finding]:
                 work_dir=drill.work_dir,
                 run_id=run.run_id,
             )
-            yield from doctor_sets.examine(each.name, trial, server_request(run))
+            yield from doctor_sets.examine_drills(each.name, trial, server_request(run))
 
 
 def _lock_of(settings: FilesSettings) -> ServiceLock | None:
@@ -120,7 +120,7 @@ def _lock_of(settings: FilesSettings) -> ServiceLock | None:
 def _keys(run: Runtime) -> Iterator[Finding]:
     """Yield whether the keys that are configured can be used, and fit each other."""
     from opskit.checks import Finding, Health
-    from opskit.doctor.places import attempted
+    from opskit.doctor.folders import attempted
     from opskit.tasks import keys
 
     settings = run.settings
@@ -173,7 +173,7 @@ def _room(run: Runtime, examined: Sequence[ExaminedDatabase]) -> Iterator[Findin
     from dataclasses import replace
 
     from opskit.checks import Health
-    from opskit.doctor import folders, places
+    from opskit.doctor import folders
     from opskit.errors import StoreError
     from opskit.store import LocalStore, unwrapped
 
@@ -196,7 +196,7 @@ def _room(run: Runtime, examined: Sequence[ExaminedDatabase]) -> Iterator[Findin
     for store in run.stores:
         inner = unwrapped(store)
         if isinstance(inner, LocalStore) and inner.root.is_dir():
-            found = places.examine_space(
+            found = folders.examine_space(
                 f"store {store.name}: room",
                 inner.root,
                 sum(sizes.values()),

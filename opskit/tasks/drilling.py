@@ -22,7 +22,7 @@ def run_drill(
 
     The error says why the evidence could not be stored; the finding is told first.
     """
-    from opskit.drill import report
+    from opskit import evidence as evidence_module
     from opskit.errors import StoreError
     from opskit.evidence import store_evidence, write_report
     from opskit.tasks import keys
@@ -35,7 +35,7 @@ def run_drill(
     ):
         evidence = _drill(run, chosen, mutants)
         evidence = _challenged(evidence, chosen, run.settings.drill.try_to_destroy)
-        rendered = report.render(evidence)
+        rendered = evidence_module.render(evidence)
         path = write_report(evidence, rendered, run.reports)
         record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
         keys.warn_of_unsigned(run.settings)
@@ -79,9 +79,8 @@ def _challenged(
 
 
 def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:
-    from opskit.drill.findings import DrillRequest
     from opskit.drill.folder import FolderDrillRequest, drill_folder
-    from opskit.drill.run import drill
+    from opskit.drill.run import DrillRequest, drill
     from opskit.tasks import runtime
 
     source = chosen.manifest.source

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from opskit.backup.protection import Protection
 from opskit.catalog.trust import Trust
+from opskit.catalog.writer import Protection
 from opskit.config import Settings
 from opskit.crypto import age
 from opskit.crypto import keys as crypto_keys

@@ -20,7 +20,7 @@ def pin(
 
     Example: inv pin --backup shop-20260101T030000Z-a1b2c3
     """
-    from opskit.catalog import pins
+    from opskit.catalog import prune
     from opskit.tasks import keys, runtime
 
     run = runtime.start()
@@ -33,9 +33,9 @@ def pin(
     # Whatever prunes this set now leaves it alone, and looks for pins afterwards.
     with run.recorded("unpin" if remove else "pin", details), run.reading(backup_id):
         if remove:
-            changed = pins.unpin(chosen)
+            changed = prune.unpin(chosen)
         elif changed := not all(copy.is_pinned for copy in chosen.copies):
-            pins.pin(
+            prune.pin(
                 chosen,
                 pinned_at=runtime.now(),
                 run_id=run.run_id,

@@ -162,7 +162,7 @@ def _command(backup: str, to: str, tables: Iterable[str], *, replace: bool) -> s
     """Return the command that was called, for a hint that adds to it."""
     from shlex import join
 
-    from opskit.masking import mask
+    from opskit.log import mask
 
     parts = ["inv", "restore", "--backup", backup, "--to", mask(to)]
     for each in tables:
@@ -226,14 +226,14 @@ def _lock_name(target: str) -> str:
 def _require_files(backup: str, to: str, table: list[str] | None) -> None:
     """Refuse what goes with a database alone."""
     from opskit.errors import UsageError
-    from opskit.postgres import conninfo
+    from opskit.postgres import connect
 
     if table:
         raise UsageError(
             f"{backup} is a set of files and holds no tables",
             hint="Leave out --table.",
         )
-    if conninfo.is_connection(to):
+    if connect.is_connection(to):
         # It may hold a password, and a target is printed and put on record.
         raise UsageError(
             f"{backup} is a set of files, and --to is a URL of a database",
@@ -248,7 +248,7 @@ def _restore_folder(
     import time
     from pathlib import Path
 
-    from opskit.restore.folder import FolderRestore, restore_set
+    from opskit.folders.restore import FolderRestore, restore_set
     from opskit.tasks import runtime
 
     target = Path(to).absolute()
@@ -306,9 +306,9 @@ def _lock_of(run: Runtime, target: Path) -> ServiceLock | None:
 def _target(run: Runtime, manifest: Manifest, to: str) -> tuple[str, str]:
     """Return a URL of the server and the name of the database to restore into."""
     from opskit.errors import UsageError
-    from opskit.postgres import conninfo
+    from opskit.postgres import connect
 
-    url, name = conninfo.target(to)
+    url, name = connect.target(to)
     if url:
         return url, name
     if manifest.source not in run.settings.databases:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.retention import RetentionPlan
     from opskit.catalog.sets import KnownSet
-    from opskit.catalog.store_lock import HeldLock
     from opskit.errors import RetentionRefused
     from opskit.store import Store
+    from opskit.store.locks import HeldLock
     from opskit.tasks.runtime import Runtime
 
 _BEING_READ = "a drill, a restore or a verification is reading it"
@@ -145,8 +145,7 @@ class _Pruning:
         planned: RetentionPlan,
         locks: Mapping[str, HeldLock],
     ) -> None:
-        from opskit.catalog.pins import is_pinned_now
-        from opskit.catalog.prune import delete_set
+        from opskit.catalog.prune import delete_set, is_pinned_now
         from opskit.errors import RetentionRefused
         from opskit.tasks import keys
 
@@ -175,10 +174,10 @@ class _Pruning:
 
     def _tidy(self, store: Store, lock: HeldLock) -> None:
         """Remove what killed runs left of this source in a store."""
-        from opskit.catalog import orphans
+        from opskit.catalog import prune as catalog_prune
         from opskit.catalog.prune import sweep
 
-        for orphan in orphans.find([store], source=self.name, now=lock.got_at):
+        for orphan in catalog_prune.find([store], source=self.name, now=lock.got_at):
             lock()
             store.discard(orphan.prefix)
             say(

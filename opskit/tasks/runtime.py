@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from opskit import config, files, locks, log
-from opskit.backup.protection import Protection
-from opskit.catalog import store_lock
+from opskit.catalog.writer import Protection
 from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.keys import Identities
 from opskit.errors import ConfigurationError, UsageError
-from opskit.masking import hide
-from opskit.postgres.conninfo import parse
+from opskit.log import hide
+from opskit.postgres.connect import parse
 from opskit.postgres.servers.programs import Installation, installations
 from opskit.store import Store
+from opskit.store import locks as store_locks
 from opskit.tasks import keys
 from opskit.tasks.recording import RunLedger
 from opskit.tasks.stock import Stock
@@ -135,12 +135,12 @@ class Runtime(Stock):
 
     def store_lock(
         self, store: Store, source: str, operation: str
-    ) -> AbstractContextManager[store_lock.HeldLock]:
+    ) -> AbstractContextManager[store_locks.HeldLock]:
         """Hold the lock of a source in a store: hosts meet there.
 
         The caller holds this host's lock of the source.
         """
-        return store_lock.hold(
+        return store_locks.hold(
             store,
             source,
             operation=f"{operation} {source}",

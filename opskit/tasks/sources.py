@@ -95,8 +95,7 @@ def build(run: Runtime, name: str) -> Source:
         ConfigurationError: the file with its URL cannot be read.
     """
     if name in run.settings.files:
-        from opskit.backup.folder import FolderBackup
-        from opskit.folders.backup import FilesSource
+        from opskit.folders.backup import FilesSource, FolderBackup
 
         folder = run.folder(name)
         return FolderBackup(
@@ -111,7 +110,7 @@ def build(run: Runtime, name: str) -> Source:
             )
         )
     from opskit.backup.database import DatabaseBackup
-    from opskit.backup.database_source import DatabaseSource, usual_streams
+    from opskit.backup.plan import DatabaseSource, usual_streams
 
     settings = run.database(name)
     return DatabaseBackup(

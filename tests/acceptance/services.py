@@ -9,8 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit.backup.create import create_backup
-from opskit.backup.folder import FolderBackup
-from opskit.folders.backup import FilesSource
+from opskit.folders.backup import FilesSource, FolderBackup
 from opskit.store import LocalStore, Store
 from tests.acceptance.conftest import Project
 from tests.unit.files_sets import differences, dump

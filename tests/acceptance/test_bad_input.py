@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.postgres.connect import connect
-from opskit.postgres.conninfo import parse
+from opskit.postgres.connect import connect, parse
 from tests.acceptance.conftest import Project
 from tests.support import execute, value
 
@@ -323,7 +322,7 @@ def test_no_client_tools_at_all(project: Project, tmp_path: Path) -> None:
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(
         "import opskit.postgres.servers.programs as p\n"
-        "import opskit.postgres.embedded as e\n"
+        "import opskit.postgres.servers.programs as e\n"
         "p._DISTRIBUTION_FOLDERS = ()\n"
         "e._PACKAGE = 'no_such_package'\n"
     )

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from opskit import locks
 from opskit.postgres import database
-from opskit.postgres.connect import connect
-from opskit.postgres.conninfo import parse
+from opskit.postgres.connect import connect, parse
 from tests.acceptance.conftest import Project
 from tests.support import execute, value
 

@@ -18,7 +18,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.postgres import snapshot
-from opskit.postgres.conninfo import parse, with_database
+from opskit.postgres.connect import parse, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_client, find_server
 from opskit.store import LocalStore
@@ -137,7 +137,7 @@ def test_ctrl_c_leaves_nothing(
                 raise KeyboardInterrupt
             return put_everywhere(*arguments, **keywords)
 
-        monkeypatch.setattr("opskit.backup.writer.put_everywhere", put)
+        monkeypatch.setattr("opskit.catalog.writer.put_everywhere", put)
         with pytest.raises(KeyboardInterrupt):
             back_up(url, store_dir)
 

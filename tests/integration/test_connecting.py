@@ -19,7 +19,7 @@ import pytest
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.errors import BackupFailed, DatabaseError
-from opskit.postgres import overtaken
+from opskit.postgres import locks as postgres_locks
 from opskit.postgres.connect import connect
 from opskit.postgres.locks import LockWait
 from opskit.postgres.servers import throwaway
@@ -354,9 +354,9 @@ def test_a_table_that_went_away_before_the_snapshot_is_a_reason_too(
     error = BackupFailed("pg_dump exited with 1: no matching tables were found")
 
     with connect(make_database(16), purpose="test") as now:
-        found = overtaken.explained(error, now, now, planned=[("public", "rows")])
-        unchanged = overtaken.explained(error, now, now, planned=[])
+        found = postgres_locks.explained(error, now, now, planned=[("public", "rows")])
+        unchanged = postgres_locks.explained(error, now, now, planned=[])
 
-    assert isinstance(found, overtaken.Overtaken)
+    assert isinstance(found, postgres_locks.Overtaken)
     assert found.message.startswith("public.rows changed while the backup began: pg_d")
     assert unchanged is None

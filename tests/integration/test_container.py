@@ -26,9 +26,9 @@ from testcontainers.core.docker_client import DockerClient
 
 from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres.connect import connect
-from opskit.postgres.container_engine import Box
 from opskit.postgres.servers import container as module
 from opskit.postgres.servers.container import ContainerServer
+from opskit.postgres.servers.engine import Box
 from opskit.postgres.servers.throwaway import SUPERUSER
 from tests.integration.conftest import REQUIRE
 from tests.support import execute, value
@@ -387,8 +387,8 @@ def test_without_the_optional_packages_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who did not install them learns how."""
-    monkeypatch.delitem(sys.modules, "opskit.postgres.container_engine")
-    monkeypatch.delattr("opskit.postgres.container_engine")
+    monkeypatch.delitem(sys.modules, "opskit.postgres.servers.engine")
+    monkeypatch.delattr("opskit.postgres.servers.engine")
     monkeypatch.setitem(sys.modules, "testcontainers.core.container", None)
 
     with pytest.raises(ClientToolError) as raised:

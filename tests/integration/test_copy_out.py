@@ -10,7 +10,7 @@ from psycopg import sql
 
 from opskit.errors import DatabaseError, Interrupted
 from opskit.postgres.connect import Connection, connect, query_value, translated
-from opskit.postgres.copy_out import BATCH_BYTES, rows_in_pieces
+from opskit.postgres.content import BATCH_BYTES, rows_in_pieces
 from tests.conftest import MakeDatabase
 
 _HUGE = "SELECT repeat('x', 3 * 1024 * 1024) UNION ALL SELECT 'a' UNION ALL SELECT 'b'"

@@ -18,7 +18,7 @@ from opskit.errors import (
     DatabaseError,
     ServerFault,
 )
-from opskit.postgres import embedded, scratch
+from opskit.postgres import scratch
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
@@ -203,7 +203,7 @@ def test_a_role_that_an_existing_server_lacks_is_named(
 def with_extension(folder: Path, versions: set[str]) -> Iterator[Installation]:
     """Yield a copy of PostgreSQL 16 that has the test's extension in these versions."""
     found = programs.find_server(programs.installations(), major=16, kind="embedded")
-    bin_dir = embedded.copy_programs(found.bin_dir, folder)
+    bin_dir = programs.copy_programs(found.bin_dir, folder)
     (share,) = {path.parent for path in bin_dir.parent.rglob("plpgsql.control")}
     for path in _EXTENSION.iterdir():
         kept = path.suffix == ".control" or path.stem.split("--", 1)[1] in versions

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from opskit.errors import DatabaseError, IntegrityError
-from opskit.postgres.connect import connect
-from opskit.postgres.conninfo import parse
+from opskit.postgres.connect import connect, parse
 from opskit.postgres.database import drop
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import databases, run_restore

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.backup.compress import compressed
+from opskit.backup.stream import compressed
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
 from opskit.folders.backup import open_files

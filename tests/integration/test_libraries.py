@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opskit.config import Query
-from opskit.postgres import libraries
+from opskit.postgres import extensions as postgres_extensions
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway
 from tests.conftest import majors
@@ -62,6 +62,6 @@ def test_a_library_that_cannot_be_loaded_is_told_from_one_that_can() -> None:
         throwaway.throwaway(found, settings=preloading) as running,
         connect(running.url(), purpose="test") as connection,
     ):
-        assert libraries.is_usable(connection, "pg_stat_statements")
-        assert libraries.is_usable(connection, "auto_explain")
-        assert not libraries.is_usable(connection, "no_such_library")
+        assert postgres_extensions.is_usable(connection, "pg_stat_statements")
+        assert postgres_extensions.is_usable(connection, "auto_explain")
+        assert not postgres_extensions.is_usable(connection, "no_such_library")

@@ -13,9 +13,11 @@ from opskit.catalog.reader import SetReader
 from opskit.checks import Check
 from opskit.compare import contents, structure
 from opskit.compare.contents import RestoredCopy
-from opskit.drill.mutants import MutantReport, plant
+from opskit.mutants import objects as mutants_objects
 from opskit.mutants import rows
-from opskit.postgres import mutation_objects, schema
+from opskit.mutants.mutant import MutantReport
+from opskit.mutants.planting import plant
+from opskit.postgres import schema
 from opskit.postgres.connect import connect
 from opskit.store import LocalStore
 from tests.conftest import MakeDatabase, majors
@@ -161,8 +163,8 @@ def kinds(report: MutantReport) -> set[str]:
 
 def every_kind() -> set[str]:
     """Return every kind of mutant that there is."""
-    dropping = [mutation_objects.dropping(kind) for kind in schema.KINDS]
-    found = {each.kind for each in [*mutation_objects.DAMAGES, *dropping] if each}
+    dropping = [mutants_objects.dropping(kind) for kind in schema.KINDS]
+    found = {each.kind for each in [*mutants_objects.DAMAGES, *dropping] if each}
     others = {"add a grant", "add a stray object", "change the owner of a large object"}
     return found | CONTENTS | others
 

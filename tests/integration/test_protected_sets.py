@@ -18,24 +18,23 @@ import boto3
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
+from opskit import evidence as evidence_module
 from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.database_source import DatabaseSource
-from opskit.backup.protection import Protection
+from opskit.backup.plan import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
-from opskit.catalog.manifest import Manifest
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.reader import SetReader
 from opskit.catalog.trust import Trust
 from opskit.catalog.verify import verify_set
+from opskit.catalog.writer import Protection
 from opskit.config import Settings
 from opskit.config.crypto import EncryptionSettings
 from opskit.crypto import age
 from opskit.crypto import keys as crypto_keys
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.crypto.signatures import Signer
-from opskit.drill import report
 from opskit.errors import ConfigurationError, IntegrityError
 from opskit.evidence import store_evidence
 from opskit.postgres import database
@@ -517,7 +516,7 @@ def test_what_lies_in_the_open_tells_no_row(
     evidence = run_drill(
         made.chosen(store), identities=made.own(), mutants=5, tamper=tamper
     )
-    rendered = report.render(evidence)
+    rendered = evidence_module.render(evidence)
     store_evidence(evidence, rendered, [store], signer=signer)
 
     (path,) = (tmp_path / "copy").rglob("*.md.age")

@@ -13,8 +13,7 @@ import pytest
 from opskit.catalog.catalog import BackupSet
 from opskit.errors import IntegrityError, UsageError
 from opskit.postgres import database, takeover
-from opskit.postgres.connect import connect
-from opskit.postgres.conninfo import parse, with_settings
+from opskit.postgres.connect import connect, parse, with_settings
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
 from opskit.restore.run import RestoreRequest, RestoreResult, restore

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import DatabaseError, IntegrityError, UsageError
-from opskit.postgres import database, rows_role
-from opskit.postgres.connect import connect
-from opskit.postgres.conninfo import parse, with_database
+from opskit.postgres import database
+from opskit.postgres import roles as postgres_roles
+from opskit.postgres.connect import connect, parse, with_database
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets, value
@@ -188,8 +188,8 @@ def test_the_role_that_loads_has_no_rights_in_other_databases(
     here, elsewhere = make_database(16, table), make_database(16, table)
     with connect(server_of(16).url(), purpose="test") as connection:
         settings = {"session_replication_role": "replica"}
-        with rows_role.rows_role(connection, here, settings) as role:
-            rows_role.allow_rows(here, role)
+        with postgres_roles.rows_role(connection, here, settings) as role:
+            postgres_roles.allow_rows(here, role)
             execute(role.url, "INSERT INTO public.t VALUES (1)")
             shown = value(role.url, "SHOW session_replication_role")
             login = with_database(role.url, parse(elsewhere)["dbname"])

@@ -11,7 +11,7 @@ import pytest
 from opskit.errors import ObjectExists
 from opskit.store import Store, open_store
 from opskit.store.s3 import client as s3_client
-from opskit.store.s3_client import make_client
+from opskit.store.s3.client import make_client
 from tests import s3_servers
 from tests.s3_servers import BUCKET, S3Server
 from tests.unit.store_contract import StoreContract

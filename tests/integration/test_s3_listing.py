@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from opskit.catalog import catalog, listing
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.listing import Listing
-from opskit.catalog.manifest import Manifest
-from opskit.catalog.naming import MANIFEST_NAME, SIGNATURE_NAME
+from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError

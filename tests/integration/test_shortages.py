@@ -15,10 +15,9 @@ from opskit.catalog.sets import BackupSet
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.doctor import sets as doctor_sets
-from opskit.doctor.definitions import Trial
+from opskit.doctor.databases import Trial
 from opskit.drill.servers import ServerRequest
 from opskit.errors import DatabaseError
-from opskit.postgres import embedded
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.servers.throwaway import Server
@@ -81,7 +80,7 @@ def with_words() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="opskit-words-"))
     folder.chmod(0o755)
     found = programs.find_server(programs.installations(), major=16, kind="embedded")
-    bin_dir = embedded.copy_programs(found.bin_dir, folder)
+    bin_dir = programs.copy_programs(found.bin_dir, folder)
     (share,) = {path.parent for path in bin_dir.parent.rglob("english.stop")}
     (share / "mine.stop").write_text("a\n")
     for path in (folder, *folder.rglob("*")):
@@ -178,8 +177,8 @@ def test_doctor_names_it_before_the_drill(
     at_newer = replace(trial, installations=newer())
 
     with initialised.copied():
-        own = doctor_sets.examine("shop", trial, lesser)
-        found = doctor_sets.examine("shop", at_newer, lesser)
+        own = doctor_sets.examine_drills("shop", trial, lesser)
+        found = doctor_sets.examine_drills("shop", at_newer, lesser)
 
     assert [(e.name, e.observed) for e in own[1:]] == []
     assert [each.name for each in found] == [

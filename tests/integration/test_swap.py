@@ -17,8 +17,7 @@ import pytest
 
 from opskit.errors import DatabaseError
 from opskit.postgres import database, scratch, takeover
-from opskit.postgres.connect import connect, query
-from opskit.postgres.conninfo import parse
+from opskit.postgres.connect import connect, parse, query
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
 from opskit.restore import beside as restore_beside

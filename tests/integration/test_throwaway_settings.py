@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.postgres import throwaway_settings
 from opskit.postgres.connect import connect, query_value
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import SERVER_PROGRAMS
@@ -30,7 +29,7 @@ def test_a_server_compresses_quickly_if_it_can(major: int) -> None:
 
         expected = "lz4" if able else "pglz"
         assert _setting(running, "default_toast_compression") == expected
-        for name, value in throwaway_settings.SETTINGS.items():
+        for name, value in throwaway.SETTINGS.items():
             assert _setting(running, name).removesuffix(" ") == value
 
 

@@ -14,8 +14,7 @@ from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres import database
-from opskit.postgres.connect import Connection, connect
-from opskit.postgres.conninfo import parse
+from opskit.postgres.connect import Connection, connect, parse
 from opskit.postgres.servers import programs
 from opskit.restore import beside
 from opskit.store import LocalStore

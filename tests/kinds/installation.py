@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from opskit.postgres import embedded
+from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
 
 EXTENSION = "kinds_config"
@@ -27,7 +27,7 @@ def with_extension(installation: Installation, folder: Path) -> Installation:
 
 def _copy(installation: Installation, folder: Path) -> Path:
     if installation.embedded:
-        return embedded.copy_programs(installation.bin_dir, folder)
+        return programs.copy_programs(installation.bin_dir, folder)
     sources = {
         installation.bin_dir.parent,
         _share(installation.bin_dir),

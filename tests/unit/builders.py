@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from opskit.catalog.manifest import Manifest, StoredObject
-from opskit.catalog.naming import MANIFEST_NAME, set_prefix
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject, set_prefix
 from opskit.catalog.proof import EvidenceKind, evidence_name
 from opskit.store import Store
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import Contents, Layout
-from opskit.postgres.surroundings import Surroundings
+from opskit.postgres.inventory import Surroundings
 from opskit.preflight.shortages import Shortage
 
 _AFTER_DATA = ("CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "EVENT TRIGGER")

@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 
 from opskit.crypto import age
 from opskit.crypto import keys as crypto_keys
+from opskit.crypto.age import BLOCK_BYTES, BlockReader, BlockWriter, streamed
 from opskit.crypto.keys import Identities, NoMatchingIdentity
-from opskit.crypto.streaming import (
-    BLOCK_BYTES,
-    BlockReader,
-    BlockWriter,
-    streamed,
-)
 from opskit.errors import ConfigurationError, IntegrityError
 from tests.unit import stock
 

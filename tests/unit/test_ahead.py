@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opskit.catalog.manifest import Manifest
 from opskit.preflight.concessions import Concessions
-from opskit.restore.ahead import statements_ahead
+from opskit.restore.make import statements_ahead
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage
 

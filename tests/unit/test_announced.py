@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from opskit.errors import DatabaseError
-from opskit.restore import announced
+from opskit.restore import load as restore_load
 
 SAID = b"""pg_restore: connecting to database for restore
 pg_restore: launching item 215 TABLE DATA orders
@@ -44,7 +44,7 @@ def test_only_what_it_complains_of_is_kept() -> None:
 
     A statement that was refused is left out, for it may hold a password.
     """
-    kept = b"".join(announced.Said().complaints(_lines(SAID)))
+    kept = b"".join(restore_load.Said().complaints(_lines(SAID)))
 
     assert kept.decode().splitlines() == [
         "pg_restore: warning: a word of caution",
@@ -62,7 +62,7 @@ def test_what_is_finished_is_called_out_in_order() -> None:
     """By its dump id; what was only launched is not."""
     called: list[int] = []
 
-    list(announced.Said(called.append).complaints(_lines(SAID)))
+    list(restore_load.Said(called.append).complaints(_lines(SAID)))
 
     assert called == [215, 9, 77]
 
@@ -109,9 +109,9 @@ def test_only_entries_that_may_fail_are_let_go(
     options: dict[str, Any] = {"timeout_seconds": 30, "may_fail": frozenset({7, 8})}
     if failed is None:
         with pytest.raises(DatabaseError, match="pg_restore failed"):
-            announced.run(arguments, os.environ, **options)
+            restore_load.run(arguments, os.environ, **options)
     else:
-        assert announced.run(arguments, os.environ, **options)[1] == failed
+        assert restore_load.run(arguments, os.environ, **options)[1] == failed
 
 
 def test_an_entry_that_must_not_fail_ends_the_run_at_once(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_an_entry_that_must_not_fail_ends_the_run_at_once(tmp_path: Path) -> Non
     script = f"printf '{ENTRY.format(9)}{ERROR}' >&2\nexec sleep 60"
 
     with pytest.raises(DatabaseError, match="from TOC entry 9"):
-        announced.run([_program(tmp_path, script)], os.environ, timeout_seconds=30)
+        restore_load.run([_program(tmp_path, script)], os.environ, timeout_seconds=30)
 
 
 def _program(folder: Path, script: str) -> str:
@@ -138,7 +138,7 @@ def test_its_words_are_returned_without_its_progress(tmp_path: Path) -> None:
     )
     called: list[int] = []
 
-    words, failed = announced.run(
+    words, failed = restore_load.run(
         [program, "--jobs=2"],
         {**os.environ, "LC_ALL": "de_DE.UTF-8", "LANGUAGE": "de"},
         timeout_seconds=30,
@@ -163,7 +163,7 @@ def test_a_bad_end_is_an_error(tmp_path: Path, script: str, error: str) -> None:
     before = threading.active_count()
 
     with pytest.raises(DatabaseError, match=f"pg_restore {error}"):
-        announced.run(
+        restore_load.run(
             [_program(tmp_path, script)],
             os.environ,
             timeout_seconds=0.2 if "sleep" in script else 30,

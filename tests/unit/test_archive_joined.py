@@ -10,9 +10,8 @@ import pytest
 
 from opskit.errors import ArchiveError
 from opskit.postgres.archive import toc
-from opskit.postgres.archive.places import ArchivePlaces
+from opskit.postgres.archive.places import ArchivePlaces, JoinedHead, Part
 from opskit.postgres.archive.reader import ArchiveReader
-from opskit.postgres.archive_joined import JoinedHead, Part
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import VERSIONS, Entry, Version
 

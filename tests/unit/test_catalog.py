@@ -8,7 +8,7 @@ import pytest
 
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.errors import IntegrityError, UsageError
 from opskit.store import MemoryStore
 from tests.unit.builders import (

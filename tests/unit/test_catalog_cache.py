@@ -17,15 +17,13 @@ from structlog.testing import capture_logs
 from opskit.catalog import catalog, listing
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.listing import Listing
-from opskit.catalog.manifest import Manifest
-from opskit.catalog.naming import MANIFEST_NAME, SIGNATURE_NAME
-from opskit.catalog.reading import Place
-from opskit.catalog.sets import summary_of
+from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from opskit.catalog.sets import Place, summary_of
 from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
 from opskit.store import LocalStore, MemoryStore, Store
-from opskit.store.wrapper import StoreWrapper
+from opskit.store.wrappers import StoreWrapper
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_evidence
 from tests.unit.conftest import Unprivileged

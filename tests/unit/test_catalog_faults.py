@@ -13,7 +13,7 @@ import pytest
 
 from opskit.catalog import catalog
 from opskit.catalog import manifest as manifests
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.trust import Trust
 from opskit.errors import ObjectNotFound, StoreError
 from opskit.store import LocalStore, MemoryStore, ObjectInfo, Store

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from opskit.catalog.reading import in_order, readers
+from opskit.catalog.sets import in_order, readers
 from opskit.config import StoreSettings
 from opskit.store import LocalStore, MemoryStore, open_store
 

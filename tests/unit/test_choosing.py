@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from opskit.catalog import catalog, listing
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.errors import IntegrityError, UsageError
 from opskit.store import MemoryStore
 from opskit.tasks.choosing import parse_time

@@ -18,12 +18,12 @@ from opskit.compare.contents import (
     _tables_compared,
     check_tables,
     compare_with_archive,
+    units_of,
 )
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import content
 from opskit.postgres.archive.digest import ContentDigest
 from opskit.postgres.connect import Connection
-from opskit.restore.units import units_of
 from tests.unit import builders
 from tests.unit.entries import entry
 

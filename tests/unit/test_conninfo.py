@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import ConfigurationError
-from opskit.masking import mask
-from opskit.postgres.conninfo import parse, pinned_options, target, with_settings
+from opskit.log import mask
+from opskit.postgres.connect import parse, pinned_options, target, with_settings
 
 URL = "postgresql://ops:hunter2@db.example:6432/shop"
 _values = st.text(

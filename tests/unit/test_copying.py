@@ -12,8 +12,7 @@ import pytest
 from opskit.catalog import catalog
 from opskit.catalog.changes import confirmation_name
 from opskit.catalog.copying import CopyResult, copy_set
-from opskit.catalog.manifest import Manifest, parse
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, parse
 from opskit.catalog.verify import verify_set
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError
 from opskit.store import LocalStore, MemoryStore, ObjectInfo, Store

@@ -98,17 +98,15 @@ def headings(text: str) -> list[str]:
     return _HEADING.findall(_FENCE.sub("", text))
 
 
-def listed_modules(text: str) -> set[str]:
-    """Return the paths of the Python files in the document's tree of folders."""
+def listed_rooms(text: str) -> set[str]:
+    """Return what the document's tree of folders lists, by its path below opskit/."""
     tree = next(body for _language, body in _FENCE.findall(text) if "opskit/\n" in body)
     found = set()
     folders: list[str] = []
-    for line in tree.splitlines():
+    for line in tree.partition("opskit/\n")[2].splitlines():
         name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 4
-        folders[depth:] = [name]
-        if name.endswith(".py") and depth:
-            found.add("".join(folders))
+        folders[(len(line) - len(line.lstrip())) // 4 - 1 :] = [name]
+        found.add("".join(folders))
     return found
 
 
@@ -253,12 +251,25 @@ def test_the_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
     assert codes == listed
 
 
-def test_the_architecture_lists_every_module() -> None:
-    """The folder listing names the modules that exist, and no others."""
-    files = {str(path.relative_to(ROOT)) for path in (ROOT / "opskit").rglob("*.py")}
-    modules = {name for name in files if not name.endswith("__init__.py")}
+def test_the_architecture_names_every_room() -> None:
+    """The folder listing names the packages and modules at the top, and no others."""
+    root = ROOT / "opskit"
+    packages = {
+        f"{path.parent.relative_to(root)}/" for path in root.rglob("__init__.py")
+    }
+    modules = {path.name for path in root.glob("[a-z]*.py")}
 
-    assert modules == listed_modules((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+    listed = listed_rooms((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+    assert listed == (packages - {"./"}) | modules
+
+
+def test_every_module_that_the_architecture_names_exists() -> None:
+    """The text names modules by their path below opskit/."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    named = set(re.findall(r"`(\w+(?:/\w+)*\.py)`", text))
+
+    assert named
+    assert [each for each in named if not (ROOT / "opskit" / each).exists()] == []
 
 
 def test_the_architecture_shows_the_layers_that_are_checked() -> None:

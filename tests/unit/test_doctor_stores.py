@@ -17,8 +17,8 @@ from opskit.doctor.stores import examine
 from opskit.errors import StoreError
 from opskit.store import LocalStore, MemoryStore, ObjectInfo, RetryingStore, S3Store
 from opskit.store.s3.challenge import challenge
-from opskit.store.s3_scratch import Scratch
-from opskit.store.wrapper import StoreWrapper
+from opskit.store.s3.trial import Scratch
+from opskit.store.wrappers import StoreWrapper
 from tests.faulty import FaultyStore
 
 NOW = datetime(2026, 3, 10, 3, tzinfo=UTC)

@@ -11,9 +11,8 @@ import pytest
 from opskit.drill import servers
 from opskit.drill.servers import DrillServer, ServerRequest, open_server
 from opskit.errors import ClientToolError, ConfigurationError
-from opskit.postgres import inventory, surroundings
-from opskit.postgres.connect import Connection
-from opskit.postgres.conninfo import parse
+from opskit.postgres import inventory
+from opskit.postgres.connect import Connection, parse
 
 URL = "postgresql://ops:hunter2@drill.example:6432/postgres"
 SOURCE = "7300000000000000001"
@@ -40,7 +39,7 @@ def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(
         inventory, "system_identifier", lambda _c: found["system_identifier"]
     )
-    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: found["is_superuser"])
+    monkeypatch.setattr(inventory, "is_superuser", lambda _c: found["is_superuser"])
     return found
 
 

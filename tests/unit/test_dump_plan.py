@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.backup.database_source import DatabaseSource, usual_streams
-from opskit.backup.plan import commands
+from opskit.backup.plan import DatabaseSource, commands, usual_streams
 from opskit.postgres import patterns
-from opskit.postgres.table_sizes import TableSizes
+from opskit.postgres.snapshot import TableSizes
 
 GIB = 1024**3
 

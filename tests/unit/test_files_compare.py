@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opskit.drill.files_mutants import plant
 from opskit.errors import StoreError
 from opskit.folders.compare import compare
+from opskit.mutants.folders import plant
 from tests.unit.files_sets import (
     IS_ROOT,
     Dumped,

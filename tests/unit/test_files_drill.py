@@ -11,11 +11,10 @@ import pytest
 
 from opskit.catalog.file_record import FileRecord
 from opskit.checks import Check
-from opskit.drill import files_mutants
-from opskit.drill.files import FilesDrill, drill_files
-from opskit.drill.files_ground import Ground
+from opskit.drill.folder import FilesDrill, drill_files
 from opskit.folders.compare import compare
-from opskit.mutants.folders import KINDS, Planted
+from opskit.mutants import folders
+from opskit.mutants.folders import KINDS, Ground, Planted
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, Dumped, dump, make_odd
 
@@ -107,7 +106,7 @@ def test_a_comparison_that_is_blind_lets_a_mutant_survive(
 
     if blind == "uid" and not IS_ROOT:
         pytest.skip("only root restores owners")
-    monkeypatch.setattr(files_mutants, "compare", half_blind)
+    monkeypatch.setattr(folders, "compare", half_blind)
     found = _drill(dumped, tmp_path, mutants=4 * len(KINDS))
     assert found.mutants is not None
 
@@ -125,7 +124,7 @@ def test_a_mutant_that_is_not_taken_back_is_a_failed_check(
         with open(ground.place("lasting"), "wb"):
             yield "lasting", ()
 
-    monkeypatch.setattr(files_mutants, "KINDS", {"lasting": lasting})
+    monkeypatch.setattr(folders, "KINDS", {"lasting": lasting})
     found = _drill(dumped, tmp_path, mutants=1)
 
     assert _failed(found) == ["files", "file .", "file lasting"]

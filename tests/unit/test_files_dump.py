@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from opskit.catalog import file_content
 from opskit.errors import BackupFailed, ConfigurationError
+from opskit.folders import tree
 from opskit.folders.backup import open_files
 from opskit.folders.tree import Entry
 from tests.unit.conftest import Unprivileged
@@ -181,7 +181,7 @@ def after_first_block(monkeypatch: pytest.MonkeyPatch) -> Hook:
     """Return a function that sets what is done once a file's first block was read."""
 
     def hook(act: Callable[[], None]) -> None:
-        real = file_content.blocks
+        real = tree.blocks
 
         def blocks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
             for number, block in enumerate(real(descriptor, size_bytes)):
@@ -189,7 +189,7 @@ def after_first_block(monkeypatch: pytest.MonkeyPatch) -> Hook:
                 if number == 0:
                     act()
 
-        monkeypatch.setattr(file_content, "blocks", blocks)
+        monkeypatch.setattr(tree, "blocks", blocks)
 
     return hook
 
@@ -637,7 +637,7 @@ def test_too_much_data_between_holes_is_stored_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the header of a sparse member cannot count is stored as a plain file."""
-    monkeypatch.setattr("opskit.backup.files_tar._SPARSE_BYTES_MAX", 100)
+    monkeypatch.setattr("opskit.folders.reading._SPARSE_BYTES_MAX", 100)
     folder = tmp_path / "state"
     folder.mkdir()
     make_sparse(folder / "a", 3 * MIB)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from opskit.backup.files_tar import member
 from opskit.catalog.file_record import FileRecord, FileType
 from opskit.errors import IntegrityError, OpskitError, StoreError
 from opskit.folders.compare import compare
 from opskit.folders.extract import extract
+from opskit.folders.reading import member
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, MIB, Dumped, dump, make_odd, make_sparse
 

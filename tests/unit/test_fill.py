@@ -11,14 +11,14 @@ from unittest import mock
 import pytest
 
 from opskit.errors import DatabaseError
-from opskit.postgres import surroundings
+from opskit.postgres import inventory as postgres_inventory
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection
-from opskit.postgres.conninfo import parse
+from opskit.postgres.connect import Connection, parse
 from opskit.preflight.concessions import Concessions
-from opskit.restore import fill, fill_job, load, make
-from opskit.restore import steps as loading
-from opskit.restore.fill_job import FillJob
+from opskit.restore import fill, load, make
+from opskit.restore import job as restore_job
+from opskit.restore import make as loading
+from opskit.restore.job import FillJob
 from opskit.restore.rights import Rights
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage
@@ -89,14 +89,14 @@ def test_nothing_in_the_copy_acts_by_itself(
     settings: list[str],
 ) -> None:
     """Triggers, libraries and the service's settings are off, as far as one may."""
-    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: superuser)
+    monkeypatch.setattr(postgres_inventory, "is_superuser", lambda _c: superuser)
     monkeypatch.setattr(
-        surroundings,
+        postgres_inventory,
         "has_locale",
         lambda _c, name: knows_money and name == "fr_FR.UTF-8",
     )
-    monkeypatch.setattr(fill_job, "server_major", lambda _c: major)
-    found = parse(fill_job.copy_url(CONNECTION, _job()))
+    monkeypatch.setattr(restore_job, "server_major", lambda _c: major)
+    found = parse(restore_job.copy_url(CONNECTION, _job()))
 
     assert found == {
         "user": "ops",
@@ -111,10 +111,10 @@ def test_money_is_as_it_comes_where_the_source_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A locale that is not known is not asked for."""
-    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: False)
-    monkeypatch.setattr(surroundings, "has_locale", lambda _c, _name: True)
+    monkeypatch.setattr(postgres_inventory, "is_superuser", lambda _c: False)
+    monkeypatch.setattr(postgres_inventory, "has_locale", lambda _c, _name: True)
     manifest = builders.manifest(inventory=inventory(settings={}))
-    found = parse(fill_job.copy_url(CONNECTION, _job(manifest=manifest)))
+    found = parse(restore_job.copy_url(CONNECTION, _job(manifest=manifest)))
 
     assert "lc_monetary" not in found["options"]
 
@@ -196,7 +196,7 @@ def test_an_extension_that_is_refused_takes_along_what_needs_it(
         raise DatabaseError(f"refused {statement[:16]}", sqlstate="42704")
 
     monkeypatch.setattr("opskit.postgres.database.run_script", refuse)
-    monkeypatch.setattr("opskit.postgres.surroundings.is_superuser", lambda _: False)
+    monkeypatch.setattr("opskit.postgres.inventory.is_superuser", lambda _: False)
     uses = entry(30, "TABLE", "uses it", 11)
     job = _job(
         archive=tmp_path / "dump.pgdump",
@@ -270,9 +270,9 @@ def filled(monkeypatch: pytest.MonkeyPatch, steps: list[Any]) -> list[Any]:
         lambda _c, name, _inventory, **_how: steps.append(("create", name)),
     )
     monkeypatch.setattr("opskit.postgres.database.make_bare", made_bare)
-    monkeypatch.setattr(surroundings, "is_superuser", lambda _c: False)
-    monkeypatch.setattr(surroundings, "has_locale", lambda _c, _name: True)
-    monkeypatch.setattr(fill_job, "server_major", lambda _c: 16)
+    monkeypatch.setattr(postgres_inventory, "is_superuser", lambda _c: False)
+    monkeypatch.setattr(postgres_inventory, "has_locale", lambda _c, _name: True)
+    monkeypatch.setattr(restore_job, "server_major", lambda _c: 16)
     return steps
 
 

@@ -15,10 +15,9 @@ import pyrage  # type: ignore[import-untyped]
 import pytest
 
 from opskit.backup.create import BackupResult, create_backup
-from opskit.backup.folder import FolderBackup
-from opskit.backup.protection import Protection
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
+from opskit.catalog.writer import Protection
 from opskit.checks import Check
 from opskit.crypto.keys import Identities
 from opskit.drill.folder import FolderDrillRequest, drill_folder
@@ -30,9 +29,9 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.evidence import Evidence
+from opskit.folders.backup import FolderBackup
 from opskit.folders.lock import ServiceLock
-from opskit.folders.restore import FolderResult
-from opskit.restore.folder import FolderRestore, restore_set
+from opskit.folders.restore import FolderRestore, FolderResult, restore_set
 from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.unit.files_sets import differences, dump, now, source
 

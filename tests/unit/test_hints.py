@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from opskit.postgres import hints
+from opskit.postgres import faults
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,16 @@ from opskit.postgres import hints
         (errors.OutOfMemory, "max_locks_per_transaction"),
         (errors.ProtocolViolation, "connection pooler"),
         (errors.CannotConnectNow, "Wait until the server has started"),
-        (errors.UndefinedTable, hints.NEUTRAL),
-        (errors.DivisionByZero, hints.NEUTRAL),
+        (errors.UndefinedTable, faults.NEUTRAL),
+        (errors.DivisionByZero, faults.NEUTRAL),
     ],
 )
 def test_a_hint_goes_by_the_code(error: type[psycopg.Error], hint: str) -> None:
     """Whatever words come with it, also those of other errors."""
     words = "permission denied: LOCK TABLE does not exist, too many connections"
 
-    assert hints.of_error(error(words), words).startswith(hint) or hint in (
-        hints.of_error(error(words), words)
+    assert faults.of_error(error(words), words).startswith(hint) or hint in (
+        faults.of_error(error(words), words)
     )
 
 
@@ -37,10 +37,10 @@ def test_a_refused_connection_is_told_from_an_unreachable_server() -> None:
     unknown = "FATAL: no idea"
     unreachable = "connection refused"
 
-    assert "Free a connection" in hints.of_error(
+    assert "Free a connection" in faults.of_error(
         psycopg.OperationalError(refused), refused
     )
-    assert hints.of_error(psycopg.OperationalError(unknown), unknown) == hints.NEUTRAL
-    assert "reachable" in hints.of_error(
+    assert faults.of_error(psycopg.OperationalError(unknown), unknown) == faults.NEUTRAL
+    assert "reachable" in faults.of_error(
         psycopg.OperationalError(unreachable), unreachable
     )

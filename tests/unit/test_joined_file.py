@@ -10,7 +10,7 @@ import pytest
 
 from opskit.errors import IntegrityError
 from opskit.postgres.archive.reader import ArchiveReader
-from opskit.restore.joined_file import JoinedFile
+from opskit.restore.unpack import JoinedFile
 from opskit.threads import together
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import Entry

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from opskit.catalog import catalog
-from opskit.ledger import Ledger, copies, pushed
+from opskit.ledger import Ledger, copies
+from opskit.ledger import ledger as ledger_ledger
 from opskit.ledger.sync import LedgerReport, read_copies, verify_with_copies
 from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.faulty import Crash, FaultyStore
@@ -155,7 +156,7 @@ def test_a_killed_run_is_caught_up_with(
     with pytest.raises(Crash):
         copy(ledger, [FaultyStore(store, crash_at=crash_at)])
     half = _verify(ledger, store)
-    pushed.path_of(ledger.path).unlink(missing_ok=True)
+    ledger_ledger.path_of(ledger.path).unlink(missing_ok=True)
     done = copy(ledger, [store])
 
     assert half.faults == ()
@@ -182,13 +183,13 @@ def test_a_broken_note_of_what_was_sent_does_no_harm(
     ledger: Ledger, store: MemoryStore, content: bytes
 ) -> None:
     """The store is asked instead, and the note is written anew."""
-    pushed.path_of(ledger.path).write_bytes(content)
+    ledger_ledger.path_of(ledger.path).write_bytes(content)
     append(ledger, COUNT)
     told = copy(ledger, [store])
 
     assert told.failures == ()
     assert len(keys(store)) == COUNT + 1
-    found = json.loads(pushed.path_of(ledger.path).read_bytes())
+    found = json.loads(ledger_ledger.path_of(ledger.path).read_bytes())
     assert found == {NAME: {"a": COUNT + 1}}
 
 
@@ -307,7 +308,7 @@ def test_a_hole_among_the_copies_is_a_fault_of_its_own(
     ledger: Ledger, store: MemoryStore, number: int
 ) -> None:
     """Copies are made in their order: a later one tells that an earlier one was there."""
-    pushed.path_of(ledger.path).unlink()
+    ledger_ledger.path_of(ledger.path).unlink()
     store.delete(_key(store, number))
 
     assert _verify(ledger, store).faults == (

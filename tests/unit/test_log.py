@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from opskit import log, masking
+from opskit import log
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_json_lines_carry_run_and_time(capsys: pytest.CaptureFixture[str]) -> No
 def test_what_is_logged_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
     """Events and values lose their passwords, known ones and those in URLs."""
     log.configure(run_id="abc123", form="json")
-    masking.hide("s3cr3t")
+    log.hide("s3cr3t")
     log.logger().error("cannot reach x://a:hunter2@b", words="it said s3cr3t", code=5)
     (line,) = _lines(capsys)
 
@@ -57,7 +57,7 @@ def test_what_is_logged_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nested_values_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
     """Lists, dictionaries and errors in a log line lose their passwords too."""
     log.configure(run_id="abc123", form="json")
-    masking.hide("hunter2")
+    log.hide("hunter2")
     log.logger().error("x", words=["hunter2"], error=ValueError("hunter2"))
 
     assert "hunter2" not in capsys.readouterr().err

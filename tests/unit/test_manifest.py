@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.catalog import naming
+from opskit.catalog import manifest as catalog_manifest
 from opskit.catalog.manifest import Manifest, parse
 from opskit.errors import IntegrityError
 from tests.unit import builders
@@ -336,13 +336,17 @@ def test_a_tampered_manifest_is_refused_like_any_other(content: bytes) -> None:
 def test_ids_carry_source_and_time_in_utc() -> None:
     """The id of a set is made of its source, its time and something of its own."""
     tokyo = timezone(timedelta(hours=9))
-    made = naming.new_backup_id("my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo))
-    other = naming.new_backup_id("my-shop", datetime(2026, 2, 28, 23, tzinfo=UTC))
+    made = catalog_manifest.new_backup_id(
+        "my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo)
+    )
+    other = catalog_manifest.new_backup_id(
+        "my-shop", datetime(2026, 2, 28, 23, tzinfo=UTC)
+    )
 
     assert re.fullmatch(r"my-shop-20260228T230000Z-[0-9a-f]{4,}", made)
     assert other != made
-    assert naming.is_backup_id(made)
-    assert naming.set_prefix(
+    assert catalog_manifest.is_backup_id(made)
+    assert catalog_manifest.set_prefix(
         "my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo), made
     ) == (f"my-shop/2026-02-28/{made}/")
 
@@ -363,4 +367,4 @@ def test_ids_carry_source_and_time_in_utc() -> None:
 )
 def test_ids_are_told_from_other_names(text: str, valid: bool) -> None:
     """Only what has the form of an id is taken for one."""
-    assert naming.is_backup_id(text) == valid
+    assert catalog_manifest.is_backup_id(text) == valid

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit import masking
-from opskit.masking import MASK, hide, mask, masked
+from opskit import log as log_module
+from opskit.log import MASK, hide, mask, masked
 
 # What a URL or a bare value of a connection string can hold without being escaped.
 _passwords = st.text(
@@ -49,7 +49,7 @@ def test_any_password_is_masked(password: str) -> None:
 def test_known_secrets_are_masked_anywhere(secrets: list[str], text: str) -> None:
     """What is known to be secret goes wherever it stands; an empty one is none."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(masking, "_hidden", set())
+        patch.setattr(log_module, "_hidden", set())
         hide("")
         assert mask("nothing is hidden") == "nothing is hidden"
         for secret in secrets:
@@ -74,7 +74,7 @@ def test_every_form_and_piece_of_a_known_secret_is_masked(
     written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A password comes back encoded, or cut where a URL ends: all of it goes."""
-    monkeypatch.setattr(masking, "_hidden", set())
+    monkeypatch.setattr(log_module, "_hidden", set())
     hide("Zk9 hunter@ten/of:diamonds")
 
     assert not any(each in mask(written) for each in ("Zk9", "hunter", "diamonds"))
@@ -82,7 +82,7 @@ def test_every_form_and_piece_of_a_known_secret_is_masked(
 
 def test_a_piece_of_another_word_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A password that is an ordinary word does not tear others to pieces."""
-    monkeypatch.setattr(masking, "_hidden", set())
+    monkeypatch.setattr(log_module, "_hidden", set())
     hide("shop")
     hide("it")
 
@@ -124,7 +124,7 @@ def test_what_follows_a_statement_stays() -> None:
 
 def test_a_whole_document_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """However deep a text lies, and whatever else becomes a text."""
-    monkeypatch.setattr(masking, "_hidden", set())
+    monkeypatch.setattr(log_module, "_hidden", set())
     hide("hunter2")
     document = {"a": [{"b": ("x hunter2", 5, None)}], "c": ValueError("hunter2")}
 

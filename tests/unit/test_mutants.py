@@ -9,11 +9,10 @@ import string
 import pytest
 
 from opskit.catalog.manifest import SequenceRecord
-from opskit.drill.mutants import Mutant, MutantReport
-from opskit.mutants import values
+from opskit.mutants import objects, values
 from opskit.mutants.apart import _moved
-from opskit.mutants.mutant import Kind, shuffled
-from opskit.postgres import mutation_objects, schema
+from opskit.mutants.mutant import Kind, Mutant, MutantReport, shuffled
+from opskit.postgres import schema
 
 
 def mutant(number: int, *, noticed: bool = True) -> Mutant:
@@ -164,8 +163,8 @@ def test_expressions_of_values_ask_for_nothing_unknown() -> None:
 
 def test_every_kind_of_object_can_be_dropped_or_altered() -> None:
     """A kind that the comparison knows and no mutant is made for is not shown."""
-    covered = {each.part for each in mutation_objects.DAMAGES} | {"large object"}
-    covered |= {kind for kind in schema.KINDS if mutation_objects.dropping(kind)}
+    covered = {each.part for each in objects.DAMAGES} | {"large object"}
+    covered |= {kind for kind in schema.KINDS if objects.dropping(kind)}
 
     assert set(schema.KINDS) <= covered
-    assert {each.part for each in mutation_objects.DAMAGES} <= set(schema.KINDS)
+    assert {each.part for each in objects.DAMAGES} <= set(schema.KINDS)

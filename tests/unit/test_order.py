@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.postgres.order import event_triggers, not_validated
+from opskit.postgres.archive.toc import event_triggers, not_validated
 from tests.unit.entries import entry
 
 TABLES = [

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from opskit.catalog import orphans
-from opskit.catalog.naming import MANIFEST_NAME
-from opskit.catalog.orphans import GRACE, Orphan
+from opskit.catalog import prune
+from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.prune import GRACE, Orphan
 from opskit.store import LocalStore, MemoryStore, Store
 from tests.unit.builders import (
     CONTENTS,
@@ -30,7 +30,7 @@ def _later(after: timedelta) -> datetime:
 
 
 def _found(store: Store, after: timedelta = 2 * GRACE) -> list[Orphan]:
-    return orphans.find([store], source="shop", now=_later(after))
+    return prune.find([store], source="shop", now=_later(after))
 
 
 @pytest.fixture

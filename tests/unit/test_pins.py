@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from opskit.catalog import catalog, listing, pins
+from opskit.catalog import catalog, listing, prune
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.copying import copy_set
-from opskit.catalog.naming import PIN_FOLDER
+from opskit.catalog.manifest import PIN_FOLDER
 from opskit.catalog.prune import candidates
 from opskit.catalog.retention import RetentionPolicy, plan
 from opskit.catalog.trust import Trust
@@ -44,7 +44,7 @@ def stores() -> list[MemoryStore]:
 def _pin(stores: list[MemoryStore], signer: Signer | None = None) -> str:
     """Pin the older set, and return its id."""
     oldest = catalog.read(stores).sets[-1]
-    pins.pin(oldest, pinned_at=NOW, run_id="abc123", signer=signer)
+    prune.pin(oldest, pinned_at=NOW, run_id="abc123", signer=signer)
     return oldest.manifest.backup_id
 
 
@@ -56,7 +56,7 @@ def test_retention_keeps_a_pinned_set_until_the_pin_is_removed(
     backup_id = _pin(stores)
     pinned = catalog.read(stores).sets
     kept = plan(candidates(pinned), NEWEST_ALONE, now=NOW)
-    removed = pins.unpin(pinned[-1])
+    removed = prune.unpin(pinned[-1])
     after = plan(candidates(catalog.read(stores).sets), NEWEST_ALONE, now=NOW)
 
     assert before.delete == after.delete == (backup_id,)
@@ -64,7 +64,7 @@ def test_retention_keeps_a_pinned_set_until_the_pin_is_removed(
     assert kept.delete == ()
     assert all(copy.is_pinned for copy in pinned[-1].copies)
     assert removed
-    assert not pins.unpin(pinned[-1])
+    assert not prune.unpin(pinned[-1])
     assert not any(PIN_FOLDER in e.key for store in stores for e in store.list())
 
 
@@ -79,7 +79,7 @@ def test_a_listing_remembers_a_pin_and_notices_that_it_is_gone(
         return listing.read(stores[:1], caches=caches).sets[-1].is_pinned
 
     seen = [is_pinned(), is_pinned()]
-    pins.unpin(catalog.read(stores).sets[-1])
+    prune.unpin(catalog.read(stores).sets[-1])
 
     assert seen == [True, True]
     assert not is_pinned()
@@ -92,7 +92,7 @@ def test_one_copy_with_a_pin_is_enough(stores: list[MemoryStore]) -> None:
 
     assert [copy.is_pinned for copy in found.copies] == [True, False]
     assert found.is_pinned
-    assert pins.is_pinned_now(found, Trust())
+    assert prune.is_pinned_now(found, Trust())
 
 
 def test_a_pin_is_copied_with_its_set(stores: list[MemoryStore]) -> None:
@@ -104,7 +104,7 @@ def test_a_pin_is_copied_with_its_set(stores: list[MemoryStore]) -> None:
     trust = Trust((OURS.public_key,))
 
     assert catalog.read([target]).sets[0].is_pinned
-    assert pins.is_pinned_now(catalog.read([target]).sets[0], trust)
+    assert prune.is_pinned_now(catalog.read([target]).sets[0], trust)
 
 
 @pytest.mark.parametrize("signer", [None, THEIRS])
@@ -116,14 +116,14 @@ def test_where_keys_are_trusted_only_their_pins_count(
     found = catalog.read(stores).sets[-1]
     trust = Trust((OURS.public_key,))
 
-    assert not pins.is_pinned_now(found, trust)
-    assert pins.is_pinned_now(found, Trust())
+    assert not prune.is_pinned_now(found, trust)
+    assert prune.is_pinned_now(found, Trust())
 
 
 def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
     """A signed one that is moved beside another set does not count there."""
     oldest, newest = (catalog.read(stores).sets[each] for each in (-1, 0))
-    pins.pin(oldest, pinned_at=NOW, run_id="abc123", signer=OURS)
+    prune.pin(oldest, pinned_at=NOW, run_id="abc123", signer=OURS)
     for store in stores:
         for each in list(store.list(oldest.manifest.prefix + PIN_FOLDER)):
             with store.open(each.key) as file:
@@ -131,8 +131,8 @@ def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
                 store.put(moved, [file.read()])
     trust = Trust((OURS.public_key,))
 
-    assert pins.is_pinned_now(oldest, trust)
-    assert not pins.is_pinned_now(newest, trust)
+    assert prune.is_pinned_now(oldest, trust)
+    assert not prune.is_pinned_now(newest, trust)
 
 
 def test_a_pin_is_named_beside_other_reasons() -> None:

@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.postgres import libraries, roles, surroundings
+from opskit.postgres import extensions as postgres_extensions
+from opskit.postgres import inventory as postgres_inventory
+from opskit.postgres import roles
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection
-from opskit.postgres.surroundings import Surroundings
+from opskit.postgres.inventory import Surroundings
 from opskit.preflight import shortages
 from opskit.preflight.concessions import Concessions
 from opskit.preflight.shortages import Shortage
@@ -41,14 +43,20 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
         creates: bool = False,
     ) -> list[Shortage]:
         known, names, other = set(locales), set(catalog), set(former)
-        monkeypatch.setattr(surroundings, "take", lambda _c: server or offered())
-        monkeypatch.setattr(surroundings, "has_locale", lambda _c, name: name in known)
         monkeypatch.setattr(
-            surroundings,
+            postgres_inventory, "take_surroundings", lambda _c: server or offered()
+        )
+        monkeypatch.setattr(
+            postgres_inventory, "has_locale", lambda _c, name: name in known
+        )
+        monkeypatch.setattr(
+            postgres_inventory,
             "has_collation",
             lambda _c, schema, name: schema == "pg_catalog" and name in names,
         )
-        monkeypatch.setattr(surroundings, "has_setting", lambda _c, name: name in other)
+        monkeypatch.setattr(
+            postgres_inventory, "has_setting", lambda _c, name: name in other
+        )
         monkeypatch.setattr(roles, "take", lambda _c: list(there))
         monkeypatch.setattr(shortages, "server_major", lambda _c: 16)
         return shortages.shortages(
@@ -82,7 +90,7 @@ def test_a_library_that_an_extension_needs_is_named(
         asked.append(name)
         return usable
 
-    monkeypatch.setattr(libraries, "is_usable", is_usable)
+    monkeypatch.setattr(postgres_extensions, "is_usable", is_usable)
     settings = {"shared_preload_libraries": 'auto_explain, "$libdir/pg_cron", other'}
     found = look(needs=inventory(settings=settings, has_money=False))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import opskit
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.table_sizes import TableSizes, Weights
+from opskit.postgres.snapshot import TableSizes, Weights
 
 _WORK = """
 import sys, time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.properties import property_script
+from opskit.postgres.database import property_script
 from tests.unit.entries import entry
 
 

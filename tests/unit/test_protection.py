@@ -16,14 +16,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opskit.backup.create import BackupResult, create_backup
-from opskit.backup.protection import Protection
-from opskit.backup.writer import SetWriter
 from opskit.catalog import catalog
-from opskit.catalog.manifest import Manifest, StoredObject
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
 from opskit.catalog.reader import SetReader
 from opskit.catalog.trust import Trust
 from opskit.catalog.verify import verify_set
+from opskit.catalog.writer import Protection, SetWriter
 from opskit.crypto import age, signatures
 from opskit.crypto.keys import Identities
 from opskit.crypto.signatures import Signer

@@ -16,13 +16,12 @@ import pyrage  # type: ignore[import-untyped]
 import pytest
 import zstandard
 
-from opskit.backup.compress import compressed
-from opskit.backup.protection import Protection
-from opskit.backup.writer import SetWriter
-from opskit.catalog import sealing
+from opskit.backup.stream import compressed
+from opskit.catalog import reader as catalog_reader
 from opskit.catalog.manifest import Encryption, Manifest, StoredObject
 from opskit.catalog.reader import SetReader
 from opskit.catalog.verify import verify_set
+from opskit.catalog.writer import Protection, SetWriter
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import (
     ClientToolError,
@@ -104,8 +103,8 @@ def stored(
     writer.put("schema.jsonl.zst", "schema", compressed([lines.encode()]))
     manifest = plain
     if recipients:
-        manifest, private = sealing.sealed(plain)
-        writer.put(sealing.NAME, sealing.ROLE, [private])
+        manifest, private = catalog_reader.sealed(plain)
+        writer.put(catalog_reader.NAME, catalog_reader.ROLE, [private])
         encryption = Encryption(format="age", recipients=tuple(recipients))
         manifest = manifest.model_copy(update={"encryption": encryption})
     writer.put_open("RESTORE.md", "guide", [GUIDE])

@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
+from opskit.compare import definitions
 from opskit.errors import DatabaseError
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import Contents
 from opskit.postgres.connect import Connection
-from opskit.restore import reference
 from tests.unit.entries import contents, entry
 
 SETTINGS = b"SET check_function_bodies = false; SET xmloption = content;"
@@ -34,7 +34,7 @@ def _built(
 ) -> list[bytes]:
     connection = FakeConnection()
     wanted = list(archive.entries if kept is None else kept)
-    reference.build(cast(Connection, connection), archive, wanted, ahead)
+    definitions.build(cast(Connection, connection), archive, wanted, ahead)
     return connection.executed
 
 

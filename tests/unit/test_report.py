@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opskit import evidence as evidence_module
 from opskit.checks import Check
-from opskit.drill import report
 from opskit.evidence import Evidence, Unmade
 from tests.unit import builders
 
@@ -50,7 +50,7 @@ def _cells(line: str) -> list[str]:
 
 def test_a_passed_drill_says_what_was_compared() -> None:
     """Verdict, set, times and measures stand in the report."""
-    text = report.render(_evidence(GOOD, tables=2, rows=7))
+    text = evidence_module.render(_evidence(GOOD, tables=2, rows=7))
 
     assert text.startswith("# Restore drill of shop-20260310T030000Z-a1b2c3: PASSED\n")
     assert (
@@ -67,7 +67,7 @@ def test_a_passed_drill_says_what_was_compared() -> None:
 
 def test_a_failed_drill_shows_what_differed_first() -> None:
     """The checks that failed stand alone before all of them are listed."""
-    text = report.render(_evidence(GOOD, BAD, rto_seconds=None))
+    text = evidence_module.render(_evidence(GOOD, BAD, rto_seconds=None))
     row = (
         "| **failed** | sequence public.s | 5, handed out | 4, handed out | one less |"
     )
@@ -84,7 +84,7 @@ def test_a_failed_drill_shows_what_differed_first() -> None:
 
 def test_a_drill_that_checked_nothing_did_not_pass() -> None:
     """A comparison that compared nothing has failed."""
-    text = report.render(_evidence(drill_server=""))
+    text = evidence_module.render(_evidence(drill_server=""))
 
     assert text.splitlines()[0].endswith(": DID NOT PASS")
     assert "0 of 0 checks did not pass" in text
@@ -94,12 +94,12 @@ def test_a_drill_that_checked_nothing_did_not_pass() -> None:
 def test_warnings_of_the_backup_are_told_again() -> None:
     """What was noted when the backup was taken stands at the end, if anything was."""
     noted = builders.manifest(warnings=["roles are stored without passwords"])
-    text = report.render(_evidence(GOOD, manifest=noted))
+    text = evidence_module.render(_evidence(GOOD, manifest=noted))
 
     assert text.endswith(
         "\n## Noted when the backup was taken\n\n- roles are stored without passwords\n"
     )
-    assert "Noted" not in report.render(_evidence(GOOD))
+    assert "Noted" not in evidence_module.render(_evidence(GOOD))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_warnings_of_the_backup_are_told_again() -> None:
 )
 def test_special_characters_are_escaped(name: str, written: str) -> None:
     """What means something in Markdown stands as what it is."""
-    text = report.render(_evidence(Check(name=name, passed=True)))
+    text = evidence_module.render(_evidence(Check(name=name, passed=True)))
 
     assert f"| passed | {written} |  |  |  |\n" in text
 
@@ -131,8 +131,8 @@ def test_no_name_breaks_the_table(
     check = Check(
         name=name, passed=True, expected=expected, observed=observed, detail=detail
     )
-    usual = report.render(_evidence(GOOD))
-    odd = report.render(_evidence(check))
+    usual = evidence_module.render(_evidence(GOOD))
+    odd = evidence_module.render(_evidence(check))
     (row,) = [line for line in odd.splitlines() if line.startswith("| passed")]
 
     assert len(odd.splitlines()) == len(usual.splitlines())
@@ -152,7 +152,7 @@ def test_no_name_breaks_the_table(
 )
 def test_nothing_in_the_report_is_taken_for_markup(evidence: Evidence) -> None:
     """Neither links nor tags, headings or control characters come from a name."""
-    text = report.render(evidence)
+    text = evidence_module.render(evidence)
 
     assert re.search(r"(?<!\\)\[a\]\(|<b>|^## PASSED|\x1b", text, re.MULTILINE) is None
 
@@ -168,7 +168,7 @@ def test_what_was_not_checked_has_its_own_section() -> None:
         Unmade(name="extension pg_cron", reason="the server has none"),
         Unmade(name="mutants", reason="none were asked for"),
     )
-    text = report.render(_evidence(GOOD, unmade=unmade))
+    text = evidence_module.render(_evidence(GOOD, unmade=unmade))
 
     assert _section(text, "What was not checked").split("\n") == [
         "",
@@ -177,7 +177,7 @@ def test_what_was_not_checked_has_its_own_section() -> None:
         "",
     ]
     assert text.index("## What was not checked") < text.index("## Phases")
-    assert "not checked" not in report.render(_evidence(GOOD))
+    assert "not checked" not in evidence_module.render(_evidence(GOOD))
 
 
 def _mutants(*noticed: bool) -> dict[str, Any]:
@@ -204,7 +204,9 @@ def _mutants(*noticed: bool) -> dict[str, Any]:
 
 def test_mutants_are_told_one_by_one() -> None:
     """Which damage was planted where, and by which check it was noticed, if it was."""
-    text = report.render(_evidence(GOOD, mutants=_mutants(True, False, True, True)))
+    text = evidence_module.render(
+        _evidence(GOOD, mutants=_mutants(True, False, True, True))
+    )
     section = _section(text, "Whether the drill can fail")
     rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
 
@@ -220,9 +222,9 @@ def test_mutants_are_told_one_by_one() -> None:
 
 def test_mutants_that_were_not_planted_are_not_boasted_of() -> None:
     """Without any there is no section, or it says that there were none."""
-    none = report.render(_evidence(GOOD, mutants=_mutants()))
+    none = evidence_module.render(_evidence(GOOD, mutants=_mutants()))
 
-    assert "Whether the drill can fail" not in report.render(_evidence(GOOD))
+    assert "Whether the drill can fail" not in evidence_module.render(_evidence(GOOD))
     assert "0 mutants were planted" in none
     assert "kill rate\n0 %" in none
 
@@ -241,7 +243,9 @@ def test_mutants_that_were_not_planted_are_not_boasted_of() -> None:
 )
 def test_only_all_of_them_are_all_of_them(rate: float, written: str) -> None:
     """A rate is rounded down: one that survived is never rounded away."""
-    text = report.render(_evidence(GOOD, mutants=_mutants() | {"kill_rate": rate}))
+    text = evidence_module.render(
+        _evidence(GOOD, mutants=_mutants() | {"kill_rate": rate})
+    )
 
     assert f"(kill rate\n{written}, seed" in text
 
@@ -251,9 +255,9 @@ def test_a_pass_says_that_something_was_not_checked() -> None:
     some = (Unmade(name="mutants", reason="none were asked for"),)
 
     assert "dumped, but for what was not checked: 1 table with 2 rows" in (
-        report.render(_evidence(GOOD, unmade=some, tables=1, rows=2))
+        evidence_module.render(_evidence(GOOD, unmade=some, tables=1, rows=2))
     )
-    assert "but for" not in report.render(_evidence(GOOD))
+    assert "but for" not in evidence_module.render(_evidence(GOOD))
 
 
 @given(_texts, _texts, _texts)
@@ -261,10 +265,10 @@ def test_no_name_breaks_the_other_sections(one: str, two: str, three: str) -> No
     """What was not checked and what was planted stay on their lines, in their cells."""
     mutants = _mutants(True)
     mutants["mutants"][0] |= {"kind": one, "target": two, "noticed_by": three}
-    odd = report.render(
+    odd = evidence_module.render(
         _evidence(GOOD, mutants=mutants, unmade=(Unmade(name=one, reason=two),))
     )
-    usual = report.render(
+    usual = evidence_module.render(
         _evidence(GOOD, mutants=_mutants(True), unmade=(Unmade(name="a", reason="b"),))
     )
     (row,) = [line for line in odd.splitlines() if line.startswith("| noticed")]

@@ -16,7 +16,7 @@ from opskit.errors import (
     StoreUnavailable,
 )
 from opskit.store import MemoryStore, RetryingStore, unwrapped
-from opskit.store.wrapper import StoreWrapper
+from opskit.store.wrappers import StoreWrapper
 
 CONTENT = bytes(range(256)) * 4
 CALLS: dict[str, Callable[[RetryingStore], object]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.store.s3_parts import PART_BYTES_MAX, PartSizes, cut
+from opskit.store.s3.upload import PART_BYTES_MAX, PartSizes, cut
 
 MIB, TIB = 1024**2, 1024**4
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from opskit.store.s3_room import Room
+from opskit.store.s3.client import Room
 
 MIB = 1024**2
 TIB = 1024**4

@@ -10,7 +10,7 @@ import pytest
 from opskit.config import StoreSettings
 from opskit.errors import ConfigurationError, StoreError
 from opskit.store import S3Store
-from opskit.store.s3_client import make_client
+from opskit.store.s3.client import make_client
 from tests.unit.conftest import LoadConfig
 
 SECRET = "hunter2/x"

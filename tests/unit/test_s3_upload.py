@@ -15,9 +15,14 @@ from opskit.config import StoreSettings
 from opskit.errors import ObjectExists, RetriesExhausted, StoreError
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
-from opskit.store.s3.upload import Abilities, Put
-from opskit.store.s3_digest import composite, etag_differs, md5
-from opskit.store.s3_parts import PartSizes
+from opskit.store.s3.upload import (
+    Abilities,
+    PartSizes,
+    Put,
+    composite,
+    etag_differs,
+    md5,
+)
 
 KEY = "shop/dump"
 

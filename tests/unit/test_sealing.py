@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.catalog import manifest as manifests
-from opskit.catalog import sealing
-from opskit.catalog.manifest import Manifest
-from opskit.catalog.naming import MANIFEST_NAME
+from opskit.catalog import reader
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.errors import IntegrityError
 from tests.unit.builders import INVENTORY, manifest
 
@@ -61,15 +60,15 @@ def test_what_was_sealed_comes_back(
         },
     )
 
-    public, private = sealing.sealed(original)
+    public, private = reader.sealed(original)
     read = manifests.parse(public.to_json(), key=public.prefix + MANIFEST_NAME)
 
-    assert sealing.opened(read, private) == original
+    assert reader.opened(read, private) == original
 
 
 def test_tables_with_the_same_rows_look_different() -> None:
     """Nor does a table look the same in two sets, nor as its plain digest."""
-    seen = [table.digest for _ in range(2) for table in sealing.sealed(SMALL)[0].tables]
+    seen = [table.digest for _ in range(2) for table in reader.sealed(SMALL)[0].tables]
 
     assert len({DIGEST, *seen}) == 5
     assert all(len(each) == len(DIGEST) for each in seen)
@@ -82,7 +81,7 @@ def test_the_public_manifest_tells_no_secret() -> None:
         large_objects={"count": 1, "size_bytes": 2, "digest": OTHER_DIGEST},
     )
 
-    public, private = sealing.sealed(original)
+    public, private = reader.sealed(original)
     text = public.to_json().decode()
 
     key = json.loads(private)["seal_key"]
@@ -97,7 +96,7 @@ def test_the_public_manifest_tells_no_secret() -> None:
 
 def test_all_else_stays_visible() -> None:
     """A catalog is made of manifests: names, rows, sizes and sequences are needed."""
-    public, _private = sealing.sealed(SMALL)
+    public, _private = reader.sealed(SMALL)
 
     hidden: dict[str, Any] = {"tables": (), "large_objects": None, "inventory": {}}
     assert public.model_copy(update=hidden) == SMALL.model_copy(update=hidden)
@@ -110,15 +109,15 @@ def test_all_else_stays_visible() -> None:
 
 def test_only_its_own_private_object_opens_a_set() -> None:
     """The key of another set gives other digests, never the plain ones."""
-    public, _private = sealing.sealed(SMALL)
-    _public, other = sealing.sealed(SMALL)
+    public, _private = reader.sealed(SMALL)
+    _public, other = reader.sealed(SMALL)
 
-    opened = sealing.opened(public, other)
+    opened = reader.opened(public, other)
 
     assert DIGEST not in {each.digest for each in opened.tables}
 
 
-_PUBLIC, _PRIVATE = sealing.sealed(SMALL)
+_PUBLIC, _PRIVATE = reader.sealed(SMALL)
 _DOCUMENT = json.loads(_PRIVATE)
 
 
@@ -126,7 +125,7 @@ _DOCUMENT = json.loads(_PRIVATE)
 def test_a_private_object_that_is_cut_is_refused(length: int) -> None:
     """Wherever it was cut."""
     with pytest.raises(IntegrityError, match="private object of shop-"):
-        sealing.opened(_PUBLIC, _PRIVATE[:length])
+        reader.opened(_PUBLIC, _PRIVATE[:length])
 
 
 @pytest.mark.parametrize(
@@ -137,7 +136,7 @@ def test_a_private_object_that_is_cut_is_refused(length: int) -> None:
 def test_what_is_no_private_object_is_refused(damaged: bytes) -> None:
     """Whatever stands there instead."""
     with pytest.raises(IntegrityError) as caught:
-        sealing.opened(_PUBLIC, damaged)
+        reader.opened(_PUBLIC, damaged)
 
     assert caught.value.exit_code == 20
     assert caught.value.hint
@@ -147,14 +146,14 @@ def test_what_is_no_private_object_is_refused(damaged: bytes) -> None:
 def test_a_key_that_is_none_is_refused(key: object) -> None:
     """The set is refused, and no error of ours is shown."""
     with pytest.raises(IntegrityError):
-        sealing.opened(_PUBLIC, json.dumps(_DOCUMENT | {"seal_key": key}).encode())
+        reader.opened(_PUBLIC, json.dumps(_DOCUMENT | {"seal_key": key}).encode())
 
 
 @pytest.mark.parametrize("roles", [None, "app", {"name": "app"}, ["app"], [None]])
 def test_roles_that_are_none_are_refused(roles: object) -> None:
     """Here, and not where the copy's roles are compared with them."""
     with pytest.raises(IntegrityError, match="no list of records"):
-        sealing.opened(_PUBLIC, json.dumps(_DOCUMENT | {"roles": roles}).encode())
+        reader.opened(_PUBLIC, json.dumps(_DOCUMENT | {"roles": roles}).encode())
 
 
 @pytest.mark.parametrize("missing", ["seal_key", "roles"])
@@ -163,7 +162,7 @@ def test_a_private_object_without_a_part_is_refused(missing: str) -> None:
     document = {name: each for name, each in _DOCUMENT.items() if name != missing}
 
     with pytest.raises(IntegrityError, match=missing):
-        sealing.opened(_PUBLIC, json.dumps(document).encode())
+        reader.opened(_PUBLIC, json.dumps(document).encode())
 
 
 def test_a_digest_that_cannot_have_been_sealed_is_refused() -> None:
@@ -171,4 +170,4 @@ def test_a_digest_that_cannot_have_been_sealed_is_refused() -> None:
     large = _PUBLIC.large_objects.model_copy(update={"digest": "no hex"})
 
     with pytest.raises(IntegrityError, match="sealed digest"):
-        sealing.opened(_PUBLIC.model_copy(update={"large_objects": large}), _PRIVATE)
+        reader.opened(_PUBLIC.model_copy(update={"large_objects": large}), _PRIVATE)

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opskit.catalog import catalog, store_lock
-from opskit.catalog.store_lock import HeldLock, Timing, hold
+from opskit.catalog import catalog
 from opskit.errors import (
     LockHeld,
     ObjectExists,
@@ -26,7 +25,8 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.store import LocalStore, ObjectInfo, Store
-from opskit.store.locks import judge
+from opskit.store import locks as store_locks
+from opskit.store.locks import HeldLock, Timing, hold, judge
 from tests.unit.store_contract import keys
 from tests.unit.turns import SharedStore, Turns
 
@@ -64,7 +64,7 @@ def _hold(
         random=lambda: 0.5,
         timing=timing,
         owner=owner,
-        uptime=uptime or store_lock.uptime,
+        uptime=uptime or store_locks.uptime,
     )
 
 

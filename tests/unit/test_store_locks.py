@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from opskit.backup.store_locks import LockStore, locked, no_lock
+from opskit.backup.create import LockStore, locked, no_lock
 from opskit.errors import LockHeld, StoreError
 from opskit.store import MemoryStore, Store
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from opskit.errors import ArchiveError
 from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.archive.toc import Contents
-from opskit.postgres.archive_cursor import NeedMore
+from opskit.postgres.archive.toc import Contents, NeedMore
 from tests.unit import archive_builder as build
 from tests.unit.archive_builder import VERSIONS, Entry, Version
 

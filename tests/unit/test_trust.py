@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
-from opskit.catalog.manifest import Manifest
-from opskit.catalog.naming import MANIFEST_NAME, SIGNATURE_NAME
+from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from opskit.catalog.proof import EvidenceKind
 from opskit.catalog.trust import Trust
 from opskit.checks import Check

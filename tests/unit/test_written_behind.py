@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.restore.written_behind import written_behind
+from opskit.restore.unpack import written_behind
 
 
 def _threads() -> list[str]:

@@ -8,14 +8,68 @@ pg_backup_archiver.c`, `ReadHead` and `ReadToc`, and `pg_backup_custom.c`): vers
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.errors import ArchiveError
 from opskit.postgres.archive.entry import ABOUT_OBJECTS, TocEntry
-from opskit.postgres.archive_cursor import Cursor, NeedMore
-from opskit.postgres.encodings import python_codec
+from opskit.postgres.content import python_codec
+
+_INTEGER = struct.Struct("<BI")  # a sign, and a magnitude
+
+
+class NeedMore(Exception):
+    """The bytes at hand end before the table of contents does.
+
+    `needed_bytes` is a guess, by the entries that have come, of how many it has; 0 is
+    none.
+    """
+
+    needed_bytes = 0
+
+
+class Cursor:
+    """Reads one thing after the other; tens of thousands of entries have many."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    def take(self, length: int) -> bytes:
+        stop = self.position + length
+        if stop > len(self.data):
+            raise NeedMore
+        piece = self.data[self.position : stop]
+        self.position = stop
+        return piece
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def integer(self) -> int:
+        try:
+            sign, value = _INTEGER.unpack_from(self.data, self.position)
+        except struct.error:
+            raise NeedMore from None
+        self.position += _INTEGER.size
+        return -int(value) if sign else int(value)
+
+    def text(self) -> bytes | None:
+        length = self.integer()
+        return None if length < 0 else self.take(length)
+
+
+def integer(value: int) -> bytes:
+    """Return a number as it stands in a head."""
+    return _INTEGER.pack(value < 0, abs(value))
+
+
+def text(value: bytes | None) -> bytes:
+    """Return a text as it stands in a head."""
+    return integer(-1) if value is None else integer(len(value)) + value
+
 
 MAGIC = b"PGDMP"
 _OLDEST, _COMPRESSION_BYTE, _RELATION_KIND, _NEWEST = (1, 14), (1, 15), (1, 16), (1, 16)
@@ -245,3 +299,126 @@ def _decode(entry: _RawEntry, codec: str) -> TocEntry:
         access_method=text("tableam"),
         after_data=entry.section == _POST_DATA or text("desc") in ABOUT_OBJECTS,
     )
+
+
+_NOT_VALID = re.compile(r" NOT VALID;?\s*\Z")
+
+
+def not_validated(entries: Iterable[TocEntry]) -> set[int]:
+    """Return the dump ids of constraints that rows may break.
+
+    They have to wait for all rows, of other tables too (those of partitions and
+    children, or of tables that use a domain), but depend on none of them, so that
+    another job may make them before the rows are in.
+    """
+    return {
+        entry.dump_id
+        for entry in entries
+        if "CONSTRAINT" in entry.kind
+        and (entry.kind == "CHECK CONSTRAINT" or _NOT_VALID.search(entry.definition))
+    }
+
+
+def event_triggers(entries: Iterable[TocEntry]) -> set[int]:
+    """Return the dump ids of event triggers, which act on what is restored after them.
+
+    Some act in a replica's session too, and before PostgreSQL 17 nothing else turns
+    them off.
+    """
+    return {entry.dump_id for entry in entries if entry.kind == "EVENT TRIGGER"}
+
+
+def sequence_values(entries: Iterable[TocEntry]) -> set[int]:
+    """Return the dump ids of sequences' values.
+
+    A function that runs in the load may count a sequence on, which depends on no rows.
+    """
+    return {entry.dump_id for entry in entries if entry.kind == "SEQUENCE SET"}
+
+
+def reads_elsewhere(entries: Sequence[TocEntry]) -> set[int]:
+    """Return the dump ids of the refreshes of views that read foreign tables."""
+    foreign = {entry.dump_id for entry in entries if entry.kind == "FOREIGN TABLE"}
+    refreshes = {e.dump_id for e in entries if e.kind == "MATERIALIZED VIEW DATA"}
+    return refreshes & with_dependents(entries, foreign) if foreign else set()
+
+
+def dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
+    """Return the dump ids of all that needs one of those chosen, themselves aside."""
+    wanted = set(chosen)
+    direct = {
+        entry.dump_id for entry in entries if wanted.intersection(entry.dependencies)
+    }
+    return with_dependents(entries, direct)
+
+
+def with_dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
+    """Return the dump ids chosen, and of all that needs them: comments, say."""
+    found = set(chosen)
+    while added := {
+        entry.dump_id
+        for entry in entries
+        if entry.dump_id not in found and found.intersection(entry.dependencies)
+    }:
+        found |= added
+    return found
+
+
+CUT_SHORT = "the archive ends before its proper end"
+
+
+# From one try to the next: enough to be worth it, and no more than may be held for
+# nothing where the guess was wrong.
+_GROWTH = (1.25, 8)
+
+
+class HeadReader:
+    """Fed until the head has come as a whole."""
+
+    def __init__(self) -> None:
+        self._contents: Contents | None = None
+        self._bytes = bytearray()
+        self._target = 1
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the head has come by as a whole."""
+        return self._contents is not None
+
+    @property
+    def contents(self) -> Contents:
+        """The head.
+
+        Raises:
+            ArchiveError: the bytes fed so far do not reach its end.
+        """
+        if self._contents is None:
+            raise ArchiveError(CUT_SHORT)
+        return self._contents
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; return those that came behind the head's end.
+
+        Reading starts over each time a good part more has come, so that even a head of
+        many megabytes costs only a small multiple of its size.
+
+        Raises:
+            ArchiveError: they are not what the format allows here.
+        """
+        self._bytes += data
+        return self._read() if len(self._bytes) >= self._target else b""
+
+    def close(self) -> bytes:
+        """Read what has come if that was not yet done; returns what `feed` does."""
+        return b"" if self.is_done else self._read()
+
+    def _read(self) -> bytes:
+        try:
+            self._contents = parse(self._bytes)
+        except NeedMore as need:
+            least, most = (int(len(self._bytes) * each) + 1 for each in _GROWTH)
+            self._target = min(max(least, need.needed_bytes), most)
+            return b""
+        rest = bytes(self._bytes[self._contents.data_offset :])
+        self._bytes = bytearray()
+        return rest

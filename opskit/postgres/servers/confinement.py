@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opskit.errors import DatabaseError
-from opskit.postgres import account as accounts
-from opskit.postgres import embedded
-from opskit.postgres.account import Account
+from opskit.postgres.servers import account as accounts
+from opskit.postgres.servers import programs as servers_programs
 from opskit.postgres.servers import supervisor
+from opskit.postgres.servers.account import Account
 from opskit.postgres.servers.programs import Installation
 
 # What programs need: no home, no /run, no /var, of /etc only what has no secrets.
@@ -161,7 +161,7 @@ def _within_reach(installation: Installation, reach: Reach) -> Iterator[Installa
     yield installation
     if installation.embedded and os.geteuid() == 0:
         copied = reach.folder / "programs"
-        bin_dir = embedded.copy_programs(installation.bin_dir, copied)
+        bin_dir = servers_programs.copy_programs(installation.bin_dir, copied)
         yield replace(installation, bin_dir=bin_dir)
 
 
@@ -257,7 +257,7 @@ def _programs(installation: Installation) -> Iterable[Path]:
     beside = [installation.bin_dir]
     beside += map(installation.folder, ("libdir", "pkglibdir", "sharedir"))
     # There if these are the wheel's programs, or a copy of them.
-    beside.append(embedded.libraries(installation.bin_dir))
+    beside.append(servers_programs.libraries(installation.bin_dir))
     return visible + [
         each
         for each in beside

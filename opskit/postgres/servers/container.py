@@ -16,12 +16,12 @@ import psycopg
 
 from opskit import workspace
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres import throwaway_settings
-from opskit.postgres.conninfo import without_environment
+from opskit.postgres.connect import without_environment
+from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.throwaway import PORT, SUPERUSER
 
 if TYPE_CHECKING:
-    from opskit.postgres.container_engine import Box
+    from opskit.postgres.servers.engine import Box
 
 
 KIND = "container"
@@ -35,7 +35,7 @@ _BOOT = "org.opskit.boot"
 # Here it listens on the container's own network, and on no socket.
 _SETTINGS = {
     name: value
-    for name, value in throwaway_settings.SETTINGS.items()
+    for name, value in throwaway.SETTINGS.items()
     if not name.startswith(("listen_", "unix_socket_"))
 } | {"listen_addresses": "*", "unix_socket_directories": ""}
 
@@ -137,14 +137,14 @@ def container(
 @contextlib.contextmanager
 def _box(image: str) -> Iterator[Box]:
     try:
-        from opskit.postgres import container_engine
+        from opskit.postgres.servers import engine as servers_engine
     except ImportError as error:
         raise ClientToolError(
             f"containers cannot be used: {error}",
             hint="Install opskit with its container extra (opskit[container]), or "
             "choose another drill server.",
         ) from error
-    with contextlib.closing(container_engine.Box(image)) as box:
+    with contextlib.closing(servers_engine.Box(image)) as box:
         yield box
 
 
@@ -216,7 +216,7 @@ def _await(box: Box, url: str, deadline: float) -> str:
             break
         try:
             with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS_MAX) as found:
-                throwaway_settings.add_what_it_can(found)
+                throwaway.add_what_it_can(found)
                 version = found.info.parameter_status("server_version") or ""
                 return version.split()[0]
         except psycopg.OperationalError as error:

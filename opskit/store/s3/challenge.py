@@ -13,8 +13,8 @@ from opskit.store.base import Store
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
 from opskit.store.s3.store import S3Store
-from opskit.store.s3_digest import base64_of, md5
-from opskit.store.wrapper import unwrapped
+from opskit.store.s3.upload import base64_of, md5
+from opskit.store.wrappers import unwrapped
 
 _NAME = "challenge-"
 _EXPECTED = "refused, or the bytes are still there"

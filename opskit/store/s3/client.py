@@ -2,16 +2,107 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from opskit.config import StoreSettings
-from opskit.errors import StoreError
+from opskit.errors import StoreError, StoreUnavailable
+from opskit.store.base import ObjectInfo
 from opskit.store.s3.errors import Where, translated
-from opskit.store.s3_client import make_client
-from opskit.store.s3_room import Room
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+_CONNECTIONS_MAX = 8
+_FALLBACK_REGION = "us-east-1"
+
+
+def make_client(settings: StoreSettings) -> Any:
+    """Return a client; boto3 finds the credentials, and may ask an instance's role.
+
+    Raises:
+        botocore.exceptions.BotoCoreError: the profile is missing or unreadable.
+    """
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.session.Session(
+        profile_name=settings.profile or None, region_name=settings.region or None
+    )
+    seconds = settings.timeout.total_seconds()
+    proxies = {"http": settings.proxy, "https": settings.proxy}
+    return session.client(
+        "s3",
+        region_name=session.region_name or _FALLBACK_REGION,
+        endpoint_url=settings.endpoint_url or None,
+        verify=str(settings.ca_file) if settings.ca_file else None,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": settings.addressing},
+            retries={"mode": "standard", "total_max_attempts": settings.attempts},
+            connect_timeout=seconds,
+            read_timeout=seconds,
+            tcp_keepalive=True,
+            max_pool_connections=_CONNECTIONS_MAX,
+            proxies=proxies if settings.proxy else None,
+            request_checksum_calculation=settings.checksums,
+            # Asked for where it makes sense: some servers send the checksum of the
+            # whole object with a part of it.
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+# One that is being gathered, and two on their way.
+_PARTS = 3
+_SMALL_PART_BYTES = 16 * 1024**2
+
+
+class Room:
+    """Counts the parts that are held, from before their first byte until they are sent.
+
+    However many uploads there are, each can hold the part that it gathers, and there is
+    always room for one more: so one of them is on its way, or can be.
+    """
+
+    def __init__(self) -> None:
+        self._held = self._uploads = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def upload(self) -> Iterator[None]:
+        """Count an upload while the block lasts."""
+        self._count(uploads=1)
+        try:
+            yield
+        finally:
+            self._count(uploads=-1)
+
+    def take(self, part_bytes: int) -> None:
+        """Wait until there is room for another part, of about the size given."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held < self._limit(part_bytes))
+            self._held += 1
+
+    def give_back(self) -> None:
+        """A part is no longer held."""
+        self._count(held=-1)
+
+    def _limit(self, part_bytes: int) -> int:
+        one_more = self._uploads + 1
+        return one_more if part_bytes > _SMALL_PART_BYTES else max(_PARTS, one_more)
+
+    def _count(self, *, uploads: int = 0, held: int = 0) -> None:
+        with self._changed:
+            self._uploads += uploads
+            self._held += held
+            self._changed.notify_all()
 
 
 class Bucket:
@@ -112,3 +203,76 @@ class Bucket:
             )
             for page in pages:
                 yield from page.get("Parts", [])
+
+
+def files(found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+    """Leave out what consoles make as folders: empty objects with a slash behind."""
+    return (each for each in found if not each.key.endswith("/") and each.key)
+
+
+def info_of(key: str, head: dict[str, Any]) -> ObjectInfo:
+    """Return what HEAD says of an object."""
+    return ObjectInfo(
+        key=key,
+        size_bytes=head["ContentLength"],
+        modified_at=whole_seconds(head["LastModified"]),
+        etag=etag_of(head),
+    )
+
+
+def etag_of(answer: dict[str, Any]) -> str:
+    """Return an ETag without quotes, however it is told."""
+    return str(answer.get("ETag", "")).strip('"')  # rclone lists it without quotes
+
+
+def whole_seconds(moment: datetime) -> datetime:
+    """Return a time as HEAD tells it: listings know fractions."""
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+class Body(io.RawIOBase):
+    """An answer's body; reading raises the store's errors.
+
+    Args:
+        body: boto3's stream.
+        length_bytes: how many bytes must come.
+    """
+
+    def __init__(self, body: Any, length_bytes: int, where: Where, key: str) -> None:
+        super().__init__()
+        self._body, self._left_bytes = body, length_bytes
+        self._where, self._key = where, key
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Read as much as the server has sent.
+
+        Raises:
+            StoreUnavailable: the connection was cut, or the bytes ended early.
+        """
+        view = memoryview(buffer)
+        with translated(self._where, self._key, reading=True):
+            got = self._body.read(len(view))
+        view[: len(got)] = got
+        self._left_bytes -= len(got)
+        if not got and len(view) and self._left_bytes > 0:
+            raise StoreUnavailable(
+                f"{self._where.text(self._key)}: {self._left_bytes} bytes are missing "
+                "at the end of the server's answer",
+                hint="Look at the network between here and the store; run again.",
+            )
+        return len(got)
+
+    def skip(self, count: int) -> None:
+        """Read and forget bytes that were not asked for."""
+        while count > 0 and (got := self.read(min(count, 1024**2))):
+            count -= len(got)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        if not self.closed:
+            self._body.close()
+        super().close()

@@ -12,12 +12,8 @@ from opskit.config import StoreSettings
 from opskit.errors import ObjectNotFound, StoreError
 from opskit.store.base import ObjectInfo, check_key
 from opskit.store.s3 import errors
-from opskit.store.s3.client import Bucket
-from opskit.store.s3.upload import Abilities, Put
-from opskit.store.s3_answers import etag_of, files, info_of, whole_seconds
-from opskit.store.s3_multipart import abort
-from opskit.store.s3_parts import PartSizes
-from opskit.store.s3_read import Body
+from opskit.store.s3.client import Body, Bucket, etag_of, files, info_of, whole_seconds
+from opskit.store.s3.upload import Abilities, PartSizes, Put, abort
 
 _BUFFER_BYTES = 256 * 1024
 _BATCH_MAX = 1000

@@ -2,18 +2,269 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from opskit.errors import ObjectNotFound, RetriesExhausted, StoreError
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
-from opskit.store.s3_digest import Sent, base64_of, difference, md5
-from opskit.store.s3_multipart import PartsUpload, abort
-from opskit.store.s3_parts import PartSizes, cut, handed_on
+
+# Encrypted with a key of their own, ETags are no digest of the content.
+_OPAQUE = ("aws:kms", "aws:kms:dsse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """The size of what was sent, and the ETag of it where ETags are made of MD5s."""
+
+    size_bytes: int
+    etag: str
+
+
+def md5(content: bytearray) -> bytes:
+    """Return the digest that S3 checks what arrives with; it is no protection."""
+    return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+def base64_of(digest: bytes) -> str:
+    """Return the form of the Content-MD5 header."""
+    return base64.b64encode(digest).decode()
+
+
+def composite(digests: Sequence[bytes]) -> str:
+    """Return the ETag of an object put in parts."""
+    return f"{md5(bytearray(b''.join(digests))).hex()}-{len(digests)}"
+
+
+def etag_differs(answer: Mapping[str, Any], wanted: str) -> bool:
+    """Return whether an ETag that is made of MD5s is not the one wanted.
+
+    One of another form, or of encrypted content, tells nothing.
+    """
+    if (
+        answer.get("ServerSideEncryption") in _OPAQUE
+        or "SSECustomerAlgorithm" in answer
+    ):
+        return False
+    found = str(answer.get("ETag", "")).strip('"').lower()
+    _, dash, count = wanted.partition("-")
+    form = rf"[0-9a-f]{{32}}{dash}{count}"
+    return re.fullmatch(form, found) is not None and found != wanted
+
+
+def difference(sent: Sent, found: Mapping[str, Any]) -> str:
+    """Return in words how what the server holds differs from what was sent, or ""."""
+    if found["ContentLength"] != sent.size_bytes:
+        return (
+            f"the server holds {found['ContentLength']} bytes where "
+            f"{sent.size_bytes} were sent"
+        )
+    if etag_differs(found, sent.etag):
+        return f"the server's ETag is {found['ETag']} where {sent.etag} was sent"
+    return ""
+
+
+_IN_FLIGHT_MAX = 2
+_SETTLE_SECONDS = 30.0
+
+
+class PartsUpload:
+    """Sends parts; `parts` is what the completion must name, in their order."""
+
+    def __init__(
+        self, bucket: Bucket, key: str, upload_id: str, *, max_parts: int
+    ) -> None:
+        self._bucket, self._key, self._upload_id = bucket, key, upload_id
+        self._max_parts = max_parts
+        self._done: dict[int, tuple[dict[str, Any], bytes]] = {}
+        self._pending: set[Future[None]] = set()
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """What was sent so far."""
+        return [self._done[number][0] for number in sorted(self._done)]
+
+    def send(self, parts: Iterator[bytearray]) -> Sent:
+        """Send every part, and tell what came of them.
+
+        Raises:
+            StoreError: a part could not be stored, or there are too many.
+        """
+        # Not a `with`: that would also wait for a server that has stopped answering.
+        pool = ThreadPoolExecutor(_IN_FLIGHT_MAX, thread_name_prefix="s3-part")
+        number = size_bytes = part_bytes = 0
+        try:
+            with self._bucket.room.upload():
+                while (part := self._gathered(parts, part_bytes)) is not None:
+                    number, part_bytes = number + 1, len(part)
+                    size_bytes += part_bytes
+                    self._pending.add(self._submit(pool, number, part))
+                    del part  # its memory ends with its upload
+                    self._raise_errors()
+                while self._pending:
+                    wait(self._pending, return_when=FIRST_COMPLETED)
+                    self._raise_errors()
+        finally:
+            # An abort while parts arrive would leave those behind.
+            running = [each for each in self._pending if not each.cancel()]
+            pool.shutdown(wait=False)
+            wait(running, timeout=_SETTLE_SECONDS)
+        digests = [self._done[each][1] for each in sorted(self._done)]
+        return Sent(size_bytes=size_bytes, etag=composite(digests))
+
+    def _refuse_too_many(self, number: int) -> None:
+        if number > self._max_parts:
+            raise StoreError(
+                f"{self._bucket.where.text(self._key)}: it needs more than "
+                f"{self._max_parts} parts",
+                hint="Raise part_size_bytes, or max_parts if the server allows more.",
+            )
+
+    def _gathered(
+        self, parts: Iterator[bytearray], part_bytes: int
+    ) -> bytearray | None:
+        """Return the next part, once there is room to gather it; None at the end."""
+        room = self._bucket.room
+        room.take(part_bytes)
+        part = None
+        try:
+            part = next(parts, None)
+        finally:
+            if part is None:
+                room.give_back()
+        return part
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, number: int, part: bytearray
+    ) -> Future[None]:
+        try:
+            self._refuse_too_many(number)
+            sent = pool.submit(self._send, number, part)
+        except BaseException:
+            self._bucket.room.give_back()
+            raise
+        # Also if it is cancelled before it begins.
+        sent.add_done_callback(lambda _sent: self._bucket.room.give_back())
+        return sent
+
+    def _raise_errors(self) -> None:
+        done = {each for each in self._pending if each.done()}
+        self._pending -= done
+        for each in done:
+            each.result()
+
+    def _send(self, number: int, part: bytearray) -> None:
+        digest = md5(part)
+        answer = self._bucket.on(
+            "upload_part",
+            self._key,
+            UploadId=self._upload_id,
+            PartNumber=number,
+            Body=part,
+            ContentMD5=base64_of(digest),
+        )
+        if etag_differs(answer, digest.hex()):
+            raise StoreError(
+                f"{self._bucket.where.text(self._key)}: the server's ETag of part "
+                f"{number} is {answer['ETag']} where {digest.hex()} was sent",
+                hint="Look at the store's health; nothing was stored.",
+            )
+        checksums = {k: v for k, v in answer.items() if k.startswith("Checksum")}
+        checksums.pop("ChecksumType", None)
+        named = {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+        self._done[number] = (named, digest)
+
+
+def abort(bucket: Bucket, key: str, upload_id: str) -> None:
+    """Drop an upload and its parts; one that is gone is dropped already.
+
+    Raises:
+        StoreError: the server refused or did not answer.
+    """
+    try:
+        bucket.on("abort_multipart_upload", key, UploadId=upload_id)
+    except StoreError as error:
+        if errors.code_of(error.__cause__) not in (
+            "NoSuchUpload",
+            "NoSuchKey",
+            "404",
+        ):
+            raise
+
+
+PART_BYTES_MAX = 5 * 1024**3
+_MOST_PARTS = 10_000
+# Parts begin to grow after an eighth of them. With less, 5 TiB from 5 MiB on would
+# need more parts than there are; with more, parts grow sooner and take more memory.
+_GROWTH_SHARE = 8
+_SMALLEST_BASE_BYTES = 5 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSizes:
+    """How large each part is.
+
+    The first eighth of the parts are of the base size. From there a part is the bytes
+    sent so far over an eighth of `max_parts`, and never above 5 GiB. With 10,000 parts
+    of 8 MiB to begin with that is 8 MiB up to 10 GB, 80 MB at 100 GB, 800 MB at 1 TB
+    and 4 GiB at 5 TiB. With 1,000 parts the base is 50 MiB, and the server's limits
+    end at about 2 TiB; with 100 it is 500 MiB. How many are held in memory,
+    `s3_room.Room` says.
+    """
+
+    base_bytes: int
+    max_parts: int
+
+    def next_bytes(self, sent_bytes: int) -> int:
+        """Return the size of the part that follows what was sent."""
+        base = max(
+            self.base_bytes, _SMALLEST_BASE_BYTES * _MOST_PARTS // self.max_parts
+        )
+        grown = sent_bytes // (self.max_parts // _GROWTH_SHARE)
+        return min(max(base, grown), PART_BYTES_MAX)
+
+
+def cut(chunks: Iterable[bytes], sizes: PartSizes) -> Iterator[tuple[bytearray, bool]]:
+    """Yield parts and whether it is the last; at least one, which may be empty.
+
+    A part is handed on as it was gathered, without a copy. The last is known for it
+    because a chunk after it was looked for first.
+    """
+    source = iter(chunks)
+    sent_bytes = 0
+    part = bytearray()
+    wanted = sizes.next_bytes(0)
+    for chunk in source:
+        view = memoryview(chunk)
+        while view:
+            if len(part) == wanted:
+                full = [part]
+                sent_bytes += wanted
+                part, wanted = bytearray(), sizes.next_bytes(sent_bytes)
+                # Not held here while it is sent, nor by whoever it passes.
+                yield full.pop(), False
+            taken = view[: wanted - len(part)]
+            part += taken
+            view = view[len(taken) :]
+    yield part, True
+
+
+def handed_on(
+    begun: list[bytearray], rest: Iterator[tuple[bytearray, bool]]
+) -> Iterator[bytearray]:
+    """Yield the part that a list holds and those that follow, keeping none of them."""
+    while begun:
+        yield begun.pop()
+        begun.extend(part for part, _is_last in islice(rest, 1))
+
 
 MARK = "opskit-put"
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
 from opskit.errors import ServerFault
-from opskit.postgres import surroundings
+from opskit.postgres import inventory
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection, server_major
-from opskit.postgres.conninfo import with_database, with_settings
-from opskit.postgres.order import reads_elsewhere
+from opskit.postgres.archive.toc import reads_elsewhere
+from opskit.postgres.connect import (
+    Connection,
+    server_major,
+    with_database,
+    with_settings,
+)
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions
 from opskit.restore.rights import warn_of_code
@@ -84,14 +88,14 @@ def copy_url(connection: Connection, job: FillJob) -> str:
 def plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
     settings = {"default_transaction_read_only": "off", "role": "none"}
     money = job.manifest.inventory["settings"].get("lc_monetary")
-    if money and surroundings.has_locale(connection, money):
+    if money and inventory.has_locale(connection, money):
         settings["lc_monetary"] = money
-    return settings | surroundings.of_sessions(connection, job.settings)
+    return settings | inventory.of_sessions(connection, job.settings)
 
 
 def silencing(connection: Connection) -> dict[str, str]:
     """Return the settings that only a superuser can give a session."""
-    if not surroundings.is_superuser(connection):
+    if not inventory.is_superuser(connection):
         return {}
     settings = {"session_replication_role": "replica", "session_preload_libraries": ""}
     if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:
