@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from opskit.errors import DatabaseError
 from opskit.postgres import globals
 from opskit.postgres.connect import Connection, connect, query, query_value
 
@@ -12,15 +13,21 @@ def hint(connection: Connection, *, url: str, streams: int) -> str:
     """Return what to do about a dump that failed, empty where nothing is found.
 
     Raises:
-        DatabaseError: another connection, such as pg_dump's, is refused.
+        DatabaseError: another connection, such as pg_dump's, is refused, and nothing
+            on the server says why.
     """
-    with connect(url, purpose="diagnosis") as other:
-        if _server(other) != _server(connection):
-            return (
-                "Two servers answer at this URL, and a snapshot exists on one of them "
-                "only: name the server itself in the URL."
-            )
-    return " ".join(_hindrances(connection, streams))
+    hindrances = " ".join(_hindrances(connection, streams))
+    try:
+        with connect(url, purpose="diagnosis") as other:
+            if _server(other) != _server(connection):
+                return (
+                    "Two servers answer at this URL, and a snapshot exists on one of "
+                    "them only: name the server itself in the URL."
+                )
+    except DatabaseError:
+        if not hindrances:
+            raise
+    return hindrances
 
 
 def _server(connection: Connection) -> object:
