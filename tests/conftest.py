@@ -54,9 +54,10 @@ def server_of(installations: list[Installation]) -> Iterator[MajorServer]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _initialised() -> Iterator[None]:
+def _initialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let drills copy what initdb made for an earlier one."""
-    with initialised.remembered():
+    # Here pytest removes what a run that was killed could not.
+    with initialised.remembered(tmp_path_factory.getbasetemp()):
         yield
 
 

@@ -20,9 +20,9 @@ _kept: dict[tuple[str, int], Path] = {}
 
 
 @contextmanager
-def remembered() -> Iterator[None]:
+def remembered(base: Path) -> Iterator[None]:
     """Keep what initdb makes until the end of the block, for `copied`."""
-    with tempfile.TemporaryDirectory(prefix="initialised-") as folder:
+    with tempfile.TemporaryDirectory(prefix="initialised-", dir=base) as folder:
         _folders.append(Path(folder))
         yield
         _folders.clear()

@@ -22,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _SECONDS_MAX = 300
+# Only the calls that are traced stop the program, by a filter in the kernel.
+_STRACE = ("strace", "-f", "--seccomp-bpf", "-q")
 # Only what a machine may refuse at any time; `openat` and `getdents64` are also what
 # Python itself imports by, so that most of their errors strike before a task begins.
 ERRORS = {
@@ -119,7 +121,7 @@ def cases(ground: Ground, task: str, *, most: int) -> list[Case]:
     The task is run once, to count its calls.
     """
     trace = ground.folder.with_name(ground.folder.name + ".trace")
-    counting = ("strace", "-ff", "-q", "-e", f"trace={','.join(ERRORS)}", "-o", trace)
+    counting = (*_STRACE, "-ff", "-e", f"trace={','.join(ERRORS)}", "-o", trace)
     with _copied(ground) as copy:
         copy.start(task, *counting)
     numbers: collections.Counter[str] = collections.Counter()
@@ -138,7 +140,7 @@ def cases(ground: Ground, task: str, *, most: int) -> list[Case]:
 def inject(ground: Ground, case: Case) -> Ended:
     """Run a case on a copy of the ground and judge how the task ended."""
     injected = f"inject={case.call}:error={case.error}:when={case.number}"
-    strace = ("strace", "-f", "-q", "-e", f"trace={case.call}", "-e", injected)
+    strace = (*_STRACE, "-e", f"trace={case.call}", "-e", injected)
     with _copied(ground) as copy:
         ended = copy.start(case.task, *strace, "-o", "/dev/null")
         faults = _halves(copy.folder / "store")

@@ -19,6 +19,7 @@ import pytest
 
 from opskit.config import StoreSettings
 from opskit.store.s3.client import make_client
+from tests.support import bound
 
 ACCESS_KEY, SECRET_KEY = "opskit-test", "opskit-test-secret"
 # An identity of SeaweedFS that may read, write and list, but not delete.
@@ -26,7 +27,6 @@ WRITER_KEY, WRITER_SECRET = "opskit-writer", "opskit-writer-secret"
 BUCKET, LOCKED_BUCKET = "plain", "locked"
 _BINARIES = Path(sys.executable).parent
 _START_SECONDS = 60.0
-_STOP_SECONDS = 2.0
 _GRPC_OFFSET = 10_000
 
 
@@ -192,26 +192,11 @@ def _running(
     kind: str, command: Sequence[str], folder: Path, port: int
 ) -> Iterator[S3Server]:
     log = folder / f"{kind}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            cwd=folder,
-            env=_plain_environment(folder),
-        )
     url = f"http://127.0.0.1:{port}"
-    try:
+    plain = _plain_environment(folder)
+    with bound(command, log=log, cwd=folder, env=plain) as process:
         _wait_until_it_answers(process, url, log)
         yield S3Server(kind=kind, endpoint_url=url, pid=process.pid)
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _plain_environment(folder: Path) -> Mapping[str, str]:

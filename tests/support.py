@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,3 +110,37 @@ def processes_of(words: object) -> list[int]:
             if str(words).encode() in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
+
+
+# Becomes a program that the kernel kills (Linux) when the process that started it dies.
+_BOUND = """
+import ctypes, os, signal, sys
+user = int(sys.argv[1])
+if user >= 0:
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@contextmanager
+def bound(
+    command: Sequence[str], *, log: Path, user: int = -1, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program that ends with the block, or with this process if it is killed."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _BOUND, str(user), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            **options,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -12,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from opskit.backup import diagnosis
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.errors import BackupFailed, DatabaseError
@@ -26,7 +26,7 @@ from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_client, find_server
 from tests.conftest import MakeDatabase
 from tests.integration.test_backup_faults import stub
-from tests.support import back_up, execute, failed, run_drill, sets, value
+from tests.support import back_up, bound, execute, failed, run_drill, sets, value
 from tests.unit import stock
 
 
@@ -49,22 +49,15 @@ def _pooled(port: int, settings: str) -> Iterator[str]:
             f"listen_port = {own_port}\nunix_socket_dir =\nauth_type = any\n"
             f"pool_mode = session\n{settings}\n"
         )
-        nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
-        process = subprocess.Popen(
-            [program, "-q", f"{folder}/ini"],
-            cwd="/",
-            **(nobody if os.geteuid() == 0 else {}),
-        )
-        try:
+        user = 65534 if os.geteuid() == 0 else -1
+        command = [str(program), "-q", f"{folder}/ini"]
+        with bound(command, log=Path(folder) / "log", user=user, cwd="/"):
             for _ in range(200):
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", own_port)) == 0:
                         break
                 time.sleep(0.05)
             yield f"postgresql://{throwaway.SUPERUSER}@127.0.0.1:{own_port}/postgres"
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def test_a_pooler_that_swallows_the_pins_is_refused(
@@ -97,10 +90,21 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
     assert not list(store_dir.iterdir())
 
 
+@pytest.mark.parametrize("lingers", [False, True])
 def test_too_few_connections_are_reported_with_a_hint(
-    make_database: MakeDatabase, store_dir: Path
+    make_database: MakeDatabase,
+    store_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lingers: bool,
 ) -> None:
-    """Three do for a dump in one stream; fewer are named with their number."""
+    """Three do for a dump in one stream; fewer are named with their number.
+
+    Also while the server still counts a session that has ended, and refuses another.
+    """
+
+    def refused_again(*_arguments: Any, **_options: Any) -> NoReturn:
+        raise DatabaseError("too many connections", hint="Free a connection.")
+
     url = make_database(16)
     role = (
         "DROP ROLE IF EXISTS few; CREATE ROLE few LOGIN CONNECTION LIMIT {}; "
@@ -112,6 +116,8 @@ def test_too_few_connections_are_reported_with_a_hint(
     execute(url, role.format(3))
     back_up(few, store_dir)
     execute(url, role.format(2))
+    if lingers:
+        monkeypatch.setattr(diagnosis, "connect", refused_again)
     with pytest.raises(BackupFailed) as refused:
         back_up(few, store_dir)
 

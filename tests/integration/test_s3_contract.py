@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -14,6 +17,8 @@ from opskit.store.s3 import client as s3_client
 from opskit.store.s3.client import make_client
 from tests import s3_servers
 from tests.s3_servers import BUCKET, S3Server
+from tests.support import processes_of
+from tests.unit.processes import READY, holding
 from tests.unit.store_contract import StoreContract
 
 _prefixes = (f"contract-{number}" for number in itertools.count(1))
@@ -78,3 +83,21 @@ class TestRclone(_OnServer):
             store.put("a", [b"2"])
 
         assert [each.key for each in store.list()] == ["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel must know how")
+def test_a_server_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    """Nothing is left of it that another run would have to end."""
+    script = (
+        "import sys; from pathlib import Path; from tests import s3_servers\n"
+        "with s3_servers.rclone(Path(sys.argv[1])) as server:\n"
+        f"    print({READY!r}, flush=True); sys.stdin.read()\n"
+    )
+
+    with holding(script, tmp_path):
+        assert processes_of(tmp_path / "data")
+
+    until = time.monotonic() + 20
+    while processes_of(tmp_path / "data") and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not processes_of(tmp_path / "data")

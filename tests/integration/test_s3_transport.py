@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +19,7 @@ from opskit.store import open_store
 from tests import s3_servers
 from tests.proxy import proxy_to
 from tests.s3_servers import S3Server
+from tests.support import bound
 from tests.unit.store_contract import CHUNKS, CONTENT, read
 
 
@@ -70,19 +69,10 @@ def by_tls(certificate: Path) -> Iterator[S3Server]:
     (port,) = s3_servers.free_ports(1)
     program = str(Path(sys.executable).parent / "moto_server")
     options = ["-c", str(certificate), "-k", str(certificate.with_name("key.pem"))]
-    with (certificate.parent / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "-H", "127.0.0.1", "-p", str(port), *options],
-            stdout=log,
-            stderr=log,
-        )
+    command = [program, "-H", "127.0.0.1", "-p", str(port), *options]
+    with bound(command, log=certificate.with_name("log")) as process:
         url = f"https://127.0.0.1:{port}"
-        try:
-            yield S3Server(kind="moto", endpoint_url=url, pid=process.pid)
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+        yield S3Server(kind="moto", endpoint_url=url, pid=process.pid)
 
 
 def test_the_servers_certificate_is_checked_with_ones_own_authority(
