@@ -19,9 +19,9 @@ def together(jobs: Sequence[Callable[[], T]], *, stop: Callable[[], None]) -> li
     if len(jobs) == 1:
         return [jobs[0]()]
     with ThreadPoolExecutor(len(jobs), thread_name_prefix="stream") as pool:
-        # What the log says on every line of this run belongs on theirs.
-        started = [pool.submit(contextvars.copy_context().run, job) for job in jobs]
         try:
+            # What the log says on every line of this run belongs on theirs.
+            started = [pool.submit(contextvars.copy_context().run, job) for job in jobs]
             done, _ = wait(started, return_when=FIRST_EXCEPTION)
             return [each.result() for each in started if each in done]
         except BaseException:

@@ -24,6 +24,9 @@ pytest.register_assert_rewrite("tests.unit.store_contract")
 MajorServer = Callable[[int], Server]
 MakeDatabase = Callable[..., str]
 _numbers = itertools.count(1)
+_MADE = (
+    b"SELECT datname FROM pg_database WHERE datname <> 'postgres' AND NOT datistemplate"
+)
 
 
 def majors() -> list[int]:
@@ -39,9 +42,17 @@ def installations() -> list[Installation]:
 
 
 @pytest.fixture(scope="session")
-def server_of(installations: list[Installation]) -> Iterator[MajorServer]:
+def shared_servers() -> dict[int, Server]:
+    """The servers that `server_of` has started, by their major."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def server_of(
+    installations: list[Installation], shared_servers: dict[int, Server]
+) -> Iterator[MajorServer]:
     """Return a function that gives a running server of a major, started once."""
-    running: dict[int, Server] = {}
+    running = shared_servers
     with ExitStack() as stack:
 
         def get(major: int) -> Server:
@@ -59,6 +70,16 @@ def _initialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     # Here pytest removes what a run that was killed could not.
     with initialised.remembered(tmp_path_factory.getbasetemp()):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_database_stays(shared_servers: dict[int, Server]) -> Iterator[None]:
+    """The tests of a file find none that those of another left on a shared server."""
+    yield
+    for running in shared_servers.values():
+        with connect(running.url(), purpose="test") as connection:
+            for (name,) in connection.execute(_MADE).fetchall():
+                database.drop(connection, name)
 
 
 @pytest.fixture

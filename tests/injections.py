@@ -199,7 +199,7 @@ def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[byte
         arguments,
         cwd=folder,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT),
-             "TMPDIR": tempfile.gettempdir(), "PYTHONDONTWRITEBYTECODE": "1"},
+             "TMPDIR": str(folder.parent), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=_SECONDS_MAX,

@@ -187,7 +187,7 @@ TAMPERINGS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def one_set(server_of: MajorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one set, for tests that only drill it."""
     running = server_of(16)

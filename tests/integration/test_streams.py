@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -208,13 +209,14 @@ def test_a_hanging_stream_does_not_outlive_another_ones_error(
 ) -> None:
     """It is ended by us, not by its own limit of an hour."""
     real = find_client(installations, server_major=16)
-    program = 'case "$*" in *--section=data*) exit 3;; *) exec sleep 617;; esac'
+    # No other run of the tests, beside this one, sleeps for that long.
+    hanging = f"sleep 617.{os.getpid()}"
+    program = f'case "$*" in *--section=data*) exit 3;; *) exec {hanging};; esac'
 
     with pytest.raises(BackupFailed, match="exited with 3"):
         _back_up_by(stub(tmp_path / "bin", real, program), make_large(16), store_dir)
 
-    # No other test sleeps for that long; they run beside this one.
-    left = subprocess.run(["pgrep", "-fx", "sleep 617"], capture_output=True)
+    left = subprocess.run(["pgrep", "-fx", hanging], capture_output=True)
     assert left.stdout == b""
 
 
@@ -239,9 +241,15 @@ def test_rows_that_two_streams_hold_are_no_backup(
 
 def _racing(url: str, real: Installation, rows: str, catch_all: str) -> str:
     """Return a script for pg_dump beside which a table is truncated."""
-    truncate = f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE public.tree'"
+    psql = f"{real.program('psql')} -qXAt -d {url} -c"
+    locks = "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'public.tree'::regclass"
+    functions = (
+        f"truncate() {{ {psql} 'TRUNCATE public.tree'; }}\n"
+        f"""is_lock() {{ {psql} "{locks} AND $1" | grep -q t; }}\n"""
+        'await() { for _ in $(seq 600); do "$@" && return; sleep 0.05; done; exit 9; }\n'
+    )
     return (
-        f'case "$*" in *--section=data*) {rows.format(truncate=truncate)};; '
+        f'{functions}case "$*" in *--section=data*) {rows};; '
         f'*) {catch_all};; esac; exec REAL "$@"'
     )
 
@@ -255,7 +263,8 @@ def test_a_table_truncated_before_its_stream_has_it_is_no_backup(
     """TRUNCATE does not wait for a snapshot, and streams take their locks by turns."""
     url = make_large(16)
     real = find_client(installations, server_major=16)
-    racing = _racing(url, real, "{truncate}", "sleep 2")
+    done = tmp_path / "done"
+    racing = _racing(url, real, f"truncate; touch {done}", f"await rm {done}")
 
     with pytest.raises(BackupFailed, match=r"public\.tree was truncated"):
         _back_up_by(stub(tmp_path / "bin", real, racing), url, store_dir)
@@ -270,8 +279,11 @@ def test_a_truncate_that_comes_between_two_streams_is_let_pass(
     """It waits for one of them, and the other for it: they begin again behind it."""
     url = make_large(16)
     real = find_client(installations, server_major=16)
-    once = f"test -e {tmp_path}/once || {{{{ touch {tmp_path}/once; {{truncate}} & }}}}"
-    racing = _racing(url, real, f"sleep 2; {once}; sleep 1", ":")
+    between = (
+        f"if mkdir {tmp_path}/once; then "
+        "await is_lock granted; truncate & await is_lock 'NOT granted'; fi"
+    )
+    racing = _racing(url, real, ":", between)
 
     _back_up_by(stub(tmp_path / "bin", real, racing), url, store_dir)
 

@@ -59,6 +59,10 @@ def shared_path() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="unit-"))
     path.chmod(0o755)
     yield path
+    for folder, _folders, _names in os.walk(path):
+        Path(folder).chmod(
+            0o700
+        )  # a user who is not root could not remove what is in it
     shutil.rmtree(path)
 
 

@@ -31,6 +31,10 @@ Member = tuple[str, bytes, str]
 _ROOT: Member = (".", tarfile.DIRTYPE, "")
 
 
+def _mode(kind: bytes) -> int:
+    return 0o755 if kind == tarfile.DIRTYPE else 0o644
+
+
 def _tar(members: Sequence[Member]) -> bytes:
     """Return an archive of members: name, type, and target or content."""
     buffer = io.BytesIO()
@@ -38,6 +42,7 @@ def _tar(members: Sequence[Member]) -> bytes:
         for name, kind, text in members:
             info = tarfile.TarInfo(name)
             info.type = kind
+            info.mode = _mode(kind)
             content = text.encode() if kind == tarfile.REGTYPE else b""
             info.linkname = "" if content else text
             info.size = len(content)
@@ -51,7 +56,7 @@ def _records(members: Sequence[Member]) -> list[FileRecord]:
         FileRecord.model_construct(
             path=name,
             type=_TYPES.get(kind, "file"),
-            mode=0o644,
+            mode=_mode(kind),
             uid=os.geteuid(),
             gid=os.getegid(),
             mtime_ns=0,

@@ -21,7 +21,8 @@ def _fits(room: Room, part_bytes: int) -> int:
     while True:
         waiting = threading.Thread(target=room.take, args=(part_bytes,), daemon=True)
         waiting.start()
-        waiting.join(0.2)
+        while waiting.is_alive() and not room._changed._waiters:  # type: ignore[attr-defined]
+            waiting.join(0.01)
         if waiting.is_alive():
             room.give_back()  # it takes this one's place
             waiting.join(_SECONDS)

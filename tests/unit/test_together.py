@@ -6,7 +6,6 @@ import contextvars
 import os
 import signal
 import threading
-import time
 
 import pytest
 
@@ -65,7 +64,6 @@ def test_an_interrupt_ends_all_of_them() -> None:
         ended.append(stopped.wait(_SECONDS))
 
     def interrupt() -> None:
-        time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
