@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 
@@ -18,6 +20,10 @@ from opskit.postgres import content
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, translated
 
+_Look = Callable[[Connection], "list[_Equal]"]
+# Functions of PostgreSQL that run statements which they are given as text.
+_RUNS_TEXT = re.compile(r"_to_xml|\bts_stat\b|\bts_rewrite\b")
+
 
 @dataclass(frozen=True)
 class _Equal:
@@ -26,6 +32,7 @@ class _Equal:
     tables: Sequence[TableRecord]
     writers: Sequence[str]
     check: Check
+    is_early: bool
 
     def still_holds(self, connection: Connection) -> bool:
         """Return whether nobody has written into the tables since."""
@@ -58,16 +65,22 @@ class Meanwhile:
     """Reads tables as they are announced; leaving the block ends that.
 
     Only what is equal counts, and is still as it was read when the load has ended: a
-    function that runs in the load may write into any table. Whatever differs, could not
-    be read yet or was changed is left to the comparison that follows the load, and so
-    is what nobody announced.
+    function that runs in the load may write into any table, and so may others where it
+    is not `alone`. Whatever differs, could not be read yet or was changed is left to
+    the comparison that follows the load, and so is what nobody announced.
     """
 
-    def __init__(self, copy: RestoredCopy, entries: Iterable[TocEntry]) -> None:
+    def __init__(
+        self, copy: RestoredCopy, entries: Sequence[TocEntry], *, alone: bool
+    ) -> None:
         self._copy = copy
+        self._alone = alone and not any(
+            _RUNS_TEXT.search(entry.definition) for entry in entries
+        )
         self._equal: list[_Equal] = []
-        self._todo: SimpleQueue[Sequence[TableRecord] | None] = SimpleQueue()
+        self._todo: SimpleQueue[_Look | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._has_ended = threading.Event()
         self._stopped = threading.Event()
         data = {
             (e.schema, e.name): e.dump_id for e in entries if e.kind == "TABLE DATA"
@@ -102,7 +115,7 @@ class Meanwhile:
             unit, missing = self._missing[number]
             missing.discard(dump_id)
             if not missing:
-                self._todo.put(unit)
+                self._todo.put(partial(self._read, unit))
 
     def settle(self) -> Mapping[str, Check]:
         """Finish what was announced, once the load has ended.
@@ -110,17 +123,27 @@ class Meanwhile:
         Returns the passed checks of the tables that are as they were read, by their
         names.
         """
+        self._has_ended.set()
+        self._finish()
+        early = [each for each in self._equal if each.is_early]
+        if early and not self._nobody_wrote():
+            self._equal = [each for each in self._equal if not each.is_early]
+            for each in early:
+                self._todo.put(partial(self._look_again, each))
+            self._finish()
+        return {each.check.name: each.check for each in self._equal}
+
+    def _nobody_wrote(self) -> bool:
+        """Return whether nothing can have written into a table that was loaded."""
+        if not self._alone:
+            return False
+        with self._copy.connect() as connection:
+            return not content.runs_own_code(connection)
+
+    def _finish(self) -> None:
+        """Do all that is to do, with as many threads as there are jobs."""
         self._start(self._copy.jobs - len(self._threads))
         self._join()
-        if not self._equal:
-            return {}
-        settled = {}
-        with self._copy.connect() as connection:
-            for each in self._equal:
-                with _left_for_later():
-                    if each.still_holds(connection):
-                        settled[each.check.name] = each.check
-        return settled
 
     def _start(self, number: int) -> None:
         for _ in range(number):
@@ -136,30 +159,39 @@ class Meanwhile:
         self._threads.clear()
 
     def _work(self) -> None:
-        unit = self._todo.get()
-        if unit is None:
+        look = self._todo.get()
+        if look is None:
             return
+        equal = []
         try:
             with self._copy.connect() as connection:
                 encoding = self._copy.manifest.inventory["encoding"]
                 content.use_encoding(connection, encoding)
-                while unit is not None:
+                while look is not None:
                     self._alive()
                     with _left_for_later():
-                        self._read(connection, unit)
-                    unit = self._todo.get()
+                        equal += look(connection)
+                    look = self._todo.get()
+                # A copy that was dropped, to be made anew, has ended this session.
+                connection.execute("SELECT")
         except (DatabaseError, Interrupted):
             # The comparison after the load meets the same, and says so.
             return
+        self._equal += equal
 
-    def _read(self, connection: Connection, unit: Sequence[TableRecord]) -> None:
+    def _read(
+        self, unit: Sequence[TableRecord], connection: Connection
+    ) -> list[_Equal]:
+        is_early = not self._has_ended.is_set()
         with translated(unit_name(unit)):
             writers = [
                 content.writer(connection, each.schema_name, each.name) for each in unit
             ]
         check, _was_read = contents.check_tables(connection, unit, self._alive)
-        if check.passed:
-            self._equal.append(_Equal(unit, writers, check))
+        return [_Equal(unit, writers, check, is_early)] if check.passed else []
+
+    def _look_again(self, equal: _Equal, connection: Connection) -> list[_Equal]:
+        return [equal] if equal.still_holds(connection) else []
 
     def _alive(self) -> None:
         if self._stopped.is_set():

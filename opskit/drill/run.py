@@ -222,7 +222,14 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
             sequences=concessions.kept(manifest.sequences, "SEQUENCE SET", entries),
             timeout_seconds=request.timeout_seconds,
         )
-        meanwhile = stack.enter_context(Meanwhile(copy, entries))
+        meanwhile = stack.enter_context(
+            Meanwhile(
+                copy,
+                entries,
+                alone=place.server.is_throwaway
+                and not (request.sql_before or request.sql_after or tamper),
+            )
+        )
         job = replace(job, loaded=meanwhile.loaded)
         failures = _fill(found, place, job)
         if failures is None:

@@ -19,7 +19,7 @@ from opskit.postgres.archive.digest import (
     LargeObjectsDigest,
     RowDigest,
 )
-from opskit.postgres.connect import Connection, query
+from opskit.postgres.connect import Connection, query, query_value
 from opskit.progress import advance
 
 BATCH_BYTES = 1024 * 1024
@@ -172,6 +172,32 @@ def is_as_written(
         )
     ).fetchone()
     return found == (rows, 0)
+
+
+def runs_own_code(connection: Connection) -> bool:
+    """Return whether functions of the database itself may run when it is loaded.
+
+    What calls one depends on it in the catalog: a constraint, an index, a view, a type,
+    an operator. Loading rows fires no trigger and computes no default, and a function
+    that only others call needs one of those as well. Libraries may do anything.
+    """
+    return bool(query_value(connection, _OWN_CODE))
+
+
+_OWN_CODE = """
+    SELECT EXISTS (
+        SELECT FROM pg_depend d
+        LEFT JOIN pg_attrdef e ON d.classid = 'pg_attrdef'::regclass AND e.oid = d.objid
+        LEFT JOIN pg_attribute a ON (a.attrelid, a.attnum) = (e.adrelid, e.adnum)
+        WHERE d.refclassid = 'pg_proc'::regclass
+          AND d.classid NOT IN ('pg_proc'::regclass, 'pg_trigger'::regclass)
+          AND d.objid >= 16384 -- those below are every database's
+          AND a.attgenerated IS DISTINCT FROM ''
+    ) OR EXISTS (
+        SELECT FROM pg_settings
+        WHERE name LIKE '%preload_libraries' AND setting <> ''
+    )
+"""
 
 
 def rows_inserted(connection: Connection) -> dict[tuple[str, str], int]:

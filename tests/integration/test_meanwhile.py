@@ -71,7 +71,7 @@ def test_a_table_that_differs_fails_the_drill_though_others_were_equal(
 NOTED = """
 CREATE TABLE public.audit (i int);
 CREATE FUNCTION public.noted(i int) RETURNS int LANGUAGE plpgsql AS
-    'BEGIN INSERT INTO public.audit VALUES (i); RETURN i; END';
+    'BEGIN {statement}; RETURN i; END';
 CREATE FUNCTION public.still(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
     'BEGIN RETURN public.noted(i); END';
 """
@@ -97,22 +97,94 @@ WRITERS = {
     "INSERT INTO public.orders SELECT generate_series(1, 20000);",
     "materialized view": "CREATE MATERIALIZED VIEW public.orders AS"
     " SELECT public.noted(i) FROM generate_series(1, 20000) i;",
+    "text that is run": "CREATE MATERIALIZED VIEW public.orders AS SELECT word FROM"
+    " ts_stat('SELECT to_tsvector(public.noted(i)::text)"
+    " FROM generate_series(1, 20000) i');",
     "view of an immutable function": "CREATE TABLE public.orders (i int);"
     "INSERT INTO public.orders SELECT generate_series(1, 20000);"
     "CREATE MATERIALIZED VIEW public.v AS SELECT public.still(i) FROM public.orders;",
 }
 
 
-@pytest.mark.parametrize("how", WRITERS)
+CALLERS = {
+    "policy": "CREATE TABLE public.orders (i int);"
+    "CREATE POLICY p ON public.orders USING (public.noted(i) > 0);",
+    "operator": "CREATE OPERATOR public.@@@ (FUNCTION = public.noted, RIGHTARG = int);",
+    "cast": "CREATE TYPE public.own AS (i int);"
+    "CREATE FUNCTION public.cast(int) RETURNS public.own LANGUAGE sql AS 'SELECT $1';"
+    "CREATE CAST (int AS public.own) WITH FUNCTION public.cast(int);",
+    "event trigger": "CREATE FUNCTION public.seen() RETURNS event_trigger"
+    " LANGUAGE plpgsql AS 'BEGIN PERFORM public.noted(1); END';"
+    "CREATE EVENT TRIGGER seen ON ddl_command_end EXECUTE FUNCTION public.seen();",
+    "type": "CREATE TYPE public.own; CREATE FUNCTION public.own_in(cstring)"
+    " RETURNS public.own IMMUTABLE STRICT LANGUAGE internal AS 'textin';"
+    "CREATE FUNCTION public.own_out(public.own) RETURNS cstring IMMUTABLE STRICT"
+    " LANGUAGE internal AS 'textout';"
+    "CREATE TYPE public.own (INPUT = public.own_in, OUTPUT = public.own_out);",
+}
+BYSTANDERS = {
+    "nothing": "",
+    "function": "CREATE FUNCTION public.other(i int) RETURNS int LANGUAGE sql AS"
+    " 'SELECT public.noted(i)'; CREATE PROCEDURE public.p() LANGUAGE sql AS 'SELECT 1';",
+    "aggregate": "CREATE AGGREGATE public.a (int) (sfunc = int4pl, stype = int);",
+    "trigger": "CREATE TABLE public.orders (i int);"
+    "CREATE FUNCTION public.seen() RETURNS trigger"
+    " LANGUAGE plpgsql AS 'BEGIN PERFORM public.noted(1); RETURN NEW; END';"
+    "CREATE TRIGGER seen BEFORE INSERT ON public.orders"
+    " FOR EACH ROW WHEN (public.still(NEW.i) > 0) EXECUTE FUNCTION public.seen();",
+    "default": "CREATE TABLE public.orders (i int DEFAULT public.noted(1));",
+    "expressions of built-in functions": "CREATE TABLE public.orders"
+    " (i int CHECK (abs(i) > 0), j int GENERATED ALWAYS AS (abs(i)) STORED, s serial);"
+    "CREATE INDEX ON public.orders (abs(i)); ALTER TABLE public.orders ADD PRIMARY KEY (s);"
+    "CREATE MATERIALIZED VIEW public.v AS SELECT upper(table_name::text)"
+    " FROM information_schema.tables;",
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "statement"),
+    [
+        *((how, "INSERT INTO public.audit VALUES (i)") for how in WRITERS),
+        *((how, "UPDATE public.audit SET i = 2") for how in list(WRITERS)[-3:]),
+    ],
+)
 def test_what_a_function_writes_during_the_load_is_noticed(
-    make_database: MakeDatabase, store_dir: Path, how: str
+    make_database: MakeDatabase, store_dir: Path, how: str, statement: str
 ) -> None:
     """The table it writes into may have been compared before; see `audit`."""
-    url = make_database(16, NOTED + WRITERS[how] + "TRUNCATE public.audit;")
+    url = make_database(
+        16,
+        NOTED.format(statement=statement)
+        + WRITERS[how]
+        + "TRUNCATE public.audit; INSERT INTO public.audit VALUES (1);",
+    )
     back_up(url, store_dir)
     evidence = run_drill(sets(store_dir)[0])
 
     assert "table public.audit" in [check.name for check in failed(evidence)]
+
+
+@pytest.mark.parametrize("major", [15, 16])
+@pytest.mark.parametrize(
+    ("script", "runs"),
+    [
+        *((each, True) for how, each in WRITERS.items() if how != "text that is run"),
+        *((each, True) for each in CALLERS.values()),
+        *((each, False) for each in BYSTANDERS.values()),
+    ],
+    ids=[
+        *(each for each in WRITERS if each != "text that is run"),
+        *CALLERS,
+        *BYSTANDERS,
+    ],
+)
+def test_a_function_runs_where_something_else_than_a_trigger_calls_it(
+    make_database: MakeDatabase, major: int, script: str, runs: bool
+) -> None:
+    """Whatever calls it directly or by a function of its own."""
+    url = make_database(major, NOTED.format(statement="NULL") + script)
+    with connect(url, purpose="test") as connection:
+        assert content.runs_own_code(connection) is runs
 
 
 @pytest.mark.parametrize(

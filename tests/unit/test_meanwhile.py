@@ -47,6 +47,7 @@ class Reads:
         self.differ: set[str] = set()
         self.lost: set[str] = set()
         self.changed: set[str] = set()
+        self.runs_code = False
         self.read = threading.Semaphore(0)
 
     def check_tables(
@@ -81,13 +82,24 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     monkeypatch.setattr(content, "use_encoding", lambda *_: None)
     monkeypatch.setattr(content, "writer", lambda _connection, _schema, name: name)
     monkeypatch.setattr(content, "is_as_written", made.is_as_written)
+    monkeypatch.setattr(content, "runs_own_code", lambda _connection: made.runs_code)
     return made
 
 
-def _copy(jobs: int = 2) -> RestoredCopy:
+class Session:
+    """Stands for a session, which a dropped copy ends."""
+
+    lost = False
+
+    def execute(self, _statement: str) -> None:
+        if self.lost:
+            raise ServerFault("the connection was lost", hint="Look.")
+
+
+def _copy(jobs: int = 2, session: Session | None = None) -> RestoredCopy:
     @contextmanager
-    def connect() -> Iterator[object]:
-        yield object()
+    def connect() -> Iterator[Session]:
+        yield session or Session()
 
     manifest = SimpleNamespace(inventory={"encoding": "UTF8"})
     made = SimpleNamespace(tables=TABLES, jobs=jobs, manifest=manifest, connect=connect)
@@ -96,7 +108,7 @@ def _copy(jobs: int = 2) -> RestoredCopy:
 
 def test_a_table_is_read_once_its_rows_are_in(reads: Reads) -> None:
     """While the load goes on; an entry that is no data starts nothing."""
-    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+    with Meanwhile(_copy(), ENTRIES, alone=False) as meanwhile:
         for number in (9, 3, 3):
             meanwhile.loaded(number)
         assert reads.read.acquire(timeout=30)
@@ -107,7 +119,7 @@ def test_a_table_is_read_once_its_rows_are_in(reads: Reads) -> None:
 
 def test_partitions_wait_for_each_other(reads: Reads) -> None:
     """Rows of one may have come to another: they are read when all are in."""
-    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+    with Meanwhile(_copy(), ENTRIES, alone=False) as meanwhile:
         meanwhile.loaded(4)
         meanwhile.loaded(1)
         meanwhile.loaded(2)
@@ -121,7 +133,7 @@ def test_only_what_is_equal_counts(reads: Reads) -> None:
     """What differs now is compared again when everything has been loaded."""
     reads.differ = {"a"}
 
-    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+    with Meanwhile(_copy(), ENTRIES, alone=False) as meanwhile:
         meanwhile.loaded(1)
         meanwhile.loaded(3)
         equal = meanwhile.settle()
@@ -134,18 +146,68 @@ def test_what_was_written_into_later_does_not_count(reads: Reads) -> None:
     """Of partitions that are taken together, one is enough."""
     reads.changed = {"b", "p2"}
 
-    with Meanwhile(_copy(), ENTRIES) as meanwhile:
+    with Meanwhile(_copy(), ENTRIES, alone=False) as meanwhile:
         for number in (1, 2, 3, 4):
             meanwhile.loaded(number)
+        for _ in TABLES[:-2]:
+            assert reads.read.acquire(timeout=30)
 
         assert list(meanwhile.settle()) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("alone", "runs_code", "definition", "still"),
+    [
+        (True, False, "", ["a"]),
+        (False, False, "", []),
+        (True, True, "", []),
+        (True, False, "CREATE VIEW v AS SELECT * FROM ts_stat('SELECT f()')", []),
+        (True, False, "CHECK (query_to_xml('SELECT f()'::text) IS NULL)", []),
+    ],
+)
+def test_a_table_is_looked_at_again_where_somebody_may_write(
+    reads: Reads, alone: bool, runs_code: bool, definition: str, still: list[str]
+) -> None:
+    """Others, the database's functions, or a statement that is given as text."""
+    reads.runs_code = runs_code
+    reads.changed = {"a"}
+    entries = [*ENTRIES, entry(10, "VIEW", "v", definition=definition)]
+
+    with Meanwhile(_copy(), entries, alone=alone) as meanwhile:
+        meanwhile.loaded(1)
+        assert reads.read.acquire(timeout=30)
+
+        assert list(meanwhile.settle()) == still
+
+
+def test_what_is_read_after_the_load_is_not_looked_at_again(reads: Reads) -> None:
+    """Nobody has written since."""
+    reads.changed = {"a"}
+
+    with Meanwhile(_copy(jobs=1), ENTRIES, alone=False) as meanwhile:
+        meanwhile.settle()
+        meanwhile.loaded(1)
+
+        assert list(meanwhile.settle()) == ["a"]
+
+
+def test_nothing_counts_of_a_copy_that_was_dropped(reads: Reads) -> None:
+    """Another try makes another one of the same name."""
+    session = Session()
+
+    with Meanwhile(_copy(session=session), ENTRIES, alone=True) as meanwhile:
+        meanwhile.loaded(1)
+        assert reads.read.acquire(timeout=30)
+        session.lost = True
+
+        assert dict(meanwhile.settle()) == {}
 
 
 def test_a_lost_connection_ends_one_reader(reads: Reads) -> None:
     """It is no error here; what it would have read is left for later."""
     reads.lost = {"a"}
 
-    with Meanwhile(_copy(jobs=1), ENTRIES) as meanwhile:
+    with Meanwhile(_copy(jobs=1), ENTRIES, alone=False) as meanwhile:
         meanwhile.loaded(1)
         meanwhile.loaded(3)
         equal = meanwhile.settle()
@@ -161,7 +223,7 @@ def test_leaving_ends_the_readers(reads: Reads) -> None:
 
     def load() -> None:
         nonlocal during
-        with Meanwhile(_copy(8), ENTRIES):
+        with Meanwhile(_copy(8), ENTRIES, alone=False):
             during = threading.active_count()
             raise ValueError("load")
 
