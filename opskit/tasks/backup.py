@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from opskit.backup.create import BackupResult
     from opskit.catalog.manifest import Manifest
-    from opskit.tasks.runtime import Runtime
+    from opskit.operations.run import Runtime
 
 
 @command(
@@ -36,7 +36,8 @@ def backup(
     Example: inv backup --database shop
     """
     from opskit.errors import OpskitError, UsageError
-    from opskit.tasks import runtime, sources
+    from opskit.operations import run as runtime
+    from opskit.operations import sources
 
     if (database or files) and all_:
         raise UsageError(
@@ -68,7 +69,8 @@ def back_up(run: Runtime, name: str) -> tuple[BackupResult, float]:
     import time
 
     from opskit.backup.create import create_backup
-    from opskit.tasks import keys, runtime, sources
+    from opskit.operations import keys, sources
+    from opskit.operations import run as runtime
 
     keys.require_own_trust(run.settings)
     source = sources.build(run, name)
@@ -102,7 +104,7 @@ def noticed(run: Runtime, name: str) -> Callable[[Manifest], Sequence[str]]:
     from opskit.catalog.changes import newly_excluded, sudden_changes
     from opskit.errors import StoreError
     from opskit.log import logger
-    from opskit.tasks import keys
+    from opskit.operations import keys
 
     rules = run.settings.retention
     known: list[Manifest] = []

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opskit.checks import count
+from opskit.operations.choosing import BACKUP_HELP
 from opskit.tasks import format as text
-from opskit.tasks.choosing import BACKUP_HELP
 from opskit.tasks.command import Document, command, say
 
 if TYPE_CHECKING:
     from opskit.catalog.sets import ListedSet
     from opskit.errors import OpskitError
-    from opskit.tasks.runtime import Runtime
-    from opskit.tasks.verifying import Verification
+    from opskit.operations.run import Runtime
+    from opskit.operations.verify import Verification
 
 
 @command(
@@ -39,7 +39,9 @@ def backups(
     Example: inv backups --database shop
     """
     from opskit.errors import UsageError
-    from opskit.tasks import contents, runtime, sources
+    from opskit.operations import run as runtime
+    from opskit.operations import sources
+    from opskit.tasks import contents
 
     run = runtime.start()
     source = sources.of_sets(run, database=database, files=files)
@@ -86,7 +88,7 @@ def _list(run: Runtime, source: str, *, as_json: bool) -> Document:
 
 
 def _describe(each: ListedSet) -> Document:
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
 
     summary = each.summary
     return {
@@ -114,9 +116,9 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
     """
     from opskit.catalog.verify import BadObject
     from opskit.errors import UsageError
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
+    from opskit.operations.verify import Verification, unlisted
     from opskit.tasks.drill import not_recorded
-    from opskit.tasks.verifying import Verification, unlisted
 
     run = runtime.start()
     found = run.catalog()

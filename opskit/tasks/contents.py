@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from opskit.catalog.manifest import Manifest
     from opskit.catalog.reader import SetReader
     from opskit.catalog.sets import BackupSet
-    from opskit.tasks.runtime import Runtime
+    from opskit.operations.run import Runtime
 
 
 def show(run: Runtime, wanted: str, source: str, *, as_json: bool) -> Document:
     """Print what is in a set, and return it."""
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
 
     chosen = run.listing().find(wanted, source=source or None)
     manifest = chosen.manifest

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.copying import CopyResult
     from opskit.errors import StoreError
+    from opskit.operations.run import Runtime
     from opskit.store import Store
-    from opskit.tasks.runtime import Runtime
 
 
 @command(
@@ -39,7 +39,7 @@ def copy(
     Example: inv copy --from local --to offsite
     """
     from opskit.errors import LockHeld, OpskitError, UsageError
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
     from opskit.tasks.drill import not_recorded
 
     run = runtime.start()
@@ -135,9 +135,9 @@ def _copy(
     """
     from opskit.catalog.copying import copy_set
     from opskit.errors import IntegrityError, StoreError
+    from opskit.operations import run as runtime
+    from opskit.operations.verify import record_verification
     from opskit.progress import bar
-    from opskit.tasks import runtime
-    from opskit.tasks.verifying import record_verification
 
     manifest = each.manifest
     started_at = runtime.now()

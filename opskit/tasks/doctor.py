@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opskit.config import FilesSettings
     from opskit.doctor.databases import ExaminedDatabase
     from opskit.folders.lock import ServiceLock
-    from opskit.tasks.runtime import Runtime
+    from opskit.operations.run import Runtime
 
 
 @command(help={"json": "print one JSON document"})
@@ -25,7 +25,7 @@ def doctor(_context: object, json: bool = False) -> Document:
     """
     from opskit.checks import Health, worst
     from opskit.errors import Degraded, Unhealthy
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
 
     run = runtime.start()
     findings = []
@@ -57,8 +57,8 @@ def _examine(run: Runtime) -> Iterator[Finding]:
     from opskit.doctor import databases, folders, sets, stores
     from opskit.doctor import sets as doctor_sets
     from opskit.doctor.databases import Trial
-    from opskit.tasks import runtime
-    from opskit.tasks.drilling import server_request
+    from opskit.operations import run as runtime
+    from opskit.operations.drill import server_request
 
     drill = run.settings.drill
     yield folders.examine_folder(
@@ -121,7 +121,7 @@ def _keys(run: Runtime) -> Iterator[Finding]:
     """Yield whether the keys that are configured can be used, and fit each other."""
     from opskit.checks import Finding, Health
     from opskit.doctor.folders import attempted
-    from opskit.tasks import keys
+    from opskit.operations import keys
 
     settings = run.settings
     recipients = settings.encryption.recipients
@@ -157,7 +157,7 @@ def _is_recipient(run: Runtime) -> bool:
 
 
 def _signs(run: Runtime) -> str:
-    from opskit.tasks import keys
+    from opskit.operations import keys
 
     keys.require_own_trust(run.settings)
     own = keys.signer(run.settings)

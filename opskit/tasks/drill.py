@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.errors import OpskitError, StoreError
     from opskit.evidence import Evidence
-    from opskit.tasks.runtime import Runtime
+    from opskit.operations.run import Runtime
 
 
 @command(
@@ -43,7 +43,8 @@ def restore_drill(
     Example: inv restore-drill --database shop
     """
     from opskit.errors import OpskitError, UsageError, worst
-    from opskit.tasks import runtime, sources
+    from opskit.operations import run as runtime
+    from opskit.operations import sources
 
     if all_ and (database or files or backup):
         raise UsageError(
@@ -77,7 +78,7 @@ def restore_drill(
 def _one(
     run: Runtime, source: str, backup: str, mutants: int, *, as_json: bool
 ) -> Document:
-    from opskit.tasks.drilling import run_drill
+    from opskit.operations.drill import run_drill
 
     chosen = _choose(run, source, backup)
     evidence, report, unstored = run_drill(run, chosen, mutants=mutants)
@@ -93,7 +94,7 @@ def _one(
 
 def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
     from opskit.errors import UsageError
-    from opskit.tasks import sources
+    from opskit.operations import sources
 
     if backup:
         chosen = run.listing().find(backup, source=source or None)

@@ -21,7 +21,8 @@ def pin(
     Example: inv pin --backup shop-20260101T030000Z-a1b2c3
     """
     from opskit.catalog import prune
-    from opskit.tasks import keys, runtime
+    from opskit.operations import keys
+    from opskit.operations import run as runtime
 
     run = runtime.start()
     if not remove:

@@ -19,8 +19,10 @@ def quickstart(_context: object, json: bool = False) -> Document:
     from opskit import config, files
     from opskit import quickstart as sample
     from opskit.errors import UsageError
+    from opskit.operations import drill as drilling
+    from opskit.operations import run as runtime
     from opskit.postgres.servers.programs import installations
-    from opskit.tasks import backup, drill, drilling, runtime
+    from opskit.tasks import backup, drill
 
     folder = _folder()
     try:

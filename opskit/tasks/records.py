@@ -21,7 +21,7 @@ def ledger(_context: object, verify: bool = False, json: bool = False) -> Docume
     Example: inv ledger --verify
     """
     from opskit.errors import IntegrityError
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
 
     run = runtime.start()
     if verify:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count
+from opskit.operations.choosing import AT_HELP, BACKUP_HELP, choose
 from opskit.tasks import format as text
-from opskit.tasks.choosing import AT_HELP, BACKUP_HELP, choose
 from opskit.tasks.command import Document, command, say
 
 # In characters of up to four bytes: with what is added, no longer than a file's name.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.manifest import Manifest
     from opskit.folders.lock import ServiceLock
+    from opskit.operations.run import Runtime
     from opskit.restore.run import RestoreResult
-    from opskit.tasks.runtime import Runtime
 
 
 @command(
@@ -65,10 +65,12 @@ def restore(
     """
     import time
 
+    from opskit.operations import run as runtime
+    from opskit.operations import sources
     from opskit.restore.run import RestoreRequest
     from opskit.restore.run import restore as run_restore
     from opskit.restore.select import parse_table
-    from opskit.tasks import restore_plan, runtime, sources
+    from opskit.tasks import restore_plan
 
     run = runtime.start()
     source = sources.of_sets(run, database=database, files=files)
@@ -249,7 +251,7 @@ def _restore_folder(
     from pathlib import Path
 
     from opskit.folders.restore import FolderRestore, restore_set
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
 
     target = Path(to).absolute()
     backup_id = chosen.manifest.backup_id

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from opskit.catalog.retention import RetentionPlan
     from opskit.catalog.sets import KnownSet
     from opskit.errors import RetentionRefused
+    from opskit.operations.run import Runtime
     from opskit.store import Store
     from opskit.store.locks import HeldLock
-    from opskit.tasks.runtime import Runtime
 
 _BEING_READ = "a drill, a restore or a verification is reading it"
 _GRACE = timedelta(days=1)
@@ -41,7 +41,8 @@ def prune(
     Example: inv prune --dry-run
     """
     from opskit.errors import OpskitError, UsageError, worst
-    from opskit.tasks import runtime, sources
+    from opskit.operations import run as runtime
+    from opskit.operations import sources
 
     run = runtime.start()
     if confirm:
@@ -89,7 +90,7 @@ class _Pruning:
 
     def show(self) -> str | None:
         """Plan and delete nothing; return why all is kept, if it is."""
-        from opskit.tasks import runtime
+        from opskit.operations import run as runtime
 
         sets = self.run.listing(self.name, whole=True).of(self.name)
         planned = self._plan(sets, runtime.now())
@@ -104,7 +105,7 @@ class _Pruning:
         Hosts whose clocks differ meet in the stores: the lock there is held, and the
         time is that of the store whose clock is the furthest behind.
         """
-        from opskit.tasks import runtime
+        from opskit.operations import run as runtime
 
         run, name = self.run, self.name
         with run.lock(name, "prune"), ExitStack() as stack:
@@ -124,7 +125,7 @@ class _Pruning:
     def _plan(self, sets: Sequence[KnownSet], now: datetime) -> RetentionPlan:
         from opskit.catalog import retention
         from opskit.catalog.prune import candidates
-        from opskit.tasks import keys, sources
+        from opskit.operations import keys, sources
 
         run = self.run
         found = candidates(
@@ -147,7 +148,7 @@ class _Pruning:
     ) -> None:
         from opskit.catalog.prune import delete_set, is_pinned_now
         from opskit.errors import RetentionRefused
-        from opskit.tasks import keys
+        from opskit.operations import keys
 
         trust = keys.trust(self.run.settings)
         by_id = {each.manifest.backup_id: each for each in sets}
@@ -212,7 +213,8 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
     """Put on record, beside every copy, that somebody looked at a sudden change."""
     from opskit.catalog.prune import confirm
     from opskit.errors import UsageError
-    from opskit.tasks import keys, runtime
+    from opskit.operations import keys
+    from opskit.operations import run as runtime
 
     # A confirmation that does not count must not be told as one.
     keys.require_own_trust(run.settings, what="the confirmation")

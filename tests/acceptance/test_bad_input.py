@@ -343,7 +343,7 @@ def test_an_unexpected_error_is_no_traceback(project: Project, tmp_path: Path) -
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(
-        "import opskit.tasks.sources as s\ns.of_sets = None\n"
+        "import opskit.operations.sources as s\ns.of_sets = None\n"
     )
     project.environment["PYTHONPATH"] = str(hidden)
 

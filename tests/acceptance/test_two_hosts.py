@@ -198,7 +198,7 @@ def at_another_time(host: Project, days: float, *arguments: str) -> tuple[int, A
     """Run a task on a host whose clock is wrong by so many days."""
     code = (
         "import sys; from datetime import UTC, datetime, timedelta\n"
-        "from opskit.tasks import runtime\n"
+        "from opskit.operations import run as runtime\n"
         f"runtime.now = lambda: datetime.now(UTC) + timedelta(days={days})\n"
         "from opskit.__main__ import main; sys.exit(main())"
     )

@@ -37,11 +37,11 @@ from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.crypto.signatures import Signer
 from opskit.errors import ConfigurationError, IntegrityError
 from opskit.evidence import store_evidence
+from opskit.operations import keys
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway
 from opskit.store import LocalStore, Store, open_store
-from opskit.tasks import keys
 from tests import s3_servers
 from tests.conftest import MajorServer
 from tests.integration.test_restore import run_restore

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from opskit.catalog.manifest import Manifest
+from opskit.operations import run as runtime
+from opskit.operations.run import Runtime
 from opskit.store import LocalStore
-from opskit.tasks import retention, runtime
-from opskit.tasks.runtime import Runtime
+from opskit.tasks import retention
 from tests.unit.builders import STARTED_AT, store_set
 from tests.unit.conftest import LoadConfig
 

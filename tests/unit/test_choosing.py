@@ -9,8 +9,8 @@ import pytest
 from opskit.catalog import catalog, listing
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.errors import IntegrityError, UsageError
+from opskit.operations.choosing import parse_time
 from opskit.store import MemoryStore
-from opskit.tasks.choosing import parse_time
 from tests.unit.builders import STARTED_AT, manifest, store_set
 
 DAY = timedelta(days=1)

@@ -10,7 +10,7 @@ from opskit.errors import UsageError
 
 if TYPE_CHECKING:
     from opskit.catalog.sets import BackupSet
-    from opskit.tasks.runtime import Runtime
+    from opskit.operations.run import Runtime
 
 BACKUP_HELP = "its ID, the beginning of it, or latest"
 AT_HELP = (

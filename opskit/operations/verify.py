@@ -10,10 +10,11 @@ from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
 from opskit.checks import Check
 from opskit.errors import StoreError
 from opskit.evidence import Evidence, store_evidence
+from opskit.operations import keys
+from opskit.operations import run as runtime
+from opskit.operations.run import Runtime
 from opskit.progress import bar
 from opskit.store import Store
-from opskit.tasks import keys, runtime
-from opskit.tasks.runtime import Runtime
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from opskit.drill.servers import ServerRequest
     from opskit.errors import StoreError
     from opskit.evidence import Evidence
-    from opskit.tasks.runtime import Runtime
+    from opskit.operations.run import Runtime
 
 
 def run_drill(
@@ -25,7 +25,7 @@ def run_drill(
     from opskit import evidence as evidence_module
     from opskit.errors import StoreError
     from opskit.evidence import store_evidence, write_report
-    from opskit.tasks import keys
+    from opskit.operations import keys
 
     source = chosen.manifest.source
     details = {"source": source, "backup_id": chosen.manifest.backup_id}
@@ -81,7 +81,7 @@ def _challenged(
 def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:
     from opskit.drill.folder import FolderDrillRequest, drill_folder
     from opskit.drill.run import DrillRequest, drill
-    from opskit.tasks import runtime
+    from opskit.operations import run as runtime
 
     source = chosen.manifest.source
     settings = run.settings.drill

@@ -15,8 +15,8 @@ from opskit.catalog.catalog import Catalog
 from opskit.catalog.listing import Listing
 from opskit.config import Settings
 from opskit.errors import ConfigurationError
+from opskit.operations import keys
 from opskit.store import Store, open_store
-from opskit.tasks import keys
 
 _Found = TypeVar("_Found", Catalog, Listing)
 

@@ -17,13 +17,13 @@ from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.keys import Identities
 from opskit.errors import ConfigurationError, UsageError
 from opskit.log import hide
+from opskit.operations import keys
+from opskit.operations.recording import RunLedger
+from opskit.operations.stock import Stock
 from opskit.postgres.connect import parse
 from opskit.postgres.servers.programs import Installation, installations
 from opskit.store import Store
 from opskit.store import locks as store_locks
-from opskit.tasks import keys
-from opskit.tasks.recording import RunLedger
-from opskit.tasks.stock import Stock
 
 _JOBS_MAX = 8
 

@@ -10,7 +10,7 @@ from opskit.errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from opskit.backup.source import Source
     from opskit.catalog.retention import RetentionPolicy
-    from opskit.tasks.runtime import Runtime
+    from opskit.operations.run import Runtime
 
 
 def every(run: Runtime) -> list[str]:
