@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from opskit.errors import IntegrityError
@@ -19,7 +19,11 @@ _MARK = "begins_after"
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """One run: what was asked, how it ended, and the digest of the entry before."""
+    """One run: what was asked, how it ended, and the digest of the entry before.
+
+    `time` is when the record was written. Version 0.1 recorded neither when a run
+    started nor how many seconds it took.
+    """
 
     sequence: int
     time: str
@@ -28,6 +32,11 @@ class LedgerEntry:
     outcome: str
     details: dict[str, object]
     previous: str
+    started_at: str | None = None
+    seconds: float | None = None
+
+
+_FIELDS = {each.name for each in fields(LedgerEntry)}
 
 
 def digest(line: bytes) -> str:
@@ -41,14 +50,15 @@ def to_line(entry: LedgerEntry) -> bytes:
 
 
 def parse(line: bytes, *, what: str) -> LedgerEntry:
-    """Read a line.
+    """Read a line; fields of later versions are passed over.
 
     Raises:
         IntegrityError: it is no record; the message calls it `what`.
     """
     try:
-        return LedgerEntry(**json.loads(line))
-    except (ValueError, TypeError, RecursionError) as error:
+        read = json.loads(line).items()
+        return LedgerEntry(**{key: each for key, each in read if key in _FIELDS})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(
             f"{what} is not a ledger record",
             hint="Compare the file with its copy; do not edit it by hand.",

@@ -60,6 +60,8 @@ class Ledger:
         operation: str,
         outcome: str,
         details: dict[str, object],
+        started_at: datetime | None = None,
+        seconds: float | None = None,
     ) -> LedgerEntry:
         """Add one record durably, its secrets masked, and return it."""
         files.make_directories(self._path.parent)
@@ -75,6 +77,8 @@ class Ledger:
                 outcome=outcome,
                 details=masked(details),
                 previous=chain.digest(lines[-1]) if lines else chain.START,
+                started_at=None if started_at is None else started_at.isoformat(),
+                seconds=None if seconds is None else round(seconds, 3),
             )
             self._write(chain.to_line(entry))
         return entry

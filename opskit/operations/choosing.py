@@ -10,7 +10,7 @@ from opskit.errors import UsageError
 
 if TYPE_CHECKING:
     from opskit.catalog.sets import BackupSet
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
 
 BACKUP_HELP = "its ID, the beginning of it, or latest"
 AT_HELP = (
@@ -21,9 +21,7 @@ AT_HELP = (
 _BEFORE_ZONE = re.compile(r" (?=[+-]\d\d:?\d\d$)| ?(utc|z)$", re.IGNORECASE)
 
 
-def choose(
-    run: Runtime, *, backup: str = "", at: str = "", source: str = ""
-) -> BackupSet:
+def choose(run: Run, *, backup: str = "", at: str = "", source: str = "") -> BackupSet:
     """Return the set that is meant, read from its stores.
 
     Raises:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from opskit.drill.servers import ServerRequest
     from opskit.errors import StoreError
     from opskit.evidence import Evidence
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
 
 
 def run_drill(
-    run: Runtime, chosen: BackupSet, *, mutants: int
+    run: Run, chosen: BackupSet, *, mutants: int
 ) -> tuple[Evidence, Path, StoreError | None]:
     """Drill one set, keep the evidence beside it, and return it with its report.
 
@@ -31,7 +31,7 @@ def run_drill(
     details = {"source": source, "backup_id": chosen.manifest.backup_id}
     with (
         run.reading(chosen.manifest.backup_id),
-        run.recorded("restore-drill", details) as record,
+        run.ledgered("restore-drill", details) as record,
     ):
         evidence = _drill(run, chosen, mutants)
         evidence = _challenged(evidence, chosen, run.settings.drill.try_to_destroy)
@@ -78,7 +78,7 @@ def _challenged(
     return replace(evidence, checks=tuple(checks), unmade=tuple(unmade))
 
 
-def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:
+def _drill(run: Run, chosen: BackupSet, mutants: int) -> Evidence:
     from opskit.drill.folder import FolderDrillRequest, drill_folder
     from opskit.drill.run import DrillRequest, drill
     from opskit.operations import run as runtime
@@ -109,7 +109,7 @@ def _drill(run: Runtime, chosen: BackupSet, mutants: int) -> Evidence:
     return drill(request, run_id=run.run_id, clock=runtime.now)
 
 
-def server_request(run: Runtime) -> ServerRequest:
+def server_request(run: Run) -> ServerRequest:
     """Return what the configuration says of the server to drill on."""
     from opskit.drill.servers import ServerRequest
 

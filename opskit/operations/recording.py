@@ -1,26 +1,19 @@
-"""The record of what tasks do: every outcome into the ledger and its copies."""
+"""The ledger as one run sees it: in a file of this host, with copies in the stores."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from opskit import log
-from opskit.errors import (
-    BackupFailed,
-    DatabaseError,
-    OpskitError,
-    StoreError,
-    machine_faults,
-)
+from opskit.errors import OpskitError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies, sync
 from opskit.ledger.sync import LedgerReport
+from opskit.operations.outcome import Record
 from opskit.store import Store
 
 
@@ -30,7 +23,6 @@ class RunLedger:
 
     folder: Path
     stores: Sequence[Store]
-    run_id: str
     clock: Callable[[], datetime]
 
     @property
@@ -61,39 +53,18 @@ class RunLedger:
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
-    @contextmanager
-    def recorded(
-        self, operation: str, details: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Append the outcome of the block to the ledger, whatever it is.
+    def add(self, record: Record, ended: str) -> None:
+        """Append how an operation ended, `ok`, `failed` or `interrupted`.
 
-        The block may add to `details`. A copy goes to every store; one that cannot be
-        made now is made by a later run.
+        A copy goes to every store; one that cannot be made now is made by a later run.
         """
-        outcome = "failed"
-        stores = self.stores
-        try:
-            with machine_faults(operation):
-                yield details
-            outcome = "ok"
-        except KeyboardInterrupt:
-            outcome = "interrupted"
-            raise
-        except OpskitError as error:
-            words = error.message
-            if isinstance(error, DatabaseError | BackupFailed):
-                # A server's words may hold rows, and the copies lie in the open.
-                words = words.partition(":")[0]
-            details |= {"error": words, "code": error.exit_code}
-            if isinstance(error, StoreError):
-                stores = ()  # what has just failed is not waited for once more
-            raise
-        finally:
-            failed = details.get("failed_stores", ())
-            if self._append(operation, outcome, details):
-                self._copy([each for each in stores if each.name not in failed])
+        left_out = record.details.get("failed_stores", ())
+        # A store that has just failed is not waited for once more.
+        stores = () if record.store_failed else self.stores
+        if self._append(record, ended):
+            self._copy([each for each in stores if each.name not in left_out])
 
-    def _append(self, operation: str, outcome: str, details: dict[str, Any]) -> bool:
+    def _append(self, record: Record, ended: str) -> bool:
         """Append a record; return whether that could be done.
 
         What was done is done, and is reported as it ended, with or without a record.
@@ -102,10 +73,12 @@ class RunLedger:
             with machine_faults("ledger"):
                 self._ledger.append(
                     now=self.clock(),
-                    run_id=self.run_id,
-                    operation=operation,
-                    outcome=outcome,
-                    details=details,
+                    run_id=record.run_id,
+                    operation=record.operation,
+                    outcome=ended,
+                    details=record.details,
+                    started_at=record.started_at,
+                    seconds=record.seconds,
                 )
         except OpskitError as error:
             log.logger().error(

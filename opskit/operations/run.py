@@ -1,43 +1,120 @@
-"""Builds what the domain is given: settings, stores, clock, locks, the ledger."""
+"""Run: what an operation works with: settings, clock, stores, keys, locks, ledger."""
 
 from __future__ import annotations
 
 import os
 import socket
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from opskit import config, files, locks, log
+from opskit.catalog import catalog, listing
+from opskit.catalog.cache import CatalogCache
+from opskit.catalog.catalog import Catalog
+from opskit.catalog.listing import Listing
 from opskit.catalog.writer import Protection
 from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.keys import Identities
-from opskit.errors import ConfigurationError, UsageError
+from opskit.errors import ConfigurationError, OpskitError, UsageError, machine_faults
 from opskit.log import hide
 from opskit.operations import keys
+from opskit.operations.outcome import Record
 from opskit.operations.recording import RunLedger
-from opskit.operations.stock import Stock
 from opskit.postgres.connect import parse
 from opskit.postgres.servers.programs import Installation, installations
-from opskit.store import Store
+from opskit.store import Store, open_store
 from opskit.store import locks as store_locks
 
 _JOBS_MAX = 8
+_Found = TypeVar("_Found", Catalog, Listing)
 
 
 def now() -> datetime:
-    """Return the time, aware and in UTC: the clock of every run."""
+    """Return the time, aware and in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
-class Runtime(Stock):
-    """One run of one task."""
+class Run:
+    """One run of one operation, with what the settings name, opened when needed."""
 
+    settings: Settings
     run_id: str = field(default_factory=log.new_run_id)
+
+    def now(self) -> datetime:
+        """Return the time by the clock of every run."""
+        return now()
+
+    @cached_property
+    def stores(self) -> list[Store]:
+        """Every configured store, the nearest first: folders, then what is remote.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if not self.settings.stores:
+            raise ConfigurationError(
+                "no store is configured",
+                hint='Add one: [stores.local] with url = "file:///var/backups/opskit".',
+            )
+        nearest_first = sorted(
+            self.settings.stores.items(),
+            key=lambda item: not item[1].url.startswith("file:"),
+        )
+        return [open_store(name, each) for name, each in nearest_first]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where locks, the ledger and reports lie."""
+        return self.settings.state_dir
+
+    def listing(self, source: str | None = None, *, whole: bool = False) -> Listing:
+        """List the stores, with what was seen of them before; else like `catalog`.
+
+        To show, to plan and to choose by; what is chosen is read from the stores.
+
+        Raises:
+            StoreError: no store can be reached, or with `whole` not every one.
+        """
+        found = listing.read(
+            self.stores,
+            source=source,
+            trust=keys.trust(self.settings),
+            caches=self._caches,
+        )
+        return _warned(found, whole=whole)
+
+    def catalog(self, source: str | None = None, *, whole: bool = False) -> Catalog:
+        """Read the stores; warn of every store and manifest that cannot be used.
+
+        Raises:
+            StoreError: no store can be reached, or with `whole` not every one.
+        """
+        return _warned(self._read_catalog(self.stores, source), whole=whole)
+
+    def catalog_of(self, store: Store) -> Catalog:
+        """Read one store.
+
+        Raises:
+            StoreError: it cannot be reached.
+        """
+        return self._read_catalog([store], None)
+
+    def _read_catalog(self, stores: Sequence[Store], source: str | None) -> Catalog:
+        return catalog.read(stores, source=source, trust=keys.trust(self.settings))
+
+    @cached_property
+    def _caches(self) -> dict[str, CatalogCache]:
+        folder = self.state_dir / "catalog-cache"
+        return {
+            name: CatalogCache(folder, store=(name, each.url, each.endpoint_url))
+            for name, each in self.settings.stores.items()
+        }
 
     @cached_property
     def installations(self) -> list[Installation]:
@@ -162,18 +239,57 @@ class Runtime(Stock):
     @property
     def ledger(self) -> RunLedger:
         """The record of every run."""
-        return RunLedger(
-            folder=self._writable(""), stores=self.stores, run_id=self.run_id, clock=now
+        return RunLedger(folder=self._writable(""), stores=self.stores, clock=now)
+
+    @contextmanager
+    def recorded(self, operation: str, subject: str = "") -> Iterator[Record]:
+        """Do an operation in the block; its outcome is that of the record afterwards.
+
+        An error that opskit raises becomes part of the outcome. What has begun to be
+        recorded gets its line in the ledger, however it ends. All that wants to know
+        what became of operations learns it here.
+        """
+        record = Record(
+            operation=operation,
+            run_id=self.run_id,
+            started_at=now(),
+            subject=subject,
+            require_ledger=lambda: self.ledger,
         )
+        ended = "failed"
+        try:
+            with machine_faults(operation):
+                yield record
+            ended = "ok"
+        except KeyboardInterrupt:
+            ended = "interrupted"
+            raise
+        except OpskitError as error:
+            record.fail(error)
+        finally:
+            record.end()
+            if record.on_record:
+                self.ledger.add(record, ended)
 
-    def recorded(
+    @contextmanager
+    def ledgered(
         self, operation: str, details: dict[str, Any]
-    ) -> AbstractContextManager[dict[str, Any]]:
-        """Append the outcome of the block to the ledger; see `RunLedger.recorded`."""
-        return self.ledger.recorded(operation, details)
+    ) -> Iterator[dict[str, Any]]:
+        """Do as `recorded` does, and let errors pass."""
+        error: OpskitError | None = None
+        with self.recorded(operation) as record:
+            record.details = details
+            record.begin()
+            try:
+                yield details
+            except OpskitError as raised:
+                error = raised
+                raise
+        if error is not None:
+            raise error
 
 
-def start() -> Runtime:
+def start() -> Run:
     """Load the configuration, set up the logs, and return the run.
 
     Raises:
@@ -182,15 +298,12 @@ def start() -> Runtime:
     return begin(config.load())
 
 
-def begin(settings: Settings) -> Runtime:
+def begin(settings: Settings) -> Run:
     """Return a run with these settings."""
-    runtime = Runtime(settings)
-    log.configure(
-        run_id=runtime.run_id,
-        form=settings.log_format,
-    )
+    run = Run(settings)
+    log.configure(run_id=run.run_id, form=settings.log_format)
     _hide_secrets(settings)
-    return runtime
+    return run
 
 
 def _hide_secrets(settings: Settings) -> None:
@@ -211,3 +324,19 @@ def _hide_secrets(settings: Settings) -> None:
             except ConfigurationError as error:
                 error.message = f"{key}: {error.message}"
                 raise
+
+
+def _warned(found: _Found, *, whole: bool) -> _Found:
+    """Return what was read; warn of what could not be, or raise it."""
+    for error in found.unreachable:
+        if whole:
+            raise error
+        log.logger().error("a store cannot be reached", error=error.message)
+    for bad in found.unreadable:
+        log.logger().warning(
+            "a backup set cannot be used",
+            store=bad.store,
+            key=bad.key,
+            reason=bad.reason,
+        )
+    return found

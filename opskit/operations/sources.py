@@ -10,10 +10,10 @@ from opskit.errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from opskit.backup.source import Source
     from opskit.catalog.retention import RetentionPolicy
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
 
 
-def every(run: Runtime) -> list[str]:
+def every(run: Run) -> list[str]:
     """Return the names of all configured sources, databases first.
 
     Raises:
@@ -29,7 +29,7 @@ def every(run: Runtime) -> list[str]:
     return found
 
 
-def named(run: Runtime, *, database: str = "", files: str = "") -> str:
+def named(run: Run, *, database: str = "", files: str = "") -> str:
     """Return the one source that the flags name, empty where they name none.
 
     Raises:
@@ -46,7 +46,7 @@ def named(run: Runtime, *, database: str = "", files: str = "") -> str:
     return database or files
 
 
-def with_sets(run: Runtime) -> list[str]:
+def with_sets(run: Run) -> list[str]:
     """Return the sources whose sets may be asked for.
 
     Those of the configuration; where it names none, as on a new machine, those of which
@@ -69,7 +69,7 @@ def with_sets(run: Runtime) -> list[str]:
     return list(dict.fromkeys(usable + unusable))
 
 
-def of_sets(run: Runtime, *, database: str = "", files: str = "") -> str:
+def of_sets(run: Run, *, database: str = "", files: str = "") -> str:
     """Return the source that the flags name, configured or one that has sets.
 
     Raises:
@@ -88,7 +88,7 @@ def of_sets(run: Runtime, *, database: str = "", files: str = "") -> str:
     return name
 
 
-def build(run: Runtime, name: str) -> Source:
+def build(run: Run, name: str) -> Source:
     """Return what backs up a configured source.
 
     Raises:
@@ -127,7 +127,7 @@ def build(run: Runtime, name: str) -> Source:
     )
 
 
-def policy(run: Runtime, name: str) -> RetentionPolicy:
+def policy(run: Run, name: str) -> RetentionPolicy:
     """Return the rules of retention for a source: its own, or the general ones."""
     from opskit.catalog.retention import RetentionPolicy
 

@@ -12,7 +12,7 @@ from opskit.errors import StoreError
 from opskit.evidence import Evidence, store_evidence
 from opskit.operations import keys
 from opskit.operations import run as runtime
-from opskit.operations.run import Runtime
+from opskit.operations.run import Run
 from opskit.progress import bar
 from opskit.store import Store
 
@@ -29,7 +29,7 @@ class Verification:
     not_read: list[StoreError] = field(default_factory=list)
     unstored: list[StoreError] = field(default_factory=list)
 
-    def add(self, run: Runtime, each: BackupSet) -> str:
+    def add(self, run: Run, each: BackupSet) -> str:
         """Verify a set in every store that holds it; return in a word how it is.
 
         A set that is deleted meanwhile is neither whole nor damaged.
@@ -47,7 +47,7 @@ class Verification:
             return "NOT READ"
         return "ok"
 
-    def _add(self, run: Runtime, each: BackupSet, store: Store) -> bool:
+    def _add(self, run: Run, each: BackupSet, store: Store) -> bool:
         """Verify a set in one store; return whether it is not there any more."""
         if store.name in self.unreachable:
             self.not_read.append(self.unreachable[store.name])
@@ -73,7 +73,7 @@ class Verification:
         return False
 
 
-def unlisted(run: Runtime) -> list[StoreError]:
+def unlisted(run: Run) -> list[StoreError]:
     """Return why configured sources cannot be listed, or only in part.
 
     A listing of a whole store passes over what cannot be read, since that may have
@@ -98,7 +98,7 @@ def unlisted(run: Runtime) -> list[StoreError]:
 
 
 def record_verification(
-    run: Runtime,
+    run: Run,
     each: BackupSet,
     store: Store,
     result: VerifyResult,

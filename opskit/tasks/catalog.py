@@ -12,7 +12,7 @@ from opskit.tasks.command import Document, command, say
 if TYPE_CHECKING:
     from opskit.catalog.sets import ListedSet
     from opskit.errors import OpskitError
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
     from opskit.operations.verify import Verification
 
 
@@ -56,7 +56,7 @@ def backups(
     return _list(run, source, as_json=json)
 
 
-def _list(run: Runtime, source: str, *, as_json: bool) -> Document:
+def _list(run: Run, source: str, *, as_json: bool) -> Document:
     found = run.listing(source or None)
     documents = [_describe(each) for each in found.sets]
     rows = [
@@ -137,7 +137,7 @@ def verify(_context: object, backup: str = "", json: bool = False) -> Document:
         for each in found.unreadable
         if not backup or f"/{only}/" in each.key
     ]
-    with run.recorded("verify", {"sets": len(chosen)}) as details:
+    with run.ledgered("verify", {"sets": len(chosen)}) as details:
         for each in chosen:
             state = result.add(run, each)
             say(

@@ -19,10 +19,13 @@ from invoke.tasks import Task, task
 from opskit import log
 from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
 from opskit.log import mask, masked
+from opskit.operations.outcome import Failure, Outcome
 from opskit.tasks.called import as_called, hint, with_hints
 from opskit.terminal import printable, ready
 
 Document = dict[str, Any]
+# Prints lines for a person, or nothing where the output is for a program.
+Say = Callable[..., None]
 # Less than the 90 seconds that systemd waits.
 _END_SECONDS = 60.0
 _ending: threading.Timer | None = None
@@ -38,11 +41,12 @@ def command(
     help: dict[str, str] | None = None,
     iterable: list[str] | None = None,
     required: Sequence[str] = (),
-) -> Callable[[Callable[..., Document]], Task[Callable[..., None]]]:
-    """Make a task of a function that returns the document for `--json`.
+) -> Callable[[Callable[..., Any]], Task[Callable[..., None]]]:
+    """Make a task of a function that returns the outcome of an operation.
 
-    The function gets the flags; what it raises becomes the exit code of the contract,
-    one line of what failed and one of what to do. A traceback is never shown.
+    The function gets what prints lines, and the flags. What failed, or what it raises,
+    becomes the exit code of the contract, one line of what failed and one of what to
+    do. A traceback is never shown.
     What is `required` has "required" in its help, and is refused if it is missing.
     """
     described = {
@@ -50,7 +54,7 @@ def command(
         for flag, text in (help or {}).items()
     }
 
-    def decorate(body: Callable[..., Document]) -> Task[Callable[..., None]]:
+    def decorate(body: Callable[..., Any]) -> Task[Callable[..., None]]:
         @functools.wraps(body)
         def wrapper(context: Context, /, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
@@ -64,7 +68,7 @@ def command(
                 _refuse_core_flags(context)
                 _require(required, flags, task_name=body.__name__.replace("_", "-"))
                 with machine_faults(body.__name__.replace("_", "-")):
-                    document = body(context, **flags)
+                    document = body(_silent if as_json else _print, **flags)
             except Exit:
                 raise
             except KeyboardInterrupt:
@@ -79,7 +83,9 @@ def command(
                     raise
                 fail(OpskitError(_unexpected(error), hint=_REPORT_HINT), as_json)
             else:
-                if as_json:
+                if isinstance(document, Outcome):
+                    finish(document, as_json)
+                elif as_json:
                     emit(document)
 
         made: Task[Callable[..., None]] = task(
@@ -111,6 +117,15 @@ def emit(document: Document) -> None:
     document = {"status": "ok", "run_id": log.run_id()} | document
     # In ASCII: a name in an unknown encoding must come out on any terminal.
     print(json.dumps(masked(with_hints(document))))
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        print(_shown(line), flush=True)
+
+
+def _silent(*_lines: str) -> None:
+    """Print nothing: the one JSON document follows."""
 
 
 def say(line: str, *, as_json: bool) -> None:
@@ -187,15 +202,26 @@ def _unexpected(error: Exception) -> str:
 
 def fail(error: OpskitError, as_json: bool) -> NoReturn:
     """Print what failed and what to do, and end with the error's exit code."""
+    failure = Failure.of(error)
+    document = {"status": "error"} | failure.as_json() | dict(failure.details)
+    _end(failure, document if as_json else None)
+
+
+def finish(outcome: Outcome[Any], as_json: bool) -> None:
+    """Print the document of an outcome, or what failed; end with its exit code."""
+    document = outcome.as_json() if as_json else None
+    if outcome.errors:
+        _end(outcome.errors[0], document)
+    if document is not None:
+        emit(document)
+
+
+def _end(failure: Failure, document: Document | None) -> NoReturn:
     global _told
     _told = True
-    if as_json:
-        emit(
-            {"status": "error", "code": error.exit_code,
-             "error": as_called(error.message), "hint": error.hint}
-            | error.details
-        )  # fmt: skip
-    print(f"error: {_shown(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {_shown(hint(error.hint))}", file=sys.stderr)
-    raise Exit(code=error.exit_code)
+    if document is not None:
+        emit(document | {"error": as_called(failure.message)})
+    print(f"error: {_shown(failure.message)}", file=sys.stderr)
+    if failure.hint:
+        print(f"hint: {_shown(hint(failure.hint))}", file=sys.stderr)
+    raise Exit(code=failure.exit_code)

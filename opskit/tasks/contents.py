@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from opskit.catalog.manifest import Manifest
     from opskit.catalog.reader import SetReader
     from opskit.catalog.sets import BackupSet
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
 
 
-def show(run: Runtime, wanted: str, source: str, *, as_json: bool) -> Document:
+def show(run: Run, wanted: str, source: str, *, as_json: bool) -> Document:
     """Print what is in a set, and return it."""
     from opskit.operations import run as runtime
 
@@ -126,7 +126,7 @@ def _made_by(manifest: Manifest) -> str:
     return f"PostgreSQL {manifest.server_version}, pg_dump {manifest.client_version}"
 
 
-def compare(run: Runtime, wanted: list[str], source: str, *, as_json: bool) -> Document:
+def compare(run: Run, wanted: list[str], source: str, *, as_json: bool) -> Document:
     """Print what differs between two sets, the older one first, and return it.
 
     Raises:
@@ -168,7 +168,7 @@ def compare(run: Runtime, wanted: list[str], source: str, *, as_json: bool) -> D
     return document
 
 
-def _reader(run: Runtime, chosen: BackupSet) -> SetReader | None:
+def _reader(run: Run, chosen: BackupSet) -> SetReader | None:
     """Return what reads a set's objects, None where it cannot be decrypted here."""
     from opskit.catalog.reader import SetReader
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.copying import CopyResult
     from opskit.errors import StoreError
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
     from opskit.store import Store
 
 
@@ -63,7 +63,7 @@ def copy(
         say(_line(result, target), as_json=json)
 
     details = {"from": source.name, "to": target.name, "sets": len(chosen)}
-    with run.recorded("copy", details) as record:
+    with run.ledgered("copy", details) as record:
         # The oldest first: what is cut short has copied what prune would keep longest.
         locked: list[OpskitError] = []
         try:
@@ -97,7 +97,7 @@ def copy(
     return document
 
 
-def _stores(run: Runtime, from_: str, to: str) -> tuple[Store, Store]:
+def _stores(run: Run, from_: str, to: str) -> tuple[Store, Store]:
     from opskit.errors import UsageError
 
     source, target = _store(run, "--from", from_), _store(run, "--to", to)
@@ -108,7 +108,7 @@ def _stores(run: Runtime, from_: str, to: str) -> tuple[Store, Store]:
     return source, target
 
 
-def _store(run: Runtime, flag: str, name: str) -> Store:
+def _store(run: Run, flag: str, name: str) -> Store:
     from opskit.errors import UsageError
 
     for each in run.stores:
@@ -122,7 +122,7 @@ def _store(run: Runtime, flag: str, name: str) -> Store:
 
 
 def _copy(
-    run: Runtime,
+    run: Run,
     each: BackupSet,
     source: Store,
     target: Store,

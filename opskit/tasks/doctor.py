@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opskit.config import FilesSettings
     from opskit.doctor.databases import ExaminedDatabase
     from opskit.folders.lock import ServiceLock
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
 
 
 @command(help={"json": "print one JSON document"})
@@ -50,7 +50,7 @@ def doctor(_context: object, json: bool = False) -> Document:
     return document
 
 
-def _examine(run: Runtime) -> Iterator[Finding]:
+def _examine(run: Run) -> Iterator[Finding]:
     import tempfile
     from pathlib import Path
 
@@ -117,7 +117,7 @@ def _lock_of(settings: FilesSettings) -> ServiceLock | None:
     )
 
 
-def _keys(run: Runtime) -> Iterator[Finding]:
+def _keys(run: Run) -> Iterator[Finding]:
     """Yield whether the keys that are configured can be used, and fit each other."""
     from opskit.checks import Finding, Health
     from opskit.doctor.folders import attempted
@@ -145,18 +145,18 @@ def _keys(run: Runtime) -> Iterator[Finding]:
         yield attempted("signing: key", lambda: _signs(run))
 
 
-def _opens(run: Runtime) -> str:
+def _opens(run: Run) -> str:
     own = run.identities
     return f"{own.path} can be read" if own is not None else "none"
 
 
-def _is_recipient(run: Runtime) -> bool:
+def _is_recipient(run: Run) -> bool:
     recipients = set(run.settings.encryption.recipients)
     own = run.identities
     return own is None or not recipients or bool(recipients & set(own.recipients))
 
 
-def _signs(run: Runtime) -> str:
+def _signs(run: Run) -> str:
     from opskit.operations import keys
 
     keys.require_own_trust(run.settings)
@@ -164,7 +164,7 @@ def _signs(run: Runtime) -> str:
     return f"sets are signed by {own.fingerprint}" if own is not None else "none"
 
 
-def _room(run: Runtime, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
+def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
     """Yield whether each store in a folder has room for one more set of every source.
 
     The newest set shows how large the next will be. Of a source without one its

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.errors import OpskitError, StoreError
     from opskit.evidence import Evidence
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
 
 
 @command(
@@ -76,7 +76,7 @@ def restore_drill(
 
 
 def _one(
-    run: Runtime, source: str, backup: str, mutants: int, *, as_json: bool
+    run: Run, source: str, backup: str, mutants: int, *, as_json: bool
 ) -> Document:
     from opskit.operations.drill import run_drill
 
@@ -92,7 +92,7 @@ def _one(
     return document
 
 
-def _choose(run: Runtime, source: str, backup: str) -> BackupSet:
+def _choose(run: Run, source: str, backup: str) -> BackupSet:
     from opskit.errors import UsageError
     from opskit.operations import sources
 

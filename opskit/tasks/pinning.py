@@ -32,7 +32,7 @@ def pin(
     backup_id = chosen.manifest.backup_id
     details = {"source": chosen.manifest.source, "backup_id": backup_id}
     # Whatever prunes this set now leaves it alone, and looks for pins afterwards.
-    with run.recorded("unpin" if remove else "pin", details), run.reading(backup_id):
+    with run.ledgered("unpin" if remove else "pin", details), run.reading(backup_id):
         if remove:
             changed = prune.unpin(chosen)
         elif changed := not all(copy.is_pinned for copy in chosen.copies):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from opskit.tasks import format as text
 from opskit.tasks.command import Document, command, say
 
 
 @command(help={"json": "print one JSON document"})
-def quickstart(_context: object, json: bool = False) -> Document:
+def quickstart(_context: object, json: bool = False) -> Any:
     """Boot an embedded PostgreSQL, back it up, and prove the backup by a drill.
 
     Example: inv quickstart
@@ -21,6 +22,7 @@ def quickstart(_context: object, json: bool = False) -> Document:
     from opskit.errors import UsageError
     from opskit.operations import drill as drilling
     from opskit.operations import run as runtime
+    from opskit.operations.backup import back_up_source
     from opskit.postgres.servers.programs import installations
     from opskit.tasks import backup, drill
 
@@ -37,11 +39,12 @@ def quickstart(_context: object, json: bool = False) -> Document:
     with sample.sample_server(installation) as running:
         path = sample.write_configuration(folder, sample.load_sample(running))
         run = runtime.begin(config.load(path))
-        result, seconds = backup.back_up(run, sample.SOURCE)
-        backed_up = backup.describe(result, seconds)
-        for line in backup.summary(backed_up):
+        done = back_up_source(run, sample.SOURCE)
+        if done.result is None:
+            return done
+        for line in backup.summary(done):
             say(line, as_json=json)
-        chosen = run.catalog(sample.SOURCE).find(result.manifest.backup_id)
+        chosen = run.catalog(sample.SOURCE).find(done.result.manifest.backup_id)
         evidence, report, unstored = drilling.run_drill(
             run, chosen, mutants=run.settings.drill.mutants
         )
@@ -53,7 +56,12 @@ def quickstart(_context: object, json: bool = False) -> Document:
     if unstored is not None:
         raise drill.not_recorded(unstored, document)
     _tell_next(path, document, as_json=json)
-    return {"status": "ok", "backup": backed_up, "drill": document, "config": str(path)}
+    return {
+        "status": "ok",
+        "backup": done.result.as_json(),
+        "drill": document,
+        "config": str(path),
+    }
 
 
 def _folder() -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opskit.catalog.catalog import BackupSet
     from opskit.catalog.manifest import Manifest
     from opskit.folders.lock import ServiceLock
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
     from opskit.restore.run import RestoreResult
 
 
@@ -198,9 +198,7 @@ def _ask(authors: Sequence[str]) -> None:
 
 
 @contextmanager
-def _restoring(
-    run: Runtime, chosen: BackupSet, target: str
-) -> Iterator[dict[str, Any]]:
+def _restoring(run: Run, chosen: BackupSet, target: str) -> Iterator[dict[str, Any]]:
     """Mark the set as read, put the run on record and lock the target."""
     backup_id = chosen.manifest.backup_id
     details = {
@@ -210,7 +208,7 @@ def _restoring(
     }
     with (
         run.reading(backup_id),
-        run.recorded("restore", details) as record,
+        run.ledgered("restore", details) as record,
         run.lock(_lock_name(target), "restore"),
     ):
         yield record
@@ -245,7 +243,7 @@ def _require_files(backup: str, to: str, table: list[str] | None) -> None:
 
 
 def _restore_folder(
-    run: Runtime, chosen: BackupSet, to: str, *, replace: bool, as_json: bool
+    run: Run, chosen: BackupSet, to: str, *, replace: bool, as_json: bool
 ) -> Document:
     import time
     from pathlib import Path
@@ -293,7 +291,7 @@ def _restore_folder(
     }
 
 
-def _lock_of(run: Runtime, target: Path) -> ServiceLock | None:
+def _lock_of(run: Run, target: Path) -> ServiceLock | None:
     """Return the lock of the service that uses a folder, if the configuration knows."""
     from opskit.folders.lock import ServiceLock
 
@@ -305,7 +303,7 @@ def _lock_of(run: Runtime, target: Path) -> ServiceLock | None:
     return None
 
 
-def _target(run: Runtime, manifest: Manifest, to: str) -> tuple[str, str]:
+def _target(run: Run, manifest: Manifest, to: str) -> tuple[str, str]:
     """Return a URL of the server and the name of the database to restore into."""
     from opskit.errors import UsageError
     from opskit.postgres import connect

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opskit.catalog.retention import RetentionPlan
     from opskit.catalog.sets import KnownSet
     from opskit.errors import RetentionRefused
-    from opskit.operations.run import Runtime
+    from opskit.operations.run import Run
     from opskit.store import Store
     from opskit.store.locks import HeldLock
 
@@ -83,7 +83,7 @@ def prune(
 class _Pruning:
     """The pruning of one source, and the document that says what was done so far."""
 
-    run: Runtime
+    run: Run
     name: str
     document: Document
     as_json: bool
@@ -155,7 +155,7 @@ class _Pruning:
         deleted: list[str] = []
         details = {"source": self.name, "deleted": deleted, "kept": len(planned.keep)}
         # A refusal is reported when all sources are done.
-        with suppress(RetentionRefused), self.run.recorded("prune", details):
+        with suppress(RetentionRefused), self.run.ledgered("prune", details):
             for backup_id in reversed(planned.delete):  # the oldest first
                 with self.run.unread(backup_id) as unread:
                     if not unread:
@@ -199,7 +199,7 @@ def _refusal(document: Document) -> RetentionRefused:
     )
 
 
-def _locked_until(run: Runtime, sets: Sequence[KnownSet]) -> dict[str, datetime]:
+def _locked_until(run: Run, sets: Sequence[KnownSet]) -> dict[str, datetime]:
     """Return when the last object lock on a set ends, where it has one."""
     days = {name: each.object_lock_days for name, each in run.settings.stores.items()}
     return {
@@ -209,7 +209,7 @@ def _locked_until(run: Runtime, sets: Sequence[KnownSet]) -> dict[str, datetime]
     }
 
 
-def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
+def _confirm(run: Run, backup_id: str, *, as_json: bool) -> Document:
     """Put on record, beside every copy, that somebody looked at a sudden change."""
     from opskit.catalog.prune import confirm
     from opskit.errors import UsageError
@@ -227,7 +227,7 @@ def _confirm(run: Runtime, backup_id: str, *, as_json: bool) -> Document:
             hint="`inv prune --dry-run` says which set has to be confirmed.",
         )
     details = {"source": chosen.manifest.source, "backup_id": backup_id}
-    with run.recorded("confirm", details | {"changes": changes}):
+    with run.ledgered("confirm", details | {"changes": changes}):
         confirm(
             chosen,
             confirmed_at=runtime.now(),

@@ -12,7 +12,7 @@ import pytest
 
 from opskit.catalog.manifest import Manifest
 from opskit.operations import run as runtime
-from opskit.operations.run import Runtime
+from opskit.operations.run import Run
 from opskit.store import LocalStore
 from opskit.tasks import retention
 from tests.unit.builders import STARTED_AT, store_set
@@ -22,7 +22,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def run(load_config: LoadConfig, tmp_path: Path) -> Runtime:
+def run(load_config: LoadConfig, tmp_path: Path) -> Run:
     """A run with one store and a policy that keeps one set."""
     (tmp_path / "store").mkdir()
     settings = load_config(
@@ -40,26 +40,26 @@ def run(load_config: LoadConfig, tmp_path: Path) -> Runtime:
         min_keep = 1
         """
     )
-    return Runtime(settings)
+    return Run(settings)
 
 
-def _put_two(run: Runtime) -> tuple[Manifest, Manifest]:
+def _put_two(run: Run) -> tuple[Manifest, Manifest]:
     """Store a set and one that is a day older."""
     older = store_set(run.stores, started_at=STARTED_AT - DAY)
     return store_set(run.stores), older
 
 
-def _again(run: Runtime) -> Runtime:
-    return Runtime(run.settings)
+def _again(run: Run) -> Run:
+    return Run(run.settings)
 
 
-def _ids(run: Runtime, *, listed: bool) -> list[str]:
+def _ids(run: Run, *, listed: bool) -> list[str]:
     found = run.listing() if listed else run.catalog()
     return [each.summary.backup_id for each in found.sets]
 
 
 def test_a_later_run_lists_without_reading(
-    run: Runtime, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cache lies in the state folder; reading the catalog does not ask it."""
     made = [each.backup_id for each in _put_two(run)]
@@ -78,7 +78,7 @@ def test_a_later_run_lists_without_reading(
 
 
 def test_nothing_is_deleted_because_a_cache_says_so(
-    run: Runtime, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dry run shows what the cache makes of it; a prune reads every manifest."""
     newer, older = _put_two(run)

@@ -1,0 +1,164 @@
+"""Backs up sources: one backup set for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from opskit.backup.create import create_backup
+from opskit.catalog import catalog
+from opskit.catalog.changes import newly_excluded, sudden_changes
+from opskit.catalog.manifest import Manifest
+from opskit.errors import StoreError
+from opskit.log import logger
+from opskit.operations import keys, sources
+from opskit.operations.outcome import Failure, Outcome
+from opskit.operations.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupRequest:
+    """Which source to back up; every configured one if none is named."""
+
+    database: str = ""
+    files: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackedUp:
+    """The set that was made of one source, and the stores that hold it."""
+
+    manifest: Manifest
+    stores: tuple[str, ...]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract for one set."""
+        manifest = self.manifest
+        return {
+            "backup_id": manifest.backup_id,
+            "source": manifest.source,
+            "size_bytes": manifest.size_bytes,
+            "dump_bytes": manifest.dump_bytes,
+            "tables": len(manifest.tables),
+            "rows": manifest.rows,
+            "files": len(manifest.files),
+            "duration_seconds": round(self.seconds, 3),
+            "stores": list(self.stores),
+            "encrypted": manifest.encryption is not None,
+            "warnings": list(manifest.warnings),
+            "sudden_changes": list(manifest.sudden_changes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backups:
+    """What became of each source, in the order in which they were backed up."""
+
+    sources: tuple[Outcome[BackedUp], ...]
+
+    @property
+    def errors(self) -> list[Failure]:
+        """Everything that failed, each error with the name of its source."""
+        return [
+            replace(error, message=f"{each.subject}: {error.message}")
+            for each in self.sources
+            for error in each.errors
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract."""
+        made = [each.result.as_json() for each in self.sources if each.result]
+        document: dict[str, Any] = {"backups": made}
+        if len(self.errors) > 1:
+            document["errors"] = [each.as_json() for each in self.errors]
+        return document
+
+
+def backup(
+    run: Run,
+    request: BackupRequest,
+    *,
+    on_done: Callable[[Outcome[BackedUp]], None] = lambda _outcome: None,
+) -> Outcome[Backups]:
+    """Back up each source that is asked for.
+
+    One that fails does not keep the others from their backup. `on_done` is called
+    with the outcome of each at once.
+    """
+    with run.recorded("backup") as record:
+        name = sources.named(run, database=request.database, files=request.files)
+        outcomes = []
+        for each in [name] if name else sources.every(run):
+            outcomes.append(back_up_source(run, each))
+            on_done(outcomes[-1])
+        record.result = Backups(sources=tuple(outcomes))
+        if errors := record.result.errors:
+            together = "; ".join(each.message for each in errors)
+            record.report(replace(errors[0], message=together))
+    return record.outcome
+
+
+def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
+    """Back up one configured source."""
+    with run.recorded("backup", name) as record:
+        keys.require_own_trust(run.settings)
+        source = sources.build(run, name)
+        record.begin(source=name)
+        with run.lock(name, "backup"):
+            made = create_backup(
+                source,
+                run.stores,
+                run_id=run.run_id,
+                state_dir=run.state_dir,
+                clock=run.now,
+                protection=run.protection,
+                notice=_change_detector(run, name),
+                lock=lambda store: run.store_lock(store, name, "backup"),
+            )
+        record.details |= {
+            "backup_id": made.manifest.backup_id,
+            "stores": list(made.stores),
+            "failed_stores": sorted(made.failed),
+            "rows": made.manifest.rows,
+        }
+        record.result = BackedUp(
+            manifest=made.manifest, stores=tuple(made.stores), seconds=record.seconds
+        )
+        record.report(*made.failed.values())
+    return record.outcome
+
+
+def _change_detector(run: Run, name: str) -> Callable[[Manifest], Sequence[str]]:
+    """Return what finds a new set's sudden changes since the newest set that exists.
+
+    A store that cannot be reached hides what it holds, but not what the others do.
+    """
+    rules = run.settings.retention
+    known: list[Manifest] = []
+    for store in run.stores:
+        try:
+            latest = catalog.latest(
+                [store], source=name, trust=keys.trust(run.settings)
+            )
+        except StoreError as error:
+            logger().warning(
+                "the new set is not compared with those in a store",
+                store=store.name,
+                reason=error.message,
+            )
+        else:
+            known += [] if latest is None else [latest]
+    older = max(known, key=lambda each: each.started_at, default=None)
+
+    def changes(newer: Manifest) -> Sequence[str]:
+        if older is None:
+            return ()
+        for each in newly_excluded(older, newer):
+            logger().warning(each, source=name)
+        return sudden_changes(
+            older, newer, max_drop=rules.max_drop, ignore=rules.ignore_drop
+        )
+
+    return changes

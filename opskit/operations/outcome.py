@@ -1,0 +1,165 @@
+"""Outcome: what became of an operation, for the ledger, `--json` and every caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from opskit.errors import BackupFailed, DatabaseError, OpskitError, StoreError
+
+# Of several failures the first of these decides about the exit code: what is known
+# about data before what could not be done.
+_WORST_FIRST = (1, 50, 20, 40, 41, 10, 30, 11, 2)
+
+
+class Result(Protocol):
+    """What an operation found or made, as the contract's fields."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract, without those of every document."""
+        ...
+
+
+ResultT = TypeVar("ResultT", bound=Result, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An error as a value: what failed, what to do, and what else is known."""
+
+    exit_code: int
+    message: str
+    hint: str = ""
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: OpskitError) -> Failure:
+        """Return what an error says."""
+        return cls(
+            exit_code=error.exit_code,
+            message=error.message,
+            hint=error.hint,
+            details=error.details,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of every document about a failure."""
+        return {"code": self.exit_code, "error": self.message, "hint": self.hint}
+
+
+def worst(failures: Sequence[Failure]) -> Failure:
+    """Return the failure that says most of what is wrong; the first of equal ones."""
+    return min(
+        failures,
+        key=lambda each: (
+            _WORST_FIRST.index(each.exit_code)
+            if each.exit_code in _WORST_FIRST
+            else len(_WORST_FIRST)
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[ResultT]):
+    """How an operation ended, and with what.
+
+    The first of the `errors` decides about the exit code. There may be a result beside
+    them: a drill that did not pass has found something. `subject` is the source that
+    the operation was about, where it was about one.
+    """
+
+    operation: str
+    status: str
+    run_id: str
+    started_at: datetime
+    seconds: float
+    subject: str = ""
+    result: ResultT | None = None
+    errors: tuple[Failure, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the contract."""
+        return self.errors[0].exit_code if self.errors else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document that `--json` prints."""
+        document: dict[str, Any] = {"status": self.status, "run_id": self.run_id}
+        if self.errors:
+            document |= self.errors[0].as_json() | dict(self.errors[0].details)
+        return document | (self.result.as_json() if self.result else {})
+
+
+@dataclass(kw_only=True)
+class Record:
+    """An operation while it runs: what will be its outcome and its ledger record.
+
+    `details` are for the ledger, which gets a record only after `begin`. The status is
+    `ok`, or `error` where something failed, unless it is set.
+    """
+
+    operation: str
+    run_id: str
+    started_at: datetime
+    subject: str = ""
+    status: str = ""
+    result: Any = None
+    details: dict[str, Any] = field(default_factory=dict)
+    on_record: bool = False
+    # Raises where the ledger cannot be written, before anything is done.
+    require_ledger: Callable[[], object]
+    failures: list[Failure] = field(default_factory=list)
+    # The store that failed is not asked to take a copy of the record.
+    store_failed: bool = False
+    _began: float = field(default_factory=time.monotonic)
+    _seconds: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the operation has taken, so far or in all."""
+        if self._seconds is not None:
+            return self._seconds
+        return time.monotonic() - self._began
+
+    def begin(self, **details: Any) -> None:
+        """Have the ledger record how this ends, from now on whatever happens."""
+        self.require_ledger()
+        self.on_record = True
+        self.details |= details
+
+    def report(self, *errors: OpskitError | Failure) -> None:
+        """Report errors of an operation that did its work all the same."""
+        self.failures += [
+            each if isinstance(each, Failure) else Failure.of(each) for each in errors
+        ]
+
+    def fail(self, error: OpskitError) -> None:
+        """Note the error that ended the operation; it decides about the exit code."""
+        self.failures.insert(0, Failure.of(error))
+        self.store_failed = isinstance(error, StoreError)
+        words = error.message
+        if isinstance(error, DatabaseError | BackupFailed):
+            # A server's words may hold rows; copies of the ledger are not encrypted.
+            words = words.partition(":")[0]
+        self.details |= {"error": words, "code": error.exit_code}
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._seconds = self.seconds
+
+    @property
+    def outcome(self) -> Outcome[Any]:
+        """What became of the operation, once it has ended."""
+        return Outcome(
+            operation=self.operation,
+            status=self.status or ("error" if self.failures else "ok"),
+            run_id=self.run_id,
+            started_at=self.started_at,
+            seconds=round(self.seconds, 3),
+            subject=self.subject,
+            result=self.result,
+            errors=tuple(self.failures),
+        )
