@@ -238,7 +238,7 @@ def _origin(manifest: Manifest) -> str:
     read_at = f"{manifest.snapshot_at:%Y-%m-%dT%H:%M:%SZ}"
     if manifest.kind == "files":
         return f"""\
-| source | `{manifest.source}`, {_cell(str(manifest.inventory.get("path", "")))} |
+| source | `{manifest.source}`, {_cell(manifest.inventory.path)} |
 | read | {read_at} by opskit {manifest.tool_version} |"""
     return f"""\
 | source | `{manifest.source}`, PostgreSQL {manifest.server_version} |

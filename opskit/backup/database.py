@@ -77,7 +77,7 @@ class OpenDatabase:
             "dumping",
             source=source.name,
             snapshot=dump.snapshot_id,
-            server=dump.inventory["server_version"],
+            server=dump.inventory.server_version,
             client=dump.client.version,
             tables=dump.tables_expected,
             streams=len(dump.streams),
@@ -88,7 +88,7 @@ class OpenDatabase:
         observed = dump.observed()
         found = dump.globals()
         writer.put("roles.sql", "roles", [found.roles_sql])
-        if dump.inventory["tablespaces"]:
+        if dump.inventory.tablespaces:
             writer.put("tablespaces.sql", "tablespaces", [found.tablespaces_sql])
         writer.put("schema.jsonl.zst", "schema", compressed([dump.schema_json()]))
         self._globals, self._dump_bytes = found, observed.dump_bytes
@@ -96,7 +96,7 @@ class OpenDatabase:
             "kind": "postgres",
             "snapshot": dump.snapshot_id,
             "snapshot_at": dump.snapshot_at,
-            "server_version": str(dump.inventory["server_version"]),
+            "server_version": dump.inventory.server_version,
             "client_version": dump.client.version,
             "dump_bytes": observed.dump_bytes,
             "streams": observed.streams,
@@ -107,7 +107,7 @@ class OpenDatabase:
             "exclude_tables": tuple(source.exclude_tables),
             "exclude_table_data": tuple(source.exclude_table_data),
             "warnings": tuple(dump.warnings),
-            "inventory": dump.inventory | {"role_passwords": found.with_passwords},
+            "inventory": dump.inventory,
         }
 
     def _store(self, writer: SetWriter) -> None:

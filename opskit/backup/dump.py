@@ -21,7 +21,7 @@ from opskit.catalog.manifest import (
 )
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import extensions, inventory, locks, reach, schema, snapshot
+from opskit.postgres import extensions, locks, reach, schema, snapshot, survey
 from opskit.postgres import locks as postgres_locks
 from opskit.postgres.archive.reader import ArchiveReader
 from opskit.postgres.archive.toc import not_validated
@@ -101,7 +101,7 @@ def prepare(
 
 def _expected(source: DatabaseSource, connection: Connection) -> set[TableName]:
     """Return the tables whose rows a dump must hold."""
-    return inventory.expected_tables(
+    return snapshot.expected_tables(
         connection,
         exclude_tables=source.exclude_tables,
         exclude_table_data=source.exclude_table_data,
@@ -136,18 +136,18 @@ class PostgresDump:
                 f"{self.client.version}; "
                 f"a restore needs pg_restore {self.client.major} or newer"
             )
-        self.inventory: Inventory = inventory.take(connection)
+        self.inventory: Inventory = survey.take(connection)
         self.schema: list[SchemaObject] = schema.take(
             connection, exclude_tables=source.exclude_tables
         )
         self._of_extensions = extensions.relations(connection)
-        for loss in self.inventory["not_dumped"]:
+        for loss in self.inventory.not_dumped:
             self._warn(f"{loss}: only a superuser's backup holds them")
-        for each in self.inventory["beyond_dumps"]:
-            self._warn(f"not in the dump: {each['name']}: {each['reason']}")
+        for each in self.inventory.beyond_dumps:
+            self._warn(f"not in the dump: {each.name}: {each.reason}")
         self._expected = _expected(source, connection)
         self._weights = Weights(
-            self._expected, prepared.sizes, self.inventory["size_bytes"]
+            self._expected, prepared.sizes, self.inventory.size_bytes
         )
 
     @property
@@ -238,9 +238,11 @@ class PostgresDump:
         plan.require_roles(
             taken,
             self._first.contents.entries,
-            self.inventory["needed_roles"],
+            self.inventory.needed_roles,
         )
-        self.inventory["roles"] = taken
+        self.inventory = self.inventory.model_copy(
+            update={"roles": taken, "role_passwords": found.with_passwords}
+        )
         if not found.with_passwords:
             self._warn(
                 "roles are stored without password hashes: "
@@ -404,7 +406,7 @@ def _require_locks(streams: Sequence[DumpStream], watch: LockWatch) -> None:
 
 def _require_unchanged(taken: Snapshot) -> None:
     """Check, while all locks are held, that what the snapshot saw is dumped."""
-    rewritten = inventory.rewritten_tables(taken.connection)
+    rewritten = snapshot.rewritten_tables(taken.connection)
     if rewritten:
         raise Overtaken(
             f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "

@@ -10,11 +10,11 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
 from opskit.postgres.database import quoted
+from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import sets_unknown_parameter
 
 
@@ -61,7 +61,7 @@ _JOBS = 4
 
 
 def commands(
-    inventory: dict[str, Any],
+    inventory: Inventory,
     client_version: str,
     archives: Sequence[str],
     *,
@@ -72,7 +72,7 @@ def commands(
     The others hold nothing but rows, which go in between what the first creates before
     rows and what after them: indexes, constraints, triggers.
     """
-    database = str(inventory["database"])
+    database = inventory.database
     options = _session_options(inventory)
     load = _Loading(inventory, client_version, jobs=_JOBS if in_parallel else 1)
     if database in _ALWAYS_THERE:
@@ -103,7 +103,7 @@ without `--create`:
 
 
 def commands_in_parts(
-    inventory: dict[str, Any],
+    inventory: Inventory,
     client_version: str,
     archives: Sequence[str],
     *,
@@ -114,7 +114,7 @@ def commands_in_parts(
     They are for definitions, rows, and all that no row depends on. The first drops what
     an earlier try left; grants and comments come with the last.
     """
-    source = str(inventory["database"])
+    source = inventory.database
     name = f"{source}_restored" if source in _ALWAYS_THERE else source
     database = shown_database(source)
     load = _Loading(inventory, client_version, jobs=_JOBS if in_parallel else 1)
@@ -137,26 +137,26 @@ def commands_in_parts(
     )
 
 
-def _createdb(inventory: dict[str, Any], name: str) -> str:
-    locale = inventory["locale"]
+def _createdb(inventory: Inventory, name: str) -> str:
+    locale = inventory.locale
     options = [
         "--template=template0",
-        f"--encoding={inventory['encoding']}",
-        f"--lc-collate={locale['collate']}",
-        f"--lc-ctype={locale['ctype']}",
+        f"--encoding={inventory.encoding}",
+        f"--lc-collate={locale.collate}",
+        f"--lc-ctype={locale.ctype}",
     ]
-    if locale["provider"] != "libc":
-        options.append(f"--locale-provider={locale['provider']}")
-        options.append(f"--{locale['provider']}-locale={locale['locale']}")
+    if locale.provider != "libc":
+        options.append(f"--locale-provider={locale.provider}")
+        options.append(f"--{locale.provider}-locale={locale.locale}")
     return shlex.join(["createdb", *options, name])
 
 
-def _session_options(inventory: dict[str, Any]) -> str:
+def _session_options(inventory: Inventory) -> str:
     """Return the line that keeps the database's own settings from the restore."""
     settings = {"default_transaction_read_only": "off", "array_nulls": "on"}
-    if inventory["has_money"]:
+    if inventory.has_money and inventory.money_locale:
         # pg_dump writes money as the source's locale does, and does not say which.
-        settings["lc_monetary"] = inventory["settings"]["lc_monetary"]
+        settings["lc_monetary"] = inventory.money_locale
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     return f"export PGOPTIONS={shlex.quote(options)}"
 
@@ -164,14 +164,12 @@ def _session_options(inventory: dict[str, Any]) -> str:
 class _Loading:
     """Commands that load archives with as many jobs as the dump allows."""
 
-    def __init__(
-        self, inventory: dict[str, Any], client_version: str, *, jobs: int
-    ) -> None:
+    def __init__(self, inventory: Inventory, client_version: str, *, jobs: int) -> None:
         self._jobs = jobs
-        self._extensions = inventory["extensions"]
+        self._extensions = inventory.extensions
         self._as_script = sets_unknown_parameter(
             client_major=major_of(client_version),
-            server_major=major_of(str(inventory["server_version"])),
+            server_major=major_of(inventory.server_version),
         )
 
     def all(
@@ -197,7 +195,7 @@ class _Loading:
 
         What extensions brought is found by its bare name, as some entries need it.
         """
-        schemas = dict.fromkeys(e["schema"] for e in self._extensions)
+        schemas = dict.fromkeys(e.schema_name for e in self._extensions)
         path = ", ".join(map(quoted, schemas)) or "''"
         replaced = re.sub(r"([&/\\])", r"\\\1", f"SET search_path = {path};")
         edit = shlex.quote(
@@ -260,7 +258,7 @@ _WITHOUT_PASSWORDS = (
 def render(
     *,
     backup_id: str,
-    inventory: dict[str, Any],
+    inventory: Inventory,
     client_version: str,
     dump_bytes: int,
     roles: Sequence[str],
@@ -277,7 +275,7 @@ def render(
     """
     stored = {each.role: each.key.rpartition("/")[2] for each in objects}
     names = {role: name.removesuffix(age.SUFFIX) for role, name in stored.items()}
-    database = str(inventory["database"])
+    database = inventory.database
     passwords = _WITH_PASSWORDS if with_passwords else _WITHOUT_PASSWORDS
     others = " So do the other decrypted files." if encrypted else ""
     archives = {role: f"{role}.pgdump" for role in roles}
@@ -330,7 +328,7 @@ Delete {unpacked} afterwards: the data is in there.{others}
 
 
 def _one_entry_fails(
-    inventory: dict[str, Any],
+    inventory: Inventory,
     client_version: str,
     archives: Sequence[str],
     in_parallel: bool,
@@ -368,7 +366,7 @@ Last, all the rest. Statements that fail are shown, and the others are carried o
 
 
 def _needs(
-    inventory: dict[str, Any],
+    inventory: Inventory,
     client_version: str,
     dump_bytes: int,
     snapshot_at: datetime,
@@ -376,10 +374,10 @@ def _needs(
     encrypted: bool,
 ) -> str:
     age_needed = "`age` with the private key, " if encrypted else ""
-    database = str(inventory["database"])
-    server_version = str(inventory["server_version"])
+    database = inventory.database
+    server_version = inventory.server_version
     extensions = ", ".join(
-        f"{each['name']} {each['version']}" for each in inventory["extensions"]
+        f"{each.name} {each.version}" for each in inventory.extensions
     )
     return f"""\
 This is the database {code(database)} of a PostgreSQL {server_version} server as it was

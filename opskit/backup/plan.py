@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from opskit.catalog.manifest import (
     CATCH_ALL,
@@ -20,6 +19,7 @@ from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.reader import ArchiveReader
 from opskit.postgres.connect import Connection, client_connection, milliseconds
 from opskit.postgres.globals import Globals
+from opskit.postgres.inventory import Role
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.snapshot import TableSizes
 
@@ -213,7 +213,7 @@ _ATTEMPTS = 5
 
 def take(
     url: str, client: Installation, connection: Connection, *, lock_wait: timedelta
-) -> tuple[Globals, list[dict[str, Any]]]:
+) -> tuple[Globals, tuple[Role, ...]]:
     """Return the globals as SQL, and the same roles as records.
 
     The programs for the SQL know no snapshot, and the connection must not be in one: it
@@ -227,7 +227,7 @@ def take(
         found = globals.dump(url, client, connection, lock_wait=lock_wait)
         unchanged = roles.take(connection) == before
         # One may have come and gone in between.
-        if unchanged and found.roles() == {each["name"] for each in before}:
+        if unchanged and found.roles() == {each.name for each in before}:
             return found, before
     raise BackupFailed(
         "roles were changed each time that they were read",
@@ -236,7 +236,7 @@ def take(
 
 
 def require_roles(
-    taken: Iterable[dict[str, Any]], entries: Iterable[TocEntry], needed: Iterable[str]
+    taken: Iterable[Role], entries: Iterable[TocEntry], needed: Iterable[str]
 ) -> None:
     """Check that a role which the dump names was not dropped or renamed since.
 
@@ -244,7 +244,7 @@ def require_roles(
         BackupFailed: one is gone, so that nobody could restore the dump.
     """
     named = {entry.owner for entry in entries}.union(needed) - {""}
-    gone = named - {each["name"] for each in taken}
+    gone = named - {each.name for each in taken}
     # PostgreSQL's own are on every server, and in no dump of the roles.
     gone = {name for name in gone if not name.startswith("pg_")}
     if gone:

@@ -128,7 +128,7 @@ def _large_objects(
 
 def _extensions(older: Manifest, newer: Manifest) -> dict[str, Any]:
     before, after = (
-        {(each["name"],): each["version"] for each in made.inventory["extensions"]}
+        {(each.name,): each.version for each in made.inventory.extensions}
         for made in (older, newer)
     )
     return {

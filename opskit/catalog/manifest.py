@@ -16,10 +16,12 @@ from pydantic import (
     Field,
     StrictBool,
     ValidationError,
+    field_serializer,
 )
 
 from opskit.catalog.file_record import Amount, FileRecord, Integer
 from opskit.errors import IntegrityError, StoreError
+from opskit.postgres.inventory import Inventory
 from opskit.store.base import check_key
 
 MANIFEST_NAME = "manifest.json"
@@ -54,13 +56,7 @@ def is_pin(name: str) -> bool:
     return _PIN.fullmatch(name) is not None
 
 
-_INVENTORY: dict[str, type] = {
-    "database": str,
-    "size_bytes": int,
-    "locale": dict,
-    "roles": list,
-    "extensions": list,
-}
+_INVENTORY = ("database", "size_bytes", "locale", "roles", "extensions")
 
 
 def untold(manifest: Manifest) -> list[str]:
@@ -90,19 +86,11 @@ def _surroundings(manifest: Manifest) -> list[str]:
         for name, version in versions.items()
         if not re.match(r"\d", version)
     ]
-    return (
-        found
-        + [
-            f"inventory.{name} is missing or of a wrong type"
-            for name, kind in _INVENTORY.items()
-            if type(manifest.inventory.get(name)) is not kind
-        ]
-        + [
-            "inventory.size_bytes is no size"
-            for size in [manifest.inventory.get("size_bytes")]
-            if type(size) is int and not 0 <= size < 2**63
-        ]
-    )
+    return found + [
+        f"inventory.{name} is missing"
+        for name in _INVENTORY
+        if name not in manifest.inventory.model_fields_set
+    ]
 
 
 # The newest that is read. A set says the oldest that reads it: 2 where several dumps
@@ -230,8 +218,12 @@ class Manifest(_Record):
     exclude_files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     sudden_changes: tuple[str, ...] = ()
-    inventory: dict[str, Any]
+    inventory: Inventory
     signature: SignatureNote | None = None
+
+    @field_serializer("inventory")
+    def _as_recorded(self, inventory: Inventory) -> dict[str, Any]:
+        return inventory.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     @property
     def prefix(self) -> str:

@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
+from pydantic import TypeAdapter, ValidationError
 
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import (
@@ -30,6 +31,7 @@ from opskit.errors import (
     ObjectUnreadable,
 )
 from opskit.postgres import schema
+from opskit.postgres.inventory import Role
 from opskit.postgres.schema import SchemaObject
 from opskit.store import Store
 
@@ -40,22 +42,27 @@ if TYPE_CHECKING:
 ROLE = "private"
 NAME = "private.json"
 _PRIVATE_OF_ROLES = ("password", "settings")
+_ROLES = TypeAdapter(tuple[Role, ...])
 
 
 def sealed(manifest: Manifest) -> tuple[Manifest, bytes]:
     """Return the manifest as anybody may read it, and what only the owner may."""
     key = seal.new_key()
-    roles = list(manifest.inventory.get("roles", ()))
-    public_roles = [
-        {name: value for name, value in each.items() if name not in _PRIVATE_OF_ROLES}
-        for each in roles
+    roles = [
+        each.model_dump(mode="json", exclude_unset=True)
+        for each in manifest.inventory.roles
     ]
     public = _with_digests(
         manifest, lambda text, what: seal.seal(text, key=key, what=what)
     )
     if roles:
-        inventory = manifest.inventory | {"roles": public_roles}
-        public = public.model_copy(update={"inventory": inventory})
+        public = _with_roles(
+            public,
+            tuple(
+                Role(**{k: v for k, v in each.items() if k not in _PRIVATE_OF_ROLES})
+                for each in roles
+            ),
+        )
     document = {"seal_key": key.hex(), "roles": roles}
     text = json.dumps(document, ensure_ascii=False) + "\n"
     return public, text.encode("utf-8", "surrogateescape")
@@ -70,9 +77,7 @@ def opened(manifest: Manifest, private: bytes) -> Manifest:
     try:
         document = json.loads(private.decode("utf-8", "surrogateescape"))
         key = bytes.fromhex(document["seal_key"])
-        roles: list[dict[str, Any]] = document["roles"]
-        if not isinstance(roles, list) or not all(isinstance(e, dict) for e in roles):
-            raise TypeError("its roles are no list of records")
+        roles = _roles(document["roles"])
         plain = _with_digests(
             manifest, lambda text, what: seal.unseal(text, key=key, what=what)
         )
@@ -83,7 +88,19 @@ def opened(manifest: Manifest, private: bytes) -> Manifest:
         ) from error
     if not roles:
         return plain
-    return plain.model_copy(update={"inventory": manifest.inventory | {"roles": roles}})
+    return _with_roles(plain, roles)
+
+
+def _roles(document: object) -> tuple[Role, ...]:
+    try:
+        return _ROLES.validate_python(document)
+    except ValidationError:
+        raise TypeError("its roles are no list of records") from None
+
+
+def _with_roles(manifest: Manifest, roles: tuple[Role, ...]) -> Manifest:
+    inventory = manifest.inventory.model_copy(update={"roles": roles})
+    return manifest.model_copy(update={"inventory": inventory})
 
 
 def _with_digests(manifest: Manifest, change: Callable[[str, str], str]) -> Manifest:

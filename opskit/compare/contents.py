@@ -220,7 +220,7 @@ def _compare_tables(
 
     def work() -> None:
         with copy.connect() as connection:
-            content.use_encoding(connection, copy.manifest.inventory["encoding"])
+            content.use_encoding(connection, copy.manifest.inventory.encoding)
             while True:
                 alive()
                 try:

@@ -165,7 +165,7 @@ class Meanwhile:
         equal = []
         try:
             with self._copy.connect() as connection:
-                encoding = self._copy.manifest.inventory["encoding"]
+                encoding = self._copy.manifest.inventory.encoding
                 content.use_encoding(connection, encoding)
                 while look is not None:
                     self._alive()

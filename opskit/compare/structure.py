@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from opskit.checks import Check, compare
 from opskit.compare.contents import RestoredCopy
-from opskit.postgres import inventory, schema
+from opskit.postgres import schema, survey
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import server_major
+from opskit.postgres.inventory import Inventory
 from opskit.postgres.schema import SchemaObject
 from opskit.preflight.concessions import Concessions
 
@@ -37,7 +38,7 @@ def compare_structure(
         invalid = schema.invalid_indexes(connection)
         unvalidated = schema.unvalidated_constraints(connection)
         populated = schema.populated_views(connection)
-        found = inventory.take(connection)
+        found = survey.take(connection)
         added = _added(copy.manifest.server_major, server_major(connection))
     observed = _without_added(observed, copy.schema, added)
     checks = []
@@ -67,9 +68,10 @@ def compare_structure(
             "name and version",
         )
     )
-    for key in ("encoding",) if concessions.without_locale else ("encoding", "locale"):
+    checks.append(compare("database encoding", expected.encoding, found.encoding))
+    if not concessions.without_locale:
         checks.append(
-            compare(f"database {key}", _text(expected[key]), _text(found[key]))
+            compare("database locale", str(expected.locale), str(found.locale))
         )
     return checks
 
@@ -194,20 +196,11 @@ def _listed(label: str, names: Sequence[str], shown: int = _NAMES_SHOWN) -> str:
 
 
 def _extensions(
-    found: inventory.Inventory, concessions: Concessions, left_out: Collection[str]
+    found: Inventory, concessions: Concessions, left_out: Collection[str]
 ) -> str:
     other = concessions.subjects("extension-version")
     return ", ".join(
-        each["name"] if each["name"] in other else f"{each['name']} {each['version']}"
-        for each in found["extensions"]
-        if each["name"] not in left_out
+        each.name if each.name in other else f"{each.name} {each.version}"
+        for each in found.extensions
+        if each.name not in left_out
     )
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        # The version of the collations is the operating system's, not the database's.
-        return ", ".join(
-            f"{key} {part}" for key, part in value.items() if part and key != "version"
-        )
-    return str(value)

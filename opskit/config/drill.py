@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -146,11 +145,11 @@ class DrillSettings(Section):
             )
         return self
 
-    def timeout_seconds(self, inventory: Mapping[str, Any]) -> float:
+    def timeout_seconds(self, size_bytes: int) -> float:
         """Return how long a drill or restore of such a database may take."""
         if self.timeout is not None:
             return self.timeout.total_seconds()
-        return _SECONDS + int(inventory["size_bytes"]) / _BYTES_PER_SECOND
+        return _SECONDS + size_bytes / _BYTES_PER_SECOND
 
     def resolve_existing_url(self) -> str:
         """Return the URL of the existing server, empty where there is none.

@@ -13,7 +13,7 @@ from opskit.checks import Finding, Health
 from opskit.drill.servers import DrillServer
 from opskit.drill.surroundings import make_surroundings, owners_raised, place_beside
 from opskit.errors import DatabaseError
-from opskit.postgres import client, database, globals, inventory, reach
+from opskit.postgres import client, database, globals, reach, survey
 from opskit.postgres.archive import toc
 from opskit.postgres.connect import (
     Connection,
@@ -23,7 +23,7 @@ from opskit.postgres.connect import (
     query_value,
     server_major,
 )
-from opskit.postgres.inventory import Inventory
+from opskit.postgres.inventory import Inventory, Loss
 from opskit.postgres.servers.programs import Installation, find_client
 from opskit.preflight import ability
 from opskit.preflight import shortages as preflight_shortages
@@ -63,14 +63,14 @@ def examine(
     try:
         with connect(url, purpose="doctor") as connection:
             found.major = server_major(connection)
-            found.inventory = inventory.take(connection)
+            found.inventory = survey.take(connection)
             found.add(
                 "connection",
                 Health.HEALTHY,
-                f"PostgreSQL {found.inventory['server_version']}",
+                f"PostgreSQL {found.inventory.server_version}",
             )
             _examine_rights(connection, found)
-            _examine_dumps(found.inventory["beyond_dumps"], found)
+            _examine_dumps(found.inventory.beyond_dumps, found)
             _examine_programs(found, url, connection, installations)
     except DatabaseError as error:
         found.add("connection", Health.UNHEALTHY, error.message, hint=error.hint)
@@ -122,14 +122,14 @@ def _examine_rights(connection: Connection, found: ExaminedDatabase) -> None:
     )
 
 
-def _examine_dumps(losses: Sequence[dict[str, str]], found: ExaminedDatabase) -> None:
+def _examine_dumps(losses: Sequence[Loss], found: ExaminedDatabase) -> None:
     if not losses:
         found.add("what no dump holds", Health.HEALTHY, "nothing")
         return
     found.add(
         "what no dump holds",
         Health.DEGRADED,
-        "; ".join(f"{each['name']} ({each['reason']})" for each in losses),
+        "; ".join(f"{each.name} ({each.reason})" for each in losses),
         hint="Keep statements that make it again, for instance in sql_after; or take "
         "what is yours out of the extension: ALTER EXTENSION name DROP TABLE table.",
     )
@@ -221,7 +221,7 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
         }
         manifest = Manifest.model_construct(**known)
         with place_beside(
-            running, str(trial.inventory["database"]), run_id=trial.run_id
+            running, trial.inventory.database, run_id=trial.run_id
         ) as place:
             found = preflight_shortages.shortages(
                 place.connection,
@@ -233,7 +233,7 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
             if any(each.name not in trial.allowed for each in found):
                 return found
             if running.is_throwaway:
-                make_surroundings(place, roles_sql, trial.inventory["tablespaces"])
+                make_surroundings(place, roles_sql, trial.inventory.tablespaces)
             job = FillJob(
                 server_url=running.url(place.name),
                 name=place.name,

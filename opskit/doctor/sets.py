@@ -14,7 +14,6 @@ from opskit.doctor import databases
 from opskit.doctor.databases import Trial
 from opskit.drill.servers import DrillServer, ServerRequest, open_server
 from opskit.errors import OpskitError
-from opskit.postgres import extensions
 
 
 def examine_drills(name: str, trial: Trial, request: ServerRequest) -> list[Finding]:
@@ -22,10 +21,10 @@ def examine_drills(name: str, trial: Trial, request: ServerRequest) -> list[Find
     server = f"drill {name}: server"
     try:
         with open_server(
-            replace(request, preload=extensions.needed(trial.inventory)),
+            replace(request, preload=trial.inventory.preloaded),
             trial.installations,
             major=trial.major,
-            system_identifier=trial.inventory["system_identifier"],
+            system_identifier=trial.inventory.system_identifier,
         ) as running:
             findings = [
                 Finding(

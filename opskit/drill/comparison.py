@@ -55,8 +55,7 @@ def compare_everything(
     def make_reference() -> Contents:
         name = place.reference
         url = with_database(described.url, name)
-        locale = concessions.locale(copy.manifest.inventory["locale"])
-        inventory = copy.manifest.inventory | {"locale": locale}
+        inventory = concessions.inventory(copy.manifest.inventory)
         scratch.create(place.connection, name, inventory, run_id=place.run_id)
         try:
             database.make_bare(url, inventory)
@@ -100,9 +99,9 @@ def _described(
         ),
         folder=fetched.archive.parent,
         timeout_seconds=copy.timeout_seconds,
-        names=(str(manifest.inventory["database"]), place.name),
+        names=(manifest.inventory.database, place.name),
         first_roles=(
-            str(manifest.inventory["first_role"]),
+            manifest.inventory.first_role,
             roles.first(place.connection),
         ),
         with_owners=not concessions.without_owners,
@@ -121,27 +120,30 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
     """
     inventory = copy.manifest.inventory
     allowed = concessions.subjects("role") | concessions.subjects("role-attributes")
-    observed = {each["name"]: each for each in roles.take(place.connection)}
-    expected = {each["name"]: each for each in inventory["roles"]}
-    first = (inventory["first_role"], roles.first(place.connection))
+    observed = {each.name: each for each in roles.take(place.connection)}
+    expected = {each.name: each for each in inventory.roles}
+    first = (inventory.first_role, roles.first(place.connection))
+
+    def is_different(name: str) -> bool:
+        if not (name in expected and name in observed):
+            return True
+        return bool(
+            expected[name].differences(
+                observed[name],
+                majors=(copy.manifest.server_major, place.server.major),
+                with_password=place.server.is_throwaway,
+                with_parameters=name not in first,
+            )
+        )
+
     ours = None
     if place.server.is_throwaway:
         ours = expected.pop(throwaway.SUPERUSER, None)
         observed.pop(throwaway.SUPERUSER, None)
         names = expected.keys() | observed.keys()
     else:
-        names = set(inventory["needed_roles"]) - allowed
-    differ = sorted(
-        name
-        for name in names
-        if roles.differences(
-            expected.get(name),
-            observed.get(name),
-            majors=(copy.manifest.server_major, place.server.major),
-            with_password=place.server.is_throwaway,
-            with_parameters=name not in first,
-        )
-    )
+        names = set(inventory.needed_roles) - allowed
+    differ = sorted(name for name in names if is_different(name))
     return Check(
         name="roles",
         passed=not differ,

@@ -37,7 +37,6 @@ from opskit.evidence import Evidence, Unmade
 from opskit.log import logger
 from opskit.mutants.mutant import MutantReport
 from opskit.mutants.planting import plant
-from opskit.postgres import extensions
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.progress import Bar, bar
@@ -173,14 +172,14 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
     manifest = request.chosen.manifest
     with ExitStack() as stack:
         folder = stack.enter_context(unpack.folder(request.server.work_dir))
-        needed_bytes = manifest.dump_bytes + int(manifest.inventory["size_bytes"])
+        needed_bytes = manifest.dump_bytes + manifest.inventory.size_bytes
         unpack.require_space(folder, needed_bytes)
         server = stack.enter_context(
             opening_server(
-                replace(request.server, preload=extensions.needed(manifest.inventory)),
+                replace(request.server, preload=manifest.inventory.preloaded),
                 request.installations,
                 major=manifest.server_major,
-                system_identifier=manifest.inventory.get("system_identifier", ""),
+                system_identifier=manifest.inventory.system_identifier,
             )
         )
         fetched = _fetch(found, folder)
@@ -192,9 +191,7 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
             running = server()
         found.drill_server = running.full_description
         place = stack.enter_context(
-            place_beside(
-                running, str(manifest.inventory["database"]), run_id=found.run_id
-            )
+            place_beside(running, manifest.inventory.database, run_id=found.run_id)
         )
         entries = fetched.contents.entries
         concessions = require_surroundings(place, manifest, entries, request.allowed)
@@ -310,7 +307,7 @@ def _make(
         if place.server.is_throwaway:
             with found.phase("surroundings"):
                 make_surroundings(
-                    place, fetched.roles_sql, job.manifest.inventory["tablespaces"]
+                    place, fetched.roles_sql, job.manifest.inventory.tablespaces
                 )
         with found.phase("restore"), owners_raised(place, job.entries):
             return make(place.connection, job)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
-from opskit.postgres import extensions, inventory
+from opskit.postgres import capabilities, extensions
 from opskit.postgres.connect import connect, query_value, server_major, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
@@ -201,8 +201,8 @@ def _existing(
     with connect(request.existing_url, purpose="drill") as connection:
         major = server_major(connection)
         version = str(query_value(connection, "SHOW server_version")).split()[0]
-        is_source = inventory.system_identifier(connection) == system_identifier
-        is_superuser = inventory.is_superuser(connection)
+        is_source = capabilities.system_identifier(connection) == system_identifier
+        is_superuser = capabilities.is_superuser(connection)
     if is_source and not request.on_source_server:
         raise ConfigurationError(
             "[drill] existing_url leads to the very server that the set is from "

@@ -159,19 +159,16 @@ def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:
     """Return what is not checked whatever is allowed, and why."""
     found = [
         (loss, "the role that took the backup may not read them, so it has none")
-        for loss in manifest.inventory.get("not_dumped", [])
+        for loss in manifest.inventory.not_dumped
     ]
-    found += [
-        (each["name"], each["reason"])
-        for each in manifest.inventory.get("beyond_dumps", [])
-    ]
+    found += [(each.name, each.reason) for each in manifest.inventory.beyond_dumps]
     found += [
         (
-            f"owner of the extension {each['name']} and of what is in it",
-            f"it is {each['owner']}'s, and becomes that of the role that restores it",
+            f"owner of the extension {each.name} and of what is in it",
+            f"it is {each.owner}'s, and becomes that of the role that restores it",
         )
-        for each in manifest.inventory.get("extensions", [])
-        if each.get("owner") not in (None, manifest.inventory.get("first_role"))
+        for each in manifest.inventory.extensions
+        if each.owner not in (None, manifest.inventory.first_role)
     ]
     if not place.server.is_throwaway:
         found.append(

@@ -23,6 +23,7 @@ from opskit.folders.lock import LockKind, ServiceLock, held
 from opskit.folders.reading import Changed, Links, Reading, State, reading, state
 from opskit.folders.tree import Entry, open_root, walk
 from opskit.log import logger
+from opskit.postgres.inventory import Inventory
 
 
 def changes(
@@ -331,7 +332,7 @@ class OpenFolder:
             "files": dump.records,
             "exclude_files": tuple(self._source.exclude),
             "warnings": tuple(dump.warnings),
-            "inventory": {"path": str(self._source.path)},
+            "inventory": Inventory(path=str(self._source.path)),
         }
 
     def guide(

@@ -49,7 +49,7 @@ def plant(copy: RestoredCopy, *, number: int, seed: str) -> MutantReport:
     """
     progress = _Progress()
     with copy.connect() as connection:
-        content.use_encoding(connection, copy.manifest.inventory["encoding"])
+        content.use_encoding(connection, copy.manifest.inventory.encoding)
         ground = Ground(
             connection=connection,
             copy=copy,

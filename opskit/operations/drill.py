@@ -98,7 +98,7 @@ def _drill(run: Run, chosen: BackupSet, mutants: int) -> Evidence:
         installations=run.installations,
         server=server_request(run),
         jobs=run.jobs,
-        timeout_seconds=settings.timeout_seconds(chosen.manifest.inventory),
+        timeout_seconds=settings.timeout_seconds(chosen.manifest.inventory.size_bytes),
         queries=[each for each in settings.queries if each.database in ("", source)],
         allowed=settings.allow,
         mutants=mutants,

@@ -14,6 +14,7 @@ from typing import LiteralString
 import psycopg
 
 from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.inventory import Loss
 
 _NAMES_SHOWN = 10
 
@@ -168,24 +169,21 @@ _OF_EXTENSIONS: LiteralString = """
 """
 
 
-_Loss = dict[str, str]
-
-
-def take(connection: Connection) -> list[_Loss]:
+def take(connection: Connection) -> tuple[Loss, ...]:
     """Return the name of each thing that no dump holds, and the reason.
 
     After pg_upgrade also what an extension's script made on its tables is named, for
     nothing tells it from what was added by hand.
     """
-    return [
+    return (
         *_of_extensions(connection),
         *_altered_rows(connection),
         *_in_system_schemas(connection),
         *_unlogged(connection),
-    ]
+    )
 
 
-def _of_extensions(connection: Connection) -> Iterator[_Loss]:
+def _of_extensions(connection: Connection) -> Iterator[Loss]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for kind, extension, name, relation, is_readable in query(
         connection, _OF_EXTENSIONS
@@ -202,7 +200,7 @@ def _of_extensions(connection: Connection) -> Iterator[_Loss]:
         yield _GROUPS[kind](extension, relation, _listed(names))
 
 
-def _put_in_by_hand(extension: str, name: str) -> _Loss:
+def _put_in_by_hand(extension: str, name: str) -> Loss:
     return _loss(
         name,
         f"it was put into the extension {extension}, so no dump holds its definition, "
@@ -212,14 +210,14 @@ def _put_in_by_hand(extension: str, name: str) -> _Loss:
 
 def _rows(
     connection: Connection, extension: str, table: str, is_readable: bool
-) -> Iterator[_Loss]:
+) -> Iterator[Loss]:
     has_rows = _exists(connection, f"SELECT FROM ONLY {table}") if is_readable else None
     if has_rows is not False:
         what = "rows" if has_rows else "rows, if any,"
         yield _not_marked(f"{what} of the table {table}", extension, "table")
 
 
-def _not_marked(name: str, extension: str, kind: str) -> _Loss:
+def _not_marked(name: str, extension: str, kind: str) -> Loss:
     return _loss(
         name,
         f"the extension {extension} owns the {kind} and does not mark it for dumps "
@@ -227,7 +225,7 @@ def _not_marked(name: str, extension: str, kind: str) -> _Loss:
     )
 
 
-_GROUPS: dict[str, Callable[[str, str, str], _Loss]] = {
+_GROUPS: dict[str, Callable[[str, str, str], Loss]] = {
     "part": lambda extension, relation, names: _loss(
         f"{names}, added to {relation} or altered",
         f"the extension {extension} owns {relation}, and brings it back as its script "
@@ -251,7 +249,7 @@ _GROUPS: dict[str, Callable[[str, str, str], _Loss]] = {
 }
 
 
-def _altered_rows(connection: Connection) -> Iterator[_Loss]:
+def _altered_rows(connection: Connection) -> Iterator[Loss]:
     """Yield the configuration tables whose rows of the extension were changed.
 
     A condition says which rows are the user's; the others the extension brings.
@@ -299,7 +297,7 @@ def _exists(connection: Connection, select: str) -> bool | None:
     return row is not None and bool(row[0])
 
 
-def _in_system_schemas(connection: Connection) -> Iterator[_Loss]:
+def _in_system_schemas(connection: Connection) -> Iterator[Loss]:
     """Yield what somebody made in the schemas of PostgreSQL itself."""
     rows = query(
         connection,
@@ -324,7 +322,7 @@ def _in_system_schemas(connection: Connection) -> Iterator[_Loss]:
         yield _loss(name, "pg_dump leaves out what lies in the schemas of PostgreSQL")
 
 
-def _unlogged(connection: Connection) -> Iterator[_Loss]:
+def _unlogged(connection: Connection) -> Iterator[Loss]:
     if not query_value(connection, "SELECT pg_is_in_recovery()"):
         return
     rows = query(
@@ -348,5 +346,5 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _loss(name: str, reason: str) -> _Loss:
-    return {"name": name, "reason": reason}
+def _loss(name: str, reason: str) -> Loss:
+    return Loss(name=name, reason=reason)

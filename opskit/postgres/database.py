@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from psycopg import sql
 
@@ -13,6 +12,7 @@ from opskit.errors import DatabaseError
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, connect, query_value, with_settings
 from opskit.postgres.globals import statements
+from opskit.postgres.inventory import Inventory
 
 _MAINTENANCE = ("postgres", "template1")
 NAME_BYTES_MAX = 63
@@ -110,7 +110,7 @@ def run_bytes(connection: Connection, script: bytes) -> None:
 def create_like(
     connection: Connection,
     name: str,
-    inventory: dict[str, Any],
+    inventory: Inventory,
     *,
     tablespace: str = "",
 ) -> None:
@@ -119,39 +119,35 @@ def create_like(
     Raises:
         DatabaseError: the server refuses, or lacks the locale.
     """
-    locale = inventory["locale"]
+    locale = inventory.locale
     clauses = [
         sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)),
-        sql.SQL("ENCODING {}").format(sql.Literal(inventory["encoding"])),
-        sql.SQL("LC_COLLATE {}").format(sql.Literal(locale["collate"])),
-        sql.SQL("LC_CTYPE {}").format(sql.Literal(locale["ctype"])),
+        sql.SQL("ENCODING {}").format(sql.Literal(inventory.encoding)),
+        sql.SQL("LC_COLLATE {}").format(sql.Literal(locale.collate)),
+        sql.SQL("LC_CTYPE {}").format(sql.Literal(locale.ctype)),
     ]
-    if locale["provider"] != "libc":
-        clauses.append(
-            sql.SQL("LOCALE_PROVIDER {}").format(sql.SQL(locale["provider"]))
-        )
-        keyword = (
-            "ICU_LOCALE {}" if locale["provider"] == "icu" else "BUILTIN_LOCALE {}"
-        )
-        clauses.append(sql.SQL(keyword).format(sql.Literal(locale["locale"])))
-    if locale.get("icu_rules"):
-        clauses.append(sql.SQL("ICU_RULES {}").format(sql.Literal(locale["icu_rules"])))
-    if inventory["owner"] in existing_roles(connection):
-        clauses.append(sql.SQL("OWNER {}").format(sql.Identifier(inventory["owner"])))
+    if locale.provider != "libc":
+        clauses.append(sql.SQL("LOCALE_PROVIDER {}").format(sql.SQL(locale.provider)))
+        keyword = "ICU_LOCALE {}" if locale.provider == "icu" else "BUILTIN_LOCALE {}"
+        clauses.append(sql.SQL(keyword).format(sql.Literal(locale.locale)))
+    if locale.icu_rules:
+        clauses.append(sql.SQL("ICU_RULES {}").format(sql.Literal(locale.icu_rules)))
+    if inventory.owner in existing_roles(connection):
+        clauses.append(sql.SQL("OWNER {}").format(sql.Identifier(inventory.owner)))
     if tablespace:
         clauses.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(tablespace)))
     connection.execute(sql.SQL(" ").join(clauses))
 
 
-def make_bare(url: str, inventory: dict[str, Any]) -> None:
+def make_bare(url: str, inventory: Inventory) -> None:
     """Drop from a new database what each has, and the source has no more.
 
     pg_dump does not say that it is gone.
     """
     unwanted = []
-    if not inventory.get("has_public", True):
+    if not inventory.has_public:
         unwanted.append("DROP SCHEMA public")
-    if all(each["name"] != "plpgsql" for each in inventory["extensions"]):
+    if all(each.name != "plpgsql" for each in inventory.extensions):
         unwanted.append("DROP EXTENSION plpgsql")
     if unwanted:
         with connect(url, purpose="restore") as connection:

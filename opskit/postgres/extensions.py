@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import psycopg
 from psycopg import sql
 
 from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.inventory import Extension, library_names
 from opskit.postgres.servers.programs import Installation
 
 
-def take(connection: Connection) -> list[dict[str, Any]]:
-    """Return name, version, schema and owner of each extension."""
+def take(connection: Connection) -> tuple[Extension, ...]:
+    """Return the extensions of the connection's database."""
     rows = query(
         connection,
         """
@@ -23,10 +23,10 @@ def take(connection: Connection) -> list[dict[str, Any]]:
         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
         """,
     )
-    return [
-        {"name": name, "version": version, "schema": schema, "owner": owner}
+    return tuple(
+        Extension(name=name, version=version, schema=schema, owner=owner)
         for name, version, schema, owner in rows
-    ]
+    )
 
 
 def relations(connection: Connection) -> dict[tuple[str, str], tuple[str, str | None]]:
@@ -98,17 +98,6 @@ def _rename(connection: Connection, names: dict[str, str]) -> None:
 _WITHOUT_WORKERS = {"auto_explain", "pg_stat_statements"}
 
 
-def needed(inventory: Mapping[str, Any]) -> list[str]:
-    """Return what the source preloads for an extension of the database.
-
-    Libraries have the names of their extensions. Without privileges the source does not
-    tell what it preloads.
-    """
-    preloaded = _names(inventory["settings"].get("shared_preload_libraries", ""))
-    extensions = {each["name"] for each in inventory["extensions"]}
-    return [name for name in preloaded if name in extensions]
-
-
 def settings(installation: Installation, libraries: Sequence[str]) -> dict[str, str]:
     """Return settings by which a throw-away server preloads what is installed of them.
 
@@ -133,7 +122,7 @@ def is_usable(connection: Connection, name: str) -> bool:
     It is tried in a session of its own: some end the session if they came too late.
     """
     shown = query_value(connection, "SHOW shared_preload_libraries")
-    if name in _names(str(shown)):
+    if name in library_names(str(shown)):
         return True
     info = connection.info
     try:
@@ -142,11 +131,6 @@ def is_usable(connection: Connection, name: str) -> bool:
     except psycopg.Error:
         return False
     return True
-
-
-def _names(setting: str) -> list[str]:
-    names = (each.strip(' "') for each in setting.split(","))
-    return [each.removeprefix("$libdir/").removesuffix(".so") for each in names if each]
 
 
 # By the name of a wrapper: schema and name of its handler.

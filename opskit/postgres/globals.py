@@ -268,7 +268,7 @@ def reads_passwords(connection: Connection) -> bool:
     )
 
 
-def not_dumped(connection: Connection) -> list[str]:
+def not_dumped(connection: Connection) -> tuple[str, ...]:
     """Return what pg_dump leaves out of this role's dumps without a word.
 
     Subscriptions, and the options of user mappings, are for superusers alone; that
@@ -277,7 +277,7 @@ def not_dumped(connection: Connection) -> list[str]:
     if query_value(
         connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
     ):
-        return []
+        return ()
     found = []
     subscriptions = query(
         connection,
@@ -300,4 +300,4 @@ def not_dumped(connection: Connection) -> list[str]:
     if mappings:
         names = ", ".join(name for (name,) in mappings)
         found.append(f"options, if any, of user mappings {names}")
-    return found
+    return tuple(found)

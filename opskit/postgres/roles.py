@@ -6,7 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 from psycopg import conninfo, sql
@@ -22,34 +22,11 @@ from opskit.postgres.connect import (
     server_major,
     translated,
 )
-
-_COLUMNS = (
-    "name",
-    "superuser",
-    "inherit",
-    "createrole",
-    "createdb",
-    "login",
-    "replication",
-    "bypassrls",
-    "connection_limit",
-    "valid_until",
-    "comment",
-    "settings",
-    "parameters",
-    "member_of",
-    "password",
-)
-# Since this major a membership says on its own whether rights are inherited.
-_FIRST_WITH_MEMBERSHIP_OPTIONS = 16
+from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Role
 
 
-def take(connection: Connection) -> list[dict[str, Any]]:
-    """Return the server's roles with their rights, settings and memberships.
-
-    Of a setting there is the name and a digest: a service may keep a secret in one. Of
-    a password there is a digest of its hash, None where we may not read it.
-    """
+def take(connection: Connection) -> tuple[Role, ...]:
+    """Return the server's roles with their rights, settings and memberships."""
     readable = query_value(
         connection, "SELECT has_table_privilege('pg_authid', 'SELECT')"
     )
@@ -60,7 +37,7 @@ def take(connection: Connection) -> list[dict[str, Any]]:
     )
     options = (
         "m.inherit_option, m.set_option"
-        if server_major(connection) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
+        if server_major(connection) >= FIRST_WITH_MEMBERSHIP_OPTIONS
         else "NULL, NULL"
     )
     rows = connection.execute(
@@ -85,41 +62,10 @@ def take(connection: Connection) -> list[dict[str, Any]]:
         """  # noqa: S608  # put together from constants
     ).fetchall()
     unread = {} if readable else {"password_unread": True}
-    return [dict(zip(_COLUMNS, row, strict=True)) | unread for row in rows]
-
-
-def differences(
-    expected: dict[str, Any] | None,
-    observed: dict[str, Any] | None,
-    *,
-    majors: tuple[int, int],
-    with_password: bool = True,
-    with_parameters: bool = True,
-) -> list[str]:
-    """Return in what two records of a role differ, `missing` where one is not there.
-
-    A password that could not be read, and options of memberships that a major of the
-    two does not have, are not compared. Grants on settings are the first role's own
-    wherever somebody else has one: compare them of the others.
-    """
-    if expected is None or observed is None:
-        return ["missing"]
-    compares_password = with_password and not expected.get("password_unread")
-    with_options = min(majors) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
-
-    def comparable(record: dict[str, Any], key: str) -> object:
-        value = record.get(key)
-        if key == "member_of" and not with_options:
-            return sorted(membership[:2] for membership in value or [])
-        return value
-
-    return [
-        key
-        for key in _COLUMNS
-        if comparable(expected, key) != comparable(observed, key)
-        and (key != "password" or compares_password)
-        and (key != "parameters" or with_parameters)
-    ]
+    return tuple(
+        Role(**dict(zip(Role.model_fields, row, strict=False)), **unread)
+        for row in rows
+    )
 
 
 def superusers(connection: Connection) -> frozenset[str]:
@@ -148,7 +94,7 @@ def superusers_meanwhile(
             alter("NOSUPERUSER")
 
 
-def needed(connection: Connection) -> list[str]:
+def needed(connection: Connection) -> tuple[str, ...]:
     """Return the roles that the database's objects, grants and settings name."""
     rows = query(
         connection,
@@ -165,10 +111,10 @@ def needed(connection: Connection) -> list[str]:
         ORDER BY 1
         """,
     )
-    return [name for (name,) in rows]
+    return tuple(name for (name,) in rows)
 
 
-def owners(connection: Connection) -> list[str]:
+def owners(connection: Connection) -> tuple[str, ...]:
     """Return the roles that own something in the database that a dump restores.
 
     Who owns an extension, and what is in it, is decided where it is created. The first
@@ -194,12 +140,7 @@ def owners(connection: Connection) -> list[str]:
         ORDER BY 1
         """,
     )
-    return [name for (name,) in rows]
-
-
-def major_of(inventory: Mapping[str, Any]) -> int:
-    """Return the major of the server that an inventory was taken of."""
-    return int(str(inventory["server_version"]).split(".", maxsplit=1)[0])
+    return tuple(name for (name,) in rows)
 
 
 def first(connection: Connection) -> str:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any, LiteralString
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -20,6 +20,7 @@ from opskit.errors import DatabaseError
 from opskit.log import logger
 from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, query, with_database
+from opskit.postgres.inventory import Inventory
 
 _MARK = re.compile(
     r"\[opskit copy, run (?P<run>\w+), (?P<binding>[0-9a-f]{16})"
@@ -32,7 +33,7 @@ _LOCK_CLASS = 1_869_640_555
 def create(
     connection: Connection,
     name: str,
-    inventory: dict[str, Any],
+    inventory: Inventory,
     *,
     run_id: str,
     tablespace: str = "",

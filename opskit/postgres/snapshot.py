@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from opskit.postgres.connect import (
     query_value,
     translated,
 )
+from opskit.postgres.patterns import excluded_relations
 
 # The first half of the key of every advisory lock that opskit takes ("opsk").
 _LOCK_CLASS = 0x6F70736B
@@ -209,3 +210,56 @@ class Weights:
         if known := self._rows.get((entry.schema, entry.name), 0):
             return min(whole, whole * rows // known)
         return min(whole, size_bytes)
+
+
+def expected_tables(
+    connection: Connection,
+    *,
+    exclude_tables: Sequence[str] = (),
+    exclude_table_data: Sequence[str] = (),
+) -> set[tuple[str, str]]:
+    """Return the tables (schema, name) whose rows a dump of this snapshot must hold.
+
+    Asked of the catalog, not of pg_dump, so that a table which pg_dump left out is
+    noticed. Tables of extensions are the extensions' own; a standby has no rows of
+    unlogged tables to give.
+    """
+    left_out = excluded_relations(connection, [*exclude_tables, *exclude_table_data])
+    rows = query(
+        connection,
+        """
+        SELECT n.nspname, c.relname
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r'
+          AND c.relpersistence <> 't'
+          AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
+          AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          AND NOT c.oid = ANY (%s::oid[])
+          AND NOT EXISTS (
+            SELECT FROM pg_depend d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+              AND d.deptype = 'e')
+        """,
+        left_out,
+    )
+    return {(schema, name) for schema, name in rows}
+
+
+def rewritten_tables(connection: Connection) -> list[str]:
+    """Return the tables whose rows were replaced since the snapshot was taken.
+
+    TRUNCATE and the rewriting kinds of ALTER TABLE do not wait for a snapshot: until
+    pg_dump has its locks they can leave it an empty table, or another one. Those that
+    were dropped are gone by then, and are named as the snapshot knows them.
+    """
+    rows = query(
+        connection,
+        """
+        SELECT format('%I.%I', n.nspname, c.relname)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND c.relfilenode <> 0 AND c.oid >= 16384
+          AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
+        ORDER BY 1
+        """,
+    )
+    return [name for (name,) in rows]

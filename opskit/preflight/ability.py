@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from opskit.postgres import inventory as postgres_inventory
-from opskit.postgres import roles
+from opskit.postgres import capabilities, roles
 from opskit.postgres.connect import Connection, query, query_value, server_major
 from opskit.postgres.database import quoted
+from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Inventory, Role
 from opskit.preflight.shortages import Shortage
 
-_FIRST_WITH_MEMBERSHIP_OPTIONS = 16
 _ROLE_HINT = (
     "Restore with a role that may: restore_url in [databases.NAME], or --to with a URL."
 )
@@ -21,18 +19,18 @@ _ATTRIBUTES_OF_SUPERUSERS = ("superuser", "replication", "bypassrls")
 
 
 def shortages(
-    connection: Connection, inventory: Mapping[str, Any], *, is_whole: bool = True
+    connection: Connection, inventory: Inventory, *, is_whole: bool = True
 ) -> list[Shortage]:
     """Return what keeps the connection's role from restoring a set on its server.
 
     Where not all of a set is restored, only what any part of it needs is looked at.
     """
     found = [*_major(connection, inventory), *_room(connection, inventory)]
-    if postgres_inventory.is_superuser(connection):
+    if capabilities.is_superuser(connection):
         return found
     user = str(query_value(connection, "SELECT current_user"))
-    attributes = next(e for e in roles.take(connection) if e["name"] == user)
-    if not attributes["createdb"]:
+    attributes = next(e for e in roles.take(connection) if e.name == user)
+    if not attributes.createdb:
         found.append(
             Shortage(
                 what="right",
@@ -49,8 +47,8 @@ def shortages(
     return found
 
 
-def _major(connection: Connection, inventory: Mapping[str, Any]) -> Iterator[Shortage]:
-    needed, found = roles.major_of(inventory), server_major(connection)
+def _major(connection: Connection, inventory: Inventory) -> Iterator[Shortage]:
+    needed, found = inventory.server_major, server_major(connection)
     if found < needed:
         yield Shortage(
             what="major",
@@ -61,7 +59,7 @@ def _major(connection: Connection, inventory: Mapping[str, Any]) -> Iterator[Sho
         )
 
 
-def _room(connection: Connection, inventory: Mapping[str, Any]) -> Iterator[Shortage]:
+def _room(connection: Connection, inventory: Inventory) -> Iterator[Shortage]:
     """Yield a shortage if the disk is too small, where the data folder lies here."""
     if not connection.info.host.startswith("/"):
         return
@@ -73,7 +71,7 @@ def _room(connection: Connection, inventory: Mapping[str, Any]) -> Iterator[Shor
         free_bytes = shutil.disk_usage(Path(folder or "/nowhere")).free
     except OSError:
         return  # in a container, or not for this user to see
-    needed_bytes = int(inventory["size_bytes"])
+    needed_bytes = inventory.size_bytes
     if free_bytes < needed_bytes:
         yield Shortage(
             what="room",
@@ -85,15 +83,13 @@ def _room(connection: Connection, inventory: Mapping[str, Any]) -> Iterator[Shor
 
 
 def _owners(
-    connection: Connection, inventory: Mapping[str, Any], user: str
+    connection: Connection, inventory: Inventory, user: str
 ) -> Iterator[Shortage]:
     """Yield the roles that the copy's objects could not be given to."""
     right = (
-        "SET"
-        if server_major(connection) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
-        else "MEMBER"
+        "SET" if server_major(connection) >= FIRST_WITH_MEMBERSHIP_OPTIONS else "MEMBER"
     )
-    owners = [*inventory.get("owners", []), inventory["owner"]]
+    owners = [*inventory.owners, inventory.owner]
     for name, missing in query(
         connection,
         "SELECT rolname, NOT (pg_has_role(oid, %s) AND pg_has_role(oid, 'USAGE')) "
@@ -114,19 +110,19 @@ def _owners(
 
 def _new_roles(
     connection: Connection,
-    inventory: Mapping[str, Any],
+    inventory: Inventory,
     user: str,
-    attributes: Mapping[str, Any],
+    attributes: Role,
 ) -> Iterator[Shortage]:
     there = {name for (name,) in query(connection, "SELECT rolname FROM pg_roles")}
-    wanted = set(inventory.get("needed_roles", [])) - there
+    wanted = set(inventory.needed_roles) - there
     of_superusers = {
-        each["name"]
-        for each in inventory["roles"]
-        if any(each.get(attribute) for attribute in _ATTRIBUTES_OF_SUPERUSERS)
+        each.name
+        for each in inventory.roles
+        if any(getattr(each, attribute) for attribute in _ATTRIBUTES_OF_SUPERUSERS)
     }
     for name in sorted(wanted):
-        if attributes["createrole"] and name not in of_superusers:
+        if attributes.createrole and name not in of_superusers:
             continue
         yield Shortage(
             what="right",
@@ -138,9 +134,9 @@ def _new_roles(
 
 
 def _extensions(
-    connection: Connection, inventory: Mapping[str, Any], user: str
+    connection: Connection, inventory: Inventory, user: str
 ) -> Iterator[Shortage]:
-    wanted: Sequence[str] = [each["name"] for each in inventory["extensions"]]
+    wanted: Sequence[str] = [each.name for each in inventory.extensions]
     for (name,) in query(
         connection,
         "SELECT DISTINCT v.name::text FROM pg_available_extensions e "

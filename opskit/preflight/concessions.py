@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import with_dependents
+from opskit.postgres.inventory import Inventory, Locale
 from opskit.postgres.schema import SchemaObject
 from opskit.preflight.shortages import Shortage
 
@@ -22,7 +23,7 @@ _ROLES = re.compile(
     rf" TO (?P<roles>{_ROLE}(?:, {_ROLE})*)(?= USING \(| WITH CHECK \(|;)"
     rf"| FOR (?P<mapped>{_ROLE}) SERVER "
 )
-_STAND_IN_LOCALE = {"provider": "libc", "collate": "C", "ctype": "C", "locale": None}
+_STAND_IN_LOCALE = Locale(provider="libc", collate="C", ctype="C")
 
 
 _Named = TypeVar("_Named", TableRecord, SequenceRecord)
@@ -180,9 +181,11 @@ class Concessions:
         """Return whether an object need not be there as it was."""
         return any(each.excuses(missing) for each in self.failures)
 
-    def locale(self, locale: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the locale for the copy, where the source's is `locale`."""
-        return _STAND_IN_LOCALE if self.without_locale else locale
+    def inventory(self, inventory: Inventory) -> Inventory:
+        """Return the inventory for the copy, with the locale that it can have."""
+        if not self.without_locale:
+            return inventory
+        return inventory.model_copy(update={"locale": _STAND_IN_LOCALE})
 
     def entries(self, entries: Iterable[TocEntry]) -> list[TocEntry]:
         """Return the entries that are restored."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from opskit.errors import ServerFault
-from opskit.postgres import extensions as postgres_extensions
-from opskit.postgres import inventory as postgres_inventory
-from opskit.postgres import roles
+from opskit.postgres import capabilities, extensions, roles
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
+from opskit.postgres.capabilities import Capabilities
 from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.database import quoted
-from opskit.postgres.inventory import Surroundings
+from opskit.postgres.inventory import Inventory
 
 # There is nothing that could be put in its place, or left out.
 NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
@@ -46,7 +44,7 @@ class Shortage:
 
 def shortages(
     connection: Connection,
-    inventory: Mapping[str, Any],
+    inventory: Inventory,
     entries: Sequence[TocEntry],
     *,
     creates_roles: bool,
@@ -58,11 +56,11 @@ def shortages(
     missing roles are made first; on a throw-away server tablespaces are made as well,
     and roles have other rights while the set is loaded.
     """
-    offered = postgres_inventory.take_surroundings(connection)
+    offered = capabilities.take(connection)
 
     def knows(locale: str | None) -> bool:
         known = locale is None or locale in _ALWAYS_KNOWN_LOCALES
-        return known or postgres_inventory.has_locale(connection, str(locale))
+        return known or capabilities.has_locale(connection, str(locale))
 
     found = [
         *_extensions(offered, inventory),
@@ -83,11 +81,9 @@ def shortages(
     return found
 
 
-def _extensions(
-    offered: Surroundings, inventory: Mapping[str, Any]
-) -> Iterator[Shortage]:
-    for each in inventory["extensions"]:
-        name, version = each["name"], each["version"]
+def _extensions(offered: Capabilities, inventory: Inventory) -> Iterator[Shortage]:
+    for each in inventory.extensions:
+        name, version = each.name, each.version
         versions = offered.extensions.get(name)
         if versions is None:
             yield Shortage(
@@ -107,12 +103,10 @@ def _extensions(
 
 
 def _libraries(
-    connection: Connection, offered: Surroundings, inventory: Mapping[str, Any]
+    connection: Connection, offered: Capabilities, inventory: Inventory
 ) -> Iterator[Shortage]:
-    for name in postgres_extensions.needed(inventory):
-        if name in offered.extensions and not postgres_extensions.is_usable(
-            connection, name
-        ):
+    for name in inventory.preloaded:
+        if name in offered.extensions and not extensions.is_usable(connection, name):
             yield Shortage(
                 what="library",
                 subject=name,
@@ -123,15 +117,15 @@ def _libraries(
 
 
 def _locales(
-    offered: Surroundings,
-    inventory: Mapping[str, Any],
+    offered: Capabilities,
+    inventory: Inventory,
     knows: Callable[[str | None], bool],
 ) -> Iterator[Shortage]:
-    locale = inventory["locale"]
-    for name in sorted({locale["collate"], locale["ctype"]}):
+    locale = inventory.locale
+    for name in sorted({locale.collate, locale.ctype}):
         if not knows(name):
             yield _locale(name, "the database")
-    provider = locale["provider"]
+    provider = locale.provider
     if (provider == "icu" and not offered.has_icu) or (
         provider == "builtin" and not offered.has_builtin_provider
     ):
@@ -143,8 +137,8 @@ def _locales(
             hint="Use PostgreSQL programs with that provider "
             "(the packages of every distribution have ICU).",
         )
-    money = inventory["settings"].get("lc_monetary")
-    if inventory.get("has_money") and not knows(money):
+    money = inventory.money_locale
+    if inventory.has_money and money is not None and not knows(money):
         yield replace(
             _locale(money, "columns of type money (lc_monetary)"), what="lc_monetary"
         )
@@ -152,28 +146,26 @@ def _locales(
 
 def _collations(
     connection: Connection,
-    offered: Surroundings,
-    inventory: Mapping[str, Any],
+    offered: Capabilities,
+    inventory: Inventory,
     knows: Callable[[str | None], bool],
 ) -> Iterator[Shortage]:
-    for each in inventory.get("collations", []):
-        subject = f"{each['schema']}.{each['name']}"
-        if each["schema"] == "pg_catalog":
-            there = postgres_inventory.has_collation(
-                connection, "pg_catalog", each["name"]
-            )
-        elif each["provider"] == "icu":
+    for each in inventory.collations:
+        subject = f"{each.schema_name}.{each.name}"
+        if each.schema_name == "pg_catalog":
+            there = capabilities.has_collation(connection, "pg_catalog", each.name)
+        elif each.provider == "icu":
             there = offered.has_icu
-        elif each["provider"] == "builtin":
+        elif each.provider == "builtin":
             there = offered.has_builtin_provider
         else:
-            there = knows(each["locale"])
+            there = knows(each.locale)
         if not there:
             yield Shortage(
                 what="collation",
                 subject=subject,
-                detail=f"the server lacks {each['provider']} locale "
-                f"{each['locale'] or each['name']}, which the collation needs",
+                detail=f"the server lacks {each.provider} locale "
+                f"{each.locale or each.name}, which the collation needs",
                 hint="Install that locale on the server's machine, or a PostgreSQL "
                 "that is built with its provider.",
             )
@@ -190,16 +182,14 @@ def _locale(name: str, where: str) -> Shortage:
 
 
 def _settings(
-    connection: Connection, offered: Surroundings, inventory: Mapping[str, Any]
+    connection: Connection, offered: Capabilities, inventory: Inventory
 ) -> Iterator[Shortage]:
     names = {
-        name.lower()
-        for each in inventory["database_settings"]
-        for name in each["settings"]
+        name.lower() for each in inventory.database_settings for name in each.settings
     }
     # A name with a dot is a placeholder that any server accepts.
     for name in sorted(names - offered.settings):
-        if "." not in name and not postgres_inventory.has_setting(connection, name):
+        if "." not in name and not capabilities.has_setting(connection, name):
             yield Shortage(
                 what="setting",
                 subject=name,
@@ -231,13 +221,13 @@ def require_locales_of_roles(connection: Connection, statements: Iterable[str]) 
     """
     wanted = {each for text in statements for each in _SET_LOCALE.findall(text)}
     for setting, locale in sorted(wanted):
-        if not postgres_inventory.has_locale(connection, locale):
+        if not capabilities.has_locale(connection, locale):
             lacking = _locale(locale, f"a role's setting {setting}")
             raise ServerFault(lacking.detail, hint=lacking.hint)
 
 
 def _access_methods(
-    offered: Surroundings, entries: Iterable[TocEntry]
+    offered: Capabilities, entries: Iterable[TocEntry]
 ) -> Iterator[Shortage]:
     made = {entry.name for entry in entries if entry.kind == "ACCESS METHOD"}
     used = {entry.access_method for entry in entries if entry.access_method}
@@ -255,9 +245,7 @@ def _access_methods(
 
 def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shortage]:
     """Yield a shortage if XML cannot be read: tables could be made, rows not loaded."""
-    if any(each.holds_xml for each in entries) and not postgres_inventory.has_xml(
-        connection
-    ):
+    if any(each.holds_xml for each in entries) and not capabilities.has_xml(connection):
         yield Shortage(
             what="feature",
             subject="xml",
@@ -267,10 +255,10 @@ def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shorta
 
 
 def _roles(
-    offered: Surroundings, inventory: Mapping[str, Any], entries: Iterable[TocEntry]
+    offered: Capabilities, inventory: Inventory, entries: Iterable[TocEntry]
 ) -> Iterator[Shortage]:
     needed = {
-        *inventory.get("needed_roles", []),
+        *inventory.needed_roles,
         *(entry.owner for entry in entries),
     } - {""}
     for name in sorted(needed - offered.roles):
@@ -283,17 +271,15 @@ def _roles(
 
 
 def _role_attributes(
-    connection: Connection, inventory: Mapping[str, Any]
+    connection: Connection, inventory: Inventory
 ) -> Iterator[Shortage]:
-    there = {each["name"]: each for each in roles.take(connection)}
-    majors = (roles.major_of(inventory), server_major(connection))
-    wanted = set(inventory.get("needed_roles", []))
-    for each in inventory["roles"]:
-        name = each["name"]
+    there = {each.name: each for each in roles.take(connection)}
+    majors = (inventory.server_major, server_major(connection))
+    wanted = set(inventory.needed_roles)
+    for each in inventory.roles:
+        name = each.name
         if name in wanted and name in there:
-            differ = roles.differences(
-                each, there[name], majors=majors, with_password=False
-            )
+            differ = each.differences(there[name], majors=majors, with_password=False)
             if differ:
                 yield Shortage(
                     what="role-attributes",
@@ -303,10 +289,8 @@ def _role_attributes(
                 )
 
 
-def _tablespaces(
-    offered: Surroundings, inventory: Mapping[str, Any]
-) -> Iterator[Shortage]:
-    for name in sorted(set(inventory["tablespaces"]) - offered.tablespaces):
+def _tablespaces(offered: Capabilities, inventory: Inventory) -> Iterator[Shortage]:
+    for name in sorted(set(inventory.tablespaces) - offered.tablespaces):
         yield Shortage(
             what="tablespace",
             subject=name,
@@ -316,10 +300,10 @@ def _tablespaces(
 
 
 def _owners(
-    offered: Surroundings, inventory: Mapping[str, Any], entries: Iterable[TocEntry]
+    offered: Capabilities, inventory: Inventory, entries: Iterable[TocEntry]
 ) -> Iterator[Shortage]:
     """Yield what PostgreSQL gives to superusers alone, where its owner is none."""
-    new = {each["name"] for each in inventory["roles"] if each.get("superuser")}
+    new = {each.name for each in inventory.roles if each.superuser}
     able = offered.superusers | (new - offered.roles) | {""}
     for entry in entries:
         if entry.kind in OWNED_BY_SUPERUSERS and entry.owner not in able:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from shlex import quote
-from typing import Any
 
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.reader import SetReader
 from opskit.errors import DatabaseError
 from opskit.log import logger
-from opskit.postgres import database, globals, scratch, takeover
-from opskit.postgres import inventory as postgres_inventory
+from opskit.postgres import capabilities, database, globals, scratch, takeover
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, connect, with_database
+from opskit.postgres.inventory import Inventory, Role
 from opskit.preflight import ability
 from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import Concessions, Failure, accept
@@ -47,7 +46,7 @@ def not_accepted(
 
 def require_able(
     connection: Connection,
-    inventory: Mapping[str, Any],
+    inventory: Inventory,
     target: str,
     *,
     is_whole: bool,
@@ -147,26 +146,22 @@ def require_definitions(
     return with_shortages(job, [each.as_shortage() for each in failures])
 
 
-def _needed_by(
-    entries: Sequence[TocEntry], inventory: Mapping[str, Any]
-) -> Mapping[str, Any]:
+def _needed_by(entries: Sequence[TocEntry], inventory: Inventory) -> Inventory:
     """Return the inventory without what only other entries need."""
     extensions = {entry.name for entry in entries if entry.kind == "EXTENSION"}
     tablespaces = {entry.tablespace for entry in entries}
-    collations = inventory.get("collations", [])
 
     def named(collation: str) -> bool:
         return any(collation in entry.definition for entry in entries)
 
-    return {
-        **inventory,
-        "extensions": [e for e in inventory["extensions"] if e["name"] in extensions],
-        "tablespaces": [
-            name for name in inventory["tablespaces"] if name in tablespaces
-        ],
-        "collations": [e for e in collations if named(e["name"])],
-        "database_settings": [],
-    }
+    return inventory.model_copy(
+        update={
+            "extensions": [e for e in inventory.extensions if e.name in extensions],
+            "tablespaces": tablespaces.intersection(inventory.tablespaces),
+            "collations": [e for e in inventory.collations if named(e.name)],
+            "database_settings": (),
+        }
+    )
 
 
 def create_roles(
@@ -185,10 +180,10 @@ def create_roles(
     existing = database.existing_roles(connection)
     inventory = reader.manifest.inventory
     needed = _roles_of(entries, inventory, is_whole=is_whole)
-    missing = with_members(needed, inventory["roles"]) - existing
+    missing = with_members(needed, inventory.roles) - existing
     if not missing:
         return ()
-    as_superuser = postgres_inventory.is_superuser(connection)
+    as_superuser = capabilities.is_superuser(connection)
     logger().info("creating roles", roles=sorted(missing))
     statements = globals.for_roles(
         reader.read_text("roles"), missing, existing, as_superuser=as_superuser
@@ -203,10 +198,10 @@ def create_roles(
 
 
 def _roles_of(
-    entries: Sequence[TocEntry], inventory: Mapping[str, Any], *, is_whole: bool
+    entries: Sequence[TocEntry], inventory: Inventory, *, is_whole: bool
 ) -> set[str]:
     """Return the roles that own what is restored, or that it names."""
-    named = set(inventory["needed_roles"])
+    named = set(inventory.needed_roles)
     if is_whole:
         return named
     owners = {entry.owner for entry in entries}
@@ -217,15 +212,15 @@ def _roles_of(
     }
 
 
-def with_members(needed: set[str], roles: Sequence[Mapping[str, Any]]) -> set[str]:
+def with_members(needed: set[str], roles: Sequence[Role]) -> set[str]:
     """Add who has the rights of a needed role by membership, superusers aside."""
     found = set(needed)
     while added := {
-        each["name"]
+        each.name
         for each in roles
-        if each["name"] not in found
-        and not each.get("superuser")
-        and found.intersection(group for group, *_options in each.get("member_of", ()))
+        if each.name not in found
+        and not each.superuser
+        and found.intersection(each.groups)
     }:
         found |= added
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from opskit.compare import definition
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import database, extensions, inventory, row_checks, scratch
+from opskit.postgres import capabilities, database, extensions, row_checks, scratch
 from opskit.postgres.archive.toc import (
     event_triggers,
     not_validated,
@@ -68,7 +68,7 @@ def _make_again(connection: Connection, job: FillJob) -> None:
 
 def _fill(connection: Connection, job: FillJob) -> Filled:
     url = copy_url(connection, job)
-    size_bytes = job.manifest.inventory.get("size_bytes") if job.is_whole else None
+    size_bytes = job.manifest.inventory.size_bytes if job.is_whole else None
     given = _rights(connection, job, url)
     handlers = _disconnected(given, job)
     with measured(
@@ -135,7 +135,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
     for entry in job.entries:
         script = database.property_script(
             [entry],
-            str(job.manifest.inventory["database"]),
+            job.manifest.inventory.database,
             job.name,
             without_settings=job.concessions.subjects("setting"),
             without_roles=job.concessions.subjects("role"),
@@ -155,7 +155,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
 
 def _disconnected(given: Rights, job: FillJob) -> extensions.Handlers:
     """Put foreign servers out of reach; return the handlers to be given back."""
-    if not (job.offline and inventory.is_superuser(given.connection)):
+    if not (job.offline and capabilities.is_superuser(given.connection)):
         return {}
     with connect(given.url, purpose="restore") as copy:
         return extensions.disconnect(copy)

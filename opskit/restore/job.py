@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
 from opskit.errors import ServerFault
-from opskit.postgres import inventory
+from opskit.postgres import capabilities
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import reads_elsewhere
 from opskit.postgres.connect import (
@@ -87,15 +87,15 @@ def copy_url(connection: Connection, job: FillJob) -> str:
 
 def plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
     settings = {"default_transaction_read_only": "off", "role": "none"}
-    money = job.manifest.inventory["settings"].get("lc_monetary")
-    if money and inventory.has_locale(connection, money):
+    money = job.manifest.inventory.money_locale
+    if money and capabilities.has_locale(connection, money):
         settings["lc_monetary"] = money
-    return settings | inventory.of_sessions(connection, job.settings)
+    return settings | capabilities.of_sessions(connection, job.settings)
 
 
 def silencing(connection: Connection) -> dict[str, str]:
     """Return the settings that only a superuser can give a session."""
-    if not inventory.is_superuser(connection):
+    if not capabilities.is_superuser(connection):
         return {}
     settings = {"session_replication_role": "replica", "session_preload_libraries": ""}
     if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:

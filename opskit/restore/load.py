@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from opskit.compare.definition import units
 from opskit.errors import ClientToolError, DatabaseError, ServerFault
@@ -25,6 +25,7 @@ from opskit.postgres.connect import (
 from opskit.postgres.content import python_codec
 from opskit.postgres.database import quoted, run_bytes
 from opskit.postgres.faults import ends_sessions
+from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
 
 _FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
@@ -280,18 +281,18 @@ def in_order(entries: Iterable[TocEntry]) -> list[TocEntry]:
 
 
 def with_search_path(
-    script: bytes, entries: Iterable[TocEntry], inventory: Mapping[str, Any]
+    script: bytes, entries: Iterable[TocEntry], inventory: Inventory
 ) -> bytes:
     """Let a script of pg_restore find what extensions brought by its bare name.
 
     pg_dump empties the search path, and does not qualify every operator that a
     definition uses.
     """
-    schemas = dict.fromkeys(each["schema"] for each in inventory["extensions"])
+    schemas = dict.fromkeys(each.schema_name for each in inventory.extensions)
     path = f"SET search_path = {', '.join(map(quoted, schemas))};\n"
     for entry in entries:
         if entry.kind == "SEARCHPATH" and schemas:
-            codec = python_codec(inventory["encoding"])
+            codec = python_codec(inventory.encoding)
             script = script.replace(entry.definition.encode(), path.encode(codec), 1)
     return script
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from opskit.catalog.manifest import Manifest
 from opskit.errors import DatabaseError, ServerFault
-from opskit.postgres import database, extensions, scratch
-from opskit.postgres import inventory as postgres_inventory
+from opskit.postgres import capabilities, database, extensions, scratch
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import dependents, with_dependents
 from opskit.postgres.connect import (
@@ -47,9 +46,9 @@ def extension_statement(name: str) -> str:
 def _stand_ins(manifest: Manifest, concessions: Concessions) -> Iterator[str]:
     """Yield statements that create a plain collation for each that is missing."""
     missing = concessions.subjects("collation")
-    for each in manifest.inventory["collations"] if missing else ():
-        if f"{each['schema']}.{each['name']}" in missing:
-            name = f"{quoted(each['schema'])}.{quoted(each['name'])}"
+    for each in manifest.inventory.collations if missing else ():
+        if f"{each.schema_name}.{each.name}" in missing:
+            name = f"{quoted(each.schema_name)}.{quoted(each.name)}"
             yield f"CREATE COLLATION {name} (provider = libc, locale = 'C')"
 
 
@@ -60,15 +59,15 @@ def _extensions(
 
     pg_dump leaves the version out, so that the server would take its newest.
     """
-    known = {each["name"]: each for each in manifest.inventory["extensions"]}
+    known = {each.name: each for each in manifest.inventory.extensions}
     any_version = concessions.subjects("extension-version")
     for entry in entries:
         each = known.get(entry.name)
         if entry.kind == "EXTENSION" and each is not None:
             statement = extension_statement(entry.name)
-            statement += f" WITH SCHEMA {quoted(each['schema'])}"
+            statement += f" WITH SCHEMA {quoted(each.schema_name)}"
             if entry.name not in any_version:
-                statement += f" VERSION {quoted(each['version'])}"
+                statement += f" VERSION {quoted(each.version)}"
             yield statement
 
 
@@ -139,7 +138,7 @@ def load_again(given: Rights, job: FillJob, failed: Collection[int]) -> list[Fai
                     url,
                     entry,
                     load.with_search_path(script, head, inventory),
-                    encoding=inventory["encoding"],
+                    encoding=inventory.encoding,
                     timeout_seconds=job.timeout_seconds,
                 )
         except ServerFault as fault:
@@ -211,9 +210,7 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
     """
     manifest = job.manifest
     given_up = job.concessions
-    inventory = manifest.inventory | {
-        "locale": given_up.locale(manifest.inventory["locale"])
-    }
+    inventory = given_up.inventory(manifest.inventory)
     own = next((each for each in job.entries if each.kind == "DATABASE"), None)
     scratch.create(
         connection,
@@ -290,11 +287,11 @@ def _run_under_other_names(given: Rights, job: FillJob, statement: str) -> bool:
 
     That is the source's name, or one that the server's settings hold.
     """
-    if not postgres_inventory.is_superuser(given.connection):
+    if not capabilities.is_superuser(given.connection):
         return False
     with connect(given.url, purpose=OWN_STATEMENTS) as copy:
         limit_statements(copy, job.timeout_seconds)
-        own = str(job.manifest.inventory["database"])
+        own = job.manifest.inventory.database
         for name in dict.fromkeys([own, *extensions.names_in_settings(copy)]):
             with (
                 contextlib.suppress(DatabaseError),

@@ -63,7 +63,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             and each.name not in request.accepted
         ]
         roles = beside.with_members(
-            set(manifest.inventory["needed_roles"]), manifest.inventory["roles"]
+            set(manifest.inventory.needed_roles), manifest.inventory.roles
         )
         return RestorePlan(
             store=store.name,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from opskit.errors import DatabaseError, OpskitError, ServerFault
 from opskit.log import logger
-from opskit.postgres import inventory, locks
+from opskit.postgres import capabilities, locks
 from opskit.postgres import roles as postgres_roles
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, connect
@@ -111,7 +111,7 @@ def choose(
     the roles whose code it is, and raises if they are not to be trusted.
     """
     connection = ourselves.connection
-    if inventory.is_superuser(connection):
+    if capabilities.is_superuser(connection):
         authors = authors_of_code(entries, superusers(connection))
         if authors and ourselves.can_log_in():
             return ourselves

@@ -84,7 +84,7 @@ def _examine(run: Run) -> Iterator[Finding]:
     rules += [each.retention for each in run.settings.files.values()]
     for own in filter(None, rules):
         yield from sets.examine_retention(run.settings.stores, own)
-    sizes = [int(e.inventory["size_bytes"]) for e in examined if e.inventory]
+    sizes = [e.inventory.size_bytes for e in examined if e.inventory]
     yield folders.examine_space(
         "space for drills",
         drill.work_dir or Path(tempfile.gettempdir()),
@@ -178,9 +178,7 @@ def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
     from opskit.store import LocalStore, unwrapped
 
     wanted = {
-        each.name: int(each.inventory["size_bytes"])
-        for each in examined
-        if each.inventory
+        each.name: each.inventory.size_bytes for each in examined if each.inventory
     }
     for name, each_folder in run.settings.files.items():
         wanted[name] = folders.size_bytes(each_folder.path)

@@ -92,7 +92,9 @@ def restore(
         replace=replace,
         installations=run.installations,
         jobs=run.jobs,
-        timeout_seconds=run.settings.drill.timeout_seconds(chosen.manifest.inventory),
+        timeout_seconds=run.settings.drill.timeout_seconds(
+            chosen.manifest.inventory.size_bytes
+        ),
         work_dir=run.settings.drill.work_dir,
         identities=run.identities,
         accepted=[*(settings.allow or ()), *(accept_failures or ())],
@@ -134,9 +136,9 @@ def _restored(
         f"compared with the manifest exactly; {text.duration(seconds)}",
         as_json=as_json,
     )
-    beyond = manifest.inventory.get("beyond_dumps", [])
+    beyond = manifest.inventory.beyond_dumps
     for each in beyond:
-        say(f"  not in the set: {each['name']}: {each['reason']}", as_json=as_json)
+        say(f"  not in the set: {each.name}: {each.reason}", as_json=as_json)
     if result.without:
         say(f"  restored without: {', '.join(result.without)}", as_json=as_json)
     if result.roles_created:

@@ -206,7 +206,7 @@ def test_a_role_without_superuser_rights_backs_up_without_passwords(
     full = back_up(url, store_dir).manifest
 
     assert any("without password hashes" in each for each in plain.warnings)
-    assert tuple(each.inventory["role_passwords"] for each in (plain, full)) == (
+    assert tuple(each.inventory.role_passwords for each in (plain, full)) == (
         False,
         True,
     )

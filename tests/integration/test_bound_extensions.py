@@ -173,9 +173,9 @@ def test_without_it_everything_else_is_restored(
     back_up(live, store_dir)
     (chosen,) = sets(store_dir)
     name = next(
-        each["name"]
-        for each in chosen.manifest.inventory["extensions"]
-        if each["name"] != "plpgsql"
+        each.name
+        for each in chosen.manifest.inventory.extensions
+        if each.name != "plpgsql"
     )
     with throwaway.throwaway(bound.installation) as other:
         with pytest.raises(DatabaseError) as refused:

@@ -190,17 +190,17 @@ def test_our_own_reading_of_the_catalog_waits_no_longer_either(
     make_database: MakeDatabase, store_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock that comes when pg_dump has read its part is told the same way."""
-    from opskit.postgres import inventory
+    from opskit.postgres import snapshot
 
     url = make_database(16)
     with connect(url, purpose="migration", autocommit=False) as holder:
-        unlocked = inventory.rewritten_tables
+        unlocked = snapshot.rewritten_tables
 
         def locked(connection: Any) -> list[str]:
             holder.execute("LOCK TABLE pg_catalog.pg_auth_members")
             return unlocked(connection)
 
-        monkeypatch.setattr(inventory, "rewritten_tables", locked)
+        monkeypatch.setattr(snapshot, "rewritten_tables", locked)
         with pytest.raises(LockWait, match=r"pg_catalog\.pg_auth_members is locked by"):
             back_up(url, store_dir, lock_wait=timedelta(seconds=1))
 
@@ -220,11 +220,11 @@ def test_what_waits_for_the_dump_does_not_spoil_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However small the database is: the dump is looked at while it has its locks."""
-    from opskit.postgres import inventory
+    from opskit.postgres import snapshot
 
     url = make_database(16)
     waiting = threading.Thread(target=execute, args=(url, statement))
-    unlocked = inventory.rewritten_tables
+    unlocked = snapshot.rewritten_tables
 
     def beside(connection: Any) -> list[str]:
         waiting.start()
@@ -234,7 +234,7 @@ def test_what_waits_for_the_dump_does_not_spoil_it(
             time.sleep(0.05)
         return unlocked(connection)
 
-    monkeypatch.setattr(inventory, "rewritten_tables", beside)
+    monkeypatch.setattr(snapshot, "rewritten_tables", beside)
     manifest = back_up(url, store_dir).manifest
     waiting.join()
 

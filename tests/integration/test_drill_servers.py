@@ -317,9 +317,8 @@ def test_a_locale_that_is_missing_is_named(
 ) -> None:
     """A database in a locale that the machine lacks is told before the restore."""
     inventory = one_set.manifest.inventory
-    monkeypatch.setitem(
-        inventory, "locale", inventory["locale"] | {"collate": "xx_XX.UTF-8"}
-    )
+    locale = inventory.locale.model_copy(update={"collate": "xx_XX.UTF-8"})
+    monkeypatch.setitem(vars(inventory), "locale", locale)
 
     with pytest.raises(DatabaseError, match="no locale xx_XX"):
         run_drill(one_set)

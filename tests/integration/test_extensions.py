@@ -164,7 +164,7 @@ def _losses(running: Server, script: str) -> list[str]:
     url = create(running, "extended", "CREATE EXTENSION kinds_config SCHEMA public;")
     execute(url, script)
     with connect(url, purpose="test") as connection:
-        return [each["name"] for each in beyond_dumps.take(connection)]
+        return [each.name for each in beyond_dumps.take(connection)]
 
 
 @pytest.mark.parametrize("statement", ON_ITS_TABLES)

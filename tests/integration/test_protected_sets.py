@@ -524,7 +524,7 @@ def test_what_lies_in_the_open_tells_no_row(
     assert opened.decode("utf-8", "surrogateescape") == rendered
     plain = made.plain
     hidden = {each.digest for each in plain.tables} | {plain.large_objects.digest}
-    hidden |= {each["password"] for each in plain.inventory["roles"]} - {None}
+    hidden |= {e.password for e in plain.inventory.roles if e.password is not None}
     hidden |= {SECRET, ROLE_PASSWORD, "md5" + "deadbeef"}
     hidden |= _observed(evidence.as_json()["checks"])
     seen = _in_the_open(tmp_path / "copy")

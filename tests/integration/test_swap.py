@@ -18,6 +18,7 @@ import pytest
 from opskit.errors import DatabaseError
 from opskit.postgres import database, scratch, takeover
 from opskit.postgres.connect import connect, parse, query
+from opskit.postgres.inventory import Inventory, Locale
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
 from opskit.restore import beside as restore_beside
@@ -27,11 +28,11 @@ from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, now, sets, value
 
-INVENTORY: dict[str, Any] = {
-    "encoding": "UTF8",
-    "locale": {"provider": "libc", "collate": "C", "ctype": "C", "locale": None},
-    "owner": "nobody here",
-}
+INVENTORY = Inventory(
+    encoding="UTF8",
+    locale=Locale(provider="libc", collate="C", ctype="C"),
+    owner="nobody here",
+)
 
 
 @pytest.fixture

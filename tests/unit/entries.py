@@ -6,7 +6,8 @@ from typing import Any
 
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import Contents, Layout
-from opskit.postgres.inventory import Surroundings
+from opskit.postgres.capabilities import Capabilities
+from opskit.postgres.inventory import Inventory
 from opskit.preflight.shortages import Shortage
 
 _AFTER_DATA = ("CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "EVENT TRIGGER")
@@ -63,7 +64,7 @@ def shortage(what: str, subject: str) -> Shortage:
     )
 
 
-def inventory(**changes: Any) -> dict[str, Any]:
+def inventory(**changes: Any) -> Inventory:
     """Return an inventory that needs something of every kind."""
     fields: dict[str, Any] = {
         "database": "shop",
@@ -99,10 +100,10 @@ def inventory(**changes: Any) -> dict[str, Any]:
         "server_version": "16.4",
         "tablespaces": ["fast", "slow"],
     }  # fmt: skip
-    return fields | changes
+    return Inventory(**(fields | changes))
 
 
-def offered(**changes: Any) -> Surroundings:
+def offered(**changes: Any) -> Capabilities:
     """Return a server that has all that `inventory` needs."""
     fields: dict[str, Any] = {
         "extensions": {
@@ -116,4 +117,4 @@ def offered(**changes: Any) -> Surroundings:
         "has_icu": True,
         "has_builtin_provider": True,
     }
-    return Surroundings(**(fields | changes))
+    return Capabilities(**(fields | changes))

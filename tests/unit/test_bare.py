@@ -10,6 +10,7 @@ import pytest
 
 from opskit.postgres import database
 from opskit.postgres.connect import Connection
+from opskit.postgres.inventory import Inventory
 
 URL = "postgresql://db.example/copy"
 PLPGSQL = {"name": "plpgsql", "version": "1.0", "schema": "pg_catalog"}
@@ -50,6 +51,6 @@ def test_what_the_source_has_no_more_is_dropped(
     run: list[str], inventory: dict[str, Any], scripts: list[str]
 ) -> None:
     """Nothing else, and a set that does not say so had the schema."""
-    database.make_bare(URL, inventory)
+    database.make_bare(URL, Inventory(**inventory))
 
     assert run == scripts

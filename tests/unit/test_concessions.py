@@ -9,12 +9,13 @@ import pytest
 
 from opskit.catalog.manifest import Manifest
 from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.inventory import Inventory, Locale
 from opskit.preflight.concessions import Concessions, accept
 from tests.unit import builders
 from tests.unit.entries import entry, shortage
 
-LOCALE = {"provider": "icu", "collate": "de_DE", "ctype": "de_DE", "locale": "de"}
-STAND_IN = {"provider": "libc", "collate": "C", "ctype": "C", "locale": None}
+LOCALE = Locale(provider="icu", collate="de_DE", ctype="de_DE", locale="de")
+STAND_IN = Locale(provider="libc", collate="C", ctype="C")
 FLAGS = ("without_owners", "without_tablespaces", "without_locale", "names_everything")
 
 ENTRIES = [
@@ -102,7 +103,7 @@ def test_without_a_shortage_nothing_is_done_without() -> None:
     assert found == Concessions()
     assert [getattr(found, flag) for flag in FLAGS] == [False, False, False, True]
     assert found.unmade(ENTRIES) == []
-    assert found.locale(LOCALE) == LOCALE
+    assert found.inventory(Inventory(locale=LOCALE)).locale == LOCALE
 
 
 def test_an_extension_goes_with_all_that_depends_on_it() -> None:
@@ -209,7 +210,8 @@ def test_a_concession_gives_up_its_own_alone(
     found = _accepted((what, "x"))
 
     assert tuple(getattr(found, flag) for flag in FLAGS) == flags
-    assert found.locale(LOCALE) == (STAND_IN if flags[2] else LOCALE)
+    locale = found.inventory(Inventory(locale=LOCALE)).locale
+    assert locale == (STAND_IN if flags[2] else LOCALE)
     assert found.subjects(what) == {"x"}
     assert found.subjects("other") == frozenset()
 

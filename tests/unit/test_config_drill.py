@@ -45,7 +45,7 @@ def test_the_time_for_a_drill_grows_with_the_database(
     load_config: LoadConfig, text: str, size_bytes: int, seconds: float
 ) -> None:
     """Unless it is set."""
-    found = load_config(text).drill.timeout_seconds({"size_bytes": size_bytes})
+    found = load_config(text).drill.timeout_seconds(size_bytes)
 
     assert found == pytest.approx(seconds)
 

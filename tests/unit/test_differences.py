@@ -7,7 +7,7 @@ from typing import Any
 from opskit.catalog.differences import differences, is_equal
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import Manifest
-from tests.unit.builders import manifest
+from tests.unit.builders import INVENTORY, manifest
 
 
 def _table(name: str, rows: int, digest: str = "0") -> dict[str, Any]:
@@ -57,12 +57,11 @@ def test_without_digests_equal_numbers_of_rows_are_no_proof() -> None:
 
 def test_sequences_large_objects_and_extensions_are_compared() -> None:
     """Each under a key of its own."""
-    base = manifest().inventory
     older = _set(
-        inventory=base | {"extensions": [{"name": "citext", "version": "1.5"}]}
+        inventory=INVENTORY | {"extensions": [{"name": "citext", "version": "1.5"}]}
     )
     newer = _set(
-        inventory=base | {"extensions": [{"name": "citext", "version": "1.6"}]},
+        inventory=INVENTORY | {"extensions": [{"name": "citext", "version": "1.6"}]},
         sequences=[
             {"schema": "public", "name": "s", "last_value": 9, "is_called": True}
         ],

@@ -11,7 +11,7 @@ import pytest
 from opskit.drill import servers
 from opskit.drill.servers import DrillServer, ServerRequest, open_server
 from opskit.errors import ClientToolError, ConfigurationError
-from opskit.postgres import inventory
+from opskit.postgres import capabilities
 from opskit.postgres.connect import Connection, parse
 
 URL = "postgresql://ops:hunter2@drill.example:6432/postgres"
@@ -37,9 +37,9 @@ def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(servers, "server_major", lambda _c: found["major"])
     monkeypatch.setattr(servers, "query_value", lambda _c, _sql: found["version"])
     monkeypatch.setattr(
-        inventory, "system_identifier", lambda _c: found["system_identifier"]
+        capabilities, "system_identifier", lambda _c: found["system_identifier"]
     )
-    monkeypatch.setattr(inventory, "is_superuser", lambda _c: found["is_superuser"])
+    monkeypatch.setattr(capabilities, "is_superuser", lambda _c: found["is_superuser"])
     return found
 
 

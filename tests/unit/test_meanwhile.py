@@ -17,6 +17,7 @@ from opskit.compare.contents import RestoredCopy
 from opskit.compare.meanwhile import Meanwhile
 from opskit.errors import ServerFault
 from opskit.postgres import content
+from opskit.postgres.inventory import Inventory
 from tests.unit.entries import entry
 
 ROOT = ("public", "log")
@@ -101,7 +102,7 @@ def _copy(jobs: int = 2, session: Session | None = None) -> RestoredCopy:
     def connect() -> Iterator[Session]:
         yield session or Session()
 
-    manifest = SimpleNamespace(inventory={"encoding": "UTF8"})
+    manifest = SimpleNamespace(inventory=Inventory(encoding="UTF8"))
     made = SimpleNamespace(tables=TABLES, jobs=jobs, manifest=manifest, connect=connect)
     return cast(RestoredCopy, made)
 

@@ -7,12 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.postgres import extensions as postgres_extensions
-from opskit.postgres import inventory as postgres_inventory
-from opskit.postgres import roles
+from opskit.postgres import capabilities, extensions, roles
 from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.capabilities import Capabilities
 from opskit.postgres.connect import Connection
-from opskit.postgres.inventory import Surroundings
+from opskit.postgres.inventory import Inventory, Role
 from opskit.preflight import shortages
 from opskit.preflight.concessions import Concessions
 from opskit.preflight.shortages import Shortage
@@ -32,31 +31,25 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
     """Return a function that looks at a server for what an inventory needs."""
 
     def look(
-        server: Surroundings | None = None,
-        needs: dict[str, Any] | None = None,
+        server: Capabilities | None = None,
+        needs: Inventory | None = None,
         entries: Iterable[TocEntry] = (TABLE,),
         *,
         locales: Iterable[str] = LOCALES,
         catalog: Iterable[str] = ("sv_SE",),
         former: Iterable[str] = (),
-        there: Iterable[dict[str, Any]] = (),
+        there: Iterable[Role] = (),
         creates: bool = False,
     ) -> list[Shortage]:
         known, names, other = set(locales), set(catalog), set(former)
+        monkeypatch.setattr(capabilities, "take", lambda _c: server or offered())
+        monkeypatch.setattr(capabilities, "has_locale", lambda _c, name: name in known)
         monkeypatch.setattr(
-            postgres_inventory, "take_surroundings", lambda _c: server or offered()
-        )
-        monkeypatch.setattr(
-            postgres_inventory, "has_locale", lambda _c, name: name in known
-        )
-        monkeypatch.setattr(
-            postgres_inventory,
+            capabilities,
             "has_collation",
             lambda _c, schema, name: schema == "pg_catalog" and name in names,
         )
-        monkeypatch.setattr(
-            postgres_inventory, "has_setting", lambda _c, name: name in other
-        )
+        monkeypatch.setattr(capabilities, "has_setting", lambda _c, name: name in other)
         monkeypatch.setattr(roles, "take", lambda _c: list(there))
         monkeypatch.setattr(shortages, "server_major", lambda _c: 16)
         return shortages.shortages(
@@ -90,7 +83,7 @@ def test_a_library_that_an_extension_needs_is_named(
         asked.append(name)
         return usable
 
-    monkeypatch.setattr(postgres_extensions, "is_usable", is_usable)
+    monkeypatch.setattr(extensions, "is_usable", is_usable)
     settings = {"shared_preload_libraries": 'auto_explain, "$libdir/pg_cron", other'}
     found = look(needs=inventory(settings=settings, has_money=False))
 
@@ -218,8 +211,8 @@ def test_a_role_that_is_there_must_be_as_it_was(
     look: Look, role: dict[str, Any], names: list[str]
 ) -> None:
     """Only one that is needed, and only where the set's own are not made."""
-    assert _names(look(there=[role])) == names
-    assert look(there=[role], creates=True) == []
+    assert _names(look(there=[Role(**role)])) == names
+    assert look(there=[Role(**role)], creates=True) == []
 
 
 @pytest.mark.parametrize(

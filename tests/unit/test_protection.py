@@ -26,6 +26,7 @@ from opskit.crypto import age, signatures
 from opskit.crypto.keys import Identities
 from opskit.crypto.signatures import Signer
 from opskit.errors import BackupFailed, StoreError
+from opskit.postgres.inventory import Role
 from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.faulty import FaultyStore
 from tests.unit import builders
@@ -201,7 +202,7 @@ def test_without_protection_a_set_lies_in_the_open(back_up: Back) -> None:
     assert (manifest.encryption, manifest.signature) == (None, None)
     assert [each.role for each in manifest.objects] == ["dump", "roles", "guide"]
     assert manifest.tables[0].digest == DIGEST
-    assert manifest.inventory["roles"] == [{"name": "app", "password": PASSWORD}]
+    assert manifest.inventory.roles == (Role(name="app", password=PASSWORD),)
     assert content(store, manifest.object("dump").key) == DUMP
 
 
@@ -268,7 +269,7 @@ def test_nothing_in_the_store_tells_what_is_backed_up(back_up: Back) -> None:
     opened = SetReader(manifest=manifest, store=store, identities=OWN).opened()
     assert opened.tables[0].digest == DIGEST
     assert opened.large_objects.digest == LARGE
-    assert opened.inventory["roles"] == [{"name": "app", "password": PASSWORD}]
+    assert opened.inventory.roles == (Role(name="app", password=PASSWORD),)
 
 
 def test_the_result_is_what_was_stored(back_up: Back) -> None:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from opskit.postgres.roles import differences
+from opskit.drill.comparison import compare_roles
+from opskit.postgres import roles
+from opskit.postgres.inventory import Inventory, Role
+from opskit.preflight.concessions import Concessions
 
 
-def _role(**changes: Any) -> dict[str, Any]:
-    fields = {
+def _role(**changes: Any) -> Role:
+    fields: dict[str, Any] = {
         "name": "app",
         "login": True,
         "member_of": [["ops", True, True, False]],
         "password": "0a1b",
     }
-    return fields | changes
+    return Role(**(fields | changes))
 
 
 def _differ(
-    before: dict[str, Any] | None,
-    after: dict[str, Any] | None,
+    before: Role,
+    after: Role,
     majors: tuple[int, int] = (16, 17),
     **how: bool,
 ) -> list[str]:
-    return differences(before, after, majors=majors, **how)
+    return before.differences(after, majors=majors, **how)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,9 @@ def test_passwords_may_be_left_aside(change: dict[str, Any]) -> None:
     after = _role(**change)
 
     assert _differ(_role(), after, with_password=False) == []
-    assert _differ(_role(), after | {"login": False}, with_password=False) == ["login"]
+    assert _differ(_role(), _role(login=False, **change), with_password=False) == [
+        "login"
+    ]
 
 
 def test_grants_on_settings_may_be_left_aside() -> None:
@@ -80,6 +86,38 @@ def test_options_of_memberships_are_compared_where_both_have_them(
     assert _differ(_role(), after) == ["member_of"]
 
 
-def test_a_role_that_is_not_there_is_missing() -> None:
-    """On whichever side."""
-    assert _differ(_role(), None) == _differ(None, _role()) == ["missing"]
+@pytest.mark.parametrize("is_throwaway", [True, False])
+@pytest.mark.parametrize(
+    ("recorded", "there", "detail"),
+    [
+        (["app", "ops"], ["app", "ops"], ""),
+        (["app", "ops"], ["app"], "ops"),
+        (["app"], ["app", "ops"], "ops"),
+        (["app"], ["app"], "ops"),
+    ],
+)
+def test_a_role_that_is_missing_on_either_side_differs(
+    monkeypatch: pytest.MonkeyPatch,
+    is_throwaway: bool,
+    recorded: list[str],
+    there: list[str],
+    detail: str,
+) -> None:
+    """A needed one also where neither side knows it; of a new server any at all."""
+    monkeypatch.setattr(roles, "take", lambda _: [_role(name=e) for e in there])
+    monkeypatch.setattr(roles, "first", lambda _: "postgres")
+    inventory = Inventory(
+        roles=tuple(_role(name=each) for each in recorded),
+        needed_roles=("app", "ops"),
+        first_role="postgres",
+    )
+    server: Any = SimpleNamespace(is_throwaway=is_throwaway, major=16)
+    manifest: Any = SimpleNamespace(inventory=inventory, server_major=16)
+    place: Any = SimpleNamespace(connection=None, server=server)
+    copy: Any = SimpleNamespace(manifest=manifest)
+
+    check = compare_roles(place, copy, Concessions())
+
+    if is_throwaway and "ops" not in {*recorded, *there}:
+        detail = ""
+    assert (check.passed, check.detail) == (detail == "", detail)

@@ -88,7 +88,7 @@ def test_the_public_manifest_tells_no_secret() -> None:
     assert [
         each for each in (DIGEST, OTHER_DIGEST, PASSWORD, SETTING, key) if each in text
     ] == []
-    assert public.inventory["roles"] == [
+    assert json.loads(text)["inventory"]["roles"] == [
         {"name": "app", "login": True},
         {"name": "other", "login": False},
     ]
@@ -104,7 +104,7 @@ def test_all_else_stays_visible() -> None:
         each.model_copy(update={"digest": DIGEST}) for each in public.tables
     ] == list(SMALL.tables)
     assert public.large_objects.count == SMALL.large_objects.count
-    assert public.inventory["encoding"] == "UTF8"
+    assert public.inventory.encoding == "UTF8"
 
 
 def test_only_its_own_private_object_opens_a_set() -> None:
