@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from opskit.postgres.servers import programs, throwaway
+from tests import initialised
 from tests.integration.test_ability import attempt
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets, value
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from opskit.postgres.servers.programs import Installation
     from opskit.postgres.servers.throwaway import Server
 
 # Somebody who is no superuser made the roles and granted them.
@@ -42,16 +45,28 @@ ALTER TABLE app.other OWNER TO app;
 """
 
 
-@pytest.fixture(params=[15, 18])
-def target(request: pytest.FixtureRequest, store_dir: Path) -> Iterator[Server]:
-    """A new server, and in the store the set of another one."""
+@pytest.fixture(scope="module", params=[15, 18])
+def source(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Installation, Path]:
+    """The programs of a major, and a store with the set of a server of it."""
     found = programs.find_server(programs.installations(), major=request.param)
+    store = tmp_path_factory.mktemp("source") / "store"
+    store.mkdir()
     with throwaway.throwaway(found) as running:
         execute(running.url(), ROLES)
         execute(running.url(), "CREATE DATABASE shop OWNER readers")
         execute(running.url("shop"), OBJECTS)
-        back_up(running.url("shop"), store_dir)
-    with throwaway.throwaway(found) as running:
+        back_up(running.url("shop"), store)
+    return found, store
+
+
+@pytest.fixture
+def target(source: tuple[Installation, Path], store_dir: Path) -> Iterator[Server]:
+    """A new server, and in the store the set of another one."""
+    found, store = source
+    shutil.copytree(store, store_dir, dirs_exist_ok=True)
+    with initialised.copied(), throwaway.throwaway(found) as running:
         yield running
 
 
