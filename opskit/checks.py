@@ -1,29 +1,71 @@
-"""Check: what drills, doctor and health all speak."""
+"""Check: one thing that was looked at. Drills, doctor and health all speak it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
+
+
+class Health(StrEnum):
+    """How something watched is, from best to worst."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One thing that was looked at, and whether it was as it should be.
 
-    `expected` and `observed` are short texts a person can compare; `detail` says
-    what to look at when they differ.
+    `passed` is None where it was not checked; `detail` then says why. `expected` and
+    `observed` are short texts a person can compare; `detail` says what to look at when
+    they differ, `hint` what to do. A check that is only `advisory` makes nothing
+    unhealthy when it fails.
     """
 
     name: str
-    passed: bool
+    passed: bool | None
     expected: str = ""
     observed: str = ""
     detail: str = ""
+    hint: str = ""
+    advisory: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was checked and did not pass."""
+        return self.passed is False
+
+    @property
+    def health(self) -> Health:
+        """What the check says of the health of what it looked at."""
+        if self.passed:
+            return Health.HEALTHY
+        return (
+            Health.UNHEALTHY if self.failed and not self.advisory else Health.DEGRADED
+        )
 
     def as_json(self) -> dict[str, object]:
-        """Return the fields of the contract."""
-        return asdict(self)
+        """Return the fields of the contract for a comparison."""
+        return {
+            "name": self.name,
+            "passed": self.passed,
+            "expected": self.expected,
+            "observed": self.observed,
+            "detail": self.detail,
+        }
+
+    def as_health_json(self) -> dict[str, object]:
+        """Return the fields of the contract for doctor and status."""
+        return {
+            "name": self.name,
+            "status": self.health.value,
+            "observed": self.observed,
+            "limit": self.expected,
+            "hint": self.hint,
+        }
 
 
 def compare(name: str, expected: object, observed: object, detail: str = "") -> Check:
@@ -37,26 +79,13 @@ def compare(name: str, expected: object, observed: object, detail: str = "") -> 
     )
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Return how many of something there are, as `1 table` or `2 tables`."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-class Health(StrEnum):
-    """How something watched is, from best to worst."""
-
-    HEALTHY = "healthy"
-    DEGRADED = "degraded"
-    UNHEALTHY = "unhealthy"
+def not_checked(name: str, reason: str) -> Check:
+    """Return a check that was not made, and why."""
+    return Check(name=name, passed=None, detail=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that doctor and status looked at.
-
-    `limit` says what `observed` should be, `hint` what to do where it is not.
-    """
-
     name: str
     status: Health
     observed: str
@@ -64,13 +93,15 @@ class Finding:
     hint: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the fields of the contract."""
-        return asdict(self)
+        return vars(self)
 
 
-def worst(findings: Iterable[Finding]) -> Health:
-    """Return the worst health among the findings."""
+def worst(checks: Iterable[Finding]) -> Health:
+    """Return the worst health among the checks."""
     order = list(Health)
-    return max(
-        (each.status for each in findings), key=order.index, default=Health.HEALTHY
-    )
+    return max((each.status for each in checks), key=order.index, default=order[0])
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return how many of something there are, as `1 table` or `2 tables`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

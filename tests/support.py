@@ -17,9 +17,9 @@ from opskit.backup.plan import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.catalog import BackupSet
 from opskit.checks import Check
+from opskit.drill.report import DrillEvidence
 from opskit.drill.run import DrillRequest, drill
 from opskit.drill.servers import ServerRequest
-from opskit.evidence import Evidence
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
@@ -67,7 +67,7 @@ def run_drill(
     tamper: Callable[[str], None] | None = None,
     installations: Sequence[Installation] | None = None,
     **options: Any,
-) -> Evidence:
+) -> DrillEvidence:
     """Drill a set."""
     request = DrillRequest(
         chosen=chosen,
@@ -83,9 +83,9 @@ def run_drill(
         return drill(request, run_id="def456", clock=now, tamper=tamper)
 
 
-def failed(evidence: Evidence) -> list[Check]:
+def failed(evidence: DrillEvidence) -> list[Check]:
     """Return the checks that did not pass."""
-    return [check for check in evidence.checks if not check.passed]
+    return evidence.failed
 
 
 def execute(url: str, script: str) -> None:

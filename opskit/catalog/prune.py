@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from opskit.catalog.changes import (
 from opskit.catalog.manifest import MANIFEST_NAME, PIN_FOLDER, is_pin
 from opskit.catalog.retention import Candidate
 from opskit.catalog.sets import KnownSet, Place
-from opskit.catalog.trust import Trust
+from opskit.catalog.trust import Trust, store_document
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
 from opskit.ledger import copies
@@ -118,19 +117,12 @@ def confirm(
     Raises:
         StoreError: a store refused.
     """
-    document = {
-        "backup_id": each.manifest.backup_id,
-        "manifest_sha256": each.manifest_sha256,
+    fields = {
         "confirmed_at": confirmed_at.isoformat(),
         "changes": list(each.manifest.sudden_changes),
     }
-    content = (json.dumps(document, indent=1) + "\n").encode()
     name = confirmation_name(confirmed_at=confirmed_at, run_id=run_id)
-    for store in each.stores:
-        key = each.manifest.prefix + name
-        if signer is not None:
-            store.put(key + signatures.SUFFIX, [signer.sign(content)])
-        store.put(key, [content])
+    _put_beside(each, name, fields, signer)
 
 
 def delete_set(each: BackupSet) -> None:
@@ -167,18 +159,22 @@ def pin(
     Raises:
         StoreError: a store refused.
     """
+    fields = {"pinned_at": pinned_at.isoformat()}
+    name = f"{PIN_FOLDER}{pinned_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run_id}.json"
+    _put_beside(each, name, fields, signer)
+
+
+def _put_beside(
+    each: BackupSet, name: str, fields: Mapping[str, object], signer: Signer | None
+) -> None:
+    """Put a document about a set beside every copy of it."""
     document = {
         "backup_id": each.manifest.backup_id,
         "manifest_sha256": each.manifest_sha256,
-        "pinned_at": pinned_at.isoformat(),
+        **fields,
     }
-    content = (json.dumps(document, indent=1) + "\n").encode()
-    name = f"{PIN_FOLDER}{pinned_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run_id}.json"
     for store in each.stores:
-        key = each.manifest.prefix + name
-        if signer is not None:
-            store.put(key + signatures.SUFFIX, [signer.sign(content)])
-        store.put(key, [content])
+        store_document(store, each.manifest.prefix + name, document, signer)
 
 
 def unpin(each: BackupSet) -> bool:

@@ -1,11 +1,13 @@
-"""Trust: whose signatures are believed, and what is refused without one."""
+"""Signed documents in a store: how they are put there, and which count."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from opskit.crypto import signatures
+from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError, ObjectNotFound, ObjectUnreadable
 from opskit.log import logger
 from opskit.store import Store
@@ -17,6 +19,26 @@ _HINT = (
     "Do not use it before you know who wrote it. Sets from before signatures were "
     "configured can be used while [signing] trusted_keys is empty."
 )
+
+
+def document_bytes(fields: Mapping[str, object]) -> bytes:
+    """Return a JSON document as it is stored."""
+    text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "surrogateescape")
+
+
+def store_document(
+    store: Store, key: str, fields: Mapping[str, object], signer: Signer | None
+) -> None:
+    """Put a JSON document into a store, after its signature if somebody signs it.
+
+    Raises:
+        StoreError: the store refused.
+    """
+    content = document_bytes(fields)
+    if signer is not None:
+        store.put(key + signatures.SUFFIX, [signer.sign(content)])
+    store.put(key, [content])
 
 
 class Unsigned(IntegrityError):

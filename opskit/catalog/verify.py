@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
+from opskit.catalog.manifest import Manifest, StoredObject
 from opskit.errors import (
     IntegrityError,
     ObjectNotFound,
@@ -85,10 +85,10 @@ def verify_set(manifest: Manifest, store: Store) -> VerifyResult:
     )
 
 
-def is_gone(manifest: Manifest, store: Store) -> bool:
-    """Return whether another run has deleted a set meanwhile."""
+def is_gone(store: Store, key: str) -> bool:
+    """Return whether another run has deleted an object meanwhile."""
     try:
-        store.stat(manifest.prefix + MANIFEST_NAME)
+        store.stat(key)
     except ObjectNotFound:
         return True
     except StoreError:

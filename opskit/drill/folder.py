@@ -14,10 +14,11 @@ from opskit.catalog.catalog import BackupSet
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.reader import SetReader
-from opskit.checks import Check, compare
+from opskit.checks import Check, compare, not_checked
 from opskit.crypto.keys import Identities
+from opskit.drill.report import DrillEvidence, DrillFigures
 from opskit.errors import IntegrityError
-from opskit.evidence import Evidence, Unmade
+from opskit.evidence import set_subject
 from opskit.folders import compare as folders_compare
 from opskit.folders.beside import make_removable
 from opskit.folders.extract import extract
@@ -100,13 +101,13 @@ def _run(
         found.checks += folders_compare.compare(copy, records)
     found.entries = len(records)
     found.size_bytes = sum(record.size_bytes for record in records)
-    if not mutants or not all(check.passed for check in found.checks):
+    if not mutants or any(check.failed for check in found.checks):
         return  # a comparison that fails has just shown that it can
     with found.phase("mutants"):
         found.mutants, left = plant(copy, records, number=mutants, seed=run_id)
     found.checks.append(found.mutants.check())
     # Each was taken back, or the next would have been noticed for the one before.
-    found.checks += [check for check in left if not check.passed]
+    found.checks += [check for check in left if check.failed]
 
 
 # What has to be done before a service can use a restored folder.
@@ -125,7 +126,7 @@ class FolderDrillRequest:
 
 def drill_folder(
     request: FolderDrillRequest, *, run_id: str, clock: Callable[[], datetime]
-) -> Evidence:
+) -> DrillEvidence:
     """Restore a folder's set into a throw-away one and compare every entry.
 
     What is wrong with the set is a failed check in the evidence, not an error.
@@ -157,24 +158,26 @@ def drill_folder(
         drilled.phases = found.phases | drilled.phases
         found = drilled
     rto = sum(found.phases.get(name, 0.0) for name in _RESTORE_PHASES)
-    return Evidence(
+    checks = found.checks
+    if not request.mutants:
+        checks += [not_checked("mutants", "none were asked for ([drill] mutants = 0)")]
+    rpo = (started_at - chosen.manifest.snapshot_at).total_seconds()
+    return DrillEvidence(
         kind="drill",
         run_id=run_id,
-        manifest=chosen.manifest,
-        manifest_sha256=chosen.manifest_sha256,
+        subject=set_subject(chosen.manifest, chosen.manifest_sha256),
         started_at=started_at,
         finished_at=clock(),
-        checks=tuple(found.checks),
-        unmade=_unmade(request),
-        phases=found.phases,
-        # A restore that broke off took no time that anybody can count on.
-        rto_seconds=round(rto, 3) if found.entries else None,
-        rpo_seconds=round(
-            (started_at - chosen.manifest.snapshot_at).total_seconds(), 3
+        checks=tuple(checks),
+        figures=DrillFigures(
+            drill_server="a throw-away folder",
+            files=found.entries,
+            mutants=None if found.mutants is None else found.mutants.as_json(),
+            # A restore that broke off took no time that anybody can count on.
+            rto_seconds=round(rto, 3) if found.entries else None,
+            rpo_seconds=round(rpo, 3),
+            phases=found.phases,
         ),
-        drill_server="a throw-away folder",
-        files=found.entries,
-        mutants=None if found.mutants is None else found.mutants.as_json(),
     )
 
 
@@ -198,10 +201,3 @@ def _fetch(found: FilesDrill, reader: SetReader) -> Manifest | None:
         )
     )
     return manifest
-
-
-def _unmade(request: FolderDrillRequest) -> tuple[Unmade, ...]:
-    if request.mutants:
-        return ()
-    reason = "none were asked for ([drill] mutants = 0)"
-    return (Unmade(name="mutants", reason=reason),)

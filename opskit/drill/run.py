@@ -13,13 +13,14 @@ from typing import TypeVar
 from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.reader import SetReader
-from opskit.checks import Check, compare, count
+from opskit.checks import Check, compare, count, not_checked
 from opskit.compare.contents import RestoredCopy
 from opskit.compare.meanwhile import Meanwhile
 from opskit.config import Query
 from opskit.crypto.keys import Identities
 from opskit.drill import comparison
 from opskit.drill.comparison import run_queries
+from opskit.drill.report import DrillEvidence, DrillFigures
 from opskit.drill.servers import ServerRequest, opening_server
 from opskit.drill.surroundings import (
     Fetched,
@@ -33,7 +34,7 @@ from opskit.drill.surroundings import (
     unmade_anyway,
 )
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
-from opskit.evidence import Evidence, Unmade
+from opskit.evidence import set_subject
 from opskit.log import logger
 from opskit.mutants.mutant import MutantReport
 from opskit.mutants.planting import plant
@@ -83,7 +84,6 @@ class Findings:
     request: DrillRequest
     run_id: str
     checks: list[Check] = field(default_factory=list)
-    unmade: list[Unmade] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     drill_server: str = ""
     mutants: MutantReport | None = None
@@ -127,7 +127,7 @@ def drill(
     run_id: str,
     clock: Callable[[], datetime],
     tamper: Callable[[str], None] | None = None,
-) -> Evidence:
+) -> DrillEvidence:
     """Restore a set into a throw-away server and compare everything.
 
     What is wrong with the set is a failed check in the evidence, not an error. `tamper`
@@ -148,22 +148,22 @@ def drill(
             Check(name="time limit", passed=False, detail=error.message)
         )
     rto = sum(found.phases.get(name, 0.0) for name in _RESTORE_PHASES)
-    return Evidence(
+    return DrillEvidence(
         kind="drill",
         run_id=run_id,
-        manifest=manifest,
-        manifest_sha256=request.chosen.manifest_sha256,
+        subject=set_subject(manifest, request.chosen.manifest_sha256),
         started_at=started_at,
         finished_at=clock(),
         checks=tuple(found.checks),
-        unmade=tuple(found.unmade),
-        phases=found.phases,
-        rto_seconds=round(rto, 3) if found.restored else None,
-        rpo_seconds=round((started_at - manifest.snapshot_at).total_seconds(), 3),
-        drill_server=found.drill_server,
-        tables=found.tables,
-        rows=found.rows,
-        mutants=None if found.mutants is None else found.mutants.as_json(),
+        figures=DrillFigures(
+            drill_server=found.drill_server,
+            tables=found.tables,
+            rows=found.rows,
+            mutants=None if found.mutants is None else found.mutants.as_json(),
+            rto_seconds=round(rto, 3) if found.restored else None,
+            rpo_seconds=round((started_at - manifest.snapshot_at).total_seconds(), 3),
+            phases=found.phases,
+        ),
     )
 
 
@@ -203,8 +203,8 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
             return
         concessions = made
         job = replace(job, concessions=concessions)
-        found.unmade += [
-            Unmade(name=check, reason=reason)
+        found.checks += [
+            not_checked(check, reason)
             for check, reason in (
                 *concessions.unmade(entries),
                 *unmade_anyway(place, manifest),
@@ -233,7 +233,7 @@ def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) ->
             return
         found.restored = True
         concessions = replace(concessions, failures=failures)
-        found.unmade += [Unmade(name=e.name, reason=e.reason) for e in failures]
+        found.checks += [not_checked(e.name, e.reason) for e in failures]
         if tamper is not None:
             tamper(copy.url)
         found.tables = len(copy.tables)
@@ -394,11 +394,11 @@ def _compare(
         found.checks += run_queries(
             copy.url, request.queries, timeout_seconds=request.timeout_seconds
         )
-    if not all(check.passed for check in found.checks):
+    if any(check.failed for check in found.checks):
         return  # it has just shown that it can fail
     if not request.mutants:
-        found.unmade.append(
-            Unmade(name="mutants", reason="none were asked for ([drill] mutants = 0)")
+        found.checks.append(
+            not_checked("mutants", "none were asked for ([drill] mutants = 0)")
         )
         return
     with found.phase("mutants"):

@@ -128,7 +128,7 @@ def require_target(target: Path, *, replace: bool) -> bool:
 
 def _compared(path: Path, records: Sequence[FileRecord]) -> list[Check]:
     checks = compare(path, records)
-    failed = [check for check in checks if not check.passed]
+    failed = [check for check in checks if check.failed]
     if failed:
         raise IntegrityError(
             "the restored copy is not what the manifest says: "

@@ -277,7 +277,8 @@ class Parts:
         Where it is not, whatever is planted would seem to be noticed.
         """
         if part not in self._equal:
-            self._equal[part] = self.check(part, self._ground.connection).passed
+            check = self.check(part, self._ground.connection)
+            self._equal[part] = bool(check.passed)
         return self._equal[part]
 
     def candidate(

@@ -9,20 +9,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
+    from opskit.drill.report import DrillEvidence
     from opskit.drill.servers import ServerRequest
     from opskit.errors import StoreError
-    from opskit.evidence import Evidence
     from opskit.operations.run import Run
 
 
 def run_drill(
     run: Run, chosen: BackupSet, *, mutants: int
-) -> tuple[Evidence, Path, StoreError | None]:
+) -> tuple[DrillEvidence, Path, StoreError | None]:
     """Drill one set, keep the evidence beside it, and return it with its report.
 
     The error says why the evidence could not be stored; the finding is told first.
     """
-    from opskit import evidence as evidence_module
+    from opskit.drill.report import render
     from opskit.errors import StoreError
     from opskit.evidence import store_evidence, write_report
     from opskit.operations import keys
@@ -35,9 +35,12 @@ def run_drill(
     ):
         evidence = _drill(run, chosen, mutants)
         evidence = _challenged(evidence, chosen, run.settings.drill.try_to_destroy)
-        rendered = evidence_module.render(evidence)
+        rendered = render(evidence, chosen.manifest)
         path = write_report(evidence, rendered, run.reports)
-        record |= {"passed": evidence.passed, "rto_seconds": evidence.rto_seconds}
+        record |= {
+            "passed": evidence.passed,
+            "rto_seconds": evidence.figures.rto_seconds,
+        }
         keys.warn_of_unsigned(run.settings)
         unstored = None
         try:
@@ -52,20 +55,20 @@ def run_drill(
 
 
 def _challenged(
-    evidence: Evidence, chosen: BackupSet, names: Sequence[str]
-) -> Evidence:
+    evidence: DrillEvidence, chosen: BackupSet, names: Sequence[str]
+) -> DrillEvidence:
     """Add whether the stores named keep the set from these credentials.
 
     Where that cannot be tried it is said, and the drill's own finding stands.
     """
     from dataclasses import replace
 
+    from opskit.checks import not_checked
     from opskit.errors import StoreError
-    from opskit.evidence import Unmade
     from opskit.store.s3.challenge import challenge
 
     holding = {each.name: each for each in chosen.stores}
-    checks, unmade = [*evidence.checks], [*evidence.unmade]
+    checks = [*evidence.checks]
     for name in names:
         reason = "the set was not found there"
         try:
@@ -74,11 +77,11 @@ def _challenged(
                 continue
         except StoreError as error:
             reason = error.message
-        unmade.append(Unmade(name=f"destruction in store {name}", reason=reason))
-    return replace(evidence, checks=tuple(checks), unmade=tuple(unmade))
+        checks.append(not_checked(f"destruction in store {name}", reason))
+    return replace(evidence, checks=tuple(checks))
 
 
-def _drill(run: Run, chosen: BackupSet, mutants: int) -> Evidence:
+def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
     from opskit.drill.folder import FolderDrillRequest, drill_folder
     from opskit.drill.run import DrillRequest, drill
     from opskit.operations import run as runtime

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from opskit.catalog.catalog import BackupSet
+from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
 from opskit.checks import Check
 from opskit.errors import StoreError
-from opskit.evidence import Evidence, store_evidence
+from opskit.evidence import Evidence, set_subject, store_evidence
 from opskit.operations import keys
 from opskit.operations import run as runtime
 from opskit.operations.run import Run
@@ -60,7 +61,7 @@ class Verification:
         except StoreError as error:
             self.unreachable[store.name] = error
             return False
-        if not result.is_whole and is_gone(each.manifest, store):
+        if not result.is_whole and is_gone(store, each.manifest.prefix + MANIFEST_NAME):
             return True
         self.objects += result.objects
         self.size_bytes += result.size_bytes
@@ -118,12 +119,11 @@ def record_verification(
     evidence = Evidence(
         kind="verify",
         run_id=run.run_id,
-        manifest=each.manifest,
-        manifest_sha256=each.manifest_sha256,
+        subject=set_subject(each.manifest, each.manifest_sha256),
         started_at=started_at,
         finished_at=runtime.now(),
         checks=checks,
-        phases={},
+        figures=None,
     )
     keys.warn_of_unsigned(run.settings)
     try:

@@ -311,7 +311,7 @@ def _compare(
             contents.compare_large_objects(copy),
             *structure.compare_structure(copy, concessions, entries, by_name=by_name),
         ]
-    failed = [check for check in checks if not check.passed]
+    failed = [check for check in checks if check.failed]
     for check in failed:
         logger().error("the copy differs", **check.as_json())
     if failed:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opskit.catalog.catalog import BackupSet
+    from opskit.drill.report import DrillEvidence
     from opskit.errors import OpskitError, StoreError
-    from opskit.evidence import Evidence
     from opskit.operations.run import Run
 
 
@@ -83,7 +83,7 @@ def _one(
     chosen = _choose(run, source, backup)
     evidence, report, unstored = run_drill(run, chosen, mutants=mutants)
     document = describe(evidence, report)
-    for line in summary(evidence, report):
+    for line in summary(evidence, report, chosen.manifest.kind):
         say(line, as_json=as_json)
     if not evidence.passed:
         raise failure(evidence, document)
@@ -114,48 +114,41 @@ def _choose(run: Run, source: str, backup: str) -> BackupSet:
     return run.listing(names[0]).newest(names[0])
 
 
-def describe(evidence: Evidence, report: Path) -> Document:
+def describe(evidence: DrillEvidence, report: Path) -> Document:
     """Return the fields of the contract for a drill."""
     return evidence.as_json() | {"report": str(report)}
 
 
-def compared(evidence: Evidence) -> str:
-    """Return what was compared, counted."""
-    if evidence.manifest.kind == "files":
-        return count(evidence.files, "entry", "files, folders and links")
-    return f"{count(evidence.tables, 'table')}, {count(evidence.rows, 'row')}"
-
-
-def summary(evidence: Evidence, report: Path) -> list[str]:
-    """Return what a person wants to read of a drill."""
-    manifest = evidence.manifest
-    failed = [check for check in evidence.checks if not check.passed]
-    if failed:
-        lines = [f"drill of {manifest.backup_id} DID NOT PASS:"]
+def summary(evidence: DrillEvidence, report: Path, kind: str) -> list[str]:
+    """Return what a person wants to read of a drill of a set of this kind."""
+    figures, subject = evidence.figures, evidence.subject.name
+    if evidence.failed:
+        lines = [f"drill of {subject} DID NOT PASS:"]
         lines += [
             f"  {check.name}: expected {check.expected or 'success'}, "
             f"observed {check.observed or 'failure'}"
             + (f" ({check.detail})" if check.detail else "")
-            for check in failed
+            for check in evidence.failed
         ]
     else:
+        compared = f"{count(figures.tables, 'table')}, {count(figures.rows, 'row')}"
+        if kind == "files":
+            compared = count(figures.files, "entry", "files, folders and links")
         lines = [
-            f"drill of {manifest.backup_id} passed: "
-            f"{count(len(evidence.checks), 'check')}",
-            f"  {compared(evidence)} equal exactly what was "
-            f"{_MADE_BY[evidence.manifest.kind]}; "
-            f"on {evidence.drill_server}",
+            f"drill of {subject} passed: {count(len(evidence.made), 'check')}",
+            f"  {compared} equal exactly what was {_MADE_BY[kind]}; "
+            f"on {figures.drill_server}",
         ]
-    if evidence.mutants is not None:
-        killed, planted = (evidence.mutants[key] for key in ("killed", "planted"))
+    if figures.mutants is not None:
+        killed, planted = (figures.mutants[key] for key in ("killed", "planted"))
         lines.append(
             f"  {killed} of {planted} mutants planted in the copy were noticed"
         )
-    lines += [f"  NOT CHECKED {each.name}: {each.reason}" for each in evidence.unmade]
-    if evidence.rto_seconds is not None:
-        lines.append(f"  a restore takes {text.duration(evidence.rto_seconds)} (RTO)")
-    if evidence.rpo_seconds is not None:
-        lines.append(f"  the data was {text.duration(evidence.rpo_seconds)} old (RPO)")
+    lines += [f"  NOT CHECKED {e.name}: {e.detail}" for e in evidence.not_checked]
+    if figures.rto_seconds is not None:
+        lines.append(f"  a restore takes {text.duration(figures.rto_seconds)} (RTO)")
+    if figures.rpo_seconds is not None:
+        lines.append(f"  the data was {text.duration(figures.rpo_seconds)} old (RPO)")
     return [*lines, f"  report: {report}"]
 
 
@@ -167,13 +160,13 @@ def not_recorded(error: StoreError, document: Document) -> StoreError:
     return error
 
 
-def failure(evidence: Evidence, document: Document) -> OpskitError:
+def failure(evidence: DrillEvidence, document: Document) -> OpskitError:
     """Return the error of a drill that did not pass."""
     from opskit.errors import DrillFailed
 
-    failed = [check.name for check in evidence.checks if not check.passed]
+    failed = [check.name for check in evidence.failed]
     return DrillFailed(
-        f"the drill of {evidence.manifest.backup_id} did not pass: {failed[0]}"
+        f"the drill of {evidence.subject.name} did not pass: {failed[0]}"
         + (f" and {len(failed) - 1} more checks" if len(failed) > 1 else ""),
         hint="Read the report; do not rely on this set, and take a new backup.",
         details=document,

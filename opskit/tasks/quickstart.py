@@ -49,7 +49,7 @@ def quickstart(_context: object, json: bool = False) -> Any:
             run, chosen, mutants=run.settings.drill.mutants
         )
     document = drill.describe(evidence, report)
-    for line in drill.summary(evidence, report):
+    for line in drill.summary(evidence, report, chosen.manifest.kind):
         say(line, as_json=json)
     if not evidence.passed:
         raise drill.failure(evidence, document)

@@ -264,7 +264,7 @@ def test_a_newer_client_is_used_recorded_and_restores(
     assert any("newer pg_dump 18" in each for each in manifest.warnings)
     evidence = run_drill(sets(store_dir)[0])
     assert failed(evidence) == []
-    assert "PostgreSQL 16" in evidence.drill_server
+    assert "PostgreSQL 16" in evidence.figures.drill_server
 
 
 def test_a_drill_on_a_newer_major_must_be_allowed(
@@ -281,7 +281,7 @@ def test_a_drill_on_a_newer_major_must_be_allowed(
 
     assert "accept_newer_major" in caught.value.hint
     assert failed(evidence) == []
-    assert "newer than the source's 16" in evidence.drill_server
+    assert "newer than the source's 16" in evidence.figures.drill_server
 
 
 def test_two_hosts_do_not_back_up_one_database_at_once(

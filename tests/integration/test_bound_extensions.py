@@ -163,7 +163,7 @@ def test_it_is_drilled(bound: Bound, live: str, store_dir: Path) -> None:
     )
 
     assert failed(evidence) == []
-    assert [each.name for each in evidence.unmade] == ["mutants"]
+    assert [each.name for each in evidence.not_checked] == ["mutants"]
 
 
 def test_without_it_everything_else_is_restored(

@@ -62,9 +62,9 @@ def test_a_drill_in_a_container_passes_and_can_fail(
     )
 
     assert failed(evidence) == []
-    assert f"container of {image}" in evidence.drill_server
-    assert evidence.mutants is not None
-    assert evidence.mutants["killed"] == 12
+    assert f"container of {image}" in evidence.figures.drill_server
+    assert evidence.figures.mutants is not None
+    assert evidence.figures.mutants["killed"] == 12
     assert "table public.lines" in [check.name for check in failed(damaged)]
     (name,) = seen
     with pytest.raises(NotFound):
@@ -84,7 +84,7 @@ def test_a_container_stands_in_where_no_programs_are(
     evidence = run_drill(chosen, installations=clients, image=image)
 
     assert failed(evidence) == []
-    assert "container" in evidence.drill_server
+    assert "container" in evidence.figures.drill_server
 
 
 def test_an_image_of_another_major_is_refused(
@@ -125,6 +125,6 @@ def test_an_extension_that_only_the_image_has_is_drilled_there(
     evidence = run_drill(chosen, kind="container", image=image, settings=settings)
 
     assert failed(without) == []
-    assert "TABLE DATA cron.job" in {each.name for each in without.unmade}
+    assert "TABLE DATA cron.job" in {each.name for each in without.not_checked}
     assert failed(evidence) == []
     assert "table cron.job" in {check.name for check in evidence.checks}

@@ -289,7 +289,7 @@ class TestChallenge:
     """Trying to destroy an object with the running credentials."""
 
     @staticmethod
-    def _told(checks: list[Check]) -> dict[str, tuple[bool, str]]:
+    def _told(checks: list[Check]) -> dict[str, tuple[bool | None, str]]:
         return {
             each.name.removeprefix("store off: ").removesuffix(
                 " with the running credentials"

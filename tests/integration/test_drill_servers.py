@@ -69,9 +69,9 @@ def test_an_existing_server_is_left_as_it_was(
     )
 
     assert failed(evidence) == []
-    assert evidence.mutants is not None
-    assert evidence.mutants["kill_rate"] == 1
-    assert "existing" in evidence.drill_server
+    assert evidence.figures.mutants is not None
+    assert evidence.figures.mutants["kill_rate"] == 1
+    assert "existing" in evidence.figures.drill_server
     assert [name.startswith("opskit_drill_") for name in seen] == [True]
     assert databases(elsewhere) == before
 
@@ -127,7 +127,7 @@ def test_the_source_itself_is_refused(
 
     assert "on_source_server = true" in caught.value.hint
     assert failed(evidence) == []
-    assert "the source's own" in evidence.drill_server
+    assert "the source's own" in evidence.figures.drill_server
 
 
 def test_an_existing_server_needs_an_address(one_set: BackupSet) -> None:
@@ -168,7 +168,7 @@ def test_a_newer_major_must_be_accepted(
 
     assert "accept_newer_major = true" in caught.value.hint
     assert failed(evidence) == []
-    assert "newer than the source's 15" in evidence.drill_server
+    assert "newer than the source's 15" in evidence.figures.drill_server
 
 
 def test_a_role_that_an_existing_server_lacks_is_named(
@@ -192,7 +192,7 @@ def test_a_role_that_an_existing_server_lacks_is_named(
 
     assert 'allow = ["role test_owner"]' in caught.value.hint
     assert [check.name for check in failed(evidence)] == []
-    unmade = {each.name for each in evidence.unmade}
+    unmade = {each.name for each in evidence.not_checked}
     assert {
         "role test_owner, owners and grants, properties of the database",
         "objects by name and state",
@@ -285,7 +285,7 @@ def test_a_missing_extension_may_be_allowed_by_name(
 
     assert failed(evidence) == []
     assert "extension kinds_config and all that depends on it" in {
-        each.name for each in evidence.unmade
+        each.name for each in evidence.not_checked
     }
     assert "table public.lines" in {each.name for each in failed(damaged)}
 
@@ -308,7 +308,7 @@ def test_an_extension_in_another_version_may_be_allowed_by_name(
     assert "extension-version kinds_config" in caught.value.hint
     assert failed(evidence) == []
     assert "version of the extension kinds_config" in {
-        each.name for each in evidence.unmade
+        each.name for each in evidence.not_checked
     }
 
 
@@ -325,7 +325,7 @@ def test_a_locale_that_is_missing_is_named(
     evidence = run_drill(one_set, allowed=["locale xx_XX.UTF-8"])
 
     assert failed(evidence) == []
-    assert "locale and order of the database" in {e.name for e in evidence.unmade}
+    assert "locale and order of the database" in {e.name for e in evidence.not_checked}
 
 
 def test_the_text_of_a_value_does_not_depend_on_the_copy(
@@ -404,7 +404,7 @@ def test_a_collation_that_is_missing_may_be_allowed_by_name(
     )
 
     assert failed(evidence) == []
-    assert "collation public.german" in {each.name for each in evidence.unmade}
+    assert "collation public.german" in {each.name for each in evidence.not_checked}
     assert "table public.words" in {each.name for each in failed(damaged)}
 
 
@@ -439,7 +439,9 @@ def test_a_role_that_differs_is_named_before_the_restore(
     evidence = run_drill(chosen, allowed=["role-attributes test_differs"], **where)
 
     assert failed(evidence) == []
-    assert "attributes of the role test_differs" in {e.name for e in evidence.unmade}
+    assert "attributes of the role test_differs" in {
+        e.name for e in evidence.not_checked
+    }
 
 
 def test_memberships_are_compared_across_majors(

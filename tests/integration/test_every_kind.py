@@ -100,12 +100,14 @@ def test_every_kind_comes_back_and_mutants_are_noticed(
     )
 
     assert failed(evidence) == []
-    assert evidence.unmade == ()
+    assert evidence.not_checked == []
     assert len(every_kind.manifest.tables) > 150
-    assert evidence.mutants is not None
-    assert evidence.mutants["survivors"] == []
-    assert evidence.mutants["planted"] == _MUTANTS
-    print(f"PostgreSQL {cluster.major}: {evidence.mutants['killed']} mutants noticed")
+    assert evidence.figures.mutants is not None
+    assert evidence.figures.mutants["survivors"] == []
+    assert evidence.figures.mutants["planted"] == _MUTANTS
+    print(
+        f"PostgreSQL {cluster.major}: {evidence.figures.mutants['killed']} mutants noticed"
+    )
 
 
 def test_every_alteration_is_noticed_and_named(

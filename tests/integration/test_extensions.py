@@ -94,7 +94,7 @@ def test_what_an_extension_keeps_out_of_the_dump_is_named_everywhere(
     evidence = run_drill(sets(store_dir)[0])
 
     (by_day,) = (each for each in examined.findings if "no dump holds" in each.name)
-    unmade = " ".join(each.name for each in evidence.unmade)
+    unmade = " ".join(each.name for each in evidence.not_checked)
     assert by_day.status is Health.DEGRADED
     for name in names:
         assert name in warnings
@@ -245,7 +245,7 @@ def test_a_grant_on_what_an_extension_holds_that_is_gone_is_noticed(
 
     (check,) = (e for e in failed(evidence) if e.name.startswith("definition of"))
     assert check.name == "definition of ACL public.FUNCTION digest(text, text)"
-    assert any("extension pgcrypto" in each.name for each in evidence.unmade)
+    assert any("extension pgcrypto" in each.name for each in evidence.not_checked)
 
 
 @contextmanager
@@ -321,7 +321,7 @@ def test_a_drill_connects_to_no_foreign_server(
 
     assert failed(evidence) == []
     assert came == []
-    views = [e.name for e in evidence.unmade if e.name.startswith("MATERIALIZED")]
+    views = [e.name for e in evidence.not_checked if e.name.startswith("MATERIALIZED")]
     assert sorted(views) == [
         f"MATERIALIZED VIEW DATA public.{name}"
         for name in ("by_another", "by_function", "by_view", "plain")

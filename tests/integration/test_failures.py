@@ -142,7 +142,7 @@ def test_a_drill_names_the_entry_and_does_without_it_if_that_is_allowed(
     allowed = run_drill(chosen, allowed=[name])
 
     assert allowed.passed, failed(allowed)
-    assert name in [each.name for each in allowed.unmade]
+    assert name in [each.name for each in allowed.not_checked]
 
 
 def test_an_operator_of_an_extension_is_found_at_the_second_try(

@@ -145,7 +145,7 @@ def test_passwords_are_an_existing_servers_own(
     )
 
     assert failed(evidence) == []
-    assert "passwords of roles" in {each.name for each in evidence.unmade}
+    assert "passwords of roles" in {each.name for each in evidence.not_checked}
 
 
 PASSED = {
@@ -218,7 +218,7 @@ def test_what_the_backups_role_may_not_read_is_said(
     evidence = run_drill(sets(store_dir)[0])
 
     assert any("subscriptions su" in each for each in manifest.warnings)
-    names = [each.name for each in evidence.unmade]
+    names = [each.name for each in evidence.not_checked]
     assert "subscriptions su" in names
     assert "options, if any, of user mappings opskit_throwaway on ss" in names
 

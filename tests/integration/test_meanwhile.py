@@ -270,4 +270,4 @@ def test_a_restore_that_failed_took_no_time(
     )
 
     assert [check.name for check in failed(evidence)] == ["restore"]
-    assert evidence.rto_seconds is None
+    assert evidence.figures.rto_seconds is None

@@ -40,7 +40,7 @@ def test_a_backup_of_every_major_drills_exactly(
     evidence = run_drill(sets(store_dir)[0])
 
     assert failed(evidence) == []
-    assert f"PostgreSQL {major}." in evidence.drill_server
+    assert f"PostgreSQL {major}." in evidence.figures.drill_server
     assert {
         ("public", "orders", 500),
         ("public", "lines", 1500),

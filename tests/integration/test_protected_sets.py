@@ -18,7 +18,6 @@ import boto3
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
-from opskit import evidence as evidence_module
 from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
 from opskit.backup.plan import DatabaseSource
@@ -35,6 +34,7 @@ from opskit.crypto import age
 from opskit.crypto import keys as crypto_keys
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.crypto.signatures import Signer
+from opskit.drill.report import render
 from opskit.errors import ConfigurationError, IntegrityError
 from opskit.evidence import store_evidence
 from opskit.operations import keys
@@ -203,9 +203,9 @@ def test_each_recipient_can_drill_the_set(kind: str, made: Made) -> None:
     evidence = run_drill(made.chosen(made.s3), identities=made.own(kind), mutants=2)
 
     assert failed(evidence) == []
-    assert (evidence.tables, evidence.rows) == (7, 2104)
-    assert evidence.mutants is not None
-    assert evidence.mutants["killed"] == evidence.mutants["planted"] > 0
+    assert (evidence.figures.tables, evidence.figures.rows) == (7, 2104)
+    assert evidence.figures.mutants is not None
+    assert evidence.figures.mutants["killed"] == evidence.figures.mutants["planted"] > 0
 
 
 def test_a_set_is_restored_from_the_bucket(
@@ -516,7 +516,7 @@ def test_what_lies_in_the_open_tells_no_row(
     evidence = run_drill(
         made.chosen(store), identities=made.own(), mutants=5, tamper=tamper
     )
-    rendered = evidence_module.render(evidence)
+    rendered = render(evidence, made.chosen(store).manifest)
     store_evidence(evidence, rendered, [store], signer=signer)
 
     (path,) = (tmp_path / "copy").rglob("*.md.age")

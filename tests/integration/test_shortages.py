@@ -70,8 +70,8 @@ def test_what_the_drills_server_was_built_without_is_a_shortage(
     assert caught.value.exit_code == 30
     assert [each["name"] for each in caught.value.details["missing"]] == [name]  # type: ignore[attr-defined]
     assert [each.name for each in failed(evidence)] == []
-    assert evidence.tables >= 1
-    assert any(name in each.name or what in each.name for each in evidence.unmade)
+    assert evidence.figures.tables >= 1
+    assert any(name in each.name or what in each.name for each in evidence.not_checked)
 
 
 @pytest.fixture

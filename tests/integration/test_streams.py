@@ -90,7 +90,7 @@ def test_all_streams_together_are_an_exact_copy(
     assert manifest.format_version == 2
     evidence = run_drill(sets(store_dir)[0], mutants=10)
     assert failed(evidence) == []
-    assert evidence.tables == len(manifest.tables)
+    assert evidence.figures.tables == len(manifest.tables)
 
 
 def test_one_stream_is_a_set_as_ever(

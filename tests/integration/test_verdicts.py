@@ -174,7 +174,7 @@ def test_a_function_that_never_ends_fails_the_drill(
     assert check.name == "time limit"
     assert "no progress" in check.detail
     assert "public." in check.detail
-    assert evidence.rto_seconds is None
+    assert evidence.figures.rto_seconds is None
 
 
 def test_a_query_that_never_ends_fails_the_drill(

@@ -100,7 +100,7 @@ def _checked(
 
     monkeypatch.setattr(content, "table_digest", table_digest)
     check, was_read = check_tables(OPEN, tables)
-    return check.passed, f"{check.name}: {check.detail}", was_read
+    return bool(check.passed), f"{check.name}: {check.detail}", was_read
 
 
 @pytest.mark.parametrize(

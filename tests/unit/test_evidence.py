@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from opskit.checks import Check
-from opskit.evidence import Evidence, Unmade, store_evidence, write_report
+from opskit.checks import Check, not_checked
+from opskit.drill.report import DrillEvidence, DrillFigures
+from opskit.evidence import set_subject, store_evidence, write_report
 from opskit.store import MemoryStore, ObjectInfo
 from tests.faulty import FaultyStore
 from tests.unit import builders
@@ -23,20 +24,18 @@ MUTANTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def evidence(*checks: Check, **changes: Any) -> Evidence:
+def evidence(*checks: Check, **figures: Any) -> DrillEvidence:
     """Return the evidence of a drill that made these checks."""
     manifest = builders.manifest()
-    fields: dict[str, Any] = {
-        "kind": "drill",
-        "run_id": "abc123",
-        "manifest": manifest,
-        "manifest_sha256": "0" * 64,
-        "started_at": manifest.finished_at,
-        "finished_at": manifest.finished_at + timedelta(minutes=2),
-        "checks": checks,
-        "phases": {"restore": 1.5},
-    }
-    return Evidence(**(fields | changes))
+    return DrillEvidence(
+        kind="drill",
+        run_id="abc123",
+        subject=set_subject(manifest, "0" * 64),
+        started_at=manifest.finished_at,
+        finished_at=manifest.finished_at + timedelta(minutes=2),
+        checks=checks,
+        figures=DrillFigures(**({"phases": {"restore": 1.5}} | figures)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def test_it_passed_if_all_checks_did_and_there_were_any(
     checks: list[Check], passed: bool
 ) -> None:
     """Nothing that was left unmade or planted makes up for a check."""
-    found = evidence(*checks, unmade=(Unmade(name="a", reason="b"),), mutants=MUTANTS)
+    found = evidence(*checks, not_checked("a", "b"), mutants=MUTANTS)
     document = found.as_json()
 
     assert found.passed is passed
@@ -66,12 +65,14 @@ def test_it_passed_if_all_checks_did_and_there_were_any(
 
 def test_what_was_not_checked_stands_in_the_document() -> None:
     """By its name and its reason; so do the mutants, or that there were none."""
-    unmade = (
-        Unmade(name="extension pg_cron", reason="the server has none"),
-        Unmade(name="mutants", reason="none were asked for"),
-    )
-    document = evidence(GOOD, unmade=unmade, mutants=MUTANTS).as_json()
+    document = evidence(
+        GOOD,
+        not_checked("extension pg_cron", "the server has none"),
+        not_checked("mutants", "none were asked for"),
+        mutants=MUTANTS,
+    ).as_json()
 
+    assert [each["name"] for each in document["checks"]] == [GOOD.name]
     assert document["not_checked"] == [
         {"name": "extension pg_cron", "reason": "the server has none"},
         {"name": "mutants", "reason": "none were asked for"},
@@ -109,7 +110,7 @@ def test_the_outcome_is_stored_last(report: str | None) -> None:
     stores = [_RecordingStore(), _RecordingStore()]
     found = evidence(GOOD)
     store_evidence(found, report, stores)
-    place = found.manifest.prefix + found.name.name()
+    place = found.subject.prefix + found.name.name()
     keys = [key for key, _content in stores[0].put_in_order]
 
     assert stores[0].put_in_order == stores[1].put_in_order
@@ -138,6 +139,6 @@ def test_the_report_lies_where_a_person_finds_it(tmp_path: Path) -> None:
     found = evidence(BAD)
     path = write_report(found, "# Report\n", tmp_path / "reports")
 
-    assert path.name == f"{found.manifest.backup_id}-drill-abc123.md"
+    assert path.name == f"{found.subject.name}-drill-abc123.md"
     assert path.read_text() == "# Report\n"
     assert json.loads(path.with_suffix(".json").read_text()) == found.as_json()

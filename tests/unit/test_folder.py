@@ -22,6 +22,7 @@ from opskit.catalog.writer import Protection
 from opskit.checks import Check
 from opskit.crypto.keys import Identities
 from opskit.drill.folder import FolderDrillRequest, drill_folder
+from opskit.drill.report import DrillEvidence
 from opskit.errors import (
     ConfigurationError,
     IntegrityError,
@@ -29,7 +30,6 @@ from opskit.errors import (
     StoreError,
     UsageError,
 )
-from opskit.evidence import Evidence
 from opskit.folders.backup import FolderBackup
 from opskit.folders.lock import ServiceLock
 from opskit.folders.restore import FolderRestore, FolderResult, restore_set
@@ -148,15 +148,17 @@ def restore(stores: Sequence[Store], target: Path, **options: Any) -> FolderResu
     return restore_set(wanted, clock=now)
 
 
-def drill(stores: Sequence[Store], *, mutants: int = 0, **options: Any) -> Evidence:
+def drill(
+    stores: Sequence[Store], *, mutants: int = 0, **options: Any
+) -> DrillEvidence:
     """Drill the one set."""
     request = FolderDrillRequest(chosen=only(stores), mutants=mutants, **options)
     return drill_folder(request, run_id="def456", clock=lambda: NOW)
 
 
-def failed(evidence: Evidence) -> list[Check]:
+def failed(evidence: DrillEvidence) -> list[Check]:
     """Return the checks that did not pass."""
-    return [each for each in evidence.checks if not each.passed]
+    return evidence.failed
 
 
 def is_equal(target: Path, state: Path) -> bool:
@@ -302,15 +304,17 @@ def test_a_drill_compares_every_entry(
     evidence = drill(stores, mutants=4, identities=OWN)
 
     assert evidence.passed
-    assert (evidence.files, evidence.unmade) == (5, ())
+    assert (evidence.figures.files, evidence.not_checked) == (5, [])
     assert [each.name for each in evidence.checks] == [
         "stored objects", "restore", "files", "mutants",
     ]  # fmt: skip
-    assert list(evidence.phases) == ["fetch", "restore", "compare", "mutants"]
-    assert evidence.rto_seconds is not None
-    assert evidence.rpo_seconds == 0
-    assert evidence.mutants is not None
-    assert evidence.mutants["killed"] == evidence.mutants["planted"] == 4
+    assert list(evidence.figures.phases) == ["fetch", "restore", "compare", "mutants"]
+    assert evidence.figures.rto_seconds is not None
+    assert evidence.figures.rpo_seconds == 0
+    assert evidence.figures.mutants is not None
+    assert (
+        evidence.figures.mutants["killed"] == evidence.figures.mutants["planted"] == 4
+    )
 
 
 def test_a_drill_without_mutants_says_so(state: Path, stores: list[Watched]) -> None:
@@ -319,8 +323,8 @@ def test_a_drill_without_mutants_says_so(state: Path, stores: list[Watched]) -> 
     evidence = drill(stores)
 
     assert evidence.passed
-    assert evidence.mutants is None
-    assert [each.name for each in evidence.unmade] == ["mutants"]
+    assert evidence.figures.mutants is None
+    assert [each.name for each in evidence.not_checked] == ["mutants"]
 
 
 @pytest.mark.parametrize("damage", [alter, remove])
@@ -347,9 +351,9 @@ def test_damage_is_a_failed_check_and_no_error(
     assert not evidence.passed
     assert [each.name for each in failed(evidence)] == [check]
     assert name in failed(evidence)[0].detail
-    assert list(evidence.phases) == phases
-    assert evidence.rto_seconds is None
-    assert evidence.files == 0
+    assert list(evidence.figures.phases) == phases
+    assert evidence.figures.rto_seconds is None
+    assert evidence.figures.files == 0
 
 
 def test_the_service_is_locked_out_while_its_files_are_read(

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit import evidence as evidence_module
-from opskit.checks import Check
-from opskit.evidence import Evidence, Unmade
+from opskit.catalog.manifest import Manifest
+from opskit.checks import Check, not_checked
+from opskit.drill.report import DrillEvidence, DrillFigures, render
+from opskit.evidence import set_subject
 from tests.unit import builders
 
+MANIFEST = builders.manifest()
 GOOD = Check(name="table public.t", passed=True, expected="3 rows", observed="3 rows")
 BAD = Check(
     name="sequence public.s",
@@ -25,22 +27,26 @@ BAD = Check(
 )
 
 
-def _evidence(*checks: Check, **changes: Any) -> Evidence:
-    manifest = builders.manifest()
-    fields: dict[str, Any] = {
-        "kind": "drill",
-        "run_id": "abc123",
-        "manifest": manifest,
-        "manifest_sha256": "0" * 64,
-        "started_at": manifest.finished_at,
-        "finished_at": manifest.finished_at + timedelta(minutes=2),
-        "checks": checks,
+def _evidence(*checks: Check, **figures: Any) -> DrillEvidence:
+    measured: dict[str, Any] = {
         "phases": {"restore": 1.5, "compare": 0.25},
         "rto_seconds": 4000.4,
         "rpo_seconds": 12.34,
         "drill_server": "PostgreSQL 16.4, embedded",
     }
-    return Evidence(**(fields | changes))
+    return DrillEvidence(
+        kind="drill",
+        run_id="abc123",
+        subject=set_subject(MANIFEST, "0" * 64),
+        started_at=MANIFEST.finished_at,
+        finished_at=MANIFEST.finished_at + timedelta(minutes=2),
+        checks=checks,
+        figures=DrillFigures(**(measured | figures)),
+    )
+
+
+def _rendered(*checks: Check, manifest: Manifest | None = None, **figures: Any) -> str:
+    return render(_evidence(*checks, **figures), manifest or MANIFEST)
 
 
 def _cells(line: str) -> list[str]:
@@ -50,7 +56,7 @@ def _cells(line: str) -> list[str]:
 
 def test_a_passed_drill_says_what_was_compared() -> None:
     """Verdict, set, times and measures stand in the report."""
-    text = evidence_module.render(_evidence(GOOD, tables=2, rows=7))
+    text = _rendered(GOOD, tables=2, rows=7)
 
     assert text.startswith("# Restore drill of shop-20260310T030000Z-a1b2c3: PASSED\n")
     assert (
@@ -67,7 +73,7 @@ def test_a_passed_drill_says_what_was_compared() -> None:
 
 def test_a_failed_drill_shows_what_differed_first() -> None:
     """The checks that failed stand alone before all of them are listed."""
-    text = evidence_module.render(_evidence(GOOD, BAD, rto_seconds=None))
+    text = _rendered(GOOD, BAD, rto_seconds=None)
     row = (
         "| **failed** | sequence public.s | 5, handed out | 4, handed out | one less |"
     )
@@ -84,7 +90,7 @@ def test_a_failed_drill_shows_what_differed_first() -> None:
 
 def test_a_drill_that_checked_nothing_did_not_pass() -> None:
     """A comparison that compared nothing has failed."""
-    text = evidence_module.render(_evidence(drill_server=""))
+    text = _rendered(drill_server="")
 
     assert text.splitlines()[0].endswith(": DID NOT PASS")
     assert "0 of 0 checks did not pass" in text
@@ -94,12 +100,12 @@ def test_a_drill_that_checked_nothing_did_not_pass() -> None:
 def test_warnings_of_the_backup_are_told_again() -> None:
     """What was noted when the backup was taken stands at the end, if anything was."""
     noted = builders.manifest(warnings=["roles are stored without passwords"])
-    text = evidence_module.render(_evidence(GOOD, manifest=noted))
+    text = _rendered(GOOD, manifest=noted)
 
     assert text.endswith(
         "\n## Noted when the backup was taken\n\n- roles are stored without passwords\n"
     )
-    assert "Noted" not in evidence_module.render(_evidence(GOOD))
+    assert "Noted" not in _rendered(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,7 @@ def test_warnings_of_the_backup_are_told_again() -> None:
 )
 def test_special_characters_are_escaped(name: str, written: str) -> None:
     """What means something in Markdown stands as what it is."""
-    text = evidence_module.render(_evidence(Check(name=name, passed=True)))
+    text = _rendered(Check(name=name, passed=True))
 
     assert f"| passed | {written} |  |  |  |\n" in text
 
@@ -131,8 +137,8 @@ def test_no_name_breaks_the_table(
     check = Check(
         name=name, passed=True, expected=expected, observed=observed, detail=detail
     )
-    usual = evidence_module.render(_evidence(GOOD))
-    odd = evidence_module.render(_evidence(check))
+    usual = _rendered(GOOD)
+    odd = _rendered(check)
     (row,) = [line for line in odd.splitlines() if line.startswith("| passed")]
 
     assert len(odd.splitlines()) == len(usual.splitlines())
@@ -140,20 +146,18 @@ def test_no_name_breaks_the_table(
 
 
 @pytest.mark.parametrize(
-    "evidence",
+    "text",
     [
-        _evidence(Check(name="[a](https://x.example)", passed=True)),
-        _evidence(GOOD, drill_server="a | <b>"),
-        _evidence(GOOD, manifest=builders.manifest(warnings=["<b>\n## PASSED"])),
-        _evidence(Check(name="a\x1b[2Jb", passed=True)),
-        _evidence(GOOD, unmade=(Unmade(name="[a](b)", reason="<b>\n## PASSED"),)),
+        _rendered(Check(name="[a](https://x.example)", passed=True)),
+        _rendered(GOOD, drill_server="a | <b>"),
+        _rendered(GOOD, manifest=builders.manifest(warnings=["<b>\n## PASSED"])),
+        _rendered(Check(name="a\x1b[2Jb", passed=True)),
+        _rendered(GOOD, not_checked("[a](b)", "<b>\n## PASSED")),
     ],
     ids=["link", "server", "warning", "terminal", "unmade"],
 )
-def test_nothing_in_the_report_is_taken_for_markup(evidence: Evidence) -> None:
+def test_nothing_in_the_report_is_taken_for_markup(text: str) -> None:
     """Neither links nor tags, headings or control characters come from a name."""
-    text = evidence_module.render(evidence)
-
     assert re.search(r"(?<!\\)\[a\]\(|<b>|^## PASSED|\x1b", text, re.MULTILINE) is None
 
 
@@ -165,10 +169,10 @@ def _section(text: str, heading: str) -> str:
 def test_what_was_not_checked_has_its_own_section() -> None:
     """Each with its reason, beside a verdict that may be a pass all the same."""
     unmade = (
-        Unmade(name="extension pg_cron", reason="the server has none"),
-        Unmade(name="mutants", reason="none were asked for"),
+        not_checked("extension pg_cron", "the server has none"),
+        not_checked("mutants", "none were asked for"),
     )
-    text = evidence_module.render(_evidence(GOOD, unmade=unmade))
+    text = _rendered(GOOD, *unmade)
 
     assert _section(text, "What was not checked").split("\n") == [
         "",
@@ -177,7 +181,7 @@ def test_what_was_not_checked_has_its_own_section() -> None:
         "",
     ]
     assert text.index("## What was not checked") < text.index("## Phases")
-    assert "not checked" not in evidence_module.render(_evidence(GOOD))
+    assert "not checked" not in _rendered(GOOD)
 
 
 def _mutants(*noticed: bool) -> dict[str, Any]:
@@ -204,9 +208,7 @@ def _mutants(*noticed: bool) -> dict[str, Any]:
 
 def test_mutants_are_told_one_by_one() -> None:
     """Which damage was planted where, and by which check it was noticed, if it was."""
-    text = evidence_module.render(
-        _evidence(GOOD, mutants=_mutants(True, False, True, True))
-    )
+    text = _rendered(GOOD, mutants=_mutants(True, False, True, True))
     section = _section(text, "Whether the drill can fail")
     rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
 
@@ -222,9 +224,9 @@ def test_mutants_are_told_one_by_one() -> None:
 
 def test_mutants_that_were_not_planted_are_not_boasted_of() -> None:
     """Without any there is no section, or it says that there were none."""
-    none = evidence_module.render(_evidence(GOOD, mutants=_mutants()))
+    none = _rendered(GOOD, mutants=_mutants())
 
-    assert "Whether the drill can fail" not in evidence_module.render(_evidence(GOOD))
+    assert "Whether the drill can fail" not in _rendered(GOOD)
     assert "0 mutants were planted" in none
     assert "kill rate\n0 %" in none
 
@@ -243,21 +245,19 @@ def test_mutants_that_were_not_planted_are_not_boasted_of() -> None:
 )
 def test_only_all_of_them_are_all_of_them(rate: float, written: str) -> None:
     """A rate is rounded down: one that survived is never rounded away."""
-    text = evidence_module.render(
-        _evidence(GOOD, mutants=_mutants() | {"kill_rate": rate})
-    )
+    text = _rendered(GOOD, mutants=_mutants() | {"kill_rate": rate})
 
     assert f"(kill rate\n{written}, seed" in text
 
 
 def test_a_pass_says_that_something_was_not_checked() -> None:
     """In the first sentence, which is all that many read."""
-    some = (Unmade(name="mutants", reason="none were asked for"),)
+    some = not_checked("mutants", "none were asked for")
 
     assert "dumped, but for what was not checked: 1 table with 2 rows" in (
-        evidence_module.render(_evidence(GOOD, unmade=some, tables=1, rows=2))
+        _rendered(GOOD, some, tables=1, rows=2)
     )
-    assert "but for" not in evidence_module.render(_evidence(GOOD))
+    assert "but for" not in _rendered(GOOD)
 
 
 @given(_texts, _texts, _texts)
@@ -265,12 +265,8 @@ def test_no_name_breaks_the_other_sections(one: str, two: str, three: str) -> No
     """What was not checked and what was planted stay on their lines, in their cells."""
     mutants = _mutants(True)
     mutants["mutants"][0] |= {"kind": one, "target": two, "noticed_by": three}
-    odd = evidence_module.render(
-        _evidence(GOOD, mutants=mutants, unmade=(Unmade(name=one, reason=two),))
-    )
-    usual = evidence_module.render(
-        _evidence(GOOD, mutants=_mutants(True), unmade=(Unmade(name="a", reason="b"),))
-    )
+    odd = _rendered(GOOD, not_checked(one, two), mutants=mutants)
+    usual = _rendered(GOOD, not_checked("a", "b"), mutants=_mutants(True))
     (row,) = [line for line in odd.splitlines() if line.startswith("| noticed")]
 
     assert len(odd.splitlines()) == len(usual.splitlines())

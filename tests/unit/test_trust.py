@@ -25,7 +25,7 @@ from opskit.errors import (
     ObjectUnreadable,
     StoreError,
 )
-from opskit.evidence import Evidence, store_evidence
+from opskit.evidence import Evidence, set_subject, store_evidence
 from opskit.store import MemoryStore
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_objects
@@ -222,15 +222,15 @@ def put_evidence(
     run_id: str = "abc123",
 ) -> str:
     """Store evidence as a drill does, and return its key."""
+    sha256 = read(store).find(made.backup_id).manifest_sha256
     evidence = Evidence(
         kind=kind,
         run_id=run_id,
-        manifest=made,
-        manifest_sha256=read(store).find(made.backup_id).manifest_sha256,
+        subject=set_subject(made, sha256),
         started_at=made.finished_at,
         finished_at=made.finished_at + timedelta(minutes=minutes),
         checks=(Check(name="rows", passed=passed),),
-        phases={},
+        figures=None,
     )
     store_evidence(evidence, None, [store], signer=signer)
     return made.prefix + evidence.name.name()

@@ -1,0 +1,199 @@
+"""Report: what a drill measured, and its report for a person to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from opskit import __version__
+from opskit.catalog.manifest import Manifest
+from opskit.checks import Check, count
+from opskit.evidence import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillFigures:
+    """What a drill measured and counted.
+
+    `rto_seconds` is the time that the restore took, `rpo_seconds` the age of the data
+    when the drill began: what would be lost if the source had died at that moment.
+    `tables`, `rows` and `files` are how many were compared.
+    """
+
+    drill_server: str = ""
+    tables: int = 0
+    rows: int = 0
+    files: int = 0
+    mutants: Mapping[str, Any] | None = None
+    rto_seconds: float | None = None
+    rpo_seconds: float | None = None
+    phases: Mapping[str, float]
+
+
+DrillEvidence = Evidence[DrillFigures]
+
+_MADE_BY = {"postgres": "dumped", "files": "backed up"}
+_EXPECTED = {
+    "postgres": "The expected values were recorded from the dump's own bytes and, for "
+    "the structure,\nfrom the catalog in the dump's own snapshot.",
+    "files": "The expected values were recorded while the files were read.",
+}
+# The backslash comes first, so that it does not escape what the others write.
+_ESCAPES = {
+    "\\": "\\\\",
+    "|": "\\|",
+    "<": "&lt;",
+    "`": "\\`",
+    "[": "\\[",
+    "]": "\\]",
+}
+
+
+def render(evidence: DrillEvidence, manifest: Manifest) -> str:
+    """Return the report of a drill."""
+    figures = evidence.figures
+    verdict = "PASSED" if evidence.passed else "DID NOT PASS"
+    drill_server = _cell(figures.drill_server or "not started")
+    rto = _duration(figures.rto_seconds)
+    rpo = _duration(figures.rpo_seconds)
+    return f"""\
+# Restore drill of {manifest.backup_id}: {verdict}
+
+{_summary(evidence, manifest.kind)}
+
+| | |
+|---|---|
+| backup set | `{manifest.backup_id}` |
+{_origin(manifest)}
+| drill server | {drill_server} |
+| drill | run `{evidence.run_id}`, opskit {__version__} |
+| started | {evidence.started_at:%Y-%m-%dT%H:%M:%SZ} |
+| finished | {evidence.finished_at:%Y-%m-%dT%H:%M:%SZ} |
+| measured RTO | {rto} (time to restore: from reading the store to the loaded copy) |
+| measured RPO | {rpo} (age of the data when the drill began) |
+
+## What differed
+
+{_table(evidence.failed) if evidence.failed else "Nothing."}
+{_not_checked(evidence.not_checked)}{_mutants(figures.mutants)}
+## Phases
+
+| phase | seconds |
+|---|---:|
+{_phases(figures.phases)}
+
+## Everything that was compared
+
+{_EXPECTED[manifest.kind]} The observed values were read from the restored copy.
+
+{_table(evidence.made)}
+{_warnings(manifest.warnings)}"""
+
+
+def _origin(manifest: Manifest) -> str:
+    read_at = f"{manifest.snapshot_at:%Y-%m-%dT%H:%M:%SZ}"
+    if manifest.kind == "files":
+        return f"""\
+| source | `{manifest.source}`, {_cell(manifest.inventory.path)} |
+| read | {read_at} by opskit {manifest.tool_version} |"""
+    return f"""\
+| source | `{manifest.source}`, PostgreSQL {manifest.server_version} |
+| snapshot | `{manifest.snapshot}`, {read_at} |
+| dumped by | pg_dump {manifest.client_version}, opskit {manifest.tool_version} |"""
+
+
+def _summary(evidence: DrillEvidence, kind: str) -> str:
+    number = len(evidence.made)
+    if not evidence.passed:
+        return (
+            f"{len(evidence.failed)} of {number} checks did not pass. "
+            "Do not rely on this set before you know why."
+        )
+    figures = evidence.figures
+    but = ", but for what was not checked" if evidence.not_checked else ""
+    compared = f"{count(figures.tables, 'table')} with {count(figures.rows, 'row')}"
+    if kind == "files":
+        compared = count(figures.files, "entry", "files, folders and links")
+    return (
+        f"The set was restored and equals what was {_MADE_BY[kind]}{but}: {compared}, "
+        f"compared exactly; {count(number, 'check')}, all passed."
+    )
+
+
+def _table(checks: Iterable[Check]) -> str:
+    rows = (
+        "| {} | {} | {} | {} | {} |".format(
+            "passed" if check.passed else "**failed**",
+            *map(_cell, (check.name, check.expected, check.observed, check.detail)),
+        )
+        for check in checks
+    )
+    head = "| | check | expected | observed | detail |\n|---|---|---|---|---|\n"
+    return head + "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    """Keep what a table or a value is called from being taken for the report's own."""
+    for special, written in _ESCAPES.items():
+        text = text.replace(special, written)
+    return "".join(
+        each if each.isprintable() else "�" for each in " ".join(text.split())
+    )
+
+
+def _phases(phases: Mapping[str, float]) -> str:
+    return "\n".join(f"| {name} | {seconds:.2f} |" for name, seconds in phases.items())
+
+
+def _not_checked(checks: Sequence[Check]) -> str:
+    if not checks:
+        return ""
+    lines = "\n".join(
+        f"- **{_cell(each.name)}**: {_cell(each.detail)}" for each in checks
+    )
+    return f"\n## What was not checked\n\n{lines}\n"
+
+
+def _mutants(mutants: Mapping[str, Any] | None) -> str:
+    """Return how the drill showed that it can fail."""
+    if mutants is None:
+        return ""
+    rows = "\n".join(
+        f"| {'noticed' if each['noticed'] else '**not noticed**'} | "
+        f"{_cell(each['kind'])} | {_cell(each['target'])} | "
+        f"{_cell(each['noticed_by'])} |"
+        for each in mutants["mutants"]
+    )
+    # Rounded down: only all of them are 100 %.
+    rate = math.floor(mutants["kill_rate"] * 1000) / 10
+    return f"""
+## Whether the drill can fail
+
+After a comparison that passed, {mutants["planted"]} mutants were planted in
+the copy, each taken back at once; {mutants["killed"]} were noticed (kill rate
+{rate:g} %, seed `{mutants["seed"]}`).
+
+| | damage | to | noticed by |
+|---|---|---|---|
+{rows}
+"""
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    if not warnings:
+        return ""
+    lines = "\n".join(f"- {_cell(warning)}" for warning in warnings)
+    return f"\n## Noted when the backup was taken\n\n{lines}\n"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not measured"
+    return (
+        f"{seconds:.1f} s"
+        if seconds < 59.95
+        else str(timedelta(seconds=round(seconds)))
+    )
