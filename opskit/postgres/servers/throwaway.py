@@ -31,6 +31,7 @@ SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_wal_size": "8GB",
+    "wal_init_zero": "off",
     "checkpoint_timeout": "1d",
     "autovacuum": "off",
     # Little: what is loaded once and read once the system's cache holds as well, and
