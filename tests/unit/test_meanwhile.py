@@ -219,17 +219,17 @@ def test_a_lost_connection_ends_one_reader(reads: Reads) -> None:
 
 def test_leaving_ends_the_readers(reads: Reads) -> None:
     """Also where nothing was announced, and where an error ends the load."""
-    before = threading.active_count()
-    during = 0
+    before = set(threading.enumerate())
+    readers: set[threading.Thread] = set()
 
     def load() -> None:
-        nonlocal during
         with Meanwhile(_copy(8), ENTRIES, alone=False):
-            during = threading.active_count()
+            readers.update(set(threading.enumerate()) - before)
             raise ValueError("load")
 
     with pytest.raises(ValueError, match="load"):
         load()
 
-    assert (during, threading.active_count()) == (before + 4, before)
+    assert len(readers) == 4
+    assert not readers & set(threading.enumerate())
     assert reads.names == []
