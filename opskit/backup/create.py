@@ -13,12 +13,12 @@ from typing import Any
 
 from opskit import __version__, files
 from opskit.backup.source import OpenSource, Source
-from opskit.catalog import reader
+from opskit.catalog import private
 from opskit.catalog.manifest import (
-    FORMAT_VERSION,
     MANIFEST_NAME,
     ONE_DUMP_VERSION,
     SIGNATURE_NAME,
+    STREAMS_VERSION,
     Encryption,
     Manifest,
     SignatureNote,
@@ -238,7 +238,7 @@ def _begun(
     """Return the manifest without what is only known once all is stored."""
     several = bool(content.get("streams"))
     return Manifest(
-        format_version=FORMAT_VERSION if several else ONE_DUMP_VERSION,
+        format_version=STREAMS_VERSION if several else ONE_DUMP_VERSION,
         backup_id=backup_id,
         source=source,
         started_at=started_at,
@@ -284,8 +284,8 @@ def _complete(
     protection = writer.protection
     changes: dict[str, object] = {}
     if protection.encrypts:
-        manifest, private = reader.sealed(manifest)
-        writer.put(reader.NAME, reader.ROLE, [private])
+        manifest, hidden = private.split(manifest)
+        writer.put(private.NAME, private.ROLE, [hidden])
         changes["encryption"] = Encryption(
             format="age", recipients=protection.recipients
         )

@@ -61,7 +61,7 @@ _INVENTORY = ("database", "size_bytes", "locale", "roles", "extensions")
 
 def untold(manifest: Manifest) -> list[str]:
     """Return what is missing in a manifest, in words; nothing if it is complete."""
-    return [*_objects(manifest), *_surroundings(manifest)]
+    return [*_objects(manifest), *_digests(manifest), *_surroundings(manifest)]
 
 
 def _objects(manifest: Manifest) -> list[str]:
@@ -75,6 +75,16 @@ def _objects(manifest: Manifest) -> list[str]:
     if told and (told[0] != CATCH_ALL or dumps != set(told)):
         found.append("its streams are not the dumps among its objects")
     return found
+
+
+def _digests(manifest: Manifest) -> list[str]:
+    if manifest.format_version >= PRIVATE_DIGESTS_VERSION:
+        # What is not encrypted has no private object for them.
+        return ["it is not encrypted"] if manifest.encryption is None else []
+    bare = [f"table {each.name}" for each in manifest.tables if not each.digest]
+    if not manifest.large_objects.digest:
+        bare.append("large objects")
+    return [f"it has no digest of {name}" for name in bare]
 
 
 def _surroundings(manifest: Manifest) -> list[str]:
@@ -93,16 +103,19 @@ def _surroundings(manifest: Manifest) -> list[str]:
     ]
 
 
-# The newest that is read. A set says the oldest that reads it: 2 where several dumps
-# make it up, of which an opskit that knows 1 would restore the first alone.
-FORMAT_VERSION = 2
+# A set says the oldest version that reads it. Of several dumps, an opskit that knows
+# version 1 would restore the first alone; before version 3, an encrypted set had its
+# digests in the manifest, covered.
 ONE_DUMP_VERSION = 1
+STREAMS_VERSION = 2
+PRIVATE_DIGESTS_VERSION = 3
+FORMAT_VERSION = PRIVATE_DIGESTS_VERSION  # the newest that is read
 # Of a stored manifest, and of any other object that is read into memory as a whole.
 BYTES_MAX = 256 * 1024 * 1024
 # Parsed, each value takes many times the room of its text.
 _RECORDS_MAX = 1_200_000
 _VALUES_MAX = 16_000_000
-_RARE = {"via_root", "extension", "condition"}
+_RARE = {"via_root", "extension", "condition", "digest"}
 
 
 def _written_as_text(value: object) -> object:
@@ -140,16 +153,17 @@ class TableRecord(_Record):
     """What one table holds in the dump's own snapshot.
 
     `columns` are those that its rows were copied with, in that order; `digest` is
-    described in `opskit.postgres.archive.digest`. `via_root` is schema and name of the
-    partitioned table that the rows are loaded through, which may send them to another
-    partition. `extension` is the one whose table it is, `condition` the SQL by which
-    that picks the rows which are not its own and therefore dumped.
+    described in `opskit.postgres.archive.digest`, and empty where `private.json` has
+    it. `via_root` is schema and name of the partitioned table that the rows are loaded
+    through, which may send them to another partition. `extension` is the one whose
+    table it is, `condition` the SQL by which that picks the rows which are not its own
+    and therefore dumped.
     """
 
     schema_name: str = Field(alias="schema")
     name: str
     rows: Amount
-    digest: str = Field(pattern=r"^[0-9a-f]{32}$")
+    digest: str = Field(default="", pattern=r"^([0-9a-f]{32})?$")
     columns: tuple[str, ...] = ()
     via_root: tuple[str, str] | None = None
     extension: str | None = None
@@ -171,7 +185,7 @@ class LargeObjectsRecord(_Record):
 
     count: Amount
     size_bytes: Amount
-    digest: str
+    digest: str = ""
 
 
 class Encryption(_Record):
@@ -274,9 +288,10 @@ class Manifest(_Record):
     def to_json(self) -> bytes:
         """Return the manifest as it is stored."""
         document = self.model_dump(mode="json", by_alias=True)
-        for record in (*document["tables"], *document["sequences"]):
+        records = (*document["tables"], *document["sequences"])
+        for record in (*records, document["large_objects"]):
             for key in _RARE & record.keys():
-                if record[key] is None:
+                if not record[key]:
                     del record[key]
         return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(
             "utf-8", "surrogateescape"

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
-from pydantic import TypeAdapter, ValidationError
 
-from opskit.catalog.file_record import FileRecord
-from opskit.catalog.manifest import (
-    BYTES_MAX,
-    LargeObjectsRecord,
-    Manifest,
-    StoredObject,
-    TableRecord,
-)
+from opskit.catalog import private
+from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject
 from opskit.catalog.verify import checked
-from opskit.crypto import age, seal
+from opskit.crypto import age
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import (
     ClientToolError,
@@ -31,104 +24,11 @@ from opskit.errors import (
     ObjectUnreadable,
 )
 from opskit.postgres import schema
-from opskit.postgres.inventory import Role
 from opskit.postgres.schema import SchemaObject
 from opskit.store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-
-ROLE = "private"
-NAME = "private.json"
-_PRIVATE_OF_ROLES = ("password", "settings")
-_ROLES = TypeAdapter(tuple[Role, ...])
-
-
-def sealed(manifest: Manifest) -> tuple[Manifest, bytes]:
-    """Return the manifest as anybody may read it, and what only the owner may."""
-    key = seal.new_key()
-    roles = [
-        each.model_dump(mode="json", exclude_unset=True)
-        for each in manifest.inventory.roles
-    ]
-    public = _with_digests(
-        manifest, lambda text, what: seal.seal(text, key=key, what=what)
-    )
-    if roles:
-        public = _with_roles(
-            public,
-            tuple(
-                Role(**{k: v for k, v in each.items() if k not in _PRIVATE_OF_ROLES})
-                for each in roles
-            ),
-        )
-    document = {"seal_key": key.hex(), "roles": roles}
-    text = json.dumps(document, ensure_ascii=False) + "\n"
-    return public, text.encode("utf-8", "surrogateescape")
-
-
-def opened(manifest: Manifest, private: bytes) -> Manifest:
-    """Return the manifest as it was before it was sealed.
-
-    Raises:
-        IntegrityError: the private object is not one.
-    """
-    try:
-        document = json.loads(private.decode("utf-8", "surrogateescape"))
-        key = bytes.fromhex(document["seal_key"])
-        roles = _roles(document["roles"])
-        plain = _with_digests(
-            manifest, lambda text, what: seal.unseal(text, key=key, what=what)
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(
-            f"the private object of {manifest.backup_id} cannot be read: {error}",
-            hint="Use another set or another store.",
-        ) from error
-    if not roles:
-        return plain
-    return _with_roles(plain, roles)
-
-
-def _roles(document: object) -> tuple[Role, ...]:
-    try:
-        return _ROLES.validate_python(document)
-    except ValidationError:
-        raise TypeError("its roles are no list of records") from None
-
-
-def _with_roles(manifest: Manifest, roles: tuple[Role, ...]) -> Manifest:
-    inventory = manifest.inventory.model_copy(update={"roles": roles})
-    return manifest.model_copy(update={"inventory": inventory})
-
-
-def _with_digests(manifest: Manifest, change: Callable[[str, str], str]) -> Manifest:
-    """Return the manifest with every digest changed; `change` gets it and its place."""
-
-    def table(each: TableRecord) -> TableRecord:
-        what = f"table\0{each.schema_name}\0{each.name}"
-        return each.model_copy(update={"digest": change(each.digest, what)})
-
-    def file(each: FileRecord) -> FileRecord:
-        if not each.sha256:
-            return each
-        return each.model_copy(
-            update={"sha256": change(each.sha256, f"file\0{each.path}")}
-        )
-
-    large = manifest.large_objects
-    return manifest.model_copy(
-        update={
-            "tables": tuple(table(each) for each in manifest.tables),
-            "files": tuple(file(each) for each in manifest.files),
-            "large_objects": LargeObjectsRecord(
-                count=large.count,
-                size_bytes=large.size_bytes,
-                digest=change(large.digest, "large objects"),
-            ),
-        }
-    )
 
 
 HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
@@ -169,8 +69,9 @@ class SetReader:
         """Return the manifest with what only the owner of an identity may know."""
         if self.manifest.encryption is None:
             return self.manifest
-        private = self._read(self.manifest.object(ROLE))
-        return opened(self.manifest, private)
+        return private.join(
+            self.manifest, self._read(self.manifest.object(private.ROLE))
+        )
 
     @contextmanager
     def open_tar(self) -> Iterator[BinaryIO]:

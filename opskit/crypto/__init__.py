@@ -1,3 +1,3 @@
-"""Encryption to age recipients, ed25519 signatures, and sealed digests."""
+"""Encryption to age recipients and ed25519 signatures."""
 
 from __future__ import annotations

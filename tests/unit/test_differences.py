@@ -101,14 +101,14 @@ def test_files_that_came_went_and_changed_are_named() -> None:
         }
     )
     found = differences(older, newer, with_digests=True)
-    sealed = differences(older, newer, with_digests=False)
+    unopened = differences(older, newer, with_digests=False)
 
     assert found["files_added"] == [{"path": "new", "size_bytes": 2}]
     assert found["files_removed"] == [{"path": "gone", "size_bytes": 2}]
     assert [each["path"] for each in found["files_changed"]] == ["b", "c"]
     assert found["files_unchanged"] == 1
-    assert [each["path"] for each in sealed["files_changed"]] == ["b"]
-    assert sealed["files_not_compared"] == ["a", "c"]
+    assert [each["path"] for each in unopened["files_changed"]] == ["b"]
+    assert unopened["files_not_compared"] == ["a", "c"]
 
 
 def _files(*records: dict[str, Any]) -> tuple[FileRecord, ...]:

@@ -40,7 +40,7 @@ _own = pyrage.x25519.Identity.generate()
 OWN = Identities(
     path=Path("own.txt"), opaque=(_own,), recipients=(str(_own.to_public()),)
 )
-SEALED = Protection(recipients=OWN.recipients)
+ENCRYPTED = Protection(recipients=OWN.recipients)
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
@@ -191,7 +191,7 @@ def test_the_manifest_tells_what_a_folder_held(
         assert names == ["RESTORE.md", "files.tar.zst", "manifest.json"]
 
 
-@pytest.mark.parametrize("protection", [None, SEALED])
+@pytest.mark.parametrize("protection", [None, ENCRYPTED])
 def test_a_folder_comes_back_as_it_was(
     state: Path, stores: list[Watched], tmp_path: Path, protection: Protection | None
 ) -> None:
@@ -279,7 +279,7 @@ def test_without_the_identity_nothing_is_read(
     state: Path, stores: list[Watched], tmp_path: Path
 ) -> None:
     """Restore and drill say for whom the set is; that is no fault of a copy."""
-    back_up(state, stores, protection=SEALED)
+    back_up(state, stores, protection=ENCRYPTED)
     chosen = only(stores)
     for store in stores:
         store.opened.clear()
@@ -295,7 +295,7 @@ def test_without_the_identity_nothing_is_read(
     assert [store.opened for store in stores] == [[], []]
 
 
-@pytest.mark.parametrize("protection", [None, SEALED])
+@pytest.mark.parametrize("protection", [None, ENCRYPTED])
 def test_a_drill_compares_every_entry(
     state: Path, stores: list[Watched], protection: Protection | None
 ) -> None:

@@ -120,9 +120,9 @@ def test_a_manifest_cut_short_is_refused(length: int) -> None:
 
 def test_a_newer_format_is_refused_before_anything_else() -> None:
     """A format of the future may lack our fields: the version is what is told."""
-    content = json.dumps({"format_version": 3, "new": 1}).encode()
+    content = json.dumps({"format_version": 4, "new": 1}).encode()
 
-    assert "is of format 3, newer than this opskit reads (2)" in _refused(content)
+    assert "is of format 4, newer than this opskit reads (3)" in _refused(content)
 
 
 def test_a_key_that_is_not_known_is_no_fault() -> None:

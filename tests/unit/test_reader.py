@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from opskit.backup.stream import compressed
-from opskit.catalog import reader as catalog_reader
+from opskit.catalog import private
 from opskit.catalog.manifest import Encryption, Manifest, StoredObject
 from opskit.catalog.reader import SetReader
 from opskit.catalog.verify import verify_set
@@ -57,7 +57,7 @@ RECIPIENTS = (*OWN.recipients, *SECOND.recipients)
 
 @dataclass
 class Stored:
-    """A set in a store, as it was before it was sealed, and as it is."""
+    """A set in a store, as it was before it was split, and as it is."""
 
     store: MemoryStore
     plain: Manifest
@@ -103,8 +103,8 @@ def stored(
     writer.put("schema.jsonl.zst", "schema", compressed([lines.encode()]))
     manifest = plain
     if recipients:
-        manifest, private = catalog_reader.sealed(plain)
-        writer.put(catalog_reader.NAME, catalog_reader.ROLE, [private])
+        manifest, hidden = private.split(plain)
+        writer.put(private.NAME, private.ROLE, [hidden])
         encryption = Encryption(format="age", recipients=tuple(recipients))
         manifest = manifest.model_copy(update={"encryption": encryption})
     writer.put_open("RESTORE.md", "guide", [GUIDE])
@@ -147,7 +147,7 @@ def read_one(reader: SetReader, role: str, folder: Path) -> None:
 def test_a_set_is_read_as_it_was_written(
     recipients: Sequence[str], tmp_path: Path
 ) -> None:
-    """Encrypted or not: the dump, the texts, the objects, and the sealed digests."""
+    """Encrypted or not: the dump, the texts, the objects, and the private digests."""
     made = stored(recipients)
     reader = made.reader(OWN if recipients else None)
     unpack_dump(reader, tmp_path / "dump")
@@ -157,7 +157,7 @@ def test_a_set_is_read_as_it_was_written(
     assert reader.read_text("guide").encode() == GUIDE
     assert reader.read_schema() == SCHEMA
     assert reader.read_others() == (4 if recipients else 3)
-    hidden: dict[str, object] = {"objects": (), "encryption": None}
+    hidden: dict[str, object] = {"objects": (), "encryption": None, "format_version": 1}
     assert reader.opened().model_copy(update=hidden) == made.plain
 
 
