@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from opskit.errors import OpskitError
 
 
 class Health(StrEnum):
@@ -39,13 +41,12 @@ class Check:
         return self.passed is False
 
     @property
-    def health(self) -> Health:
-        """What the check says of the health of what it looked at."""
+    def status(self) -> Health:
+        """How healthy what was looked at is."""
         if self.passed:
             return Health.HEALTHY
-        return (
-            Health.UNHEALTHY if self.failed and not self.advisory else Health.DEGRADED
-        )
+        is_bad = self.failed and not self.advisory
+        return Health.UNHEALTHY if is_bad else Health.DEGRADED
 
     def as_json(self) -> dict[str, object]:
         """Return the fields of the contract for a comparison."""
@@ -61,7 +62,7 @@ class Check:
         """Return the fields of the contract for doctor and status."""
         return {
             "name": self.name,
-            "status": self.health.value,
+            "status": self.status.value,
             "observed": self.observed,
             "limit": self.expected,
             "hint": self.hint,
@@ -84,22 +85,23 @@ def not_checked(name: str, reason: str) -> Check:
     return Check(name=name, passed=None, detail=reason)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    name: str
-    status: Health
-    observed: str
-    limit: str = ""
-    hint: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        return vars(self)
-
-
-def worst(checks: Iterable[Finding]) -> Health:
+def worst(checks: Iterable[Check]) -> Health:
     """Return the worst health among the checks."""
     order = list(Health)
     return max((each.status for each in checks), key=order.index, default=order[0])
+
+
+def failure(name: str, error: OpskitError) -> Check:
+    """Return a check that failed with an error."""
+    return Check(name=name, passed=False, observed=error.message, hint=error.hint)
+
+
+def attempt(name: str, action: Callable[[], str]) -> Check:
+    """Return a check of an action: what it returns, or why it failed."""
+    try:
+        return Check(name=name, passed=True, observed=action())
+    except OpskitError as error:
+        return failure(name, error)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -1,18 +1,18 @@
-"""Whether a database can be backed up: reachable, readable, with the right programs."""
+"""Whether a database can be backed up, restored and drilled, by trying it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from opskit.catalog.manifest import Manifest
-from opskit.checks import Finding, Health
-from opskit.drill.servers import DrillServer
+from opskit.checks import Check, failure
+from opskit.drill.servers import DrillServer, ServerRequest, open_server
 from opskit.drill.surroundings import make_surroundings, owners_raised, place_beside
-from opskit.errors import DatabaseError
+from opskit.errors import DatabaseError, OpskitError
 from opskit.postgres import client, database, globals, reach, survey
 from opskit.postgres.archive import toc
 from opskit.postgres.connect import (
@@ -36,102 +36,83 @@ from opskit.restore.make import make
 
 @dataclass(kw_only=True)
 class ExaminedDatabase:
-    """What was found of one database; `inventory` is None where it is unreachable."""
+    """The checks of one database; `inventory` is None where it is unreachable."""
 
     name: str
     major: int = 0
     inventory: Inventory | None = None
-    findings: list[Finding] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
-    def add(self, what: str, status: Health, observed: str, **more: str) -> None:
-        """Note a finding about this database."""
-        self.findings.append(
-            Finding(
-                name=f"database {self.name}: {what}",
-                status=status,
-                observed=observed,
-                **more,
-            )
-        )
+    def add(self, check: Check) -> None:
+        """Add a check of this database."""
+        name = f"database {self.name}: {check.name}"
+        self.checks.append(replace(check, name=name))
 
 
 def examine(
     name: str, url: str, installations: Sequence[Installation]
 ) -> ExaminedDatabase:
     """Connect as a backup would, and look at what it will need."""
-    found = ExaminedDatabase(name=name)
+    examined = ExaminedDatabase(name=name)
     try:
         with connect(url, purpose="doctor") as connection:
-            found.major = server_major(connection)
-            found.inventory = survey.take(connection)
-            found.add(
-                "connection",
-                Health.HEALTHY,
-                f"PostgreSQL {found.inventory.server_version}",
-            )
-            _examine_rights(connection, found)
-            _examine_dumps(found.inventory.beyond_dumps, found)
-            _examine_programs(found, url, connection, installations)
+            examined.major = server_major(connection)
+            inventory = examined.inventory = survey.take(connection)
+            version = f"PostgreSQL {inventory.server_version}"
+            examined.add(Check(name="connection", passed=True, observed=version))
+            for check in _rights(connection):
+                examined.add(check)
+            examined.add(_not_dumped(inventory.beyond_dumps))
+            examined.add(_programs(url, examined.major, connection, installations))
     except DatabaseError as error:
-        found.add("connection", Health.UNHEALTHY, error.message, hint=error.hint)
-    return found
+        examined.add(failure("connection", error))
+    return examined
 
 
-def examine_restore(found: ExaminedDatabase, url: str) -> None:
+def examine_restore(examined: ExaminedDatabase, url: str) -> None:
     """Ask whether the role of this URL could restore the database beside itself."""
-    if found.inventory is None:
+    if examined.inventory is None:
         return
+    name = "restore here"
     try:
         with database.maintenance(url, purpose="doctor") as connection:
-            lacking = ability.shortages(connection, found.inventory)
+            lacking = ability.shortages(connection, examined.inventory)
             role = query_value(connection, "SELECT current_user")
     except DatabaseError as error:
-        found.add("restore here", Health.UNHEALTHY, error.message, hint=error.hint)
+        examined.add(failure(name, error))
         return
-    if lacking:
-        found.add(
-            "restore here",
-            Health.DEGRADED,
-            "; ".join(each.detail for each in lacking),
-            hint=lacking[0].hint,
+    examined.add(
+        Check(
+            name=name,
+            passed=not lacking,
+            advisory=True,
+            observed="; ".join(each.detail for each in lacking)
+            or f"the role {role} can restore here",
+            hint=lacking[0].hint if lacking else "",
         )
-    else:
-        found.add("restore here", Health.HEALTHY, f"the role {role} can restore here")
-
-
-def _examine_rights(connection: Connection, found: ExaminedDatabase) -> None:
-    for what, unreadable, hint in _unreadable(connection):
-        if unreadable:
-            found.add(
-                what,
-                Health.UNHEALTHY,
-                f"{len(unreadable)}, for instance {unreadable[0]}",
-                limit="none",
-                hint=hint,
-            )
-        else:
-            found.add(what, Health.HEALTHY, "none")
-    with_passwords = globals.reads_passwords(connection)
-    found.add(
-        "passwords of roles",
-        Health.HEALTHY if with_passwords else Health.DEGRADED,
-        "can be read" if with_passwords else "cannot be read",
-        hint=""
-        if with_passwords
-        else "Roles are backed up without passwords; only a superuser can read them.",
     )
 
 
-def _examine_dumps(losses: Sequence[Loss], found: ExaminedDatabase) -> None:
-    if not losses:
-        found.add("what no dump holds", Health.HEALTHY, "nothing")
-        return
-    found.add(
-        "what no dump holds",
-        Health.DEGRADED,
-        "; ".join(f"{each.name} ({each.reason})" for each in losses),
-        hint="Keep statements that make it again, for instance in sql_after; or take "
-        "what is yours out of the extension: ALTER EXTENSION name DROP TABLE table.",
+def _rights(connection: Connection) -> Iterator[Check]:
+    for name, unreadable, hint in _unreadable(connection):
+        yield Check(
+            name=name,
+            passed=not unreadable,
+            expected="none" if unreadable else "",
+            observed=f"{len(unreadable)}, for instance {unreadable[0]}"
+            if unreadable
+            else "none",
+            hint=hint if unreadable else "",
+        )
+    with_passwords = globals.reads_passwords(connection)
+    yield Check(
+        name="passwords of roles",
+        passed=with_passwords,
+        advisory=True,
+        observed="can be read" if with_passwords else "cannot be read",
+        hint=""
+        if with_passwords
+        else "Roles are backed up without passwords; only a superuser can read them.",
     )
 
 
@@ -154,29 +135,81 @@ def _unreadable(connection: Connection) -> Iterator[tuple[str, list[str], str]]:
     )
 
 
-def _examine_programs(
-    found: ExaminedDatabase,
-    url: str,
-    connection: Connection,
-    installations: Sequence[Installation],
-) -> None:
+def _not_dumped(losses: Sequence[Loss]) -> Check:
+    name = "what no dump holds"
+    if not losses:
+        return Check(name=name, passed=True, observed="nothing")
+    return Check(
+        name=name,
+        passed=False,
+        advisory=True,
+        observed="; ".join(f"{each.name} ({each.reason})" for each in losses),
+        hint="Keep statements that make it again, for instance in sql_after; or take "
+        "what is yours out of the extension: ALTER EXTENSION name DROP TABLE table.",
+    )
+
+
+def _programs(
+    url: str, major: int, connection: Connection, installations: Sequence[Installation]
+) -> Check:
     try:
-        client = find_client(installations, server_major=found.major)
+        client = find_client(installations, server_major=major)
         reach.require_same(url, client, connection)
     except DatabaseError as error:
-        found.add("pg_dump", Health.UNHEALTHY, error.message, hint=error.hint)
-        return
-    exact = client.major == found.major
-    found.add(
-        "pg_dump",
-        Health.HEALTHY if exact else Health.DEGRADED,
-        client.version,
-        limit=f"major {found.major}",
+        return failure("pg_dump", error)
+    exact = client.major == major
+    return Check(
+        name="pg_dump",
+        passed=exact,
+        advisory=True,
+        expected=f"major {major}",
+        observed=client.version,
         hint=""
         if exact
         else f"A restore needs pg_restore {client.major} or newer; install the client "
-        f"programs of {found.major}.",
+        f"programs of {major}.",
     )
+
+
+def examine_drill(name: str, trial: Trial, request: ServerRequest) -> Iterator[Check]:
+    """Start the server that a drill would run on, and yield all that it lacks."""
+    try:
+        with open_server(
+            replace(request, preload=trial.inventory.preloaded),
+            trial.installations,
+            major=trial.major,
+            system_identifier=trial.inventory.system_identifier,
+        ) as running:
+            lacking = [*_lacking(name, trial, running)]
+    except OpskitError as error:
+        yield failure(f"drill {name}: server", error)
+        return
+    description = running.full_description
+    yield Check(name=f"drill {name}: server", passed=True, observed=description)
+    yield from lacking
+
+
+def _lacking(name: str, trial: Trial, running: DrillServer) -> Iterator[Check]:
+    try:
+        lacking = shortages(trial, running)
+    except OpskitError as error:
+        yield Check(
+            name=f"drill {name}: definitions",
+            passed=None,
+            observed=f"they could not be tried: {error.message}",
+            hint=error.hint,
+        )
+        return
+    for each in lacking:
+        allowed = each.name in trial.allowed
+        yield Check(
+            name=f"drill {name}: {each.name}",
+            passed=False,
+            advisory=allowed,
+            expected="allowed, and not checked" if allowed else "",
+            observed=each.detail,
+            hint=each.hint,
+        )
 
 
 # A migration that holds its tables longer is not waited for.

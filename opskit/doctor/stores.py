@@ -1,30 +1,33 @@
-"""Whether a store can be used, and what it can and cannot do, by trying it."""
+"""Whether a store can be used, by using it, and whether its locks fit retention."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from math import ceil
 
-from opskit.checks import Finding, Health
+from opskit.checks import Check, attempt, failure
+from opskit.config import StoreSettings
+from opskit.config.sources import RetentionSettings, SourceRetention
 from opskit.doctor import s3
-from opskit.errors import IntegrityError, OpskitError, StoreError
+from opskit.errors import IntegrityError, StoreError
 from opskit.store import S3Store, Store, unwrapped
-from opskit.store.s3.trial import Scratch, denied
+from opskit.store.s3.trial import DISTRUST, Scratch, denied
 
-_HINT = "Do not rely on this store before you know why."
 _PROBE_BYTES = 256 * 1024
 # Beside the sources' own prefixes; no source may begin with an underscore.
 _PROBE_PREFIX = "_doctor/"
 
 
-def examine(store: Store, *, now: Callable[[], datetime]) -> Iterator[Finding]:
-    """Yield what was found out about a store, first whether it can be used at all.
+def examine(store: Store, *, now: Callable[[], datetime]) -> Iterator[Check]:
+    """Yield checks of a store, first whether it can be used at all.
 
-    Everything is tried on objects of our own, which are removed again; what cannot be
-    is told. A server that stops answering is given up after half a minute.
+    Everything is tried on objects of doctor's own, which are removed again; what cannot
+    be removed is said. A server that stops answering is given up after half a minute.
     """
     inner = unwrapped(store)
     prefix = f"{_PROBE_PREFIX}{secrets.token_hex(8)}/"
@@ -36,37 +39,42 @@ def examine(store: Store, *, now: Callable[[], datetime]) -> Iterator[Finding]:
 
 def _examine_bucket(
     scratch: Scratch, store: S3Store, now: Callable[[], datetime]
-) -> Iterator[Finding]:
-    clock = s3.clock(scratch, now)
-    if isinstance(clock, StoreError):
+) -> Iterator[Check]:
+    try:
+        clock = s3.clock(scratch, now)
+    except StoreError as error:
         # Nothing answers; to put something would only mean to wait again.
-        yield _unusable(store, clock)
+        yield _without_name(failure(f"store {store.name}", error))
         return
     usable = _usable(scratch.store, f"{scratch.prefix}object")
-    answers = usable.status is Health.HEALTHY
     try:
         yield usable
         yield clock
-        if answers:
+        if usable.passed:
             yield from s3.examine(scratch, store.settings)
     finally:
-        # Also where whoever asks stops half-way.
+        # Also where the caller stops half-way.
         left = s3.remove(scratch)
-    if left is not None and answers:
+    if left is not None and usable.passed:
         yield left
 
 
-def _usable(store: Store, key: str) -> Finding:
-    """Write an object, read it back, find it in the listing, and delete it."""
-    return _finding(store, lambda: _used(store, key))
+def _usable(store: Store, key: str) -> Check:
+    """Write an object, read it back, look for it in the listing, and delete it."""
+    return _without_name(attempt(f"store {store.name}", lambda: _use(store, key)))
 
 
-def _used(store: Store, key: str) -> str:
+def _without_name(check: Check) -> Check:
+    """Leave out the store's name where the message repeats it."""
+    return replace(check, observed=check.observed.removeprefix(f"{check.name}: "))
+
+
+def _use(store: Store, key: str) -> str:
     try:
         _write_and_read(store, key)
     except BaseException:
         with contextlib.suppress(StoreError):
-            store.delete(key)  # what failed first is what must be told
+            store.delete(key)  # the first error is the one to report
         raise
     try:
         store.delete(key)
@@ -82,26 +90,65 @@ def _write_and_read(store: Store, key: str) -> None:
     store.put(key, [content])
     with store.open(key) as stream:
         if stream.read() != content:
-            raise IntegrityError("what was read is not what was written", hint=_HINT)
+            raise IntegrityError("what was read is not what was written", hint=DISTRUST)
     if [each.key for each in store.list(key)] != [key]:
         raise StoreError(
-            "an object that was just written is not in the listing", hint=_HINT
+            "an object that was just written is not in the listing", hint=DISTRUST
         )
 
 
-def _finding(store: Store, attempt: Callable[[], str]) -> Finding:
-    try:
-        observed = attempt()
-    except OpskitError as error:
-        return _unusable(store, error)
-    return Finding(name=f"store {store.name}", status=Health.HEALTHY, observed=observed)
+_DAY = timedelta(days=1)
+_WEEK_DAYS, _MONTH_DAYS = 7, 31
 
 
-def _unusable(store: Store, error: OpskitError) -> Finding:
-    name = f"store {store.name}"
-    return Finding(
-        name=name,
-        status=Health.UNHEALTHY,
-        observed=error.message.removeprefix(f"{name}: "),
-        hint=error.hint,
+def examine_retention(
+    stores: Mapping[str, StoreSettings], rules: RetentionSettings | SourceRetention
+) -> Iterator[Check]:
+    """Yield, for each store that locks objects, whether its locks fit retention.
+
+    The days that a rule keeps are counted with one set a day; `keep_last` and
+    `min_keep` keep longer where there are fewer.
+    """
+    days = {
+        "keep_last": rules.keep_last,
+        "keep_within": ceil(rules.keep_within / _DAY),
+        "keep_daily": rules.keep_daily,
+        "keep_weekly": rules.keep_weekly * _WEEK_DAYS,
+        "keep_monthly": rules.keep_monthly * _MONTH_DAYS,
+        "min_keep": rules.min_keep,
+    }
+    rule = max(days, key=lambda name: days[name])
+    for name, settings in stores.items():
+        locked = settings.object_lock_days
+        if locked:
+            check = _compare_days(locked, days[rule], rule, rules.min_keep)
+            yield replace(check, name=f"store {name}: lock and retention")
+
+
+def _compare_days(locked: int, longest: int, rule: str, min_keep: int) -> Check:
+    if locked > longest:
+        return Check(
+            name="",
+            passed=False,
+            advisory=True,
+            expected="object_lock_days at most what retention keeps",
+            observed=f"sets are locked for {locked} days, but no rule keeps one longer "
+            f"than {longest} ({rule}): prune cannot delete for {locked - longest} "
+            "days what retention drops",
+            hint=f"Set object_lock_days to {longest} or less, or raise {rule}.",
+        )
+    if locked < longest:
+        return Check(
+            name="",
+            passed=True,
+            observed=f"sets are locked for {locked} days and kept for up to {longest} "
+            f"({rule}): between day {locked} and day {longest} only the credentials "
+            f"protect them; the newest {min_keep} stay in any case (min_keep), but "
+            "only the younger ones are locked",
+            hint=f"Raise object_lock_days towards {longest} to protect them longer.",
+        )
+    return Check(
+        name="",
+        passed=True,
+        observed=f"sets are locked for {locked} days, as long as retention keeps them",
     )

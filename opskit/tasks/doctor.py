@@ -10,7 +10,7 @@ from opskit.tasks.command import Document, command, say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from opskit.checks import Finding
+    from opskit.checks import Check
     from opskit.config import FilesSettings
     from opskit.doctor.databases import ExaminedDatabase
     from opskit.folders.lock import ServiceLock
@@ -28,34 +28,33 @@ def doctor(_context: object, json: bool = False) -> Document:
     from opskit.operations import run as runtime
 
     run = runtime.start()
-    findings = []
+    checks = []
     for each in _examine(run):
-        findings.append(each)
+        checks.append(each)
         for line in _lines(each):
             say(line, as_json=json)
-    status = worst(findings)
+    status = worst(checks)
     document: Document = {
         "status": status.value,
-        "checks": [each.as_json() for each in findings],
+        "checks": [each.as_health_json() for each in checks],
     }
-    amiss = [each for each in findings if each.status is not Health.HEALTHY]
-    if amiss:
+    others = [each for each in checks if not each.passed]
+    if others:
         kind = Unhealthy if status is Health.UNHEALTHY else Degraded
         raise kind(
-            f"{len(amiss)} of {count(len(findings), 'check')} did not pass: "
-            f"{amiss[0].name}",
+            f"{len(others)} of {count(len(checks), 'check')} did not pass: "
+            f"{others[0].name}",
             hint="Do what each line says, then run this again.",
             details=document,
         )
     return document
 
 
-def _examine(run: Run) -> Iterator[Finding]:
+def _examine(run: Run) -> Iterator[Check]:
     import tempfile
     from pathlib import Path
 
-    from opskit.doctor import databases, folders, sets, stores
-    from opskit.doctor import sets as doctor_sets
+    from opskit.doctor import databases, folders, stores
     from opskit.doctor.databases import Trial
     from opskit.operations import run as runtime
     from opskit.operations.drill import server_request
@@ -72,23 +71,23 @@ def _examine(run: Run) -> Iterator[Finding]:
     ]
     for each in examined:
         databases.examine_restore(each, run.database(each.name).resolve_restore_url())
-        yield from each.findings
+        yield from each.checks
     for name, each_folder in run.settings.files.items():
         yield from folders.examine(name, each_folder.path, _lock_of(each_folder))
     yield from _keys(run)
     for store in run.stores:
         yield from stores.examine(store, now=runtime.now)
     yield from _room(run, examined)
-    yield from sets.examine_retention(run.settings.stores, run.settings.retention)
+    yield from stores.examine_retention(run.settings.stores, run.settings.retention)
     rules = [each.retention for each in run.settings.databases.values()]
     rules += [each.retention for each in run.settings.files.values()]
     for own in filter(None, rules):
-        yield from sets.examine_retention(run.settings.stores, own)
+        yield from stores.examine_retention(run.settings.stores, own)
     sizes = [e.inventory.size_bytes for e in examined if e.inventory]
     yield folders.examine_space(
         "space for drills",
         drill.work_dir or Path(tempfile.gettempdir()),
-        folders.space_for_drills(sizes),
+        2 * max(sizes, default=0),  # the copy and the dump of the largest
         "Free some space, or set work_dir in [drill] to a larger file system.",
     )
     for each in examined:
@@ -104,7 +103,7 @@ def _examine(run: Run) -> Iterator[Finding]:
                 work_dir=drill.work_dir,
                 run_id=run.run_id,
             )
-            yield from doctor_sets.examine_drills(each.name, trial, server_request(run))
+            yield from databases.examine_drill(each.name, trial, server_request(run))
 
 
 def _lock_of(settings: FilesSettings) -> ServiceLock | None:
@@ -117,32 +116,32 @@ def _lock_of(settings: FilesSettings) -> ServiceLock | None:
     )
 
 
-def _keys(run: Run) -> Iterator[Finding]:
+def _keys(run: Run) -> Iterator[Check]:
     """Yield whether the keys that are configured can be used, and fit each other."""
-    from opskit.checks import Finding, Health
-    from opskit.doctor.folders import attempted
+    from opskit.checks import Check, attempt
     from opskit.operations import keys
 
     settings = run.settings
     recipients = settings.encryption.recipients
     if recipients:
-        yield attempted(
+        yield attempt(
             "encryption: recipients",
             lambda: f"sets are encrypted to {len(keys.recipients(settings))}",
         )
     if settings.encryption.identity_file is not None:
-        found = attempted("encryption: identity", lambda: _opens(run))
+        found = attempt("encryption: identity", lambda: _opens(run))
         yield found
-        if found.status is Health.HEALTHY and not _is_recipient(run):
-            yield Finding(
+        if found.passed and not _is_recipient(run):
+            yield Check(
                 name="encryption: identity and recipients",
-                status=Health.DEGRADED,
+                passed=False,
+                advisory=True,
                 observed="the identity belongs to none of the recipients: new sets "
                 "cannot be restored or drilled here",
                 hint="Add its public key to recipients, or name another identity_file.",
             )
     if settings.signing.key_file is not None or settings.signing.trusted_keys:
-        yield attempted("signing: key", lambda: _signs(run))
+        yield attempt("signing: key", lambda: _signs(run))
 
 
 def _opens(run: Run) -> str:
@@ -164,7 +163,7 @@ def _signs(run: Run) -> str:
     return f"sets are signed by {own.fingerprint}" if own is not None else "none"
 
 
-def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
+def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Check]:
     """Yield whether each store in a folder has room for one more set of every source.
 
     The newest set shows how large the next will be. Of a source without one its
@@ -172,7 +171,6 @@ def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
     """
     from dataclasses import replace
 
-    from opskit.checks import Health
     from opskit.doctor import folders
     from opskit.errors import StoreError
     from opskit.store import LocalStore, unwrapped
@@ -200,13 +198,11 @@ def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Finding]:
                 sum(sizes.values()),
                 "Free some space, keep fewer sets, or use a larger file system.",
             )
-            if found.status is Health.UNHEALTHY and wanted.keys() - made.keys():
-                found = replace(found, status=Health.DEGRADED)
-            yield found
+            yield replace(found, advisory=bool(wanted.keys() - made.keys()))
 
 
-def _lines(finding: Finding) -> Iterator[str]:
-    limit = f" ({finding.limit})" if finding.limit else ""
-    yield f"{finding.status:<9} {finding.name}: {finding.observed}{limit}"
-    if finding.hint:
-        yield f"          {finding.hint}"
+def _lines(check: Check) -> Iterator[str]:
+    limit = f" ({check.expected})" if check.expected else ""
+    yield f"{check.status:<9} {check.name}: {check.observed}{limit}"
+    if check.hint:
+        yield f"          {check.hint}"

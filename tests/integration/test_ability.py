@@ -142,7 +142,7 @@ def test_doctor_says_whether_the_role_can_restore(running: Server) -> None:
     databases.examine_restore(found, as_role(running, "clerk"))
     databases.examine_restore(found, running.url("shop_of_many"))
 
-    weak, strong = (e for e in found.findings if e.name.endswith("restore here"))
+    weak, strong = (e for e in found.checks if e.name.endswith("restore here"))
     assert (weak.status, strong.status) == (Health.DEGRADED, Health.HEALTHY)
     assert "may not act as it" in weak.observed
     assert "restore_url" in weak.hint

@@ -80,7 +80,7 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
         execute(running.url(), "SELECT pg_reload_conf()")
         with pytest.raises(DatabaseError) as refused:
             back_up(through, store_dir)
-        found = databases.examine("shop", through, installations).findings
+        found = databases.examine("shop", through, installations).checks
 
     assert type(refused.value).exit_code == 30
     assert "the connection pooler at 127.0.0.1:" in refused.value.message

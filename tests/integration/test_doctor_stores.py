@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from opskit.checks import Check, Finding, Health, worst
+from opskit.checks import Check, Health, worst
 from opskit.doctor.stores import examine
 from opskit.store import S3Store, Store, open_store
 from opskit.store.s3.challenge import challenge
@@ -68,7 +68,7 @@ def _behind(proxy: Proxy, servers: Any, **settings: Any) -> Store:
     return _store(server, **settings)
 
 
-def _examined(store: Store) -> dict[str, Finding]:
+def _examined(store: Store) -> dict[str, Check]:
     found = [*examine(store, now=now)]
     names = [each.name.removeprefix("store off").removeprefix(": ") for each in found]
     return dict(zip(names, found, strict=True))
@@ -127,8 +127,8 @@ def test_a_server_without_conditions_is_degraded(servers: Any) -> None:
 
     assert found["conditional put"].status is Health.DEGRADED
     assert found["conditional put"].observed == (
-        "not honoured; opskit looks before it writes, two hosts writing one key at the "
-        "same instant are not told apart"
+        "not honoured; opskit looks before it writes, but cannot notice that another "
+        "host writes the same key at the same instant"
     )
     others = [each for name, each in found.items() if name != "conditional put"]
     assert worst(others) is Health.HEALTHY

@@ -93,7 +93,7 @@ def test_what_an_extension_keeps_out_of_the_dump_is_named_everywhere(
     examined = databases.examine("shop", url, programs.installations())
     evidence = run_drill(sets(store_dir)[0])
 
-    (by_day,) = (each for each in examined.findings if "no dump holds" in each.name)
+    (by_day,) = (each for each in examined.checks if "no dump holds" in each.name)
     unmade = " ".join(each.name for each in evidence.not_checked)
     assert by_day.status is Health.DEGRADED
     for name in names:

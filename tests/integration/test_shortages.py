@@ -14,7 +14,6 @@ import pytest
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Health
 from opskit.doctor import databases
-from opskit.doctor import sets as doctor_sets
 from opskit.doctor.databases import Trial
 from opskit.drill.servers import ServerRequest
 from opskit.errors import DatabaseError
@@ -177,8 +176,8 @@ def test_doctor_names_it_before_the_drill(
     at_newer = replace(trial, installations=newer())
 
     with initialised.copied():
-        own = doctor_sets.examine_drills("shop", trial, lesser)
-        found = doctor_sets.examine_drills("shop", at_newer, lesser)
+        own = [*databases.examine_drill("shop", trial, lesser)]
+        found = [*databases.examine_drill("shop", at_newer, lesser)]
 
     assert [(e.name, e.observed) for e in own[1:]] == []
     assert [each.name for each in found] == [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.checks import Finding, Health
+from opskit.checks import Check, Health
 from opskit.config import StoreSettings
 from opskit.config.sources import RetentionSettings, SourceRetention
-from opskit.doctor import sets as doctor_sets
+from opskit.doctor import stores as doctor_stores
 
 
-def _examined(lock_days: int, **rules: object) -> list[Finding]:
+def _examined(lock_days: int, **rules: object) -> list[Check]:
     none = {
         "keep_last": 0,
         "keep_within": "0d",
@@ -21,7 +21,7 @@ def _examined(lock_days: int, **rules: object) -> list[Finding]:
     }
     store = StoreSettings(url="s3://bucket", object_lock_days=lock_days)
     settings = RetentionSettings.model_validate(none | rules)
-    return [*doctor_sets.examine_retention({"off": store}, settings)]
+    return [*doctor_stores.examine_retention({"off": store}, settings)]
 
 
 def test_a_store_without_a_lock_has_nothing_to_contradict() -> None:
@@ -35,7 +35,7 @@ def test_a_folder_has_nothing_to_contradict() -> None:
     """Folders cannot lock."""
     stores = {"local": StoreSettings(url="file:///var/backups")}
 
-    found = [*doctor_sets.examine_retention(stores, RetentionSettings())]
+    found = [*doctor_stores.examine_retention(stores, RetentionSettings())]
 
     assert found == []
 
@@ -87,6 +87,6 @@ def test_rules_of_one_source_are_examined_alike() -> None:
     """They have the same names."""
     stores = {"off": StoreSettings(url="s3://bucket", object_lock_days=10)}
 
-    (found,) = doctor_sets.examine_retention(stores, SourceRetention(keep_last=10))
+    (found,) = doctor_stores.examine_retention(stores, SourceRetention(keep_last=10))
 
     assert found.status is Health.HEALTHY
