@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import copy
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 
 class OpskitError(Exception):
     """Root of every error that opskit raises on purpose.
 
-    The message says what failed (lower case, no full stop), the hint what to do
-    about it. `details` holds whatever else is known, as JSON-ready values; it is
-    merged into the document that `--json` prints.
+    The summary says what failed (lower case, no full stop), the hint what to do about
+    it. `said` are the words of a server or a program, which may hold a user's rows:
+    what is kept in the open gets the summary alone. `details` holds whatever else is
+    known, as JSON-ready values; it is merged into the document that `--json` prints.
     """
 
     exit_code = 1
 
     def __init__(
         self,
-        message: str,
+        summary: str,
         *,
+        said: str = "",
         hint: str = "",
-        details: dict[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(summary)
+        self.summary = summary
+        self.said = said
         self.hint = hint
-        self.details = details or {}
+        self.details = dict(details or {})
+
+    @property
+    def message(self) -> str:
+        """What failed, with the words of the server or program, if there are any."""
+        return f"{self.summary}: {self.said}" if self.said else self.summary
+
+    def __str__(self) -> str:
+        return self.message
+
+    def replace(self, **changes: object) -> Self:
+        """Return the same error with other fields; raise it from this one."""
+        error = copy.copy(self)
+        vars(error).update(changes)
+        return error
 
 
 class UsageError(OpskitError):
@@ -100,13 +119,14 @@ class DatabaseError(OpskitError):
 
     def __init__(
         self,
-        message: str,
+        summary: str,
         *,
+        said: str = "",
         hint: str = "",
-        details: dict[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
         sqlstate: str = "",
     ) -> None:
-        super().__init__(message, hint=hint, details=details)
+        super().__init__(summary, said=said, hint=hint, details=details)
         self.sqlstate = sqlstate
 
 

@@ -300,8 +300,7 @@ def open_dump(
         except LockWait:
             raise
         except BackupFailed as error:
-            error.hint = _hint(source, lock) or error.hint
-            raise
+            raise error.replace(hint=_hint(source, lock) or error.hint) from error
 
 
 def _hint(source: DatabaseSource, lock: DatabaseLock) -> str:

@@ -201,7 +201,8 @@ def describe(copy: CopyToDescribe) -> Contents:
     except ArchiveError as error:
         # Of this machine's pg_dump, which says nothing of the set.
         raise DatabaseError(
-            f"what pg_dump says of the copy is not understood: {error.message}",
+            "what pg_dump says of the copy is not understood",
+            said=error.message,
             hint=error.hint,
         ) from error
     finally:

@@ -116,8 +116,8 @@ def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
     names = ", ".join(json.dumps(each.name, ensure_ascii=False) for each in refused)
     container = any(each.what.startswith("extension") for each in refused)
     return DatabaseError(
-        f"{server} lacks what the set needs: "
-        + "; ".join(each.detail for each in refused),
+        f"{server} lacks what the set needs",
+        said="; ".join(each.detail for each in refused),
         hint=f"{refused[0].hint} {_CONTAINER_HINT if container else ''}"
         "To drill without, and be told each time what was not checked: "
         f"allow = [{names}] in [drill].",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from opskit.errors import BackupFailed, DatabaseError, OpskitError, StoreError
+from opskit.errors import OpskitError, StoreError
 
 # Of several failures the first of these decides about the exit code: what is known
 # about data before what could not be done.
@@ -140,11 +140,8 @@ class Record:
         """Note the error that ended the operation; it decides about the exit code."""
         self.failures.insert(0, Failure.of(error))
         self.store_failed = isinstance(error, StoreError)
-        words = error.message
-        if isinstance(error, DatabaseError | BackupFailed):
-            # A server's words may hold rows; copies of the ledger are not encrypted.
-            words = words.partition(":")[0]
-        self.details |= {"error": words, "code": error.exit_code}
+        # A server's words may hold rows; copies of the ledger are not encrypted.
+        self.details |= {"error": error.summary, "code": error.exit_code}
 
     def end(self) -> None:
         """Stop the clock."""

@@ -322,8 +322,7 @@ def _hide_secrets(settings: Settings) -> None:
             try:
                 parse(text)
             except ConfigurationError as error:
-                error.message = f"{key}: {error.message}"
-                raise
+                raise error.replace(summary=f"{key}: {error.summary}") from None
 
 
 def _warned(found: _Found, *, whole: bool) -> _Found:

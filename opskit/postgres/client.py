@@ -219,7 +219,8 @@ def failure(program: str, code: int, words: str) -> BackupFailed:
     name = _name(program)
     ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
     return BackupFailed(
-        f"{name} {ended}" + (f": {words}" if words else " and said nothing"),
+        f"{name} {ended}" + ("" if words else " and said nothing"),
+        said=words,
         hint="See the system log for who ended it (out of memory?), then run it again."
         if code < 0
         else "The program's own words say what it refused.",
@@ -281,7 +282,8 @@ def require_success(doing: str, code: int, words: str) -> None:
         )
     if code != 0:
         raise DatabaseError(
-            f"{doing} failed: {words or f'exit code {code}'}",
+            f"{doing} failed",
+            said=words or f"exit code {code}",
             hint="The program's own words say what it refused.",
         )
 

@@ -286,7 +286,8 @@ def translated(doing: str) -> Iterator[None]:
         words = mask(" ".join(str(error).split()))
         kind = ServerFault if _is_servers(error) else DatabaseError
         raise kind(
-            f"{doing}: {words}",
+            doing,
+            said=words,
             hint=faults.of_error(error, words),
             sqlstate=error.sqlstate or "",
         ) from error

@@ -53,16 +53,19 @@ def explained(
         _, name = before.get(int(said[1]), ("", ""))
         return f"{said[0]} ({name})" if name else said[0]
 
-    words = _NUMBERED.sub(named, error.message)
+    words = _NUMBERED.sub(named, error.said)
     changed = {name for _, (_, name) in before.items() - after.items()}
     changed.update(map(".".join, planned))
     if changed:
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         return Overtaken(
-            f"{min(changed)}{others} changed while the backup began: {words}",
+            f"{min(changed)}{others} changed while the backup began",
+            said=f"{error.summary}: {words}" if words else error.summary,
             hint="Run the backup again when the migration has ended.",
         )
-    return None if words == error.message else BackupFailed(words, hint=error.hint)
+    if words == error.said:
+        return None
+    return BackupFailed(error.summary, said=words, hint=error.hint)
 
 
 def _objects(connection: Connection) -> dict[int, tuple[str, str]]:

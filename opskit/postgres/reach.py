@@ -50,11 +50,10 @@ def require_same(url: str, installation: Installation, connection: Connection) -
     except DatabaseError as error:
         with connect(url, purpose="test"):  # the server's own refusal has a code
             pass
-        error.hint = (
-            "opskit itself connects by this URL: one of its parameters may be newer "
-            "than these programs; leave it out, or install newer client programs."
-        )
-        raise
+        raise error.replace(
+            hint="opskit itself connects by this URL: one of its parameters may be "
+            "newer than these programs; leave it out, or install newer client programs."
+        ) from error
     server, *shown = output.decode("utf-8", "replace").splitlines()
     if server != str(query_value(connection, f"{_SERVER}::text")):
         raise DatabaseError(

@@ -113,8 +113,8 @@ def require_surroundings(
     ]
     if refused:
         raise DatabaseError(
-            "the server lacks what the set needs: "
-            + "; ".join(each.detail for each in refused),
+            "the server lacks what the set needs",
+            said="; ".join(each.detail for each in refused),
             hint=f"{refused[0].hint} Nothing was touched. To restore without, add "
             + " ".join(f"--accept-failures {quote(each.name)}" for each in refused),
             details={"missing": [each.name for each in refused]},
@@ -135,8 +135,8 @@ def require_definitions(
     refused = [each for each in failures if each.name not in accepted]
     if refused:
         raise DatabaseError(
-            "the server refuses what stands before the rows: "
-            + "; ".join(each.error for each in refused),
+            "the server refuses what stands before the rows",
+            said="; ".join(each.error for each in refused),
             hint="No rows were loaded, and the copy was dropped. Put statements that "
             "have to come before into sql_before. To restore without them, and all "
             "that needs them, add "

@@ -31,6 +31,7 @@ from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
 _FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
 # Two jobs write at once, each piece by piece: it may stand anywhere in a line.
 _FAILED = re.compile(rb"from TOC entry (\d+); \d+ \d+ [A-Z]")
+_NAMED = re.compile(r"from TOC entry (\d+);")
 _OWN = b"pg_restore: "
 _ERROR = b"error: "
 _WORDS = (b"warning: ", _ERROR, b"detail: ", b"hint: ")
@@ -44,6 +45,22 @@ _WORDS_BYTES_MAX = 64 * 1024
 _END_SECONDS_MAX = 10
 # These words tell its progress from errors, so it must not translate them.
 _PLAIN = {"LC_ALL": "C", "LANGUAGE": ""}
+
+
+class LoadFailed(DatabaseError):
+    """pg_restore did not load everything.
+
+    `entry` is the dump id that its words name first, None where no statement failed.
+    """
+
+    def __init__(self, words: str, code: int = 1) -> None:
+        super().__init__(
+            "pg_restore failed",
+            said=words or f"exit code {code}",
+            hint="The program's own words say what it refused.",
+        )
+        named = _NAMED.search(words)
+        self.entry = None if named is None else int(named[1])
 
 
 def run(
@@ -62,7 +79,7 @@ def run(
 
     Raises:
         ServerFault: it took longer than allowed, or was killed.
-        DatabaseError: such an entry failed, or it did not exit with 0.
+        LoadFailed: such an entry failed, or it did not exit with 0.
     """
     process = subprocess.Popen(
         [*arguments, "--verbose"],
@@ -87,10 +104,11 @@ def run(
         client.stop(process)
         listener.join(timeout=_END_SECONDS_MAX)
     words = mask(listener.words.decode("utf-8", "replace")).strip()
-    if said.must_stop:
-        client.require_success("pg_restore", 1, words)
-    if not said.only_what_may_fail:
-        client.require_success("pg_restore", process.returncode, words)
+    if said.must_stop or not said.only_what_may_fail:
+        code = 1 if said.must_stop else process.returncode
+        if code > 0:
+            raise LoadFailed(words, code)
+        client.require_success("pg_restore", code, words)
     return words, frozenset(said.failed)
 
 
@@ -217,7 +235,7 @@ def load(job: LoadJob) -> tuple[str, frozenset[int]]:
     """Run pg_restore; return what it said, and which entries failed that may.
 
     Raises:
-        DatabaseError: another entry failed; its words name the object.
+        LoadFailed: another entry failed; its words name the object.
     """
     arguments = [
         *_pg_restore(job),

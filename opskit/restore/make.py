@@ -116,7 +116,7 @@ class Steps:
             said, failed = load.load(load_job)
         except ServerFault:
             raise
-        except DatabaseError as error:
+        except load.LoadFailed as error:
             if not self._job.last_try or self._job.is_over():
                 raise
             raise verdict.judged(self._given.connection, load_job, error) from error
@@ -235,7 +235,8 @@ def _run_before(url: str, job: FillJob) -> None:
         run_all(url, job.sql_before, job.timeout_seconds)
     except DatabaseError as error:
         raise ServerFault(
-            f"sql_before failed: {error.message}",
+            "sql_before failed",
+            said=error.message,
             hint="Correct sql_before in the configuration.",
             sqlstate=error.sqlstate,
         ) from error

@@ -222,7 +222,8 @@ class Bound:
             )
         statement = " ".join(self._standing[0].statement.split())[:_STATEMENT_SHOWN]
         return NoProgress(
-            f"{what}; no progress in the last fifth of it: {statement}",
+            f"{what}; no progress in the last fifth of it",
+            said=statement,
             hint="See which function of the database the statement runs; raise timeout "
             "in [drill] if it needs longer.",
         )

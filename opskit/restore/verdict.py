@@ -6,7 +6,6 @@ which does, and which names the source file that reported the error.
 
 from __future__ import annotations
 
-import re
 import subprocess
 from dataclasses import replace
 
@@ -19,23 +18,21 @@ from opskit.postgres.connect import (
     translated,
 )
 from opskit.postgres.faults import ends_sessions, is_server_fault, reported
-from opskit.restore.load import LoadJob, script_arguments
+from opskit.restore.load import LoadFailed, LoadJob, script_arguments
 
-_ENTRY = re.compile(r"from TOC entry (\d+);")
 _CONNECTION_LOST = 2  # psql's exit code
 _PLAIN = {"LC_ALL": "C", "LANGUAGE": ""}
 
 
-def judged(connection: Connection, job: LoadJob, error: DatabaseError) -> DatabaseError:
+def judged(connection: Connection, job: LoadJob, error: LoadFailed) -> DatabaseError:
     """Return the error of a failed load, as a ServerFault if the set is innocent.
 
     `connection` leads to another database of the same server. The copy must be as the
     load left it.
     """
-    entry = _ENTRY.search(error.message)
     try:
-        if entry is not None:
-            return _of_entry(connection, job, error, entry[1])
+        if error.entry is not None:
+            return _of_entry(connection, job, error, error.entry)
         # No statement failed: pg_restore cannot read the archive, or lost the server.
         return error if _is_unreadable(job) else _fault(error, "")
     except subprocess.TimeoutExpired:
@@ -43,7 +40,7 @@ def judged(connection: Connection, job: LoadJob, error: DatabaseError) -> Databa
 
 
 def _of_entry(
-    connection: Connection, job: LoadJob, error: DatabaseError, dump_id: str
+    connection: Connection, job: LoadJob, error: DatabaseError, dump_id: int
 ) -> DatabaseError:
     use_list = job.archive.with_name("failed.list")
     use_list.write_text(f"{dump_id};\n")
@@ -55,12 +52,15 @@ def _of_entry(
     claimed = is_server_fault(sqlstate, source)
     if claimed and not (ends_sessions(sqlstate) and _is_up(connection)):
         return _fault(error, sqlstate)
-    return DatabaseError(error.message, hint=error.hint, sqlstate=sqlstate)
+    return DatabaseError(
+        error.summary, said=error.said, hint=error.hint, sqlstate=sqlstate
+    )
 
 
 def _fault(error: DatabaseError, sqlstate: str) -> ServerFault:
     return ServerFault(
-        error.message,
+        error.summary,
+        said=error.said,
         hint="See the server's log, and the disk space and memory of its machine, "
         "then run this again.",
         sqlstate=sqlstate,

@@ -154,10 +154,11 @@ def summary(evidence: DrillEvidence, report: Path, kind: str) -> list[str]:
 
 def not_recorded(error: StoreError, document: Document) -> StoreError:
     """Return the error of a finding that could not be stored beside its set."""
-    error.message = f"what was found is not on record: {error.message}"
-    error.hint = error.hint or "Let these credentials write evidence beside the sets."
-    error.details = error.details | document | {"status": "error"}
-    return error
+    return error.replace(
+        summary=f"what was found is not on record: {error.summary}",
+        hint=error.hint or "Let these credentials write evidence beside the sets.",
+        details=error.details | document | {"status": "error"},
+    )
 
 
 def failure(evidence: DrillEvidence, document: Document) -> OpskitError:

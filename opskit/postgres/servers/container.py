@@ -140,7 +140,8 @@ def _box(image: str) -> Iterator[Box]:
         from opskit.postgres.servers import engine as servers_engine
     except ImportError as error:
         raise ClientToolError(
-            f"containers cannot be used: {error}",
+            "containers cannot be used",
+            said=str(error),
             hint="Install opskit with its container extra (opskit[container]), or "
             "choose another drill server.",
         ) from error
@@ -224,7 +225,8 @@ def _await(box: Box, url: str, deadline: float) -> str:
             reason = f"it did not answer in time: {words}"
             time.sleep(_POLL_SECONDS)
     raise DatabaseError(
-        f"the server in the container did not start ({reason}): {box.last_lines()}",
+        f"the server in the container did not start ({reason})",
+        said=box.last_lines(),
         hint="The lines are from its log: the image must hold PostgreSQL, and the "
         "memory limit must leave it room.",
     )

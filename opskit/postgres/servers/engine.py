@@ -107,8 +107,8 @@ class Box:
             )
         if failures:
             raise DatabaseError(
-                f"the image {image} is not here and could not be fetched: "
-                f"{failures[0]}",
+                f"the image {image} is not here and could not be fetched",
+                said=failures[0],
                 hint=_IMAGE_HINT,
             )
 
@@ -175,7 +175,8 @@ class Box:
                 return int(client.port(self._container.get_container_id(), port))
             except ConnectionError:
                 raise DatabaseError(
-                    f"the container ended as soon as it began: {self.last_lines()}",
+                    "the container ended as soon as it began",
+                    said=self.last_lines(),
                     hint=_START_HINT,
                 ) from None
 
@@ -239,7 +240,7 @@ def _translated(failed: str, hint: str) -> Iterator[None]:
     try:
         yield
     except (DockerException, RequestException) as error:
-        raise DatabaseError(f"{failed}: {_words(error)}", hint=hint) from error
+        raise DatabaseError(failed, said=_words(error), hint=hint) from error
 
 
 def _words(error: Exception) -> str:

@@ -197,7 +197,8 @@ def _initialise(
     if finished.returncode != 0:
         words = (finished.stdout + finished.stderr).decode("utf-8", "replace")
         raise DatabaseError(
-            f"initdb failed: {_last_lines(words)}",
+            "initdb failed",
+            said=_last_lines(words),
             hint=_initdb_hint(),
         )
 
@@ -235,7 +236,8 @@ def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
             return
     log = (server.folder / "server.log").read_text(encoding="utf-8", errors="replace")
     raise DatabaseError(
-        f"the throw-away server did not start: {_last_lines(log)}",
+        "the throw-away server did not start",
+        said=_last_lines(log),
         hint="The lines are from its log; [drill] work_dir moves it to another folder.",
     )
 
