@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from psycopg import conninfo
+
 from opskit.backup.create import BackupResult, create_backup
 from opskit.backup.database import DatabaseBackup
 from opskit.backup.plan import DatabaseSource
@@ -20,7 +22,7 @@ from opskit.checks import Check
 from opskit.drill.report import DrillEvidence
 from opskit.drill.run import DrillRequest, drill
 from opskit.drill.servers import ServerRequest
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, parse
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
 from opskit.store import LocalStore, Store
@@ -100,6 +102,13 @@ def value(url: str, statement: str) -> Any:
         row = connection.execute(statement.encode()).fetchone()
         assert row is not None
         return row[0]
+
+
+def users_own(url: str) -> str:
+    """Return the URL of a throw-away server as that of a server of the user."""
+    parameters = parse(url)
+    parameters.pop("fallback_application_name")
+    return conninfo.make_conninfo("", **parameters)
 
 
 def processes_of(words: object) -> list[int]:

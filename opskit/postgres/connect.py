@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, LiteralString
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import conninfo, sql
@@ -47,7 +48,19 @@ _WITHOUT_VARIABLE = {
     "scram_server_key",
 }
 _SECRETS = {"password", *_WITHOUT_VARIABLE}
+# In the URL of a throw-away server: the user's variables are not meant for it. libpq
+# reads no variable in place of this parameter, and the session has another name.
+_ALONE = ("fallback_application_name", "opskit-throwaway")
+# Parameters without a default of libpq's own that it refuses when they are empty.
+_NEVER_EMPTY = {
+    "sslcertmode": "allow",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+}
+# A missing service is an error, and libpq has no way to say that there is none.
+_NEVER_GIVEN = {"service"}
 _NAME_BYTES_MAX = 63
+_HOSTS = {"host", "hostaddr", "PGHOST", "PGHOSTADDR"}
 _NUMBERS = {"port", "connect_timeout", "tcp_user_timeout", *_KEEPALIVES}
 
 
@@ -102,6 +115,54 @@ def _invalid(what: str) -> ConfigurationError:
 def bounded(parameters: Mapping[str, str]) -> dict[str, str]:
     """Return connection parameters that do not wait for ever, where none are set."""
     return {"connect_timeout": _CONNECT_SECONDS_MAX, **_KEEPALIVES, **parameters}
+
+
+def throwaway_url(
+    *, host: str, port: int, user: str, database: str, **parameters: str
+) -> str:
+    """Return the URL of a throw-away server, which no variable of libpq changes.
+
+    Variables are meant for the user's own servers: an address, a service or a mode of
+    TLS among them would lead what is for this server elsewhere, or nowhere.
+    """
+    query = urlencode({_ALONE[0]: _ALONE[1], **parameters}, quote_via=quote)
+    place = f"{quote(host, safe='')}:{port}/{quote(database, safe='')}"
+    return f"postgresql://{user}@{place}?{query}"
+
+
+def _is_throwaway(parameters: Mapping[str, str]) -> bool:
+    return parameters.get(_ALONE[0]) == _ALONE[1]
+
+
+def arguments(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return what psycopg is given to connect by these parameters.
+
+    For a throw-away server that is every parameter that libpq knows: it reads variables
+    only in place of those that are not given.
+    """
+    given = bounded(parameters)
+    if not _is_throwaway(parameters):
+        return given
+    known = psycopg.pq.Conninfo.get_defaults()
+    defaults = {
+        each.keyword.decode(): (each.compiled or b"").decode()
+        for each in known
+        if each.envvar
+    }
+    defaults |= {key: _NEVER_EMPTY[key] for key in _NEVER_EMPTY.keys() & defaults}
+    return {
+        key: each for key, each in (defaults | given).items() if key not in _NEVER_GIVEN
+    }
+
+
+def _variables(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a connection by these parameters."""
+    alone = _is_throwaway(parameters)
+    return {
+        name: each
+        for name, each in os.environ.items()
+        if not (alone and name.startswith("PG"))
+    }
 
 
 def with_database(url: str, database: str) -> str:
@@ -176,8 +237,8 @@ def client_environment(url: str) -> dict[str, str]:
     The password goes by the environment, so that it is never on a command line; the
     rest goes by `client_connection`, which a service file cannot overrule.
     """
-    environment = dict(os.environ)
     parameters = parse(url)
+    environment = _variables(parameters)
     if "password" in parameters:
         environment["PGPASSWORD"] = parameters["password"]
     inherited = parameters.get("options") or environment.get("PGOPTIONS", "")
@@ -203,13 +264,11 @@ def client_connection(url: str) -> str:
         )
     for elsewhere in ("password", "options"):
         parameters.pop(elsewhere, None)
-    if "service" not in parameters and "PGSERVICE" not in os.environ:
+    variables = _variables(parameters).keys()
+    if "service" not in parameters and "PGSERVICE" not in variables:
         if "dbname" not in parameters:
             parameters["dbname"] = database_name(url)
-        hosts = {"host", "hostaddr"}
-        if not parameters.keys() & hosts and not {"PGHOST", "PGHOSTADDR"} & {
-            *os.environ
-        }:
+        if not (parameters.keys() | variables) & _HOSTS:
             parameters["host"] = _socket_folder()
     return conninfo.make_conninfo(**parameters)
 
@@ -229,22 +288,6 @@ def with_settings(url: str, settings: Mapping[str, str]) -> str:
     # Nothing is cut off at the end: a value may end in a blank.
     options = f"{parameters.get('options', '')} {_as_options(settings)}".lstrip()
     return conninfo.make_conninfo(**(parameters | {"options": options}))
-
-
-@contextlib.contextmanager
-def without_environment() -> Iterator[None]:
-    """Hide every variable of libpq while the block lasts.
-
-    They are meant for the user's own servers: a service or an address among them would
-    lead what is for a throw-away server to another one.
-    """
-    hidden = {
-        name: os.environ.pop(name) for name in list(os.environ) if name[:2] == "PG"
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
 
 
 def pinned_options() -> str:
@@ -327,14 +370,15 @@ def connect(
     )
     # From the start: psycopg does not know every encoding that a server may have.
     parameters["client_encoding"] = "UTF8"
-    arguments: dict[str, Any] = bounded(parameters)
     name = parameters.get("dbname") or database_name(url)
     with (
         translated(f"database {name}"),
         psycopg.connect(
-            **arguments, autocommit=autocommit, row_factory=tuple_row
+            **arguments(parameters), autocommit=autocommit, row_factory=tuple_row
         ) as connection,
     ):
+        if _is_throwaway(parameters):
+            _pin(connection)
         _prepare(connection)
         _require_own_pinned(connection)
         limit = 0 if lock_wait is None else milliseconds(lock_wait)
@@ -378,6 +422,12 @@ def require_pinned(connection: Connection, settings: Mapping[str, str]) -> None:
 def milliseconds(wait: timedelta) -> int:
     """Return a wait as the server counts it, where 0 would be no limit at all."""
     return max(1, wait // timedelta(milliseconds=1))
+
+
+def _pin(connection: Connection) -> None:
+    """Set again what PGTZ and PGDATESTYLE change: they are no parameters of libpq."""
+    for name, value in PINNED_SETTINGS.items():
+        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
 
 
 def _prepare(connection: Connection) -> None:

@@ -124,9 +124,13 @@ def is_usable(connection: Connection, name: str) -> bool:
     shown = query_value(connection, "SHOW shared_preload_libraries")
     if name in library_names(str(shown)):
         return True
-    info = connection.info
+    own: dict[str, Any] = {
+        each.keyword.decode(): each.val.decode()
+        for each in connection.pgconn.info
+        if each.val is not None
+    }
     try:
-        with psycopg.connect(info.dsn, password=info.password or None) as session:
+        with psycopg.connect(**own) as session:
             session.execute(sql.SQL("LOAD {}").format(sql.Literal(name)))
     except psycopg.Error:
         return False

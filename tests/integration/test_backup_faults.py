@@ -24,7 +24,7 @@ from opskit.postgres.servers.programs import Installation, find_client, find_ser
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
 from tests.streams import let_small_tables_apart
-from tests.support import back_up, execute, failed, run_drill, sets, value
+from tests.support import back_up, execute, failed, run_drill, sets, users_own, value
 
 
 def everything(store_dir: Path) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_connection_cut_half_way_leaves_no_set(
         "FROM generate_series(1, 60000) i",
     )
     real = find_client(installations, server_major=16)
-    psql = f"{real.program('psql')} -qAtX -d {url}"
+    psql = f'{real.program("psql")} -qAtX -d "{url}"'
     # Its pipe is full, so pg_dump is in the middle of the data when its session ends.
     script = (
         'exec bash -c \'set -o pipefail; program=$1; shift; "$program" "$@" | '
@@ -499,7 +499,7 @@ def test_a_table_truncated_after_the_snapshot_is_no_backup(
     """TRUNCATE does not wait for a snapshot: pg_dump would find the table empty."""
     url = make_database(16)
     real = find_client(installations, server_major=16)
-    truncate = f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE other.orders'"
+    truncate = f"{real.program('psql')} -qX -d \"{url}\" -c 'TRUNCATE other.orders'"
     racing = stub(tmp_path / "bin", real, f'{truncate}\nexec REAL "$@"')
 
     with pytest.raises(BackupFailed, match=r"other\.orders was truncated"):
@@ -518,7 +518,7 @@ def test_a_lost_lock_is_noticed_before_the_manifest(
     url = make_database(16)
     real = find_client(installations, server_major=16)
     kill = (
-        f'{real.program("psql")} -qX -d {url} -c "SELECT pg_terminate_backend(pid) FROM '
+        f'{real.program("psql")} -qX -d "{url}" -c "SELECT pg_terminate_backend(pid) FROM '
         "pg_stat_activity WHERE application_name LIKE 'opskit backup shop%'\" >/dev/null"
     )
     killing = stub(tmp_path / "bin", real, f'{kill}\nexec REAL "$@"')
@@ -541,7 +541,7 @@ def test_a_service_in_the_environment_leads_nothing_astray(
     before = value(
         other.url(), "SELECT array_agg(datname ORDER BY datname) FROM pg_database"
     )
-    url = make_database(16)
+    url = users_own(make_database(16))
     service = tmp_path / "services"
     service.write_text(
         f"[other]\nhost={other.socket_dir}\nport={other.port}\nuser={throwaway.SUPERUSER}\n"
@@ -568,7 +568,7 @@ def test_a_service_may_name_the_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """postgresql:///?service=shop is what people write to keep passwords out."""
-    parameters = parse(make_database(16))
+    parameters = parse(users_own(make_database(16)))
     service = tmp_path / "services"
     lines = "".join(f"{key}={each}\n" for key, each in parameters.items())
     service.write_text(f"[shop]\n{lines}")

@@ -253,7 +253,7 @@ def test_a_dump_that_the_schema_ran_away_from_begins_again(
     real = find_client(installations, server_major=16)
     once = (
         f"test -e {tmp_path}/once || {{ touch {tmp_path}/once; "
-        f"{real.program('psql')} -qX -d {url} -c 'TRUNCATE other.orders'; }}\n"
+        f"{real.program('psql')} -qX -d \"{url}\" -c 'TRUNCATE other.orders'; }}\n"
     )
     racing = stub(tmp_path / "bin", real, once + 'exec REAL "$@"')
 
@@ -269,7 +269,7 @@ def _failing(
     """Return programs whose pg_dump fails the first time, after a statement."""
     script = (
         f"echo . >>{folder}/tries; test $(wc -l <{folder}/tries) -gt 1 || "
-        f"{{ {real.program('psql')} -qX -d {url} -c '{beside}' >/dev/null; "
+        f"{{ {real.program('psql')} -qX -d \"{url}\" -c '{beside}' >/dev/null; "
         f"echo '{words}' >&2; exit 1; }}\n"
     )
     return stub(folder / "bin", real, script + 'exec REAL "$@"')

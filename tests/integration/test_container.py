@@ -179,15 +179,21 @@ def test_more_cores_than_there_are_is_all_of_them(start: Start, engine: Any) -> 
 def test_the_users_own_variables_do_not_reach_the_server(
     image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What leads libpq to the user's servers is hidden while the container runs."""
-    monkeypatch.setenv("PGSSLMODE", "require")
-    monkeypatch.setenv("PGSERVICE", "nowhere")
+    """What leads libpq to the user's servers leads nobody astray, and stays."""
+    services = tmp_path / "services"
+    services.write_text("[nowhere]\nhostaddr=192.0.2.1\nsslmode=require\n")
+    variables = {
+        "PGSSLMODE": "require",
+        "PGSERVICE": "nowhere",
+        "PGSERVICEFILE": str(services),
+        "PGTZ": "Europe/Berlin",
+    }
+    for name, each in variables.items():
+        monkeypatch.setenv(name, each)
 
-    # It ends here, and gives the variables back before they are undone.
     with container(image, tmp_path) as server:
         assert value(server.url(), "SELECT 1") == 1
-
-    assert os.environ["PGSERVICE"] == "nowhere"
+        assert variables.items() <= os.environ.items()
 
 
 def test_the_images_own_entry_is_not_run_and_its_volumes_go(

@@ -241,7 +241,7 @@ def test_rows_that_two_streams_hold_are_no_backup(
 
 def _racing(url: str, real: Installation, rows: str, catch_all: str) -> str:
     """Return a script for pg_dump beside which a table is truncated."""
-    psql = f"{real.program('psql')} -qXAt -d {url} -c"
+    psql = f'{real.program("psql")} -qXAt -d "{url}" -c'
     locks = "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'public.tree'::regclass"
     functions = (
         f"truncate() {{ {psql} 'TRUNCATE public.tree'; }}\n"

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
+import psycopg
 import pytest
 
-from opskit.postgres.connect import connect, query_value
+from opskit.postgres.connect import (
+    client_connection,
+    client_environment,
+    connect,
+    query_value,
+)
+from opskit.postgres.extensions import is_usable
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import SERVER_PROGRAMS
 
@@ -39,3 +50,37 @@ def test_what_the_user_sets_stays() -> None:
     chosen = {"default_toast_compression": "pglz", "work_mem": "5MB"}
     with throwaway.throwaway(found, settings=chosen) as running:
         assert {name: _setting(running, name) for name in chosen} == chosen
+
+
+@pytest.fixture
+def variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Every variable that libpq reads, each with a value that leads nowhere."""
+    services = tmp_path / "services"
+    services.write_text("[other]\nhostaddr=192.0.2.1\nsslmode=verify-full\n")
+    known = psycopg.pq.Conninfo.get_defaults()
+    made = {each.envvar.decode(): "nonsense" for each in known if each.envvar}
+    made |= {"PGSERVICE": "other", "PGSERVICEFILE": str(services)}
+    made |= {"PGTZ": "Europe/Berlin", "PGDATESTYLE": "German", "PGREQUIRESSL": "1"}
+    for name, each in made.items():
+        monkeypatch.setenv(name, each)
+    return made
+
+
+@pytest.mark.parametrize("major", [15, 16, 18])
+def test_no_variable_of_the_users_reaches_a_throwaway_server(
+    variables: dict[str, str], major: int
+) -> None:
+    """Sessions and programs get there, and every variable stays as it is."""
+    found = programs.find_server(programs.installations(), major=major)
+    with throwaway.throwaway(found) as running:
+        url = running.url("template1")
+        with connect(url, purpose="test") as connection:
+            assert query_value(connection, "SHOW TimeZone") == "UTC"
+            assert is_usable(connection, "plpgsql")
+        subprocess.run(
+            [found.program("pg_dump"), "--dbname", client_connection(url)],
+            env=client_environment(url),
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        assert variables.items() <= os.environ.items()

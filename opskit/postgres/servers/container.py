@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import psycopg
 
 from opskit import workspace
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres.connect import without_environment
+from opskit.postgres.connect import arguments, parse, throwaway_url
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.throwaway import PORT, SUPERUSER
 
@@ -102,7 +101,7 @@ def container(
             PostgreSQL, or the server does not start; its log is quoted.
     """
     deadline = time.monotonic() + timeout_seconds
-    with without_environment(), _box(image) as box:
+    with _box(image) as box:
         workspace.sweep(KIND, base=base)
         with workspace.throwaway(KIND, base=base) as folder:
             _sweep(box, folder)
@@ -203,20 +202,28 @@ def _arguments(settings: Mapping[str, str]) -> list[str]:
 
 
 def _url(password: str, port: int, database: str = "postgres") -> str:
-    name = quote(database, safe="")
-    return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{name}"
+    return throwaway_url(
+        host="127.0.0.1",
+        port=port,
+        user=SUPERUSER,
+        database=database,
+        password=password,
+    )
 
 
 def _await(box: Box, url: str, deadline: float) -> str:
     """Return the server's version once it answers."""
     reason = "it did not answer in time"
+    how_to_connect = arguments(
+        parse(url) | {"connect_timeout": str(_CONNECT_SECONDS_MAX)}
+    )
     while time.monotonic() < deadline:
         how = box.ended()
         if how is not None:
             reason = how
             break
         try:
-            with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS_MAX) as found:
+            with psycopg.connect(**how_to_connect) as found:
                 throwaway.add_what_it_can(found)
                 version = found.info.parameter_status("server_version") or ""
                 return version.split()[0]

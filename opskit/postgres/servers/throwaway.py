@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 
 from opskit import workspace
 from opskit.errors import DatabaseError, ServerFault
-from opskit.postgres.connect import without_environment
+from opskit.postgres.connect import arguments, parse, throwaway_url
 from opskit.postgres.servers import account as accounts
 from opskit.postgres.servers.confinement import Confinement, Reach, confine
 from opskit.postgres.servers.programs import Installation
@@ -91,10 +90,12 @@ class Server:
 
         The user's own passwords are not looked up: code of the source may listen there.
         """
-        host = quote(str(self.socket_dir), safe="")
-        return (
-            f"postgresql://{SUPERUSER}@{host}:{self.port}/{quote(database, safe='')}"
-            f"?passfile={quote(str(self.folder / 'no-passwords'), safe='')}"
+        return throwaway_url(
+            host=str(self.socket_dir),
+            port=self.port,
+            user=SUPERUSER,
+            database=database,
+            passfile=str(self.folder / "no-passwords"),
         )
 
 
@@ -118,7 +119,7 @@ def throwaway(
     """
     settings = settings or {}
     sweep(base)
-    with without_environment(), workspace.throwaway(KIND, base=base) as folder:
+    with workspace.throwaway(KIND, base=base) as folder:
         data = folder / "data"
         data.mkdir()
         with _socket_dir(folder) as socket_dir:
@@ -228,7 +229,7 @@ def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS_MAX
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            with psycopg.connect(server.url(), connect_timeout=5) as connection:
+            with psycopg.connect(**arguments(parse(server.url()))) as connection:
                 add_what_it_can(connection)
         except psycopg.OperationalError:
             time.sleep(0.02)
