@@ -8,6 +8,8 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -40,14 +42,37 @@ _IN_CLAUSE = re.compile(_LITERAL)
 _CUTS = re.compile(r"[\s/@:]+")
 # Shorter ones are masked where they are written as passwords, not wherever they stand.
 _PIECE_LENGTH_MIN = 3
-_hidden: set[str] = set()
+_Event = MutableMapping[str, Any]
+_Amount = Literal["quiet", "usual", "verbose"]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the lines of one run have in common; its threads share it."""
+
+    run_id: str = ""
+    form: Literal["auto", "console", "json"] = "auto"
+    amount: _Amount = "usual"
+    hidden: set[str] = field(default_factory=set)
+
+
+# Of the run that this thread works for: several may go on in one process.
+_run: ContextVar[_Run | None] = ContextVar("run", default=None)
+
+
+def _this_run() -> _Run:
+    run = _run.get()
+    if run is None:
+        run = _Run()
+        _run.set(run)
+    return run
 
 
 def hide(secret: str) -> None:
-    """Have a secret masked from now on, wherever it or a longer piece of it stands."""
+    """Have a secret masked by this run, wherever it or a longer piece of it stands."""
     for form in (secret, quote(secret, safe=""), *_CUTS.split(secret)):
         if len(form) >= _PIECE_LENGTH_MIN:
-            _hidden.add(form)
+            _this_run().hidden.add(form)
 
 
 def mask(text: str) -> str:
@@ -56,8 +81,9 @@ def mask(text: str) -> str:
     Those that `hide` was given are known, as whole words; others are recognized by
     how they are written.
     """
-    if any(each in text for each in _hidden):
-        longest_first = sorted(_hidden, key=len, reverse=True)
+    hidden = _this_run().hidden.copy()  # another thread of the run may add to it
+    if any(each in text for each in hidden):
+        longest_first = sorted(hidden, key=len, reverse=True)
         known = "|".join(re.escape(each) for each in longest_first)
         text = re.sub(rf"(?<![\w-])(?:{known})(?![\w-])", MASK, text)
     text = _PRIVATE_KEY.sub(MASK, text)
@@ -85,12 +111,12 @@ _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
 _PLAIN = "\x1b[0m"
 # Details that a person sees of an event only if everything is asked for.
 _DETAILS = ("run_id", "timestamp", "level", "event", "reason", "error")
-_wanted: Literal["quiet", "usual", "verbose"] = "usual"
+_amount: ContextVar[_Amount] = ContextVar("amount", default="usual")
 
 
 def run_id() -> str:
     """Return the id of this run, or a new one where none has begun."""
-    return str(structlog.contextvars.get_contextvars().get("run_id") or new_run_id())
+    return _this_run().run_id or new_run_id()
 
 
 def new_run_id() -> str:
@@ -100,49 +126,55 @@ def new_run_id() -> str:
 
 def want(*, quiet: bool, verbose: bool) -> None:
     """Say how much is to be logged, for runs that are configured from now on."""
-    global _wanted
-    _wanted = "verbose" if verbose else "quiet" if quiet else "usual"
+    _amount.set("verbose" if verbose else "quiet" if quiet else "usual")
 
 
-def configure(
-    *,
-    run_id: str,
-    form: Literal["auto", "console", "json"],
-) -> None:
-    """Send logs to standard error in the form asked for, until called again.
+def configure(*, run_id: str, form: Literal["auto", "console", "json"]) -> None:
+    """Begin a run: send its logs to standard error in the form asked for.
 
-    Steps are logged where JSON was asked for, or all of them with `want`; else only
-    what is not as it should be.
+    It is the run of this thread and of those that it starts from now on. Steps are
+    logged where JSON was asked for, or all of them with `want`; else only what is not
+    as it should be.
     """
-
-    def mask_all(
-        _logger: object, _name: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        return {key: masked(value) for key, value in event.items()}
-
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    usual = logging.INFO if form == "json" else logging.WARNING
-    levels = {"quiet": logging.ERROR, "usual": usual, "verbose": logging.DEBUG}
+    _run.set(_Run(run_id=run_id, form=form, amount=_amount.get()))
+    # For the whole process, and for every run the same.
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _of_this_run,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            mask_all,
-            _for_people
-            if console
-            else structlog.processors.JSONRenderer(ensure_ascii=False),
+            _masked_event,
+            _rendered,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(levels[_wanted]),
         # Looked up each time: a bar that is drawn keeps lines above it.
         logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(run_id=run_id)
 
 
-def _for_people(_logger: object, _name: str, event: MutableMapping[str, Any]) -> str:
+def _of_this_run(_logger: object, name: str, event: _Event) -> _Event:
+    run = _this_run()
+    usual = logging.INFO if run.form == "json" else logging.WARNING
+    least = {"quiet": logging.ERROR, "usual": usual, "verbose": logging.DEBUG}
+    if logging.getLevelNamesMapping()[name.upper()] < least[run.amount]:
+        raise structlog.DropEvent
+    return {"run_id": run.run_id, **event}
+
+
+def _masked_event(_logger: object, _name: str, event: _Event) -> _Event:
+    return {key: masked(value) for key, value in event.items()}
+
+
+_as_json = structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+def _rendered(logger: object, name: str, event: _Event) -> str | bytes:
+    form = _this_run().form
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    return _for_people(event) if console else _as_json(logger, name, event)
+
+
+def _for_people(event: _Event) -> str:
     level = str(event["level"])
     because = event.get("reason") or event.get("error")
     text = f"{event['event']}: {because}" if because else str(event["event"])
@@ -152,7 +184,7 @@ def _for_people(_logger: object, _name: str, event: MutableMapping[str, Any]) ->
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and level in _COLOURS:
         level = f"{_COLOURS[level]}{level}{_PLAIN}"
     line = f"{level}: {printable(text)}"
-    if _wanted == "verbose":
+    if _this_run().amount == "verbose":
         line = f"{event['timestamp']} {event['run_id']} {line}"
     return line
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from opskit.threads import Thread
+
 _POLL_SECONDS = 0.5
 _END_SECONDS_MAX = 5.0
 # Standing in for rich where nothing is drawn.
@@ -108,8 +110,7 @@ def measured(
                 shown.reach(measure())
 
     with bar(title, total, unit="measured") as shown:
-        asking = threading.Thread(target=ask, args=(shown,), daemon=True)
-        asking.start()
+        asking = Thread(ask, shown, name="progress")
         try:
             yield
         finally:

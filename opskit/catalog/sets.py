@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -34,6 +34,7 @@ from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreErro
 from opskit.store import ObjectInfo, S3Store, Store, unwrapped
 from opskit.store.base import read_whole
 from opskit.store.wrappers import StoreWrapper
+from opskit.threads import Pool
 
 _SET_DEPTH = 3  # source, date, backup id
 # As many connections as a store in a bucket keeps open.
@@ -208,7 +209,7 @@ def in_order(
         return
     left = iter(items)
     ahead: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="catalog") as pool:
+    with Pool(threads, thread_name_prefix="catalog") as pool:
         try:
             for item in islice(left, threads * _AHEAD):
                 ahead.append(pool.submit(function, item))

@@ -17,6 +17,7 @@ from opskit.crypto.signatures import Signer
 from opskit.errors import StoreError
 from opskit.log import logger
 from opskit.store import Store
+from opskit.threads import Thread
 
 _QUEUED_BLOCKS_MAX = 2
 _STALLED_SECONDS_MAX = 900.0
@@ -46,10 +47,7 @@ class _Writer:
             _QUEUED_BLOCKS_MAX
         )
         self._stored_bytes = -1
-        self._thread = threading.Thread(
-            target=self._run, name=f"store-{store.name}", daemon=True
-        )
-        self._thread.start()
+        self._thread = Thread(self._run, name=f"store-{store.name}")
 
     def write(self, item: bytes | _Abandoned | None) -> None:
         """Hand on a block; waits while the store is behind, but not for ever."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -28,6 +27,7 @@ from opskit.postgres.connect import (
     translated,
 )
 from opskit.postgres.schema import SchemaObject
+from opskit.threads import Pool
 
 
 def units_of(tables: Iterable[TableRecord]) -> list[Sequence[TableRecord]]:
@@ -231,7 +231,7 @@ def _compare_tables(
                 results[number] = check, len(unit) if was_read else 0
 
     workers = min(copy.jobs, todo.qsize())
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with Pool(max(1, workers)) as pool:
         try:
             for done in [pool.submit(work) for _ in range(workers)]:
                 done.result()

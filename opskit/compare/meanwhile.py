@@ -19,6 +19,7 @@ from opskit.errors import DatabaseError, Interrupted, ServerFault
 from opskit.postgres import content
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, translated
+from opskit.threads import Thread
 
 _Look = Callable[[Connection], "list[_Equal]"]
 # Functions of PostgreSQL that run statements which they are given as text.
@@ -79,7 +80,7 @@ class Meanwhile:
         )
         self._equal: list[_Equal] = []
         self._todo: SimpleQueue[_Look | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
         self._has_ended = threading.Event()
         self._stopped = threading.Event()
         data = {
@@ -147,9 +148,7 @@ class Meanwhile:
 
     def _start(self, number: int) -> None:
         for _ in range(number):
-            thread = threading.Thread(target=self._work, name="compare", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._threads.append(Thread(self._work, name="compare"))
 
     def _join(self) -> None:
         for _ in self._threads:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import re
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import ConfigurationError, IntegrityError
+from opskit.threads import Thread
 
 BLOCK_BYTES = 1024 * 1024
 _QUEUED_BLOCKS_MAX = 2
@@ -94,10 +94,11 @@ class _Worker:
         self._reader = BlockReader()
         self._writer = BlockWriter()
         self._end_fed = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread: Thread | None = None
+        self._name = name
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = Thread(self._run, name=self._name)
 
     def feed(self, block: bytes | None) -> None:
         self._reader.feed(block)
@@ -119,7 +120,7 @@ class _Worker:
 
     def stop(self) -> None:
         """End the thread, wherever it is."""
-        if self._thread.ident is None:
+        if self._thread is None:
             return
         # What is queued is worked off in no time, and nobody gets it.
         if not self._end_fed:

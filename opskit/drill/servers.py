@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from opskit.postgres import capabilities, extensions
 from opskit.postgres.connect import connect, query_value, server_major, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
+from opskit.threads import Pool
 
 _DEFAULT_IMAGE = "postgres:{major}"
 # To fetch the image and start.
@@ -109,7 +109,7 @@ def opening_server(
         if not _is_of_programs(request, installations, major):
             yield lambda: stack.enter_context(opened)
             return
-        with ThreadPoolExecutor(1) as pool:  # leaving it waits for the thread
+        with Pool(1) as pool:  # leaving it waits for the thread
             yield pool.submit(stack.enter_context, opened).result
 
 

@@ -9,12 +9,12 @@ import re
 import select
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import mask
+from opskit.threads import Thread
 
 BLOCK_BYTES = 1024 * 1024
 _GATHERED_BYTES = 256 * 1024
@@ -40,8 +40,7 @@ class Messages:
     def __init__(self, stream: IO[bytes], progress: Listener | None = None) -> None:
         self._tail = b""
         self._progress = progress
-        self._thread = threading.Thread(target=self._drain, args=(stream,), daemon=True)
-        self._thread.start()
+        self._thread = Thread(self._drain, stream, name="messages")
 
     def _drain(self, stream: IO[bytes]) -> None:
         with stream:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 
 from opskit.postgres.connect import Connection, query, query_value
 from opskit.postgres.inventory import Extension, library_names
@@ -124,13 +124,13 @@ def is_usable(connection: Connection, name: str) -> bool:
     shown = query_value(connection, "SHOW shared_preload_libraries")
     if name in library_names(str(shown)):
         return True
-    own: dict[str, Any] = {
+    own = {
         each.keyword.decode(): each.val.decode()
         for each in connection.pgconn.info
         if each.val is not None
     }
     try:
-        with psycopg.connect(**own) as session:
+        with psycopg.connect(conninfo.make_conninfo("", **own)) as session:
             session.execute(sql.SQL("LOAD {}").format(sql.Literal(name)))
     except psycopg.Error:
         return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from opskit.postgres.database import quoted, run_bytes
 from opskit.postgres.faults import ends_sessions
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
+from opskit.threads import Thread
 
 _FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
 # Two jobs write at once, each piece by piece: it may stand anywhere in a line.
@@ -92,7 +92,6 @@ def run(
     assert process.stderr is not None
     said = Said(finished, may_fail)
     listener = _Listener(process.stderr, said, process.terminate)
-    listener.start()
     try:
         process.wait(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
@@ -102,7 +101,7 @@ def run(
         ) from None
     finally:
         client.stop(process)
-        listener.join(timeout=_END_SECONDS_MAX)
+        listener.wait()
     words = mask(listener.words.decode("utf-8", "replace")).strip()
     if said.must_stop or not said.only_what_may_fail:
         code = 1 if said.must_stop else process.returncode
@@ -171,18 +170,21 @@ class Said:
         return False
 
 
-class _Listener(threading.Thread):
+class _Listener:
     """Reads what pg_restore says to the end, and ends it where it must not go on."""
 
     def __init__(self, stream: IO[bytes], said: Said, stop: Callable[[], None]) -> None:
-        super().__init__(name="pg_restore", daemon=True)
         self.words = b""
         self._stream = stream
         self._said = said
         self._stop_program = stop
+        self._thread = Thread(self._read, name="pg_restore")
 
-    def run(self) -> None:
-        """Read to the end."""
+    def wait(self) -> None:
+        """Wait for the end of what the program says."""
+        self._thread.join(_END_SECONDS_MAX)
+
+    def _read(self) -> None:
         with self._stream:
             for line in self._said.complaints(self._stream):
                 self.words = (self.words + line)[-_WORDS_BYTES_MAX:]

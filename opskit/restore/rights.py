@@ -18,6 +18,7 @@ from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, connect
 from opskit.postgres.locks import Session
 from opskit.postgres.roles import RowsRole, superusers
+from opskit.threads import Thread
 
 # What of a table or domain is computed for each row; all that follows is looked at.
 _COMPUTED = re.compile(r"\b(?:CHECK \(|GENERATED ALWAYS AS \(|PARTITION BY )")
@@ -180,10 +181,7 @@ class Bound:
             ServerFault: the time is over; with more of it, it might have gone well.
         """
         done = threading.Event()
-        watch = threading.Thread(
-            target=self._watch, args=(done, url, databases), name="bound", daemon=True
-        )
-        watch.start()
+        watch = Thread(self._watch, done, url, databases, name="bound")
         try:
             yield
         except OpskitError as error:

@@ -28,7 +28,7 @@ from opskit.catalog.manifest import StoredObject
 from opskit.catalog.reader import SetReader, with_checksum
 from opskit.crypto.keys import NoMatchingIdentity
 from opskit.errors import DatabaseError
-from opskit.threads import together
+from opskit.threads import Thread, together
 
 _QUEUED_BLOCKS_MAX = 8
 
@@ -51,8 +51,7 @@ class WrittenBehind:
         self._file = file
         self._blocks: Queue[bytes | None] = Queue(_QUEUED_BLOCKS_MAX)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
+        self._thread = Thread(self._run, name="writer")
 
     def write(self, block: bytes) -> None:
         """Hand on a block; waits while the file is behind.

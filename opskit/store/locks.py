@@ -28,6 +28,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.store import ObjectInfo, Store
+from opskit.threads import Thread
 
 FOLDER = "_locks/"
 _PUT_TRIES = 5
@@ -416,10 +417,7 @@ class HeldLock:
     def renewed(self) -> Iterator[None]:
         """Renew the claim in a thread of its own for the length of the block."""
         stop = threading.Event()
-        thread = threading.Thread(
-            target=self._renew, args=[stop], name="store lock", daemon=True
-        )
-        thread.start()
+        thread = Thread(self._renew, stop, name="store lock")
         try:
             yield
         finally:

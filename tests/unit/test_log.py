@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 import structlog
 
 from opskit import log
+from opskit.threads import Pool, Thread
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +20,6 @@ def _as_before() -> Iterator[None]:
     yield
     log.want(quiet=False, verbose=False)
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -66,14 +68,38 @@ def test_nested_values_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_new_run_takes_the_place_of_the_old(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Configuring again changes the id and forgets what the run before had bound."""
+    """Configuring again changes the id and forgets the secrets of the run before."""
     log.configure(run_id="one", form="json")
-    structlog.contextvars.bind_contextvars(source="shop")
+    log.hide("s3cr3t")
     log.configure(run_id="two", form="json")
-    log.logger().info("x")
+    log.logger().info("s3cr3t")
     (line,) = _lines(capsys)
 
-    assert (line["run_id"], "source" in line) == ("two", False)
+    assert (line["run_id"], line["event"]) == ("two", "s3cr3t")
+
+
+def test_runs_at_once_have_each_their_own_id_secrets_and_form(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also in the threads that a run starts, and whatever these make secret."""
+    at_once = Barrier(2)
+
+    def run(name: str, form: Any) -> str:
+        log.configure(run_id=name, form=form)
+        Thread(log.hide, f"of-{name}", name="x").join()
+        at_once.wait(60)
+        with Pool(1) as pool:
+            pool.submit(log.logger().warning, "of-one of-two").result()
+        return log.mask("of-one of-two") + log.run_id()
+
+    with ThreadPoolExecutor(2) as runs:
+        shown = list(runs.map(run, ["one", "two"], ["json", "console"]))
+    written = capsys.readouterr().err.splitlines()
+    (of_one,) = (json.loads(line) for line in written if line[0] == "{")
+
+    assert shown == ["*** of-twoone", "of-one ***two"]
+    assert (of_one["event"], of_one["run_id"]) == ("*** of-two", "one")
+    assert "warning: of-one ***" in written
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("console", False)])

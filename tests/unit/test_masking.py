@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit import log as log_module
-from opskit.log import MASK, hide, mask, masked
+from opskit.log import MASK, configure, hide, mask, masked
 
 # What a URL or a bare value of a connection string can hold without being escaped.
 _passwords = st.text(
@@ -48,13 +47,12 @@ def test_any_password_is_masked(password: str) -> None:
 @given(st.lists(_passwords, max_size=3), st.text(max_size=20))
 def test_known_secrets_are_masked_anywhere(secrets: list[str], text: str) -> None:
     """What is known to be secret goes wherever it stands; an empty one is none."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_module, "_hidden", set())
-        hide("")
-        assert mask("nothing is hidden") == "nothing is hidden"
-        for secret in secrets:
-            hide(secret)
-        shown = mask(f" {text} ".join(["", *secrets, ""]))
+    configure(run_id="abc123", form="json")
+    hide("")
+    assert mask("nothing is hidden") == "nothing is hidden"
+    for secret in secrets:
+        hide(secret)
+    shown = mask(f" {text} ".join(["", *secrets, ""]))
 
     assert not any(f" {secret} " in shown for secret in secrets)
 
@@ -71,18 +69,16 @@ def test_known_secrets_are_masked_anywhere(secrets: list[str], text: str) -> Non
     ],
 )
 def test_every_form_and_piece_of_a_known_secret_is_masked(
-    written: str, monkeypatch: pytest.MonkeyPatch
+    written: str,
 ) -> None:
     """A password comes back encoded, or cut where a URL ends: all of it goes."""
-    monkeypatch.setattr(log_module, "_hidden", set())
     hide("Zk9 hunter@ten/of:diamonds")
 
     assert not any(each in mask(written) for each in ("Zk9", "hunter", "diamonds"))
 
 
-def test_a_piece_of_another_word_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_piece_of_another_word_stays() -> None:
     """A password that is an ordinary word does not tear others to pieces."""
-    monkeypatch.setattr(log_module, "_hidden", set())
     hide("shop")
     hide("it")
 
@@ -122,9 +118,8 @@ def test_what_follows_a_statement_stays() -> None:
     assert mask(text) == f"OPTIONS (a '{MASK}'); ERROR: it's over; SELECT 'y' (z 'z')"
 
 
-def test_a_whole_document_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_document_is_masked() -> None:
     """However deep a text lies, and whatever else becomes a text."""
-    monkeypatch.setattr(log_module, "_hidden", set())
     hide("hunter2")
     document = {"a": [{"b": ("x hunter2", 5, None)}], "c": ValueError("hunter2")}
 

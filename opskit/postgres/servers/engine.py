@@ -7,7 +7,6 @@ client that it stands on, are an optional extra and slow to import.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
 from opskit.errors import DatabaseError
+from opskit.threads import Thread
 
 _USER = "postgres"
 _LOOPBACK = "127.0.0.1"
@@ -96,10 +96,7 @@ class Box:
                 return
         failures: list[str] = []
         # The client waits for a registry without a bound, and cannot be interrupted.
-        fetching = threading.Thread(
-            target=self._pull, args=(image, failures), daemon=True
-        )
-        fetching.start()
+        fetching = Thread(self._pull, image, failures, name="image")
         fetching.join(max(0.0, deadline - time.monotonic()))
         if fetching.is_alive():
             raise DatabaseError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -20,6 +19,7 @@ from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
 from opskit.store.s3.store import S3Store
 from opskit.store.s3.upload import base64_of, etag_differs, md5
+from opskit.threads import Pool
 
 PART_BYTES = 5 * 1024**2
 _TIMEOUT = timedelta(seconds=5)
@@ -332,7 +332,7 @@ def fill(scratch: Scratch, count: int, until: float) -> int:
         return True
 
     failed: list[int] = []
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="doctor") as pool:
+    with Pool(_THREADS, thread_name_prefix="doctor") as pool:
         return sum(pool.map(put, range(count)))
 
 

@@ -8,7 +8,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from opskit.errors import ObjectNotFound, RetriesExhausted, StoreError
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
+from opskit.threads import Pool
 
 # Encrypted with a key of their own, ETags are no digest of the content.
 _OPAQUE = ("aws:kms", "aws:kms:dsse")
@@ -99,7 +100,7 @@ class PartsUpload:
             StoreError: a part could not be stored, or there are too many.
         """
         # Not a `with`: that would also wait for a server that has stopped answering.
-        pool = ThreadPoolExecutor(_IN_FLIGHT_MAX, thread_name_prefix="s3-part")
+        pool = Pool(_IN_FLIGHT_MAX, thread_name_prefix="s3-part")
         number = size_bytes = part_bytes = 0
         try:
             with self._bucket.room.upload():
@@ -142,9 +143,7 @@ class PartsUpload:
                 room.give_back()
         return part
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, number: int, part: bytearray
-    ) -> Future[None]:
+    def _submit(self, pool: Pool, number: int, part: bytearray) -> Future[None]:
         try:
             self._refuse_too_many(number)
             sent = pool.submit(self._send, number, part)
