@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import queue
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
+from opskit.crypto import public
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import ConfigurationError, IntegrityError
 from opskit.threads import Thread
@@ -184,8 +184,6 @@ def _blocks(chunks: Iterable[bytes]) -> Generator[bytes]:
 
 
 SUFFIX = ".age"
-_ALLOWED = "a recipient is age1…, ssh-ed25519 AAAA… or ssh-rsa AAAA…"
-_PRIVATE = re.compile(r"AGE-(SECRET-KEY|PLUGIN)-|PRIVATE KEY", re.IGNORECASE)
 # What pyrage says where no stanza of the head is for one of the identities.
 _NO_MATCH = "No matching keys found"
 
@@ -247,40 +245,10 @@ def decrypted(chunks: Iterable[bytes], identities: Identities) -> Generator[byte
     return streamed(work, chunks, name="age-decrypt")
 
 
-def check_recipient(text: str) -> str:
-    """Return a recipient as it is written: without a comment and spaces around it.
-
-    Raises:
-        ValueError: it is none; a private key is not shown.
-    """
-    return _parsed(text)[0]
-
-
 def _recipient(text: str) -> Any:
     try:
-        return _parsed(text)[1]
+        return public.recipient(text)[1]
     except ValueError as error:
         raise ConfigurationError(
-            str(error), hint="Mend it in [encryption] recipients."
+            str(error), hint="Correct it in [encryption] recipients."
         ) from error
-
-
-def _parsed(text: str) -> tuple[str, Any]:
-    import pyrage
-
-    if _PRIVATE.search(text):
-        raise ValueError(f"this is a private key, which must stay secret: {_ALLOWED}")
-    words = text.split()
-    is_ssh = len(words) > 1 and words[0] in ("ssh-ed25519", "ssh-rsa")
-    plain = " ".join(words[:2]) if is_ssh else " ".join(words).lower()
-    kind = pyrage.ssh if is_ssh else pyrage.x25519
-    try:
-        if len(text.strip().splitlines()) != 1:
-            raise ValueError(f"one recipient, on one line, is needed: {_ALLOWED}")
-        return plain, kind.Recipient.from_str(plain)
-    except pyrage.RecipientError as error:
-        raise ValueError(f"{_shortened(text)} is no recipient: {_ALLOWED}") from error
-
-
-def _shortened(text: str) -> str:
-    return repr(text if len(text) <= 32 else text[:31] + "…")

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opskit.crypto import public
 from opskit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def read(path: Path, what: str) -> bytes:
     if found & 0o077:
         raise ConfigurationError(
             f"{what} {path} may be read by others (mode {stat.S_IMODE(found):04o})",
-            hint=f"Run chmod 600 {path}; if others could read it, make a new key.",
+            hint=f"Run chmod 600 {path}; if others could read it, replace it.",
         )
     if len(content) > _SIZE_BYTES_MAX:
         raise ConfigurationError(
@@ -210,16 +211,15 @@ def _ssh(content: bytes, path: Path, passphrase: str) -> Identities:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
     try:
         identity = pyrage.ssh.Identity.from_buffer(plain)
     except pyrage.IdentityError as error:
         raise ConfigurationError(
             f"{WHAT} {path} cannot be used: {error}", hint=_HINT
         ) from error
-    return Identities(path=path, opaque=(identity,), recipients=(public.decode(),))
+    return Identities(
+        path=path, opaque=(identity,), recipients=(public.line(key.public_key()),)
+    )
 
 
 def _age(content: bytes, path: Path) -> Identities:

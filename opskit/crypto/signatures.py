@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opskit.crypto import keys as crypto_keys
+from opskit.crypto import public
 from opskit.errors import ConfigurationError, IntegrityError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 NAMESPACE = "opskit"
 SUFFIX = ".sig"
 _WHAT = "signing key"
-_KIND = b"ssh-ed25519"
+_KIND = public.ED25519.encode()
 _MAGIC = b"SSHSIG"
 _VERSION = 1
 _HASHES = {b"sha512": hashlib.sha512, b"sha256": hashlib.sha256}
@@ -30,7 +34,6 @@ _ARMOUR = re.compile(
 )
 _LINE_CHARACTERS = 70
 _HINT = "Do not use it before you know who wrote it."
-_ALLOWED = "a public key is ssh-ed25519 AAAA…, as ssh-keygen -t ed25519 makes"
 
 
 class SignatureError(IntegrityError):
@@ -73,7 +76,7 @@ class Signer:
     @property
     def public_key(self) -> str:
         """The public key as `ssh-ed25519 AAAA…`, without a comment."""
-        return f"{_KIND.decode()} {base64.b64encode(self._blob).decode()}"
+        return public.line(self._key.public_key())
 
     @property
     def fingerprint(self) -> str:
@@ -82,7 +85,7 @@ class Signer:
 
     @property
     def _blob(self) -> bytes:
-        return _packed((_KIND, self._key.public_key().public_bytes_raw()))
+        return public.blob(self.public_key)
 
     def sign(self, content: bytes) -> bytes:
         """Return the signature of the content, armoured, with a line end."""
@@ -111,22 +114,20 @@ def verify(content: bytes, signature: bytes, trusted: Sequence[str]) -> str:
         ConfigurationError: a key that is to be trusted is none.
     """
     from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric import ed25519
 
-    trusted_blobs = {_trusted_blob(each) for each in trusted}
+    keys = dict(_trusted(each) for each in trusted)
     blob, namespace, hash_name, kind, value = _parts(signature)
     if namespace != NAMESPACE.encode():
         shown = namespace[:40].decode("utf-8", "backslashreplace")
         raise SignatureError(f"the signature is for {shown!r}, not for {NAMESPACE!r}")
-    if blob not in trusted_blobs:
+    if blob not in keys:
         raise SignatureError(
             f"it is signed by the key {_fingerprint(blob)}, which is not trusted"
         )
-    public = ed25519.Ed25519PublicKey.from_public_bytes(blob[-32:])
     try:
         if kind != _KIND:
             raise InvalidSignature
-        public.verify(value, _signed(namespace, hash_name, content))
+        keys[blob].verify(value, _signed(namespace, hash_name, content))
     except InvalidSignature:
         raise SignatureError(
             f"the signature by the key {_fingerprint(blob)} is not of this content"
@@ -134,40 +135,14 @@ def verify(content: bytes, signature: bytes, trusted: Sequence[str]) -> str:
     return _fingerprint(blob)
 
 
-def check_public_key(text: str) -> str:
-    """Return an ed25519 public key as `ssh-ed25519 AAAA…`, without its comment.
-
-    Raises:
-        ValueError: it is none; a private key is not shown.
-    """
-    blob = _public_blob(text)
-    return f"{_KIND.decode()} {base64.b64encode(blob).decode()}"
-
-
-def _public_blob(text: str) -> bytes:
-    if re.search(r"PRIVATE KEY|AGE-SECRET-KEY-", text, re.IGNORECASE):
-        raise ValueError(f"this is a private key, which must stay secret: {_ALLOWED}")
-    words = text.split()
-    if len(text.strip().splitlines()) == 1 and words[0] == _KIND.decode():
-        try:
-            blob = base64.b64decode(words[1], validate=True)
-            kind, key = _unpacked(blob, 2)
-        except (IndexError, ValueError):
-            pass
-        else:
-            if (kind, len(key)) == (_KIND, 32):
-                return blob
-    shown = text if len(text) <= 32 else text[:31] + "…"
-    raise ValueError(f"{shown!r} is no public key: {_ALLOWED}")
-
-
-def _trusted_blob(text: str) -> bytes:
+def _trusted(text: str) -> tuple[bytes, Ed25519PublicKey]:
     try:
-        return _public_blob(text)
+        plain, key = public.signing_key(text)
     except ValueError as error:
         raise ConfigurationError(
-            str(error), hint="Mend it in [signing] trusted_keys."
+            str(error), hint="Correct it in [signing] trusted_keys."
         ) from error
+    return public.blob(plain), key
 
 
 def _parts(signature: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:

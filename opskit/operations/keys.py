@@ -5,7 +5,6 @@ from __future__ import annotations
 from opskit.catalog.trust import Trust
 from opskit.catalog.writer import Protection
 from opskit.config import Settings
-from opskit.crypto import age
 from opskit.crypto import keys as crypto_keys
 from opskit.crypto.keys import Identities
 from opskit.crypto.signatures import Signer
@@ -25,28 +24,14 @@ def signer(settings: Settings) -> Signer | None:
     return Signer.load(signing.key_file, passphrase=signing.resolve_passphrase())
 
 
-def recipients(settings: Settings) -> tuple[str, ...]:
-    """Return for whom new sets are encrypted.
-
-    Raises:
-        ConfigurationError: one of them cannot be used.
-    """
-    try:
-        return tuple(age.check_recipient(e) for e in settings.encryption.recipients)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"encryption.recipients: {error}",
-            hint="Mend it in the configuration; nothing was touched.",
-        ) from error
-
-
 def protection(settings: Settings) -> Protection:
     """Return for whom new sets are encrypted, and who signs them.
 
     Raises:
-        ConfigurationError: a recipient or the key cannot be used.
+        ConfigurationError: the key cannot be used.
     """
-    return Protection(recipients=recipients(settings), signer=signer(settings))
+    recipients = tuple(settings.encryption.recipients)
+    return Protection(recipients=recipients, signer=signer(settings))
 
 
 def require_own_trust(settings: Settings, *, what: str = "the set") -> None:

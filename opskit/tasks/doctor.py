@@ -119,14 +119,13 @@ def _lock_of(settings: FilesSettings) -> ServiceLock | None:
 def _keys(run: Run) -> Iterator[Check]:
     """Yield whether the keys that are configured can be used, and fit each other."""
     from opskit.checks import Check, attempt
-    from opskit.operations import keys
 
     settings = run.settings
     recipients = settings.encryption.recipients
     if recipients:
         yield attempt(
             "encryption: recipients",
-            lambda: f"sets are encrypted to {len(keys.recipients(settings))}",
+            lambda: f"sets are encrypted to {len(settings.encryption.recipients)}",
         )
     if settings.encryption.identity_file is not None:
         found = attempt("encryption: identity", lambda: _opens(run))

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.crypto import signatures
+from opskit.crypto import public, signatures
 from opskit.crypto.signatures import SignatureError, Signer
 from opskit.errors import ConfigurationError
 from tests.unit import stock
@@ -138,14 +138,14 @@ def test_lines_may_end_as_elsewhere() -> None:
 
 def test_a_trusted_key_that_is_none_is_a_matter_of_the_configuration() -> None:
     """Nothing is refused or believed for it."""
-    with pytest.raises(ConfigurationError, match="'ssh-rsa A' is no public key"):
+    with pytest.raises(ConfigurationError, match="'ssh-rsa A' is not an ed25519 key"):
         signatures.verify(CONTENT, SIGNATURE, [KEY.public_key, "ssh-rsa A"])
 
 
 def test_a_public_key_is_normalised() -> None:
     """The comment and spaces go."""
-    assert signatures.check_public_key(KEY.public_key) == KEY.public_key
-    assert signatures.check_public_key(f" {KEY.public_key}  a b\n") == KEY.public_key
+    assert public.signing_key(KEY.public_key)[0] == KEY.public_key
+    assert public.signing_key(f" {KEY.public_key}  a b\n")[0] == KEY.public_key
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,10 @@ def test_a_public_key_is_normalised() -> None:
 )
 def test_what_is_no_ed25519_key_is_refused(text: str) -> None:
     """What is allowed stands in the message."""
-    with pytest.raises(ValueError, match="a public key is ssh-ed25519 AAAA…"):
-        signatures.check_public_key(text)
+    with pytest.raises(
+        ValueError, match="is not an ed25519 key: write ssh-ed25519 AAAA…"
+    ):
+        public.signing_key(text)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_what_is_no_ed25519_key_is_refused(text: str) -> None:
 def test_a_private_key_given_by_mistake_is_not_shown(secret: str) -> None:
     """Neither in part."""
     with pytest.raises(ValueError, match="must stay secret") as refused:
-        signatures.check_public_key(secret)
+        public.signing_key(secret)
 
     assert "b3Blbn" not in str(refused.value)
 
