@@ -17,7 +17,7 @@ from opskit.backup.create import BackupResult, create_backup
 from opskit.backup.database import DatabaseBackup
 from opskit.backup.plan import DatabaseSource
 from opskit.catalog import catalog
-from opskit.catalog.catalog import BackupSet
+from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
 from opskit.drill.report import DrillEvidence
 from opskit.drill.run import DrillRequest, drill

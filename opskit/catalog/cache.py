@@ -10,24 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 from opskit import __version__, files
-from opskit.catalog.proof import EvidenceName, parse_evidence
-from opskit.catalog.sets import Place, Refusal, Summary
+from opskit.catalog.proof import parse_evidence
+from opskit.catalog.sets import Copy, ListedSet, Place, Summary, Unreadable
 from opskit.catalog.trust import Trust
 from opskit.log import logger
+from opskit.store import Store
 
 # Another one as soon as a manifest is refused that was not, or a summary says more.
-_FORMAT = 3
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FORMAT = 4
 # What reading a file raises that somebody or something has altered.
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
@@ -36,15 +35,40 @@ _DAMAGE = (
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What a set's manifest, signature and evidence said when they were read."""
+class _Entry(BaseModel):
+    """What was read in a place: a set, or why it cannot be used."""
 
-    summary: Summary
-    manifest_sha256: str
-    evidence: tuple[EvidenceName, ...]
+    seal: str
+    refused: str = ""
+    summary: Summary | None = None
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    evidence: tuple[str, ...] = ()
     is_pinned: bool = False
-    amiss: tuple[tuple[str, str], ...] = ()
+    faults: tuple[tuple[str, str], ...] = ()
+
+    def known(self, store: Store, place: Place) -> ListedSet | Unreadable | None:
+        """Return what the entry says, or None if it can be of no set in this place."""
+        evidence = tuple(filter(None, map(parse_evidence, self.evidence)))
+        if self.refused:
+            return Unreadable(
+                store=store.name, key=place.manifest_key, reason=self.refused
+            )
+        if (
+            self.summary is None
+            or self.summary.prefix != place.prefix
+            or not self.sha256
+            or len(evidence) != len(self.evidence)
+        ):
+            return None
+        copy = Copy(
+            store=store,
+            evidence=evidence,
+            is_pinned=self.is_pinned,
+            faults=self.faults,
+        )
+        return ListedSet(
+            summary=self.summary, manifest_sha256=self.sha256, copies=(copy,)
+        )
 
 
 class CatalogCache:
@@ -67,24 +91,42 @@ class CatalogCache:
         self._entries: dict[str, Any] | None = None
         self._is_changed = False
 
-    def recall(self, place: Place, trust: Trust) -> Seen | Refusal | None:
-        """Return what was seen in a place, unless something in it is otherwise now."""
-        entry = self._loaded().get(place.prefix)
-        if entry is None:
+    def recall(
+        self, store: Store, place: Place, trust: Trust
+    ) -> ListedSet | Unreadable | None:
+        """Return what was read in a place, unless something in it has changed."""
+        document = self._loaded().get(place.prefix)
+        if document is None:
             return None
         try:
-            if entry["seal"] != _seal(place, trust):
+            entry = _Entry.model_validate(document)
+            if entry.seal != _seal(place, trust):
                 return None
-            return _seen(entry, place)
+            return entry.known(store, place)
         except _DAMAGE:
             return None
 
-    def remember(self, place: Place, trust: Trust, seen: Seen | Refusal) -> None:
-        """Keep what was seen in a place, if its objects tell when they change."""
+    def remember(
+        self, place: Place, trust: Trust, known: ListedSet | Unreadable
+    ) -> None:
+        """Keep what was read in a place, if its objects show when they change."""
         seal = _seal(place, trust)
-        if seal:
-            self._loaded()[place.prefix] = {"seal": seal} | _entry(seen)
-            self._is_changed = True
+        if not seal:
+            return
+        if isinstance(known, Unreadable):
+            entry = _Entry(seal=seal, refused=known.reason)
+        else:
+            (copy,) = known.copies
+            entry = _Entry(
+                seal=seal,
+                summary=known.summary,
+                sha256=known.manifest_sha256,
+                evidence=tuple(each.name() for each in copy.evidence),
+                is_pinned=copy.is_pinned,
+                faults=copy.faults,
+            )
+        self._loaded()[place.prefix] = entry.model_dump(mode="json")
+        self._is_changed = True
 
     def drop_others(self, prefix: str, places: Iterable[Place]) -> None:
         """Forget what begins with a prefix and is not among the places."""
@@ -145,9 +187,9 @@ class CatalogCache:
 
 def _is_ours(path: Path) -> bool:
     """Return whether nobody else could have written there."""
-    found = path.lstat()
-    ours = found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode)
-    return ours and not found.st_mode & _WRITABLE_BY_OTHERS
+    status = path.lstat()
+    ours = status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
+    return ours and not status.st_mode & _WRITABLE_BY_OTHERS
 
 
 def _seal(place: Place, trust: Trust) -> str:
@@ -158,74 +200,5 @@ def _seal(place: Place, trust: Trust) -> str:
         (each.key, each.size_bytes, each.modified_at.isoformat(), each.etag)
         for each in place.objects
     ]
-    told = json.dumps([sorted(trust.keys), facts])
-    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _entry(seen: Seen | Refusal) -> dict[str, Any]:
-    if isinstance(seen, Refusal):
-        return {"refused": seen.reason}
-    summary = seen.summary
-    return {
-        "sha256": seen.manifest_sha256,
-        "backup_id": summary.backup_id,
-        "source": summary.source,
-        "started_at": summary.started_at.isoformat(),
-        "snapshot_at": summary.snapshot_at.isoformat(),
-        "finished_at": summary.finished_at.isoformat(),
-        "size_bytes": summary.size_bytes,
-        "sudden_changes": summary.sudden_changes,
-        "evidence": [each.name() for each in seen.evidence],
-        "is_pinned": seen.is_pinned,
-        "amiss": seen.amiss,
-    }
-
-
-def _seen(entry: dict[str, Any], place: Place) -> Seen | Refusal:
-    """Return what an entry says.
-
-    Raises:
-        ValueError: it says what no manifest in this place could.
-        KeyError, TypeError, OverflowError: it is not of this form.
-    """
-    if "refused" in entry:
-        return Refusal(reason=_text(entry["refused"]))
-    summary = Summary(
-        backup_id=_text(entry["backup_id"]),
-        source=_text(entry["source"]),
-        started_at=_time(entry["started_at"]),
-        snapshot_at=_time(entry["snapshot_at"]),
-        finished_at=_time(entry["finished_at"]),
-        size_bytes=int(entry["size_bytes"]),
-        sudden_changes=tuple(map(_text, entry["sudden_changes"])),
-    )
-    evidence = tuple(map(_evidence, entry["evidence"]))
-    if summary.prefix != place.prefix or not _SHA256.fullmatch(entry["sha256"]):
-        raise ValueError("of another place")
-    return Seen(
-        summary=summary,
-        manifest_sha256=entry["sha256"],
-        evidence=evidence,
-        is_pinned=entry["is_pinned"] is True,
-        amiss=tuple((_text(key), _text(reason)) for key, reason in entry["amiss"]),
-    )
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("no text")
-    return value
-
-
-def _time(value: str) -> datetime:
-    time = datetime.fromisoformat(value)
-    if time.tzinfo is None:
-        raise ValueError("no time zone")
-    return time
-
-
-def _evidence(value: str) -> EvidenceName:
-    name = parse_evidence(value)
-    if name is None:
-        raise ValueError("no evidence")
-    return name
+    text = json.dumps([sorted(trust.keys), facts])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,24 +1,20 @@
-"""The catalog: reads what sets the stores hold, and what is known of each."""
+"""The catalog: which sets the stores hold, and which one is meant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from opskit.catalog.cache import CatalogCache
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.sets import (
     BackupSet,
-    Copy,
-    KnownSet,
     ListedSet,
     Place,
-    ReadSet,
-    Refusal,
     Unreadable,
     attempt,
-    group_by_set,
     in_order,
     places_of,
     read_set,
@@ -32,34 +28,27 @@ from opskit.errors import (
     StoreError,
     UsageError,
 )
+from opskit.log import logger
 from opskit.store import Store
-
-__all__ = [
-    "BackupSet",
-    "Catalog",
-    "Copy",
-    "Found",
-    "Unreadable",
-    "collect",
-    "group_by_set",
-    "latest",
-    "read",
-    "read_place",
-]
 
 LATEST = "latest"
 _CANDIDATES_SHOWN = 20
 
-Known = TypeVar("Known", BackupSet, ListedSet)
+Known = TypeVar("Known", bound=ListedSet)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found(Generic[Known]):
-    """Every set in the stores, newest first, and what could not be used."""
+class Catalog(Generic[Known]):
+    """Every set in the stores, newest first, and what could not be used.
+
+    `find` and `newest` return sets that were read from their stores, also where the
+    others are only listed: what acts on a set never relies on a cache.
+    """
 
     sets: tuple[Known, ...]
     unreadable: tuple[Unreadable, ...]
     unreachable: tuple[StoreError, ...] = ()
+    trust: Trust = field(default_factory=Trust)
 
     def of(self, source: str | None) -> list[Known]:
         """Return the sets of one source, or of all, newest first."""
@@ -133,6 +122,45 @@ class Found(Generic[Known]):
             hint=f"Run `inv backup --database {source}` first.",
         )
 
+    def find(self, wanted: str, *, source: str | None = None) -> BackupSet:
+        """Return the set that `choose` chooses, read from its stores.
+
+        Raises:
+            IntegrityError: its manifest cannot be used.
+            UsageError: no store holds it, or several sets are meant.
+            StoreError: its stores cannot be reached.
+        """
+        return self._read(self.choose(wanted, source=source))
+
+    def newest(self, source: str, *, at: datetime | None = None) -> BackupSet:
+        """Return the set that `choose_newest` chooses, read from its stores.
+
+        Raises:
+            IntegrityError: its manifest, or that of a newer one, cannot be used.
+            UsageError: there is none.
+            StoreError: its stores cannot be reached.
+        """
+        return self._read(self.choose_newest(source, at=at))
+
+    def _read(self, chosen: ListedSet) -> BackupSet:
+        if isinstance(chosen, BackupSet):
+            return chosen
+        catalog = _read_below(chosen.stores, chosen.summary.prefix, self.trust)
+        catalog.warn()
+        return catalog.choose(chosen.summary.backup_id)
+
+    def warn(self) -> None:
+        """Log every store and manifest that cannot be used."""
+        for error in self.unreachable:
+            logger().error("a store cannot be reached", error=error.message)
+        for bad in self.unreadable:
+            logger().warning(
+                "a backup set cannot be used",
+                store=bad.store,
+                key=bad.key,
+                reason=bad.reason,
+            )
+
     def only_source(self) -> str:
         """Return the source that all sets are of.
 
@@ -171,71 +199,114 @@ def _id_of(bad: Unreadable) -> str:
     return bad.key.split("/")[2]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Catalog(Found[BackupSet]):
-    """Sets whose manifests were read from the stores."""
-
-    def find(self, wanted: str) -> BackupSet:
-        """See `Found.choose`."""
-        return self.choose(wanted)
-
-    def newest(self, source: str) -> BackupSet:
-        """See `Found.choose_newest`."""
-        return self.choose_newest(source)
-
-
 def read(
     stores: Iterable[Store], *, source: str | None = None, trust: Trust | None = None
-) -> Catalog:
+) -> Catalog[BackupSet]:
     """List the stores and read every manifest in them.
 
-    A set that lies in several stores is one set. What cannot be read is told, never
-    guessed at; a store that cannot be reached is told as long as another one can. What
+    A set that lies in several stores is one set. A manifest that cannot be read is
+    reported, and so is a store that cannot be reached as long as another one can. What
     no trusted key signed cannot be used, and as evidence it does not count.
 
     Raises:
         StoreError: no store can be reached.
     """
-    return read_place(stores, f"{source}/" if source else "", trust=trust or Trust())
+    return _read_below(stores, f"{source}/" if source else "", trust or Trust())
 
 
-def read_place(stores: Iterable[Store], prefix: str, *, trust: Trust) -> Catalog:
-    """Read the sets whose keys begin with a prefix; see `read`."""
-
+def _read_below(
+    stores: Iterable[Store], prefix: str, trust: Trust
+) -> Catalog[BackupSet]:
     def read_all(
         store: Store, places: list[Place]
-    ) -> Iterator[BackupSet | Refusal | None]:
-        outcomes = in_order(
+    ) -> Iterator[BackupSet | Unreadable | None]:
+        return in_order(
             lambda place: attempt(store, place, trust)[0],
             places,
             threads=readers(store),
         )
-        for outcome in outcomes:
-            if isinstance(outcome, ReadSet):
-                yield _as_set(store, outcome)
-            else:
-                yield outcome
 
-    found = collect(stores, prefix, read_all)
-    return Catalog(
-        sets=found.sets, unreadable=found.unreadable, unreachable=found.unreachable
-    )
+    return _collect(stores, prefix, trust, read_all)
 
 
-def collect(
+def list_sets(
     stores: Iterable[Store],
-    prefix: str,
-    read_all: Callable[[Store, list[Place]], Iterable[Known | Refusal | None]],
-) -> Found[Known]:
-    """Bring together what there is below a prefix of all stores.
+    *,
+    source: str | None = None,
+    trust: Trust | None = None,
+    caches: Mapping[str, CatalogCache] | None = None,
+) -> Catalog[ListedSet]:
+    """List the stores; read only the manifests that their caches do not know.
 
-    `read_all` gives what there is in each place of a store, in the order of the places;
-    nothing for a set that is not there any more.
+    Args:
+        caches: the cache of each store that has one, by the store's name.
 
     Raises:
         StoreError: no store can be reached.
     """
-    found: dict[str, Known] = {}
+    prefix = f"{source}/" if source else ""
+    believed = trust or Trust()
+
+    def read_all(
+        store: Store, places: list[Place]
+    ) -> Iterator[ListedSet | Unreadable | None]:
+        cache = (caches or {}).get(store.name)
+        return _list_places(store, prefix, places, believed, cache)
+
+    return _collect(stores, prefix, believed, read_all)
+
+
+def _list_places(
+    store: Store,
+    prefix: str,
+    places: list[Place],
+    trust: Trust,
+    cache: CatalogCache | None,
+) -> Iterator[ListedSet | Unreadable | None]:
+    """Yield what there is in each place, from the cache or read now."""
+    known = (
+        {}
+        if cache is None
+        else {each.prefix: cache.recall(store, each, trust) for each in places}
+    )
+
+    def look(place: Place) -> tuple[ListedSet | Unreadable | None, bool]:
+        each, is_lasting = attempt(store, place, trust)
+        if isinstance(each, BackupSet):
+            return each.without_manifest(), is_lasting
+        return each, is_lasting
+
+    missing = [each for each in places if known.get(each.prefix) is None]
+    outcomes = in_order(look, missing, threads=readers(store))
+    try:
+        for place in places:
+            each = known.get(place.prefix)
+            if each is None:
+                each, is_lasting = next(outcomes)
+                if cache is not None and is_lasting and each is not None:
+                    cache.remember(place, trust, each)
+            yield each
+    finally:  # an interrupted run has not read in vain
+        if cache is not None:
+            cache.drop_others(prefix, places)
+            cache.save()
+
+
+def _collect(
+    stores: Iterable[Store],
+    prefix: str,
+    trust: Trust,
+    read_all: Callable[[Store, list[Place]], Iterable[Known | Unreadable | None]],
+) -> Catalog[Known]:
+    """Bring together what there is below a prefix of all stores.
+
+    `read_all` gives what there is in each place of a store, in the order of the places;
+    None for a set that does not exist any more.
+
+    Raises:
+        StoreError: no store can be reached.
+    """
+    sets: dict[str, Known] = {}
     unreadable: list[Unreadable] = []
     unreachable: list[StoreError] = []
     stores = list(stores)
@@ -245,27 +316,46 @@ def collect(
         except StoreError as error:
             unreachable.append(error)
             continue
-        for place, outcome in zip(places, read_all(store, places), strict=True):
-            if outcome is None:
-                continue
-            if not isinstance(outcome, Refusal):
-                backup_id = outcome.summary.backup_id
-                outcome = _merged(found.get(backup_id), outcome)
-            if isinstance(outcome, Refusal):
-                unreadable.append(
-                    Unreadable(
-                        store=store.name, key=place.manifest_key, reason=outcome.reason
-                    )
-                )
-            else:
-                found[outcome.summary.backup_id] = outcome
+        for place, each in zip(places, read_all(store, places), strict=True):
+            if isinstance(each, ListedSet):
+                _warn_of_faults(each)
+                each = _merge(sets.get(each.summary.backup_id), each, place)
+            if isinstance(each, Unreadable):
+                unreadable.append(each)
+            elif each is not None:
+                sets[each.summary.backup_id] = each
     if unreachable and len(unreachable) == len(stores):
         raise unreachable[0]
-    return Found(
-        sets=tuple(sorted(found.values(), key=_age, reverse=True)),
+    return Catalog(
+        sets=tuple(sorted(sets.values(), key=_age, reverse=True)),
         unreadable=tuple(unreadable),
         unreachable=tuple(unreachable),
+        trust=trust,
     )
+
+
+def _warn_of_faults(each: ListedSet) -> None:
+    for copy in each.copies:
+        for key, reason in copy.faults:
+            warn_of(copy.store, key, reason)
+
+
+def _age(each: ListedSet) -> tuple[object, ...]:
+    return (each.summary.started_at, each.summary.backup_id)
+
+
+def _merge(known: Known | None, other: Known, place: Place) -> Known | Unreadable:
+    if known is None:
+        return other
+    if known.manifest_sha256 != other.manifest_sha256:
+        # One of the two was altered after it was written.
+        return Unreadable(
+            store=other.stores[0].name,
+            key=place.manifest_key,
+            reason="it is not the same as the manifest in store "
+            f"{known.stores[0].name}",
+        )
+    return replace(known, copies=known.copies + other.copies)
 
 
 def latest(
@@ -302,28 +392,3 @@ def _latest_in(store: Store, source: str, trust: Trust) -> Manifest | None:
         except (IntegrityError, ObjectNotFound, ObjectUnreadable):
             continue  # told by whatever reads the whole catalog, or just pruned
     return None
-
-
-def _as_set(store: Store, found: ReadSet) -> BackupSet:
-    for key, reason in found.amiss:
-        warn_of(store, key, reason)
-    return BackupSet(
-        manifest=found.manifest,
-        manifest_sha256=found.manifest_sha256,
-        copies=(Copy(store=store, evidence=found.evidence, is_pinned=found.is_pinned),),
-    )
-
-
-def _age(each: KnownSet) -> tuple[object, ...]:
-    return (each.summary.started_at, each.summary.backup_id)
-
-
-def _merged(known: Known | None, other: Known) -> Known | Refusal:
-    if known is None:
-        return other
-    if known.manifest_sha256 != other.manifest_sha256:
-        # One of the two was altered after it was written.
-        return Refusal(
-            reason=f"it is not the same as the manifest in store {known.stores[0].name}"
-        )
-    return replace(known, copies=known.copies + other.copies)

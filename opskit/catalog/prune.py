@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from opskit.catalog.catalog import BackupSet, group_by_set
 from opskit.catalog.changes import (
     CONFIRMATION_FOLDER,
     confirmation_name,
@@ -14,7 +13,7 @@ from opskit.catalog.changes import (
 )
 from opskit.catalog.manifest import MANIFEST_NAME, PIN_FOLDER, is_pin
 from opskit.catalog.retention import Candidate
-from opskit.catalog.sets import KnownSet, Place
+from opskit.catalog.sets import BackupSet, ListedSet, Place, group_by_set
 from opskit.catalog.trust import Trust, store_document
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
@@ -60,7 +59,7 @@ _NOBODY = Trust()
 
 
 def candidates(
-    sets: Iterable[KnownSet],
+    sets: Iterable[ListedSet],
     *,
     trust: Trust | None = None,
     locked_until: Mapping[str, datetime] | None = None,
@@ -88,7 +87,7 @@ def candidates(
     ]
 
 
-def unconfirmed_changes(each: KnownSet, trust: Trust = _NOBODY) -> tuple[str, ...]:
+def unconfirmed_changes(each: ListedSet, trust: Trust = _NOBODY) -> tuple[str, ...]:
     """Return the sudden changes of a set, or none if somebody has confirmed them.
 
     A confirmation beside any of its copies counts.

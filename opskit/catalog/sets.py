@@ -1,4 +1,4 @@
-"""Reads one set's manifest and evidence from a store, and several sets at once."""
+"""Backup sets as they lie in stores: what is known of one, and how it is read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import BinaryIO, TypeVar
+
+from pydantic import AwareDatetime
 
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import (
@@ -29,7 +29,7 @@ from opskit.catalog.proof import (
     parse_evidence,
     proof_of,
 )
-from opskit.catalog.trust import Trust
+from opskit.catalog.trust import NOT_SIGNED, Trust
 from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreError
 from opskit.store import ObjectInfo, S3Store, Store, unwrapped
 from opskit.store.base import read_whole
@@ -46,6 +46,99 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What it takes to list a set, to choose it, and to decide how long it stays."""
+
+    backup_id: str
+    source: str
+    started_at: AwareDatetime
+    snapshot_at: AwareDatetime
+    finished_at: AwareDatetime
+    size_bytes: int
+    sudden_changes: tuple[str, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        """The set's place in a store, with a slash at its end."""
+        return set_prefix(self.source, self.started_at, self.backup_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A set as it lies in one store, with what lies beside it there.
+
+    `faults` are the keys of documents that do not count, and why; evidence that is
+    merely not signed is not among them.
+    """
+
+    store: Store
+    evidence: tuple[EvidenceName, ...]
+    is_pinned: bool = False
+    faults: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedSet:
+    """A set of a listing, of which only the summary is known, maybe from a cache.
+
+    It has no manifest, so that nothing can act on it: `Catalog.find` and
+    `Catalog.newest` read the one that was chosen from its stores. `manifest_sha256` is
+    of the manifest's own bytes: evidence names it.
+    """
+
+    summary: Summary
+    manifest_sha256: str
+    copies: tuple[Copy, ...]
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """The stores that hold the set, in the order of the configuration."""
+        return tuple(copy.store for copy in self.copies)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a pin lies beside one of the copies."""
+        return any(copy.is_pinned for copy in self.copies)
+
+    @property
+    def proof(self) -> Proof:
+        """The strongest thing known of the set."""
+        return combined(proof_of(copy.evidence) for copy in self.copies)
+
+    @property
+    def best_proof(self) -> Proof:
+        """The proof of the best copy: whether the set can be relied on to come back."""
+        return best(proof_of(copy.evidence) for copy in self.copies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupSet(ListedSet):
+    """A set whose manifest, signature and evidence were read from the stores now.
+
+    Whatever acts on a set takes this one.
+    """
+
+    manifest: Manifest
+
+    def without_manifest(self) -> ListedSet:
+        """Return what a listing keeps of the set: manifests are large."""
+        return ListedSet(
+            summary=self.summary,
+            manifest_sha256=self.manifest_sha256,
+            copies=self.copies,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A manifest that cannot be used, and why."""
+
+    store: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a set lies in a store, with a slash at its end, and all that lies there."""
 
@@ -54,39 +147,17 @@ class Place:
 
     @property
     def manifest_key(self) -> str:
-        """The key of the manifest, be there one or not."""
+        """The key of the manifest, whether it exists or not."""
         return self.prefix + MANIFEST_NAME
 
     @property
     def has_manifest(self) -> bool:
-        """Whether a set lies here, or what cannot be listed and may be one.
+        """Whether a set lies here, or something that cannot be listed and may be one.
 
-        Else it is what an unfinished run left.
+        Otherwise it is what an unfinished run left.
         """
         there = {each.key for each in self.objects}
         return not there.isdisjoint((self.manifest_key, self.prefix))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadSet:
-    """What was read of a set in one store.
-
-    `amiss` are the keys of evidence that does not count, and why; what merely is not
-    signed is not among it.
-    """
-
-    manifest: Manifest
-    manifest_sha256: str
-    evidence: tuple[EvidenceName, ...]
-    is_pinned: bool = False
-    amiss: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Why a set cannot be used."""
-
-    reason: str
 
 
 def places_of(store: Store, prefix: str) -> list[Place]:
@@ -114,8 +185,8 @@ def group_by_set(
     return sorted(groups.items())
 
 
-def read_set(store: Store, place: Place, trust: Trust) -> ReadSet:
-    """Read a set's manifest, the signature that is asked for, and what speaks of it.
+def read_set(store: Store, place: Place, trust: Trust) -> BackupSet:
+    """Read a set's manifest, the signature that is required, and what lies beside it.
 
     Raises:
         IntegrityError: the manifest cannot be used, or no trusted key signed it.
@@ -129,67 +200,80 @@ def read_set(store: Store, place: Place, trust: Trust) -> ReadSet:
     trust.require(store, key, content)
     manifest = manifests.parse(content, key=key)
     sha256 = hashlib.sha256(content).hexdigest()
-    evidence = []
-    amiss = []
-    is_pinned = False
-    for each in place.objects:
-        if is_pin(each.key.removeprefix(place.prefix)):
-            verdict = trust.judge(store, each.key, manifest_sha256=sha256)
-            is_pinned = is_pinned or verdict.counts
-            if not verdict.counts:
-                amiss.append((each.key, verdict.amiss or "no trusted key signed it"))
-            continue
-        name = parse_evidence(each.key.removeprefix(place.prefix))
-        if name is None:
-            continue
-        verdict = trust.judge(
-            store,
-            each.key,
-            manifest_sha256=sha256,
-            name=name.name(),
-            passed=name.passed,
-        )
-        if verdict.counts:
-            evidence.append(name)
-        elif verdict.amiss:
-            amiss.append((each.key, verdict.amiss))
-    return ReadSet(
+    return BackupSet(
+        summary=summary_of(manifest),
         manifest=manifest,
         manifest_sha256=sha256,
+        copies=(_read_copy(store, place, trust, sha256),),
+    )
+
+
+def _read_copy(store: Store, place: Place, trust: Trust, sha256: str) -> Copy:
+    """Read which pins and which evidence beside a set count."""
+    evidence: list[EvidenceName] = []
+    faults: list[tuple[str, str]] = []
+    is_pinned = False
+    for each in place.objects:
+        name = each.key.removeprefix(place.prefix)
+        proof = parse_evidence(name)
+        if proof is None and not is_pin(name):
+            continue
+        facts = {} if proof is None else {"name": name, "passed": proof.passed}
+        fault = trust.fault(store, each.key, manifest_sha256=sha256, **facts)
+        if fault and (proof is None or fault != NOT_SIGNED):
+            faults.append((each.key, fault))
+        elif not fault and proof is None:
+            is_pinned = True
+        elif not fault and proof is not None:
+            evidence.append(proof)
+    return Copy(
+        store=store,
         evidence=tuple(evidence),
         is_pinned=is_pinned,
-        amiss=tuple(amiss),
+        faults=tuple(faults),
     )
 
 
 def attempt(
     store: Store, place: Place, trust: Trust
-) -> tuple[ReadSet | Refusal | None, bool]:
+) -> tuple[BackupSet | Unreadable | None, bool]:
     """Read a set, or say why not; and whether that holds until its place changes.
 
-    A set that another run has deleted meanwhile is none. What a store did not answer,
-    or had listed and then did not find, may be otherwise the next time.
+    A set that another run has deleted meanwhile is None. What a store did not answer,
+    or had listed and then did not find, may be different the next time.
     """
     witness = _Witness(store)
     listed = {each.key for each in place.objects}
     try:
-        found = read_set(witness, place, trust)
+        read = read_set(witness, place, trust)
     except StoreError as error:
-        return _refused(store, place, error), False
+        return _unreadable(store, place, error), False
     except IntegrityError as error:
-        return _refused(store, place, error), not witness.missed & listed
-    return found, not witness.missed & listed
+        return _unreadable(store, place, error), not witness.missed & listed
+    copies = tuple(replace(copy, store=store) for copy in read.copies)
+    return replace(read, copies=copies), not witness.missed & listed
 
 
-def _refused(store: Store, place: Place, error: OpskitError) -> Refusal | None:
-    """Return why a set cannot be used; nothing of one that is not there any more."""
-    try:
-        key = place.manifest_key
+def _unreadable(store: Store, place: Place, error: OpskitError) -> Unreadable | None:
+    """Return why a set cannot be used; None for one that does not exist any more."""
+    key = place.manifest_key
+    with contextlib.suppress(StoreError):
         if not any(each.key == key for each in store.list(key)):
             return None
-    except StoreError:
-        pass
-    return Refusal(reason=error.message)
+    return Unreadable(store=store.name, key=key, reason=error.message)
+
+
+def summary_of(manifest: Manifest) -> Summary:
+    """Return what a listing needs of a manifest."""
+    return Summary(
+        backup_id=manifest.backup_id,
+        source=manifest.source,
+        started_at=manifest.started_at,
+        snapshot_at=manifest.snapshot_at,
+        finished_at=manifest.finished_at,
+        size_bytes=manifest.size_bytes,
+        sudden_changes=manifest.sudden_changes,
+    )
 
 
 def readers(store: Store) -> int:
@@ -238,110 +322,3 @@ class _Witness(StoreWrapper):
         except ObjectNotFound:
             self.missed.add(key)
             raise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What it takes to list a set, to choose it, and to decide how long it stays."""
-
-    backup_id: str
-    source: str
-    started_at: datetime
-    snapshot_at: datetime
-    finished_at: datetime
-    size_bytes: int
-    sudden_changes: tuple[str, ...] = ()
-
-    @property
-    def prefix(self) -> str:
-        """The set's place in a store, with a slash at its end."""
-        return set_prefix(self.source, self.started_at, self.backup_id)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Copy:
-    """A set as it lies in one store, with what lies beside it there."""
-
-    store: Store
-    evidence: tuple[EvidenceName, ...]
-    is_pinned: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Copied:
-    """`manifest_sha256` is of the manifest's own bytes: evidence names it."""
-
-    manifest_sha256: str
-    copies: tuple[Copy, ...]
-
-    @property
-    def stores(self) -> tuple[Store, ...]:
-        """The stores that hold the set, in the order of the configuration."""
-        return tuple(copy.store for copy in self.copies)
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether a pin lies beside one of the copies."""
-        return any(copy.is_pinned for copy in self.copies)
-
-    @property
-    def proof(self) -> Proof:
-        """The strongest thing known of the set."""
-        return combined(proof_of(copy.evidence) for copy in self.copies)
-
-    @property
-    def best_proof(self) -> Proof:
-        """The proof of the best copy: whether the set can be relied on to come back."""
-        return best(proof_of(copy.evidence) for copy in self.copies)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupSet(_Copied):
-    """One set: its manifest, where it lies, and the proof known of it.
-
-    Manifest, signature and evidence were read from the stores in this run. Whatever
-    acts on a set takes this one.
-    """
-
-    manifest: Manifest
-
-    @cached_property
-    def summary(self) -> Summary:
-        """What the manifest says, in short."""
-        return summary_of(self.manifest)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedSet(_Copied):
-    """A set of a listing, of which only the summary is known, maybe from a cache.
-
-    It has no manifest, so that nothing can act on it: `Listing.find` and
-    `Listing.newest` read the one that was chosen from its stores.
-    """
-
-    summary: Summary
-
-
-KnownSet = BackupSet | ListedSet
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unreadable:
-    """A manifest that cannot be used, and why."""
-
-    store: str
-    key: str
-    reason: str
-
-
-def summary_of(manifest: Manifest) -> Summary:
-    """Return what a listing needs of a manifest."""
-    return Summary(
-        backup_id=manifest.backup_id,
-        source=manifest.source,
-        started_at=manifest.started_at,
-        snapshot_at=manifest.snapshot_at,
-        finished_at=manifest.finished_at,
-        size_bytes=manifest.size_bytes,
-        sudden_changes=manifest.sudden_changes,
-    )

@@ -15,6 +15,7 @@ from opskit.store.base import read_whole
 
 _SIGNATURE_BYTES_MAX = 64 * 1024
 _DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
+NOT_SIGNED = "no trusted key signed it"
 _HINT = (
     "Do not use it before you know who wrote it. Sets from before signatures were "
     "configured can be used while [signing] trusted_keys is empty."
@@ -41,21 +42,9 @@ def store_document(
     store.put(key, [content])
 
 
-class Unsigned(IntegrityError):
-    """There is no signature at all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether a document counts, and what is amiss with it, if anything is."""
-
-    counts: bool
-    amiss: str = ""
-
-
 @dataclass(frozen=True)
 class Trust:
-    """The public keys whose signatures count; without any, nothing is asked for."""
+    """The public keys whose signatures count; without any, none is required."""
 
     keys: tuple[str, ...] = ()
 
@@ -68,60 +57,63 @@ class Trust:
         Raises:
             IntegrityError: the signature is missing, by another key, or of other bytes.
         """
-        if not self.keys:
-            return
+        if self.keys and not self._is_signed(store, key, content):
+            raise IntegrityError(f"{key} is not signed", hint=_HINT)
+
+    def _is_signed(self, store: Store, key: str, content: bytes) -> bool:
+        """Return whether there is a signature; one that is there must be good."""
         try:
             signature = read_whole(
                 store, key + signatures.SUFFIX, bytes_max=_SIGNATURE_BYTES_MAX
             )
         except ObjectNotFound:
-            raise Unsigned(f"{key} is not signed", hint=_HINT) from None
+            return False
         try:
             signatures.verify(content, signature, self.keys)
         except signatures.SignatureError as error:
             raise IntegrityError(f"{key}: {error.message}", hint=_HINT) from error
+        return True
 
-    def judge(self, store: Store, key: str, **said: object) -> Verdict:
-        """Return whether a trusted key signed a document that says all this.
+    def fault(self, store: Store, key: str, **facts: object) -> str:
+        """Return why a document does not count, or "" if it does.
 
-        Without trusted keys every document counts, and none is read.
+        It counts if a trusted key signed it and it states these facts. Without trusted
+        keys every document counts, and none is read.
 
         Raises:
             StoreError: the store cannot be read; one that lost the document can be.
         """
         if not self.keys:
-            return Verdict(counts=True)
+            return ""
         try:
             content = read_whole(store, key, bytes_max=_DOCUMENT_BYTES_MAX)
-            self.require(store, key, content)
+            if not self._is_signed(store, key, content):
+                # Nothing is wrong with it: it was made where there is no key.
+                logger().debug("a document is not signed", store=store.name, key=key)
+                return NOT_SIGNED
             document = json.loads(content)
-            if all(document[name] == value for name, value in said.items()):
-                return Verdict(counts=True)
-            reason = "it is about something else than its place and name say"
-        except Unsigned as error:
-            # Nothing amiss, nor news: it was made where there is no key.
-            logger().debug("does not count", store=store.name, reason=error.message)
-            return Verdict(counts=False)
+            if all(document[name] == value for name, value in facts.items()):
+                return ""
+            return "it is about something else than its place and name say"
         except (IntegrityError, ObjectNotFound, ObjectUnreadable) as error:
-            reason = error.message
+            return error.message
         except (ValueError, KeyError, TypeError) as error:
-            reason = f"it cannot be read: {error}"
-        return Verdict(counts=False, amiss=reason)
+            return f"it cannot be read: {error}"
 
-    def counts(self, store: Store, key: str, **said: object) -> bool:
-        """Return what `judge` says, and warn of what is amiss.
+    def counts(self, store: Store, key: str, **facts: object) -> bool:
+        """Return whether a document counts; warn where something is wrong with it.
 
         Raises:
-            StoreError: see `judge`.
+            StoreError: see `fault`.
         """
-        verdict = self.judge(store, key, **said)
-        if verdict.amiss:
-            warn_of(store, key, verdict.amiss)
-        return verdict.counts
+        fault = self.fault(store, key, **facts)
+        if fault not in ("", NOT_SIGNED):
+            warn_of(store, key, fault)
+        return not fault
 
 
-def warn_of(store: Store, key: str, amiss: str) -> None:
+def warn_of(store: Store, key: str, fault: str) -> None:
     """Say why a document does not count."""
     logger().warning(
-        "a document does not count", store=store.name, key=key, reason=amiss
+        "a document does not count", store=store.name, key=key, reason=fault
     )

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit import workspace
-from opskit.catalog.catalog import BackupSet
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.reader import SetReader
+from opskit.catalog.sets import BackupSet
 from opskit.checks import Check, compare, not_checked
 from opskit.crypto.keys import Identities
 from opskit.drill.report import DrillEvidence, DrillFigures

@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.reader import SetReader
+from opskit.catalog.sets import BackupSet
 from opskit.checks import Check, compare, count, not_checked
 from opskit.compare.contents import RestoredCopy
 from opskit.compare.meanwhile import Meanwhile

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from opskit.catalog.catalog import BackupSet
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.reader import SetReader
+from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
 from opskit.crypto.keys import Identities
 from opskit.errors import IntegrityError, StoreError, UsageError

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from opskit.catalog.catalog import BackupSet
+    from opskit.catalog.sets import BackupSet
     from opskit.drill.report import DrillEvidence
     from opskit.drill.servers import ServerRequest
     from opskit.errors import StoreError

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from opskit import config, files, locks, log
-from opskit.catalog import catalog, listing
+from opskit.catalog import catalog
 from opskit.catalog.cache import CatalogCache
-from opskit.catalog.catalog import Catalog
-from opskit.catalog.listing import Listing
+from opskit.catalog.catalog import Catalog, Known
+from opskit.catalog.sets import BackupSet, ListedSet
 from opskit.catalog.writer import Protection
 from opskit.config import DatabaseSettings, FilesSettings, Settings
 from opskit.crypto.keys import Identities
@@ -31,7 +31,6 @@ from opskit.store import Store, open_store
 from opskit.store import locks as store_locks
 
 _JOBS_MAX = 8
-_Found = TypeVar("_Found", Catalog, Listing)
 
 
 def now() -> datetime:
@@ -73,7 +72,9 @@ class Run:
         """Where locks, the ledger and reports lie."""
         return self.settings.state_dir
 
-    def listing(self, source: str | None = None, *, whole: bool = False) -> Listing:
+    def listing(
+        self, source: str | None = None, *, whole: bool = False
+    ) -> Catalog[ListedSet]:
         """List the stores, with what was seen of them before; else like `catalog`.
 
         To show, to plan and to choose by; what is chosen is read from the stores.
@@ -81,7 +82,7 @@ class Run:
         Raises:
             StoreError: no store can be reached, or with `whole` not every one.
         """
-        found = listing.read(
+        found = catalog.list_sets(
             self.stores,
             source=source,
             trust=keys.trust(self.settings),
@@ -89,7 +90,9 @@ class Run:
         )
         return _warned(found, whole=whole)
 
-    def catalog(self, source: str | None = None, *, whole: bool = False) -> Catalog:
+    def catalog(
+        self, source: str | None = None, *, whole: bool = False
+    ) -> Catalog[BackupSet]:
         """Read the stores; warn of every store and manifest that cannot be used.
 
         Raises:
@@ -97,7 +100,7 @@ class Run:
         """
         return _warned(self._read_catalog(self.stores, source), whole=whole)
 
-    def catalog_of(self, store: Store) -> Catalog:
+    def catalog_of(self, store: Store) -> Catalog[BackupSet]:
         """Read one store.
 
         Raises:
@@ -105,7 +108,9 @@ class Run:
         """
         return self._read_catalog([store], None)
 
-    def _read_catalog(self, stores: Sequence[Store], source: str | None) -> Catalog:
+    def _read_catalog(
+        self, stores: Sequence[Store], source: str | None
+    ) -> Catalog[BackupSet]:
         return catalog.read(stores, source=source, trust=keys.trust(self.settings))
 
     @cached_property
@@ -325,17 +330,9 @@ def _hide_secrets(settings: Settings) -> None:
                 raise error.replace(summary=f"{key}: {error.summary}") from None
 
 
-def _warned(found: _Found, *, whole: bool) -> _Found:
+def _warned(found: Catalog[Known], *, whole: bool) -> Catalog[Known]:
     """Return what was read; warn of what could not be, or raise it."""
-    for error in found.unreachable:
-        if whole:
-            raise error
-        log.logger().error("a store cannot be reached", error=error.message)
-    for bad in found.unreadable:
-        log.logger().warning(
-            "a backup set cannot be used",
-            store=bad.store,
-            key=bad.key,
-            reason=bad.reason,
-        )
+    if whole and found.unreachable:
+        raise found.unreachable[0]
+    found.warn()
     return found

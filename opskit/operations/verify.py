@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.sets import BackupSet
 from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
 from opskit.checks import Check
 from opskit.errors import StoreError

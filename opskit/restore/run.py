@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from shlex import quote
 
-from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import TableRecord
 from opskit.catalog.reader import SetReader
+from opskit.catalog.sets import BackupSet
 from opskit.checks import Check, count
 from opskit.compare import contents, structure
 from opskit.crypto.keys import Identities

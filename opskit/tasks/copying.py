@@ -11,8 +11,8 @@ from opskit.tasks.command import Document, command, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opskit.catalog.catalog import BackupSet
     from opskit.catalog.copying import CopyResult
+    from opskit.catalog.sets import BackupSet
     from opskit.errors import StoreError
     from opskit.operations.run import Run
     from opskit.store import Store

@@ -13,7 +13,7 @@ _MADE_BY = {"postgres": "dumped", "files": "backed up"}
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from opskit.catalog.catalog import BackupSet
+    from opskit.catalog.sets import BackupSet
     from opskit.drill.report import DrillEvidence
     from opskit.errors import OpskitError, StoreError
     from opskit.operations.run import Run

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from opskit.catalog.catalog import BackupSet
     from opskit.catalog.manifest import Manifest
+    from opskit.catalog.sets import BackupSet
     from opskit.folders.lock import ServiceLock
     from opskit.operations.run import Run
     from opskit.restore.run import RestoreResult

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from opskit.catalog.catalog import BackupSet
     from opskit.catalog.retention import RetentionPlan
-    from opskit.catalog.sets import KnownSet
+    from opskit.catalog.sets import BackupSet, ListedSet
     from opskit.errors import RetentionRefused
     from opskit.operations.run import Run
     from opskit.store import Store
@@ -122,7 +121,7 @@ class _Pruning:
                 self._tidy(store, locks[store.name])
         return planned.refused
 
-    def _plan(self, sets: Sequence[KnownSet], now: datetime) -> RetentionPlan:
+    def _plan(self, sets: Sequence[ListedSet], now: datetime) -> RetentionPlan:
         from opskit.catalog import retention
         from opskit.catalog.prune import candidates
         from opskit.operations import keys, sources
@@ -199,7 +198,7 @@ def _refusal(document: Document) -> RetentionRefused:
     )
 
 
-def _locked_until(run: Run, sets: Sequence[KnownSet]) -> dict[str, datetime]:
+def _locked_until(run: Run, sets: Sequence[ListedSet]) -> dict[str, datetime]:
     """Return when the last object lock on a set ends, where it has one."""
     days = {name: each.object_lock_days for name, each in run.settings.stores.items()}
     return {

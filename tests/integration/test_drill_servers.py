@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from opskit.catalog.catalog import BackupSet
+from opskit.catalog.sets import BackupSet
 from opskit.errors import (
     ClientToolError,
     ConfigurationError,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.catalog.catalog import BackupSet
+from opskit.catalog.sets import BackupSet
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway

@@ -22,9 +22,9 @@ from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
 from opskit.backup.plan import DatabaseSource
 from opskit.catalog import catalog
-from opskit.catalog.catalog import BackupSet
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.reader import SetReader
+from opskit.catalog.sets import BackupSet
 from opskit.catalog.trust import Trust
 from opskit.catalog.verify import verify_set
 from opskit.catalog.writer import Protection

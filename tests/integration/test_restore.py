@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from opskit.catalog.catalog import BackupSet
+from opskit.catalog.sets import BackupSet
 from opskit.errors import IntegrityError, UsageError
 from opskit.postgres import database, takeover
 from opskit.postgres.connect import connect, parse, with_settings

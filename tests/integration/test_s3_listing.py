@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from opskit.catalog import catalog, listing
+from opskit.catalog import catalog
 from opskit.catalog.cache import CatalogCache
-from opskit.catalog.listing import Listing
+from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from opskit.catalog.sets import ListedSet
 from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError
@@ -58,9 +59,9 @@ def _put(store: Store, number: int) -> Manifest:
     return made
 
 
-def _list(store: Store, folder: Path) -> Listing:
+def _list(store: Store, folder: Path) -> Catalog[ListedSet]:
     cache = CatalogCache(folder, store=("far", f"s3://{BUCKET}/{PREFIX}"))
-    return listing.read([store], trust=TRUST, caches={"far": cache})
+    return catalog.list_sets([store], trust=TRUST, caches={"far": cache})
 
 
 def test_a_bucket_is_listed_by_pages(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from opskit.catalog import catalog
-from opskit.catalog.catalog import BackupSet
+from opskit.catalog.sets import BackupSet
 from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, parse

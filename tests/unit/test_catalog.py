@@ -9,6 +9,7 @@ import pytest
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.sets import BackupSet
 from opskit.errors import IntegrityError, UsageError
 from opskit.store import MemoryStore
 from tests.unit.builders import (
@@ -22,7 +23,7 @@ from tests.unit.builders import (
 DAY = timedelta(days=1)
 
 
-def _ids(found: Catalog) -> list[str]:
+def _ids(found: Catalog[BackupSet]) -> list[str]:
     return [each.manifest.backup_id for each in found.sets]
 
 

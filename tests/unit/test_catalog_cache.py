@@ -14,11 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from structlog.testing import capture_logs
 
-from opskit.catalog import catalog, listing
+from opskit.catalog import catalog
 from opskit.catalog.cache import CatalogCache
-from opskit.catalog.listing import Listing
+from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
-from opskit.catalog.sets import Place, summary_of
+from opskit.catalog.sets import ListedSet, Place, summary_of
 from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
@@ -78,13 +78,15 @@ def list_sets(
     trust: Trust = TRUST,
     source: str | None = None,
     url: str = "file:///x",
-) -> Listing:
+) -> Catalog[ListedSet]:
     """List a store as another run would."""
     cache = CatalogCache(folder, store=(store.name, url))
-    return listing.read([store], source=source, trust=trust, caches={store.name: cache})
+    return catalog.list_sets(
+        [store], source=source, trust=trust, caches={store.name: cache}
+    )
 
 
-def ids(found: Listing) -> list[str]:
+def ids(found: Catalog[ListedSet]) -> list[str]:
     """Return the ids of the sets that are listed."""
     return [each.summary.backup_id for each in found.sets]
 
@@ -147,7 +149,7 @@ def test_a_listing_says_what_the_catalog_says(
         ]
 
 
-def _times(found: Listing) -> list[Any]:
+def _times(found: Catalog[ListedSet]) -> list[Any]:
     return [each.summary.finished_at for each in found.sets]
 
 
@@ -229,16 +231,18 @@ def _look_trusted(folder: Path, store: Store, made: Manifest) -> None:
     del entry["refused"]
     entry |= {
         "sha256": "0" * 64,
-        "backup_id": summary.backup_id,
-        "source": summary.source,
-        "started_at": summary.started_at.isoformat(),
-        "snapshot_at": summary.snapshot_at.isoformat(),
-        "finished_at": summary.finished_at.isoformat(),
+        "summary": {
+            "backup_id": summary.backup_id,
+            "source": summary.source,
+            "started_at": summary.started_at.isoformat(),
+            "snapshot_at": summary.snapshot_at.isoformat(),
+            "finished_at": summary.finished_at.isoformat(),
+            "size_bytes": summary.size_bytes,
+            "sudden_changes": [],
+        },
         "is_pinned": False,
-        "size_bytes": summary.size_bytes,
-        "sudden_changes": [],
         "evidence": ["evidence/20260311T030000Z-drill-passed-abc123.json"],
-        "amiss": [],
+        "faults": [],
     }
     rewrite(folder, document)
 
@@ -301,7 +305,7 @@ def test_a_copy_that_is_damaged_does_not_hide_the_good_one(
     other = LocalStore("other", tmp_path / "other")
     made = put_set(store)
     put_set(other)
-    found = listing.read([store, other], trust=TRUST)
+    found = catalog.list_sets([store, other], trust=TRUST)
     _without_signature(store, made)
     with capture_logs() as logs:
         chosen = found.find(made.backup_id)
@@ -352,7 +356,7 @@ def test_a_damaged_file_is_made_anew(store: Counting, folder: Path, text: str) -
         ("sudden_changes", [1]),
         ("evidence", ["evidence/x.json"]),
         ("evidence", {"a": 1}),
-        ("amiss", [["one"]]),
+        ("faults", [["one"]]),
         ("sha256", "../x"),
         ("sha256", None),
         ("seal", None),
@@ -367,10 +371,13 @@ def test_a_damaged_entry_is_read_again(
     first = list_sets(store, folder)
     document = cached(folder)
     (entry,) = document["sets"].values()
-    rewrite(
-        folder,
-        document | {"sets": {next(iter(document["sets"])): entry | {field: value}}},
+    summary = entry["summary"]
+    altered = (
+        entry | {"summary": summary | {field: value}}
+        if field in summary
+        else entry | {field: value}
     )
+    rewrite(folder, document | {"sets": {next(iter(document["sets"])): altered}})
 
     assert list_sets(store, folder) == first
     assert cached(folder) == document
@@ -542,9 +549,11 @@ def test_two_runs_at_once_do_not_harm_each_other(store: Counting, folder: Path) 
     caches = [CatalogCache(folder, store=("local", "file:///x")) for _ in range(2)]
     for cache in caches:
         nowhere = Place(prefix="nowhere/", objects=())
-        assert cache.recall(nowhere, TRUST) is None  # both have read what there is
+        assert (
+            cache.recall(store, nowhere, TRUST) is None
+        )  # both have read what there is
     for source, cache in zip(("shop", "crm"), caches, strict=True):
-        listing.read([store], source=source, trust=TRUST, caches={"local": cache})
+        catalog.list_sets([store], source=source, trust=TRUST, caches={"local": cache})
     assert cached(folder)["sets"].keys() == {crm.prefix}
 
     assert len(list_sets(store, folder).sets) == 2

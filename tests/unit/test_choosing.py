@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from opskit.catalog import catalog, listing
+from opskit.catalog import catalog
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.errors import IntegrityError, UsageError
 from opskit.operations.choosing import parse_time
@@ -32,7 +32,7 @@ def _of(days: int) -> str:
 
 def test_the_beginning_of_an_id_will_do(store: MemoryStore) -> None:
     """In a listing and in a catalog, as long as it is that of one set."""
-    for found in (catalog.read([store]), listing.read([store])):
+    for found in (catalog.read([store]), catalog.list_sets([store])):
         assert found.find(_of(1)[:-8]).manifest.backup_id == _of(1)
         assert found.find("c").manifest.source == "crm"
 
@@ -40,7 +40,7 @@ def test_the_beginning_of_an_id_will_do(store: MemoryStore) -> None:
 def test_an_ambiguous_beginning_names_the_candidates(store: MemoryStore) -> None:
     """It chooses nothing; exit code 2."""
     with pytest.raises(UsageError) as refused:
-        listing.read([store]).find("shop-")
+        catalog.list_sets([store]).find("shop-")
 
     assert refused.value.exit_code == 2
     assert refused.value.details["candidates"] == [_of(0), _of(1), _of(2)]
@@ -51,7 +51,7 @@ def test_a_whole_id_is_not_the_beginning_of_another(store: MemoryStore) -> None:
     """A longer suffix begins with a shorter one."""
     store_set([store], suffix="a1b2c3d4")
 
-    assert listing.read([store]).find(_of(0)).manifest.backup_id == _of(0)
+    assert catalog.list_sets([store]).find(_of(0)).manifest.backup_id == _of(0)
 
 
 def test_a_beginning_that_fits_an_unusable_set_as_well_is_ambiguous(
@@ -60,7 +60,7 @@ def test_a_beginning_that_fits_an_unusable_set_as_well_is_ambiguous(
     """Nobody gets another set than the one that was meant."""
     bad = manifest(started_at=STARTED_AT + 2 * DAY, suffix="ffff")
     store.put(bad.prefix + MANIFEST_NAME, [b"{}"])
-    found = listing.read([store])
+    found = catalog.list_sets([store])
 
     with pytest.raises(UsageError, match="the beginning of 2 backup IDs"):
         found.find(_of(2)[:-6])
@@ -70,15 +70,17 @@ def test_a_beginning_that_fits_an_unusable_set_as_well_is_ambiguous(
 
 def test_latest_is_the_newest_set_of_a_source(store: MemoryStore) -> None:
     """Where there are several sources, one has to be named."""
-    found = listing.read([store])
+    found = catalog.list_sets([store])
 
     assert found.find("latest", source="shop").manifest.backup_id == _of(2)
-    assert listing.read([store], source="crm").find("latest").manifest.source == "crm"
+    assert (
+        catalog.list_sets([store], source="crm").find("latest").manifest.source == "crm"
+    )
     with pytest.raises(UsageError, match="several sources: crm, shop") as refused:
         found.find("latest")
     assert _of(2) in refused.value.hint
     with pytest.raises(UsageError, match="no backup set yet"):
-        listing.read([MemoryStore("empty")]).find("latest")
+        catalog.list_sets([MemoryStore("empty")]).find("latest")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_the_set_of_a_time_is_the_newest_whose_snapshot_is_not_later(
     after: timedelta, days: int, store: MemoryStore
 ) -> None:
     """The snapshot is a second younger than the beginning of the backup."""
-    found = listing.read([store]).newest("shop", at=STARTED_AT + after)
+    found = catalog.list_sets([store]).newest("shop", at=STARTED_AT + after)
 
     assert found.manifest.backup_id == _of(days)
 
@@ -102,7 +104,7 @@ def test_the_set_of_a_time_is_the_newest_whose_snapshot_is_not_later(
 def test_a_time_before_every_set_names_the_oldest(store: MemoryStore) -> None:
     """It is a wrong call: nothing is restored."""
     with pytest.raises(UsageError, match="no backup set of shop from 2026") as refused:
-        listing.read([store]).newest("shop", at=STARTED_AT)
+        catalog.list_sets([store]).newest("shop", at=STARTED_AT)
 
     assert _of(0) in refused.value.hint
 
@@ -113,7 +115,7 @@ def test_a_set_of_the_time_that_cannot_be_used_is_not_passed_over(
     """Only one that is younger than the time is none of our business."""
     bad = manifest(started_at=STARTED_AT + DAY / 2)
     store.put(bad.prefix + MANIFEST_NAME, [b"{}"])
-    found = listing.read([store])
+    found = catalog.list_sets([store])
 
     assert found.newest("shop", at=STARTED_AT + DAY / 4).manifest.backup_id == _of(0)
     assert found.newest("shop", at=STARTED_AT + 2 * DAY).manifest.backup_id == _of(1)

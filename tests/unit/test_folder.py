@@ -17,7 +17,7 @@ import pytest
 
 from opskit.backup.create import BackupResult, create_backup
 from opskit.catalog import catalog
-from opskit.catalog.catalog import BackupSet
+from opskit.catalog.sets import BackupSet
 from opskit.catalog.writer import Protection
 from opskit.checks import Check
 from opskit.crypto.keys import Identities

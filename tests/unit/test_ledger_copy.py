@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from opskit.catalog import catalog
+from opskit.catalog import catalog, sets
 from opskit.ledger import Ledger, copies
 from opskit.ledger import ledger as ledger_ledger
 from opskit.ledger.sync import LedgerReport, read_copies, verify_with_copies
@@ -79,7 +79,7 @@ def test_copies_are_no_backup_sets(store: MemoryStore, ledger: Ledger) -> None:
     found = catalog.read([store])
 
     assert (found.sets, found.unreadable) == ((), ())
-    assert catalog.group_by_set(store.list()) == []
+    assert sets.group_by_set(store.list()) == []
 
 
 def test_the_name_is_made_of_host_and_folder() -> None:

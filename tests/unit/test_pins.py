@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from opskit.catalog import catalog, listing, prune
+from opskit.catalog import catalog, prune
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.copying import copy_set
 from opskit.catalog.manifest import PIN_FOLDER
@@ -76,7 +76,7 @@ def test_a_listing_remembers_a_pin_and_notices_that_it_is_gone(
 
     def is_pinned() -> bool:
         caches = {"near": CatalogCache(tmp_path / "cache", store=["near"])}
-        return listing.read(stores[:1], caches=caches).sets[-1].is_pinned
+        return catalog.list_sets(stores[:1], caches=caches).sets[-1].is_pinned
 
     seen = [is_pinned(), is_pinned()]
     prune.unpin(catalog.read(stores).sets[-1])

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from opskit.catalog import catalog, prune
-from opskit.catalog.catalog import BackupSet
 from opskit.catalog.changes import confirmation_name
 from opskit.catalog.retention import Candidate, RetentionPolicy, plan
+from opskit.catalog.sets import BackupSet
 from opskit.errors import StoreError
 from opskit.store import MemoryStore, Store
 from tests.faulty import Crash, FaultyStore

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opskit.catalog import catalog
+from opskit.catalog import catalog, sets
 from opskit.errors import (
     LockHeld,
     ObjectExists,
@@ -149,7 +149,7 @@ def test_locks_are_no_backup_sets(store: SharedStore) -> None:
     """The catalog passes over the folder of the locks."""
     with _hold(store):
         assert catalog.read([store]).sets == ()
-        assert catalog.group_by_set(store.list()) == []
+        assert sets.group_by_set(store.list()) == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from opskit.catalog.proof import EvidenceKind
+from opskit.catalog.sets import BackupSet
 from opskit.catalog.trust import Trust
 from opskit.checks import Check
 from opskit.crypto.signatures import Signer
@@ -67,7 +68,7 @@ def overwrite(store: MemoryStore, key: str, new: bytes) -> None:
     store.put(key, [new])
 
 
-def read(store: MemoryStore) -> Catalog:
+def read(store: MemoryStore) -> Catalog[BackupSet]:
     """Read the catalog with our keys trusted."""
     return catalog.read([store], trust=TRUST)
 
