@@ -10,6 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,6 +21,20 @@ PREFIX = "opskit-"
 _LOCK = ".owner.lock"
 # Being made or removed takes a moment; what is older was left by a kill.
 _UNNAMED_SECONDS_MAX = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long a run may take, with how many jobs, and where its files lie.
+
+    `work_dir` is the folder of throw-away folders, by default that of TMPDIR;
+    `room_bytes` must be free in it beyond what is unpacked there.
+    """
+
+    seconds: float
+    jobs: int
+    work_dir: Path | None = None
+    room_bytes: int = 0
 
 
 @contextlib.contextmanager

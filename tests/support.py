@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from psycopg import conninfo
 
 from opskit.backup.create import BackupResult, create_backup
@@ -22,10 +23,15 @@ from opskit.checks import Check
 from opskit.drill.report import DrillEvidence
 from opskit.drill.run import DrillRequest, drill
 from opskit.drill.servers import ServerRequest
-from opskit.postgres.connect import connect, parse
+from opskit.postgres import content
+from opskit.postgres.connect import Connection, connect, parse
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
+from opskit.restore import engine
+from opskit.restore.fill import Filled, fill
+from opskit.restore.job import FillJob
 from opskit.store import LocalStore, Store
+from opskit.workspace import Limits
 from tests import initialised
 
 SOURCE = "shop"
@@ -63,6 +69,18 @@ def sets(store_dir: Path) -> list[BackupSet]:
     return list(catalog.read([LocalStore("local", store_dir)]).sets)
 
 
+LIMITS = Limits(seconds=300, jobs=2)
+
+
+def limits_of(options: dict[str, Any]) -> Limits:
+    """Take the limits of a drill or restore out of a test's options."""
+    return Limits(
+        seconds=options.pop("timeout_seconds", LIMITS.seconds),
+        jobs=options.pop("jobs", LIMITS.jobs),
+        work_dir=options.pop("work_dir", None),
+    )
+
+
 def run_drill(
     chosen: BackupSet,
     *,
@@ -70,7 +88,7 @@ def run_drill(
     installations: Sequence[Installation] | None = None,
     **options: Any,
 ) -> DrillEvidence:
-    """Drill a set."""
+    """Drill a set; `tamper` damages the copy, at its URL, once it has been loaded."""
     request = DrillRequest(
         chosen=chosen,
         installations=(
@@ -79,10 +97,25 @@ def run_drill(
         server=ServerRequest(
             **{name: options.pop(name) for name in _SERVER_KEYS & options.keys()}
         ),
-        **{"jobs": 2, "timeout_seconds": 300, **options},
+        run_id="def456",
+        limits=limits_of(options),
+        **options,
     )
-    with initialised.copied():
-        return drill(request, run_id="def456", clock=now, tamper=tamper)
+    with initialised.copied(), pytest.MonkeyPatch.context() as patch:
+        if tamper is not None:
+            patch.setattr(engine, "fill", _tampering(tamper))
+            # Somebody writes into the copy, as a function of the database might.
+            patch.setattr(content, "runs_own_code", lambda _connection: True)
+        return drill(request, clock=now)
+
+
+def _tampering(tamper: Callable[[str], None]) -> Callable[..., Filled]:
+    def fill_and_tamper(connection: Connection, job: FillJob) -> Filled:
+        filled = fill(connection, job)
+        tamper(filled.url)
+        return filled
+
+    return fill_and_tamper
 
 
 def failed(evidence: DrillEvidence) -> list[Check]:

@@ -28,6 +28,7 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.schema import SchemaObject
 from opskit.threads import Pool
+from opskit.workspace import Limits
 
 
 def units_of(tables: Iterable[TableRecord]) -> list[Sequence[TableRecord]]:
@@ -62,16 +63,15 @@ class RestoredCopy:
     url: str
     manifest: Manifest
     schema: Sequence[SchemaObject]
-    jobs: int
+    limits: Limits
     tables: Sequence[TableRecord]
     sequences: Sequence[SequenceRecord]
-    timeout_seconds: float
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """Yield a connection to the copy whose statements are bounded."""
         with connect(self.url, purpose="compare") as connection:
-            limit_statements(connection, self.timeout_seconds)
+            limit_statements(connection, self.limits.seconds)
             yield connection
 
 
@@ -230,7 +230,7 @@ def _compare_tables(
                 check, was_read = check_tables(connection, unit, alive)
                 results[number] = check, len(unit) if was_read else 0
 
-    workers = min(copy.jobs, todo.qsize())
+    workers = min(copy.limits.jobs, todo.qsize())
     with Pool(max(1, workers)) as pool:
         try:
             for done in [pool.submit(work) for _ in range(workers)]:

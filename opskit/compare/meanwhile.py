@@ -97,7 +97,7 @@ class Meanwhile:
 
     def __enter__(self) -> Meanwhile:
         # Whatever it reads now, the load must go without: half of the jobs at most.
-        self._start(max(1, self._copy.jobs // 2))
+        self._start(max(1, self._copy.limits.jobs // 2))
         return self
 
     def __exit__(
@@ -143,7 +143,7 @@ class Meanwhile:
 
     def _finish(self) -> None:
         """Do all that is to do, with as many threads as there are jobs."""
-        self._start(self._copy.jobs - len(self._threads))
+        self._start(self._copy.limits.jobs - len(self._threads))
         self._join()
 
     def _start(self, number: int) -> None:

@@ -10,8 +10,12 @@ from typing import Any
 
 from opskit.catalog.manifest import Manifest
 from opskit.checks import Check, failure
-from opskit.drill.servers import DrillServer, ServerRequest, open_server
-from opskit.drill.surroundings import make_surroundings, owners_raised, place_beside
+from opskit.drill.servers import (
+    DrillServer,
+    ServerRequest,
+    open_server,
+    place_beside,
+)
 from opskit.errors import DatabaseError, OpskitError
 from opskit.postgres import client, database, globals, reach, survey
 from opskit.postgres.archive import toc
@@ -26,12 +30,12 @@ from opskit.postgres.connect import (
 from opskit.postgres.inventory import Inventory, Loss
 from opskit.postgres.servers.programs import Installation, find_client
 from opskit.preflight import ability
-from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import accept
 from opskit.preflight.shortages import Shortage
-from opskit.restore import unpack
+from opskit.restore import surroundings, unpack
 from opskit.restore.job import FillJob
 from opskit.restore.make import make
+from opskit.workspace import Limits
 
 
 @dataclass(kw_only=True)
@@ -179,6 +183,7 @@ def examine_drill(name: str, trial: Trial, request: ServerRequest) -> Iterator[C
             trial.installations,
             major=trial.major,
             system_identifier=trial.inventory.system_identifier,
+            work_dir=trial.work_dir,
         ) as running:
             lacking = [*_lacking(name, trial, running)]
     except OpskitError as error:
@@ -242,7 +247,8 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
         DatabaseError: the definitions cannot be dumped, or not be made at all.
     """
     program = find_client(trial.installations, server_major=trial.major)
-    with unpack.folder(trial.work_dir) as folder:
+    limits = Limits(seconds=_SECONDS_MAX, jobs=1, work_dir=trial.work_dir)
+    with unpack.folder(limits) as folder:
         archive = folder / "dump.pgdump"
         roles_sql = _dump(trial, program, archive)
         entries = toc.read(archive).entries
@@ -256,31 +262,26 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
         with place_beside(
             running, trial.inventory.database, run_id=trial.run_id
         ) as place:
-            found = preflight_shortages.shortages(
-                place.connection,
-                trial.inventory,
-                entries,
-                creates_roles=running.is_throwaway,
-                is_throwaway=running.is_throwaway,
-            )
+            found = surroundings.shortages(place, trial.inventory, entries)
             if any(each.name not in trial.allowed for each in found):
                 return found
             if running.is_throwaway:
-                make_surroundings(place, roles_sql, trial.inventory.tablespaces)
+                surroundings.make_surroundings(
+                    place, roles_sql, trial.inventory.tablespaces
+                )
             job = FillJob(
-                server_url=running.url(place.name),
+                server_url=place.server_url,
                 name=place.name,
                 manifest=manifest,
                 archive=archive,
                 entries=entries,
                 installations=trial.installations,
-                jobs=1,
-                timeout_seconds=_SECONDS_MAX,
+                limits=limits,
                 concessions=accept(entries, found, manifest),
                 sql_before=trial.sql_before,
                 run_id=place.run_id,
             )
-            with owners_raised(place, entries):
+            with surroundings.owners_raised(place, entries):
                 failures = make(place.connection, job)
     return found + [each.as_shortage() for each in failures]
 

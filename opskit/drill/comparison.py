@@ -1,23 +1,16 @@
-"""Compares all of a drilled copy: contents, structure, definitions, roles."""
+"""Compares of a drilled copy what no restore compares: definitions, roles, queries."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from opskit.checks import Check
 from opskit.compare import definitions
-from opskit.compare.contents import (
-    RestoredCopy,
-    compare_large_objects,
-    compare_load,
-    compare_with_archive,
-)
+from opskit.compare.contents import RestoredCopy
 from opskit.compare.definition import CopyToDescribe
-from opskit.compare.structure import compare_structure
 from opskit.config import Query
-from opskit.drill.surroundings import Fetched, Place
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import database, roles, scratch
 from opskit.postgres.archive.toc import Contents
@@ -32,23 +25,18 @@ from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions
 from opskit.restore import load
+from opskit.restore.engine import Restored
 from opskit.restore.make import statements_ahead
+from opskit.restore.surroundings import Place
 
 
-def compare_everything(
-    place: Place,
-    copy: RestoredCopy,
-    fetched: Fetched,
-    concessions: Concessions,
-    *,
-    installations: Sequence[Installation],
-    equal: Mapping[str, Check],
+def compare_definitions(
+    restored: Restored, installations: Sequence[Installation]
 ) -> list[Check]:
-    """Compare a copy with its manifest, its archive and its roles.
-
-    `equal` are the tables that were compared while the others were being loaded.
-    """
-    described = _described(place, copy, fetched, concessions, installations)
+    """Compare the definitions, with those of a database made of the archive's own."""
+    place, copy, fetched = restored.place, restored.copy, restored.fetched
+    concessions = restored.concessions
+    described = _described(restored, installations)
     kept = concessions.entries(fetched.contents.entries)
     ahead = ";".join(statements_ahead(kept, copy.manifest, concessions))
 
@@ -60,45 +48,35 @@ def compare_everything(
         try:
             database.make_bare(url, inventory)
             with connect(url, purpose="reference") as beside:
-                limit_statements(beside, copy.timeout_seconds)
+                limit_statements(beside, copy.limits.seconds)
                 definitions.build(beside, fetched.contents, kept, ahead)
             return definitions.describe(described.at(url))
         finally:
             database.drop(place.connection, name)
 
-    return [
-        *compare_with_archive(copy.manifest, fetched.contents.entries),
-        *compare_load(copy, equal),
-        compare_large_objects(copy),
-        *compare_structure(copy, concessions, fetched.contents.entries),
-        *definitions.compare_definitions(
-            fetched.contents,
-            described,
-            left_out=concessions.not_made,
-            reference=make_reference,
-        ),
-        compare_roles(place, copy, concessions),
-    ]
+    return definitions.compare_definitions(
+        fetched.contents,
+        described,
+        left_out=concessions.not_made,
+        reference=make_reference,
+    )
 
 
 def _described(
-    place: Place,
-    copy: RestoredCopy,
-    fetched: Fetched,
-    concessions: Concessions,
-    installations: Sequence[Installation],
+    restored: Restored, installations: Sequence[Installation]
 ) -> CopyToDescribe:
     """Return how pg_dump is to describe the copy, by the program the set came from."""
-    manifest = copy.manifest
+    place, concessions = restored.place, restored.concessions
+    manifest = restored.copy.manifest
     return CopyToDescribe(
-        url=copy.url,
+        url=restored.copy.url,
         installation=load.choose_program(
-            [each for each in installations if each.major >= place.server.major],
+            [each for each in installations if each.major >= place.major],
             client_major=manifest.client_major,
             server_major=manifest.client_major,
         ),
-        folder=fetched.archive.parent,
-        timeout_seconds=copy.timeout_seconds,
+        folder=restored.fetched.archive.parent,
+        timeout_seconds=restored.copy.limits.seconds,
         names=(manifest.inventory.database, place.name),
         first_roles=(
             manifest.inventory.first_role,
@@ -130,14 +108,14 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
         return bool(
             expected[name].differences(
                 observed[name],
-                majors=(copy.manifest.server_major, place.server.major),
-                with_password=place.server.is_throwaway,
+                majors=(copy.manifest.server_major, place.major),
+                with_password=place.is_throwaway,
                 with_parameters=name not in first,
             )
         )
 
     ours = None
-    if place.server.is_throwaway:
+    if place.is_throwaway:
         ours = expected.pop(throwaway.SUPERUSER, None)
         observed.pop(throwaway.SUPERUSER, None)
         names = expected.keys() | observed.keys()
@@ -154,14 +132,12 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
     )
 
 
-def run_queries(
-    url: str, queries: Sequence[Query], *, timeout_seconds: float
-) -> list[Check]:
+def run_queries(copy: RestoredCopy, queries: Sequence[Query]) -> list[Check]:
     """Ask each query of the copy; one check each."""
     if not queries:
         return []
-    with connect(url, purpose="queries") as connection:
-        limit_statements(connection, timeout_seconds)
+    with connect(copy.url, purpose="queries") as connection:
+        limit_statements(connection, copy.limits.seconds)
         # The user's text is written for the database's own search path.
         connection.execute("RESET search_path")
         checks = []

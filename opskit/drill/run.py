@@ -1,138 +1,65 @@
-"""Runs a drill: fetch, server, surroundings, load, exact comparison, mutants."""
+"""Runs a drill: an equal copy of a set in a throw-away server, then mutants in it."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn
 
 from opskit.catalog.manifest import Manifest
-from opskit.catalog.reader import SetReader
-from opskit.catalog.sets import BackupSet
 from opskit.checks import Check, compare, count, not_checked
 from opskit.compare.contents import RestoredCopy
-from opskit.compare.meanwhile import Meanwhile
 from opskit.config import Query
-from opskit.crypto.keys import Identities
 from opskit.drill import comparison
-from opskit.drill.comparison import run_queries
 from opskit.drill.report import DrillEvidence, DrillFigures
-from opskit.drill.servers import ServerRequest, opening_server
-from opskit.drill.surroundings import (
-    Fetched,
-    Place,
-    lacking,
-    make_surroundings,
-    owners_raised,
+from opskit.drill.servers import (
+    DrillServer,
+    ServerRequest,
+    opening_server,
     place_beside,
-    read_set,
-    require_surroundings,
-    unmade_anyway,
 )
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
 from opskit.evidence import set_subject
 from opskit.log import logger
 from opskit.mutants.mutant import MutantReport
 from opskit.mutants.planting import plant
-from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions, Failure
-from opskit.progress import Bar, bar
-from opskit.restore import load, unpack
-from opskit.restore.fill import Filled, fill
-from opskit.restore.job import FillJob, copy_url
-from opskit.restore.make import make, with_shortages
+from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
+from opskit.progress import bar
+from opskit.restore.engine import CopyRequest, Fetched, Restored, restored
+from opskit.restore.fill import Filled
+from opskit.restore.job import FillJob
+from opskit.restore.make import with_shortages
 from opskit.restore.rights import Bound, NoProgress
+from opskit.restore.surroundings import Place
 
-_TITLES = {
-    "fetch": "reading the set",
-    "server": "starting a server",
-    "surroundings": "making roles and tablespaces",
-    "restore": "restoring",
-    "compare": "comparing the copy",
-}
+# What has to be done before a service can use a restored database.
+_RESTORE_PHASES = ("fetch", "server", "surroundings", "restore")
+_CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrillRequest:
+class DrillRequest(CopyRequest):
     """Which set to prove, and on what.
 
     `allowed` names what the drill may do without, see `[drill] allow`; `mutants` is how
     many are planted to show that the comparison can fail.
     """
 
-    chosen: BackupSet
-    installations: Sequence[Installation]
     server: ServerRequest
-    jobs: int
-    timeout_seconds: float
     queries: Sequence[Query] = ()
     allowed: Sequence[str] = ()
     mutants: int = 0
-    sql_before: Sequence[str] = ()
-    sql_after: Sequence[str] = ()
-    identities: Identities | None = None
 
 
-@dataclass(kw_only=True)
-class Findings:
-    """What a drill has found so far, and how long its phases took."""
-
-    request: DrillRequest
-    run_id: str
-    checks: list[Check] = field(default_factory=list)
-    phases: dict[str, float] = field(default_factory=dict)
-    drill_server: str = ""
-    mutants: MutantReport | None = None
-    tables: int = 0
-    rows: int = 0
-    restored: bool = False
-
-    def open(self, manifest: Manifest) -> None:
-        """Go on with what an encrypted set's manifest seals."""
-        chosen = replace(self.request.chosen, manifest=manifest)
-        self.request = replace(self.request, chosen=chosen)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        logger().info("drill", phase=name)
-        try:
-            with self._shown(name):
-                yield
-        finally:
-            before = self.phases.get(name, 0.0)
-            self.phases[name] = round(before + time.monotonic() - began, 3)
-
-    def _shown(self, phase: str) -> AbstractContextManager[Bar]:
-        """Show how far a phase is, where that is known."""
-        manifest = self.request.chosen.manifest
-        if phase == "mutants":
-            return bar("trying mutants", self.request.mutants, unit="mutants")
-        totals = {"fetch": manifest.size_bytes, "compare": manifest.dump_bytes}
-        return bar(_TITLES.get(phase, phase), totals.get(phase))
-
-
-_Result = TypeVar("_Result")
-# What has to be done before a service can use a restored database.
-_RESTORE_PHASES = ("fetch", "server", "surroundings", "restore")
-
-
-def drill(
-    request: DrillRequest,
-    *,
-    run_id: str,
-    clock: Callable[[], datetime],
-    tamper: Callable[[str], None] | None = None,
-) -> DrillEvidence:
+def drill(request: DrillRequest, *, clock: Callable[[], datetime]) -> DrillEvidence:
     """Restore a set into a throw-away server and compare everything.
 
-    What is wrong with the set is a failed check in the evidence, not an error. `tamper`
-    is called with the copy's URL before the comparison; by it, tests show that a
-    comparison can fail.
+    What is wrong with the set is a failed check in the evidence, not an error.
 
     Raises:
         ClientToolError: there is no server of the set's major to drill on.
@@ -140,267 +67,287 @@ def drill(
     """
     manifest = request.chosen.manifest
     started_at = clock()
-    found = Findings(request=request, run_id=run_id)
+    run = _Drill(request)
     try:
-        _run(found, Bound(request.timeout_seconds), tamper)
+        with run.copy() as made:
+            run.plant_mutants(made)
+    except _Ended:
+        pass  # a check says why
     except NoProgress as error:
-        found.checks.append(
-            Check(name="time limit", passed=False, detail=error.message)
-        )
-    rto = sum(found.phases.get(name, 0.0) for name in _RESTORE_PHASES)
+        run.checks.append(Check(name="time limit", passed=False, detail=error.message))
+    rto = sum(run.phases.get(name, 0.0) for name in _RESTORE_PHASES)
     return DrillEvidence(
         kind="drill",
-        run_id=run_id,
+        run_id=request.run_id,
         subject=set_subject(manifest, request.chosen.manifest_sha256),
         started_at=started_at,
         finished_at=clock(),
-        checks=tuple(found.checks),
+        checks=tuple(run.checks),
         figures=DrillFigures(
-            drill_server=found.drill_server,
-            tables=found.tables,
-            rows=found.rows,
-            mutants=None if found.mutants is None else found.mutants.as_json(),
-            rto_seconds=round(rto, 3) if found.restored else None,
+            drill_server=run.drill_server,
+            tables=run.tables,
+            rows=run.rows,
+            mutants=None if run.mutants is None else run.mutants.as_json(),
+            rto_seconds=round(rto, 3) if run.restored else None,
             rpo_seconds=round((started_at - manifest.snapshot_at).total_seconds(), 3),
-            phases=found.phases,
+            phases=run.phases,
         ),
     )
 
 
-def _run(found: Findings, bound: Bound, tamper: Callable[[str], None] | None) -> None:
-    request = found.request
-    manifest = request.chosen.manifest
-    with ExitStack() as stack:
-        folder = stack.enter_context(unpack.folder(request.server.work_dir))
-        needed_bytes = manifest.dump_bytes + manifest.inventory.size_bytes
-        unpack.require_space(folder, needed_bytes)
-        server = stack.enter_context(
+class _Ended(Exception):
+    """A check did not pass, and there is nothing to go on with."""
+
+
+class _Drill:
+    """The terms of a drill: what is wrong with the set is a check that does not pass.
+
+    They hold what is known so far, and how long the phases took.
+    """
+
+    _server: DrillServer
+
+    def __init__(self, request: DrillRequest) -> None:
+        # All is asked of one store, whose copy of the set is proved.
+        first = replace(request.chosen, copies=request.chosen.copies[:1])
+        size_bytes = request.chosen.manifest.inventory.size_bytes
+        self._request = replace(
+            request,
+            chosen=first,
+            limits=replace(request.limits, room_bytes=size_bytes),
+            compares_early=True,
+            offline=True,
+        )
+        self._bound = Bound(request.limits.seconds)
+        self.checks: list[Check] = []
+        self.phases: dict[str, float] = {}
+        self.drill_server = ""
+        self.mutants: MutantReport | None = None
+        self.tables = self.rows = 0
+        self.restored = False
+
+    @contextmanager
+    def copy(self) -> Iterator[Restored]:
+        """Yield the restored copy, all of it compared.
+
+        Raises:
+            _Ended: it is not equal, or could not be made.
+        """
+        with restored(self._request, self, self._bound) as made:
+            self.checks += made.checks
+            if any(check.failed for check in self.checks):
+                raise _Ended
+            yield made
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a phase; where the set is to blame for an error, note it."""
+        began = time.monotonic()
+        logger().info("drill", phase=name)
+        try:
+            yield
+        except IntegrityError as error:
+            if name != "fetch":
+                raise
+            self._end("stored objects", str(error), error)
+        except (ServerFault, NoProgress):
+            raise
+        except DatabaseError as error:
+            if name not in ("surroundings", "restore") or self._bound.passed():
+                raise
+            self._end("restore", str(error), error)
+        finally:
+            before = self.phases.get(name, 0.0)
+            self.phases[name] = round(before + time.monotonic() - began, 3)
+
+    def _end(self, name: str, detail: str, error: Exception) -> NoReturn:
+        self.checks.append(Check(name=name, passed=False, detail=detail))
+        raise _Ended from error
+
+    @contextmanager
+    def opening(self) -> Iterator[Callable[[Fetched], Place]]:
+        """Start a server beside the reading; yield what waits for it."""
+        request, manifest = self._request, self._request.chosen.manifest
+        server = replace(request.server, preload=manifest.inventory.preloaded)
+        with (
             opening_server(
-                replace(request.server, preload=manifest.inventory.preloaded),
+                server,
                 request.installations,
                 major=manifest.server_major,
                 system_identifier=manifest.inventory.system_identifier,
+                work_dir=request.limits.work_dir,
+            ) as wait,
+            ExitStack() as stack,
+        ):
+
+            def open_place(fetched: Fetched) -> Place:
+                self.checks.append(
+                    compare("stored objects", len(manifest.objects), fetched.objects,
+                            "size and SHA-256 of each")
+                )  # fmt: skip
+                with self.phase("server"), bar("starting a server"):
+                    self._server = wait()
+                self.drill_server = self._server.full_description
+                name = manifest.inventory.database
+                return stack.enter_context(
+                    place_beside(self._server, name, run_id=request.run_id)
+                )
+
+            yield open_place
+
+    def accept_shortages(self, place: Place, found: Sequence[Shortage]) -> None:
+        """Go on without what is allowed by name.
+
+        Raises:
+            DatabaseError: the server lacks something else.
+        """
+        del place
+        require_allowed(self._server.description, found, self._request.allowed)
+
+    def accept_definitions(
+        self, place: Place, job: FillJob, failures: Sequence[Failure]
+    ) -> Concessions:
+        """Return what is done without, as these definitions could not be made.
+
+        What the server refuses of it is no finding about the set, unless the definition
+        itself is broken.
+
+        Raises:
+            DatabaseError: the server lacks something that is not allowed to be missing.
+        """
+        allowed = self._request.allowed
+        refused = [each for each in failures if each.name not in allowed]
+        if broken := [each for each in refused if not each.is_shortage]:
+            self._note_refused(broken)
+            raise _Ended
+        if refused:
+            raise lacking(
+                self._server.description, [each.as_shortage() for each in refused]
             )
-        )
-        fetched = _fetch(found, folder)
-        if fetched is None:
-            return
-        found.open(fetched.manifest)
-        request, manifest = found.request, fetched.manifest
-        with found.phase("server"):
-            running = server()
-        found.drill_server = running.full_description
-        place = stack.enter_context(
-            place_beside(running, manifest.inventory.database, run_id=found.run_id)
-        )
-        entries = fetched.contents.entries
-        concessions = require_surroundings(place, manifest, entries, request.allowed)
-        job = _fill_job(request, place, fetched, concessions)
-        job = replace(job, is_over=bound.passed)
-        stack.enter_context(bound.over(place.url_beside, [place.name, place.reference]))
-        made = _make(found, place, fetched, job)
-        if made is None:
-            return
-        concessions = made
-        job = replace(job, concessions=concessions)
-        found.checks += [
+        concessions = with_shortages(job, [each.as_shortage() for each in failures])
+        self.checks += [
             not_checked(check, reason)
             for check, reason in (
-                *concessions.unmade(entries),
-                *unmade_anyway(place, manifest),
+                *concessions.unmade(job.entries),
+                *unmade_anyway(place, job.manifest),
             )
         ]
-        copy = RestoredCopy(
-            url=copy_url(place.connection, job),
-            manifest=manifest,
-            schema=fetched.schema,
-            jobs=request.jobs,
-            tables=concessions.kept(manifest.tables, "TABLE DATA", entries),
-            sequences=concessions.kept(manifest.sequences, "SEQUENCE SET", entries),
-            timeout_seconds=request.timeout_seconds,
-        )
-        meanwhile = stack.enter_context(
-            Meanwhile(
-                copy,
-                entries,
-                alone=place.server.is_throwaway
-                and not (request.sql_before or request.sql_after or tamper),
+        return concessions
+
+    def accept_rows(self, copy: RestoredCopy, filled: Filled) -> None:
+        """Note what could not be made after the rows.
+
+        Raises:
+            _Ended: not all of it is allowed to be missing.
+        """
+        allowed = self._request.allowed
+        refused = [
+            each
+            for each in filled.failures
+            if not each.is_outside and each.name not in allowed
+        ]
+        self._note_refused(refused, filled.words)
+        if refused:
+            raise _Ended
+        self.restored = True
+        self.checks += [not_checked(e.name, e.reason) for e in filled.failures]
+        self.tables = len(copy.tables)
+        self.rows = sum(table.rows for table in copy.tables)
+
+    def _note_refused(self, refused: Sequence[Failure], words: str = "") -> None:
+        """Add the check that names the entries that could not be made."""
+        self.checks.append(
+            compare(
+                "restore",
+                "no error",
+                f"{count(len(refused), 'entry', 'entries')} could not be made"
+                if refused
+                else "no error",
+                "; ".join(each.error for each in refused) or words,
             )
         )
-        job = replace(job, loaded=meanwhile.loaded)
-        failures = _fill(found, place, job)
-        if failures is None:
+
+    def compare_more(self, restored: Restored) -> list[Check]:
+        """Compare definitions and roles, and ask the user's own queries."""
+        request = self._request
+        return [
+            *comparison.compare_definitions(restored, request.installations),
+            comparison.compare_roles(
+                restored.place, restored.copy, restored.concessions
+            ),
+            *comparison.run_queries(restored.copy, request.queries),
+        ]
+
+    def plant_mutants(self, made: Restored) -> None:
+        """Damage the copy, to show that the comparison can fail."""
+        request = self._request
+        if not request.mutants:
+            reason = "none were asked for ([drill] mutants = 0)"
+            self.checks.append(not_checked("mutants", reason))
             return
-        found.restored = True
-        concessions = replace(concessions, failures=failures)
-        found.checks += [not_checked(e.name, e.reason) for e in failures]
-        if tamper is not None:
-            tamper(copy.url)
-        found.tables = len(copy.tables)
-        found.rows = sum(table.rows for table in copy.tables)
-        _compare(found, place, copy, fetched, concessions, meanwhile)
+        with (
+            self.phase("mutants"),
+            bar("trying mutants", request.mutants, unit="mutants"),
+        ):
+            self.mutants = plant(made.copy, number=request.mutants, seed=request.run_id)
+            self.checks.append(self.mutants.check())
 
 
-def _fetch(found: Findings, folder: Path) -> Fetched | None:
-    """Read the set's objects; one that is damaged is a finding."""
-    chosen = found.request.chosen
-    reader = SetReader(
-        manifest=chosen.manifest,
-        store=chosen.stores[0],
-        identities=found.request.identities,
-    )
-    reader.require_identities()
-    try:
-        with found.phase("fetch"):
-            fetched = read_set(reader, folder)
-    except IntegrityError as error:
-        found.checks.append(
-            Check(name="stored objects", passed=False, detail=str(error))
-        )
-        return None
-    found.checks.append(
-        compare("stored objects", len(chosen.manifest.objects), fetched.objects,
-                "size and SHA-256 of each")
-    )  # fmt: skip
-    return fetched
-
-
-def _fill_job(
-    request: DrillRequest, place: Place, fetched: Fetched, concessions: Concessions
-) -> FillJob:
-    return FillJob(
-        server_url=place.server.url(place.name),
-        name=place.name,
-        manifest=request.chosen.manifest,
-        archive=fetched.archive,
-        entries=fetched.contents.entries,
-        installations=request.installations,
-        jobs=request.jobs,
-        timeout_seconds=request.timeout_seconds,
-        concessions=concessions,
-        sql_before=request.sql_before,
-        sql_after=request.sql_after,
-        run_id=place.run_id,
-        offline=True,
-    )
-
-
-def _make(
-    found: Findings, place: Place, fetched: Fetched, job: FillJob
-) -> Concessions | None:
-    """Make what stands before the rows; return what is done without.
-
-    What the server refuses of it is no finding about the set, unless the definition
-    itself is broken: then there is a failed check, and nothing to go on with.
+def require_allowed(
+    server: str, found: Sequence[Shortage], allowed: Sequence[str]
+) -> None:
+    """Go on without what is allowed by name.
 
     Raises:
-        DatabaseError: the server lacks something that is not allowed to be missing.
+        DatabaseError: the server lacks something else.
     """
-    # Missing programs are this machine's fault, not the set's: no finding.
-    load.choose_program(
-        job.installations,
-        client_major=job.manifest.client_major,
-        server_major=place.server.major,
-    )
-
-    def make_all() -> list[Failure]:
-        if place.server.is_throwaway:
-            with found.phase("surroundings"):
-                make_surroundings(
-                    place, fetched.roles_sql, job.manifest.inventory.tablespaces
-                )
-        with found.phase("restore"), owners_raised(place, job.entries):
-            return make(place.connection, job)
-
-    failures = _attempted(found, job, make_all)
-    if failures is None:
-        return None
-    refused = [e for e in failures if e.name not in found.request.allowed]
-    broken = [each for each in refused if not each.is_shortage]
-    if broken:
-        _refused(found, broken, "")
-        return None
-    if refused:
-        raise lacking(place.server.description, [e.as_shortage() for e in refused])
-    return with_shortages(job, [each.as_shortage() for each in failures])
-
-
-def _fill(found: Findings, place: Place, job: FillJob) -> tuple[Failure, ...] | None:
-    """Load the rows; return what is allowed to fail after them, None if more did."""
-
-    def fill_all() -> Filled:
-        with found.phase("restore"), owners_raised(place, job.entries):
-            return fill(place.connection, job)
-
-    filled = _attempted(found, job, fill_all)
-    if filled is None:
-        return None
     refused = [
         each
-        for each in filled.failures
-        if not each.is_outside and each.name not in found.request.allowed
+        for each in found
+        if each.name not in allowed or each.what in NEVER_DONE_WITHOUT
     ]
-    _refused(found, refused, filled.words)
-    return None if refused else filled.failures
+    if refused:
+        raise lacking(server, refused)
+    for each in found:
+        logger().warning("drilling without", missing=each.name, allowed_in="[drill]")
 
 
-def _attempted(
-    found: Findings, job: FillJob, step: Callable[[], _Result]
-) -> _Result | None:
-    """Take a step of the restore; where the set is to blame for an error, note it."""
-    try:
-        return step()
-    except (ServerFault, NoProgress):
-        raise
-    except DatabaseError as error:
-        if job.is_over():
-            raise
-        found.checks.append(Check(name="restore", passed=False, detail=str(error)))
-        return None
-
-
-def _refused(found: Findings, refused: Sequence[Failure], words: str) -> None:
-    """Add the check that names the entries that could not be made."""
-    found.checks.append(
-        compare(
-            "restore",
-            "no error",
-            f"{count(len(refused), 'entry', 'entries')} could not be made"
-            if refused
-            else "no error",
-            "; ".join(each.error for each in refused) or words,
-        )
+def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
+    """Return the error that names all that a server lacks, and what to do."""
+    names = ", ".join(json.dumps(each.name, ensure_ascii=False) for each in refused)
+    container = any(each.what.startswith("extension") for each in refused)
+    return DatabaseError(
+        f"{server} lacks what the set needs",
+        said="; ".join(each.detail for each in refused),
+        hint=f"{refused[0].hint} {_CONTAINER_HINT if container else ''}"
+        "To drill without, and be told each time what was not checked: "
+        f"allow = [{names}] in [drill].",
+        details={
+            "missing": [
+                {"name": each.name, "detail": each.detail, "hint": each.hint}
+                for each in refused
+            ]
+        },
     )
 
 
-def _compare(
-    found: Findings,
-    place: Place,
-    copy: RestoredCopy,
-    fetched: Fetched,
-    concessions: Concessions,
-    meanwhile: Meanwhile,
-) -> None:
-    request = found.request
-    with found.phase("compare"):
-        found.checks += comparison.compare_everything(
-            place,
-            copy,
-            fetched,
-            concessions,
-            installations=request.installations,
-            equal=meanwhile.settle(),
+def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what is not checked whatever is allowed, and why."""
+    found = [
+        (loss, "the role that took the backup may not read them, so it has none")
+        for loss in manifest.inventory.not_dumped
+    ]
+    found += [(each.name, each.reason) for each in manifest.inventory.beyond_dumps]
+    found += [
+        (
+            f"owner of the extension {each.name} and of what is in it",
+            f"it is {each.owner}'s, and becomes that of the role that restores it",
         )
-        found.checks += run_queries(
-            copy.url, request.queries, timeout_seconds=request.timeout_seconds
+        for each in manifest.inventory.extensions
+        if each.owner not in (None, manifest.inventory.first_role)
+    ]
+    if not place.is_throwaway:
+        found.append(
+            ("passwords of roles", "their hashes differ from server to server")
         )
-    if any(check.failed for check in found.checks):
-        return  # it has just shown that it can fail
-    if not request.mutants:
-        found.checks.append(
-            not_checked("mutants", "none were asked for ([drill] mutants = 0)")
-        )
-        return
-    with found.phase("mutants"):
-        found.mutants = plant(copy, number=request.mutants, seed=found.run_id)
-        found.checks.append(found.mutants.check())
+    return found

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
-from opskit.postgres import capabilities, extensions
+from opskit.postgres import capabilities, database, extensions, scratch
 from opskit.postgres.connect import connect, query_value, server_major, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
+from opskit.restore.surroundings import REFERENCE_SUFFIX, Place
 from opskit.threads import Pool
 
 _DEFAULT_IMAGE = "postgres:{major}"
@@ -38,7 +40,6 @@ class ServerRequest:
     preload: Sequence[str] = ()
     existing_url: str = field(default="", repr=False)
     on_source_server: bool = False
-    work_dir: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ def open_server(
     *,
     major: int,
     system_identifier: str,
+    work_dir: Path | None = None,
 ) -> Iterator[DrillServer]:
     """Yield a server for a set; a throw-away one is gone when the block ends.
 
@@ -81,10 +83,10 @@ def open_server(
         with _existing(request, major, system_identifier) as found:
             yield found
     elif installation := _installation(request, installations, major):
-        with _programs(request, installation, major) as found:
+        with _programs(request, installation, major, work_dir) as found:
             yield found
     else:
-        with _container(request, major) as found:
+        with _container(request, major, work_dir) as found:
             yield found
 
 
@@ -95,6 +97,7 @@ def opening_server(
     *,
     major: int,
     system_identifier: str,
+    work_dir: Path | None = None,
 ) -> Iterator[Callable[[], DrillServer]]:
     """Open a server beside what the block does; yield a call that waits for it.
 
@@ -103,7 +106,11 @@ def opening_server(
     `open_server` does.
     """
     opened = open_server(
-        request, installations, major=major, system_identifier=system_identifier
+        request,
+        installations,
+        major=major,
+        system_identifier=system_identifier,
+        work_dir=work_dir,
     )
     with contextlib.ExitStack() as stack:
         if not _is_of_programs(request, installations, major):
@@ -145,13 +152,16 @@ def _installation(
 
 @contextlib.contextmanager
 def _programs(
-    request: ServerRequest, installation: Installation, major: int
+    request: ServerRequest,
+    installation: Installation,
+    major: int,
+    work_dir: Path | None,
 ) -> Iterator[DrillServer]:
     kind = "embedded" if installation.embedded else "installed"
     preloading = extensions.settings(installation, request.preload)
     with throwaway.throwaway(
         installation,
-        base=request.work_dir,
+        base=work_dir,
         settings=preloading | dict(request.settings),
     ) as running:
         yield DrillServer(
@@ -166,7 +176,9 @@ def _programs(
 
 
 @contextlib.contextmanager
-def _container(request: ServerRequest, major: int) -> Iterator[DrillServer]:
+def _container(
+    request: ServerRequest, major: int, work_dir: Path | None
+) -> Iterator[DrillServer]:
     from opskit.postgres.servers.container import container
 
     image = (request.image or _DEFAULT_IMAGE).replace("{major}", str(major))
@@ -175,7 +187,7 @@ def _container(request: ServerRequest, major: int) -> Iterator[DrillServer]:
         memory=request.memory,
         cpus=request.cpus,
         settings=request.settings,
-        base=request.work_dir,
+        base=work_dir,
         timeout_seconds=_CONTAINER_SECONDS_MAX,
     ) as running:
         _require_major(running.major, major, request, f"the image {image}")
@@ -249,3 +261,40 @@ def _describe(version: str, found: int, needed: int, kind: str) -> str:
             "the drill runs on a newer major", source=needed, drill_server=found
         )
     return f"PostgreSQL {version} ({kind}{newer})"
+
+
+_SCRATCH = "opskit_drill_"
+_LEFTOVER = f"{_SCRATCH}[0-9a-f]{{12}}({REFERENCE_SUFFIX})?"
+_FIRST_DATABASES = ("postgres", "template1")
+
+
+@contextlib.contextmanager
+def place_beside(running: DrillServer, source: str, run_id: str) -> Iterator[Place]:
+    """Yield a place for a copy of the database `source`.
+
+    On a throw-away server the copy has the source's own name. On another one it has a
+    name of its own and the mark of this run; it is dropped with the block, and what
+    killed runs left there is dropped first.
+    """
+    if running.is_throwaway:
+        beside = next(each for each in _FIRST_DATABASES if each != source)
+        with connect(running.url(beside), purpose="drill") as connection:
+            if database.exists(connection, source):
+                database.drop_template(connection, source)
+            yield Place(
+                server_url=running.url(source),
+                connection=connection,
+                name=source,
+                is_throwaway=True,
+            )
+        return
+    name = f"{_SCRATCH}{secrets.token_hex(6)}"
+    url = running.url("postgres")
+    with database.maintenance(url, purpose="drill") as connection:
+        scratch.sweep(connection, url, looks_like=_LEFTOVER)
+        place = Place(server_url=url, connection=connection, name=name, run_id=run_id)
+        try:
+            yield place
+        finally:
+            for each in (place.name, place.reference):
+                scratch.drop_copy(connection, url, each)

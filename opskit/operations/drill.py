@@ -100,8 +100,8 @@ def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
         chosen=chosen,
         installations=run.installations,
         server=server_request(run),
-        jobs=run.jobs,
-        timeout_seconds=settings.timeout_seconds(chosen.manifest.inventory.size_bytes),
+        run_id=run.run_id,
+        limits=run.limits(chosen.manifest),
         queries=[each for each in settings.queries if each.database in ("", source)],
         allowed=settings.allow,
         mutants=mutants,
@@ -109,7 +109,7 @@ def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
         sql_after=settings.sql_after,
         identities=run.identities,
     )
-    return drill(request, run_id=run.run_id, clock=runtime.now)
+    return drill(request, clock=runtime.now)
 
 
 def server_request(run: Run) -> ServerRequest:
@@ -126,5 +126,4 @@ def server_request(run: Run) -> ServerRequest:
         settings=settings.settings,
         existing_url=settings.resolve_existing_url(),
         on_source_server=settings.on_source_server,
-        work_dir=settings.work_dir,
     )

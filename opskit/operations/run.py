@@ -16,6 +16,7 @@ from opskit import config, files, locks, log
 from opskit.catalog import catalog
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.catalog import Catalog, Known
+from opskit.catalog.manifest import Manifest
 from opskit.catalog.sets import BackupSet, ListedSet
 from opskit.catalog.writer import Protection
 from opskit.config import DatabaseSettings, FilesSettings, Settings
@@ -29,6 +30,7 @@ from opskit.postgres.connect import parse
 from opskit.postgres.servers.programs import Installation, installations
 from opskit.store import Store, open_store
 from opskit.store import locks as store_locks
+from opskit.workspace import Limits
 
 _JOBS_MAX = 8
 
@@ -140,6 +142,15 @@ class Run:
     def jobs(self) -> int:
         """How many processes a restore may use at once."""
         return self.settings.drill.jobs or min(_JOBS_MAX, os.cpu_count() or 1)
+
+    def limits(self, manifest: Manifest) -> Limits:
+        """Return how long a drill or restore of a set may take, and how it may work."""
+        drill = self.settings.drill
+        return Limits(
+            seconds=drill.timeout_seconds(manifest.inventory.size_bytes),
+            jobs=self.jobs,
+            work_dir=drill.work_dir,
+        )
 
     @property
     def reports(self) -> Path:

@@ -58,7 +58,7 @@ def fill(connection: Connection, job: FillJob) -> Filled:
             "loading once more with one job, checks after rows", failed=error.message
         )
         _make_again(connection, job)
-    return _fill(connection, replace(job, jobs=1, last_try=True))
+    return _fill(connection, job.as_last_try())
 
 
 def _make_again(connection: Connection, job: FillJob) -> None:
@@ -81,7 +81,7 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
     if handlers:
         with connect(url, purpose="restore") as copy:
             extensions.connect_again(copy, handlers)
-    run_all(url, job.sql_after, job.timeout_seconds)
+    run_all(url, job.sql_after, job.limits.seconds)
     if job.is_whole:
         failures += _set_properties(connection, job)
     failures += [
@@ -121,7 +121,7 @@ def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Fa
                 entry,
                 each.statement.encode(),
                 encoding="UTF8",
-                timeout_seconds=job.timeout_seconds,
+                timeout_seconds=job.limits.seconds,
             )
         if error is not None:
             heirs = frozenset(made_with[heir].dump_id for heir in each.heirs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
@@ -21,6 +21,7 @@ from opskit.postgres.connect import (
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions
 from opskit.restore.rights import warn_of_code
+from opskit.workspace import Limits
 
 _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 
@@ -47,8 +48,7 @@ class FillJob:
     entries: Sequence[TocEntry]
     is_whole: bool = True
     installations: Sequence[Installation]
-    jobs: int
-    timeout_seconds: float
+    limits: Limits
     concessions: Concessions = field(default_factory=Concessions)
     settings: Mapping[str, str] = field(default_factory=dict)
     sql_before: Sequence[str] = ()
@@ -68,6 +68,10 @@ class FillJob:
         """
         if self.is_over():
             raise ServerFault("the time for the load is over")
+
+    def as_last_try(self) -> FillJob:
+        """Return the same with one job, so that no error is a matter of timing."""
+        return replace(self, limits=replace(self.limits, jobs=1), last_try=True)
 
     @functools.cached_property
     def outside(self) -> set[int]:

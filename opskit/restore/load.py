@@ -27,6 +27,7 @@ from opskit.postgres.faults import ends_sessions
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
 from opskit.threads import Thread
+from opskit.workspace import Limits
 
 _FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
 # Two jobs write at once, each piece by piece: it may stand anywhere in a line.
@@ -194,7 +195,7 @@ class _Listener:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadJob:
-    """What to load where. `jobs` is a number of processes, `timeout` in seconds.
+    """What to load where.
 
     `finished` is called with the dump id of what is in already, from another thread;
     not everything is announced. Entries of `may_fail` do not end the load.
@@ -203,8 +204,7 @@ class LoadJob:
     archive: Path
     url: str
     installation: Installation
-    jobs: int
-    timeout_seconds: float
+    limits: Limits
     use_list: Path | None = None
     no_tablespaces: bool = False
     no_owners: bool = False
@@ -242,14 +242,14 @@ def load(job: LoadJob) -> tuple[str, frozenset[int]]:
     arguments = [
         *_pg_restore(job),
         "--no-password",
-        f"--jobs={job.jobs}",
+        f"--jobs={job.limits.jobs}",
         f"--dbname={client_connection(job.url)}",
         str(job.archive),
     ]
     return run(
         arguments,
         client_environment(job.url),
-        timeout_seconds=job.timeout_seconds,
+        timeout_seconds=job.limits.seconds,
         finished=job.finished,
         may_fail=job.may_fail,
     )
@@ -265,7 +265,7 @@ def script(job: LoadJob) -> bytes:
         script_arguments(job),
         client_environment(job.url),
         doing="pg_restore",
-        timeout_seconds=job.timeout_seconds,
+        timeout_seconds=job.limits.seconds,
     )
     # The first line of that kind holds a random word, which no text can know.
     if restricted := re.search(rb"^\\restrict (\w+)\n", output, re.MULTILINE):

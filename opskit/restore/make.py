@@ -139,7 +139,7 @@ def load_again(given: Rights, job: FillJob, failed: Collection[int]) -> list[Fai
                     entry,
                     load.with_search_path(script, head, inventory),
                     encoding=inventory.encoding,
-                    timeout_seconds=job.timeout_seconds,
+                    timeout_seconds=job.limits.seconds,
                 )
         except ServerFault as fault:
             if not (entry.before_data and fault.sqlstate == UNDEFINED_FILE):
@@ -177,8 +177,7 @@ def _load_job(given: Rights, job: FillJob, entries: Iterable[TocEntry]) -> load.
             client_major=job.manifest.client_major,
             server_major=server_major(given.connection),
         ),
-        jobs=job.jobs,
-        timeout_seconds=job.timeout_seconds,
+        limits=job.limits,
         use_list=use_list,
         no_tablespaces=job.concessions.without_tablespaces,
         no_owners=job.concessions.without_owners,
@@ -224,7 +223,7 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
     _run_before(url, job)
     given = Rights(url=url, connection=connection)
     # No two of them are made at once, so that another try makes no difference.
-    failures = _make_definitions(given, replace(job, jobs=1, last_try=True))
+    failures = _make_definitions(given, job.as_last_try())
     job.require_time()
     return failures
 
@@ -232,7 +231,7 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
 def _run_before(url: str, job: FillJob) -> None:
     """Run the user's own statements in the empty copy, where no set is to blame."""
     try:
-        run_all(url, job.sql_before, job.timeout_seconds)
+        run_all(url, job.sql_before, job.limits.seconds)
     except DatabaseError as error:
         raise ServerFault(
             "sql_before failed",
@@ -269,7 +268,7 @@ def _run_ahead(
     failures = []
     for statement in statements:
         try:
-            run_all(given.url, [statement], job.timeout_seconds)
+            run_all(given.url, [statement], job.limits.seconds)
         except DatabaseError as error:
             entry = next(
                 (e for start, e in entries.items() if statement.startswith(start)),
@@ -291,7 +290,7 @@ def _run_under_other_names(given: Rights, job: FillJob, statement: str) -> bool:
     if not capabilities.is_superuser(given.connection):
         return False
     with connect(given.url, purpose=OWN_STATEMENTS) as copy:
-        limit_statements(copy, job.timeout_seconds)
+        limit_statements(copy, job.limits.seconds)
         own = job.manifest.inventory.database
         for name in dict.fromkeys([own, *extensions.names_in_settings(copy)]):
             with (

@@ -12,7 +12,8 @@ from opskit.postgres.connect import server_major
 from opskit.preflight import ability, shortages
 from opskit.preflight.shortages import Shortage
 from opskit.restore import beside
-from opskit.restore.run import RestoreRequest, require_target
+from opskit.restore.run import RestoreRequest, refused_shortages, require_target
+from opskit.restore.surroundings import with_members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +57,8 @@ def plan(request: RestoreRequest) -> RestorePlan:
             connection, manifest.inventory, (), creates_roles=True, is_throwaway=False
         )
         # Only the dump shows what single tables need of it.
-        refused = [
-            each
-            for each in (() if request.tables else lacking)
-            if each.what not in beside.DONE_WITHOUT
-            and each.name not in request.accepted
-        ]
-        roles = beside.with_members(
+        refused = refused_shortages(() if request.tables else lacking, request.accepted)
+        roles = with_members(
             set(manifest.inventory.needed_roles), manifest.inventory.roles
         )
         return RestorePlan(

@@ -29,6 +29,7 @@ from opskit.catalog.reader import SetReader, with_checksum
 from opskit.crypto.keys import NoMatchingIdentity
 from opskit.errors import DatabaseError
 from opskit.threads import Thread, together
+from opskit.workspace import Limits
 
 _QUEUED_BLOCKS_MAX = 8
 
@@ -378,14 +379,20 @@ KIND = "restore"
 
 
 @contextmanager
-def folder(base: Path | None) -> Iterator[Path]:
-    """Sweep what killed runs left, then yield a private folder for an unpacked dump."""
-    workspace.sweep(KIND, base=base)
-    with workspace.throwaway(KIND, base=base) as path:
+def folder(limits: Limits, needed_bytes: int = 0) -> Iterator[Path]:
+    """Sweep what killed runs left, then yield a private folder for an unpacked dump.
+
+    Raises:
+        DatabaseError: there is not enough room for `needed_bytes` and what else the
+            limits name.
+    """
+    workspace.sweep(KIND, base=limits.work_dir)
+    with workspace.throwaway(KIND, base=limits.work_dir) as path:
+        _require_room(path, needed_bytes + limits.room_bytes)
         yield path
 
 
-def require_space(path: Path, needed_bytes: int) -> None:
+def _require_room(path: Path, needed_bytes: int) -> None:
     """Refuse early what would fill the disk half-way.
 
     Raises:

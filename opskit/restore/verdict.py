@@ -83,7 +83,7 @@ def _is_unreadable(job: LoadJob) -> bool:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=job.timeout_seconds,
+        timeout=job.limits.seconds,
         check=False,
     )
     return finished.returncode > 0
@@ -117,7 +117,7 @@ def _run_once_more(job: LoadJob) -> tuple[int, str, str]:
             env=environment,
             stdin=script.stdout,
             capture_output=True,
-            timeout=job.timeout_seconds,
+            timeout=job.limits.seconds,
             check=False,
         )
     finally:

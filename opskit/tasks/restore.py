@@ -91,11 +91,7 @@ def restore(
         tables=tuple(parse_table(each) for each in table or ()),
         replace=replace,
         installations=run.installations,
-        jobs=run.jobs,
-        timeout_seconds=run.settings.drill.timeout_seconds(
-            chosen.manifest.inventory.size_bytes
-        ),
-        work_dir=run.settings.drill.work_dir,
+        limits=run.limits(chosen.manifest),
         identities=run.identities,
         accepted=[*(settings.allow or ()), *(accept_failures or ())],
         settings=settings.settings or {},

@@ -16,7 +16,7 @@ from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
 from opskit.restore.run import RestoreRequest, restore
 from tests.conftest import MajorServer
-from tests.support import back_up, execute, now, sets, value
+from tests.support import LIMITS, back_up, execute, now, sets, value
 
 ROLES = ("meek", "clerk", "owner_of_shop", "gone")
 
@@ -60,8 +60,7 @@ def attempt(running: Server, store_dir: Path, role: str) -> None:
         target="restored",
         run_id="abc123",
         installations=programs.installations(),
-        jobs=2,
-        timeout_seconds=300,
+        limits=LIMITS,
     )
     restore(request, clock=now)
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from tests.conftest import MakeDatabase, majors
 from tests.kinds.alterations import PLACES, ROLES, alterations
 from tests.kinds.databases import OTHER_DATABASES, STUBBORN_DATABASES, OtherDatabase
 from tests.kinds.installation import with_extension
-from tests.support import back_up, failed, now, run_drill, sets
+from tests.support import LIMITS, back_up, failed, now, run_drill, sets
 
 _MUTANTS = 150
 _OTHERS = (*OTHER_DATABASES, *STUBBORN_DATABASES)
@@ -149,9 +149,7 @@ def test_every_kind_is_restored_into_a_real_server(
             server_url=cluster.running.url(),
             target="kinds restored",
             installations=[cluster.installation],
-            jobs=2,
-            timeout_seconds=300,
-            work_dir=tmp_path,
+            limits=replace(LIMITS, work_dir=tmp_path),
         ),
         clock=now,
     )

@@ -20,6 +20,7 @@ from opskit.mutants.planting import plant
 from opskit.postgres import schema
 from opskit.postgres.connect import connect
 from opskit.store import LocalStore
+from opskit.workspace import Limits
 from tests.conftest import MakeDatabase, majors
 from tests.support import back_up, execute, sets, value
 
@@ -135,10 +136,9 @@ def make_copy(make_database: MakeDatabase, store_dir: Path) -> MakeCopy:
             schema=SetReader(
                 manifest=manifest, store=LocalStore("local", store_dir)
             ).read_schema(),
-            jobs=1,
+            limits=Limits(seconds=60, jobs=1),
             tables=manifest.tables,
             sequences=manifest.sequences,
-            timeout_seconds=60,
         )
 
     return make

@@ -21,7 +21,7 @@ from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase
 from tests.sample import SAMPLE
 from tests.streams import let_small_tables_apart
-from tests.support import back_up, execute, now, sets, value
+from tests.support import back_up, execute, limits_of, now, sets, value
 
 
 def run_restore(
@@ -34,8 +34,8 @@ def run_restore(
         target=target,
         run_id="abc123",
         installations=programs.installations(),
-        jobs=2,
-        **{"timeout_seconds": 300, **options},
+        limits=limits_of(options),
+        **options,
     )
     return restore(request, clock=now)
 

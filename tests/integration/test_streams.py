@@ -23,7 +23,7 @@ from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_backup_faults import everything, stub
 from tests.sample import SAMPLE
 from tests.streams import let_small_tables_apart
-from tests.support import back_up, execute, failed, now, run_drill, sets, value
+from tests.support import LIMITS, back_up, execute, failed, now, run_drill, sets, value
 
 MORE = """
     CREATE TABLE public."Wide.table $1" (id serial PRIMARY KEY, t text);
@@ -338,8 +338,7 @@ def test_a_restore_takes_the_store_where_all_streams_are_whole(
                 target=f"whole {len(tables)}",
                 tables=tables,
                 installations=installations,
-                jobs=2,
-                timeout_seconds=300,
+                limits=LIMITS,
             ),
             clock=now,
         )

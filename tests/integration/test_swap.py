@@ -26,7 +26,7 @@ from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
-from tests.support import back_up, execute, now, sets, value
+from tests.support import LIMITS, back_up, execute, now, sets, value
 
 INVENTORY = Inventory(
     encoding="UTF8",
@@ -258,14 +258,14 @@ from pathlib import Path
 from opskit.postgres import takeover
 from opskit.postgres.servers import programs
 from opskit.restore.run import RestoreRequest, restore
-from tests.support import now, sets
+from tests.support import LIMITS, now, sets
 
 takeover._rename_when_free = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 restore(
     RestoreRequest(
         chosen=sets(Path(sys.argv[1]))[0], server_url=sys.argv[2], target=sys.argv[3],
         run_id="killed", replace=True, installations=programs.installations(),
-        jobs=2, timeout_seconds=300,
+        limits=LIMITS,
     ),
     clock=now,
 )
@@ -327,8 +327,7 @@ def restore_plain(store_dir: Path, url: str) -> RestoreResult:
         run_id="abc123",
         replace=True,
         installations=programs.installations(),
-        jobs=2,
-        timeout_seconds=300,
+        limits=LIMITS,
     )
     return restore(request, clock=now)
 

@@ -98,10 +98,10 @@ def test_a_restore_that_is_killed_leaves_the_target_alone(
         "import sys; from pathlib import Path\n"
         "from opskit.postgres.servers import programs, throwaway\n"
         "from opskit.restore.run import RestoreRequest, restore\n"
-        "from tests.support import now, sets\n"
+        "from tests.support import LIMITS, now, sets\n"
         "restore(RestoreRequest(chosen=sets(Path(sys.argv[1]))[0], server_url=sys.argv[2],"
         " target=sys.argv[3], run_id='abc123', replace=True, installations=programs.installations(),"
-        " jobs=2, timeout_seconds=300), clock=now)\n"
+        " limits=LIMITS), clock=now)\n"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(store_dir), url, target]

@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.drill import surroundings as drill_surroundings
-from opskit.drill.servers import DrillServer
+from opskit.drill import run
 from opskit.errors import DatabaseError
 from opskit.postgres.connect import Connection
 from opskit.preflight import shortages as preflight_shortages
-from opskit.preflight.concessions import Concessions
+from opskit.preflight.concessions import Concessions, accept
 from opskit.preflight.shortages import Shortage
+from opskit.restore import surroundings
+from opskit.restore.surroundings import Place
 from tests.unit import builders
 from tests.unit.entries import entry, shortage
 
@@ -25,15 +26,12 @@ VERSION = shortage("extension-version", "hstore")
 ENTRIES = [entry(3, "EXTENSION", "pg_cron", schema=""), entry(4, "TABLE", "t")]
 
 
-def _place(*, is_throwaway: bool = True) -> drill_surroundings.Place:
-    running = DrillServer(
-        description="PostgreSQL 16.4 (installed)",
-        major=16,
+def _place(*, is_throwaway: bool = True) -> Place:
+    return Place(
+        server_url="postgresql://db.example/c",
+        connection=cast(Connection, object()),
+        name="c",
         is_throwaway=is_throwaway,
-        url=lambda name: f"postgresql://db.example/{name}",
-    )
-    return drill_surroundings.Place(
-        server=running, connection=cast(Connection, object()), name="c"
     )
 
 
@@ -50,15 +48,15 @@ def _required(
         return list(missing)
 
     monkeypatch.setattr(preflight_shortages, "shortages", shortages)
-    made = drill_surroundings.require_surroundings(
-        _place(**place), builders.manifest(), ENTRIES, allowed
-    )
-    return made, asked
+    manifest = builders.manifest()
+    found = surroundings.shortages(_place(**place), manifest.inventory, ENTRIES)
+    run.require_allowed("PostgreSQL 16.4 (installed)", found, allowed)
+    return accept(ENTRIES, found, manifest), asked
 
 
 def test_all_that_is_missing_is_told_at_once() -> None:
     """What, why and what to do, and by which words it may be done without."""
-    error = drill_surroundings.lacking("PostgreSQL 16.4 (installed)", [CRON, ROLE])
+    error = run.lacking("PostgreSQL 16.4 (installed)", [CRON, ROLE])
 
     assert error.message == (
         "PostgreSQL 16.4 (installed) lacks what the set needs: "
@@ -145,7 +143,7 @@ def test_what_nothing_can_stand_in_for_is_refused_though_allowed(
 @pytest.mark.parametrize("name", ["My Role", 'a"b', "back\\slash", "a\tb", "ü", "q' x"])
 def test_the_hint_can_be_copied_into_the_configuration(name: str) -> None:
     """Whatever the role is called, the line that is shown is TOML, and means it."""
-    error = drill_surroundings.lacking("a server", [shortage("role", name), CRON])
+    error = run.lacking("a server", [shortage("role", name), CRON])
     (line,) = re.findall(r"allow = \[.*\](?= in \[drill\])", error.hint)
 
     assert tomllib.loads(line) == {"allow": [f"role {name}", "extension pg_cron"]}
@@ -157,9 +155,7 @@ def test_what_the_backup_could_not_read_is_told(is_throwaway: bool) -> None:
     made = builders.manifest(
         inventory={"not_dumped": ["subscriptions s", "options of user mappings m"]}
     )
-    found = dict(
-        drill_surroundings.unmade_anyway(_place(is_throwaway=is_throwaway), made)
-    )
+    found = dict(run.unmade_anyway(_place(is_throwaway=is_throwaway), made))
 
     assert list(found) == [
         "subscriptions s",
@@ -171,7 +167,7 @@ def test_what_the_backup_could_not_read_is_told(is_throwaway: bool) -> None:
 
 def test_a_set_that_does_not_say_what_it_lacks_is_taken_to_lack_nothing() -> None:
     """Sets that were made before it was noted are drilled as well."""
-    assert drill_surroundings.unmade_anyway(_place(), builders.manifest()) == []
+    assert run.unmade_anyway(_place(), builders.manifest()) == []
 
 
 @pytest.mark.parametrize("is_throwaway", [True, False])

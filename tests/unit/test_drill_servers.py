@@ -71,10 +71,17 @@ def _installed(folder: Path, major: int, *, embedded: bool = False) -> Installat
 
 
 def _opened(
-    request: ServerRequest, installations: Sequence[Installation] = (), major: int = 16
+    request: ServerRequest,
+    installations: Sequence[Installation] = (),
+    major: int = 16,
+    work_dir: Path | None = None,
 ) -> DrillServer:
     with open_server(
-        request, installations, major=major, system_identifier=SOURCE
+        request,
+        installations,
+        major=major,
+        system_identifier=SOURCE,
+        work_dir=work_dir,
     ) as found:
         return found
 
@@ -89,10 +96,9 @@ def test_programs_of_this_machine_come_first(
     """Of the kind that is asked for; auto takes the first, though an image is set."""
     found = [_installed(tmp_path, 16), _installed(tmp_path, 16, embedded=True)]
     running = _opened(
-        ServerRequest(
-            kind=kind, image=IMAGE, settings={"jit": "on"}, work_dir=tmp_path
-        ),
+        ServerRequest(kind=kind, image=IMAGE, settings={"jit": "on"}),
         found,
+        work_dir=tmp_path,
     )
 
     assert made["started"] == found[embedded]
@@ -174,9 +180,8 @@ def test_a_container_is_started_if_it_is_asked_for(
         memory="1g",
         cpus=0.5,
         settings={"jit": "on"},
-        work_dir=tmp_path,
     )
-    running = _opened(request, [_installed(tmp_path, 16)])
+    running = _opened(request, [_installed(tmp_path, 16)], work_dir=tmp_path)
 
     assert made["how"] == {
         "image": started,

@@ -21,6 +21,7 @@ from opskit.restore import job as restore_job
 from opskit.restore import make as loading
 from opskit.restore.job import FillJob
 from opskit.restore.rights import Rights
+from opskit.workspace import Limits
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage
 
@@ -52,8 +53,7 @@ def _job(**changes: Any) -> FillJob:
         "archive": Path("/nowhere/dump.pgdump"),
         "entries": PLAIN,
         "installations": (),
-        "jobs": 3,
-        "timeout_seconds": 60.0,
+        "limits": Limits(seconds=60.0, jobs=3),
     }
     return FillJob(**(fields | changes))
 

@@ -18,6 +18,7 @@ from opskit.compare.meanwhile import Meanwhile
 from opskit.errors import ServerFault
 from opskit.postgres import content
 from opskit.postgres.inventory import Inventory
+from opskit.workspace import Limits
 from tests.unit.entries import entry
 
 ROOT = ("public", "log")
@@ -103,7 +104,10 @@ def _copy(jobs: int = 2, session: Session | None = None) -> RestoredCopy:
         yield session or Session()
 
     manifest = SimpleNamespace(inventory=Inventory(encoding="UTF8"))
-    made = SimpleNamespace(tables=TABLES, jobs=jobs, manifest=manifest, connect=connect)
+    limits = Limits(seconds=60, jobs=jobs)
+    made = SimpleNamespace(
+        tables=TABLES, limits=limits, manifest=manifest, connect=connect
+    )
     return cast(RestoredCopy, made)
 
 

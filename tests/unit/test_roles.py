@@ -111,9 +111,8 @@ def test_a_role_that_is_missing_on_either_side_differs(
         needed_roles=("app", "ops"),
         first_role="postgres",
     )
-    server: Any = SimpleNamespace(is_throwaway=is_throwaway, major=16)
     manifest: Any = SimpleNamespace(inventory=inventory, server_major=16)
-    place: Any = SimpleNamespace(connection=None, server=server)
+    place: Any = SimpleNamespace(connection=None, is_throwaway=is_throwaway, major=16)
     copy: Any = SimpleNamespace(manifest=manifest)
 
     check = compare_roles(place, copy, Concessions())

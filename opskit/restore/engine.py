@@ -1,0 +1,335 @@
+"""Makes an equal copy of a set on a server: reads it, makes, fills and compares it.
+
+A restore, a drill and whoever else needs a copy go this one way. What they do about
+that which is missing or fails they decide by `Terms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from opskit.catalog.manifest import Manifest, TableRecord
+from opskit.catalog.reader import SetReader
+from opskit.catalog.sets import BackupSet
+from opskit.checks import Check
+from opskit.compare import contents, structure
+from opskit.compare.contents import RestoredCopy
+from opskit.compare.meanwhile import Meanwhile
+from opskit.crypto.keys import Identities
+from opskit.errors import IntegrityError, StoreError
+from opskit.log import logger
+from opskit.postgres.archive import toc
+from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.archive.toc import Contents
+from opskit.postgres.schema import SchemaObject
+from opskit.postgres.servers.programs import Installation
+from opskit.preflight.concessions import Concessions, Failure, accept
+from opskit.preflight.shortages import Shortage
+from opskit.progress import bar
+from opskit.restore import load, select, surroundings, unpack
+from opskit.restore.fill import Filled, fill
+from opskit.restore.job import FillJob, copy_url
+from opskit.restore.make import make
+from opskit.restore.rights import Bound, warn_of_code
+from opskit.restore.surroundings import Place
+from opskit.workspace import Limits
+
+_TITLES = {
+    "fetch": "reading the set",
+    "surroundings": "making roles and tablespaces",
+    "restore": "restoring",
+    "compare": "comparing the copy",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyRequest:
+    """Which set is to become a copy, and how.
+
+    Its stores are tried one after the other. With `tables`, only these are restored.
+    `settings` are those of the sessions that load, `sql_before` and `sql_after` the
+    user's own statements. Objects are compared `by_name` unless the set's list of them
+    is of another version. Where it `compares_early`, tables are compared while others
+    are still being loaded, and where it is `offline`, nothing that is loaded connects
+    to foreign servers. `trust` is called where code of these roles will run with the
+    rights of a superuser.
+    """
+
+    chosen: BackupSet
+    run_id: str
+    installations: Sequence[Installation]
+    limits: Limits
+    identities: Identities | None = None
+    tables: tuple[tuple[str, str], ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    sql_before: Sequence[str] = ()
+    sql_after: Sequence[str] = ()
+    by_name: bool = True
+    compares_early: bool = False
+    offline: bool = False
+    trust: Callable[[Sequence[str]], None] = warn_of_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """The set as it was read; `objects` is how many were.
+
+    `manifest` is the set's own, with the digests that an encrypted one seals.
+    """
+
+    manifest: Manifest
+    archive: Path
+    contents: Contents
+    roles_sql: str
+    schema: Sequence[SchemaObject]
+    objects: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """A copy with all its rows, what it lacks, and the checks that compared it."""
+
+    place: Place
+    copy: RestoredCopy
+    fetched: Fetched
+    concessions: Concessions
+    roles_created: tuple[str, ...] = ()
+    checks: Sequence[Check] = ()
+
+
+class Terms(Protocol):
+    """Where a copy is made, and what is to be done about what is missing or fails."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Surround a phase: fetch, surroundings, restore, compare."""
+
+    def opening(self) -> AbstractContextManager[Callable[[Fetched], Place]]:
+        """Open the server beside the reading; yield what waits for the place."""
+
+    def accept_shortages(self, place: Place, found: Sequence[Shortage]) -> None:
+        """Raise an error unless the copy may be made without all of this."""
+
+    def accept_definitions(
+        self, place: Place, job: FillJob, failures: Sequence[Failure]
+    ) -> Concessions:
+        """Return what the copy does without, as these definitions could not be made.
+
+        Raises an error where it may not.
+        """
+
+    def accept_rows(self, copy: RestoredCopy, filled: Filled) -> None:
+        """Raise an error unless the copy may lack what could not be made at the end."""
+
+    def compare_more(self, restored: Restored) -> list[Check]:
+        """Compare what is not compared of every copy."""
+
+
+@contextmanager
+def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Restored]:
+    """Yield a copy of a set, compared, as long as its server and the time allow.
+
+    Whoever calls looks at its checks: a copy that differs is yielded as well.
+
+    Raises:
+        IntegrityError: the set is damaged.
+        DatabaseError: the server refuses, or lacks what the set needs.
+    """
+    is_whole = not request.tables
+    with ExitStack() as stack:
+        folder = stack.enter_context(
+            unpack.folder(request.limits, request.chosen.manifest.dump_bytes)
+        )
+        open_place = stack.enter_context(terms.opening())
+        with _phase(request, terms, "fetch"):
+            fetched = _read(request, folder)
+        place = open_place(fetched)
+        manifest, entries = fetched.manifest, fetched.contents.entries
+        wanted, tables = _wanted(request, fetched)
+        lacking = surroundings.shortages(
+            place, manifest.inventory, wanted, is_whole=is_whole
+        )
+        terms.accept_shortages(place, lacking)
+        concessions = accept(wanted, lacking, manifest)
+        stack.enter_context(bound.over(place.url_beside, [place.name, place.reference]))
+        job = _job(request, place, fetched, wanted, concessions, bound)
+        roles_created = _surround(request, terms, place, fetched, wanted)
+        with (
+            _phase(request, terms, "restore"),
+            surroundings.owners_raised(place, wanted),
+        ):
+            failures = make(place.connection, job)
+        concessions = terms.accept_definitions(place, job, failures)
+        job = replace(job, concessions=concessions)
+        copy = RestoredCopy(
+            url=copy_url(place.connection, job),
+            manifest=manifest,
+            schema=fetched.schema,
+            limits=request.limits,
+            tables=concessions.kept(tables, "TABLE DATA", entries),
+            # Single tables bring their own sequences; those are set by pg_restore.
+            sequences=concessions.kept(manifest.sequences, "SEQUENCE SET", entries)
+            if is_whole
+            else (),
+        )
+        early = None
+        if request.compares_early:
+            alone = place.is_throwaway and not (request.sql_before or request.sql_after)
+            early = stack.enter_context(Meanwhile(copy, entries, alone=alone))
+            job = replace(job, loaded=early.loaded)
+        with (
+            _phase(request, terms, "restore"),
+            surroundings.owners_raised(place, wanted),
+        ):
+            filled = fill(place.connection, job)
+        terms.accept_rows(copy, filled)
+        made = Restored(
+            place=place,
+            copy=copy,
+            fetched=fetched,
+            concessions=replace(concessions, failures=filled.failures),
+            roles_created=roles_created,
+        )
+        with _phase(request, terms, "compare"):
+            equal = early.settle() if early else {}
+            checks = [*_compare(request, made, equal), *terms.compare_more(made)]
+        yield replace(made, checks=checks)
+
+
+@contextmanager
+def _phase(request: CopyRequest, terms: Terms, name: str) -> Iterator[None]:
+    """Do what the caller does around a phase, and show how far it is."""
+    manifest = request.chosen.manifest
+    totals = {"fetch": manifest.size_bytes}
+    if not request.tables:
+        totals["compare"] = manifest.dump_bytes
+    with terms.phase(name), bar(_TITLES[name], totals.get(name)):
+        yield
+
+
+def _read(request: CopyRequest, folder: Path) -> Fetched:
+    """Unpack the dump from the first store whose copy is whole, and read the rest.
+
+    Raises:
+        IntegrityError: an object is missing, or not what the manifest says.
+        ConfigurationError: the set is encrypted and no identity here opens it.
+    """
+    manifest = request.chosen.manifest
+    archive = folder / "dump.pgdump"
+    *others, last = request.chosen.stores
+    for store in (*others, last):
+        logger().info("reading", backup_id=manifest.backup_id, store=store.name)
+        reader = SetReader(
+            manifest=manifest, store=store, identities=request.identities
+        )
+        reader.require_identities()
+        try:
+            unpack.unpack_dump(reader, archive)
+            fetched = Fetched(
+                manifest=reader.opened(),
+                archive=archive,
+                contents=toc.read(archive),
+                roles_sql=reader.read_text("roles"),
+                schema=reader.read_schema() if request.by_name else (),
+                objects=len(manifest.dump_bytes_of) + reader.read_others(),
+            )
+        except (IntegrityError, StoreError) as error:
+            if store is last:
+                raise
+            logger().error("trying the next store", failed=error.message)
+        else:
+            break
+    return fetched
+
+
+def _wanted(
+    request: CopyRequest, fetched: Fetched
+) -> tuple[Sequence[TocEntry], Sequence[TableRecord]]:
+    """Return the entries that are restored, and the tables."""
+    entries, tables = fetched.contents.entries, fetched.manifest.tables
+    if not request.tables:
+        return entries, tables
+    wanted, names = select.entries_for(entries, request.tables)
+    return wanted, [e for e in tables if (e.schema_name, e.name) in names]
+
+
+def _job(
+    request: CopyRequest,
+    place: Place,
+    fetched: Fetched,
+    entries: Sequence[TocEntry],
+    concessions: Concessions,
+    bound: Bound,
+) -> FillJob:
+    return FillJob(
+        server_url=place.server_url,
+        name=place.name,
+        manifest=fetched.manifest,
+        archive=fetched.archive,
+        entries=entries,
+        is_whole=not request.tables,
+        installations=request.installations,
+        limits=request.limits,
+        concessions=concessions,
+        settings=request.settings,
+        sql_before=request.sql_before,
+        sql_after=request.sql_after,
+        run_id=place.run_id,
+        trust=request.trust,
+        is_over=bound.passed,
+        offline=request.offline,
+    )
+
+
+def _surround(
+    request: CopyRequest,
+    terms: Terms,
+    place: Place,
+    fetched: Fetched,
+    entries: Sequence[TocEntry],
+) -> tuple[str, ...]:
+    """Make roles and tablespaces; return the roles made on a server that stays."""
+    # Missing programs are this machine's fault: that is known before anything is made.
+    load.choose_program(
+        request.installations,
+        client_major=fetched.manifest.client_major,
+        server_major=place.major,
+    )
+    inventory = fetched.manifest.inventory
+    if place.is_throwaway:
+        with _phase(request, terms, "surroundings"):
+            surroundings.make_surroundings(
+                place, fetched.roles_sql, inventory.tablespaces
+            )
+    elif place.creates_roles:
+        return surroundings.create_roles(
+            place.connection,
+            fetched.roles_sql,
+            inventory,
+            entries,
+            is_whole=not request.tables,
+        )
+    return ()
+
+
+def _compare(
+    request: CopyRequest, made: Restored, equal: Mapping[str, Check]
+) -> list[Check]:
+    """Compare the copy with the record of its set.
+
+    `equal` are the tables that were compared while the others were being loaded.
+    """
+    copy, entries = made.copy, made.fetched.contents.entries
+    if request.tables:
+        return contents.compare_load(copy, equal)
+    return [
+        *contents.compare_with_archive(copy.manifest, entries),
+        *contents.compare_load(copy, equal),
+        contents.compare_large_objects(copy),
+        *structure.compare_structure(
+            copy, made.concessions, entries, by_name=request.by_name
+        ),
+    ]
