@@ -1,57 +1,166 @@
-"""Drills one set with what the configuration says, and keeps the evidence."""
+"""Drills sets: restores them into throw-away servers and keeps the evidence."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from opskit.catalog.manifest import Manifest
+from opskit.catalog.sets import BackupSet
+from opskit.checks import not_checked
+from opskit.drill.folder import FolderDrillRequest, drill_folder
+from opskit.drill.report import DrillEvidence, render
+from opskit.drill.run import DrillRequest
+from opskit.drill.run import drill as drill_database
+from opskit.drill.servers import ServerRequest
+from opskit.errors import DrillFailed, StoreError, UsageError
+from opskit.evidence import store_evidence, write_report
+from opskit.operations import keys, sources
+from opskit.operations.outcome import Outcome, Record, not_recorded, worst
+from opskit.operations.run import Run
+from opskit.store.s3.challenge import challenge
 
-    from opskit.catalog.sets import BackupSet
-    from opskit.drill.report import DrillEvidence
-    from opskit.drill.servers import ServerRequest
-    from opskit.errors import StoreError
-    from opskit.operations.run import Run
+_NAME = "restore-drill"
 
 
-def run_drill(
-    run: Run, chosen: BackupSet, *, mutants: int
-) -> tuple[DrillEvidence, Path, StoreError | None]:
-    """Drill one set, keep the evidence beside it, and return it with its report.
+@dataclass(frozen=True, kw_only=True)
+class RestoreDrillRequest:
+    """Which set to drill: this one, or the newest of the source named.
 
-    The error says why the evidence could not be stored; the finding is told first.
+    The source may be left out where there is only one. `mutants` is how much damage
+    to plant in the copy; as many as the settings say if it is None.
     """
-    from opskit.drill.report import render
-    from opskit.errors import StoreError
-    from opskit.evidence import store_evidence, write_report
-    from opskit.operations import keys
 
-    source = chosen.manifest.source
-    details = {"source": source, "backup_id": chosen.manifest.backup_id}
-    with (
-        run.reading(chosen.manifest.backup_id),
-        run.ledgered("restore-drill", details) as record,
-    ):
-        evidence = _drill(run, chosen, mutants)
-        evidence = _challenged(evidence, chosen, run.settings.drill.try_to_destroy)
-        rendered = render(evidence, chosen.manifest)
-        path = write_report(evidence, rendered, run.reports)
-        record |= {
+    database: str = ""
+    files: str = ""
+    backup: str = ""
+    mutants: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drilled:
+    """What a drill proved of a set, and where its report lies."""
+
+    manifest: Manifest
+    evidence: DrillEvidence
+    report: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract."""
+        return self.evidence.as_json() | {"report": str(self.report)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drills:
+    """What became of the drill of each source."""
+
+    sources: tuple[Outcome[Drilled], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract."""
+        return {
+            "drills": [
+                each.as_json() | {"source": each.subject} for each in self.sources
+            ]
+        }
+
+
+def drill(run: Run, request: RestoreDrillRequest) -> Outcome[Drilled]:
+    """Drill one set."""
+    with run.recorded(_NAME) as record:
+        source = sources.of_sets(run, database=request.database, files=request.files)
+        chosen = _choose(run, source, request.backup)
+        _drill_set(run, chosen, request.mutants, record)
+    return record.outcome
+
+
+def drill_all(
+    run: Run,
+    *,
+    mutants: int | None = None,
+    on_done: Callable[[Outcome[Drilled]], None] = lambda _outcome: None,
+) -> Outcome[Drills]:
+    """Drill the newest set of every source; `on_done` gets each outcome at once."""
+    with run.recorded(_NAME) as record:
+        outcomes: list[Outcome[Drilled]] = []
+        for name in sources.with_sets(run):
+            outcomes.append(_drill_newest(run, name, mutants))
+            on_done(outcomes[-1])
+        record.result = Drills(sources=tuple(outcomes))
+        if errors := [error for each in outcomes for error in each.errors]:
+            record.report(replace(worst(errors), details={}))
+    return record.outcome
+
+
+def _drill_newest(run: Run, source: str, mutants: int | None) -> Outcome[Drilled]:
+    with run.recorded(_NAME, source) as record:
+        _drill_set(run, _choose(run, source, ""), mutants, record)
+    return record.outcome
+
+
+def _choose(run: Run, source: str, backup: str) -> BackupSet:
+    if backup:
+        chosen = run.listing().find(backup, source=source or None)
+        if source and chosen.manifest.source != source:
+            raise UsageError(
+                f"{chosen.manifest.backup_id} is a set of {chosen.manifest.source}, "
+                f"not of {source}",
+                hint=f"Leave out {source}.",
+            )
+        return chosen
+    names = [source] if source else sources.with_sets(run)
+    if len(names) > 1:
+        raise UsageError(
+            f"there are several sources: {', '.join(names)}",
+            hint="Name one with --database or --files, or drill them all with --all.",
+        )
+    return run.listing(names[0]).newest(names[0])
+
+
+def _drill_set(
+    run: Run, chosen: BackupSet, mutants: int | None, record: Record
+) -> None:
+    """Drill one set, and keep the evidence beside it and in the state folder."""
+    settings = run.settings.drill
+    manifest = chosen.manifest
+    record.subject = manifest.source
+    with run.reading(manifest.backup_id):
+        record.begin(source=manifest.source, backup_id=manifest.backup_id)
+        evidence = _drill(run, chosen, settings.mutants if mutants is None else mutants)
+        evidence = _challenged(evidence, chosen, settings.try_to_destroy)
+        rendered = render(evidence, manifest)
+        report = write_report(evidence, rendered, run.reports)
+        record.result = Drilled(manifest=manifest, evidence=evidence, report=report)
+        record.details |= {
             "passed": evidence.passed,
             "rto_seconds": evidence.figures.rto_seconds,
         }
         keys.warn_of_unsigned(run.settings)
-        unstored = None
+        record.status = "passed" if evidence.passed else "failed"
+        if not evidence.passed:
+            record.report(_not_passed(evidence))
         try:
             # Beside the copy that was read; nothing is known of the others.
             store_evidence(
                 evidence, rendered, [chosen.stores[0]], signer=run.protection.signer
             )
         except StoreError as error:
-            unstored = error
-            record["not_stored"] = error.message
-    return evidence, path, unstored
+            record.details["not_stored"] = error.message
+            if evidence.passed:
+                record.status = "error"
+                record.report(not_recorded(error))
+
+
+def _not_passed(evidence: DrillEvidence) -> DrillFailed:
+    failed = [check.name for check in evidence.failed]
+    failed = failed or ["nothing was checked"]
+    return DrillFailed(
+        f"the drill of {evidence.subject.name} did not pass: {failed[0]}"
+        + (f" and {len(failed) - 1} more checks" if len(failed) > 1 else ""),
+        hint="Read the report; do not rely on this set, and take a new backup.",
+    )
 
 
 def _challenged(
@@ -61,12 +170,6 @@ def _challenged(
 
     Where that cannot be tried it is said, and the drill's own finding stands.
     """
-    from dataclasses import replace
-
-    from opskit.checks import not_checked
-    from opskit.errors import StoreError
-    from opskit.store.s3.challenge import challenge
-
     holding = {each.name: each for each in chosen.stores}
     checks = [*evidence.checks]
     for name in names:
@@ -82,10 +185,6 @@ def _challenged(
 
 
 def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
-    from opskit.drill.folder import FolderDrillRequest, drill_folder
-    from opskit.drill.run import DrillRequest, drill
-    from opskit.operations import run as runtime
-
     source = chosen.manifest.source
     settings = run.settings.drill
     if chosen.manifest.kind == "files":
@@ -95,7 +194,7 @@ def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
             work_dir=settings.work_dir,
             identities=run.identities,
         )
-        return drill_folder(folder_request, run_id=run.run_id, clock=runtime.now)
+        return drill_folder(folder_request, run_id=run.run_id, clock=run.now)
     request = DrillRequest(
         chosen=chosen,
         installations=run.installations,
@@ -109,13 +208,11 @@ def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
         sql_after=settings.sql_after,
         identities=run.identities,
     )
-    return drill(request, clock=runtime.now)
+    return drill_database(request, clock=run.now)
 
 
 def server_request(run: Run) -> ServerRequest:
     """Return what the configuration says of the server to drill on."""
-    from opskit.drill.servers import ServerRequest
-
     settings = run.settings.drill
     return ServerRequest(
         kind=settings.server,

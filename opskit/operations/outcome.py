@@ -62,6 +62,16 @@ def worst(failures: Sequence[Failure]) -> Failure:
     )
 
 
+def not_recorded(error: StoreError) -> Failure:
+    """Return the failure of evidence that could not be stored beside its set."""
+    return Failure(
+        exit_code=error.exit_code,
+        message=f"the evidence is not on record: {error.message}",
+        hint=error.hint or "Let these credentials write evidence beside the sets.",
+        details=error.details,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[ResultT]):
     """How an operation ended, and with what.
@@ -87,10 +97,14 @@ class Outcome(Generic[ResultT]):
 
     def as_json(self) -> dict[str, Any]:
         """Return the document that `--json` prints."""
-        document: dict[str, Any] = {"status": self.status, "run_id": self.run_id}
+        envelope: dict[str, Any] = {"status": self.status, "run_id": self.run_id}
+        known: dict[str, Any] = {}
         if self.errors:
-            document |= self.errors[0].as_json() | dict(self.errors[0].details)
-        return document | (self.result.as_json() if self.result else {})
+            envelope |= self.errors[0].as_json()
+            known |= self.errors[0].details
+        return (
+            envelope | known | (self.result.as_json() if self.result else {}) | envelope
+        )
 
 
 @dataclass(kw_only=True)

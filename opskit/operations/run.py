@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from opskit import config, files, locks, log
 from opskit.catalog import catalog
@@ -286,23 +285,6 @@ class Run:
             record.end()
             if record.on_record:
                 self.ledger.add(record, ended)
-
-    @contextmanager
-    def ledgered(
-        self, operation: str, details: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Do as `recorded` does, and let errors pass."""
-        error: OpskitError | None = None
-        with self.recorded(operation) as record:
-            record.details = details
-            record.begin()
-            try:
-                yield details
-            except OpskitError as raised:
-                error = raised
-                raise
-        if error is not None:
-            raise error
 
 
 def start() -> Run:

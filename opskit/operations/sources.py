@@ -1,16 +1,20 @@
-"""Which sources are meant, and how each is backed up."""
+"""Which sources and which backup set are meant, and how a source is backed up."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import re
+from datetime import UTC, datetime
 
+from opskit.backup.source import Source
+from opskit.catalog.retention import RetentionPolicy
+from opskit.catalog.sets import BackupSet
+from opskit.config import FilesSettings
 from opskit.errors import ConfigurationError, UsageError
+from opskit.folders.lock import ServiceLock
+from opskit.operations.run import Run
 
-if TYPE_CHECKING:
-    from opskit.backup.source import Source
-    from opskit.catalog.retention import RetentionPolicy
-    from opskit.operations.run import Run
+_BEFORE_ZONE = re.compile(r" (?=[+-]\d\d:?\d\d$)| ?(utc|z)$", re.IGNORECASE)
 
 
 def every(run: Run) -> list[str]:
@@ -129,8 +133,6 @@ def build(run: Run, name: str) -> Source:
 
 def policy(run: Run, name: str) -> RetentionPolicy:
     """Return the rules of retention for a source: its own, or the general ones."""
-    from opskit.catalog.retention import RetentionPolicy
-
     general = run.settings.retention
     own = (
         run.folder(name).retention
@@ -146,4 +148,48 @@ def policy(run: Run, name: str) -> RetentionPolicy:
         keep_monthly=rules.keep_monthly,
         min_keep=rules.min_keep,
         require_drill=general.require_drill,
+    )
+
+
+def choose(run: Run, *, backup: str = "", at: str = "", source: str = "") -> BackupSet:
+    """Return the set that is meant, read from its stores.
+
+    Raises:
+        UsageError: neither or both of an ID and a time are given, there is no such set,
+            or several are meant.
+    """
+    if bool(backup) == bool(at):
+        raise UsageError(
+            "--backup and --at name two sets" if at else "--backup or --at is needed",
+            hint="Give one of them; `inv backups` lists the sets.",
+        )
+    if backup:
+        return run.listing().find(backup, source=source or None)
+    time = parse_time(at)
+    found = run.listing(source or None)
+    return found.newest(source or found.only_source(), at=time)
+
+
+def parse_time(text: str) -> datetime:
+    """Return a time of RFC 3339 or a shorter form; without a zone it is in UTC.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    plain = _BEFORE_ZONE.sub(lambda zone: "+00:00" if zone[1] else "", text.strip())
+    try:
+        time = datetime.fromisoformat(plain)
+        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{text} is no time", hint="Write it as 2026-01-31T03:00:00Z."
+        ) from None
+
+
+def service_lock(folder: FilesSettings) -> ServiceLock | None:
+    """Return the lock of the service that uses a folder, if it is configured."""
+    if folder.lock_path is None:
+        return None
+    return ServiceLock(
+        path=folder.lock_path, kind=folder.lock_kind, wait=folder.lock_wait
     )

@@ -1,26 +1,108 @@
-"""Verifies sets and leaves evidence of it beside each copy that was read."""
+"""Verifies sets: reads every object again, and leaves evidence beside each copy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.catalog import Catalog
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.sets import BackupSet
 from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
-from opskit.checks import Check
-from opskit.errors import StoreError
+from opskit.checks import Check, count
+from opskit.errors import (
+    IntegrityError,
+    ObjectNotFound,
+    OpskitError,
+    StoreError,
+    UsageError,
+)
 from opskit.evidence import Evidence, set_subject, store_evidence
 from opskit.operations import keys
-from opskit.operations import run as runtime
+from opskit.operations.outcome import Outcome, not_recorded
 from opskit.operations.run import Run
 from opskit.progress import bar
 from opskit.store import Store
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest:
+    """Which set to verify; every one if none is named."""
+
+    backup: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """How much was read, what is damaged, and why anything could not be read."""
+
+    objects: int
+    size_bytes: int
+    bad: tuple[BadObject, ...]
+    not_read: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract."""
+        document: dict[str, Any] = {
+            "objects": self.objects,
+            "bytes": self.size_bytes,
+            "bad": [{"key": each.key, "reason": each.reason} for each in self.bad],
+        }
+        return document | ({"not_read": list(self.not_read)} if self.not_read else {})
+
+
+def verify(
+    run: Run,
+    request: VerifyRequest,
+    *,
+    on_set: Callable[[Manifest, str], None] = lambda _manifest, _state: None,
+) -> Outcome[Verified]:
+    """Verify one set or all; `on_set` gets each at once, and in a word how it is."""
+    with run.recorded("verify") as record:
+        catalog = run.catalog()
+        chosen = (
+            [catalog.find(request.backup)] if request.backup else list(catalog.sets)
+        )
+        reading = _begin(run, catalog, chosen[0] if request.backup else None)
+        if not chosen and not reading.bad and not reading.not_read:
+            raise UsageError(
+                "there is no backup set to verify",
+                hint="Take one with `inv backup`; a check of nothing is no check.",
+            )
+        record.begin(sets=len(chosen))
+        for each in chosen:
+            on_set(each.manifest, reading.add(run, each))
+        record.details |= {"objects": reading.objects, "bad": len(reading.bad)}
+        record.result = reading.result()
+        if error := reading.error():
+            record.status = "failed"
+            raise error
+        if not reading.objects:
+            raise UsageError(
+                "the sets were deleted before they could be verified",
+                hint="Run this again: nothing was verified.",
+            )
+        record.report(*(not_recorded(each) for each in reading.unstored[:1]))
+    return record.outcome
+
+
+def _begin(run: Run, catalog: Catalog[BackupSet], only: BackupSet | None) -> _Reading:
+    """Return a verification that knows already what cannot be used or listed."""
+    # A store that cannot be reached is not asked again.
+    not_read = [*catalog.unreachable] or ([] if only else _unlisted(run))
+    bad = [
+        BadObject(key=each.key, reason=each.reason)
+        for each in catalog.unreadable
+        if only is None or f"/{only.manifest.backup_id}/" in each.key
+    ]
+    return _Reading(bad=bad, not_read=not_read)
+
+
 @dataclass(kw_only=True)
-class Verification:
-    """What verifying sets has found, and what could not be found out."""
+class _Reading:
+    """A verification that goes on, and what it knows so far."""
 
     objects: int = 0
     size_bytes: int = 0
@@ -29,6 +111,32 @@ class Verification:
     unreachable: dict[str, StoreError] = field(default_factory=dict)
     not_read: list[StoreError] = field(default_factory=list)
     unstored: list[StoreError] = field(default_factory=list)
+
+    def result(self) -> Verified:
+        """Return what is known in the end."""
+        return Verified(
+            objects=self.objects,
+            size_bytes=self.size_bytes,
+            bad=tuple(self.bad),
+            not_read=tuple(dict.fromkeys(each.message for each in self._all_not_read)),
+        )
+
+    def error(self) -> OpskitError | None:
+        """Return the error about what is damaged, else about what was not read."""
+        if not self.bad:
+            return next(iter(self._all_not_read), None)
+        missing = all(each.missing for each in self.bad)
+        kind = ObjectNotFound if missing else IntegrityError
+        return kind(
+            f"{count(len(self.bad), 'object')} damaged or missing; the first: "
+            f"{self.bad[0].key}: {self.bad[0].reason}",
+            hint="Do not rely on these sets; take a new backup and look after the "
+            "store.",
+        )
+
+    @property
+    def _all_not_read(self) -> list[StoreError]:
+        return [*self.unreachable.values(), *self.not_read]
 
     def add(self, run: Run, each: BackupSet) -> str:
         """Verify a set in every store that holds it; return in a word how it is.
@@ -53,7 +161,7 @@ class Verification:
         if store.name in self.unreachable:
             self.not_read.append(self.unreachable[store.name])
             return False
-        started_at = runtime.now()
+        started_at = run.now()
         try:
             title = f"verifying {each.manifest.backup_id} in {store.name}"
             with bar(title, each.manifest.size_bytes):
@@ -74,7 +182,7 @@ class Verification:
         return False
 
 
-def unlisted(run: Run) -> list[StoreError]:
+def _unlisted(run: Run) -> list[StoreError]:
     """Return why configured sources cannot be listed, or only in part.
 
     A listing of a whole store passes over what cannot be read, since that may have
@@ -121,7 +229,7 @@ def record_verification(
         run_id=run.run_id,
         subject=set_subject(each.manifest, each.manifest_sha256),
         started_at=started_at,
-        finished_at=runtime.now(),
+        finished_at=run.now(),
         checks=checks,
         figures=None,
     )

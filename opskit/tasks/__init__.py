@@ -6,16 +6,17 @@ from invoke.collection import Collection
 
 from opskit.tasks import (
     backup,
-    catalog,
-    copying,
+    backups,
+    copy,
     development,
     doctor,
     drill,
-    pinning,
+    ledger,
+    pin,
+    prune,
     quickstart,
-    records,
     restore,
-    retention,
+    verify,
 )
 
 namespace = Collection()
@@ -23,14 +24,14 @@ for _task in (
     quickstart.quickstart,
     doctor.doctor,
     backup.backup,
-    catalog.backups,
-    catalog.verify,
-    retention.prune,
-    pinning.pin,
+    backups.backups,
+    verify.verify,
+    prune.prune,
+    pin.pin,
     drill.restore_drill,
     restore.restore,
-    copying.copy,
-    records.ledger,
+    copy.copy,
+    ledger.ledger,
     development.test,
     development.bench,
 ):

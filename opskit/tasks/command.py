@@ -26,6 +26,7 @@ from opskit.terminal import printable, ready
 Document = dict[str, Any]
 # Prints lines for a person, or nothing where the output is for a program.
 Say = Callable[..., None]
+BACKUP_HELP = "its ID, the beginning of it, or latest"
 # Less than the 90 seconds that systemd waits.
 _END_SECONDS = 60.0
 _ending: threading.Timer | None = None
@@ -41,7 +42,7 @@ def command(
     help: dict[str, str] | None = None,
     iterable: list[str] | None = None,
     required: Sequence[str] = (),
-) -> Callable[[Callable[..., Any]], Task[Callable[..., None]]]:
+) -> Callable[[Callable[..., Outcome[Any] | None]], Task[Callable[..., None]]]:
     """Make a task of a function that returns the outcome of an operation.
 
     The function gets what prints lines, and the flags. What failed, or what it raises,
@@ -54,7 +55,9 @@ def command(
         for flag, text in (help or {}).items()
     }
 
-    def decorate(body: Callable[..., Any]) -> Task[Callable[..., None]]:
+    def decorate(
+        body: Callable[..., Outcome[Any] | None],
+    ) -> Task[Callable[..., None]]:
         @functools.wraps(body)
         def wrapper(context: Context, /, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
@@ -68,7 +71,7 @@ def command(
                 _refuse_core_flags(context)
                 _require(required, flags, task_name=body.__name__.replace("_", "-"))
                 with machine_faults(body.__name__.replace("_", "-")):
-                    document = body(_silent if as_json else _print, **flags)
+                    outcome = body(_silent if as_json else _print, **flags)
             except Exit:
                 raise
             except KeyboardInterrupt:
@@ -83,10 +86,7 @@ def command(
                     raise
                 fail(OpskitError(_unexpected(error), hint=_REPORT_HINT), as_json)
             else:
-                if isinstance(document, Outcome):
-                    finish(document, as_json)
-                elif as_json:
-                    emit(document)
+                finish(outcome, as_json)
 
         made: Task[Callable[..., None]] = task(
             help=described, iterable=iterable or [], auto_shortflags=False
@@ -126,12 +126,6 @@ def _print(*lines: str) -> None:
 
 def _silent(*_lines: str) -> None:
     """Print nothing: the one JSON document follows."""
-
-
-def say(line: str, *, as_json: bool) -> None:
-    """Print a line for a person, unless the output is for a program."""
-    if not as_json:
-        print(_shown(line), flush=True)
 
 
 def _shown(text: str) -> str:
@@ -207,8 +201,10 @@ def fail(error: OpskitError, as_json: bool) -> NoReturn:
     _end(failure, document if as_json else None)
 
 
-def finish(outcome: Outcome[Any], as_json: bool) -> None:
+def finish(outcome: Outcome[Any] | None, as_json: bool) -> None:
     """Print the document of an outcome, or what failed; end with its exit code."""
+    if outcome is None:
+        return
     document = outcome.as_json() if as_json else None
     if outcome.errors:
         _end(outcome.errors[0], document)

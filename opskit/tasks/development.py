@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from opskit.errors import OpskitError, UsageError
-from opskit.tasks.command import Document, command
+from opskit.tasks.command import Say, command
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STEPS = (
@@ -23,7 +23,7 @@ _ENDING_SECONDS_MAX = 180
 
 
 @command(help={"args": "passed on to pytest, for instance '-k retention'"})
-def test(_context: object, args: str = "") -> Document:
+def test(_say: Say, args: str = "") -> None:
     """Run every check and the whole test suite.
 
     Example: inv test --args "-k retention -x"
@@ -46,7 +46,6 @@ def test(_context: object, args: str = "") -> Document:
             raise OpskitError(
                 f"{step[0]} failed", hint="Its own words above say what is wrong."
             )
-    return {}
 
 
 @command(
@@ -64,7 +63,7 @@ def test(_context: object, args: str = "") -> Document:
     }
 )
 def bench(
-    _context: object,
+    _say: Say,
     size: str = "small",
     rounds: str = "3",
     jobs: str = "0",
@@ -74,7 +73,7 @@ def bench(
     out: str = "",
     work_dir: str = "",
     write: bool = False,
-) -> Document:
+) -> None:
     """Measure opskit beside what a user would pick instead, in turn, in one run.
 
     Example: inv bench --size small --rounds 3
@@ -93,7 +92,6 @@ def bench(
         raise OpskitError(
             "the benchmarks failed", hint="The last lines above say where."
         )
-    return {}
 
 
 def _benchmarks(arguments: list[str]) -> int:

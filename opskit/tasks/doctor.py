@@ -4,200 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opskit.checks import count
-from opskit.tasks.command import Document, command, say
+from opskit.tasks.command import Say, command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from opskit.checks import Check
-    from opskit.config import FilesSettings
-    from opskit.doctor.databases import ExaminedDatabase
-    from opskit.folders.lock import ServiceLock
-    from opskit.operations.run import Run
+    from opskit.operations.doctor import Examined
+    from opskit.operations.outcome import Outcome
 
 
 @command(help={"json": "print one JSON document"})
-def doctor(_context: object, json: bool = False) -> Document:
+def doctor(say: Say, json: bool = False) -> Outcome[Examined]:
     """Check configuration, databases, programs, stores, space and drill servers.
 
     Example: inv doctor
     """
-    from opskit.checks import Health, worst
-    from opskit.errors import Degraded, Unhealthy
-    from opskit.operations import run as runtime
+    from opskit.operations.doctor import doctor as examine
+    from opskit.operations.run import start
 
-    run = runtime.start()
-    checks = []
-    for each in _examine(run):
-        checks.append(each)
-        for line in _lines(each):
-            say(line, as_json=json)
-    status = worst(checks)
-    document: Document = {
-        "status": status.value,
-        "checks": [each.as_health_json() for each in checks],
-    }
-    others = [each for each in checks if not each.passed]
-    if others:
-        kind = Unhealthy if status is Health.UNHEALTHY else Degraded
-        raise kind(
-            f"{len(others)} of {count(len(checks), 'check')} did not pass: "
-            f"{others[0].name}",
-            hint="Do what each line says, then run this again.",
-            details=document,
-        )
-    return document
-
-
-def _examine(run: Run) -> Iterator[Check]:
-    import tempfile
-    from pathlib import Path
-
-    from opskit.doctor import databases, folders, stores
-    from opskit.doctor.databases import Trial
-    from opskit.operations import run as runtime
-    from opskit.operations.drill import server_request
-
-    drill = run.settings.drill
-    yield folders.examine_folder(
-        "state folder",
-        run.state_dir,
-        "Let this user write there, or name another with state_dir.",
-    )
-    examined = [
-        databases.examine(name, run.database(name).resolve_url(), run.installations)
-        for name in run.settings.databases
-    ]
-    for each in examined:
-        databases.examine_restore(each, run.database(each.name).resolve_restore_url())
-        yield from each.checks
-    for name, each_folder in run.settings.files.items():
-        yield from folders.examine(name, each_folder.path, _lock_of(each_folder))
-    yield from _keys(run)
-    for store in run.stores:
-        yield from stores.examine(store, now=runtime.now)
-    yield from _room(run, examined)
-    yield from stores.examine_retention(run.settings.stores, run.settings.retention)
-    rules = [each.retention for each in run.settings.databases.values()]
-    rules += [each.retention for each in run.settings.files.values()]
-    for own in filter(None, rules):
-        yield from stores.examine_retention(run.settings.stores, own)
-    sizes = [e.inventory.size_bytes for e in examined if e.inventory]
-    yield folders.examine_space(
-        "space for drills",
-        drill.work_dir or Path(tempfile.gettempdir()),
-        2 * max(sizes, default=0),  # the copy and the dump of the largest
-        "Free some space, or set work_dir in [drill] to a larger file system.",
-    )
-    for each in examined:
-        if each.inventory is not None:
-            trial = Trial(
-                url=run.database(each.name).resolve_url(),
-                major=each.major,
-                inventory=each.inventory,
-                installations=run.installations,
-                allowed=drill.allow,
-                sql_before=drill.sql_before,
-                exclude_tables=run.database(each.name).exclude_tables,
-                work_dir=drill.work_dir,
-                run_id=run.run_id,
-            )
-            yield from databases.examine_drill(each.name, trial, server_request(run))
-
-
-def _lock_of(settings: FilesSettings) -> ServiceLock | None:
-    from opskit.folders.lock import ServiceLock
-
-    if settings.lock_path is None:
-        return None
-    return ServiceLock(
-        path=settings.lock_path, kind=settings.lock_kind, wait=settings.lock_wait
-    )
-
-
-def _keys(run: Run) -> Iterator[Check]:
-    """Yield whether the keys that are configured can be used, and fit each other."""
-    from opskit.checks import Check, attempt
-
-    settings = run.settings
-    recipients = settings.encryption.recipients
-    if recipients:
-        yield attempt(
-            "encryption: recipients",
-            lambda: f"sets are encrypted to {len(settings.encryption.recipients)}",
-        )
-    if settings.encryption.identity_file is not None:
-        found = attempt("encryption: identity", lambda: _opens(run))
-        yield found
-        if found.passed and not _is_recipient(run):
-            yield Check(
-                name="encryption: identity and recipients",
-                passed=False,
-                advisory=True,
-                observed="the identity belongs to none of the recipients: new sets "
-                "cannot be restored or drilled here",
-                hint="Add its public key to recipients, or name another identity_file.",
-            )
-    if settings.signing.key_file is not None or settings.signing.trusted_keys:
-        yield attempt("signing: key", lambda: _signs(run))
-
-
-def _opens(run: Run) -> str:
-    own = run.identities
-    return f"{own.path} can be read" if own is not None else "none"
-
-
-def _is_recipient(run: Run) -> bool:
-    recipients = set(run.settings.encryption.recipients)
-    own = run.identities
-    return own is None or not recipients or bool(recipients & set(own.recipients))
-
-
-def _signs(run: Run) -> str:
-    from opskit.operations import keys
-
-    keys.require_own_trust(run.settings)
-    own = keys.signer(run.settings)
-    return f"sets are signed by {own.fingerprint}" if own is not None else "none"
-
-
-def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Check]:
-    """Yield whether each store in a folder has room for one more set of every source.
-
-    The newest set shows how large the next will be. Of a source without one its
-    own size is known, which its compressed set hardly ever has.
-    """
-    from dataclasses import replace
-
-    from opskit.doctor import folders
-    from opskit.errors import StoreError
-    from opskit.store import LocalStore, unwrapped
-
-    wanted = {
-        each.name: each.inventory.size_bytes for each in examined if each.inventory
-    }
-    for name, each_folder in run.settings.files.items():
-        wanted[name] = folders.size_bytes(each_folder.path)
-    made: dict[str, int] = {}
-    try:
-        for each_set in sorted(
-            run.listing().sets, key=lambda each: each.summary.started_at
-        ):
-            made[each_set.summary.source] = each_set.summary.size_bytes
-    except StoreError:
-        return  # every store is unhealthy, which was said
-    sizes = wanted | {name: size for name, size in made.items() if name in wanted}
-    for store in run.stores:
-        inner = unwrapped(store)
-        if isinstance(inner, LocalStore) and inner.root.is_dir():
-            found = folders.examine_space(
-                f"store {store.name}: room",
-                inner.root,
-                sum(sizes.values()),
-                "Free some space, keep fewer sets, or use a larger file system.",
-            )
-            yield replace(found, advisory=bool(wanted.keys() - made.keys()))
+    return examine(start(), on_check=lambda check: say(*_lines(check)))
 
 
 def _lines(check: Check) -> Iterator[str]:

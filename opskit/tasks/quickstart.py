@@ -5,63 +5,42 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from opskit.tasks import backup, drill
 from opskit.tasks import format as text
-from opskit.tasks.command import Document, command, say
+from opskit.tasks.command import Say, command
+
+if TYPE_CHECKING:
+    from opskit.operations.outcome import Outcome
 
 
 @command(help={"json": "print one JSON document"})
-def quickstart(_context: object, json: bool = False) -> Any:
+def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
     """Boot an embedded PostgreSQL, back it up, and prove the backup by a drill.
 
     Example: inv quickstart
     """
-    from opskit import config, files
-    from opskit import quickstart as sample
-    from opskit.errors import UsageError
-    from opskit.operations import drill as drilling
-    from opskit.operations import run as runtime
-    from opskit.operations.backup import back_up_source
-    from opskit.postgres.servers.programs import installations
-    from opskit.tasks import backup, drill
+    from opskit.operations.quickstart import quickstart as prove_sample
 
-    folder = _folder()
-    try:
-        files.make_directories(folder)
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be made: {error.strerror}",
-            hint="Run this in a folder that you may write to.",
-        ) from error
-    installation = sample.choose(installations())
-    say(f"starting PostgreSQL {installation.version}", as_json=json)
-    with sample.sample_server(installation) as running:
-        path = sample.write_configuration(folder, sample.load_sample(running))
-        run = runtime.begin(config.load(path))
-        done = back_up_source(run, sample.SOURCE)
-        if done.result is None:
-            return done
-        for line in backup.summary(done):
-            say(line, as_json=json)
-        chosen = run.catalog(sample.SOURCE).find(done.result.manifest.backup_id)
-        evidence, report, unstored = drilling.run_drill(
-            run, chosen, mutants=run.settings.drill.mutants
+    def summarize(outcome: Outcome[Any]) -> None:
+        area = backup if outcome.operation == "backup" else drill
+        say(*area.summary(outcome))
+
+    outcome = prove_sample(
+        _folder(),
+        on_start=lambda programs: say(f"starting PostgreSQL {programs.version}"),
+        on_done=summarize,
+    )
+    if outcome.result is not None and not outcome.errors:
+        rto_seconds = outcome.result.drill.evidence.figures.rto_seconds
+        say(
+            "",
+            "proved: every row came back; a restore takes "
+            f"{text.duration(rto_seconds)}",
+            f"look at the sets: `inv --config {outcome.result.config} backups`",
         )
-    document = drill.describe(evidence, report)
-    for line in drill.summary(evidence, report, chosen.manifest.kind):
-        say(line, as_json=json)
-    if not evidence.passed:
-        raise drill.failure(evidence, document)
-    if unstored is not None:
-        raise drill.not_recorded(unstored, document)
-    _tell_next(path, document, as_json=json)
-    return {
-        "status": "ok",
-        "backup": done.result.as_json(),
-        "drill": document,
-        "config": str(path),
-    }
+    return outcome
 
 
 def _folder() -> Path:
@@ -71,13 +50,3 @@ def _folder() -> Path:
         with suppress(RuntimeError):  # this user has no home
             here = Path.home()
     return here / ".opskit" / "quickstart"
-
-
-def _tell_next(path: object, document: Document, *, as_json: bool) -> None:
-    say("", as_json=as_json)
-    say(
-        f"proved: every row came back; a restore takes "
-        f"{text.duration(document['rto_seconds'])}",
-        as_json=as_json,
-    )
-    say(f"look at the sets: `inv --config {path} backups`", as_json=as_json)

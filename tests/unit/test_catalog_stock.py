@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 
 from opskit.catalog.manifest import Manifest
-from opskit.operations import run as runtime
+from opskit.operations.prune import PruneRequest, prune
 from opskit.operations.run import Run
 from opskit.store import LocalStore
-from opskit.tasks import retention
 from tests.unit.builders import STARTED_AT, store_set
 from tests.unit.conftest import LoadConfig
 
@@ -78,7 +76,7 @@ def test_a_later_run_lists_without_reading(
 
 
 def test_nothing_is_deleted_because_a_cache_says_so(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run,
 ) -> None:
     """A dry run shows what the cache makes of it; a prune reads every manifest."""
     newer, older = _put_two(run)
@@ -89,12 +87,8 @@ def test_nothing_is_deleted_because_a_cache_says_so(
     document["sets"][newer.prefix] = {"seal": seal, "refused": "forged"}
     path.write_text(json.dumps(document))
 
-    def pruned(**flags: bool) -> dict[str, Any]:
-        monkeypatch.setattr(runtime, "start", lambda: _again(run))
-        # The function itself: as a task it would take the signals of the tests.
-        answer = inspect.unwrap(retention.prune.body)(None, json=True, **flags)
-        assert isinstance(answer, dict)
-        return answer
+    def pruned(*, dry_run: bool = False) -> dict[str, Any]:
+        return prune(_again(run), PruneRequest(dry_run=dry_run)).as_json()
 
     planned, done = pruned(dry_run=True), pruned()
 

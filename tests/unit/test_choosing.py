@@ -9,7 +9,7 @@ import pytest
 from opskit.catalog import catalog
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.errors import IntegrityError, UsageError
-from opskit.operations.choosing import parse_time
+from opskit.operations.sources import parse_time
 from opskit.store import MemoryStore
 from tests.unit.builders import STARTED_AT, manifest, store_set
 

