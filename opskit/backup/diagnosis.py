@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from opskit.errors import DatabaseError
-from opskit.postgres import globals
+from opskit.postgres import capabilities
 from opskit.postgres.connect import Connection, connect, query, query_value
 
 
@@ -35,14 +35,14 @@ def _server(connection: Connection) -> object:
 
 
 def _hindrances(connection: Connection, streams: int) -> Iterator[str]:
-    if globals.hidden_tables(connection):
+    if capabilities.hidden_tables(connection):
         yield (
             "Connect as a role with BYPASSRLS or as the tables' owner: a dump through "
             "row-level security would hold only the rows that the role may see."
         )
-    if unreadable := globals.unreadable_relations(connection):
+    if unreadable := capabilities.unreadable_relations(connection):
         yield _how_to_read(connection, unreadable[0])
-    if unreadable := globals.unreadable_large_objects(connection):
+    if unreadable := capabilities.unreadable_large_objects(connection):
         yield (
             "Let its owner grant it: GRANT SELECT ON LARGE OBJECT "
             f"{unreadable[0]} TO that_role; or back up as a superuser."
@@ -64,7 +64,7 @@ _CONFLICTS = """
 
 
 def _how_to_read(connection: Connection, relation: str) -> str:
-    if roles := globals.role_in_place_of_ours(connection):
+    if roles := capabilities.role_in_place_of_ours(connection):
         given, ours, database = roles
         return (
             f"A setting gives the session the role {given}, which may not read "

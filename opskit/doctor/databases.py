@@ -17,7 +17,15 @@ from opskit.drill.servers import (
     place_beside,
 )
 from opskit.errors import DatabaseError, OpskitError
-from opskit.postgres import client, database, globals, reach, survey
+from opskit.postgres import (
+    capabilities,
+    client,
+    database,
+    globals,
+    reach,
+    roles,
+    survey,
+)
 from opskit.postgres.archive import toc
 from opskit.postgres.connect import (
     Connection,
@@ -108,7 +116,7 @@ def _rights(connection: Connection) -> Iterator[Check]:
             else "none",
             hint=hint if unreadable else "",
         )
-    with_passwords = globals.reads_passwords(connection)
+    with_passwords = roles.passwords_readable(connection)
     yield Check(
         name="passwords of roles",
         passed=with_passwords,
@@ -123,18 +131,18 @@ def _rights(connection: Connection) -> Iterator[Check]:
 def _unreadable(connection: Connection) -> Iterator[tuple[str, list[str], str]]:
     yield (
         "relations that the role may not read",
-        globals.unreadable_relations(connection),
+        capabilities.unreadable_relations(connection),
         "Grant it the right to read everything: GRANT pg_read_all_data TO that role.",
     )
     yield (
         "large objects that the role may not read",
-        globals.unreadable_large_objects(connection),
+        capabilities.unreadable_large_objects(connection),
         "Let their owner grant it: GRANT SELECT ON LARGE OBJECT number TO that_role; "
         "or back up as a superuser.",
     )
     yield (
         "tables whose row security hides rows from the role",
-        globals.hidden_tables(connection),
+        capabilities.hidden_tables(connection),
         "Let it see all rows: ALTER ROLE that_role BYPASSRLS.",
     )
 

@@ -13,7 +13,7 @@ from opskit.compare import structure
 from opskit.mutants import mutant
 from opskit.mutants.mutant import Candidate, Ground, Kind, Statement, Supply
 from opskit.postgres import schema
-from opskit.postgres.connect import Connection, query
+from opskit.postgres.connect import Connection, query_column
 from opskit.postgres.schema import QUERIES
 
 # Every server has this role, and it rarely owns or is granted anything.
@@ -220,14 +220,13 @@ _NOT_BY_IDENTITY = ("pg_class", "pg_largeobject")
 
 def user_schemas(connection: Connection) -> list[str]:
     """Return the schemas that objects can be added to, quoted where need be."""
-    rows = query(
+    return query_column(
         connection,
         """
         SELECT quote_ident(nspname) FROM pg_namespace
         WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
         """,
     )
-    return [name for (name,) in rows]
 
 
 def dropping(kind: str) -> Damage | None:

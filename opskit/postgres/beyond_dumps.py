@@ -13,7 +13,7 @@ from typing import LiteralString
 
 import psycopg
 
-from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.connect import Connection, query, query_column, query_value
 from opskit.postgres.inventory import Loss
 
 _NAMES_SHOWN = 10
@@ -299,7 +299,7 @@ def _exists(connection: Connection, select: str) -> bool | None:
 
 def _in_system_schemas(connection: Connection) -> Iterator[Loss]:
     """Yield what somebody made in the schemas of PostgreSQL itself."""
-    rows = query(
+    names = query_column(
         connection,
         """
         SELECT o.type || ' ' || o.identity FROM (
@@ -318,14 +318,14 @@ def _in_system_schemas(connection: Connection) -> Iterator[Loss]:
         ORDER BY 1
         """,
     )
-    for (name,) in rows:
+    for name in names:
         yield _loss(name, "pg_dump leaves out what lies in the schemas of PostgreSQL")
 
 
 def _unlogged(connection: Connection) -> Iterator[Loss]:
     if not query_value(connection, "SELECT pg_is_in_recovery()"):
         return
-    rows = query(
+    tables = query_column(
         connection,
         """
         SELECT c.oid::regclass::text
@@ -334,7 +334,7 @@ def _unlogged(connection: Connection) -> Iterator[Loss]:
         ORDER BY 1
         """,
     )
-    for (table,) in rows:
+    for table in tables:
         yield _loss(
             f"rows of the unlogged table {table}",
             "the server is a standby, which has no rows of unlogged tables",

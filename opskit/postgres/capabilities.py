@@ -1,14 +1,21 @@
-"""What a server offers to a restore: extensions, locales, settings, roles, rights."""
+"""What a server offers to a restore, and what the role of a connection may do there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
 
 from opskit.postgres import roles
-from opskit.postgres.connect import Connection, query, query_value, server_major
+from opskit.postgres.connect import (
+    Connection,
+    query,
+    query_column,
+    query_value,
+    server_major,
+)
 
 _FIRST_WITH_BUILTIN_PROVIDER = 17
 
@@ -38,12 +45,16 @@ def take(connection: Connection) -> Capabilities:
         connection, "SELECT name, version FROM pg_available_extension_versions"
     ):
         versions.setdefault(name, set()).add(version)
+
+    def names(statement: LiteralString) -> frozenset[str]:
+        return frozenset(query_column(connection, statement))
+
     return Capabilities(
         extensions={name: frozenset(each) for name, each in versions.items()},
-        settings=_names(query(connection, "SELECT lower(name) FROM pg_settings")),
-        tablespaces=_names(query(connection, "SELECT spcname FROM pg_tablespace")),
-        roles=_names(query(connection, "SELECT rolname FROM pg_roles")),
-        access_methods=_names(query(connection, "SELECT amname FROM pg_am")),
+        settings=names("SELECT lower(name) FROM pg_settings"),
+        tablespaces=names("SELECT spcname FROM pg_tablespace"),
+        roles=names("SELECT rolname FROM pg_roles"),
+        access_methods=names("SELECT amname FROM pg_am"),
         has_icu=bool(
             query_value(
                 connection,
@@ -126,12 +137,68 @@ def has_collation(connection: Connection, schema: str, name: str) -> bool:
     )
 
 
-def _names(rows: Iterable[tuple[str, ...]]) -> frozenset[str]:
-    return frozenset(name for (name,) in rows)
-
-
 def system_identifier(connection: Connection) -> str:
     """Return the number that initdb gave the server's cluster and its standbys."""
     return str(
         query_value(connection, "SELECT system_identifier FROM pg_control_system()")
+    )
+
+
+def unreadable_relations(connection: Connection) -> list[str]:
+    """Return the tables and sequences whose content a dump needs and may not read."""
+    return query_column(
+        connection,
+        """
+        SELECT c.oid::regclass::text
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+          AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          AND NOT (has_schema_privilege(n.oid, 'USAGE')
+            AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                     ELSE has_table_privilege(c.oid, 'SELECT') END)
+        ORDER BY 1
+        """,
+    )
+
+
+def role_in_place_of_ours(connection: Connection) -> tuple[str, str, str] | None:
+    """Return the session's role, quoted, if a setting put it in place of our own.
+
+    With it come our own role and the database, quoted as well.
+    """
+    ((given, ours, database),) = query(
+        connection,
+        "SELECT quote_ident(current_user), quote_ident(session_user), "
+        "quote_ident(current_database())",
+    )
+    return None if given == ours else (given, ours, database)
+
+
+def unreadable_large_objects(connection: Connection) -> list[str]:
+    """Return the numbers of the large objects that the role may not read.
+
+    No predefined role gives that right.
+    """
+    return query_column(
+        connection,
+        """
+        SELECT m.oid::text FROM pg_largeobject_metadata m
+        WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+          AND NOT pg_has_role(m.lomowner, 'USAGE')
+          AND NOT EXISTS (SELECT FROM aclexplode(m.lomacl) a
+            WHERE a.privilege_type = 'SELECT'
+              AND (a.grantee = 0 OR pg_has_role(nullif(a.grantee, 0), 'USAGE')))
+        ORDER BY m.oid
+        """,
+    )
+
+
+def hidden_tables(connection: Connection) -> list[str]:
+    """Return the tables whose row security applies to the role."""
+    return query_column(
+        connection,
+        """
+        SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid) ORDER BY 1
+        """,
     )

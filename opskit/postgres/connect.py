@@ -467,6 +467,13 @@ def query_value(
     return None if row is None else row[0]
 
 
+def query_column(
+    connection: Connection, statement: LiteralString, *parameters: object
+) -> list[Any]:
+    """Run one statement and return the first column of its rows."""
+    return [row[0] for row in query(connection, statement, *parameters)]
+
+
 def user_query(connection: Connection, statement: str) -> list[TupleRow]:
     """Run a statement that the user wrote in the configuration."""
     return connection.execute(sql.SQL(statement)).fetchall()

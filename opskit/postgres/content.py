@@ -19,7 +19,7 @@ from opskit.postgres.archive.digest import (
     LargeObjectsDigest,
     RowDigest,
 )
-from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.connect import Connection, query, query_column, query_value
 from opskit.progress import advance
 
 BATCH_BYTES = 1024 * 1024
@@ -229,7 +229,7 @@ def large_objects_digest(
 ) -> LargeObjectsDigest:
     """Return number, size and digest of all large objects, read piece by piece."""
     digest = LargeObjectDigest()
-    for (oid,) in query(
+    for oid in query_column(
         connection, "SELECT oid FROM pg_largeobject_metadata ORDER BY oid"
     ):
         digest.begin(oid)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from psycopg import sql
 
 from opskit.errors import DatabaseError
+from opskit.postgres import roles
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, connect, query_value, with_settings
 from opskit.postgres.globals import statements
@@ -90,11 +91,6 @@ def is_empty(connection: Connection) -> bool:
     )
 
 
-def existing_roles(connection: Connection) -> set[str]:
-    """Return the names of the server's roles."""
-    return {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
-
-
 def run_script(connection: Connection, script: str) -> None:
     """Run a script of statements in one transaction; all of it or nothing."""
     if script.strip():
@@ -132,7 +128,7 @@ def create_like(
         clauses.append(sql.SQL(keyword).format(sql.Literal(locale.locale)))
     if locale.icu_rules:
         clauses.append(sql.SQL("ICU_RULES {}").format(sql.Literal(locale.icu_rules)))
-    if inventory.owner in existing_roles(connection):
+    if inventory.owner in roles.names(connection):
         clauses.append(sql.SQL("OWNER {}").format(sql.Identifier(inventory.owner)))
     if tablespace:
         clauses.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(tablespace)))

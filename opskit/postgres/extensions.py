@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import psycopg
 from psycopg import conninfo, sql
 
-from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.connect import Connection, query, query_column, query_value
 from opskit.postgres.inventory import Extension, library_names
 from opskit.postgres.servers.programs import Installation
 
@@ -56,7 +56,7 @@ def names_in_settings(connection: Connection) -> list[str]:
 
     A library that is not loaded does not show its settings; the file has them.
     """
-    rows = query(
+    return query_column(
         connection,
         """
         SELECT DISTINCT setting FROM (
@@ -68,7 +68,6 @@ def names_in_settings(connection: Connection) -> list[str]:
         ORDER BY 1
         """,
     )
-    return [setting for (setting,) in rows]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opskit.errors import ConfigurationError
-from opskit.postgres.connect import Connection, query
+from opskit.postgres.connect import Connection, query_column
 
 
 def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[int]:
@@ -21,7 +21,7 @@ def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[
         if schema is None:
             # pg_dump, too, looks at what the role sees by its own search path.
             connection.execute("RESET search_path")
-        rows = query(
+        oids = query_column(
             connection,
             """
             SELECT c.oid FROM pg_catalog.pg_class c
@@ -38,7 +38,7 @@ def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[
             schema,
         )
         connection.execute("SET search_path = ''")
-        found.update(oid for (oid,) in rows)
+        found.update(oids)
     return sorted(found)
 
 

@@ -17,7 +17,7 @@ from opskit.postgres.connect import (
     Connection,
     connect,
     parse,
-    query,
+    query_column,
     query_value,
     server_major,
     translated,
@@ -27,9 +27,7 @@ from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Role
 
 def take(connection: Connection) -> tuple[Role, ...]:
     """Return the server's roles with their rights, settings and memberships."""
-    readable = query_value(
-        connection, "SELECT has_table_privilege('pg_authid', 'SELECT')"
-    )
+    readable = passwords_readable(connection)
     password = (
         "(SELECT md5(a.rolpassword) FROM pg_authid a WHERE a.oid = r.oid)"
         if readable
@@ -68,10 +66,23 @@ def take(connection: Connection) -> tuple[Role, ...]:
     )
 
 
+def passwords_readable(connection: Connection) -> bool:
+    """Return whether the connection's role may read the hashes of passwords."""
+    return bool(
+        query_value(connection, "SELECT has_table_privilege('pg_authid', 'SELECT')")
+    )
+
+
+def names(connection: Connection) -> set[str]:
+    """Return the names of the server's roles."""
+    return set(query_column(connection, "SELECT rolname FROM pg_roles"))
+
+
 def superusers(connection: Connection) -> frozenset[str]:
     """Return the names of the server's superusers."""
-    rows = query(connection, "SELECT rolname FROM pg_roles WHERE rolsuper")
-    return frozenset(name for (name,) in rows)
+    return frozenset(
+        query_column(connection, "SELECT rolname FROM pg_roles WHERE rolsuper")
+    )
 
 
 @contextlib.contextmanager
@@ -94,9 +105,9 @@ def superusers_meanwhile(
             alter("NOSUPERUSER")
 
 
-def needed(connection: Connection) -> tuple[str, ...]:
+def needed(connection: Connection) -> list[str]:
     """Return the roles that the database's objects, grants and settings name."""
-    rows = query(
+    return query_column(
         connection,
         """
         WITH here AS (SELECT oid, datdba FROM pg_database
@@ -111,16 +122,15 @@ def needed(connection: Connection) -> tuple[str, ...]:
         ORDER BY 1
         """,
     )
-    return tuple(name for (name,) in rows)
 
 
-def owners(connection: Connection) -> tuple[str, ...]:
+def owners(connection: Connection) -> list[str]:
     """Return the roles that own something in the database that a dump restores.
 
     Who owns an extension, and what is in it, is decided where it is created. The first
     role's belongings are in no list of dependencies.
     """
-    rows = query(
+    return query_column(
         connection,
         """
         WITH here AS (SELECT oid, datdba FROM pg_database
@@ -140,7 +150,6 @@ def owners(connection: Connection) -> tuple[str, ...]:
         ORDER BY 1
         """,
     )
-    return tuple(name for (name,) in rows)
 
 
 def first(connection: Connection) -> str:
@@ -199,7 +208,7 @@ def allow_rows(url: str, role: RowsRole) -> None:
     that database.
     """
     with connect(url, purpose="restore") as connection:
-        for (schema,) in query(
+        for schema in query_column(
             connection,
             "SELECT nspname FROM pg_namespace "
             "WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'",
@@ -265,7 +274,7 @@ def _drop_leftovers(connection: Connection) -> None:
 
     One that still owns something in a copy goes when that copy has gone.
     """
-    for (name,) in query(
+    for name in query_column(
         connection,
         """
         SELECT rolname FROM pg_roles

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 
-from opskit.postgres.connect import Connection, query
+from opskit.postgres.connect import Connection, query_column
 from opskit.postgres.patterns import excluded_relations
 
 _USER_SCHEMA: LiteralString = (
@@ -246,7 +246,7 @@ def take(
 
 def populated_views(connection: Connection) -> list[str]:
     """Return schema and name, joined by a dot, of the materialized views with rows."""
-    rows = query(
+    return query_column(
         connection,
         """
         SELECT n.nspname || '.' || c.relname
@@ -257,23 +257,21 @@ def populated_views(connection: Connection) -> list[str]:
         ORDER BY 1
         """,
     )
-    return [name for (name,) in rows]
 
 
 def invalid_indexes(connection: Connection) -> list[str]:
     """Return the indexes that PostgreSQL holds for unusable."""
-    rows = query(
+    return query_column(
         connection,
         """
         SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1
         """,
     )
-    return [name for (name,) in rows]
 
 
 def unvalidated_constraints(connection: Connection) -> list[str]:
     """Return the constraints that existing rows were never checked against."""
-    rows = query(
+    return query_column(
         connection,
         """
         SELECT quote_ident(conname) || ' on ' || conrelid::regclass
@@ -281,4 +279,3 @@ def unvalidated_constraints(connection: Connection) -> list[str]:
         WHERE NOT convalidated AND contype <> 'n' AND conrelid <> 0 ORDER BY 1
         """,
     )
-    return [name for (name,) in rows]

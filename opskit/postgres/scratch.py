@@ -19,7 +19,13 @@ from psycopg import sql
 from opskit.errors import DatabaseError
 from opskit.log import logger
 from opskit.postgres import database
-from opskit.postgres.connect import Connection, connect, query, with_database
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    query,
+    query_column,
+    with_database,
+)
 from opskit.postgres.inventory import Inventory
 
 _MARK = re.compile(
@@ -147,7 +153,7 @@ def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
 
 def _reopen(connection: Connection, copy: str, closed: int | None) -> None:
     """Let sessions into a copy, and into what is closed for it, where they are not."""
-    for (name,) in query(
+    for name in query_column(
         connection,
         "SELECT datname FROM pg_database WHERE NOT datallowconn "
         "AND (datname = %s OR oid = %s)",
@@ -171,9 +177,10 @@ def _copies(connection: Connection) -> Iterator[tuple[str, int | None]]:
 
 def _idle(connection: Connection) -> set[str]:
     """Return the databases that no session is in, or holds the lock of a copy."""
-    rows = query(
-        connection,
-        """
+    return set(
+        query_column(
+            connection,
+            """
         SELECT datname FROM pg_database d
         WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)
           AND NOT EXISTS (
@@ -181,9 +188,9 @@ def _idle(connection: Connection) -> set[str]:
             WHERE l.locktype = 'advisory' AND l.classid = %s::bigint::oid
               AND l.objid::bigint = hashtext(d.datname::text)::bigint & 4294967295)
         """,
-        _LOCK_CLASS,
+            _LOCK_CLASS,
+        )
     )
-    return {name for (name,) in rows}
 
 
 def _described(connection: Connection, name: str) -> list[tuple[int, str]]:
@@ -223,7 +230,7 @@ def _comment(connection: Connection, name: str, text: str) -> None:
 
 def _drop_subscriptions(url: str) -> None:
     with connect(url, purpose="cleaning up") as inside:
-        for (subscription,) in query(
+        for subscription in query_column(
             inside,
             "SELECT subname FROM pg_subscription s JOIN pg_database d "
             "ON d.oid = s.subdbid WHERE d.datname = current_database()",

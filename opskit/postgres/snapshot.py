@@ -13,6 +13,7 @@ from opskit.postgres.connect import (
     Connection,
     connect,
     query,
+    query_column,
     query_value,
     translated,
 )
@@ -252,7 +253,7 @@ def rewritten_tables(connection: Connection) -> list[str]:
     pg_dump has its locks they can leave it an empty table, or another one. Those that
     were dropped are gone by then, and are named as the snapshot knows them.
     """
-    rows = query(
+    return query_column(
         connection,
         """
         SELECT format('%I.%I', n.nspname, c.relname)
@@ -262,4 +263,3 @@ def rewritten_tables(connection: Connection) -> list[str]:
         ORDER BY 1
         """,
     )
-    return [name for (name,) in rows]

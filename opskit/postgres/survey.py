@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from opskit.postgres import beyond_dumps, capabilities, extensions, globals, roles
-from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres import beyond_dumps, capabilities, extensions, roles
+from opskit.postgres.connect import Connection, query, query_column, query_value
 from opskit.postgres.inventory import Collation, DatabaseSettings, Inventory, Locale
 
 # Settings of the server whose values decide whether or how a dump can be loaded.
@@ -33,11 +33,11 @@ def take(connection: Connection) -> Inventory:
     return Inventory(
         **_database(connection),
         roles=roles.take(connection),
-        needed_roles=roles.needed(connection),
-        owners=roles.owners(connection),
+        needed_roles=tuple(roles.needed(connection)),
+        owners=tuple(roles.owners(connection)),
         extensions=extensions.take(connection),
         collations=_collations(connection),
-        tablespaces=_tablespaces(connection),
+        tablespaces=tuple(_tablespaces(connection)),
         settings=_settings(connection),
         database_settings=_database_settings(connection),
         has_money=_has_money(connection),
@@ -47,7 +47,7 @@ def take(connection: Connection) -> Inventory:
                 "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public')",
             )
         ),
-        not_dumped=globals.not_dumped(connection),
+        not_dumped=_not_dumped(connection),
         beyond_dumps=beyond_dumps.take(connection),
         system_identifier=capabilities.system_identifier(connection),
         first_role=roles.first(connection),
@@ -138,8 +138,8 @@ def _has_money(connection: Connection) -> bool:
     )
 
 
-def _tablespaces(connection: Connection) -> tuple[str, ...]:
-    rows = query(
+def _tablespaces(connection: Connection) -> list[str]:
+    return query_column(
         connection,
         """
         SELECT t.spcname FROM pg_tablespace t
@@ -149,7 +149,6 @@ def _tablespaces(connection: Connection) -> tuple[str, ...]:
           AND t.spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1
         """,
     )
-    return tuple(name for (name,) in rows)
 
 
 def _settings(connection: Connection) -> dict[str, str]:
@@ -184,3 +183,34 @@ def _database_settings(connection: Connection) -> tuple[DatabaseSettings, ...]:
         )
         for role, settings in rows
     )
+
+
+def _not_dumped(connection: Connection) -> tuple[str, ...]:
+    """Return what pg_dump leaves out of this role's dumps without a word.
+
+    Subscriptions, and the options of user mappings, are for superusers alone; that
+    there are some, everybody may know.
+    """
+    if capabilities.is_superuser(connection):
+        return ()
+    subscriptions = query_column(
+        connection,
+        """
+        SELECT DISTINCT quote_ident(s.subname) FROM pg_stat_subscription s
+        JOIN pg_subscription p ON p.oid = s.subid
+        JOIN pg_database d ON d.oid = p.subdbid AND d.datname = current_database()
+        ORDER BY 1
+        """,
+    )
+    mappings = query_column(
+        connection,
+        """
+        SELECT DISTINCT quote_ident(usename) || ' on ' || quote_ident(srvname)
+        FROM pg_user_mappings WHERE umoptions IS NULL ORDER BY 1
+        """,
+    )
+    kinds = {
+        "subscriptions": subscriptions,
+        "options, if any, of user mappings": mappings,
+    }
+    return tuple(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)

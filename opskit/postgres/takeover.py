@@ -8,7 +8,12 @@ import psycopg
 
 from opskit.errors import DatabaseError
 from opskit.postgres import database, scratch
-from opskit.postgres.connect import Connection, query, query_value, translated
+from opskit.postgres.connect import (
+    Connection,
+    query_column,
+    query_value,
+    translated,
+)
 
 _SECONDS_MAX = 30.0
 _PAUSE_SECONDS = 0.25
@@ -29,13 +34,13 @@ def obstacles(connection: Connection, name: str) -> list[str]:
     """Return what in a database keeps it from being renamed or ties it to its name."""
     found = [
         f"the prepared transaction {gid}"
-        for (gid,) in query(
+        for gid in query_column(
             connection, "SELECT gid FROM pg_prepared_xacts WHERE database = %s", name
         )
     ]
     found += [
         f"the replication slot {slot}"
-        for (slot,) in query(
+        for slot in query_column(
             connection,
             "SELECT slot_name FROM pg_replication_slots WHERE database = %s",
             name,
@@ -43,7 +48,7 @@ def obstacles(connection: Connection, name: str) -> list[str]:
     ]
     found += [
         f"the enabled subscription {subscription}"
-        for (subscription,) in query(
+        for subscription in query_column(
             connection,
             "SELECT subname FROM pg_subscription s JOIN pg_database d "
             "ON d.oid = s.subdbid WHERE s.subenabled AND d.datname = %s",

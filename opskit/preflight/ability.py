@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from opskit.postgres import capabilities, roles
-from opskit.postgres.connect import Connection, query, query_value, server_major
+from opskit.postgres.connect import (
+    Connection,
+    query,
+    query_column,
+    query_value,
+    server_major,
+)
 from opskit.postgres.database import quoted
 from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Inventory, Role
 from opskit.preflight.shortages import Shortage
@@ -114,7 +120,7 @@ def _new_roles(
     user: str,
     attributes: Role,
 ) -> Iterator[Shortage]:
-    there = {name for (name,) in query(connection, "SELECT rolname FROM pg_roles")}
+    there = roles.names(connection)
     wanted = set(inventory.needed_roles) - there
     of_superusers = {
         each.name
@@ -137,7 +143,7 @@ def _extensions(
     connection: Connection, inventory: Inventory, user: str
 ) -> Iterator[Shortage]:
     wanted: Sequence[str] = [each.name for each in inventory.extensions]
-    for (name,) in query(
+    for name in query_column(
         connection,
         "SELECT DISTINCT v.name::text FROM pg_available_extensions e "
         "JOIN pg_available_extension_versions v "

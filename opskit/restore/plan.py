@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from opskit.catalog.manifest import TableRecord
 from opskit.catalog.reader import SetReader
-from opskit.postgres import database, takeover
+from opskit.postgres import database, roles, takeover
 from opskit.postgres.connect import server_major
 from opskit.preflight import ability, shortages
 from opskit.preflight.shortages import Shortage
@@ -58,7 +58,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
         )
         # Only the dump shows what single tables need of it.
         refused = refused_shortages(() if request.tables else lacking, request.accepted)
-        roles = with_members(
+        wanted = with_members(
             set(manifest.inventory.needed_roles), manifest.inventory.roles
         )
         return RestorePlan(
@@ -67,7 +67,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             exists=database.exists(connection, request.target),
             is_occupied=is_occupied,
             tables=_tables(request),
-            roles_created=sorted(roles - database.existing_roles(connection)),
+            roles_created=sorted(wanted - roles.names(connection)),
             missing=[*needed, *lacking],
             refused=[*beside.not_accepted(needed, request.accepted), *refused],
             obstacles=takeover.obstacles(connection, request.target),

@@ -90,7 +90,7 @@ def make_surroundings(place: Place, roles_sql: str, tablespaces: Sequence[str]) 
     Raises:
         DatabaseError: the set's own statements do not work.
     """
-    existing = database.existing_roles(place.connection)
+    existing = roles.names(place.connection)
     wanted = globals.created_roles(roles_sql) - existing
     statements = globals.for_roles(roles_sql, wanted, existing)
     preflight_shortages.require_locales_of_roles(place.connection, statements)
@@ -113,7 +113,7 @@ def create_roles(
     role that may not do everything becomes a member of what it creates: only so may it
     hand objects over.
     """
-    existing = database.existing_roles(connection)
+    existing = roles.names(connection)
     needed = _roles_of(entries, inventory, is_whole=is_whole)
     missing = with_members(needed, inventory.roles) - existing
     if not missing:
