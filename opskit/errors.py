@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
@@ -225,21 +225,4 @@ def _refused(operation: str, words: str, number: int | None) -> OpskitError:
     hint = _MACHINE_HINTS.get(number or 0, "See the system log.")
     return _FAULTS.get(operation, StoreError)(
         f"the operating system refused: {words}", hint=hint
-    )
-
-
-# Of several errors the first of these decides about the exit code: what was found out
-# about data before what could not be done.
-_WORST_FIRST = (1, 50, 20, 40, 41, 10, 30, 11, 2)
-
-
-def worst(errors: Sequence[OpskitError]) -> OpskitError:
-    """Return the error that says most of what is wrong; the first of equal ones."""
-    return min(
-        errors,
-        key=lambda each: (
-            _WORST_FIRST.index(each.exit_code)
-            if each.exit_code in _WORST_FIRST
-            else len(_WORST_FIRST)
-        ),
     )

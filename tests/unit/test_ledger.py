@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.unit import processes
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 COUNT = 5
+WRITTEN_BY_0_1 = Path(__file__).parents[1] / "fixtures/written_by_0_1/ledger.jsonl"
 # Nothing follows the last record: only a copy of the file can tell of its loss.
 FOLLOWED = range(COUNT - 1)
 _APPEND = """
@@ -85,6 +87,41 @@ def test_the_file_is_for_its_owner_alone(path: Path) -> None:
     """Nobody else may read what was run."""
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_records_of_version_0_1_stay_readable_and_chained(tmp_path: Path) -> None:
+    """They lack the start and the duration; those that follow them have both."""
+    path = tmp_path / "ledger.jsonl"
+    shutil.copy(WRITTEN_BY_0_1, path)
+    before = Ledger(path).entries()
+    Ledger(path).append(
+        now=NOW,
+        run_id="new",
+        operation="backup",
+        outcome="ok",
+        details={},
+        started_at=NOW - timedelta(seconds=7.25),
+        seconds=7.25,
+    )
+    *old, new = Ledger(path).entries()
+
+    assert old == before
+    assert old
+    assert {(each.started_at, each.seconds) for each in old} == {(None, None)}
+    assert (new.started_at, new.seconds) == ("2026-03-10T11:59:52.750000+00:00", 7.25)
+    assert Ledger(path).verify() == []
+    path.write_bytes(path.read_bytes().replace(b'"passed": true', b'"passed": null', 1))
+    assert Ledger(path).verify() != []
+
+
+def test_fields_of_a_later_version_are_passed_over(path: Path) -> None:
+    """A record that says more than is known today is a record all the same."""
+    lines = _lines(path)
+    lines[-1] = json.dumps(json.loads(lines[-1]) | {"mood": "fine"}).encode() + b"\n"
+    path.write_bytes(b"".join(lines))
+
+    assert Ledger(path).entries()[-1].run_id == f"run{COUNT - 1}"
+    assert Ledger(path).verify() == []
 
 
 @pytest.mark.parametrize("number", FOLLOWED)
