@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from opskit.config.drill import DrillSettings, Query
-from opskit.config.settings import (
-    ENVIRONMENT_PREFIX,
+from opskit.config.settings import ENVIRONMENT_PREFIX, Settings, load
+from opskit.config.sources import (
     DatabaseSettings,
-    Settings,
-    load,
+    FilesSettings,
+    RetentionSettings,
+    SourceRetention,
 )
-from opskit.config.sources import FilesSettings, RetentionSettings, SourceRetention
 from opskit.config.stores import StoreSettings
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
@@ -22,15 +22,13 @@ KeyFile = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 class _KeySection(Section):
     """A section with a private key in a file and its passphrase."""
 
-    _unlocked_by: ClassVar[str]
-
     @model_validator(mode="before")
     @classmethod
-    def _nothing_shown(cls, data: Any) -> Any:
-        """Refuse what must not be shown here, where no value is shown."""
+    def _no_private_key(cls, data: Any) -> Any:
+        """Refuse secrets here, where the error does not show the value."""
         if not isinstance(data, dict):
             return data
-        name = cls._unlocked_by
+        (name,) = cls._secrets
         if not isinstance(data.get(name, ""), str | SecretStr):
             raise ValueError(f"{name} must be a text, in quotes")
         for key, value in data.items():
@@ -40,38 +38,21 @@ class _KeySection(Section):
                 )
         return data
 
-    @model_validator(mode="after")
-    def _one_passphrase(self) -> _KeySection:
-        name = self._unlocked_by
-        if self._passphrase().get_secret_value() and self._passphrase_file():
-            raise ValueError(f"only one of {name} and {name}_file may be set")
-        return self
-
     def resolve_passphrase(self) -> str:
-        """Return the passphrase of the key's file, empty where there is none.
+        """Return the passphrase of the key's file, empty if there is none.
 
         Raises:
             ConfigurationError: the file with it cannot be read, may be read by others,
                 or does not hold one line.
         """
-        path = self._passphrase_file()
-        if path is None:
-            return self._passphrase().get_secret_value()
-        return _read_passphrase(f"{self._unlocked_by}_file", path)
-
-    def _passphrase(self) -> SecretStr:
-        found: SecretStr = getattr(self, self._unlocked_by)
-        return found
-
-    def _passphrase_file(self) -> Path | None:
-        found: Path | None = getattr(self, f"{self._unlocked_by}_file")
-        return found
+        (name,) = self._secrets
+        return self._resolve(name, _read_passphrase)
 
 
 class EncryptionSettings(_KeySection):
     """To whom backup sets are encrypted, and what opens them again."""
 
-    _unlocked_by: ClassVar[str] = "identity_passphrase"
+    _secrets = ("identity_passphrase",)
 
     recipients: list[str] = Field(
         default=[],
@@ -101,7 +82,7 @@ class EncryptionSettings(_KeySection):
 class SigningSettings(_KeySection):
     """What sets and evidence are signed with, and whose signatures are believed."""
 
-    _unlocked_by: ClassVar[str] = "key_passphrase"
+    _secrets = ("key_passphrase",)
 
     key_file: KeyFile = Field(
         default=None,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr
 
 from opskit.config.section import Count, Duration, PostgresUrl, Section, read_url
 
@@ -52,6 +52,8 @@ _BYTES_PER_SECOND = 10_000_000_000 / 3600
 
 class DrillSettings(Section):
     """How a backup set is proved."""
+
+    _secrets = ("existing_url",)
 
     server: Literal["auto", "installed", "embedded", "container", "existing"] = Field(
         default="auto",
@@ -137,14 +139,6 @@ class DrillSettings(Section):
     )
     queries: list[Query] = Field(default=[], description="the user's own checks")
 
-    @model_validator(mode="after")
-    def _one_address(self) -> DrillSettings:
-        if self.existing_url.get_secret_value() and self.existing_url_file:
-            raise ValueError(
-                "only one of existing_url and existing_url_file may be set"
-            )
-        return self
-
     def timeout_seconds(self, size_bytes: int) -> float:
         """Return how long a drill or restore of such a database may take."""
         if self.timeout is not None:
@@ -152,14 +146,12 @@ class DrillSettings(Section):
         return _SECONDS + size_bytes / _BYTES_PER_SECOND
 
     def resolve_existing_url(self) -> str:
-        """Return the URL of the existing server, empty where there is none.
+        """Return the URL of the existing server, empty if none is set.
 
         Raises:
             ConfigurationError: the file cannot be read or holds no URL.
         """
-        if self.existing_url_file is None:
-            return self.existing_url.get_secret_value()
-        return read_url("existing_url_file", self.existing_url_file)
+        return self._resolve("existing_url", read_url)
 
 
 _AS_IN_DRILL = "; as in `[drill]` if not set"
@@ -188,12 +180,6 @@ class RestoreSettings(Section):
     )
 
     def with_defaults(self, drill: DrillSettings) -> RestoreSettings:
-        """Return the same, with a drill's values for what is not set."""
-        fields = type(self).model_fields
-        own = {name: getattr(self, name) for name in fields}
-        return RestoreSettings(
-            **{
-                name: getattr(drill, name) if value is None else value
-                for name, value in own.items()
-            }
-        )
+        """Return these settings, with a drill's values for what is not set."""
+        unset = [name for name, value in self if value is None]
+        return self.model_copy(update={name: getattr(drill, name) for name in unset})

@@ -1,11 +1,12 @@
-"""What all sections of the configuration have in common, and URLs in files."""
+"""What the sections of the configuration have in common."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    model_validator,
 )
 
 from opskit.errors import ConfigurationError
@@ -25,6 +27,23 @@ class Section(BaseModel):
     """One section: no unknown keys, no changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    # Keys that hold a secret; the key NAME_file names a file that holds it instead.
+    _secrets: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _one_place_for_a_secret(self) -> Self:
+        for name in self._secrets:
+            if getattr(self, name).get_secret_value() and getattr(self, f"{name}_file"):
+                raise ValueError(f"only one of {name} and {name}_file may be set")
+        return self
+
+    def _resolve(self, name: str, read: Callable[[str, Path], str]) -> str:
+        """Return a secret, from its file if one is set; empty if neither is set."""
+        path: Path | None = getattr(self, f"{name}_file")
+        if path is not None:
+            return read(f"{name}_file", path)
+        secret: SecretStr = getattr(self, name)
+        return secret.get_secret_value()
 
 
 def _known_scheme(url: SecretStr) -> SecretStr:
@@ -69,14 +88,14 @@ def parse_duration(value: object) -> object:
     """
     if isinstance(value, timedelta):
         return value
-    found = isinstance(value, str) and re.fullmatch(
+    match = isinstance(value, str) and re.fullmatch(
         r"(\d{1,5})([smhdw])", value.strip()
     )
-    if not found:
+    if not match:
         raise ValueError(
             "a duration is a whole number and a unit: 90s, 15m, 26h, 30d, 8w"
         )
-    return timedelta(seconds=int(found[1]) * _DURATION_UNITS[found[2]])
+    return timedelta(seconds=int(match[1]) * _DURATION_UNITS[match[2]])
 
 
 def format_duration(value: timedelta) -> str:
@@ -91,16 +110,16 @@ def format_duration(value: timedelta) -> str:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
 
 
-def _no_truth(value: object) -> object:
+def _no_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a whole number is needed")
     return value
 
 
-Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
 CompressionLevel = Annotated[
     int,
-    BeforeValidator(_no_truth),
+    BeforeValidator(_no_boolean),
     Field(
         ge=1,
         le=12,

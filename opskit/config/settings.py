@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
-from datetime import timedelta
+import types
+import typing
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,98 +24,15 @@ from pydantic_settings import (
 
 from opskit.config.crypto import EncryptionSettings, SigningSettings
 from opskit.config.drill import DrillSettings, RestoreSettings
-from opskit.config.explain import unknown_environment, validation_error
-from opskit.config.section import (
-    CompressionLevel,
-    Duration,
-    PostgresUrl,
-    Section,
-    SourceName,
-    read_url,
-)
-from opskit.config.sources import FilesSettings, RetentionSettings, SourceRetention
+from opskit.config.section import Section, SourceName
+from opskit.config.sources import DatabaseSettings, FilesSettings, RetentionSettings
 from opskit.config.stores import StoreSettings
 from opskit.errors import ConfigurationError
+from opskit.log import MASK, mask
 
 ENVIRONMENT_PREFIX = "OPSKIT_"
-
-
-class DatabaseSettings(Section):
-    """One PostgreSQL database that is backed up."""
-
-    url: PostgresUrl = Field(
-        default=SecretStr(""),
-        description="connection URL, `postgresql://user@host:port/name`; leave the "
-        "password to PGPASSFILE, a service file, `url_file` or the environment",
-    )
-    url_file: Path | None = Field(
-        default=None, description="a file that holds the URL, for a mounted secret"
-    )
-    restore_url: PostgresUrl = Field(
-        default=SecretStr(""),
-        description="connection URL for `restore` to the source's server, where the "
-        "role that backs up may not create databases; empty: `url`",
-    )
-    restore_url_file: Path | None = Field(
-        default=None, description="a file that holds that URL"
-    )
-    schedule: str = Field(default="", description="cron timetable of the backup")
-    exclude_tables: list[str] = Field(
-        default=[], description="pg_dump patterns of tables to leave out altogether"
-    )
-    exclude_table_data: list[str] = Field(
-        default=[], description="pg_dump patterns of tables stored without their rows"
-    )
-    max_age: Duration = Field(
-        default=timedelta(hours=26),
-        description="a newest set older than this is unhealthy",
-    )
-    retention: SourceRetention | None = Field(
-        default=None, description="rules of its own instead of `[retention]`"
-    )
-    lock_wait: Duration = Field(
-        default=timedelta(seconds=60),
-        description="how long a backup may wait for a lock, of a table or of the "
-        "catalog",
-    )
-
-    compression_level: CompressionLevel = 3
-    streams: int = Field(
-        default=0,
-        ge=0,
-        le=32,
-        description="how many dumps may run at once under one snapshot, each with a "
-        "connection of its own: the largest tables apart from the rest. Only what is "
-        "worth it is dumped apart. 0: half of this machine's processors, at most 4",
-    )
-
-    @model_validator(mode="after")
-    def _one_address(self) -> DatabaseSettings:
-        if bool(self.url.get_secret_value()) == bool(self.url_file):
-            raise ValueError("exactly one of url and url_file must be set")
-        if self.restore_url.get_secret_value() and self.restore_url_file:
-            raise ValueError("only one of restore_url and restore_url_file may be set")
-        return self
-
-    def resolve_url(self) -> str:
-        """Return the connection URL, read from `url_file` where that is set.
-
-        Raises:
-            ConfigurationError: the file cannot be read or holds no URL.
-        """
-        if self.url_file is None:
-            return self.url.get_secret_value()
-        return read_url("url_file", self.url_file)
-
-    def resolve_restore_url(self) -> str:
-        """Return the URL that `restore` connects with; that of backups if none is set.
-
-        Raises:
-            ConfigurationError: a file cannot be read or holds no URL.
-        """
-        if self.restore_url_file is not None:
-            return read_url("restore_url_file", self.restore_url_file)
-        return self.restore_url.get_secret_value() or self.resolve_url()
+# Variables with that prefix that are no configuration themselves.
+_NO_KEYS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG"}
 
 
 class PostgresSettings(Section):
@@ -171,17 +88,12 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _one_name_a_source(self) -> Settings:
-        twice = self.databases.keys() & self.files.keys()
-        if twice:
+    def _consistent(self) -> Settings:
+        if twice := self.databases.keys() & self.files.keys():
             raise ValueError(
                 f"databases and files must not share the name {min(twice)}: their sets "
                 "would lie in one place"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_place_a_store(self) -> Settings:
         names: dict[tuple[str, ...], str] = {}
         for name, each in self.stores.items():
             other = names.setdefault(each.place, name)
@@ -190,31 +102,12 @@ class Settings(BaseSettings):
                     f"the stores {other} and {name} are the same place: what one of "
                     "them holds would be no second copy"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _known_stores(self) -> Settings:
         for name in self.drill.try_to_destroy:
             if name not in self.stores:
                 raise ValueError(
                     f"drill.try_to_destroy names {name}, which is no configured store"
                 )
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order: arguments (tests), environment, then the file that load() names."""
-        return (init_settings, env_settings)
-
-
-CONFIG_NAME = "opskit.toml"
 
 
 def load(path: Path | None = None) -> Settings:
@@ -224,19 +117,16 @@ def load(path: Path | None = None) -> Settings:
         ConfigurationError: no file, not TOML, an unknown key, a wrong type, or an
             impossible value; the message names the key, the value and what is allowed.
     """
-    path = Path.cwd() / (path or os.environ.get("OPSKIT_CONFIG") or CONFIG_NAME)
+    path = Path.cwd() / (path or os.environ.get("OPSKIT_CONFIG") or "opskit.toml")
     content = _read_toml(path)
-    unknown_environment(os.environ, ENVIRONMENT_PREFIX, set(Settings.model_fields))
+    _require_sections(os.environ)
 
     class FileSettings(Settings):
         @classmethod
         def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *args: Any, **sources: Any
+            cls, settings_cls: type[BaseSettings], *_args: Any, **sources: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (
-                *Settings.settings_customise_sources(settings_cls, *args, **sources),
-                InitSettingsSource(settings_cls, content),
-            )
+            return sources["env_settings"], InitSettingsSource(settings_cls, content)
 
     try:
         settings = FileSettings()
@@ -250,7 +140,12 @@ def load(path: Path | None = None) -> Settings:
             """OPSKIT_DATABASES__SHOP__EXCLUDE_TABLES='["log_*"]'.""",
         ) from None
     except ValidationError as error:
-        raise validation_error(error, Settings, path) from None
+        problems = "; ".join(map(_problem, error.errors()))
+        raise ConfigurationError(
+            f"{path}: {problems}",
+            hint="Correct the keys named in the file or the environment; "
+            "docs/configuration.md lists every key.",
+        ) from None
     base = path.resolve().parent
     return settings.model_copy(update={"state_dir": base / settings.state_dir})
 
@@ -268,5 +163,66 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read as TOML: {error}",
-            hint="Mend the file at the place named; nothing was touched.",
+            hint="Correct the file at that place; nothing was changed.",
         ) from error
+
+
+def _require_sections(environment: Mapping[str, str]) -> None:
+    """Refuse variables with our prefix that name no section: they have no effect."""
+    sections = Settings.model_fields
+    for name in sorted(environment):
+        section = name.removeprefix(ENVIRONMENT_PREFIX).split("__")[0].lower()
+        if (
+            name.startswith(ENVIRONMENT_PREFIX)
+            and name not in _NO_KEYS
+            and section not in sections
+        ):
+            raise ConfigurationError(
+                f"the environment variable {name} names no configuration section"
+                + _suggestion(section, sections),
+                hint="Unset it, or spell it OPSKIT_SECTION__KEY.",
+            )
+
+
+def _problem(detail: ErrorDetails) -> str:
+    """Return what is wrong with a key, its value, and what is allowed there."""
+    location = [str(part) for part in detail["loc"] if part != "[key]"]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        allowed = _fields_at(location[:-1])
+        return f"unknown key {key}{_suggestion(location[-1], allowed)}"
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = _shown(detail["input"])
+    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, BaseModel | dict):
+        return "{…}"
+    shown = repr(value)
+    # The text before an @ may be a password, however the URL is misspelt.
+    return MASK if re.search(r"[^'\"]@", shown) else mask(shown)
+
+
+def _suggestion(name: str, allowed: Iterable[str]) -> str:
+    names = sorted(allowed)
+    if near := difflib.get_close_matches(name, names, n=1):
+        return f" (did you mean {near[0]}?)"
+    return f" (allowed: {', '.join(names)})" if names else ""
+
+
+def _fields_at(location: list[str]) -> Iterable[str]:
+    """Return the keys allowed at a place; a name that the user chose matches any."""
+    annotation: object = Settings
+    for part in location:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = annotation.model_fields.get(part)
+            annotation = field.annotation if field else None
+        else:
+            inner = typing.get_args(annotation)
+            annotation = next((a for a in inner[::-1] if a is not types.NoneType), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields
+    return ()

@@ -1,29 +1,41 @@
-"""The settings of directories that are backed up: state files of a service."""
+"""The settings of what is backed up, databases and folders, and its retention."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from opskit.config.section import CompressionLevel, Count, Duration, Section
+from opskit.config.section import (
+    CompressionLevel,
+    Count,
+    Duration,
+    PostgresUrl,
+    Section,
+    read_url,
+)
 
 _NONE = timedelta(0)
 _RULES = ("keep_last", "keep_within", "keep_daily", "keep_weekly", "keep_monthly")
 
 
+_Last = Annotated[Count, Field(description="the newest N sets")]
+_Within = Annotated[Duration, Field(description="every set younger than this")]
+_Daily = Annotated[Count, Field(description="the newest set of each of N days")]
+_Weekly = Annotated[Count, Field(description="the same for ISO weeks")]
+_Monthly = Annotated[Count, Field(description="the same for months")]
+
+
 class SourceRetention(Section):
     """The rules of one source, instead of the general ones; what is left out is 0."""
 
-    keep_last: Count = Field(default=0, description="the newest N sets")
-    keep_within: Duration = Field(
-        default=_NONE, description="every set younger than this"
-    )
-    keep_daily: Count = Field(default=0, description="the newest set of each of N days")
-    keep_weekly: Count = Field(default=0, description="the same for ISO weeks")
-    keep_monthly: Count = Field(default=0, description="the same for months")
+    keep_last: _Last = 0
+    keep_within: _Within = _NONE
+    keep_daily: _Daily = 0
+    keep_weekly: _Weekly = 0
+    keep_monthly: _Monthly = 0
     min_keep: Count = Field(
         default=2,
         ge=1,
@@ -31,27 +43,18 @@ class SourceRetention(Section):
     )
 
 
-class RetentionSettings(Section):
+class RetentionSettings(SourceRetention):
     """Which sets are kept: a set stays if any rule keeps it.
 
     The values shown are those of a section that names no `keep_*`; naming any of them
     sets the others to 0.
     """
 
-    keep_last: Count = Field(default=7, description="the newest N sets")
-    keep_within: Duration = Field(
-        default=timedelta(days=30), description="every set younger than this"
-    )
-    keep_daily: Count = Field(
-        default=30, description="the newest set of each of N days"
-    )
-    keep_weekly: Count = Field(default=8, description="the same for ISO weeks")
-    keep_monthly: Count = Field(default=12, description="the same for months")
-    min_keep: Count = Field(
-        default=2,
-        ge=1,
-        description="never fewer good sets than this, whatever the rest says",
-    )
+    keep_last: _Last = 7
+    keep_within: _Within = timedelta(days=30)
+    keep_daily: _Daily = 30
+    keep_weekly: _Weekly = 8
+    keep_monthly: _Monthly = 12
     require_drill: bool = Field(
         default=False,
         description="delete a set only if a newer one has passed a drill",
@@ -76,6 +79,78 @@ class RetentionSettings(Section):
         if isinstance(given, dict) and any(rule in given for rule in _RULES):
             return dict.fromkeys(_RULES, 0) | {"keep_within": _NONE} | given
         return given
+
+
+class DatabaseSettings(Section):
+    """One PostgreSQL database that is backed up."""
+
+    _secrets = ("restore_url",)
+
+    url: PostgresUrl = Field(
+        default=SecretStr(""),
+        description="connection URL, `postgresql://user@host:port/name`; leave the "
+        "password to PGPASSFILE, a service file, `url_file` or the environment",
+    )
+    url_file: Path | None = Field(
+        default=None, description="a file that holds the URL, for a mounted secret"
+    )
+    restore_url: PostgresUrl = Field(
+        default=SecretStr(""),
+        description="connection URL for `restore` to the source's server, where the "
+        "role that backs up may not create databases; empty: `url`",
+    )
+    restore_url_file: Path | None = Field(
+        default=None, description="a file that holds that URL"
+    )
+    schedule: str = Field(default="", description="cron timetable of the backup")
+    exclude_tables: list[str] = Field(
+        default=[], description="pg_dump patterns of tables to leave out altogether"
+    )
+    exclude_table_data: list[str] = Field(
+        default=[], description="pg_dump patterns of tables stored without their rows"
+    )
+    max_age: Duration = Field(
+        default=timedelta(hours=26),
+        description="a newest set older than this is unhealthy",
+    )
+    retention: SourceRetention | None = Field(
+        default=None, description="rules of its own instead of `[retention]`"
+    )
+    lock_wait: Duration = Field(
+        default=timedelta(seconds=60),
+        description="how long a backup may wait for a lock, of a table or of the "
+        "catalog",
+    )
+    compression_level: CompressionLevel = 3
+    streams: Count = Field(
+        default=0,
+        le=32,
+        description="how many dumps may run at once under one snapshot, each with a "
+        "connection of its own: the largest tables apart from the rest. Only what is "
+        "worth it is dumped apart. 0: half of this machine's processors, at most 4",
+    )
+
+    @model_validator(mode="after")
+    def _one_address(self) -> DatabaseSettings:
+        if bool(self.url.get_secret_value()) == bool(self.url_file):
+            raise ValueError("exactly one of url and url_file must be set")
+        return self
+
+    def resolve_url(self) -> str:
+        """Return the connection URL, from `url_file` if that is set.
+
+        Raises:
+            ConfigurationError: the file cannot be read or holds no URL.
+        """
+        return self._resolve("url", read_url)
+
+    def resolve_restore_url(self) -> str:
+        """Return the URL that `restore` connects with, by default that of backups.
+
+        Raises:
+            ConfigurationError: a file cannot be read or holds no URL.
+        """
+        return self._resolve("restore_url", read_url) or self.resolve_url()
 
 
 class FilesSettings(Section):

@@ -27,14 +27,13 @@ def parse_size(value: object) -> object:
     Raises:
         ValueError: a text of another form.
     """
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("a size is a whole number of bytes, or 512k, 20m, 1g")
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = re.fullmatch(r"(\d{1,15})([kmgt]?)", value.strip().lower())
-    if found is None:
+    text = value.strip().lower() if isinstance(value, str) else ""
+    match = re.fullmatch(r"(\d{1,15})([kmgt]?)", text)
+    if match is None:
         raise ValueError("a size is a whole number of bytes, or 512k, 20m, 1g")
-    return int(found[1]) * _SIZE_UNITS[found[2]]
+    return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
@@ -169,17 +168,17 @@ class StoreSettings(Section):
     @property
     def bucket(self) -> str:
         """The bucket's name; empty for a folder."""
-        found = _BUCKET_URL.fullmatch(self.url)
-        return found["bucket"] if found else ""
+        match = _BUCKET_URL.fullmatch(self.url)
+        return match["bucket"] if match else ""
 
     @property
     def prefix(self) -> str:
         """What all keys in the bucket begin with: empty, or ending in a slash."""
-        found = _BUCKET_URL.fullmatch(self.url)
-        inner = found["prefix"].strip("/") if found else ""
+        match = _BUCKET_URL.fullmatch(self.url)
+        inner = match["prefix"].strip("/") if match else ""
         return f"{inner}/" if inner else ""
 
 
 def _is_bucket(url: str) -> bool:
-    found = _BUCKET_URL.fullmatch(url)
-    return found is not None and not {".", ".."} & set(found["prefix"].split("/"))
+    match = _BUCKET_URL.fullmatch(url)
+    return match is not None and not {".", ".."} & set(match["prefix"].split("/"))
