@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
@@ -37,11 +38,11 @@ from opskit.store.s3.challenge import is_challenge
 
 @dataclass(frozen=True, kw_only=True)
 class CopyResult:
-    """What became of one set: copied, or found in the target already.
+    """What became of one set: copied, or already in the target.
 
     `repaired` are the keys of objects that were damaged or missing in the target and
-    were put anew, `added` those of what lies beside the set and was put now. `verified`
-    is what reading the set in the target has found in the end.
+    were stored again, `added` those of what lies beside the set and was stored now.
+    `verified` is the outcome of reading the set in the target in the end.
     """
 
     backup_id: str
@@ -63,8 +64,8 @@ def copy_set(
     What a killed copy left is removed first, so nobody else may be writing this set
     there: the caller holds the lock of its source, in the target too, and
     `require_held` raises if that was lost. A set that the target lists already is read
-    there; what is damaged of it or missing is put anew, and so is what lies beside it
-    in the source alone.
+    there; what is damaged of it or missing is stored again, and so is what lies beside
+    it in the source alone.
 
     Raises:
         IntegrityError: the source is damaged, the target does not give back what it
@@ -73,8 +74,9 @@ def copy_set(
     """
     content = _manifest_of(manifest, source)
     known = _read(target, manifest.prefix + MANIFEST_NAME)
+    copying = _Copying(manifest, content, source, target, require_held)
     if known is None:
-        return _copy_new(manifest, content, source, target, require_held)
+        return copying.copy()
     if known != content:
         raise IntegrityError(
             f"store {target.name} holds another manifest of {manifest.backup_id} than "
@@ -82,102 +84,119 @@ def copy_set(
             hint="One of the two was altered after it was written; `inv verify` and "
             "its signature tell which. Nothing was changed.",
         )
-    return _complete(manifest, content, source, target, require_held)
+    return copying.complete()
 
 
-def _copy_new(
-    manifest: Manifest,
-    content: bytes,
-    source: Store,
-    target: Store,
-    require_held: Callable[[], None],
-) -> CopyResult:
-    if any(target.list(manifest.prefix)) or any(target.unfinished(manifest.prefix)):
-        target.discard(manifest.prefix)
-    with _withdrawn_on_error(target, manifest.prefix):
-        for each in manifest.objects:
-            target.put(each.key, _blocks(source, each))
-        verified = verify_set(manifest, target)
+@dataclass(frozen=True)
+class _Copying:
+    """One set on its way; `content` is its manifest byte by byte."""
+
+    manifest: Manifest
+    content: bytes
+    source: Store
+    target: Store
+    require_held: Callable[[], None]
+
+    @property
+    def key(self) -> str:
+        return self.manifest.prefix + MANIFEST_NAME
+
+    def copy(self) -> CopyResult:
+        """Copy a set that the target does not list."""
+        prefix, target = self.manifest.prefix, self.target
+        if any(target.list(prefix)) or any(target.unfinished(prefix)):
+            target.discard(prefix)
+        with _withdrawn_on_error(target, prefix):
+            for each in self.manifest.objects:
+                target.put(each.key, _blocks(self.source, each))
+            verified = self._require_whole(verify_set(self.manifest, target))
+            added = self._copy_beside(_beside(self.manifest, self.source))
+            self._put_manifest()
+            if _read(target, self.key) != self.content:
+                raise self._not_given_back(self.key, "other bytes")
+        return self._result(verified, copied=True, added=added)
+
+    def complete(self) -> CopyResult:
+        """Verify a set in the target, repair it, and add what lies beside it."""
+        verified = verify_set(self.manifest, self.target)
+        bad = {each.key for each in verified.bad}
+        damaged = [each for each in self.manifest.objects if each.key in bad]
+        if damaged:
+            self._repair(damaged)
+            verified = verify_set(self.manifest, self.target)
+        self._require_whole(verified)
+        present = {each.key for each in self.target.list(self.manifest.prefix)}
+        beside = _beside(self.manifest, self.source)
+        return self._result(
+            verified,
+            copied=False,
+            repaired=tuple(each.key for each in damaged),
+            added=self._copy_beside(key for key in beside if key not in present),
+        )
+
+    def _result(self, verified: VerifyResult, **more: Any) -> CopyResult:
+        return CopyResult(backup_id=self.manifest.backup_id, verified=verified, **more)
+
+    def _repair(self, damaged: Iterable[StoredObject]) -> None:
+        """Store damaged objects again; meanwhile the target does not list the set.
+
+        Nothing is deleted before the source has shown that it holds what is needed.
+        What a crash leaves is copied as a new set by the next run.
+        """
+        for each in damaged:
+            for _ in _blocks(self.source, each):
+                pass
+        self.require_held()
+        self.target.delete(self.key)
+        for each in damaged:
+            self.target.delete(each.key)
+            self.target.put(each.key, _blocks(self.source, each))
+        self._put_manifest()
+
+    def _put_manifest(self) -> None:
+        require_stored(self.manifest.objects, self.target)
+        self.require_held()
+        self.target.put(self.key, [self.content])
+
+    def _copy_beside(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Copy objects that no manifest names; each is read back at once."""
+        added = []
+        for key in keys:
+            sent, stored = hashlib.sha256(), hashlib.sha256()
+            try:
+                self.target.put(key, _digested(self.source, key, sent.update))
+            except ObjectExists:
+                continue  # another run has just added it
+            for _ in _digested(self.target, key, stored.update):
+                pass
+            if stored.digest() != sent.digest():
+                raise self._not_given_back(key, "other bytes")
+            added.append(key)
+        return tuple(added)
+
+    def _require_whole(self, verified: VerifyResult) -> VerifyResult:
         if verified.not_read is not None:
             raise verified.not_read
         if verified.bad:
-            raise _not_given_back(target, verified.bad[0].key, verified.bad[0].reason)
-        added = _copy_beside(_beside(manifest, source), source, target)
-        key = manifest.prefix + MANIFEST_NAME
-        require_stored(manifest.objects, target)
-        require_held()
-        target.put(key, [content])
-        if _read(target, key) != content:
-            raise _not_given_back(target, key, "other bytes")
-    return CopyResult(
-        backup_id=manifest.backup_id, copied=True, added=added, verified=verified
-    )
+            raise self._not_given_back(verified.bad[0].key, verified.bad[0].reason)
+        return verified
 
-
-def _complete(
-    manifest: Manifest,
-    content: bytes,
-    source: Store,
-    target: Store,
-    require_held: Callable[[], None],
-) -> CopyResult:
-    """Read a set in the target, repair it, and add what lies beside the source's."""
-    verified = verify_set(manifest, target)
-    bad = {each.key for each in verified.bad}
-    damaged = [each for each in manifest.objects if each.key in bad]
-    if damaged:
-        _repair(manifest, damaged, content, source, target, require_held)
-        verified = verify_set(manifest, target)
-    if verified.not_read is not None:
-        raise verified.not_read
-    if verified.bad:
-        raise _not_given_back(target, verified.bad[0].key, verified.bad[0].reason)
-    there = {each.key for each in target.list(manifest.prefix)}
-    missing = [key for key in _beside(manifest, source) if key not in there]
-    return CopyResult(
-        backup_id=manifest.backup_id,
-        copied=False,
-        verified=verified,
-        repaired=tuple(each.key for each in damaged),
-        added=_copy_beside(missing, source, target),
-    )
-
-
-def _repair(
-    manifest: Manifest,
-    damaged: Iterable[StoredObject],
-    content: bytes,
-    source: Store,
-    target: Store,
-    require_held: Callable[[], None],
-) -> None:
-    """Put damaged objects of a set anew; meanwhile the target does not list the set.
-
-    Nothing is taken away before the source has shown that it holds what is needed. What
-    a crash leaves is copied as a new set by the next run.
-    """
-    for each in damaged:
-        for _ in _blocks(source, each):
-            pass
-    require_held()
-    key = manifest.prefix + MANIFEST_NAME
-    target.delete(key)
-    for each in damaged:
-        target.delete(each.key)
-        target.put(each.key, _blocks(source, each))
-    require_stored(manifest.objects, target)
-    require_held()
-    target.put(key, [content])
+    def _not_given_back(self, key: str, reason: str) -> IntegrityError:
+        return IntegrityError(
+            f"store {self.target.name} does not give back what it was given: {key}: "
+            f"{reason}",
+            hint="Check that store's health, then copy again.",
+        )
 
 
 def _manifest_of(manifest: Manifest, source: Store) -> bytes:
-    """Return a set's manifest byte by byte: fields that we do not know are its too."""
+    """Return a set's manifest byte by byte: it may hold fields of a later version."""
     key = manifest.prefix + MANIFEST_NAME
     content = _read(source, key)
     if content is None:
         raise ObjectNotFound(
             f"store {source.name} does not hold the set {manifest.backup_id}",
-            hint="`invoke backups` lists the sets that exist.",
+            hint="`inv backups` lists the sets that exist.",
         )
     if manifests.parse(content, key=key) != manifest:
         raise IntegrityError(
@@ -201,11 +220,11 @@ def _blocks(source: Store, each: StoredObject) -> Iterator[bytes]:
 
 
 def _beside(manifest: Manifest, source: Store) -> list[str]:
-    """Return the keys of what lies beside a set; the words of evidence come last.
+    """Return the keys of what lies beside a set; evidence comes last.
 
-    A signature is then there before what it signs. What a failed verification said is
-    left out: it was said of the bytes in the source, and these are read again. So is
-    what was put there to be destroyed.
+    A signature is then stored before what it signs. Evidence of a failed verification
+    is left out: it is about the bytes in the source, and these are read again. So are
+    objects that a drill made to try to destroy them.
     """
     own = {each.key for each in manifest.objects} | {manifest.prefix + MANIFEST_NAME}
     keys = [
@@ -225,24 +244,6 @@ def _beside(manifest: Manifest, source: Store) -> list[str]:
     )
 
 
-def _copy_beside(keys: Iterable[str], source: Store, target: Store) -> tuple[str, ...]:
-    """Copy objects that no manifest names; each is read back at once."""
-    added = []
-    for key in keys:
-        digest = hashlib.sha256()
-        try:
-            target.put(key, _digested(source, key, digest.update))
-        except ObjectExists:
-            continue  # another run has just added it
-        back = hashlib.sha256()
-        for _ in _digested(target, key, back.update):
-            pass
-        if back.digest() != digest.digest():
-            raise _not_given_back(target, key, "other bytes")
-        added.append(key)
-    return tuple(added)
-
-
 def _digested(
     store: Store, key: str, update: Callable[[bytes], None]
 ) -> Iterator[bytes]:
@@ -250,13 +251,6 @@ def _digested(
         while block := file.read(BLOCK_BYTES):
             update(block)
             yield block
-
-
-def _not_given_back(target: Store, key: str, reason: str) -> IntegrityError:
-    return IntegrityError(
-        f"store {target.name} does not give back what it was given: {key}: {reason}",
-        hint="Check that store's health, then copy again.",
-    )
 
 
 def _read(store: Store, key: str) -> bytes | None:
@@ -268,7 +262,7 @@ def _read(store: Store, key: str) -> bytes | None:
 
 @contextmanager
 def _withdrawn_on_error(target: Store, prefix: str) -> Iterator[None]:
-    """Take a set back whose copying failed; its manifest first, if it got that far."""
+    """Remove a set whose copying failed; its manifest first, if it got that far."""
     try:
         yield
     except ObjectExists:
