@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
@@ -17,12 +16,10 @@ from opskit.catalog.manifest import Manifest
 from opskit.errors import ConfigurationError
 from opskit.postgres.patterns import to_regexes
 
-CONFIRMATION_FOLDER = "confirmed/"
 # What is smaller than this rises and falls every day.
 _COUNTED_ROWS = 100
 _COUNTED_BYTES = 64 * 1024
 _COUNTED_FILES = 10
-_NAME = re.compile(r"confirmed/\d{8}T\d{6}Z-[0-9a-f]+\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +77,6 @@ def newly_excluded(older: Manifest, newer: Manifest) -> list[str]:
         f"table {name} is left out now ({pattern}); it held {held[name]} rows"
         for name, pattern in _excluded(older, newer)
     ]
-
-
-def confirmation_name(*, confirmed_at: datetime, run_id: str) -> str:
-    """Return the name, inside a set, of the word that somebody looked at its change."""
-    time = f"{confirmed_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-    return f"{CONFIRMATION_FOLDER}{time}-{run_id}.json"
-
-
-def is_confirmation(name: str) -> bool:
-    """Return whether a name inside a set is that of a confirmation."""
-    return _NAME.fullmatch(name) is not None
 
 
 def _changes_of_parts(

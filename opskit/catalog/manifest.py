@@ -26,11 +26,9 @@ from opskit.store.base import check_key
 
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
-PIN_FOLDER = "pinned/"
 # Roles of the dumps of a database: of everything else, and of rows alone (numbered).
 CATCH_ALL = "dump"
 ROWS = "rows-"
-_PIN = re.compile(r"pinned/\d{8}T\d{6}Z-[0-9a-f]+\.json")
 _ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
 
 
@@ -49,11 +47,6 @@ def set_prefix(source: str, started_at: datetime, backup_id: str) -> str:
 def is_backup_id(text: str) -> bool:
     """Return whether a text has the form of a backup id."""
     return _ID.fullmatch(text) is not None
-
-
-def is_pin(name: str) -> bool:
-    """Return whether a name inside a set is that of a pin."""
-    return _PIN.fullmatch(name) is not None
 
 
 _INVENTORY = ("database", "size_bytes", "locale", "roles", "extensions")

@@ -1,4 +1,4 @@
-"""Proof: the strongest thing known of a set, from the evidence that lies beside it.
+"""What lies beside a set, and its proof: the strongest thing that evidence says of it.
 
 The outcome stands in the evidence's key, so that listing a store is enough to know the
 proof of every set in it.
@@ -15,11 +15,25 @@ from typing import Literal
 Proof = Literal["drilled", "verified", "unproven", "failed"]
 EvidenceKind = Literal["drill", "verify"]
 EVIDENCE_FOLDER = "evidence/"
+PIN_FOLDER = "pinned/"
+CONFIRMATION_FOLDER = "confirmed/"
 _STRONGEST_FIRST: tuple[Proof, ...] = ("drilled", "verified", "unproven")
-_NAME = re.compile(
-    r"(?P<time>\d{8}T\d{6}Z)-(?P<kind>drill|verify)-(?P<outcome>passed|failed)"
-    r"-(?P<run>[0-9a-f]+)\.json"
+_EVIDENCE = re.compile(
+    r"evidence/(?P<time>\d{8}T\d{6}Z)-(?P<kind>drill|verify)"
+    r"-(?P<outcome>passed|failed)-(?P<run>[0-9a-f]+)\.json"
 )
+_MARK = re.compile(r"(?P<folder>pinned/|confirmed/)\d{8}T\d{6}Z-[0-9a-f]+\.json")
+
+
+def mark_name(folder: str, *, at: datetime, run_id: str) -> str:
+    """Return the name, inside a set, of a new pin or confirmation."""
+    return f"{folder}{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run_id}.json"
+
+
+def is_mark(folder: str, name: str) -> bool:
+    """Return whether a name inside a set is that of a pin or of a confirmation."""
+    match = _MARK.fullmatch(name)
+    return match is not None and match["folder"] == folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +68,14 @@ def evidence_name(
 
 def parse_evidence(name: str) -> EvidenceName | None:
     """Return what a name inside a set says, or None if it is no evidence."""
-    if not name.startswith(EVIDENCE_FOLDER):
-        return None
-    found = _NAME.fullmatch(name.removeprefix(EVIDENCE_FOLDER))
-    if found is None:
+    match = _EVIDENCE.fullmatch(name)
+    if match is None:
         return None
     evidence = EvidenceName(
-        time=found["time"],
-        kind="drill" if found["kind"] == "drill" else "verify",
-        passed=found["outcome"] == "passed",
-        run_id=found["run"],
+        time=match["time"],
+        kind="drill" if match["kind"] == "drill" else "verify",
+        passed=match["outcome"] == "passed",
+        run_id=match["run"],
     )
     try:
         _ = evidence.at
@@ -75,12 +87,12 @@ def parse_evidence(name: str) -> EvidenceName | None:
 def proof_of(evidence: Iterable[EvidenceName]) -> Proof:
     """Return the proof state that the evidence amounts to.
 
-    The newest word of each kind counts. A failed drill is only healed by a drill that
+    The newest of each kind counts. A failed drill is only made good by a drill that
     passes; a failed verification by either, for a drill reads every byte as well.
     """
     drilled: bool | None = None
     verified: bool | None = None
-    # Of two that carry the same second the bad news is the later.
+    # Of two from the same second the failure counts as the later.
     for each in sorted(evidence, key=lambda each: (each.time, not each.passed)):
         if each.kind == "drill":
             drilled = each.passed
@@ -108,5 +120,5 @@ def best(proofs: Iterable[Proof]) -> Proof:
 
 
 def _first(order: tuple[Proof, ...], proofs: Iterable[Proof]) -> Proof:
-    found = set(proofs)
-    return next((state for state in order if state in found), "unproven")
+    states = set(proofs)
+    return next((state for state in order if state in states), "unproven")

@@ -14,18 +14,14 @@ from typing import BinaryIO, TypeVar
 from pydantic import AwareDatetime
 
 from opskit.catalog import manifest as manifests
-from opskit.catalog.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    is_backup_id,
-    is_pin,
-    set_prefix,
-)
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, is_backup_id, set_prefix
 from opskit.catalog.proof import (
+    PIN_FOLDER,
     EvidenceName,
     Proof,
     best,
     combined,
+    is_mark,
     parse_evidence,
     proof_of,
 )
@@ -216,7 +212,7 @@ def _read_copy(store: Store, place: Place, trust: Trust, sha256: str) -> Copy:
     for each in place.objects:
         name = each.key.removeprefix(place.prefix)
         proof = parse_evidence(name)
-        if proof is None and not is_pin(name):
+        if proof is None and not is_mark(PIN_FOLDER, name):
             continue
         facts = {} if proof is None else {"name": name, "passed": proof.passed}
         fault = trust.fault(store, each.key, manifest_sha256=sha256, **facts)

@@ -51,7 +51,7 @@ def pin(run: Run, request: PinRequest) -> Outcome[Pinned]:
             elif changed := not all(copy.is_pinned for copy in chosen.copies):
                 prune.pin(
                     chosen,
-                    pinned_at=run.now(),
+                    at=run.now(),
                     run_id=run.run_id,
                     signer=run.protection.signer,
                 )
@@ -101,7 +101,7 @@ def confirm(run: Run, request: ConfirmRequest) -> Outcome[Confirmed]:
         )
         prune.confirm(
             chosen,
-            confirmed_at=run.now(),
+            at=run.now(),
             run_id=run.run_id,
             signer=run.protection.signer,
         )

@@ -222,10 +222,10 @@ class _Pruning:
 
     def _tidy(self, store: Store, lock: HeldLock) -> None:
         """Remove what killed runs left of this source in a store."""
-        for orphan in catalog_prune.find([store], source=self.name, now=lock.got_at):
+        for prefix in catalog_prune.orphans(store, source=self.name, now=lock.got_at):
             lock()
-            store.discard(orphan.prefix)
-            self._step("remove", orphan.prefix)
+            store.discard(prefix)
+            self._step("remove", prefix)
         catalog_prune.sweep(store, source=self.name, now=lock.got_at)
 
     def _step(

@@ -10,13 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.catalog.changes import (
-    confirmation_name,
-    is_confirmation,
-    newly_excluded,
-    sudden_changes,
-)
+from opskit.catalog.changes import newly_excluded, sudden_changes
 from opskit.catalog.manifest import Manifest
+from opskit.catalog.proof import CONFIRMATION_FOLDER, is_mark, mark_name
 from tests.unit.builders import manifest
 
 
@@ -215,16 +211,17 @@ def test_a_confirmation_is_known_by_its_name() -> None:
     """The time in it is that of UTC."""
     new_york = timezone(timedelta(hours=-5))
     time = datetime(2026, 3, 8, 22, tzinfo=new_york)
-    name = confirmation_name(confirmed_at=time, run_id="abc123")
+    name = mark_name(CONFIRMATION_FOLDER, at=time, run_id="abc123")
 
     assert name == "confirmed/20260309T030000Z-abc123.json"
-    assert is_confirmation(name)
+    assert is_mark(CONFIRMATION_FOLDER, name)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "confirmed/",
+        "pinned/20260309T030000Z-abc123.json",
         "confirmed/20260309T030000Z.json",
         "evidence/20260309T030000Z-abc123.json",
         "confirmed/20260309T030000Z-abc123.json.sig",
@@ -233,7 +230,7 @@ def test_a_confirmation_is_known_by_its_name() -> None:
 )
 def test_other_names_are_no_confirmation(name: str) -> None:
     """What merely lies in the folder says nothing."""
-    assert not is_confirmation(name)
+    assert not is_mark(CONFIRMATION_FOLDER, name)
 
 
 def _folder(*sizes: int) -> Manifest:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from opskit.catalog import catalog
-from opskit.catalog.changes import confirmation_name
 from opskit.catalog.copying import CopyResult, copy_set
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, parse
+from opskit.catalog.proof import CONFIRMATION_FOLDER, mark_name
 from opskit.catalog.verify import verify_set
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError
 from opskit.store import LocalStore, MemoryStore, ObjectInfo, Store
@@ -41,7 +41,7 @@ def source() -> MemoryStore:
     for name in (
         "manifest.json.sig",
         "reports/drill.html",
-        confirmation_name(confirmed_at=STARTED_AT, run_id="abc"),
+        mark_name(CONFIRMATION_FOLDER, at=STARTED_AT, run_id="abc"),
     ):
         store.put(made.prefix + name, [name.encode()])
     return store

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from opskit.catalog import catalog, prune
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.copying import copy_set
-from opskit.catalog.manifest import PIN_FOLDER
+from opskit.catalog.proof import PIN_FOLDER
 from opskit.catalog.prune import candidates
 from opskit.catalog.retention import RetentionPolicy, plan
 from opskit.catalog.trust import Trust
@@ -44,7 +44,7 @@ def stores() -> list[MemoryStore]:
 def _pin(stores: list[MemoryStore], signer: Signer | None = None) -> str:
     """Pin the older set, and return its id."""
     oldest = catalog.read(stores).sets[-1]
-    prune.pin(oldest, pinned_at=NOW, run_id="abc123", signer=signer)
+    prune.pin(oldest, at=NOW, run_id="abc123", signer=signer)
     return oldest.manifest.backup_id
 
 
@@ -123,7 +123,7 @@ def test_where_keys_are_trusted_only_their_pins_count(
 def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
     """A signed one that is moved beside another set does not count there."""
     oldest, newest = (catalog.read(stores).sets[each] for each in (-1, 0))
-    prune.pin(oldest, pinned_at=NOW, run_id="abc123", signer=OURS)
+    prune.pin(oldest, at=NOW, run_id="abc123", signer=OURS)
     for store in stores:
         for each in list(store.list(oldest.manifest.prefix + PIN_FOLDER)):
             with store.open(each.key) as file:

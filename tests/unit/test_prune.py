@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from opskit.catalog import catalog, prune
-from opskit.catalog.changes import confirmation_name
+from opskit.catalog.proof import CONFIRMATION_FOLDER, mark_name
 from opskit.catalog.retention import Candidate, RetentionPolicy, plan
 from opskit.catalog.sets import BackupSet
 from opskit.errors import StoreError
@@ -144,7 +144,7 @@ def test_retention_is_given_what_it_needs() -> None:
 
 
 def _confirm(store: Store, prefix: str) -> None:
-    name = confirmation_name(confirmed_at=STARTED_AT, run_id="abc123")
+    name = mark_name(CONFIRMATION_FOLDER, at=STARTED_AT, run_id="abc123")
     store.put(prefix + name, [b"{}"])
 
 
