@@ -1,3 +1,15 @@
+"""The tasks of opskit, and those for working on it; `./inv` runs this."""
+
+from __future__ import annotations
+
+from development.tasks import bench, test
+from opskit.__main__ import main
 from opskit.tasks import namespace
 
 __all__ = ["namespace"]
+
+namespace.add_task(test)
+namespace.add_task(bench)
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,6 @@ from opskit.tasks import (
     backup,
     backups,
     copy,
-    development,
     doctor,
     drill,
     ledger,
@@ -32,8 +31,6 @@ for _task in (
     restore.restore,
     copy.copy,
     ledger.ledger,
-    development.test,
-    development.bench,
 ):
     namespace.add_task(_task)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from opskit.tasks import called, namespace
+from opskit.tasks import called
 from opskit.tasks.usage import task_help
+from tasks import namespace
 
 ROOT = Path(__file__).resolve().parents[2]
 _DOCUMENT = re.compile(r"\b(?:docs|runbooks)/[\w-]+\.md")

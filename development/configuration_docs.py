@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from development.configuration_head import HEAD
 from opskit.config import ENVIRONMENT_PREFIX, Settings, SourceRetention
 from opskit.config.section import format_duration
-from opskit.tasks.configuration_head import HEAD
 
 # Keys and sections that are read and checked although nothing acts on them so far.
 NOT_ACTED_ON_YET = (

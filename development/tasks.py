@@ -1,4 +1,4 @@
-"""`test` and `bench`: what is run in the project's repository alone."""
+"""`test` and `bench`: the tasks for working on opskit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from opskit.errors import OpskitError, UsageError
 from opskit.tasks.command import Say, command
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _STEPS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -28,7 +28,6 @@ def test(_say: Say, args: str = "") -> None:
 
     Example: inv test --args "-k retention -x"
     """
-    _must_have("tests", "test")
     programs = Path(sys.executable).parent
     # The tests of a file together: they share the servers that its fixtures start.
     pytest = ("pytest", "-n", _workers(), "--dist", "loadscope", *shlex.split(args))
@@ -78,7 +77,6 @@ def bench(
 
     Example: inv bench --size small --rounds 3
     """
-    _must_have("benchmarks", "bench")
     chosen = [parts, *["curves"] * curves, *["memory"] * memory]
     arguments = ["--size", size, "--rounds", rounds, "--jobs", jobs]
     arguments += ["--parts", ",".join(chosen), *["--write"] * write]
@@ -104,14 +102,6 @@ def _benchmarks(arguments: list[str]) -> int:
             process.terminate()
             process.wait(_ENDING_SECONDS_MAX)
             raise
-
-
-def _must_have(folder: str, task: str) -> None:
-    if not (_ROOT / folder).is_dir():
-        raise UsageError(
-            f"{task} needs a clone of the project, and this is an installed package",
-            hint=f"Run ./inv {task} in a clone.",
-        )
 
 
 def _workers() -> str:
