@@ -5,11 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from psycopg import sql
+
 from opskit.catalog.manifest import SequenceRecord
 from opskit.checks import Check
 from opskit.compare import contents
-from opskit.mutants import mutant as mutants_mutant
-from opskit.mutants.mutant import Candidate, Ground, Kind, Supply
+from opskit.mutants.candidate import (
+    Candidate,
+    Ground,
+    Statement,
+    Supply,
+    large_objects,
+)
 from opskit.postgres.connect import Connection
 
 # All large objects are read again for each mutant.
@@ -18,26 +25,22 @@ _OBJECT_NUMBER_MAX = 2**32 - 1
 _STEPS_FORWARD = 1000
 
 
-def kinds(ground: Ground, seed: str) -> list[Kind]:
+def kinds(ground: Ground, seed: str) -> dict[str, Supply]:
     """Return each kind of damage to sequences and large objects that is possible."""
-    found = []
+    found = {}
     sequences = sorted(ground.copy.sequences, key=_name)
     if sequences:
-        found = [
-            Kind(name=name, supply=_sequences(ground, sequences, seed + name, steps))
-            for name, steps in (
-                ("set a sequence back", -1),
-                ("set a sequence forward", _STEPS_FORWARD),
-            )
-        ]
+        for name, steps in (
+            ("set a sequence back", -1),
+            ("set a sequence forward", _STEPS_FORWARD),
+        ):
+            found[name] = _sequences(ground, sequences, seed + name, steps)
     recorded = ground.copy.manifest.large_objects
     if recorded.size_bytes <= _SIZE_BYTES_MAX:
-        found.append(Kind(name="add a large object", supply=_additions(ground, seed)))
+        found["add a large object"] = _additions(ground, seed)
         if recorded.count:
-            found += [
-                Kind(name="delete a large object", supply=_deletions(ground, seed)),
-                Kind(name="change a large object", supply=_changes(ground, seed)),
-            ]
+            found["delete a large object"] = _deletions(ground, seed)
+            found["change a large object"] = _changes(ground, seed)
     return found
 
 
@@ -50,9 +53,7 @@ def _sequences(
 ) -> Supply:
     rng = random.Random(seed)  # noqa: S311 - the same seed must give the same mutants
     for record in rng.sample(records, len(records)):
-        bounds = mutants_mutant.sequence_bounds(
-            ground.connection, record.schema_name, record.name
-        )
+        bounds = _sequence_bounds(ground.connection, record.schema_name, record.name)
         value = None if bounds is None else _moved(record, *bounds, steps)
         yield None if value is None else _set(record, value)
 
@@ -76,9 +77,7 @@ def _set(record: SequenceRecord, value: int) -> Candidate:
 
     return Candidate(
         target=f"{_name(record)} from {record.last_value} to {value}",
-        statements=[
-            mutants_mutant.set_sequence(record.schema_name, record.name, value)
-        ],
+        statements=[_set_sequence(record.schema_name, record.name, value)],
         look=look,
         names=[_name(record)],
     )
@@ -86,14 +85,12 @@ def _set(record: SequenceRecord, value: int) -> Candidate:
 
 def _objects(ground: Ground, seed: str, kind: str) -> list[int]:
     rng = random.Random(seed + kind)  # noqa: S311 - as above
-    return mutants_mutant.large_objects(
+    return large_objects(
         ground.connection, salt=rng.getrandbits(63), limit=ground.number
     )
 
 
-def _large_object(
-    ground: Ground, target: str, statement: mutants_mutant.Statement
-) -> Candidate:
+def _large_object(ground: Ground, target: str, statement: Statement) -> Candidate:
     recorded = ground.copy.manifest.large_objects
     return Candidate(
         target=target,
@@ -105,19 +102,19 @@ def _large_object(
 
 def _deletions(ground: Ground, seed: str) -> Supply:
     for oid in _objects(ground, seed, "delete"):
-        damage = mutants_mutant.delete_large_object(oid)
+        damage = _delete(oid)
         yield _large_object(ground, f"large object {oid}", damage)
 
 
 def _changes(ground: Ground, seed: str) -> Supply:
     rng = random.Random(f"{seed}/byte")  # noqa: S311 - as above
     for oid in _objects(ground, seed, "change"):
-        size_bytes = mutants_mutant.large_object_size(ground.connection, oid)
+        size_bytes = _size(ground.connection, oid)
         if not size_bytes:
             yield None
             continue
         offset = rng.randrange(size_bytes)
-        damage = mutants_mutant.flip_in_large_object(oid, offset)
+        damage = _flip(oid, offset)
         yield _large_object(ground, f"large object {oid}, byte {offset}", damage)
 
 
@@ -127,5 +124,52 @@ def _additions(ground: Ground, seed: str) -> Supply:
         # Where the number is taken, the server refuses. None is asked of its counter,
         # which a rollback does not set back.
         oid = rng.randint(1, _OBJECT_NUMBER_MAX)
-        damage = mutants_mutant.add_large_object(oid)
+        damage = _add(oid)
         yield _large_object(ground, f"large object {oid}", damage)
+
+
+def _sequence_bounds(
+    connection: Connection, schema: str, name: str
+) -> tuple[int, int, int] | None:
+    """Return increment, least and greatest value of a sequence, if it is there."""
+    row = connection.execute(
+        """
+        SELECT s.seqincrement, s.seqmin, s.seqmax FROM pg_sequence s
+        JOIN pg_class c ON c.oid = s.seqrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND c.relname = %s
+        """,
+        (schema, name),
+    ).fetchone()
+    return None if row is None else (int(row[0]), int(row[1]), int(row[2]))
+
+
+def _set_sequence(schema: str, name: str, value: int) -> Statement:
+    """Return what sets a sequence; unlike setval, it can be rolled back."""
+    return sql.SQL("ALTER SEQUENCE {} RESTART WITH {}").format(
+        sql.Identifier(schema, name), sql.Literal(value)
+    )
+
+
+def _size(connection: Connection, oid: int) -> int:
+    """Return the number of bytes in a large object."""
+    row = connection.execute("SELECT octet_length(lo_get(%s))", (oid,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _delete(oid: int) -> Statement:
+    """Return what deletes a large object."""
+    return sql.SQL("SELECT lo_unlink({})").format(sql.Literal(oid))
+
+
+def _flip(oid: int, offset: int) -> Statement:
+    """Return what flips one bit of a large object."""
+    return sql.SQL(
+        "SELECT lo_put({0}, {1}, set_byte(lo_get({0}, {1}, 1), 0, "
+        "get_byte(lo_get({0}, {1}, 1), 0) # 1))"
+    ).format(sql.Literal(oid), sql.Literal(offset))
+
+
+def _add(oid: int) -> Statement:
+    """Return what adds a large object of one byte."""
+    return sql.SQL(r"SELECT lo_from_bytea({}, '\x00')").format(sql.Literal(oid))

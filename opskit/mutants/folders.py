@@ -7,16 +7,15 @@ import os
 import random
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.catalog.file_record import ROOT, FileRecord, shown
 from opskit.checks import Check
 from opskit.folders.compare import compare
 from opskit.folders.tree import encoded, join
-from opskit.mutants.mutant import Mutant, MutantReport
+from opskit.mutants.mutant import Attempts, Miss, Mutant, MutantReport, rotate
 
 
 class Unsuited(Exception):
@@ -320,22 +319,10 @@ KINDS: dict[str, Plant] = {
 }
 
 
-# A kind is given up when as many entries in a row could not be damaged by it.
-_ATTEMPTS_MAX = 30
-
-
-@dataclass(kw_only=True)
-class _Kind:
-    name: str
-    plant: Plant
-    records: Iterator[FileRecord]
-    refused: bool = False
-
-
 def plant(
     copy: Path, records: Sequence[FileRecord], *, number: int, seed: str
 ) -> tuple[MutantReport, list[Check]]:
-    """Plant mutants in a copy that was found equal, and see which are noticed.
+    """Plant mutants in a copy that equals its records, and see which are noticed.
 
     After each the comparison runs again, over everything but the contents of files that
     were not touched, and must name what was. The same seed gives the same mutants in
@@ -346,52 +333,33 @@ def plant(
     """
     ground = Ground(copy, records, seed)
     kinds = [
-        _Kind(name=name, plant=KINDS[name], records=iter(ground.shuffled()))
+        (name, _attempts(ground, name, ground.shuffled(), copy))
         for name in ground.rng.sample(list(KINDS), len(KINDS))
     ]
-    rotation = list(kinds)
-    planted: list[Mutant] = []
-    while rotation and len(planted) < number:
-        for kind in tuple(rotation):
-            if len(planted) == number:
-                break
-            mutant = _next(ground, kind, copy, records)
-            if mutant is None:
-                rotation.remove(kind)
-            else:
-                planted.append(mutant)
-    taken = {each.kind for each in planted}
-    refused = {kind.name for kind in kinds if kind.refused} - taken
-    report = MutantReport(
-        seed=seed, planted=tuple(planted), refused=tuple(sorted(refused))
-    )
+    report = rotate(kinds, number=number, seed=seed)
     return report, compare(copy, records, known=ground.digests_but(ground.touched))
 
 
-def _next(
-    ground: Ground, kind: _Kind, copy: Path, records: Sequence[FileRecord]
-) -> Mutant | None:
-    """Plant the next mutant of a kind, if one of its next entries takes it."""
-    attempts = 0
-    for record in kind.records:
+def _attempts(
+    ground: Ground, kind: str, records: Iterable[FileRecord], copy: Path
+) -> Attempts:
+    """Damage one entry after the other, of those that can have the damage."""
+    everything = list(ground.records.values())
+    for record in records:
         try:
-            with kind.plant(ground, record) as (path, touched):
-                checks = compare(copy, records, known=ground.digests_but(touched))
+            with KINDS[kind](ground, record) as (path, touched):
+                checks = compare(copy, everything, known=ground.digests_but(touched))
         except Unsuited:
             continue
         except OSError:
             # The modes of the copy keep an ordinary user out, as they would anybody.
-            kind.refused = True
-            attempts += 1
-            if attempts == _ATTEMPTS_MAX:
-                return None
+            yield Miss.REFUSED
             continue
         name = f"file {shown(path)}"
-        noticed = any(each.name == name and not each.passed for each in checks)
-        return Mutant(
-            kind=kind.name,
+        noticed = any(each.name == name and each.failed for each in checks)
+        yield Mutant(
+            kind=kind,
             target=shown(path),
             noticed=noticed,
             noticed_by=name if noticed else "",
         )
-    return None

@@ -8,10 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 
+from psycopg import sql
+
 from opskit.checks import Check
 from opskit.compare import structure
-from opskit.mutants import mutant
-from opskit.mutants.mutant import Candidate, Ground, Kind, Statement, Supply
+from opskit.mutants.candidate import (
+    Candidate,
+    Ground,
+    Statement,
+    Supply,
+    large_objects,
+    sampled,
+    written,
+)
 from opskit.postgres import schema
 from opskit.postgres.connect import Connection, query_column
 from opskit.postgres.schema import QUERIES
@@ -292,29 +301,28 @@ class Parts:
         )
 
 
-def kinds(ground: Ground, seed: str) -> list[Kind]:
+def kinds(ground: Ground, seed: str) -> dict[str, Supply]:
     """Return each kind of damage to objects that the copy has something for."""
     parts = Parts(ground)
     generic = [dropping(kind) for kind in schema.KINDS]
-    damages = [*DAMAGES, *(each for each in generic if each)]
-    found = [
-        Kind(name=each.kind, supply=_damages(ground, parts, each, seed))
-        for each in damages
-        if parts.names.get(each.part)
-    ]
+    found = {
+        each.kind: _damages(ground, parts, each, seed)
+        for each in (*DAMAGES, *generic)
+        if each and parts.names.get(each.part)
+    }
     if any(parts.names[kind] for kind in _RELATIONS):
-        found.append(Kind(name="add a grant", supply=_grants(ground, parts, seed)))
+        found["add a grant"] = _grants(ground, parts, seed)
     if parts.names.get(_LARGE_OBJECT):
         supply = _large_objects(ground, parts, seed)
-        found.append(Kind(name="change the owner of a large object", supply=supply))
-    found.append(Kind(name="add a stray object", supply=_strays(ground, parts, seed)))
+        found["change the owner of a large object"] = supply
+    found["add a stray object"] = _strays(ground, parts, seed)
     return found
 
 
 def _sampled(
     ground: Ground, query: LiteralString, names: Sequence[str], seed: str
 ) -> list[tuple[str, str]]:
-    return mutant.sampled(
+    return sampled(
         ground.connection,
         query,
         names=names,
@@ -329,7 +337,7 @@ def _damages(ground: Ground, parts: Parts, damage: Damage, seed: str) -> Supply:
         for name, text in _sampled(
             ground, damage.query, parts.names[part], f"{seed}/{damage.kind}"
         ):
-            yield parts.candidate(part, [mutant.written(text)], text, [name])
+            yield parts.candidate(part, [written(text)], text, [name])
 
 
 def _grants(ground: Ground, parts: Parts, seed: str) -> Supply:
@@ -339,19 +347,20 @@ def _grants(ground: Ground, parts: Parts, seed: str) -> Supply:
             ground, ADD_A_GRANT, relations, f"{seed}/add a grant"
         ):
             named = [name, ROLE]
-            yield parts.candidate("grant", [mutant.written(text)], text, named)
+            yield parts.candidate("grant", [written(text)], text, named)
 
 
 def _large_objects(ground: Ground, parts: Parts, seed: str) -> Supply:
-    role = ROLE
-    theirs = any(role in name for name in parts.names[_LARGE_OBJECT])
+    theirs = any(ROLE in name for name in parts.names[_LARGE_OBJECT])
     if not theirs and parts.is_equal(_LARGE_OBJECT):
-        for oid in mutant.large_objects(
+        for oid in large_objects(
             ground.connection, salt=_salt(f"{seed}/owner"), limit=ground.number
         ):
-            damage = mutant.give_large_object_away(oid, role)
+            damage = sql.SQL("ALTER LARGE OBJECT {} OWNER TO {}").format(
+                sql.Literal(oid), sql.Identifier(ROLE)
+            )
             yield parts.candidate(
-                _LARGE_OBJECT, [damage], f"large object {oid}", [f"of {role}"]
+                _LARGE_OBJECT, [damage], f"large object {oid}", [f"of {ROLE}"]
             )
 
 
@@ -359,14 +368,14 @@ def _strays(ground: Ground, parts: Parts, seed: str) -> Supply:
     """Yield objects that the source did not have: without end, in any database."""
     rng = random.Random(f"{seed}/strays")  # noqa: S311 - the same seed, the same mutants
     schemas = user_schemas(ground.connection)
-    before = [] if schemas else [mutant.written("CREATE SCHEMA opskit_mutant")]
+    before = [] if schemas else [written("CREATE SCHEMA opskit_mutant")]
     strays = [each for each in STRAYS if parts.is_equal(each[0])]
     for number in itertools.count(1) if strays else ():
         home = rng.choice(schemas) if schemas else "opskit_mutant"
         name = f"{home}.opskit_mutant_{number}"
         part, suffix, template = rng.choice(strays)
         text = template.format(name=name)
-        statements = [*before, mutant.written(text)]
+        statements = [*before, written(text)]
         yield parts.candidate(part, statements, text, [f"{name}{suffix}"])
 
 

@@ -1,108 +1,127 @@
-"""Plants mutants one by one, each undone before the next."""
+"""Plants mutants in a restored database, each in a transaction that is rolled back."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
 
 from opskit.compare.contents import RestoredCopy
 from opskit.errors import DatabaseError, ServerFault
 from opskit.mutants import apart, objects, rows
-from opskit.mutants import mutant as mutants_mutant
-from opskit.mutants.mutant import (
-    Candidate,
-    Ground,
-    Kind,
-    Mutant,
-    MutantReport,
-    Supply,
-    shuffled,
-)
+from opskit.mutants.candidate import Candidate, Ground, Statement, Supply
+from opskit.mutants.mutant import Attempts, Miss, Mutant, MutantReport, rotate
 from opskit.postgres import content
-from opskit.postgres.connect import translated
-from opskit.progress import advance
+from opskit.postgres.connect import Connection, translated
 
-# A kind is given up when as many candidates in a row could not be planted.
-_ATTEMPTS_MAX = 30
+_LOCK_SECONDS_MAX = 10
+
+# What a database or a role may have set otherwise and would stand in the way. With no
+# parallel and no shared scans, the first rows of a table are the same each time.
+_SESSION: tuple[LiteralString, ...] = (
+    "SET default_transaction_read_only = off",
+    "SET default_transaction_isolation = 'read committed'",
+    "SET default_tablespace = ''",
+    "SET max_parallel_workers_per_gather = 0",
+    "SET synchronize_seqscans = off",
+)
 
 
-@dataclass(kw_only=True)
-class _Progress:
-    """What became of the mutants so far."""
+def _prepare_session(connection: Connection) -> bool:
+    """Make a session ready to damage; return whether triggers and rules are silent.
 
-    planted: list[Mutant] = field(default_factory=list)
-    tried: set[str] = field(default_factory=set)
-    done: set[tuple[str, str]] = field(default_factory=set)
+    Without the right to silence them, foreign keys and triggers act as they would
+    for a service, and the server refuses more.
+    """
+    for statement in _SESSION:
+        connection.execute(statement)
+    connection.execute(
+        sql.SQL("SET lock_timeout = {}").format(
+            sql.Literal(f"{_LOCK_SECONDS_MAX}s"),
+        )
+    )
+    try:
+        connection.execute("SET session_replication_role = replica")
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _undone(connection: Connection) -> Iterator[None]:
+    """Run the block in a transaction that is rolled back, however the block ends.
+
+    Raises:
+        DatabaseError: the server refused something in the block.
+    """
+    with translated("mutant"), connection.transaction(force_rollback=True):
+        yield
+
+
+def _run(connection: Connection, statements: Sequence[Statement]) -> int:
+    """Run statements and return how many rows the last of them touched."""
+    touched = 0
+    for statement in statements:
+        touched = connection.execute(statement).rowcount
+    return touched
 
 
 def plant(copy: RestoredCopy, *, number: int, seed: str) -> MutantReport:
-    """Plant mutants in a copy that was found equal, and see which are noticed.
+    """Plant mutants in a copy that equals its manifest, and see which are noticed.
 
-    Each is planted in a transaction of its own, the affected part of the comparison
-    runs again in it, and it is rolled back. The same seed gives the same mutants in
-    the same copy. They are spread over all kinds that the copy has something for,
-    rows and sequences as many as objects.
+    The affected part of the comparison runs again in the transaction of each. The same
+    seed gives the same mutants in the same copy. They are spread over all kinds that
+    the copy has something for, rows and sequences as many as objects.
 
     Raises:
         ServerFault: the server failed, or the connection to the copy was lost.
     """
-    progress = _Progress()
     with copy.connect() as connection:
         content.use_encoding(connection, copy.manifest.inventory.encoding)
         ground = Ground(
             connection=connection,
             copy=copy,
             number=number,
-            is_silent=mutants_mutant.prepare_session(connection),
+            is_silent=_prepare_session(connection),
         )
-        rotation = _spread(ground, seed)
-        while rotation and len(progress.planted) < number:
-            for kind in tuple(rotation):
-                if len(progress.planted) == number:
-                    break
-                mutant = _next(ground, kind, progress)
-                if mutant is None:
-                    rotation.remove(kind)
-                else:
-                    progress.planted.append(mutant)
-                    advance(1, "mutants")
-    planted = {each.kind for each in progress.planted}
-    return MutantReport(
-        seed=seed,
-        planted=tuple(progress.planted),
-        refused=tuple(sorted(progress.tried - planted)),
-    )
+        of_contents = rows.kinds(ground, seed) | apart.kinds(ground, seed)
+        in_turns = alternating(of_contents, objects.kinds(ground, seed), seed)
+        kinds = [(name, _attempts(ground, name, supply)) for name, supply in in_turns]
+        return rotate(kinds, number=number, seed=seed)
 
 
-def _spread(ground: Ground, seed: str) -> list[Kind]:
+def alternating(
+    contents: Mapping[str, Supply], structure: Mapping[str, Supply], seed: str
+) -> list[tuple[str, Supply]]:
     """Return all kinds in the order of their turns: contents, structure, contents…"""
     rng = random.Random(seed)  # noqa: S311 - the same seed must give the same mutants
-    contents = [*rows.kinds(ground, seed), *apart.kinds(ground, seed)]
     pairs = itertools.zip_longest(
-        shuffled(contents, rng), shuffled(objects.kinds(ground, seed), rng)
+        rng.sample(list(contents.items()), len(contents)),
+        rng.sample(list(structure.items()), len(structure)),
     )
     return [kind for pair in pairs for kind in pair if kind is not None]
 
 
-def _next(ground: Ground, kind: Kind, progress: _Progress) -> Mutant | None:
-    """Plant the next mutant of a kind, if one of its next candidates can be."""
-    for candidate in _candidates(ground, kind):
-        if candidate is None or (kind.name, candidate.target) in progress.done:
-            continue
-        progress.tried.add(kind.name)
-        mutant = _try(ground, kind.name, candidate)
-        if mutant is not None:
-            progress.done.add((kind.name, candidate.target))
-            return mutant
-    return None
-
-
-def _candidates(ground: Ground, kind: Kind) -> Supply:
-    """Yield the next candidates of a kind; none where the server refuses to look."""
+def _attempts(ground: Ground, kind: str, supply: Supply) -> Attempts:
+    """Plant one candidate after the other; end where the server refuses to look."""
+    planted: set[str] = set()
     try:
-        with translated(kind.name):
-            yield from itertools.islice(kind.supply, _ATTEMPTS_MAX)
+        with translated(kind):
+            for candidate in supply:
+                if candidate is None or candidate.target in planted:
+                    yield Miss.NOTHING_THERE
+                    continue
+                mutant = _try(ground, kind, candidate)
+                if mutant is None:
+                    yield Miss.REFUSED
+                    continue
+                planted.add(candidate.target)
+                yield mutant
     except ServerFault:
         raise
     except DatabaseError:
@@ -112,8 +131,8 @@ def _candidates(ground: Ground, kind: Kind) -> Supply:
 def _try(ground: Ground, kind: str, candidate: Candidate) -> Mutant | None:
     """Plant a candidate; None if the server refused it or nothing was changed."""
     try:
-        with mutants_mutant.undone(ground.connection):
-            touched = mutants_mutant.run(ground.connection, candidate.statements)
+        with _undone(ground.connection):
+            touched = _run(ground.connection, candidate.statements)
             if candidate.touches not in (None, touched):
                 return None
             check = candidate.look(ground.connection)
@@ -124,7 +143,7 @@ def _try(ground: Ground, kind: str, candidate: Candidate) -> Mutant | None:
     if check is None:
         return None
     words = f"{check.name}: {check.detail}"
-    noticed = not check.passed and all(name in words for name in candidate.names)
+    noticed = check.failed and all(name in words for name in candidate.names)
     return Mutant(
         kind=kind,
         target=candidate.target,

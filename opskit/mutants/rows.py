@@ -12,8 +12,8 @@ from psycopg import sql
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
 from opskit.compare import contents
-from opskit.mutants import values as mutants_values
-from opskit.mutants.mutant import Candidate, Ground, Kind, Statement, Supply
+from opskit.mutants import values
+from opskit.mutants.candidate import Candidate, Ground, Statement, Supply
 from opskit.mutants.values import Column, TableFacts
 from opskit.postgres.connect import Connection
 
@@ -115,11 +115,6 @@ def change(
     )
 
 
-def others(column: Column) -> list[LiteralString]:
-    """Return expressions that may give another value of the column."""
-    return list(mutants_values.others(column.base_type, column.category))
-
-
 def flip(table: TableFacts, tid: str, column: Column) -> Statement:
     """Return what flips a bit in the middle byte of a bytea, if it has any byte."""
     return sql.SQL(
@@ -152,22 +147,22 @@ def insert_like(
     Every column gets a value, so that no default takes a number from a sequence,
     which a rollback would not give back.
     """
-    values = [
-        _cast(_filled(_unused(each), table, each), each)
+    given = [
+        _cast(_filled(values.unused(each), table, each), each)
         if vary and each.is_unique
         else sql.Identifier("t", each.name)
         for each in named
     ]
     source = sql.SQL("SELECT {} FROM ONLY {} AS t WHERE t.ctid = {}").format(
-        sql.SQL(", ").join(values), table.identifier, _tid(tid)
+        sql.SQL(", ").join(given), table.identifier, _tid(tid)
     )
     return _insert_row(table, named, source)
 
 
 def insert_first(table: TableFacts, named: Sequence[Column]) -> Statement:
     """Return what inserts a row into a table that has none to be like."""
-    values = [_cast(_filled(_first(each), table, each), each) for each in named]
-    source = sql.SQL("VALUES ({})").format(sql.SQL(", ").join(values))
+    given = [_cast(_filled(_first(each), table, each), each) for each in named]
+    source = sql.SQL("VALUES ({})").format(sql.SQL(", ").join(given))
     return _insert_row(table, named, source)
 
 
@@ -183,14 +178,8 @@ def _insert_row(
     )
 
 
-def _unused(column: Column) -> LiteralString:
-    return mutants_values.unused(column.base_type, column.category)
-
-
 def _first(column: Column) -> LiteralString:
-    if column.is_nullable:
-        return "NULL"
-    return mutants_values.first(column.base_type, column.category)
+    return "NULL" if column.is_nullable else values.first(column)
 
 
 def _filled(expression: LiteralString, table: TableFacts, column: Column) -> Statement:
@@ -242,7 +231,7 @@ class Table:
 Draw = Callable[[Ground, Table, random.Random], Iterable[Candidate]]
 
 
-def kinds(ground: Ground, seed: str) -> list[Kind]:
+def kinds(ground: Ground, seed: str) -> dict[str, Supply]:
     """Return each kind of damage to rows that some table can take."""
     every = _tables(ground)
     filled = [each for each in every if each.record.rows]
@@ -259,16 +248,16 @@ def kinds(ground: Ground, seed: str) -> list[Kind]:
         ("flip a byte", binary, _flip),
         ("truncate a table", alone, _truncate),
     ]
-    return [
-        Kind(name=name, supply=_supply(ground, small, draw, f"{seed}/{name}"))
+    return {
+        name: _supply(ground, small, draw, f"{seed}/{name}")
         for name, tables, draw in choices
         if (small := _small(tables))
-    ]
+    }
 
 
 def _tables(ground: Ground) -> list[Table]:
-    facts = mutants_values.table_facts(ground.connection, silent=ground.is_silent)
-    publications = mutants_values.publications(ground.connection)
+    facts = values.table_facts(ground.connection, silent=ground.is_silent)
+    publications = values.publications(ground.connection)
     units: dict[tuple[str, str], list[TableRecord]] = {}
     sizes: dict[tuple[str, str], int] = {}
     for record in ground.copy.tables:
@@ -335,17 +324,16 @@ def _row(
     ground: Ground, table: Table, rng: random.Random, holds: str | None = None
 ) -> str | None:
     offset = rng.randrange(max(1, min(table.record.rows, _OFFSET_MAX)))
-    find = find_row
-    found = find(ground.connection, table.facts, offset=offset, holds=holds)
+    found = find_row(ground.connection, table.facts, offset=offset, holds=holds)
     if found is None:  # fewer rows than that hold something, or are here
-        found = find(ground.connection, table.facts, offset=0, holds=holds)
+        found = find_row(ground.connection, table.facts, offset=0, holds=holds)
     return found
 
 
 def _columns(ground: Ground, table: Table) -> list[Column]:
     """Return the columns that are compared, and can be written."""
     compared = set(table.record.columns)
-    found = mutants_values.columns(ground.connection, table.facts)
+    found = values.columns(ground.connection, table.facts)
     return [each for each in found if each.name in compared]
 
 
@@ -363,7 +351,7 @@ def _change(ground: Ground, table: Table, rng: random.Random) -> Iterable[Candid
     writable = [each for each in _columns(ground, table) if each.is_writable]
     if writable and (tid := _row(ground, table, rng)):
         column = rng.choice(writable)
-        for expression in others(column):
+        for expression in values.others(column):
             damage = change(table.facts, tid, column, expression)
             yield _candidate(table, _cell(table, column, tid), damage)
 

@@ -86,26 +86,6 @@ _FIRST_BY_TYPE: dict[str, LiteralString] = {
 }
 
 
-def others(base_type: str, category: str) -> Sequence[LiteralString]:
-    """Return expressions of {c}, {t} and {n} that may give another value."""
-    own = _BY_TYPE.get(base_type) or _BY_CATEGORY.get(category, ())
-    return (*own, _OF_ANOTHER_ROW)
-
-
-def unused(base_type: str, category: str) -> LiteralString:
-    """Return an expression that likely gives a value that no row has yet."""
-    if category == "N" and base_type not in _BY_TYPE:
-        return _NEXT_NUMBER
-    if category == "D":
-        return "(SELECT max(o.{n}) + interval '1 day' FROM ONLY {t} AS o)"
-    return others(base_type, category)[0]
-
-
-def first(base_type: str, category: str) -> LiteralString:
-    """Return an expression for the first row of a table, which has none to vary."""
-    return _FIRST_BY_TYPE.get(base_type) or _FIRST_BY_CATEGORY.get(category, "NULL")
-
-
 @dataclass(frozen=True, kw_only=True)
 class TableFacts:
     """What decides how a table can be damaged."""
@@ -135,6 +115,28 @@ class Column:
     is_nullable: bool
     is_unique: bool
     is_writable: bool
+
+
+def others(column: Column) -> Sequence[LiteralString]:
+    """Return expressions of {c}, {t} and {n} that may give another value."""
+    own = _BY_TYPE.get(column.base_type) or _BY_CATEGORY.get(column.category, ())
+    return (*own, _OF_ANOTHER_ROW)
+
+
+def unused(column: Column) -> LiteralString:
+    """Return an expression that likely gives a value that no row has yet."""
+    if column.category == "N" and column.base_type not in _BY_TYPE:
+        return _NEXT_NUMBER
+    if column.category == "D":
+        return "(SELECT max(o.{n}) + interval '1 day' FROM ONLY {t} AS o)"
+    return others(column)[0]
+
+
+def first(column: Column) -> LiteralString:
+    """Return an expression for the first row of a table, which has none to vary."""
+    return _FIRST_BY_TYPE.get(column.base_type) or _FIRST_BY_CATEGORY.get(
+        column.category, "NULL"
+    )
 
 
 def table_facts(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import random
 import string
 
 import pytest
@@ -11,7 +11,9 @@ import pytest
 from opskit.catalog.manifest import SequenceRecord
 from opskit.mutants import objects, values
 from opskit.mutants.apart import _moved
-from opskit.mutants.mutant import Kind, Mutant, MutantReport, shuffled
+from opskit.mutants.candidate import Supply
+from opskit.mutants.mutant import Attempts, Miss, Mutant, MutantReport, rotate
+from opskit.mutants.planting import alternating
 from opskit.postgres import schema
 
 
@@ -106,14 +108,38 @@ def test_the_document_is_ready_for_json() -> None:
 
 def test_a_seed_decides_the_order_of_kinds() -> None:
     """The same seed gives the same order, another seed another."""
-    kinds = [Kind(name=f"kind {number}", supply=iter(())) for number in range(20)]
+    kinds: dict[str, Supply] = {f"kind {number}": iter(()) for number in range(20)}
 
     def order(seed: str) -> list[str]:
-        return [each.name for each in shuffled(kinds, random.Random(seed))]
+        return [name for name, _supply in alternating(kinds, {}, seed)]
 
     assert order("a") == order("a")
     assert order("a") != order("b")
-    assert sorted(order("a")) == sorted(each.name for each in kinds)
+    assert sorted(order("a")) == sorted(kinds)
+
+
+def test_kinds_take_turns_until_there_are_enough() -> None:
+    """One that plants nothing in thirty attempts is given up; what refused it is said."""
+
+    def planting(kind: str) -> Attempts:
+        for number in itertools.count():
+            yield Mutant(kind=kind, target=str(number), noticed=True)
+
+    def stubborn() -> Attempts:
+        for _ in range(30):
+            yield Miss.REFUSED
+        yield Mutant(kind="stubborn", target="too late", noticed=True)
+
+    def scarce() -> Attempts:
+        yield Miss.NOTHING_THERE
+        yield Mutant(kind="scarce", target="1", noticed=True)
+
+    kinds = [("a", planting("a")), ("stubborn", stubborn()), ("scarce", scarce())]
+    found = rotate([*kinds, ("b", planting("b"))], number=6, seed="x")
+
+    names = [f"{each.kind} {each.target}" for each in found.planted]
+    assert names == ["a 0", "scarce 1", "b 0", "a 1", "b 1", "a 2"]
+    assert found.refused == ("stubborn",)
 
 
 @pytest.mark.parametrize(
