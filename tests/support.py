@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from opskit.backup.plan import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
+from opskit.config import DrillSettings
 from opskit.drill.report import DrillEvidence
 from opskit.drill.run import DrillRequest, drill
-from opskit.drill.servers import ServerRequest
 from opskit.postgres import content
 from opskit.postgres.connect import Connection, connect, parse
 from opskit.postgres.servers import programs
@@ -35,7 +34,9 @@ from opskit.workspace import Limits
 from tests import initialised
 
 SOURCE = "shop"
-_SERVER_KEYS = {each.name for each in fields(ServerRequest)}
+# What a drill is given beside its settings, and settings that tests call otherwise.
+_GIVEN = {"mutants", "identities"}
+_SETTINGS = {"kind": "server", "allowed": "allow"}
 
 
 def now() -> datetime:
@@ -89,17 +90,18 @@ def run_drill(
     **options: Any,
 ) -> DrillEvidence:
     """Drill a set; `tamper` damages the copy, at its URL, once it has been loaded."""
+    limits = limits_of(options)
+    given = {name: options.pop(name) for name in _GIVEN & options.keys()}
+    own = {_SETTINGS.get(name, name): each for name, each in options.items()}
     request = DrillRequest(
         chosen=chosen,
         installations=(
             programs.installations() if installations is None else installations
         ),
-        server=ServerRequest(
-            **{name: options.pop(name) for name in _SERVER_KEYS & options.keys()}
-        ),
         run_id="def456",
-        limits=limits_of(options),
-        **options,
+        limits=limits,
+        settings=DrillSettings(work_dir=limits.work_dir, **own),
+        **given,
     )
     with initialised.copied(), pytest.MonkeyPatch.context() as patch:
         if tamper is not None:

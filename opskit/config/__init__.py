@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opskit.config.drill import DrillSettings, Query
+from opskit.config.drill import DrillSettings, LoadSettings, Query, RestoreSettings
 from opskit.config.settings import ENVIRONMENT_PREFIX, Settings, load
 from opskit.config.sources import (
     DatabaseSettings,
@@ -17,7 +17,9 @@ __all__ = [
     "DatabaseSettings",
     "DrillSettings",
     "FilesSettings",
+    "LoadSettings",
     "Query",
+    "RestoreSettings",
     "RetentionSettings",
     "Settings",
     "SourceRetention",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -43,6 +45,20 @@ def known_kinds(allow: _Names) -> _Names:
                 "extension NAME, role NAME, …"
             )
     return allow
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadSettings:
+    """How a copy is loaded, of a restore or a drill, and what it may lack.
+
+    `settings` are those of the sessions that load, `sql_before` and `sql_after` the
+    user's own statements; `allow` names what is done without.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    allow: Sequence[str] = ()
+    sql_before: Sequence[str] = ()
+    sql_after: Sequence[str] = ()
 
 
 # Slower than any machine that is meant for it.
@@ -139,6 +155,13 @@ class DrillSettings(Section):
     )
     queries: list[Query] = Field(default=[], description="the user's own checks")
 
+    @property
+    def loading(self) -> LoadSettings:
+        """How copies are loaded: `settings` are those of a server that has started."""
+        return LoadSettings(
+            allow=self.allow, sql_before=self.sql_before, sql_after=self.sql_after
+        )
+
     def timeout_seconds(self, size_bytes: int) -> float:
         """Return how long a drill or restore of such a database may take."""
         if self.timeout is not None:
@@ -179,7 +202,10 @@ class RestoreSettings(Section):
         description=f"statements run in the loaded copy{_AS_IN_DRILL}",
     )
 
-    def with_defaults(self, drill: DrillSettings) -> RestoreSettings:
-        """Return these settings, with a drill's values for what is not set."""
-        unset = [name for name, value in self if value is None]
-        return self.model_copy(update={name: getattr(drill, name) for name in unset})
+    def loading(self, drill: DrillSettings) -> LoadSettings:
+        """Return how copies are loaded, with a drill's values for what is not set."""
+        own = {
+            name: getattr(drill, name) if value is None else value
+            for name, value in self
+        }
+        return LoadSettings(**own)

@@ -10,9 +10,9 @@ from typing import Any
 
 from opskit.catalog.manifest import Manifest
 from opskit.checks import Check, failure
+from opskit.config import DrillSettings, LoadSettings
 from opskit.drill.servers import (
     DrillServer,
-    ServerRequest,
     open_server,
     place_beside,
 )
@@ -183,15 +183,15 @@ def _programs(
     )
 
 
-def examine_drill(name: str, trial: Trial, request: ServerRequest) -> Iterator[Check]:
+def examine_drill(name: str, trial: Trial, settings: DrillSettings) -> Iterator[Check]:
     """Start the server that a drill would run on, and yield all that it lacks."""
     try:
         with open_server(
-            replace(request, preload=trial.inventory.preloaded),
+            settings,
             trial.installations,
             major=trial.major,
             system_identifier=trial.inventory.system_identifier,
-            work_dir=trial.work_dir,
+            preload=trial.inventory.preloaded,
         ) as running:
             lacking = [*_lacking(name, trial, running)]
     except OpskitError as error:
@@ -286,7 +286,7 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
                 installations=trial.installations,
                 limits=limits,
                 concessions=accept(entries, found, manifest),
-                sql_before=trial.sql_before,
+                loading=LoadSettings(sql_before=trial.sql_before),
                 run_id=place.run_id,
             )
             with surroundings.owners_raised(place, entries):

@@ -13,12 +13,11 @@ from typing import NoReturn
 from opskit.catalog.manifest import Manifest
 from opskit.checks import Check, compare, count, not_checked
 from opskit.compare.contents import RestoredCopy
-from opskit.config import Query
+from opskit.config import DrillSettings
 from opskit.drill import comparison
 from opskit.drill.report import DrillEvidence, DrillFigures
 from opskit.drill.servers import (
     DrillServer,
-    ServerRequest,
     opening_server,
     place_beside,
 )
@@ -44,15 +43,12 @@ _CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 
 @dataclass(frozen=True, kw_only=True)
 class DrillRequest(CopyRequest):
-    """Which set to prove, and on what.
+    """Which set to prove, and how; the settings say on what.
 
-    `allowed` names what the drill may do without, see `[drill] allow`; `mutants` is how
-    many are planted to show that the comparison can fail.
+    So many mutants are planted to show that the comparison can fail.
     """
 
-    server: ServerRequest
-    queries: Sequence[Query] = ()
-    allowed: Sequence[str] = ()
+    settings: DrillSettings
     mutants: int = 0
 
 
@@ -115,6 +111,7 @@ class _Drill:
             request,
             chosen=first,
             limits=replace(request.limits, room_bytes=size_bytes),
+            loading=request.settings.loading,
             compares_early=True,
             offline=True,
         )
@@ -168,14 +165,13 @@ class _Drill:
     def opening(self) -> Iterator[Callable[[Fetched], Place]]:
         """Start a server beside the reading; yield what waits for it."""
         request, manifest = self._request, self._request.chosen.manifest
-        server = replace(request.server, preload=manifest.inventory.preloaded)
         with (
             opening_server(
-                server,
+                request.settings,
                 request.installations,
                 major=manifest.server_major,
                 system_identifier=manifest.inventory.system_identifier,
-                work_dir=request.limits.work_dir,
+                preload=manifest.inventory.preloaded,
             ) as wait,
             ExitStack() as stack,
         ):
@@ -202,7 +198,7 @@ class _Drill:
             DatabaseError: the server lacks something else.
         """
         del place
-        require_allowed(self._server.description, found, self._request.allowed)
+        require_allowed(self._server.description, found, self._request.loading.allow)
 
     def accept_definitions(
         self, place: Place, job: FillJob, failures: Sequence[Failure]
@@ -215,7 +211,7 @@ class _Drill:
         Raises:
             DatabaseError: the server lacks something that is not allowed to be missing.
         """
-        allowed = self._request.allowed
+        allowed = self._request.loading.allow
         refused = [each for each in failures if each.name not in allowed]
         if broken := [each for each in refused if not each.is_shortage]:
             self._note_refused(broken)
@@ -240,7 +236,7 @@ class _Drill:
         Raises:
             _Ended: not all of it is allowed to be missing.
         """
-        allowed = self._request.allowed
+        allowed = self._request.loading.allow
         refused = [
             each
             for each in filled.failures
@@ -269,13 +265,14 @@ class _Drill:
 
     def compare_more(self, restored: Restored) -> list[Check]:
         """Compare definitions and roles, and ask the user's own queries."""
-        request = self._request
+        request, source = self._request, restored.copy.manifest.source
+        queries = [e for e in request.settings.queries if e.database in ("", source)]
         return [
             *comparison.compare_definitions(restored, request.installations),
             comparison.compare_roles(
                 restored.place, restored.copy, restored.concessions
             ),
-            *comparison.run_queries(restored.copy, request.queries),
+            *comparison.run_queries(restored.copy, queries),
         ]
 
     def plant_mutants(self, made: Restored) -> None:

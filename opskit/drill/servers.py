@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from opskit.config import DrillSettings
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
 from opskit.postgres import capabilities, database, extensions, scratch
@@ -20,26 +20,6 @@ from opskit.threads import Pool
 _DEFAULT_IMAGE = "postgres:{major}"
 # To fetch the image and start.
 _CONTAINER_SECONDS_MAX = 1800
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerRequest:
-    """What the user wants to drill on; see `[drill]` in the configuration.
-
-    `kind` is auto, installed, embedded, container or existing; `{major}` in `image`
-    stands for the set's major. `preload` are libraries that the source preloads and the
-    set needs.
-    """
-
-    kind: str = "auto"
-    accept_newer_major: bool = False
-    image: str = ""
-    memory: str = "4g"
-    cpus: float = 2.0
-    settings: Mapping[str, str] = field(default_factory=dict)
-    preload: Sequence[str] = ()
-    existing_url: str = field(default="", repr=False)
-    on_source_server: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,41 +43,42 @@ class DrillServer:
 
 @contextlib.contextmanager
 def open_server(
-    request: ServerRequest,
+    settings: DrillSettings,
     installations: Sequence[Installation],
     *,
     major: int,
     system_identifier: str,
-    work_dir: Path | None = None,
+    preload: Sequence[str] = (),
 ) -> Iterator[DrillServer]:
     """Yield a server for a set; a throw-away one is gone when the block ends.
 
-    `major` and `system_identifier` are those of the server that the set is from.
+    `major` and `system_identifier` are those of the server that the set is from;
+    `preload` are libraries that it preloads and the set needs.
 
     Raises:
         ClientToolError: there is none of the set's major.
         ConfigurationError: the named server is the source itself.
         DatabaseError: it does not start, or is unreachable.
     """
-    if request.kind == "existing":
-        with _existing(request, major, system_identifier) as found:
+    if settings.server == "existing":
+        with _existing(settings, major, system_identifier) as found:
             yield found
-    elif installation := _installation(request, installations, major):
-        with _programs(request, installation, major, work_dir) as found:
+    elif installation := _installation(settings, installations, major):
+        with _programs(settings, installation, major, preload) as found:
             yield found
     else:
-        with _container(request, major, work_dir) as found:
+        with _container(settings, major) as found:
             yield found
 
 
 @contextlib.contextmanager
 def opening_server(
-    request: ServerRequest,
+    settings: DrillSettings,
     installations: Sequence[Installation],
     *,
     major: int,
     system_identifier: str,
-    work_dir: Path | None = None,
+    preload: Sequence[str] = (),
 ) -> Iterator[Callable[[], DrillServer]]:
     """Open a server beside what the block does; yield a call that waits for it.
 
@@ -106,14 +87,14 @@ def opening_server(
     `open_server` does.
     """
     opened = open_server(
-        request,
+        settings,
         installations,
         major=major,
         system_identifier=system_identifier,
-        work_dir=work_dir,
+        preload=preload,
     )
     with contextlib.ExitStack() as stack:
-        if not _is_of_programs(request, installations, major):
+        if not _is_of_programs(settings, installations, major):
             yield lambda: stack.enter_context(opened)
             return
         with Pool(1) as pool:  # leaving it waits for the thread
@@ -121,48 +102,48 @@ def opening_server(
 
 
 def _is_of_programs(
-    request: ServerRequest, installations: Sequence[Installation], major: int
+    settings: DrillSettings, installations: Sequence[Installation], major: int
 ) -> bool:
     try:
-        found = _installation(request, installations, major)
+        found = _installation(settings, installations, major)
     except ClientToolError:
         return False  # said in its turn
-    return request.kind != "existing" and found is not None
+    return settings.server != "existing" and found is not None
 
 
 def _installation(
-    request: ServerRequest, installations: Sequence[Installation], major: int
+    settings: DrillSettings, installations: Sequence[Installation], major: int
 ) -> Installation | None:
     """Return the programs to start a server with, None where it is a container."""
-    if request.kind == "container":
+    if settings.server == "container":
         return None
     try:
         return find_server(
             installations,
             major=major,
-            kind=request.kind,
-            accept_newer=request.accept_newer_major,
+            kind=settings.server,
+            accept_newer=settings.accept_newer_major,
         )
     except ClientToolError:
         # An image that the user named is as good, where nothing else is at hand.
-        if request.kind != "auto" or not request.image:
+        if settings.server != "auto" or not settings.image:
             raise
         return None
 
 
 @contextlib.contextmanager
 def _programs(
-    request: ServerRequest,
+    settings: DrillSettings,
     installation: Installation,
     major: int,
-    work_dir: Path | None,
+    preload: Sequence[str],
 ) -> Iterator[DrillServer]:
     kind = "embedded" if installation.embedded else "installed"
-    preloading = extensions.settings(installation, request.preload)
+    preloading = extensions.settings(installation, preload)
     with throwaway.throwaway(
         installation,
-        base=work_dir,
-        settings=preloading | dict(request.settings),
+        base=settings.work_dir,
+        settings=preloading | dict(settings.settings),
     ) as running:
         yield DrillServer(
             description=_describe(
@@ -176,21 +157,19 @@ def _programs(
 
 
 @contextlib.contextmanager
-def _container(
-    request: ServerRequest, major: int, work_dir: Path | None
-) -> Iterator[DrillServer]:
+def _container(settings: DrillSettings, major: int) -> Iterator[DrillServer]:
     from opskit.postgres.servers.container import container
 
-    image = (request.image or _DEFAULT_IMAGE).replace("{major}", str(major))
+    image = (settings.image or _DEFAULT_IMAGE).replace("{major}", str(major))
     with container(
         image=image,
-        memory=request.memory,
-        cpus=request.cpus,
-        settings=request.settings,
-        base=work_dir,
+        memory=settings.memory,
+        cpus=settings.cpus,
+        settings=settings.settings,
+        base=settings.work_dir,
         timeout_seconds=_CONTAINER_SECONDS_MAX,
     ) as running:
-        _require_major(running.major, major, request, f"the image {image}")
+        _require_major(running.major, major, settings, f"the image {image}")
         yield DrillServer(
             description=_describe(
                 running.version, running.major, major, f"container of {image}"
@@ -203,19 +182,20 @@ def _container(
 
 @contextlib.contextmanager
 def _existing(
-    request: ServerRequest, needed: int, system_identifier: str
+    settings: DrillSettings, needed: int, system_identifier: str
 ) -> Iterator[DrillServer]:
-    if not request.existing_url:
+    existing_url = settings.resolve_existing_url()
+    if not existing_url:
         raise ConfigurationError(
             '[drill] server = "existing" needs the address of the server',
             hint="Set existing_url in [drill], or existing_url_file.",
         )
-    with connect(request.existing_url, purpose="drill") as connection:
+    with connect(existing_url, purpose="drill") as connection:
         major = server_major(connection)
         version = str(query_value(connection, "SHOW server_version")).split()[0]
         is_source = capabilities.system_identifier(connection) == system_identifier
         is_superuser = capabilities.is_superuser(connection)
-    if is_source and not request.on_source_server:
+    if is_source and not settings.on_source_server:
         raise ConfigurationError(
             "[drill] existing_url leads to the very server that the set is from "
             "(or to a standby or a physical copy of it)",
@@ -228,19 +208,21 @@ def _existing(
             hint="Objects of any owner are restored and settings of any kind; name a "
             "superuser of a server that is there for drills.",
         )
-    _require_major(major, needed, request, "the server of existing_url")
+    _require_major(major, needed, settings, "the server of existing_url")
     description = _describe(version, major, needed, "existing")
     yield DrillServer(
         description=description + (", the source's own" if is_source else ""),
         major=major,
         is_throwaway=False,
-        url=lambda name: with_database(request.existing_url, name),
+        url=lambda name: with_database(existing_url, name),
     )
 
 
-def _require_major(found: int, needed: int, request: ServerRequest, where: str) -> None:
+def _require_major(
+    found: int, needed: int, settings: DrillSettings, where: str
+) -> None:
     """Refuse an older major always, a newer one unless the user accepts it."""
-    if found == needed or (found > needed and request.accept_newer_major):
+    if found == needed or (found > needed and settings.accept_newer_major):
         return
     raise ClientToolError(
         f"{where} is PostgreSQL {found}, the set is from {needed}",

@@ -13,7 +13,6 @@ from opskit.doctor import databases, folders, stores
 from opskit.doctor.databases import ExaminedDatabase, Trial
 from opskit.errors import Degraded, StoreError, Unhealthy
 from opskit.operations import keys, sources
-from opskit.operations.drill import server_request
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.store import LocalStore, unwrapped
@@ -101,7 +100,7 @@ def _examine(run: Run) -> Iterator[Check]:
                 work_dir=drill.work_dir,
                 run_id=run.run_id,
             )
-            yield from databases.examine_drill(each.name, trial, server_request(run))
+            yield from databases.examine_drill(each.name, trial, drill)
 
 
 def _keys(run: Run) -> Iterator[Check]:

@@ -14,7 +14,6 @@ from opskit.drill.folder import FolderDrillRequest, drill_folder
 from opskit.drill.report import DrillEvidence, render
 from opskit.drill.run import DrillRequest
 from opskit.drill.run import drill as drill_database
-from opskit.drill.servers import ServerRequest
 from opskit.errors import DrillFailed, StoreError, UsageError
 from opskit.evidence import store_evidence, write_report
 from opskit.operations import keys, sources
@@ -185,7 +184,6 @@ def _challenged(
 
 
 def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
-    source = chosen.manifest.source
     settings = run.settings.drill
     if chosen.manifest.kind == "files":
         folder_request = FolderDrillRequest(
@@ -198,29 +196,10 @@ def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
     request = DrillRequest(
         chosen=chosen,
         installations=run.installations,
-        server=server_request(run),
         run_id=run.run_id,
         limits=run.limits(chosen.manifest),
-        queries=[each for each in settings.queries if each.database in ("", source)],
-        allowed=settings.allow,
+        settings=settings,
         mutants=mutants,
-        sql_before=settings.sql_before,
-        sql_after=settings.sql_after,
         identities=run.identities,
     )
     return drill_database(request, clock=run.now)
-
-
-def server_request(run: Run) -> ServerRequest:
-    """Return what the configuration says of the server to drill on."""
-    settings = run.settings.drill
-    return ServerRequest(
-        kind=settings.server,
-        accept_newer_major=settings.accept_newer_major,
-        image=settings.image,
-        memory=settings.memory,
-        cpus=settings.cpus,
-        settings=settings.settings,
-        existing_url=settings.resolve_existing_url(),
-        on_source_server=settings.on_source_server,
-    )

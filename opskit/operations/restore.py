@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -264,7 +265,8 @@ def _database_request(
     run: Run, chosen: BackupSet, request: RestoreSetRequest, approve: Approve
 ) -> RestoreRequest:
     url, target = _target(run, chosen.manifest, request.to)
-    settings = run.settings.restore.with_defaults(run.settings.drill)
+    loading = run.settings.restore.loading(run.settings.drill)
+    allow = [*loading.allow, *request.accept_failures]
     return RestoreRequest(
         chosen=chosen,
         server_url=url,
@@ -275,10 +277,7 @@ def _database_request(
         installations=run.installations,
         limits=run.limits(chosen.manifest),
         identities=run.identities,
-        accepted=[*(settings.allow or ()), *request.accept_failures],
-        settings=settings.settings or {},
-        sql_before=settings.sql_before or (),
-        sql_after=settings.sql_after or (),
+        loading=dataclasses.replace(loading, allow=allow),
         command=_command(chosen.manifest.backup_id, request),
         trust=approve,
     )

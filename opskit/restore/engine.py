@@ -19,6 +19,7 @@ from opskit.checks import Check
 from opskit.compare import contents, structure
 from opskit.compare.contents import RestoredCopy
 from opskit.compare.meanwhile import Meanwhile
+from opskit.config import LoadSettings
 from opskit.crypto.keys import Identities
 from opskit.errors import IntegrityError, StoreError
 from opskit.log import logger
@@ -51,8 +52,7 @@ class CopyRequest:
     """Which set is to become a copy, and how.
 
     Its stores are tried one after the other. With `tables`, only these are restored.
-    `settings` are those of the sessions that load, `sql_before` and `sql_after` the
-    user's own statements. Objects are compared `by_name` unless the set's list of them
+    Objects are compared `by_name` unless the set's list of them
     is of another version. Where it `compares_early`, tables are compared while others
     are still being loaded, and where it is `offline`, nothing that is loaded connects
     to foreign servers. `trust` is called where code of these roles will run with the
@@ -65,9 +65,7 @@ class CopyRequest:
     limits: Limits
     identities: Identities | None = None
     tables: tuple[tuple[str, str], ...] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
-    sql_before: Sequence[str] = ()
-    sql_after: Sequence[str] = ()
+    loading: LoadSettings = field(default_factory=LoadSettings)
     by_name: bool = True
     compares_early: bool = False
     offline: bool = False
@@ -177,7 +175,8 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
         )
         early = None
         if request.compares_early:
-            alone = place.is_throwaway and not (request.sql_before or request.sql_after)
+            own = request.loading.sql_before or request.loading.sql_after
+            alone = place.is_throwaway and not own
             early = stack.enter_context(Meanwhile(copy, entries, alone=alone))
             job = replace(job, loaded=early.loaded)
         with (
@@ -274,9 +273,7 @@ def _job(
         installations=request.installations,
         limits=request.limits,
         concessions=concessions,
-        settings=request.settings,
-        sql_before=request.sql_before,
-        sql_after=request.sql_after,
+        loading=request.loading,
         run_id=place.run_id,
         trust=request.trust,
         is_over=bound.passed,

@@ -81,7 +81,7 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
     if handlers:
         with connect(url, purpose="restore") as copy:
             extensions.connect_again(copy, handlers)
-    run_all(url, job.sql_after, job.limits.seconds)
+    run_all(url, job.loading.sql_after, job.limits.seconds)
     if job.is_whole:
         failures += _set_properties(connection, job)
     failures += [

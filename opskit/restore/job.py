@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opskit.catalog.manifest import Manifest
+from opskit.config import LoadSettings
 from opskit.errors import ServerFault
 from opskit.postgres import capabilities
 from opskit.postgres.archive.entry import TocEntry
@@ -31,8 +32,7 @@ class FillJob:
     """What to make of which archive.
 
     `entries` are the archive's contents as far as they are wanted, `is_whole` tells
-    whether that is all of them. `sql_before` and `sql_after` are the user's own, and
-    so are `settings` of the sessions that load. In the `last_try`, rows are loaded
+    whether that is all of them. In the `last_try`, rows are loaded
     without CHECK constraints, which are put back afterwards, and an error is judged.
     `trust` is called where code of these roles will run with the rights of a superuser.
     Where it is `offline`, nothing that is loaded connects to foreign servers.
@@ -50,9 +50,7 @@ class FillJob:
     installations: Sequence[Installation]
     limits: Limits
     concessions: Concessions = field(default_factory=Concessions)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    sql_before: Sequence[str] = ()
-    sql_after: Sequence[str] = ()
+    loading: LoadSettings = field(default_factory=LoadSettings)
     last_try: bool = False
     loaded: Callable[[int], None] = lambda _dump_id: None
     trust: Callable[[Sequence[str]], None] = warn_of_code
@@ -94,7 +92,7 @@ def plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
     money = job.manifest.inventory.money_locale
     if money and capabilities.has_locale(connection, money):
         settings["lc_monetary"] = money
-    return settings | capabilities.of_sessions(connection, job.settings)
+    return settings | capabilities.of_sessions(connection, job.loading.settings)
 
 
 def silencing(connection: Connection) -> dict[str, str]:

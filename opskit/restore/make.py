@@ -231,7 +231,7 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
 def _run_before(url: str, job: FillJob) -> None:
     """Run the user's own statements in the empty copy, where no set is to blame."""
     try:
-        run_all(url, job.sql_before, job.limits.seconds)
+        run_all(url, job.loading.sql_before, job.limits.seconds)
     except DatabaseError as error:
         raise ServerFault(
             "sql_before failed",

@@ -57,7 +57,9 @@ def plan(request: RestoreRequest) -> RestorePlan:
             connection, manifest.inventory, (), creates_roles=True, is_throwaway=False
         )
         # Only the dump shows what single tables need of it.
-        refused = refused_shortages(() if request.tables else lacking, request.accepted)
+        refused = refused_shortages(
+            () if request.tables else lacking, request.loading.allow
+        )
         wanted = with_members(
             set(manifest.inventory.needed_roles), manifest.inventory.roles
         )
@@ -69,7 +71,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             tables=_tables(request),
             roles_created=sorted(wanted - roles.names(connection)),
             missing=[*needed, *lacking],
-            refused=[*beside.not_accepted(needed, request.accepted), *refused],
+            refused=[*beside.not_accepted(needed, request.loading.allow), *refused],
             obstacles=takeover.obstacles(connection, request.target),
         )
 

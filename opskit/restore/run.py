@@ -33,13 +33,12 @@ _NEVER_REPLACED = ("postgres", "template0", "template1")
 class RestoreRequest(CopyRequest):
     """What to restore where. `server_url` leads to any database of the server.
 
-    `accepted` names what the copy may lack, `command` is how the user called this.
+    `command` is how the user called this.
     """
 
     server_url: str = field(repr=False)
     target: str
     replace: bool = False
-    accepted: Sequence[str] = ()
     command: str = ""
 
 
@@ -87,7 +86,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
             manifest.inventory,
             request.target,
             is_whole=not request.tables,
-            accepted=request.accepted,
+            accepted=request.loading.allow,
         )
         with restored(request, _Terms(request, connection), bound) as made:
             _require_equal(made.checks)
@@ -150,7 +149,7 @@ class _Terms:
             DatabaseError: the server lacks something else.
         """
         del place
-        if refused := refused_shortages(found, self._request.accepted):
+        if refused := refused_shortages(found, self._request.loading.allow):
             raise DatabaseError(
                 "the server lacks what the set needs",
                 said="; ".join(each.detail for each in refused),
@@ -170,7 +169,9 @@ class _Terms:
             DatabaseError: the server refused a definition that nobody accepts to lose.
         """
         del place
-        refused = [each for each in failures if each.name not in self._request.accepted]
+        refused = [
+            each for each in failures if each.name not in self._request.loading.allow
+        ]
         if refused:
             raise DatabaseError(
                 "the server refuses what stands before the rows",
@@ -190,13 +191,13 @@ class _Terms:
         """
         del copy
         request, failures = self._request, filled.failures
-        refused = [each for each in failures if each.name not in request.accepted]
+        refused = [each for each in failures if each.name not in request.loading.allow]
         for each in failures:
             logger().warning(
                 "an entry could not be made", name=each.name, reason=each.error
             )
         if refused:
-            names = [*request.accepted, *(each.name for each in refused)]
+            names = [*request.loading.allow, *(each.name for each in refused)]
             # By name alone: the server's words may hold rows, and this goes on record.
             raise IntegrityError(
                 "all rows were loaded, but "

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from opskit.catalog.sets import BackupSet
+from opskit.config import LoadSettings
 from opskit.errors import IntegrityError, UsageError
 from opskit.postgres import database, takeover
 from opskit.postgres.connect import connect, parse, with_settings
@@ -22,6 +23,8 @@ from tests.conftest import MajorServer, MakeDatabase
 from tests.sample import SAMPLE
 from tests.streams import let_small_tables_apart
 from tests.support import back_up, execute, limits_of, now, sets, value
+
+_LOADING = {"settings", "sql_before", "sql_after"}
 
 
 def run_restore(
@@ -35,6 +38,10 @@ def run_restore(
         run_id="abc123",
         installations=programs.installations(),
         limits=limits_of(options),
+        loading=LoadSettings(
+            allow=options.pop("accepted", []),
+            **{name: options.pop(name) for name in _LOADING & options.keys()},
+        ),
         **options,
     )
     return restore(request, clock=now)

@@ -13,9 +13,9 @@ import pytest
 
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Health
+from opskit.config import DrillSettings
 from opskit.doctor import databases
 from opskit.doctor.databases import Trial
-from opskit.drill.servers import ServerRequest
 from opskit.errors import DatabaseError
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
@@ -172,7 +172,7 @@ def test_doctor_names_it_before_the_drill(
         installations=programs.installations(),
         run_id="abc123",
     )
-    lesser = ServerRequest(accept_newer_major=True)
+    lesser = DrillSettings(accept_newer_major=True)
     at_newer = replace(trial, installations=newer())
 
     with initialised.copied():

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
+from opskit.config import DrillSettings
 from opskit.drill import servers
-from opskit.drill.servers import DrillServer, ServerRequest, open_server
+from opskit.drill.servers import DrillServer, open_server
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.postgres import capabilities
 from opskit.postgres.connect import Connection, parse
@@ -43,14 +45,14 @@ def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def _opened(request: ServerRequest, major: int = 16) -> DrillServer:
-    with open_server(request, [], major=major, system_identifier=SOURCE) as found:
+def _opened(settings: DrillSettings, major: int = 16) -> DrillServer:
+    with open_server(settings, [], major=major, system_identifier=SOURCE) as found:
         return found
 
 
 def test_an_existing_server_is_taken_as_it_is(existing: dict[str, Any]) -> None:
     """It is not thrown away; each database is reached by the same address."""
-    running = _opened(ServerRequest(kind="existing", existing_url=URL))
+    running = _opened(DrillSettings(server="existing", existing_url=SecretStr(URL)))
 
     assert existing["major"] == running.major
     assert not running.is_throwaway
@@ -62,7 +64,7 @@ def test_an_existing_server_is_taken_as_it_is(existing: dict[str, Any]) -> None:
 def test_an_existing_server_needs_an_address() -> None:
     """Nothing is guessed from the environment."""
     with pytest.raises(ConfigurationError, match="needs the address") as refused:
-        _opened(ServerRequest(kind="existing"))
+        _opened(DrillSettings(server="existing"))
 
     assert "existing_url" in refused.value.hint
 
@@ -73,14 +75,16 @@ def test_the_source_itself_is_refused(existing: dict[str, Any], major: int) -> N
     existing |= {"system_identifier": SOURCE, "major": major}
 
     with pytest.raises(ConfigurationError, match="the very server") as refused:
-        _opened(ServerRequest(kind="existing", existing_url=URL))
+        _opened(DrillSettings(server="existing", existing_url=SecretStr(URL)))
 
     assert "on_source_server = true" in refused.value.hint
 
 
 def test_the_source_itself_may_be_allowed(existing: dict[str, Any]) -> None:
     """Then the evidence says so; another server is not called it."""
-    request = ServerRequest(kind="existing", existing_url=URL, on_source_server=True)
+    request = DrillSettings(
+        server="existing", existing_url=SecretStr(URL), on_source_server=True
+    )
     other = _opened(request).description
     existing["system_identifier"] = SOURCE
 
@@ -93,12 +97,12 @@ def test_a_role_that_may_not_do_everything_is_refused(existing: dict[str, Any]) 
     existing["is_superuser"] = False
 
     with pytest.raises(ConfigurationError, match="no superuser"):
-        _opened(ServerRequest(kind="existing", existing_url=URL))
+        _opened(DrillSettings(server="existing", existing_url=SecretStr(URL)))
 
 
 def test_addresses_are_not_shown_by_accident() -> None:
     """A request may stand in a log."""
-    assert "hunter2" not in repr(ServerRequest(existing_url=URL))
+    assert "hunter2" not in repr(DrillSettings(existing_url=SecretStr(URL)))
 
 
 @pytest.mark.parametrize(
@@ -117,8 +121,8 @@ def test_another_major_is_refused(
 ) -> None:
     """An older one always, a newer one unless it is accepted."""
     existing["major"] = found
-    request = ServerRequest(
-        kind="existing", existing_url=URL, accept_newer_major=accepts
+    request = DrillSettings(
+        server="existing", existing_url=SecretStr(URL), accept_newer_major=accepts
     )
 
     with pytest.raises(
@@ -133,7 +137,9 @@ def test_a_newer_major_may_be_accepted_anywhere(existing: dict[str, Any]) -> Non
     """The evidence says what it was."""
     existing["major"] = 18
     running = _opened(
-        ServerRequest(kind="existing", existing_url=URL, accept_newer_major=True)
+        DrillSettings(
+            server="existing", existing_url=SecretStr(URL), accept_newer_major=True
+        )
     )
 
     assert running.major == 18

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from opskit.config import DrillSettings
 from opskit.drill.servers import (
     DrillServer,
-    ServerRequest,
     open_server,
     opening_server,
 )
@@ -71,17 +71,15 @@ def _installed(folder: Path, major: int, *, embedded: bool = False) -> Installat
 
 
 def _opened(
-    request: ServerRequest,
+    settings: DrillSettings,
     installations: Sequence[Installation] = (),
     major: int = 16,
-    work_dir: Path | None = None,
 ) -> DrillServer:
     with open_server(
-        request,
+        settings,
         installations,
         major=major,
         system_identifier=SOURCE,
-        work_dir=work_dir,
     ) as found:
         return found
 
@@ -96,9 +94,10 @@ def test_programs_of_this_machine_come_first(
     """Of the kind that is asked for; auto takes the first, though an image is set."""
     found = [_installed(tmp_path, 16), _installed(tmp_path, 16, embedded=True)]
     running = _opened(
-        ServerRequest(kind=kind, image=IMAGE, settings={"jit": "on"}),
+        DrillSettings(
+            server=kind, image=IMAGE, settings={"jit": "on"}, work_dir=tmp_path
+        ),
         found,
-        work_dir=tmp_path,
     )
 
     assert made["started"] == found[embedded]
@@ -114,15 +113,15 @@ def test_programs_of_this_machine_come_first(
 @pytest.mark.parametrize(
     ("request_", "majors"),
     [
-        (ServerRequest(kind="auto"), []),
-        (ServerRequest(kind="auto"), [15, 17]),
-        (ServerRequest(kind="auto", accept_newer_major=True), [15]),
-        (ServerRequest(kind="installed", image=IMAGE), [15, 17]),
-        (ServerRequest(kind="embedded", image=IMAGE), [16]),
+        (DrillSettings(server="auto"), []),
+        (DrillSettings(server="auto"), [15, 17]),
+        (DrillSettings(server="auto", accept_newer_major=True), [15]),
+        (DrillSettings(server="installed", image=IMAGE), [15, 17]),
+        (DrillSettings(server="embedded", image=IMAGE), [16]),
     ],
 )
 def test_without_the_sets_major_there_is_no_drill(
-    tmp_path: Path, made: dict[str, Any], request_: ServerRequest, majors: list[int]
+    tmp_path: Path, made: dict[str, Any], request_: DrillSettings, majors: list[int]
 ) -> None:
     """No container is started unasked: only auto falls back, and to a named image."""
     found = [_installed(tmp_path, major) for major in majors]
@@ -139,7 +138,7 @@ def test_auto_falls_back_to_the_image_that_is_set(
 ) -> None:
     """Where no programs have the major; the image is that of the set's."""
     found = [_installed(tmp_path, major) for major in majors]
-    running = _opened(ServerRequest(image=IMAGE), found)
+    running = _opened(DrillSettings(image=IMAGE), found)
 
     assert made["started"] == "registry.example/postgres-with-more:16"
     assert running.description == (
@@ -153,7 +152,7 @@ def test_a_newer_major_is_taken_where_the_user_accepts_it(
 ) -> None:
     """The next one, and the description says so."""
     found = [_installed(tmp_path, major) for major in (15, 18, 17)]
-    running = _opened(ServerRequest(accept_newer_major=True), found)
+    running = _opened(DrillSettings(accept_newer_major=True), found)
 
     assert made["started"] == found[2]
     assert running.description == (
@@ -174,14 +173,15 @@ def test_a_container_is_started_if_it_is_asked_for(
     tmp_path: Path, made: dict[str, Any], image: str, started: str
 ) -> None:
     """Though programs are there; by default of the set's major, and bounded."""
-    request = ServerRequest(
-        kind="container",
+    request = DrillSettings(
+        server="container",
         image=image,
         memory="1g",
         cpus=0.5,
         settings={"jit": "on"},
+        work_dir=tmp_path,
     )
-    running = _opened(request, [_installed(tmp_path, 16)], work_dir=tmp_path)
+    running = _opened(request, [_installed(tmp_path, 16)])
 
     assert made["how"] == {
         "image": started,
@@ -210,7 +210,7 @@ def test_another_major_is_refused(
 ) -> None:
     """An older one always, a newer one unless it is accepted; nothing is left."""
     made["container_major"] = found
-    request = ServerRequest(kind="container", accept_newer_major=accepts)
+    request = DrillSettings(server="container", accept_newer_major=accepts)
 
     with pytest.raises(
         ClientToolError, match=f"is PostgreSQL {found}, .* 16$"
@@ -224,7 +224,7 @@ def test_another_major_is_refused(
 def test_a_newer_major_may_be_accepted_anywhere(made: dict[str, Any]) -> None:
     """The evidence says what it was."""
     made["container_major"] = 18
-    running = _opened(ServerRequest(kind="container", accept_newer_major=True))
+    running = _opened(DrillSettings(server="container", accept_newer_major=True))
 
     assert running.major == 18
     assert "newer than the source's 16" in running.description
@@ -248,7 +248,7 @@ def test_programs_are_started_beside_the_block(
 
     monkeypatch.setattr(servers_throwaway, "throwaway", slow)
     with opening_server(
-        ServerRequest(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
+        DrillSettings(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
     ) as wait:
         assert begun.wait(30)
         allowed.set()
@@ -264,7 +264,7 @@ def test_a_block_that_does_not_ask_ends_the_server_as_well(
 ) -> None:
     """A set that cannot be read needs no server, which is gone all the same."""
     with opening_server(
-        ServerRequest(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
+        DrillSettings(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
     ):
         pass
 
@@ -274,7 +274,7 @@ def test_a_block_that_does_not_ask_ends_the_server_as_well(
 @pytest.mark.parametrize("kind", ["auto", "container"])
 def test_a_container_is_started_by_the_call(made: dict[str, Any], kind: str) -> None:
     """To fetch its image may take long, which nobody would want to wait for in vain."""
-    request = ServerRequest(kind=kind, image=IMAGE)
+    request = DrillSettings(server=kind, image=IMAGE)
     with opening_server(request, [], major=16, system_identifier=SOURCE) as wait:
         assert "started" not in made
 
@@ -285,7 +285,7 @@ def test_a_container_is_started_by_the_call(made: dict[str, Any], kind: str) -> 
 def test_missing_programs_are_an_error_of_the_call(made: dict[str, Any]) -> None:
     """Not before: what is wrong with the set comes first."""
     with (
-        opening_server(ServerRequest(), [], major=16, system_identifier=SOURCE) as wait,
+        opening_server(DrillSettings(), [], major=16, system_identifier=SOURCE) as wait,
         pytest.raises(ClientToolError, match="no PostgreSQL 16 server programs"),
     ):
         wait()
@@ -302,11 +302,11 @@ def test_a_server_that_does_not_start_is_an_error_of_the_call(
 
     monkeypatch.setattr(servers_throwaway, "throwaway", broken)
     programs = [_installed(tmp_path, 16)]
-    with opening_server(ServerRequest(), programs, major=16, system_identifier=SOURCE):
+    with opening_server(DrillSettings(), programs, major=16, system_identifier=SOURCE):
         pass
     with (
         opening_server(
-            ServerRequest(), programs, major=16, system_identifier=SOURCE
+            DrillSettings(), programs, major=16, system_identifier=SOURCE
         ) as wait,
         pytest.raises(DatabaseError, match="initdb failed"),
     ):
