@@ -7,32 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from opskit.catalog.proof import Proof
+from opskit.config import RetentionSettings
 
 # Clocks of two hosts differ; a set this far ahead of us is not from the future.
 _CLOCK_TOLERANCE = timedelta(minutes=10)
 _CHANGES_TOLD = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetentionPolicy:
-    """Rules, any of which keeps a set. Counts are of sets, days and so on.
-
-    With `require_drill` a set goes only when a newer one has passed a drill.
-    """
-
-    keep_last: int
-    keep_within: timedelta
-    keep_daily: int
-    keep_weekly: int
-    keep_monthly: int
-    min_keep: int
-    require_drill: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no rule keeps anything: surely a mistake."""
-        counts = (self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly)
-        return not any(counts) and not self.keep_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +40,7 @@ class RetentionPlan:
 
 
 def plan(
-    sets: Sequence[Candidate], policy: RetentionPolicy, *, now: datetime
+    sets: Sequence[Candidate], policy: RetentionSettings, *, now: datetime
 ) -> RetentionPlan:
     """Decide about the sets of one source.
 
@@ -140,7 +119,7 @@ def _order(each: Candidate) -> tuple[datetime, str]:
 
 def _keep_young(
     present: Sequence[Candidate],
-    policy: RetentionPolicy,
+    policy: RetentionSettings,
     now: datetime,
     reasons: dict[str, list[str]],
 ) -> None:
@@ -150,7 +129,7 @@ def _keep_young(
 
 
 def _keep_counted(
-    good: Sequence[Candidate], policy: RetentionPolicy, reasons: dict[str, list[str]]
+    good: Sequence[Candidate], policy: RetentionSettings, reasons: dict[str, list[str]]
 ) -> None:
     for number, each in enumerate(good[: policy.keep_last], start=1):
         reasons[each.backup_id].append(f"keep_last {number}")
@@ -168,7 +147,7 @@ def _keep_counted(
 
 
 def _keep_always(
-    good: Sequence[Candidate], policy: RetentionPolicy, reasons: dict[str, list[str]]
+    good: Sequence[Candidate], policy: RetentionSettings, reasons: dict[str, list[str]]
 ) -> None:
     for each in good[: policy.min_keep]:
         reasons[each.backup_id].append(f"min_keep {policy.min_keep}")
@@ -181,7 +160,7 @@ def _keep_always(
 def _keep_undrilled(
     newest_first: Sequence[Candidate],
     good: Sequence[Candidate],
-    policy: RetentionPolicy,
+    policy: RetentionSettings,
     reasons: dict[str, list[str]],
 ) -> None:
     if not policy.require_drill:

@@ -73,6 +73,15 @@ class RetentionSettings(SourceRetention):
         "such as queues",
     )
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rule keeps anything: surely a mistake."""
+        return not any(getattr(self, rule) for rule in _RULES)
+
+    def of_source(self, own: SourceRetention | None) -> RetentionSettings:
+        """Return the rules for a source, which may have its own."""
+        return self if own is None else self.model_copy(update=dict(own))
+
     @model_validator(mode="before")
     @classmethod
     def _named_rules_alone(cls, given: Any) -> Any:

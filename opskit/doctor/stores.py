@@ -12,7 +12,7 @@ from math import ceil
 
 from opskit.checks import Check, attempt, failure
 from opskit.config import StoreSettings
-from opskit.config.sources import RetentionSettings, SourceRetention
+from opskit.config.sources import SourceRetention
 from opskit.doctor import s3
 from opskit.errors import IntegrityError, StoreError
 from opskit.store import S3Store, Store, unwrapped
@@ -102,7 +102,7 @@ _WEEK_DAYS, _MONTH_DAYS = 7, 31
 
 
 def examine_retention(
-    stores: Mapping[str, StoreSettings], rules: RetentionSettings | SourceRetention
+    stores: Mapping[str, StoreSettings], rules: SourceRetention
 ) -> Iterator[Check]:
     """Yield, for each store that locks objects, whether its locks fit retention.
 

@@ -7,9 +7,8 @@ import re
 from datetime import UTC, datetime
 
 from opskit.backup.source import Source
-from opskit.catalog.retention import RetentionPolicy
 from opskit.catalog.sets import BackupSet
-from opskit.config import FilesSettings
+from opskit.config import FilesSettings, RetentionSettings
 from opskit.errors import ConfigurationError, UsageError
 from opskit.folders.lock import ServiceLock
 from opskit.operations.run import Run
@@ -131,24 +130,14 @@ def build(run: Run, name: str) -> Source:
     )
 
 
-def policy(run: Run, name: str) -> RetentionPolicy:
+def policy(run: Run, name: str) -> RetentionSettings:
     """Return the rules of retention for a source: its own, or the general ones."""
-    general = run.settings.retention
     own = (
         run.folder(name).retention
         if name in run.settings.files
         else run.database(name).retention
     )
-    rules = general if own is None else own
-    return RetentionPolicy(
-        keep_last=rules.keep_last,
-        keep_within=rules.keep_within,
-        keep_daily=rules.keep_daily,
-        keep_weekly=rules.keep_weekly,
-        keep_monthly=rules.keep_monthly,
-        min_keep=rules.min_keep,
-        require_drill=general.require_drill,
-    )
+    return run.settings.retention.of_source(own)
 
 
 def choose(run: Run, *, backup: str = "", at: str = "", source: str = "") -> BackupSet:

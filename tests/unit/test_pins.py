@@ -14,15 +14,16 @@ from opskit.catalog.cache import CatalogCache
 from opskit.catalog.copying import copy_set
 from opskit.catalog.proof import PIN_FOLDER
 from opskit.catalog.prune import candidates
-from opskit.catalog.retention import RetentionPolicy, plan
+from opskit.catalog.retention import plan
 from opskit.catalog.trust import Trust
+from opskit.config import RetentionSettings
 from opskit.crypto.signatures import Signer
 from opskit.store import MemoryStore
 from tests.unit.builders import STARTED_AT, store_set
 
 OURS, THEIRS = (Signer(Ed25519PrivateKey.generate()) for _ in range(2))
 NOW = STARTED_AT + timedelta(days=400)
-NEWEST_ALONE = RetentionPolicy(
+NEWEST_ALONE = RetentionSettings(
     keep_last=1,
     keep_within=timedelta(0),
     keep_daily=0,
@@ -142,7 +143,7 @@ def test_a_pin_is_named_beside_other_reasons() -> None:
         store_set([store], started_at=STARTED_AT + timedelta(days=days))
     found = candidates(catalog.read([store]).sets)
     pinned = [replace(found[0], is_pinned=True), *found[1:]]
-    policy = replace(NEWEST_ALONE, keep_last=2)
+    policy = NEWEST_ALONE.model_copy(update={"keep_last": 2})
 
     assert plan(pinned, policy, now=NOW).keep[found[0].backup_id] == [
         "keep_last 1",

@@ -8,8 +8,9 @@ import pytest
 
 from opskit.catalog import catalog, prune
 from opskit.catalog.proof import CONFIRMATION_FOLDER, mark_name
-from opskit.catalog.retention import Candidate, RetentionPolicy, plan
+from opskit.catalog.retention import Candidate, plan
 from opskit.catalog.sets import BackupSet
+from opskit.config import RetentionSettings
 from opskit.errors import StoreError
 from opskit.store import MemoryStore, Store
 from tests.faulty import Crash, FaultyStore
@@ -17,7 +18,7 @@ from tests.unit.builders import STARTED_AT, store_evidence, store_set
 from tests.unit.store_contract import keys
 
 DAY = timedelta(days=1)
-POLICY = RetentionPolicy(
+POLICY = RetentionSettings(
     keep_last=7,
     keep_within=30 * DAY,
     keep_daily=30,

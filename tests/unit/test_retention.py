@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from opskit.catalog.proof import Proof
-from opskit.catalog.retention import Candidate, RetentionPolicy, plan
+from opskit.catalog.retention import Candidate, plan
+from opskit.config import RetentionSettings
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 TOLERANCE = timedelta(minutes=10)
@@ -41,7 +42,7 @@ def _candidates(draw: st.DrawFn) -> list[Candidate]:
 
 _counts = st.integers(min_value=0, max_value=5)
 _policies = st.builds(
-    RetentionPolicy,
+    RetentionSettings,
     keep_last=_counts,
     keep_within=st.integers(min_value=0, max_value=40).map(
         lambda days: timedelta(days=days)
@@ -66,7 +67,7 @@ def _good_present(sets: list[Candidate]) -> list[Candidate]:
 
 @given(_candidates(), _policies)
 def test_keep_and_delete_partition_the_sets(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """Every set is either kept, with a reason, or deleted."""
     found = plan(sets, policy, now=NOW)
@@ -78,7 +79,7 @@ def test_keep_and_delete_partition_the_sets(
 
 @given(_candidates(), _policies)
 def test_min_keep_good_sets_stay(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """As many good sets stay as `min_keep` says, or all where there are fewer."""
     found = plan(sets, policy, now=NOW)
@@ -90,7 +91,7 @@ def test_min_keep_good_sets_stay(
 
 @given(_candidates(), _policies)
 def test_the_newest_good_set_stays(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """The newest set that did not fail stays under any policy."""
     found = plan(sets, policy, now=NOW)
@@ -100,7 +101,7 @@ def test_the_newest_good_set_stays(
 
 @given(_candidates(), _policies)
 def test_the_newest_drilled_set_stays(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """The newest set that a drill has passed stays, however old it is."""
     found = plan(sets, policy, now=NOW)
@@ -111,7 +112,7 @@ def test_the_newest_drilled_set_stays(
 
 @given(_candidates(), _policies)
 def test_sets_from_the_future_stay(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """A set with a time in the future stays, whatever its proof."""
     found = plan(sets, policy, now=NOW)
@@ -122,7 +123,7 @@ def test_sets_from_the_future_stay(
 
 @given(_candidates(), _policies)
 def test_planning_again_deletes_nothing(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """What one plan has kept, the same plan keeps again, for the same reasons."""
     first = plan(sets, policy, now=NOW)
@@ -136,7 +137,7 @@ def test_planning_again_deletes_nothing(
 @given(_candidates(), _policies, st.randoms(use_true_random=False))
 def test_the_order_of_the_sets_does_not_matter(
     sets: list[Candidate],
-    policy: RetentionPolicy,
+    policy: RetentionSettings,
     random: Random,
 ) -> None:
     """The same sets in another order give the same plan, in the same order."""
@@ -150,7 +151,7 @@ def test_the_order_of_the_sets_does_not_matter(
 
 @given(_candidates(), _policies)
 def test_failed_sets_take_no_place_of_good_ones(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """Taking the failed sets away changes nothing for the others."""
     others = [each for each in sets if each.proof != "failed"]
@@ -164,10 +165,10 @@ def test_failed_sets_take_no_place_of_good_ones(
 
 @given(_candidates(), _policies, st.sampled_from(["keep_last", "keep_daily"]))
 def test_a_larger_policy_keeps_no_less(
-    sets: list[Candidate], policy: RetentionPolicy, rule: str
+    sets: list[Candidate], policy: RetentionSettings, rule: str
 ) -> None:
     """Raising the count of a rule never makes a set go that stayed before."""
-    larger = replace(policy, **{rule: getattr(policy, rule) + 1})
+    larger = policy.model_copy(update={rule: getattr(policy, rule) + 1})
 
     assert set(plan(sets, policy, now=NOW).keep) <= set(
         plan(sets, larger, now=NOW).keep
@@ -177,7 +178,7 @@ def test_a_larger_policy_keeps_no_less(
 @given(_candidates(), st.integers(min_value=1, max_value=5))
 def test_an_empty_policy_is_refused(sets: list[Candidate], min_keep: int) -> None:
     """A policy whose rules keep nothing deletes nothing and says why."""
-    empty = RetentionPolicy(
+    empty = RetentionSettings(
         keep_last=0,
         keep_within=timedelta(0),
         keep_daily=0,
@@ -195,7 +196,7 @@ def test_an_empty_policy_is_refused(sets: list[Candidate], min_keep: int) -> Non
 
 @given(_candidates(), _policies)
 def test_what_is_deleted_is_neither_young_nor_new(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """A deleted set is older than `keep_within` and not among the newest good ones."""
     assume(policy.keep_within or policy.keep_last)
@@ -212,7 +213,7 @@ def test_what_is_deleted_is_neither_young_nor_new(
 
 @given(_candidates(), _policies)
 def test_locked_sets_stay_until_their_lock_ends(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """A set whose object lock has not ended stays, and one whose has ended has no
     reason of it.
@@ -233,10 +234,10 @@ def test_locked_sets_stay_until_their_lock_ends(
 
 @given(_candidates(), _policies)
 def test_where_drills_are_demanded_only_what_is_older_than_a_drilled_set_goes(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """For each set that goes there is a newer good one that has passed a drill."""
-    found = plan(sets, replace(policy, require_drill=True), now=NOW)
+    found = plan(sets, policy.model_copy(update={"require_drill": True}), now=NOW)
     drilled = [each for each in _good_present(sets) if each.proof == "drilled"]
     by_id = {each.backup_id: each for each in sets}
 
@@ -250,11 +251,11 @@ def test_where_drills_are_demanded_only_what_is_older_than_a_drilled_set_goes(
 
 @given(_candidates(), _policies)
 def test_demanding_drills_keeps_more_and_changes_nothing_else(
-    sets: list[Candidate], policy: RetentionPolicy
+    sets: list[Candidate], policy: RetentionSettings
 ) -> None:
     """Every reason that a set has without the demand, it has with it."""
-    without = plan(sets, replace(policy, require_drill=False), now=NOW)
-    demanded = plan(sets, replace(policy, require_drill=True), now=NOW)
+    without = plan(sets, policy.model_copy(update={"require_drill": False}), now=NOW)
+    demanded = plan(sets, policy.model_copy(update={"require_drill": True}), now=NOW)
     told = "no newer set has passed a drill"
 
     assert {
@@ -266,7 +267,7 @@ def test_demanding_drills_keeps_more_and_changes_nothing_else(
 
 @given(_candidates(), _policies, st.data())
 def test_a_sudden_change_keeps_everything(
-    sets: list[Candidate], policy: RetentionPolicy, data: st.DataObject
+    sets: list[Candidate], policy: RetentionSettings, data: st.DataObject
 ) -> None:
     """While a set holds an unconfirmed change nothing goes, wherever it stands."""
     assume(sets)

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from opskit.catalog.proof import Proof
-from opskit.catalog.retention import Candidate, RetentionPlan, RetentionPolicy, plan
+from opskit.catalog.retention import Candidate, RetentionPlan, plan
+from opskit.config import RetentionSettings
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
-def _policy(**rules: Any) -> RetentionPolicy:
+def _policy(**rules: Any) -> RetentionSettings:
     """Return a policy that keeps the newest set, and what is given."""
     fields: dict[str, Any] = {
         "keep_last": 1,
@@ -22,7 +23,7 @@ def _policy(**rules: Any) -> RetentionPolicy:
         "keep_monthly": 0,
         "min_keep": 0,
     }
-    return RetentionPolicy(**(fields | rules))
+    return RetentionSettings.model_construct(**(fields | rules))
 
 
 def _set(time: str, proof: Proof = "unproven") -> Candidate:
@@ -30,7 +31,7 @@ def _set(time: str, proof: Proof = "unproven") -> Candidate:
     return Candidate(backup_id=time, started_at=started_at, proof=proof)
 
 
-def _plan(policy: RetentionPolicy, *sets: Candidate) -> RetentionPlan:
+def _plan(policy: RetentionSettings, *sets: Candidate) -> RetentionPlan:
     return plan(sets, policy, now=NOW)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from opskit.catalog.proof import Proof
-from opskit.catalog.retention import Candidate, RetentionPlan, RetentionPolicy, plan
+from opskit.catalog.retention import Candidate, RetentionPlan, plan
+from opskit.config import RetentionSettings
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -26,7 +27,7 @@ TIMES = (
 )
 
 
-def _policy(**rules: Any) -> RetentionPolicy:
+def _policy(**rules: Any) -> RetentionSettings:
     """Return a policy whose rules keep nothing but what is given."""
     nothing: dict[str, Any] = {
         "keep_last": 0,
@@ -36,7 +37,7 @@ def _policy(**rules: Any) -> RetentionPolicy:
         "keep_monthly": 0,
         "min_keep": 0,
     }
-    return RetentionPolicy(**(nothing | rules))
+    return RetentionSettings.model_construct(**(nothing | rules))
 
 
 def _set(time: str, proof: Proof = "unproven") -> Candidate:
@@ -44,7 +45,7 @@ def _set(time: str, proof: Proof = "unproven") -> Candidate:
     return Candidate(backup_id=time, started_at=started_at, proof=proof)
 
 
-def _plan(policy: RetentionPolicy, *sets: Candidate) -> RetentionPlan:
+def _plan(policy: RetentionSettings, *sets: Candidate) -> RetentionPlan:
     return plan(sets, policy, now=NOW)
 
 
@@ -115,7 +116,7 @@ def test_each_rule_keeps_what_it_says(
 
 def test_a_set_has_every_reason_that_keeps_it() -> None:
     """Rules add up: one set is told every rule that keeps it, in a fixed order."""
-    policy = RetentionPolicy(
+    policy = RetentionSettings(
         keep_last=1,
         keep_within=timedelta(days=1),
         keep_daily=1,
