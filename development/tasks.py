@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from opskit.errors import OpskitError, UsageError
-from opskit.tasks.command import Say, command
+from opskit.tasks.command import command
+from opskit.tasks.output import Say
 
 _ROOT = Path(__file__).resolve().parents[1]
 _STEPS = (

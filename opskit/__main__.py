@@ -13,9 +13,9 @@ from invoke.exceptions import Exit
 from opskit import __version__, log, progress
 from opskit.errors import Interrupted, OpskitError, machine_faults
 from opskit.tasks import namespace
-from opskit.tasks.call import Call, parse
+from opskit.tasks.arguments import Call, parse
 from opskit.tasks.command import fail
-from opskit.tasks.usage import general_help, task_help, task_list
+from opskit.tasks.help import general_help, task_help, task_list
 from opskit.terminal import Lasting, ready
 
 _BROKEN_PIPE_CODE = 141  # as a shell reports who died of it
@@ -57,9 +57,9 @@ def _of_output() -> int:
 def _run(words: Sequence[str]) -> None:
     tasks = {str(each.name): each for each in namespace.to_contexts()}
     if list(words[:2]) == ["--complete", "--"]:
-        from opskit.tasks.completion import candidates
+        from opskit.tasks.help import completions
 
-        print("\n".join(candidates(words[2:], tasks)))  # noqa: T201
+        print("\n".join(completions(words[2:], tasks)))  # noqa: T201
         return
     call = parse(words, tasks)
     if text := _told_about(call):
@@ -79,9 +79,9 @@ def _told_about(call: Call) -> str:
     if call.value("version"):
         return f"opskit {__version__}"
     if shell := call.value("print-completion-script"):
-        from opskit.tasks.completion import script
+        from opskit.tasks.help import completion_script
 
-        return script(shell)
+        return completion_script(shell)
     if call.value("help"):
         return task_help(namespace, call.task) if call.task else general_help(namespace)
     if call.value("list") or call.task is None:

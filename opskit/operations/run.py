@@ -251,7 +251,7 @@ class Run:
         """Tell whether nobody on this host reads a set, and keep it so."""
         return locks.unused(self._writable("locks"), f"set-{backup_id}.reading")
 
-    @property
+    @cached_property
     def ledger(self) -> RunLedger:
         """The record of every run."""
         return RunLedger(folder=self._writable(""), stores=self.stores, clock=now)

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from opskit.tasks import (
-    backup,
-    backups,
-    copy,
-    doctor,
-    drill,
-    ledger,
-    pin,
-    prune,
-    quickstart,
-    restore,
-    verify,
-)
+from opskit.tasks import backup, doctor, drill, restore, sets
 
 namespace = Collection()
 for _task in (
-    quickstart.quickstart,
+    drill.quickstart,
     doctor.doctor,
     backup.backup,
-    backups.backups,
-    verify.verify,
-    prune.prune,
-    pin.pin,
+    sets.backups,
+    sets.verify,
+    sets.prune,
+    sets.pin,
     drill.restore_drill,
     restore.restore,
-    copy.copy,
-    ledger.ledger,
+    sets.copy,
+    doctor.ledger,
 ):
     namespace.add_task(_task)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opskit.checks import count
-from opskit.tasks import format as text
-from opskit.tasks.command import Say, command
+from opskit.tasks import output as text
+from opskit.tasks.command import command
+from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

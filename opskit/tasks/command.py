@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import sys
@@ -16,21 +15,23 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from opskit import log
 from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
-from opskit.log import mask, masked
 from opskit.operations.outcome import Failure, Outcome
-from opskit.tasks.called import as_called, hint, with_hints
-from opskit.terminal import printable, ready
+from opskit.tasks.output import (
+    Document,
+    emit,
+    hint,
+    print_lines,
+    print_nothing,
+    shown,
+)
+from opskit.terminal import ready
 
-Document = dict[str, Any]
-# Prints lines for a person, or nothing where the output is for a program.
-Say = Callable[..., None]
 BACKUP_HELP = "its ID, the beginning of it, or latest"
 # Less than the 90 seconds that systemd waits.
 _END_SECONDS = 60.0
 _ending: threading.Timer | None = None
-_told = False
+_failure_shown = False
 _REPORT_HINT = (
     "This is a fault in opskit: please report it with the command and this message "
     "(OPSKIT_DEBUG=1 shows where it happened)."
@@ -71,7 +72,7 @@ def command(
                 _refuse_core_flags(context)
                 _require(required, flags, task_name=body.__name__.replace("_", "-"))
                 with machine_faults(body.__name__.replace("_", "-")):
-                    outcome = body(_silent if as_json else _print, **flags)
+                    outcome = body(print_nothing if as_json else print_lines, **flags)
             except Exit:
                 raise
             except KeyboardInterrupt:
@@ -110,27 +111,6 @@ def whole_number(flag: str, text: str) -> int:
             hint=f"Give a number, for instance {flag} 3.",
         )
     return int(text)
-
-
-def emit(document: Document) -> None:
-    """Print the one JSON document of a task; each has a status and a run's id."""
-    document = {"status": "ok", "run_id": log.run_id()} | document
-    # In ASCII: a name in an unknown encoding must come out on any terminal.
-    print(json.dumps(masked(with_hints(document))))
-
-
-def _print(*lines: str) -> None:
-    for line in lines:
-        print(_shown(line), flush=True)
-
-
-def _silent(*_lines: str) -> None:
-    """Print nothing: the one JSON document follows."""
-
-
-def _shown(text: str) -> str:
-    """Return what a person is shown of a text."""
-    return printable(mask(as_called(text)))
 
 
 def _refuse_core_flags(context: Context) -> None:
@@ -177,7 +157,7 @@ def _end_anyway() -> None:
 
     All that is left behind is found: by the next backup, by sweeps, by prune.
     """
-    if _told:  # threads that wait for a store hold up the very end
+    if _failure_shown:  # threads that wait for a store hold up the very end
         os._exit(Interrupted.exit_code)
     error = Interrupted(
         f"interrupted; cleaning up did not end within {_END_SECONDS:g} seconds",
@@ -213,11 +193,11 @@ def finish(outcome: Outcome[Any] | None, as_json: bool) -> None:
 
 
 def _end(failure: Failure, document: Document | None) -> NoReturn:
-    global _told
-    _told = True
+    global _failure_shown
+    _failure_shown = True
     if document is not None:
-        emit(document | {"error": as_called(failure.message)})
-    print(f"error: {_shown(failure.message)}", file=sys.stderr)
+        emit(document)
+    print(f"error: {shown(failure.message)}", file=sys.stderr)
     if failure.hint:
-        print(f"hint: {_shown(hint(failure.hint))}", file=sys.stderr)
+        print(f"hint: {shown(hint(failure.hint))}", file=sys.stderr)
     raise Exit(code=failure.exit_code)

@@ -1,16 +1,20 @@
-"""`doctor`: examine everything that a backup and a drill will need."""
+"""`doctor` and `ledger`: what a backup and a drill will need, what was run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opskit.tasks.command import Say, command
+from opskit.checks import count
+from opskit.tasks import output as text
+from opskit.tasks.command import command
+from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opskit.checks import Check
     from opskit.operations.doctor import Examined
+    from opskit.operations.ledger import LedgerRecords
     from opskit.operations.outcome import Outcome
 
 
@@ -31,3 +35,41 @@ def _lines(check: Check) -> Iterator[str]:
     yield f"{check.status:<9} {check.name}: {check.observed}{limit}"
     if check.hint:
         yield f"          {check.hint}"
+
+
+@command(
+    help={
+        "verify": "compare the records with each other and with their copies",
+        "json": "print one JSON document",
+    }
+)
+def ledger(
+    say: Say, verify: bool = False, json: bool = False
+) -> Outcome[LedgerRecords]:
+    """Show what was run, when, and how it ended.
+
+    Example: inv ledger --verify
+    """
+    from opskit.operations.ledger import LedgerRequest
+    from opskit.operations.ledger import ledger as read_ledger
+    from opskit.operations.run import start
+
+    outcome = read_ledger(start(), LedgerRequest(verify=verify))
+    if (records := outcome.result) is None:
+        return outcome
+    say(*(f"note: {note}" for note in records.notes))
+    rows = [
+        [
+            str(each.sequence),
+            each.time[:19] + "Z",
+            each.operation,
+            str(each.details.get("source", "")),
+            each.outcome,
+            each.run_id,
+        ]
+        for each in records.entries
+    ]
+    say(*text.table(["#", "time", "run", "source", "outcome", "run id"], rows))
+    if verify:
+        say(f"{count(len(rows), 'record')}, the chain is whole and equal to its copies")
+    return outcome

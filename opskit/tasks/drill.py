@@ -1,12 +1,17 @@
-"""`restore-drill`: prove a backup set by restoring it."""
+"""`restore-drill` and `quickstart`: prove a backup set by restoring it."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count
-from opskit.tasks import format as text
-from opskit.tasks.command import Say, command, whole_number
+from opskit.tasks import backup as backup_task
+from opskit.tasks import output as text
+from opskit.tasks.command import command, whole_number
+from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,3 +100,40 @@ def summary(outcome: Outcome[Drilled]) -> Iterator[str]:
     if figures.rpo_seconds is not None:
         yield f"  the data was {text.duration(figures.rpo_seconds)} old (RPO)"
     yield f"  report: {drilled.report}"
+
+
+@command(help={"json": "print one JSON document"})
+def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
+    """Boot an embedded PostgreSQL, back it up, and prove the backup by a drill.
+
+    Example: inv quickstart
+    """
+    from opskit.operations.quickstart import quickstart as prove_sample
+
+    def summarize(outcome: Outcome[Any]) -> None:
+        backed_up = outcome.operation == "backup"
+        say(*(backup_task.summary(outcome) if backed_up else summary(outcome)))
+
+    outcome = prove_sample(
+        _folder(),
+        on_start=lambda programs: say(f"starting PostgreSQL {programs.version}"),
+        on_done=summarize,
+    )
+    if outcome.result is not None and not outcome.errors:
+        rto_seconds = outcome.result.drill.evidence.figures.rto_seconds
+        say(
+            "",
+            "proved: every row came back; a restore takes "
+            f"{text.duration(rto_seconds)}",
+            f"look at the sets: `inv --config {outcome.result.config} backups`",
+        )
+    return outcome
+
+
+def _folder() -> Path:
+    """Return where the sample is kept: here, or where this user may write."""
+    here = Path.cwd()
+    if not os.access(here, os.W_OK | os.X_OK):
+        with suppress(RuntimeError):  # this user has no home
+            here = Path.home()
+    return here / ".opskit" / "quickstart"

@@ -6,8 +6,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count
-from opskit.tasks import format as text
-from opskit.tasks.command import BACKUP_HELP, Say, command
+from opskit.tasks import output as text
+from opskit.tasks.command import BACKUP_HELP, command
+from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

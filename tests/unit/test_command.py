@@ -10,7 +10,7 @@ from pathlib import Path
 import opskit
 
 _EMIT = """
-from opskit.tasks.command import emit
+from opskit.tasks.output import emit
 emit({"name": b"caf\\xe9 \\xc3\\xbc".decode("utf-8", "surrogateescape")})
 """
 

@@ -14,7 +14,7 @@ import pytest
 from development.configuration_docs import NOT_ACTED_ON_YET, keys, render
 from opskit.config import Settings, load
 from opskit.errors import OpskitError, UsageError
-from opskit.tasks.call import parse
+from opskit.tasks.arguments import parse
 from tasks import namespace
 
 ROOT = Path(__file__).resolve().parents[2]

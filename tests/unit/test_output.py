@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from opskit.tasks import called
-from opskit.tasks.usage import task_help
+from opskit.tasks import output
+from opskit.tasks.help import task_help
 from tasks import namespace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,9 +35,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    called.program.cache_clear()
+    output.program.cache_clear()
     yield
-    called.program.cache_clear()
+    output.program.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_commands_are_named_as_the_wrapper_was_called(
     """Only commands are, not other words that contain the name."""
     monkeypatch.setenv("INV_CALLED_AS", wrapper)
 
-    text = called.as_called("`inv backups` and `invoke verify`, by invoice, inv TASK")
+    text = output.as_called("`inv backups` and `invoke verify`, by invoice, inv TASK")
 
     assert text == f"`{shown} backups` and `{shown} verify`, by invoice, inv TASK"
 
@@ -65,12 +65,12 @@ def test_a_program_on_the_path_is_named_by_its_name(
     program.touch(mode=0o755)
     monkeypatch.setattr(sys, "argv", [str(program)])
     monkeypatch.setenv("PATH", "/nowhere")
-    assert called.program() == str(program)
+    assert output.program() == str(program)
 
-    called.program.cache_clear()
+    output.program.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert called.program() == name
+    assert output.program() == name
 
 
 def test_every_document_that_a_hint_names_is_there() -> None:
@@ -85,7 +85,7 @@ def test_every_document_that_a_hint_names_is_there() -> None:
 
     assert named
     for name in named | {"README.md"}:
-        assert Path(called.hint(f"see {name}.")[4:-1]).is_file()
+        assert Path(output.hint(f"see {name}.")[4:-1]).is_file()
         assert packed[name.partition("/")[0]].startswith("opskit/documents/")
 
 
@@ -94,11 +94,11 @@ def test_names_of_files_in_a_result_stay(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("INV_CALLED_AS", "opskit")
     document = {"files": ["docs/restore.md"], "checks": [{"hint": "Run `inv backup`."}]}
 
-    assert called.with_hints(document) == {
+    assert output.with_hints(document) == {
         "files": ["docs/restore.md"],
         "checks": [{"hint": "Run `opskit backup`."}],
     }
-    assert called.as_called("docs/restore.md") == "docs/restore.md"
+    assert output.as_called("docs/restore.md") == "docs/restore.md"
 
 
 def test_what_is_required_is_marked_in_help() -> None:

@@ -1,19 +1,25 @@
-"""`backups`: which backup sets there are, what is in one, what differs."""
+"""What works on sets: `backups`, `verify`, `pin`, `prune`, `copy`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count
-from opskit.tasks import format as text
-from opskit.tasks.command import BACKUP_HELP, Say, command
+from opskit.tasks import output as text
+from opskit.tasks.command import BACKUP_HELP, command
+from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from opskit.catalog.copying import CopyResult
     from opskit.catalog.manifest import Manifest
+    from opskit.operations.copy import Copied
     from opskit.operations.outcome import Outcome
+    from opskit.operations.pin import Pinned
+    from opskit.operations.prune import PruneStep
     from opskit.operations.sets import ListedSets
+    from opskit.operations.verify import Verified
 
 
 @command(
@@ -165,3 +171,153 @@ def _difference_text(each: Any) -> str:
     if amounts:
         return f"{name}: {', '.join(moved) or 'as much as before, but not the same'}"
     return f"{name}: {count(each['rows'], 'row')}" if "rows" in each else name
+
+
+@command(
+    help={
+        "backup": f"verify this set only: {BACKUP_HELP}",
+        "json": "print one JSON document",
+    }
+)
+def verify(say: Say, backup: str = "", json: bool = False) -> Outcome[Verified]:
+    """Read every stored object again and compare its size and digest.
+
+    Example: inv verify --backup shop-20260101T030000Z-a1b2c3
+    """
+    from opskit.operations.run import start
+    from opskit.operations.verify import VerifyRequest
+    from opskit.operations.verify import verify as verify_sets
+
+    outcome = verify_sets(
+        start(),
+        VerifyRequest(backup=backup),
+        on_set=lambda manifest, state: say(
+            f"{state}: {manifest.backup_id}, {count(len(manifest.objects), 'object')}"
+        ),
+    )
+    if outcome.result is not None:
+        say(*(f"  {bad.key}: {bad.reason}" for bad in outcome.result.bad))
+    return outcome
+
+
+@command(
+    help={
+        "backup": f"the set to keep: {BACKUP_HELP}",
+        "remove": "remove the pin; retention decides about the set again",
+        "json": "print one JSON document",
+    },
+    required=["backup"],
+)
+def pin(
+    say: Say, backup: str = "", remove: bool = False, json: bool = False
+) -> Outcome[Pinned]:
+    """Keep a backup set, whatever the retention rules say, until the pin is removed.
+
+    Example: inv pin --backup shop-20260101T030000Z-a1b2c3
+    """
+    from opskit.operations.pin import PinRequest
+    from opskit.operations.pin import pin as pin_set
+    from opskit.operations.run import start
+
+    outcome = pin_set(start(), PinRequest(backup=backup, remove=remove))
+    if (done := outcome.result) is not None:
+        state = "pinned" if done.pinned else "not pinned"
+        say(f"{done.backup_id} is {state}{'' if done.changed else ' already'}")
+    return outcome
+
+
+@command(
+    help={
+        "dry-run": "print the plan and delete nothing",
+        "confirm": "the set whose sudden change is right; deletes nothing",
+        "json": "print one JSON document",
+    }
+)
+def prune(
+    say: Say, dry_run: bool = False, confirm: str = "", json: bool = False
+) -> Outcome[Any]:
+    """Delete the backup sets that no retention rule keeps.
+
+    Example: inv prune --dry-run
+    """
+    from opskit.errors import UsageError
+    from opskit.operations.prune import PruneRequest
+    from opskit.operations.prune import prune as prune_sources
+    from opskit.operations.run import start
+
+    if confirm and dry_run:
+        raise UsageError(
+            "--confirm and --dry-run do not go together", hint="Give one of them."
+        )
+    if confirm:
+        return _confirm(say, confirm)
+    outcome = prune_sources(
+        start(),
+        PruneRequest(dry_run=dry_run),
+        on_step=lambda step: say(_pruned_line(step, dry_run=dry_run)),
+    )
+    if outcome.result is not None:
+        for name, error in outcome.result.failed:
+            say(f"{name} is not pruned: {error.message}")
+    return outcome
+
+
+def _pruned_line(step: PruneStep, *, dry_run: bool) -> str:
+    if step.action == "keep":
+        return f"keep {step.what}: {', '.join(step.reasons)}"
+    if step.action == "remove":
+        return f"removed {step.what}: a backup that never finished"
+    done = "would delete" if dry_run else "deleted"
+    return f"{done} {step.what}: no rule keeps it"
+
+
+def _confirm(say: Say, backup: str) -> Outcome[Any]:
+    from opskit.operations.pin import ConfirmRequest, confirm
+    from opskit.operations.run import start
+
+    outcome = confirm(start(), ConfirmRequest(backup=backup))
+    if (done := outcome.result) is not None:
+        say(*(f"confirmed of {done.backup_id}: {each}" for each in done.changes))
+    return outcome
+
+
+@command(
+    help={
+        "from": "the store to copy from",
+        "to": "the store to bring up to date",
+        "backup": f"copy this set only: {BACKUP_HELP}",
+        "json": "print one JSON document",
+    },
+    required=["from", "to"],
+)
+def copy(
+    say: Say, from_: str = "", to: str = "", backup: str = "", json: bool = False
+) -> Outcome[Copied]:
+    """Copy the sets that a store lacks from another one, and verify them there.
+
+    Example: inv copy --from local --to offsite
+    """
+    from opskit.operations.copy import CopyRequest
+    from opskit.operations.copy import copy as copy_sets
+    from opskit.operations.run import start
+
+    outcome = copy_sets(
+        start(),
+        CopyRequest(from_store=from_, to_store=to, backup=backup),
+        on_set=lambda result: say(_copied_line(result, to)),
+    )
+    if outcome.result is not None:
+        say(*(f"not copied: {each.message}" for each in outcome.result.locked))
+    return outcome
+
+
+def _copied_line(result: CopyResult, target: str) -> str:
+    size = text.size(result.verified.size_bytes)
+    verified = f"{result.backup_id}: {size}, verified in {target}"
+    if result.copied:
+        return f"copied {verified}"
+    if result.repaired:
+        return f"repaired {verified}; objects put anew: {len(result.repaired)}"
+    if result.added:
+        return f"completed {verified}; records put beside it: {len(result.added)}"
+    return f"there already: {verified}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.tasks import format as text
+from opskit.tasks import output as text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from opskit.errors import UsageError
 from opskit.tasks import namespace
-from opskit.tasks.call import Call, parse
+from opskit.tasks.arguments import Call, parse
 
 
 def read(line: str | list[str]) -> Call:

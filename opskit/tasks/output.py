@@ -1,0 +1,145 @@
+"""Output: lines or one JSON document, with commands in the form the user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import opskit
+from opskit import log
+from opskit.log import mask, masked
+from opskit.terminal import printable
+
+# Set by the wrapper `inv`: what the user typed to call it. Not an OPSKIT_ name: those
+# are the configuration.
+WRAPPER = "INV_CALLED_AS"
+_MODULE = "__main__.py"
+# In the texts of the program a command is written `inv TASK` or `invoke TASK`, and a
+# document by its path in the repository.
+_COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?:oke)?(?= )")
+_DOCUMENT = re.compile(r"\b(?:README|(?:docs|runbooks)/[\w-]+)\.md\b")
+_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+Document = dict[str, Any]
+# Prints lines for a person, or nothing where the output is for a program.
+Say = Callable[..., None]
+_PACKAGE = Path(opskit.__file__).resolve().parent
+
+
+@cache
+def program() -> str:
+    """Return what to type before the name of a task."""
+    if wrapper := os.environ.get(WRAPPER):
+        return shlex.quote(wrapper)
+    path = Path(sys.argv[0])
+    if path.name == _MODULE:
+        return "python -m opskit"
+    on_path = shutil.which(path.name)
+    if path.name == "pytest" or on_path == str(path):
+        return path.name
+    return shlex.quote(str(path))
+
+
+def as_called(text: str) -> str:
+    """Return a text with its commands in the form that the user calls them."""
+    return _COMMAND.sub(lambda _match: program(), text)
+
+
+def hint(text: str) -> str:
+    """Return a hint with commands as they are called and documents where they lie."""
+    return _DOCUMENT.sub(lambda match: str(_document(match[0])), as_called(text))
+
+
+_AS_SHOWN = {"hint": hint, "error": as_called}
+
+
+def with_hints(value: Any) -> Any:
+    """Return a value with its hints and errors as users are shown them, at any depth."""
+    if isinstance(value, list | tuple):
+        return [with_hints(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _AS_SHOWN[key](each)
+        if key in _AS_SHOWN and isinstance(each, str)
+        else with_hints(each)
+        for key, each in value.items()
+    }
+
+
+def _document(name: str) -> Path:
+    """Return where a document lies: in the installed package, else in the clone."""
+    installed = _PACKAGE / "documents" / name
+    return installed if installed.exists() else _PACKAGE.parent / name
+
+
+def emit(document: Document) -> None:
+    """Print the one JSON document of a task; each has a status and a run's id."""
+    document = {"status": "ok", "run_id": log.run_id()} | document
+    # In ASCII: a name in an unknown encoding must come out on any terminal.
+    print(json.dumps(masked(with_hints(document))))
+
+
+def print_lines(*lines: str) -> None:
+    for line in lines:
+        print(shown(line), flush=True)
+
+
+def print_nothing(*_lines: str) -> None:
+    """Print nothing: the one JSON document follows."""
+
+
+def shown(text: str) -> str:
+    """Return what a person is shown of a text."""
+    return printable(mask(as_called(text)))
+
+
+def size(size_bytes: float) -> str:
+    """Return a size with a unit that keeps it short."""
+    unit = 0
+    # What would round to 1024.0 belongs to the next unit.
+    while size_bytes >= 1023.95 and unit < len(_SIZE_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return (
+        f"{size_bytes:.0f} {_SIZE_UNITS[unit]}"
+        if unit == 0
+        else (f"{size_bytes:.1f} {_SIZE_UNITS[unit]}")
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
+    if minutes < 60:
+        return f"{minutes} min {whole % 60} s"
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"
+
+
+def moment(time: datetime) -> str:
+    """Return a time in UTC, to the second."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose columns are as wide as they must be."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in (head, *rows)
+    ]
