@@ -113,9 +113,9 @@ def _keys(run: Run) -> Iterator[Check]:
             lambda: f"sets are encrypted to {len(settings.encryption.recipients)}",
         )
     if settings.encryption.identity_file is not None:
-        found = attempt("encryption: identity", lambda: _opens(run))
-        yield found
-        if found.passed and not _is_recipient(run):
+        identity = attempt("encryption: identity", lambda: _opens(run))
+        yield identity
+        if identity.passed and not _is_recipient(run):
             yield Check(
                 name="encryption: identity and recipients",
                 passed=False,
@@ -169,10 +169,10 @@ def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Check]:
     for store in run.stores:
         inner = unwrapped(store)
         if isinstance(inner, LocalStore) and inner.root.is_dir():
-            found = folders.examine_space(
+            room = folders.examine_space(
                 f"store {store.name}: room",
                 inner.root,
                 sum(sizes.values()),
                 "Free some space, keep fewer sets, or use a larger file system.",
             )
-            yield replace(found, advisory=bool(wanted.keys() - made.keys()))
+            yield replace(room, advisory=bool(wanted.keys() - made.keys()))

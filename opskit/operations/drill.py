@@ -172,7 +172,7 @@ def _challenged(
     holding = {each.name: each for each in chosen.stores}
     checks = [*evidence.checks]
     for name in names:
-        reason = "the set was not found there"
+        reason = "the set is not there"
         try:
             if name in holding:
                 checks += challenge(holding[name], chosen.manifest.prefix)

@@ -47,7 +47,7 @@ def ledger(run: Run, request: LedgerRequest) -> Outcome[LedgerRecords]:
                 raise IntegrityError(
                     f"the ledger is not whole: {faults}",
                     hint="Somebody or something changed a record or its copy; the "
-                    "stores that still agree tell which.",
+                    "stores that still agree show which.",
                     details={
                         "faults": list(report.faults),
                         "notes": list(report.notes),

@@ -16,7 +16,7 @@ _WORST_FIRST = (1, 50, 20, 40, 41, 10, 30, 11, 2)
 
 
 class Result(Protocol):
-    """What an operation found or made, as the contract's fields."""
+    """What an operation learnt or made, as the contract's fields."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract, without those of every document."""
@@ -77,7 +77,7 @@ class Outcome(Generic[ResultT]):
     """How an operation ended, and with what.
 
     The first of the `errors` decides about the exit code. There may be a result beside
-    them: a drill that did not pass has found something. `subject` is the source that
+    them: a drill that did not pass has evidence. `subject` is the source that
     the operation was about, where it was about one.
     """
 

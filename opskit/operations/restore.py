@@ -32,7 +32,7 @@ from opskit.restore.select import parse_table
 # In characters of up to four bytes: with what is added, no longer than a file's name.
 _LOCK_NAME_MAX = 56
 _LOCK_NAME_END = 32
-# Is told whose code would run with the rights of a superuser; raises to refuse that.
+# Gets the roles whose code would run as a superuser; raises to refuse that.
 Approve = Callable[[Sequence[str]], None]
 
 

@@ -83,13 +83,13 @@ class Run:
         Raises:
             StoreError: no store can be reached, or with `whole` not every one.
         """
-        found = catalog.list_sets(
+        listing = catalog.list_sets(
             self.stores,
             source=source,
             trust=keys.trust(self.settings),
             caches=self._caches,
         )
-        return _warned(found, whole=whole)
+        return _warned(listing, whole=whole)
 
     def catalog(
         self, source: str | None = None, *, whole: bool = False
@@ -323,9 +323,9 @@ def _hide_secrets(settings: Settings) -> None:
                 raise error.replace(summary=f"{key}: {error.summary}") from None
 
 
-def _warned(found: Catalog[Known], *, whole: bool) -> Catalog[Known]:
+def _warned(read: Catalog[Known], *, whole: bool) -> Catalog[Known]:
     """Return what was read; warn of what could not be, or raise it."""
-    if whole and found.unreachable:
-        raise found.unreachable[0]
-    found.warn()
-    return found
+    if whole and read.unreachable:
+        raise read.unreachable[0]
+    read.warn()
+    return read

@@ -131,13 +131,13 @@ def _contents(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _evidence(chosen: BackupSet, kind: str) -> list[dict[str, Any]]:
-    found = [
+    evidence = [
         {"time": each.at.isoformat(), "passed": each.passed, "store": copy.store.name}
         for copy in chosen.copies
         for each in copy.evidence
         if each.kind == kind
     ]
-    return sorted(found, key=lambda each: str(each["time"]))
+    return sorted(evidence, key=lambda each: str(each["time"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +171,14 @@ def compare_sets(
             each.manifest if reader is None else reader.opened()
             for each, reader in zip((older, newer), readers, strict=True)
         )
-        found = differences(before, after, with_digests=None not in readers)
+        differing = differences(before, after, with_digests=None not in readers)
         if older.manifest.kind == "postgres":
-            found |= _definitions(readers)
+            differing |= _definitions(readers)
         record.result = ComparedSets(
             older=older.manifest,
             newer=newer.manifest,
-            equal=is_equal(found),
-            differences=found,
+            equal=is_equal(differing),
+            differences=differing,
         )
     return record.outcome
 
@@ -219,17 +219,17 @@ def _definitions(readers: Sequence[SetReader | None]) -> dict[str, Any]:
         )
     except (ClientToolError, ValueError):  # another version's, or encrypted
         return {"definitions_not_compared": True}
-    found = parts(before, after)
+    both = parts(before, after)
     return {
-        "definitions_added": [f"{each.kind} {each.name}" for each in found.added],
-        "definitions_removed": [f"{each.kind} {each.name}" for each in found.removed],
+        "definitions_added": [f"{each.kind} {each.name}" for each in both.added],
+        "definitions_removed": [f"{each.kind} {each.name}" for each in both.removed],
         "definitions_changed": [
             {
                 "name": f"{old.kind} {old.name}",
                 "before": old.state,
                 "after": new.state,
             }
-            for old, new in found.both
+            for old, new in both.both
             if old.state != new.state
         ],
         "definitions_not_compared": False,

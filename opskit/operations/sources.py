@@ -22,14 +22,14 @@ def every(run: Run) -> list[str]:
     Raises:
         ConfigurationError: there is none.
     """
-    found = [*run.settings.databases, *run.settings.files]
-    if not found:
+    names = [*run.settings.databases, *run.settings.files]
+    if not names:
         raise ConfigurationError(
             "no database is configured",
             hint='Add one: [databases.NAME] with url = "postgresql://…", '
             'or [files.NAME] with path = "/…".',
         )
-    return found
+    return names
 
 
 def named(run: Run, *, database: str = "", files: str = "") -> str:
@@ -52,8 +52,8 @@ def named(run: Run, *, database: str = "", files: str = "") -> str:
 def with_sets(run: Run) -> list[str]:
     """Return the sources whose sets may be asked for.
 
-    Those of the configuration; where it names none, as on a new machine, those of which
-    a store holds sets, be they ones that cannot be used.
+    They are those of the configuration. If it names none, as on a new machine, they
+    are all whose sets a store holds, even sets that cannot be used.
 
     Raises:
         UsageError: there is none.
@@ -61,9 +61,9 @@ def with_sets(run: Run) -> list[str]:
     configured = [*run.settings.databases, *run.settings.files]
     if configured:
         return configured
-    found = run.listing()
-    usable = [each.summary.source for each in found.sets]
-    unusable = [each.key.partition("/")[0] for each in found.unreadable]
+    listing = run.listing()
+    usable = [each.summary.source for each in listing.sets]
+    unusable = [each.key.partition("/")[0] for each in listing.unreadable]
     if not usable and not unusable:
         raise UsageError(
             "there is no backup set to drill",
@@ -76,7 +76,7 @@ def of_sets(run: Run, *, database: str = "", files: str = "") -> str:
     """Return the source that the flags name, configured or one that has sets.
 
     Raises:
-        UsageError: they name two, or one of which nothing is known.
+        UsageError: they name two, or one that is neither configured nor has sets.
     """
     if database and files:
         return named(run, database=database, files=files)
@@ -85,8 +85,8 @@ def of_sets(run: Run, *, database: str = "", files: str = "") -> str:
         return name
     if name in run.settings.databases or name in run.settings.files:
         return named(run, database=database, files=files)
-    found = run.listing(name)
-    if not found.sets and not found.unreadable:
+    listing = run.listing(name)
+    if not listing.sets and not listing.unreadable:
         return named(run, database=database, files=files)
     return name
 
@@ -155,8 +155,8 @@ def choose(run: Run, *, backup: str = "", at: str = "", source: str = "") -> Bac
     if backup:
         return run.listing().find(backup, source=source or None)
     time = parse_time(at)
-    found = run.listing(source or None)
-    return found.newest(source or found.only_source(), at=time)
+    listing = run.listing(source or None)
+    return listing.newest(source or listing.only_source(), at=time)
 
 
 def parse_time(text: str) -> datetime:

@@ -188,22 +188,22 @@ def _unlisted(run: Run) -> list[StoreError]:
     A listing of a whole store passes over what cannot be read, since that may have
     nothing to do with sets.
     """
-    found: list[StoreError] = []
+    errors: list[StoreError] = []
     for store in run.stores:
         for name in (*run.settings.databases, *run.settings.files):
             try:
                 parts = [e.key for e in store.list(f"{name}/") if e.key.endswith("/")]
             except StoreError as error:
-                found.append(error)
+                errors.append(error)
                 continue
-            found += [
+            errors += [
                 StoreError(
                     f"store {store.name}: {each} cannot be listed",
                     hint="Let this user read the folder, or run this as its owner.",
                 )
                 for each in parts
             ]
-    return found
+    return errors
 
 
 def record_verification(
@@ -213,7 +213,7 @@ def record_verification(
     result: VerifyResult,
     started_at: datetime,
 ) -> StoreError | None:
-    """Put what a verification found beside the copy; return why that failed, if so."""
+    """Store the evidence of a verification beside the copy; return why that failed."""
     reasons = {bad.key: bad.reason for bad in result.bad}
     checks = tuple(
         Check(

@@ -136,8 +136,8 @@ class _Reader:
             contexts.insert(0, self._call.task)
         for context in contexts:
             if name in context.flags:
-                found: Argument = context.flags[name]
-                return found
+                argument: Argument = context.flags[name]
+                return argument
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UsageError:

@@ -155,7 +155,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _end_anyway() -> None:
     """End where cleaning up waits too long, as for a store that does not answer.
 
-    All that is left behind is found: by the next backup, by sweeps, by prune.
+    The next backup, sweeps and prune remove all that is left behind.
     """
     if _failure_shown:  # threads that wait for a store hold up the very end
         os._exit(Interrupted.exit_code)

@@ -62,7 +62,7 @@ _AS_SHOWN = {"hint": hint, "error": as_called}
 
 
 def with_hints(value: Any) -> Any:
-    """Return a value with its hints and errors as users are shown them, at any depth."""
+    """Return a value with its hints and errors as `shown`, at any depth."""
     if isinstance(value, list | tuple):
         return [with_hints(each) for each in value]
     if not isinstance(value, dict):

@@ -317,7 +317,7 @@ def _copied_line(result: CopyResult, target: str) -> str:
     if result.copied:
         return f"copied {verified}"
     if result.repaired:
-        return f"repaired {verified}; objects put anew: {len(result.repaired)}"
+        return f"repaired {verified}; objects stored again: {len(result.repaired)}"
     if result.added:
         return f"completed {verified}; records put beside it: {len(result.added)}"
     return f"there already: {verified}"
