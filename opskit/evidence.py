@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from opskit import __version__, files
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.manifest import MANIFEST_NAME, DatabaseManifest, Manifest
 from opskit.catalog.proof import EvidenceKind, EvidenceName, evidence_name
 from opskit.catalog.trust import document_bytes, store_document
 from opskit.catalog.verify import is_gone
@@ -56,7 +56,9 @@ def set_subject(manifest: Manifest, manifest_sha256: str) -> Subject:
             "backup_id": manifest.backup_id,
             "source": manifest.source,
             "manifest_sha256": manifest_sha256,
-            "server_version": manifest.server_version,
+            "server_version": manifest.server_version
+            if isinstance(manifest, DatabaseManifest)
+            else "",
         },
         recipients=() if encryption is None else encryption.recipients,
     )

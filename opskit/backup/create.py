@@ -22,6 +22,7 @@ from opskit.catalog.manifest import (
     Encryption,
     Manifest,
     SignatureNote,
+    from_document,
     is_bounded,
     new_backup_id,
     set_prefix,
@@ -237,15 +238,17 @@ def _begun(
 ) -> Manifest:
     """Return the manifest without what is only known once all is stored."""
     several = bool(content.get("streams"))
-    return Manifest(
-        format_version=STREAMS_VERSION if several else ONE_DUMP_VERSION,
-        backup_id=backup_id,
-        source=source,
-        started_at=started_at,
-        finished_at=started_at,
-        tool_version=__version__,
-        objects=(),
-        **content,
+    return from_document(
+        {
+            "format_version": STREAMS_VERSION if several else ONE_DUMP_VERSION,
+            "backup_id": backup_id,
+            "source": source,
+            "started_at": started_at,
+            "finished_at": started_at,
+            "tool_version": __version__,
+            "objects": (),
+            **content,
+        }
     )
 
 

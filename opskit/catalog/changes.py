@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.file_record import FileRecord
+from opskit.catalog.manifest import DatabaseManifest, FolderManifest, Manifest
 from opskit.errors import ConfigurationError
 from opskit.postgres.patterns import to_regexes
 
@@ -48,8 +49,10 @@ def sudden_changes(
         ignore: patterns of tables that come and go.
     """
     share = Fraction(str(max_drop))
-    if "files" in (older.kind, newer.kind):
-        return _changes_of_files(older, newer, share)
+    if not (
+        isinstance(older, DatabaseManifest) and isinstance(newer, DatabaseManifest)
+    ):
+        return _changes_of_files(_files(older), _files(newer), share)
     before, after = _parts(older), _parts(newer)
     excused = {
         name
@@ -72,6 +75,10 @@ def sudden_changes(
 
 def newly_excluded(older: Manifest, newer: Manifest) -> list[str]:
     """Return which tables the newer set leaves out on purpose, one sentence each."""
+    if not (
+        isinstance(older, DatabaseManifest) and isinstance(newer, DatabaseManifest)
+    ):
+        return []
     held = _parts(older).amounts
     return [
         f"table {name} is left out now ({pattern}); it held {held[name]} rows"
@@ -99,7 +106,7 @@ def _changes_of_parts(
 
 
 def _changes_of_large_objects(
-    older: Manifest, newer: Manifest, share: Fraction
+    older: DatabaseManifest, newer: DatabaseManifest, share: Fraction
 ) -> list[str]:
     before, after = older.large_objects.count, newer.large_objects.count
     if before >= _COUNTED_ROWS and _fell(before, after, share):
@@ -107,10 +114,16 @@ def _changes_of_large_objects(
     return []
 
 
-def _changes_of_files(older: Manifest, newer: Manifest, share: Fraction) -> list[str]:
+def _files(manifest: Manifest) -> tuple[FileRecord, ...]:
+    return manifest.files if isinstance(manifest, FolderManifest) else ()
+
+
+def _changes_of_files(
+    older: Sequence[FileRecord], newer: Sequence[FileRecord], share: Fraction
+) -> list[str]:
     """One file that is gone is no news; that half of them are, is."""
-    numbers = len(older.files), len(newer.files)
-    sizes = [sum(each.size_bytes for each in made.files) for made in (older, newer)]
+    numbers = len(older), len(newer)
+    sizes = [sum(each.size_bytes for each in files) for files in (older, newer)]
     found = []
     if numbers[0] >= _COUNTED_FILES and _fell(*numbers, share):
         found.append(f"files, folders and links fell from {numbers[0]} to {numbers[1]}")
@@ -119,7 +132,7 @@ def _changes_of_files(older: Manifest, newer: Manifest, share: Fraction) -> list
     return found
 
 
-def _parts(manifest: Manifest) -> _Parts:
+def _parts(manifest: DatabaseManifest) -> _Parts:
     amounts = {f"{t.schema_name}.{t.name}": t.rows for t in manifest.tables}
     return _Parts(kind="table", unit="rows", amounts=amounts)
 
@@ -128,7 +141,9 @@ def _fell(before: int, after: int, share: Fraction) -> bool:
     return before - after > share * before
 
 
-def _excluded(older: Manifest, newer: Manifest) -> list[tuple[str, str]]:
+def _excluded(
+    older: DatabaseManifest, newer: DatabaseManifest
+) -> list[tuple[str, str]]:
     """Return tables that are not in the newer set, with the new pattern they match."""
     there = {(table.schema_name, table.name) for table in newer.tables}
     known = {*older.exclude_tables, *older.exclude_table_data}

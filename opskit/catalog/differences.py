@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from opskit.catalog.file_record import FileRecord
-from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
+from opskit.catalog.manifest import (
+    DatabaseManifest,
+    FolderManifest,
+    Manifest,
+    SequenceRecord,
+    TableRecord,
+    of_database,
+    of_folder,
+)
 
 _Record = TypeVar("_Record")
 _Name = TypeVar("_Name", bound=tuple[str, ...])
@@ -43,10 +51,12 @@ def differences(
     Without `with_digests`, as of encrypted sets that cannot be opened here, tables with
     as many rows and files of the same size are listed as not compared.
     """
-    if older.kind == "files":
-        return _sizes(older, newer) | _files(older, newer, with_digests)
+    sizes = _sizes(older, newer)
+    if isinstance(older, FolderManifest):
+        return sizes | _files(older, of_folder(newer), with_digests)
+    older, newer = of_database(older), of_database(newer)
     return (
-        _sizes(older, newer)
+        sizes
         | {"rows_before": older.rows, "rows_after": newer.rows}
         | _tables(older, newer, with_digests)
         | _sequences(older, newer)
@@ -71,7 +81,9 @@ def _sizes(older: Manifest, newer: Manifest) -> dict[str, Any]:
     }
 
 
-def _tables(older: Manifest, newer: Manifest, with_digests: bool) -> dict[str, Any]:
+def _tables(
+    older: DatabaseManifest, newer: DatabaseManifest, with_digests: bool
+) -> dict[str, Any]:
     found = parts(_by_name(older.tables), _by_name(newer.tables))
     changed = [
         {
@@ -97,7 +109,7 @@ def _tables(older: Manifest, newer: Manifest, with_digests: bool) -> dict[str, A
     }
 
 
-def _sequences(older: Manifest, newer: Manifest) -> dict[str, Any]:
+def _sequences(older: DatabaseManifest, newer: DatabaseManifest) -> dict[str, Any]:
     found = parts(_by_name(older.sequences), _by_name(newer.sequences))
     return {
         "sequences_added": [_named(each) for each in found.added],
@@ -113,7 +125,7 @@ def _sequences(older: Manifest, newer: Manifest) -> dict[str, Any]:
 
 
 def _large_objects(
-    older: Manifest, newer: Manifest, with_digests: bool
+    older: DatabaseManifest, newer: DatabaseManifest, with_digests: bool
 ) -> dict[str, Any]:
     before, after = older.large_objects, newer.large_objects
     same = (before.count, before.size_bytes) == (after.count, after.size_bytes)
@@ -126,7 +138,7 @@ def _large_objects(
     }
 
 
-def _extensions(older: Manifest, newer: Manifest) -> dict[str, Any]:
+def _extensions(older: DatabaseManifest, newer: DatabaseManifest) -> dict[str, Any]:
     before, after = (
         {(each.name,): each.version for each in made.inventory.extensions}
         for made in (older, newer)
@@ -142,7 +154,9 @@ def _extensions(older: Manifest, newer: Manifest) -> dict[str, Any]:
     }
 
 
-def _files(older: Manifest, newer: Manifest, with_digests: bool) -> dict[str, Any]:
+def _files(
+    older: FolderManifest, newer: FolderManifest, with_digests: bool
+) -> dict[str, Any]:
     found = parts(
         {(each.path,): each for each in older.files},
         {(each.path,): each for each in newer.files},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -47,53 +48,6 @@ def set_prefix(source: str, started_at: datetime, backup_id: str) -> str:
 def is_backup_id(text: str) -> bool:
     """Return whether a text has the form of a backup id."""
     return _ID.fullmatch(text) is not None
-
-
-_INVENTORY = ("database", "size_bytes", "locale", "roles", "extensions")
-
-
-def untold(manifest: Manifest) -> list[str]:
-    """Return what is missing in a manifest, in words; nothing if it is complete."""
-    return [*_objects(manifest), *_digests(manifest), *_surroundings(manifest)]
-
-
-def _objects(manifest: Manifest) -> list[str]:
-    told = list(manifest.dump_bytes_of)
-    needed = told or ["files"]
-    if manifest.encryption is not None:
-        needed = [*needed, "private"]
-    held = {each.role for each in manifest.objects}
-    found = [f"it names no {role} object" for role in needed if role not in held]
-    dumps = {role for role in held if role == CATCH_ALL or role.startswith(ROWS)}
-    if told and (told[0] != CATCH_ALL or dumps != set(told)):
-        found.append("its streams are not the dumps among its objects")
-    return found
-
-
-def _digests(manifest: Manifest) -> list[str]:
-    if manifest.format_version >= PRIVATE_DIGESTS_VERSION:
-        # What is not encrypted has no private object for them.
-        return ["it is not encrypted"] if manifest.encryption is None else []
-    bare = [f"table {each.name}" for each in manifest.tables if not each.digest]
-    if not manifest.large_objects.digest:
-        bare.append("large objects")
-    return [f"it has no digest of {name}" for name in bare]
-
-
-def _surroundings(manifest: Manifest) -> list[str]:
-    if manifest.kind != "postgres":
-        return []
-    versions = {"server": manifest.server_version, "client": manifest.client_version}
-    found = [
-        f"{name}_version does not begin with a number"
-        for name, version in versions.items()
-        if not re.match(r"\d", version)
-    ]
-    return found + [
-        f"inventory.{name} is missing"
-        for name in _INVENTORY
-        if name not in manifest.inventory.model_fields_set
-    ]
 
 
 # A set says the oldest version that reads it. Of several dumps, an opskit that knows
@@ -197,40 +151,28 @@ class SignatureNote(_Record):
     object: str
 
 
-class Manifest(_Record):
-    """See `docs/format.md` for each field."""
+class FolderInventory(_Record):
+    """Where the folder was."""
+
+    path: str = ""
+
+
+class _Manifest(_Record):
+    """What the manifests of both kinds have; see `docs/format.md` for each field."""
 
     format_version: Annotated[int, Field(strict=True, ge=1)]
     backup_id: str
     source: str
-    kind: Literal["postgres", "files"]
     started_at: Time
     finished_at: Time
-    snapshot: str
     snapshot_at: Time
-    server_version: str
-    client_version: str
     tool_version: str
     encryption: Encryption | None = None
     dump_bytes: Amount
-    streams: tuple[StreamRecord, ...] = ()
-    schema_format: Amount = 1
     objects: tuple[StoredObject, ...]
-    tables: tuple[TableRecord, ...]
-    sequences: tuple[SequenceRecord, ...]
-    large_objects: LargeObjectsRecord
-    files: tuple[FileRecord, ...] = ()
-    exclude_tables: tuple[str, ...] = ()
-    exclude_table_data: tuple[str, ...] = ()
-    exclude_files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     sudden_changes: tuple[str, ...] = ()
-    inventory: Inventory
     signature: SignatureNote | None = None
-
-    @field_serializer("inventory")
-    def _as_recorded(self, inventory: Inventory) -> dict[str, Any]:
-        return inventory.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     @property
     def prefix(self) -> str:
@@ -242,27 +184,13 @@ class Manifest(_Record):
         """The size of all objects."""
         return sum(each.size_bytes for each in self.objects)
 
-    @property
-    def dump_bytes_of(self) -> dict[str, int]:
-        """The size before zstd of each dump by its role, the catch-all first."""
-        if self.streams:
-            return {each.role: each.dump_bytes for each in self.streams}
-        return {CATCH_ALL: self.dump_bytes} if self.kind == "postgres" else {}
-
-    @property
-    def rows(self) -> int:
-        """The number of rows in all tables."""
-        return sum(table.rows for table in self.tables)
-
-    @property
-    def server_major(self) -> int:
-        """The major version of the server that was dumped."""
-        return int(re.split(r"\D", self.server_version, maxsplit=1)[0])
-
-    @property
-    def client_major(self) -> int:
-        """The major version of the pg_dump that dumped it."""
-        return int(re.split(r"\D", self.client_version, maxsplit=1)[0])
+    def _missing(self, content_roles: Sequence[str]) -> list[str]:
+        needed = [*content_roles, *(["private"] if self.encryption else [])]
+        held = {each.role for each in self.objects}
+        found = [f"it names no {role} object" for role in needed if role not in held]
+        if self.format_version >= PRIVATE_DIGESTS_VERSION and not self.encryption:
+            found.append("it is not encrypted, as sets of its format are")
+        return found
 
     def object(self, role: str) -> StoredObject:
         """Return the object that plays a role in the set.
@@ -280,7 +208,8 @@ class Manifest(_Record):
 
     def to_json(self) -> bytes:
         """Return the manifest as it is stored."""
-        document = self.model_dump(mode="json", by_alias=True)
+        own = self.model_dump(mode="json", by_alias=True)
+        document = {name: own.get(name, other) for name, other in _STORED.items()}
         records = (*document["tables"], *document["sequences"])
         for record in (*records, document["large_objects"]):
             for key in _RARE & record.keys():
@@ -289,6 +218,154 @@ class Manifest(_Record):
         return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(
             "utf-8", "surrogateescape"
         )
+
+
+class DatabaseManifest(_Manifest):
+    """The record of a database."""
+
+    kind: Literal["postgres"]
+    snapshot: str
+    server_version: str
+    client_version: str
+    streams: tuple[StreamRecord, ...] = ()
+    schema_format: Amount = 1
+    tables: tuple[TableRecord, ...]
+    sequences: tuple[SequenceRecord, ...]
+    large_objects: LargeObjectsRecord
+    exclude_tables: tuple[str, ...] = ()
+    exclude_table_data: tuple[str, ...] = ()
+    inventory: Inventory
+
+    @field_serializer("inventory")
+    def _as_recorded(self, inventory: Inventory) -> dict[str, Any]:
+        return inventory.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many tables, rows and files there are."""
+        return {"tables": len(self.tables), "rows": self.rows, "files": 0}
+
+    @property
+    def content_roles(self) -> tuple[str, ...]:
+        """The roles of the dumps, the catch-all first."""
+        return tuple(self.dump_bytes_of)
+
+    @property
+    def dump_bytes_of(self) -> dict[str, int]:
+        """The size before zstd of each dump by its role, the catch-all first."""
+        if self.streams:
+            return {each.role: each.dump_bytes for each in self.streams}
+        return {CATCH_ALL: self.dump_bytes}
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in all tables."""
+        return sum(table.rows for table in self.tables)
+
+    @property
+    def server_major(self) -> int:
+        """The major version of the server that was dumped."""
+        return int(re.split(r"\D", self.server_version, maxsplit=1)[0])
+
+    @property
+    def client_major(self) -> int:
+        """The major version of the pg_dump that dumped it."""
+        return int(re.split(r"\D", self.client_version, maxsplit=1)[0])
+
+    def missing(self) -> list[str]:
+        """Return what is missing in the manifest; nothing if it is complete."""
+        found = self._missing(self.content_roles)
+        held = {each.role for each in self.objects}
+        dumps = {role for role in held if role == CATCH_ALL or role.startswith(ROWS)}
+        roles = self.content_roles
+        if roles[0] != CATCH_ALL or dumps != {*roles}:
+            found.append("its streams are not the dumps among its objects")
+        if self.format_version < PRIVATE_DIGESTS_VERSION:
+            bare = [f"table {each.name}" for each in self.tables if not each.digest]
+            if not self.large_objects.digest:
+                bare.append("large objects")
+            found += [f"it has no digest of {name}" for name in bare]
+        for name in ("server_version", "client_version"):
+            if not re.match(r"\d", getattr(self, name)):
+                found.append(f"{name} does not begin with a number")
+        return found + [
+            f"inventory.{name} is missing"
+            for name in ("database", "size_bytes", "locale", "roles", "extensions")
+            if name not in self.inventory.model_fields_set
+        ]
+
+
+class FolderManifest(_Manifest):
+    """The record of a folder."""
+
+    kind: Literal["files"]
+    files: tuple[FileRecord, ...] = ()
+    exclude_files: tuple[str, ...] = ()
+    inventory: FolderInventory
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many tables, rows and files there are."""
+        return {"tables": 0, "rows": 0, "files": len(self.files)}
+
+    @property
+    def content_roles(self) -> tuple[str, ...]:
+        """The role of the archive."""
+        return ("files",)
+
+    def missing(self) -> list[str]:
+        """Return what is missing in the manifest; nothing if it is complete."""
+        return self._missing(self.content_roles)
+
+
+# The record of one backup set; which it is, `kind` says.
+Manifest = DatabaseManifest | FolderManifest
+_KINDS: dict[str, type[Manifest]] = {
+    "postgres": DatabaseManifest,
+    "files": FolderManifest,
+}
+# Every field in the order in which it is stored, and what the other kind stores there.
+_STORED: dict[str, Any] = {
+    "format_version": None,
+    "backup_id": None,
+    "source": None,
+    "kind": None,
+    "started_at": None,
+    "finished_at": None,
+    "snapshot": "",
+    "snapshot_at": None,
+    "server_version": "",
+    "client_version": "",
+    "tool_version": None,
+    "encryption": None,
+    "dump_bytes": None,
+    "streams": [],
+    "schema_format": 1,
+    "objects": None,
+    "tables": [],
+    "sequences": [],
+    "large_objects": {"count": 0, "size_bytes": 0, "digest": "0" * 32},
+    "files": [],
+    "exclude_tables": [],
+    "exclude_table_data": [],
+    "exclude_files": [],
+    "warnings": None,
+    "sudden_changes": None,
+    "inventory": None,
+    "signature": None,
+}
+
+
+def of_database(manifest: Manifest) -> DatabaseManifest:
+    """Return the manifest of a set that is known to be one of a database."""
+    assert isinstance(manifest, DatabaseManifest), manifest.backup_id
+    return manifest
+
+
+def of_folder(manifest: Manifest) -> FolderManifest:
+    """Return the manifest of a set that is known to be one of a folder."""
+    assert isinstance(manifest, FolderManifest), manifest.backup_id
+    return manifest
 
 
 def parse(content: bytes, *, key: str) -> Manifest:
@@ -318,7 +395,7 @@ def parse(content: bytes, *, key: str) -> Manifest:
             hint="Update opskit to read this set.",
         )
     try:
-        manifest = Manifest.model_validate(document)
+        manifest = from_document(document)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise IntegrityError(
@@ -326,14 +403,24 @@ def parse(content: bytes, *, key: str) -> Manifest:
             hint="It was altered after it was written; "
             "use another set or another store.",
         ) from None
-    missing = untold(manifest)
-    if missing:
+    if missing := manifest.missing():
         raise IntegrityError(
             f"{key} is not a complete manifest: {missing[0]}",
             hint="Use another set or another store.",
         )
     _require_keys_of_its_own(manifest, key)
     return manifest
+
+
+def from_document(document: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of either kind with these fields.
+
+    Raises:
+        ValidationError: they are not those of a manifest.
+    """
+    kind = document.get("kind")
+    model = _KINDS.get(kind if isinstance(kind, str) else "", DatabaseManifest)
+    return model.model_validate(document)
 
 
 def is_bounded(content: bytes) -> bool:

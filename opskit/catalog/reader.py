@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from opskit.catalog import private
-from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject
+from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject, of_database
 from opskit.catalog.verify import checked
 from opskit.crypto import age
 from opskit.crypto.keys import Identities, NoMatchingIdentity
@@ -84,7 +84,7 @@ class SetReader:
 
     def read_others(self) -> int:
         """Read every object but the contents, and return how many there are."""
-        contents = {"files", *self.manifest.dump_bytes_of}
+        contents = self.manifest.content_roles
         others = [e for e in self.manifest.objects if e.role not in contents]
         for stored in others:
             with self.plain(stored) as blocks:
@@ -103,7 +103,7 @@ class SetReader:
         Raises:
             ClientToolError: another version of opskit wrote them, in another form.
         """
-        manifest = self.manifest
+        manifest = of_database(self.manifest)
         stored = manifest.object("schema")
         if manifest.schema_format != schema.FORMAT:
             raise ClientToolError(

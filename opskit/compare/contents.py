@@ -10,8 +10,8 @@ from queue import Empty, SimpleQueue
 from types import MappingProxyType
 
 from opskit.catalog.manifest import (
+    DatabaseManifest,
     LargeObjectsRecord,
-    Manifest,
     SequenceRecord,
     TableRecord,
 )
@@ -61,7 +61,7 @@ class RestoredCopy:
     """Where the copy is, and what it must be equal to."""
 
     url: str
-    manifest: Manifest
+    manifest: DatabaseManifest
     schema: Sequence[SchemaObject]
     limits: Limits
     tables: Sequence[TableRecord]
@@ -147,7 +147,7 @@ def _tables_compared(copy: RestoredCopy, tables_read: int) -> Check:
 
 
 def compare_with_archive(
-    manifest: Manifest, entries: Iterable[TocEntry]
+    manifest: DatabaseManifest, entries: Iterable[TocEntry]
 ) -> list[Check]:
     """Compare which tables and sequences the manifest lists with those of the archive.
 

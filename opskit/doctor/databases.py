@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import DatabaseManifest
 from opskit.checks import Check, failure
 from opskit.config import DrillSettings, LoadSettings
 from opskit.drill.servers import (
@@ -266,7 +266,7 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
             "tables": (),
             "sequences": (),
         }
-        manifest = Manifest.model_construct(**known)
+        manifest = DatabaseManifest.model_construct(**known)
         with place_beside(
             running, trial.inventory.database, run_id=trial.run_id
         ) as place:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opskit import workspace
 from opskit.catalog.file_record import FileRecord
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import FolderManifest, of_folder
 from opskit.catalog.reader import SetReader
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check, compare, not_checked
@@ -181,12 +181,12 @@ def drill_folder(
     )
 
 
-def _fetch(found: FilesDrill, reader: SetReader) -> Manifest | None:
+def _fetch(found: FilesDrill, reader: SetReader) -> FolderManifest | None:
     """Read all but the archive, which is checked as it is extracted."""
     try:
         with found.phase("fetch"):
             others = reader.read_others()
-            manifest = reader.opened()
+            manifest = of_folder(reader.opened())
     except IntegrityError as error:
         found.checks.append(
             Check(name="stored objects", passed=False, detail=str(error))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from opskit import __version__
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import FolderManifest, Manifest, of_database
 from opskit.checks import Check, count
 from opskit.evidence import Evidence
 
@@ -95,10 +95,11 @@ def render(evidence: DrillEvidence, manifest: Manifest) -> str:
 
 def _origin(manifest: Manifest) -> str:
     read_at = f"{manifest.snapshot_at:%Y-%m-%dT%H:%M:%SZ}"
-    if manifest.kind == "files":
+    if isinstance(manifest, FolderManifest):
         return f"""\
 | source | `{manifest.source}`, {_cell(manifest.inventory.path)} |
 | read | {read_at} by opskit {manifest.tool_version} |"""
+    manifest = of_database(manifest)
     return f"""\
 | source | `{manifest.source}`, PostgreSQL {manifest.server_version} |
 | snapshot | `{manifest.snapshot}`, {read_at} |

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NoReturn
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import DatabaseManifest
 from opskit.checks import Check, compare, count, not_checked
 from opskit.compare.contents import RestoredCopy
 from opskit.config import DrillSettings
@@ -61,7 +61,7 @@ def drill(request: DrillRequest, *, clock: Callable[[], datetime]) -> DrillEvide
         ClientToolError: there is no server of the set's major to drill on.
         DatabaseError: the server itself did not work, or lacks what the set needs.
     """
-    manifest = request.chosen.manifest
+    manifest = request.manifest
     started_at = clock()
     run = _Drill(request)
     try:
@@ -106,7 +106,7 @@ class _Drill:
     def __init__(self, request: DrillRequest) -> None:
         # All is asked of one store, whose copy of the set is proved.
         first = replace(request.chosen, copies=request.chosen.copies[:1])
-        size_bytes = request.chosen.manifest.inventory.size_bytes
+        size_bytes = request.manifest.inventory.size_bytes
         self._request = replace(
             request,
             chosen=first,
@@ -164,7 +164,7 @@ class _Drill:
     @contextmanager
     def opening(self) -> Iterator[Callable[[Fetched], Place]]:
         """Start a server beside the reading; yield what waits for it."""
-        request, manifest = self._request, self._request.chosen.manifest
+        request, manifest = self._request, self._request.manifest
         with (
             opening_server(
                 request.settings,
@@ -328,7 +328,7 @@ def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
     )
 
 
-def unmade_anyway(place: Place, manifest: Manifest) -> list[tuple[str, str]]:
+def unmade_anyway(place: Place, manifest: DatabaseManifest) -> list[tuple[str, str]]:
     """Return what is not checked whatever is allowed, and why."""
     found = [
         (loss, "the role that took the backup may not read them, so it has none")

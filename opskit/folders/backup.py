@@ -14,7 +14,7 @@ from typing import Any
 from opskit import progress
 from opskit.backup.stream import compressed
 from opskit.catalog.file_record import ROOT, FileRecord, file_type, listed, shown
-from opskit.catalog.manifest import LargeObjectsRecord, StoredObject
+from opskit.catalog.manifest import FolderInventory, StoredObject
 from opskit.catalog.writer import SetWriter
 from opskit.errors import BackupFailed, ConfigurationError
 from opskit.folders import guide as folders_guide
@@ -23,7 +23,6 @@ from opskit.folders.lock import LockKind, ServiceLock, held
 from opskit.folders.reading import Changed, Links, Reading, State, reading, state
 from opskit.folders.tree import Entry, open_root, walk
 from opskit.log import logger
-from opskit.postgres.inventory import Inventory
 
 
 def changes(
@@ -277,7 +276,6 @@ def _directory(source: FilesSource) -> Iterator[int]:
 
 
 _ARCHIVE_NAME = "files.tar.zst"
-_NO_LARGE_OBJECTS = LargeObjectsRecord(count=0, size_bytes=0, digest="0" * 32)
 
 
 @dataclass(frozen=True)
@@ -321,18 +319,12 @@ class OpenFolder:
             writer.put(_ARCHIVE_NAME, "files", stream)
         return {
             "kind": "files",
-            "snapshot": "",
             "snapshot_at": dump.snapshot_at,
-            "server_version": "",
-            "client_version": "",
             "dump_bytes": dump.tar_bytes,
-            "tables": (),
-            "sequences": (),
-            "large_objects": _NO_LARGE_OBJECTS,
             "files": dump.records,
             "exclude_files": tuple(self._source.exclude),
             "warnings": tuple(dump.warnings),
-            "inventory": Inventory(path=str(self._source.path)),
+            "inventory": FolderInventory(path=str(self._source.path)),
         }
 
     def guide(

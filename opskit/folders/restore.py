@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from opskit.catalog.file_record import FileRecord
+from opskit.catalog.manifest import of_folder
 from opskit.catalog.reader import SetReader
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
@@ -218,7 +219,7 @@ def _restore(
     reader.require_identities()
     reader.read_others()
     request = FolderRequest(
-        records=reader.opened().files,
+        records=of_folder(reader.opened()).files,
         target=wanted.target,
         replace=wanted.replace,
         lock=wanted.lock,

@@ -41,9 +41,7 @@ class BackedUp:
             "source": manifest.source,
             "size_bytes": manifest.size_bytes,
             "dump_bytes": manifest.dump_bytes,
-            "tables": len(manifest.tables),
-            "rows": manifest.rows,
-            "files": len(manifest.files),
+            **manifest.counts,
             "duration_seconds": round(self.seconds, 3),
             "stores": list(self.stores),
             "encrypted": manifest.encryption is not None,
@@ -121,7 +119,7 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
             "backup_id": made.manifest.backup_id,
             "stores": list(made.stores),
             "failed_stores": sorted(made.failed),
-            "rows": made.manifest.rows,
+            "rows": made.manifest.counts["rows"],
         }
         record.result = BackedUp(
             manifest=made.manifest, stores=tuple(made.stores), seconds=record.seconds

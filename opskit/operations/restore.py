@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import Manifest, of_database
 from opskit.catalog.sets import BackupSet
 from opskit.errors import DatabaseError, UsageError
 from opskit.folders import restore as folders_restore
@@ -70,7 +70,7 @@ class RestoredDatabase:
     @property
     def not_in_the_set(self) -> Sequence[Any]:
         """What the source's database had, and no dump can hold."""
-        return self.manifest.inventory.beyond_dumps
+        return of_database(self.manifest).inventory.beyond_dumps
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
@@ -146,8 +146,7 @@ class PlannedRestore:
             "replaces": self.replaces,
         }
         if self.plan is None:
-            files = len(manifest.files)
-            return document | {"tables": 0, "rows": 0, "files": files, "missing": []}
+            return document | manifest.counts | {"missing": []}
         return document | {
             "server_major": self.plan.server_major,
             "tables": len(self.plan.tables),

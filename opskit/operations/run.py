@@ -15,7 +15,7 @@ from opskit import config, files, locks, log
 from opskit.catalog import catalog
 from opskit.catalog.cache import CatalogCache
 from opskit.catalog.catalog import Catalog, Known
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import Manifest, of_database
 from opskit.catalog.sets import BackupSet, ListedSet
 from opskit.catalog.writer import Protection
 from opskit.config import DatabaseSettings, FilesSettings, Settings
@@ -146,7 +146,7 @@ class Run:
         """Return how long a drill or restore of a set may take, and how it may work."""
         drill = self.settings.drill
         return Limits(
-            seconds=drill.timeout_seconds(manifest.inventory.size_bytes),
+            seconds=drill.timeout_seconds(of_database(manifest).inventory.size_bytes),
             jobs=self.jobs,
             work_dir=drill.work_dir,
         )

@@ -74,6 +74,7 @@ class ShownSet:
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
         chosen, manifest = self.chosen, self.chosen.manifest
+        database = manifest if manifest.kind == "postgres" else None
         return {
             "backup_id": manifest.backup_id,
             "source": manifest.source,
@@ -82,8 +83,8 @@ class ShownSet:
             "snapshot_at": manifest.snapshot_at.isoformat(),
             "finished_at": manifest.finished_at.isoformat(),
             "age_seconds": round((self.at - manifest.finished_at).total_seconds()),
-            "server_version": manifest.server_version,
-            "client_version": manifest.client_version,
+            "server_version": database.server_version if database else "",
+            "client_version": database.client_version if database else "",
             "tool_version": manifest.tool_version,
             "size_bytes": manifest.size_bytes,
             "dump_bytes": manifest.dump_bytes,
@@ -92,11 +93,9 @@ class ShownSet:
             "pinned": chosen.is_pinned,
             "proof": chosen.proof,
             "stores": [store.name for store in chosen.stores],
-            "tables": len(manifest.tables),
-            "rows": manifest.rows,
-            "files": len(manifest.files),
+            **manifest.counts,
             "objects": len(manifest.objects),
-            "large_objects": manifest.large_objects.count,
+            "large_objects": database.large_objects.count if database else 0,
             "contents": _contents(manifest),
             "stored": [
                 {"key": each.key, "size_bytes": each.size_bytes}

@@ -134,7 +134,7 @@ class Loss(_Record):
 
 
 class Inventory(_Record):
-    """See `docs/format.md` for each field; of a folder there is the path alone."""
+    """See `docs/format.md` for each field."""
 
     database: str = ""
     server_version: str = ""
@@ -160,7 +160,6 @@ class Inventory(_Record):
     first_role: str = ""
     size_bytes: _Size = 0
     role_passwords: StrictBool = False
-    path: str = ""
 
     @property
     def server_major(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from opskit.catalog.manifest import Manifest, SequenceRecord, TableRecord
+from opskit.catalog.manifest import DatabaseManifest, SequenceRecord, TableRecord
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import with_dependents
 from opskit.postgres.inventory import Inventory, Locale
@@ -238,7 +238,9 @@ _UNMADE = {
 
 
 def accept(
-    entries: Sequence[TocEntry], accepted: Iterable[Shortage], manifest: Manifest
+    entries: Sequence[TocEntry],
+    accepted: Iterable[Shortage],
+    manifest: DatabaseManifest,
 ) -> Concessions:
     """Return what is done without for these shortages."""
     known = tuple(accepted)

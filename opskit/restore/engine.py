@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from opskit.catalog.manifest import Manifest, TableRecord
+from opskit.catalog.manifest import DatabaseManifest, TableRecord, of_database
 from opskit.catalog.reader import SetReader
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
@@ -71,15 +71,20 @@ class CopyRequest:
     offline: bool = False
     trust: Callable[[Sequence[str]], None] = warn_of_code
 
+    @property
+    def manifest(self) -> DatabaseManifest:
+        """The manifest of the set."""
+        return of_database(self.chosen.manifest)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
     """The set as it was read; `objects` is how many were.
 
-    `manifest` is the set's own, with the digests that an encrypted one seals.
+    `manifest` is the set's own, with the digests that an encrypted one hides.
     """
 
-    manifest: Manifest
+    manifest: DatabaseManifest
     archive: Path
     contents: Contents
     roles_sql: str
@@ -139,7 +144,7 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
     is_whole = not request.tables
     with ExitStack() as stack:
         folder = stack.enter_context(
-            unpack.folder(request.limits, request.chosen.manifest.dump_bytes)
+            unpack.folder(request.limits, request.manifest.dump_bytes)
         )
         open_place = stack.enter_context(terms.opening())
         with _phase(request, terms, "fetch"):
@@ -201,7 +206,7 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
 @contextmanager
 def _phase(request: CopyRequest, terms: Terms, name: str) -> Iterator[None]:
     """Do what the caller does around a phase, and show how far it is."""
-    manifest = request.chosen.manifest
+    manifest = request.manifest
     totals = {"fetch": manifest.size_bytes}
     if not request.tables:
         totals["compare"] = manifest.dump_bytes
@@ -216,7 +221,7 @@ def _read(request: CopyRequest, folder: Path) -> Fetched:
         IntegrityError: an object is missing, or not what the manifest says.
         ConfigurationError: the set is encrypted and no identity here opens it.
     """
-    manifest = request.chosen.manifest
+    manifest = request.manifest
     archive = folder / "dump.pgdump"
     *others, last = request.chosen.stores
     for store in (*others, last):
@@ -228,7 +233,7 @@ def _read(request: CopyRequest, folder: Path) -> Fetched:
         try:
             unpack.unpack_dump(reader, archive)
             fetched = Fetched(
-                manifest=reader.opened(),
+                manifest=of_database(reader.opened()),
                 archive=archive,
                 contents=toc.read(archive),
                 roles_sql=reader.read_text("roles"),

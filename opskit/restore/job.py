@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import DatabaseManifest
 from opskit.config import LoadSettings
 from opskit.errors import ServerFault
 from opskit.postgres import capabilities
@@ -43,7 +43,7 @@ class FillJob:
 
     server_url: str = field(repr=False)
     name: str
-    manifest: Manifest
+    manifest: DatabaseManifest
     archive: Path
     entries: Sequence[TocEntry]
     is_whole: bool = True

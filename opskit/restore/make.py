@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import DatabaseManifest
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import capabilities, database, extensions, scratch
 from opskit.postgres.archive.entry import TocEntry
@@ -29,7 +29,7 @@ from opskit.restore.rights import Rights
 
 
 def statements_ahead(
-    entries: Iterable[TocEntry], manifest: Manifest, concessions: Concessions
+    entries: Iterable[TocEntry], manifest: DatabaseManifest, concessions: Concessions
 ) -> list[str]:
     """Return stand-ins for missing collations, and extensions in their versions."""
     return [
@@ -43,7 +43,7 @@ def extension_statement(name: str) -> str:
     return f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}"
 
 
-def _stand_ins(manifest: Manifest, concessions: Concessions) -> Iterator[str]:
+def _stand_ins(manifest: DatabaseManifest, concessions: Concessions) -> Iterator[str]:
     """Yield statements that create a plain collation for each that is missing."""
     missing = concessions.subjects("collation")
     for each in manifest.inventory.collations if missing else ():
@@ -53,7 +53,7 @@ def _stand_ins(manifest: Manifest, concessions: Concessions) -> Iterator[str]:
 
 
 def _extensions(
-    entries: Iterable[TocEntry], manifest: Manifest, concessions: Concessions
+    entries: Iterable[TocEntry], manifest: DatabaseManifest, concessions: Concessions
 ) -> Iterator[str]:
     """Yield statements that create the extensions in the source's own versions.
 

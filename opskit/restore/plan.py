@@ -44,7 +44,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
         ConfigurationError: the set is encrypted and there is no identity.
         DatabaseError: the server refuses.
     """
-    manifest, store = request.chosen.manifest, request.chosen.stores[0]
+    manifest, store = request.manifest, request.chosen.stores[0]
     SetReader(
         manifest=manifest, store=store, identities=request.identities
     ).require_identities()
@@ -78,7 +78,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
 
 def _tables(request: RestoreRequest) -> Sequence[TableRecord]:
     """Return the tables with rows; only the dump shows a partitioned one's parts."""
-    tables = request.chosen.manifest.tables
+    tables = request.manifest.tables
     if not request.tables:
         return tables
     return [t for t in tables if (t.schema_name, t.name) in request.tables]

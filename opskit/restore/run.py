@@ -69,7 +69,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         DatabaseError: the server refuses.
     """
     bound = Bound(request.limits.seconds)
-    manifest = request.chosen.manifest
+    manifest = request.manifest
     request = replace(request, by_name=manifest.schema_format == schema.FORMAT)
     if not request.by_name:
         # Nobody is kept from the data by that.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, cast
 import zstandard
 
 from opskit import workspace
-from opskit.catalog.manifest import StoredObject
+from opskit.catalog.manifest import StoredObject, of_database
 from opskit.catalog.reader import SetReader, with_checksum
 from opskit.crypto.keys import NoMatchingIdentity
 from opskit.errors import DatabaseError
@@ -280,7 +280,7 @@ def unpack_dump(reader: SetReader, target: Path) -> None:
         IntegrityError: an object is missing, or not what the manifest says.
         DatabaseError: the disk does not take it.
     """
-    manifest = reader.manifest
+    manifest = of_database(reader.manifest)
     dumps = [manifest.object(role) for role in manifest.dump_bytes_of]
     try:
         target.write_bytes(b"")
@@ -315,7 +315,7 @@ def _unpack_one(reader: SetReader, stored: StoredObject, target: Path) -> None:
 
 
 def _unpack_all(reader: SetReader, dumps: Sequence[StoredObject], target: Path) -> None:
-    sizes = reader.manifest.dump_bytes_of
+    sizes = of_database(reader.manifest).dump_bytes_of
     joined = JoinedFile(target, [sizes[each.role] for each in dumps])
 
     def unpack(number: int) -> None:

@@ -57,14 +57,14 @@ def summary(outcome: Outcome[BackedUp]) -> Iterator[str]:
     made = outcome.result
     if made is None:
         return
-    manifest = made.manifest
+    manifest, counts = made.manifest, made.manifest.counts
     contents = (
-        f"{count(len(manifest.tables), 'table')}, {count(manifest.rows, 'row')}; "
+        f"{count(counts['tables'], 'table')}, {count(counts['rows'], 'row')}; "
         f"{text.size(manifest.dump_bytes)} dumped"
     )
     if manifest.kind == "files":
         contents = (
-            f"{count(len(manifest.files), 'entry', 'files, folders and links')}; "
+            f"{count(counts['files'], 'entry', 'files, folders and links')}; "
             f"{text.size(manifest.dump_bytes)} read"
         )
     yield f"backed up {manifest.source}: {manifest.backup_id}"

@@ -136,7 +136,7 @@ def _plan(planned: PlannedRestore) -> Iterator[str]:
     )
     yield f"  to {planned.target}: {then}"
     if planned.plan is None:
-        number = len(manifest.files)
+        number = manifest.counts["files"]
         yield f"  {count(number, 'file, folder or link', 'files, folders and links')}"
     else:
         plan = planned.plan

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.catalog.manifest import of_database
 from opskit.errors import (
     BackupFailed,
     ClientToolError,
@@ -206,7 +207,9 @@ def test_a_role_without_superuser_rights_backs_up_without_passwords(
     full = back_up(url, store_dir).manifest
 
     assert any("without password hashes" in each for each in plain.warnings)
-    assert tuple(each.inventory.role_passwords for each in (plain, full)) == (
+    assert tuple(
+        of_database(each).inventory.role_passwords for each in (plain, full)
+    ) == (
         False,
         True,
     )
@@ -260,7 +263,10 @@ def test_a_newer_client_is_used_recorded_and_restores(
 
     manifest = back_up(make_database(16), store_dir, installations=newer).manifest
 
-    assert (manifest.server_major, manifest.client_major) == (16, 18)
+    assert (of_database(manifest).server_major, of_database(manifest).client_major) == (
+        16,
+        18,
+    )
     assert any("newer pg_dump 18" in each for each in manifest.warnings)
     evidence = run_drill(sets(store_dir)[0])
     assert failed(evidence) == []
@@ -298,7 +304,7 @@ def test_two_hosts_do_not_back_up_one_database_at_once(
     ):
         back_up(url, store_dir)
 
-    assert back_up(url, store_dir).manifest.tables
+    assert of_database(back_up(url, store_dir).manifest).tables
 
 
 def test_an_unreachable_server_is_said(store_dir: Path) -> None:
@@ -365,7 +371,7 @@ def test_a_password_in_the_url_reaches_every_program_but_no_command_line(
 
     manifest = back_up(url, store_dir, installations=[spy]).manifest
 
-    assert manifest.rows == 1
+    assert of_database(manifest).rows == 1
     assert "right-one" not in log.read_text()
     stored = b"".join(
         path.read_bytes() for path in store_dir.rglob("*") if path.is_file()
@@ -552,7 +558,7 @@ def test_a_service_in_the_environment_leads_nothing_astray(
     manifest = back_up(url, store_dir).manifest
     evidence = run_drill(sets(store_dir)[0])
 
-    assert manifest.server_major == 16
+    assert of_database(manifest).server_major == 16
     assert failed(evidence) == []
     monkeypatch.delenv("PGSERVICE")
     after = value(
@@ -576,7 +582,7 @@ def test_a_service_may_name_the_database(
 
     manifest = back_up("postgresql:///?service=shop", store_dir).manifest
 
-    assert manifest.rows == 2102
+    assert of_database(manifest).rows == 2102
 
 
 def test_memberships_granted_by_another_superuser_come_back(

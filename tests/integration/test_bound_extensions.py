@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.catalog.manifest import of_database
 from opskit.errors import DatabaseError
 from opskit.postgres import extensions
 from opskit.postgres.connect import connect, with_database
@@ -174,7 +175,7 @@ def test_without_it_everything_else_is_restored(
     (chosen,) = sets(store_dir)
     name = next(
         each.name
-        for each in chosen.manifest.inventory.extensions
+        for each in of_database(chosen.manifest).inventory.extensions
         if each.name != "plpgsql"
     )
     with throwaway.throwaway(bound.installation) as other:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from opskit.catalog.manifest import of_database
 from opskit.catalog.sets import BackupSet
 from opskit.errors import (
     ClientToolError,
@@ -98,7 +99,7 @@ def test_what_a_killed_drill_left_on_an_existing_server_is_dropped(
 ) -> None:
     """A copy without a drill goes; one whose drill lives stays, and a user's own."""
     dead, alive, own = (f"opskit_drill_{number:012}" for number in range(3))
-    inventory = one_set.manifest.inventory
+    inventory = of_database(one_set.manifest).inventory
     execute(elsewhere.url(), f"CREATE DATABASE {own}")
     with connect(elsewhere.url(), purpose="a drill that was killed") as connection:
         scratch.create(connection, dead, inventory, run_id="dead01")
@@ -316,7 +317,7 @@ def test_a_locale_that_is_missing_is_named(
     one_set: BackupSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database in a locale that the machine lacks is told before the restore."""
-    inventory = one_set.manifest.inventory
+    inventory = of_database(one_set.manifest).inventory
     locale = inventory.locale.model_copy(update={"collate": "xx_XX.UTF-8"})
     monkeypatch.setitem(vars(inventory), "locale", locale)
 
@@ -355,7 +356,7 @@ def test_the_text_of_a_value_does_not_depend_on_the_copy(
         "client_encoding": "LATIN1",
         "quote_all_identifiers": "on",
     }
-    rows = sets(store_dir)[0].manifest.rows
+    rows = of_database(sets(store_dir)[0].manifest).rows
 
     def set_everywhere(copy_url: str) -> None:
         name = value(copy_url, "SELECT quote_ident(current_database())")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from opskit.catalog.manifest import of_database
 from opskit.catalog.reader import SetReader
 from opskit.checks import Check
 from opskit.compare import contents, structure
@@ -129,7 +130,7 @@ def make_copy(make_database: MakeDatabase, store_dir: Path) -> MakeCopy:
     def make(*arguments: Any) -> RestoredCopy:
         url = make_database(*arguments)
         back_up(url, store_dir)
-        manifest = sets(store_dir)[0].manifest
+        manifest = of_database(sets(store_dir)[0].manifest)
         return RestoredCopy(
             url=url,
             manifest=manifest,

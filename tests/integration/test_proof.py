@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.catalog.manifest import of_database
 from opskit.catalog.verify import verify_set
 from opskit.config import Query
 from opskit.errors import DatabaseError
@@ -47,8 +48,11 @@ def test_a_backup_of_every_major_drills_exactly(
         ("other", "orders", 100),
         ("other", "empty", 0),
         ("other", "no_columns", 2),
-    } == {(each.schema_name, each.name, each.rows) for each in manifest.tables}
-    assert manifest.large_objects.count == 2
+    } == {
+        (each.schema_name, each.name, each.rows)
+        for each in of_database(manifest).tables
+    }
+    assert of_database(manifest).large_objects.count == 2
 
 
 def test_writes_during_the_backup_are_no_difference(
@@ -101,7 +105,7 @@ def test_writes_during_the_backup_are_no_difference(
     counts = {table: value(url, f"SELECT count(*) FROM {table}") for table in tables}
     for each in sets(store_dir):
         assert failed(run_drill(each)) == []
-    newest = sets(store_dir)[0].manifest
+    newest = of_database(sets(store_dir)[0].manifest)
     recorded = {f"{t.schema_name}.{t.name}": t.rows for t in newest.tables}
     assert counts != {table: recorded[table] for table in tables}
 

@@ -22,7 +22,7 @@ from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
 from opskit.backup.plan import DatabaseSource
 from opskit.catalog import catalog
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, of_database
 from opskit.catalog.reader import SetReader
 from opskit.catalog.sets import BackupSet
 from opskit.catalog.trust import Trust
@@ -452,14 +452,16 @@ def test_the_sets_own_guide_opens_it_without_opskit(made: Made, tmp_path: Path) 
             (each.schema_name, each.name): value(
                 copy, f'SELECT count(*) FROM "{each.schema_name}"."{each.name}"'
             )
-            for each in made.manifest.tables
+            for each in of_database(made.manifest).tables
         }
         secret = value(copy, "SELECT word FROM public.secrets")
         password = value(
             copy, "SELECT rolpassword FROM pg_authid WHERE rolname = 'protected_app'"
         )
 
-    assert counts == {(t.schema_name, t.name): t.rows for t in made.manifest.tables}
+    assert counts == {
+        (t.schema_name, t.name): t.rows for t in of_database(made.manifest).tables
+    }
     assert (secret, password) == (SECRET, ROLE_PASSWORD)
 
 
@@ -523,8 +525,12 @@ def test_what_lies_in_the_open_tells_no_row(
     opened = stock.run("age", "--decrypt", "--identity", made.keys / "rsa", path)
     assert opened.decode("utf-8", "surrogateescape") == rendered
     plain = made.plain
-    hidden = {each.digest for each in plain.tables} | {plain.large_objects.digest}
-    hidden |= {e.password for e in plain.inventory.roles if e.password is not None}
+    hidden = {each.digest for each in of_database(plain).tables} | {
+        of_database(plain).large_objects.digest
+    }
+    hidden |= {
+        e.password for e in of_database(plain).inventory.roles if e.password is not None
+    }
     hidden |= {SECRET, ROLE_PASSWORD, "md5" + "deadbeef"}
     hidden |= _observed(evidence.as_json()["checks"])
     seen = _in_the_open(tmp_path / "copy")
@@ -544,8 +550,8 @@ def _observed(checks: Sequence[dict[str, str]]) -> set[str]:
 
 def test_equal_tables_are_not_told(made: Made) -> None:
     """Two tables with the same rows have the same digest, which nobody sees."""
-    plain = {each.name: each.digest for each in made.plain.tables}
-    public = {each.name: each.digest for each in made.manifest.tables}
+    plain = {each.name: each.digest for each in of_database(made.plain).tables}
+    public = {each.name: each.digest for each in of_database(made.manifest).tables}
 
     assert plain["secrets"] == plain["same"]
     assert public["secrets"] != public["same"]

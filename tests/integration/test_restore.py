@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from opskit.catalog.manifest import of_database
 from opskit.catalog.sets import BackupSet
 from opskit.config import LoadSettings
 from opskit.errors import IntegrityError, UsageError
@@ -348,7 +349,7 @@ def test_the_sets_own_guide_restores_it_without_opskit(
     execute(url, STUBBORN.format(database.quoted(name)))
     execute(url, "VACUUM")
     manifest = back_up(url, store_dir, installations=clients, streams=streams).manifest
-    assert len(manifest.dump_bytes_of) == streams
+    assert len(of_database(manifest).dump_bytes_of) == streams
     execute(
         with_settings(url, {"default_transaction_read_only": "off"}),
         f"""DROP SCHEMA public, other CASCADE; CREATE SCHEMA public;
@@ -379,12 +380,14 @@ def test_the_sets_own_guide_restores_it_without_opskit(
             f"{t.schema_name}.{t.name}": value(
                 copy, f'SELECT count(*) FROM "{t.schema_name}"."{t.name}"'
             )
-            for t in manifest.tables
+            for t in of_database(manifest).tables
         }
         row = value(copy, "SELECT y FROM other.empty")
         nulls = value(copy, "SELECT count(*) FROM public.of_lax WHERE b[1] IS NULL")
 
-    assert {f"{t.schema_name}.{t.name}": t.rows for t in manifest.tables} == counts
+    assert {
+        f"{t.schema_name}.{t.name}": t.rows for t in of_database(manifest).tables
+    } == counts
     assert row == "SET transaction_timeout = 0;"
     assert nulls == 50000
 

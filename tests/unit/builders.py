@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject, set_prefix
+from opskit.catalog.manifest import (
+    MANIFEST_NAME,
+    DatabaseManifest,
+    FolderManifest,
+    Manifest,
+    StoredObject,
+    set_prefix,
+)
 from opskit.catalog.proof import EvidenceKind, evidence_name
 from opskit.store import Store
 
@@ -41,7 +48,7 @@ def manifest(
     started_at: datetime = STARTED_AT,
     suffix: str = "a1b2c3",
     **changes: Any,
-) -> Manifest:
+) -> DatabaseManifest:
     """Return a manifest; `changes` are fields that are to be otherwise."""
     name = backup_id(source, started_at, suffix)
     prefix = set_prefix(source, started_at, name)
@@ -74,10 +81,22 @@ def manifest(
         "large_objects": {"count": 0, "size_bytes": 0, "digest": "0" * 32},
         "inventory": INVENTORY,
     }
-    return Manifest.model_validate(fields | changes)
+    return DatabaseManifest.model_validate(fields | changes)
 
 
-def store_objects(store: Store, made: Manifest) -> None:
+def folder_manifest(**changes: Any) -> FolderManifest:
+    """Return the manifest of a folder; `changes` are fields that are to be otherwise."""
+    like = manifest()
+    stored = like.objects[0].model_copy(
+        update={"role": "files", "key": like.prefix + "files"}
+    )
+    fields = like.model_dump() | {"kind": "files", "objects": (stored,)}
+    return FolderManifest.model_validate(
+        fields | {"inventory": {"path": "/a"}} | changes
+    )
+
+
+def store_objects(store: Store, made: DatabaseManifest) -> None:
     """Store the objects of a set, but not its manifest."""
     for each in made.objects:
         store.put(each.key, [CONTENTS[each.role]])
@@ -88,7 +107,7 @@ def store_set(
     source: str = "shop",
     started_at: datetime = STARTED_AT,
     **changes: Any,
-) -> Manifest:
+) -> DatabaseManifest:
     """Store a whole set, its manifest last, and return that."""
     made = manifest(source, started_at, **changes)
     for store in stores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import DatabaseManifest
 from opskit.preflight.concessions import Concessions
 from opskit.restore.make import statements_ahead
 from tests.unit import builders
@@ -13,7 +13,7 @@ CRON = entry(12, "EXTENSION", "pg_cron", schema="")
 TABLE = entry(20, "TABLE", "hstore")
 
 
-def _manifest() -> Manifest:
+def _manifest() -> DatabaseManifest:
     return builders.manifest(inventory=inventory())
 
 

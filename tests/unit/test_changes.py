@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opskit.catalog.changes import newly_excluded, sudden_changes
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.proof import CONFIRMATION_FOLDER, is_mark, mark_name
-from tests.unit.builders import manifest
+from tests.unit.builders import folder_manifest, manifest
 
 
 def _manifest(rows: dict[str, int], **fields: Any) -> Manifest:
@@ -248,7 +248,7 @@ def _folder(*sizes: int) -> Manifest:
         }
         for number, size in enumerate(sizes)
     ]
-    return manifest(kind="files", files=files, tables=[], sequences=[])
+    return folder_manifest(files=files)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import DatabaseManifest
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.inventory import Inventory, Locale
 from opskit.preflight.concessions import Concessions, accept
@@ -71,7 +71,7 @@ def test_what_only_a_superuser_may_own_is_left_out_with_what_needs_it() -> None:
     assert names[:2] == ["FOREIGN DATA WRAPPER w", "SERVER s"]
 
 
-def _manifest() -> Manifest:
+def _manifest() -> DatabaseManifest:
     return builders.manifest(
         tables=[
             {"schema": "cron", "name": "job", "extension": "pg_cron", **RECORD},

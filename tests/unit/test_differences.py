@@ -7,7 +7,7 @@ from typing import Any
 from opskit.catalog.differences import differences, is_equal
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import Manifest
-from tests.unit.builders import INVENTORY, manifest
+from tests.unit.builders import INVENTORY, folder_manifest, manifest
 
 
 def _table(name: str, rows: int, digest: str = "0") -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_files_that_came_went_and_changed_are_named() -> None:
         plain = {"path": path, "type": "file", "mode": 0o644, "uid": 0, "gid": 0}
         return plain | {"mtime_ns": 1, "size_bytes": 2, "sha256": "0" * 64} | changes
 
-    older = manifest(kind="files").model_copy(
+    older = folder_manifest().model_copy(
         update={"files": _files(record("gone"), record("a"), record("b"), record("c"))}
     )
     newer = older.model_copy(

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 
 from opskit.catalog import manifest as manifests
 from opskit.catalog import private
-from opskit.catalog.manifest import MANIFEST_NAME, Encryption, Manifest
+from opskit.catalog.manifest import (
+    MANIFEST_NAME,
+    DatabaseManifest,
+    Encryption,
+    Manifest,
+    of_database,
+    of_folder,
+)
 from opskit.errors import IntegrityError
-from tests.unit.builders import INVENTORY, manifest
+from tests.unit.builders import INVENTORY, folder_manifest, manifest
 
 DIGEST, OTHER_DIGEST = "00112233445566778899aabbccddeeff", "5" * 32
 PASSWORD, SETTING = "c0ffee" * 5 + "aa", "app.token " + "f00d" * 8
@@ -38,7 +45,7 @@ FILE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def made(tables: dict[tuple[str, str], str], **changes: Any) -> Manifest:
+def made(tables: dict[tuple[str, str], str], **changes: Any) -> DatabaseManifest:
     """Return a manifest with these tables and roles with secrets."""
     records = [
         {"schema": schema, "name": name, "rows": 1, "digest": digest}
@@ -94,13 +101,12 @@ def test_the_public_manifest_tells_no_secret() -> None:
     original = made(
         {("public", "a"): DIGEST},
         large_objects={"count": 1, "size_bytes": 2, "digest": OTHER_DIGEST},
-        files=[FILE],
     )
 
     public, _hidden = private.split(original)
     text = public.to_json().decode("utf-8", "surrogateescape")
 
-    secrets = (DIGEST, OTHER_DIGEST, FILE["sha256"], PASSWORD, SETTING, "digest")
+    secrets = (DIGEST, OTHER_DIGEST, PASSWORD, SETTING, "digest")
     assert [each for each in secrets if each in text] == []
     assert json.loads(text)["inventory"]["roles"] == [
         {"name": "app", "login": True},
@@ -115,10 +121,11 @@ def test_all_else_stays_visible() -> None:
     hidden: dict[str, Any] = {"tables": (), "large_objects": None, "inventory": {}}
     assert public.model_copy(update=hidden) == SMALL.model_copy(update=hidden)
     assert [
-        each.model_copy(update={"digest": DIGEST}) for each in public.tables
+        each.model_copy(update={"digest": DIGEST})
+        for each in of_database(public).tables
     ] == list(SMALL.tables)
-    assert public.large_objects.count == SMALL.large_objects.count
-    assert public.inventory.encoding == "UTF8"
+    assert of_database(public).large_objects.count == SMALL.large_objects.count
+    assert of_database(public).inventory.encoding == "UTF8"
 
 
 _PUBLIC, _PRIVATE = private.split(SMALL)
@@ -169,7 +176,7 @@ def test_roles_that_are_none_are_refused(roles: object) -> None:
     assert "roles" in _refused(_DOCUMENT | {"roles": roles})
 
 
-@pytest.mark.parametrize("missing", ["roles", "tables", "large_objects", "files"])
+@pytest.mark.parametrize("missing", ["roles", "tables", "large_objects"])
 def test_a_private_object_without_a_part_is_refused(missing: str) -> None:
     """No part can be done without."""
     document = {name: each for name, each in _DOCUMENT.items() if name != missing}
@@ -202,7 +209,7 @@ def test_digests_are_left_out_of_encrypted_manifests_of_the_new_format_alone() -
     with pytest.raises(IntegrityError, match="no digest of table a"):
         manifests.parse(json.dumps(document).encode(), key=key)
     document["format_version"] = 3
-    assert manifests.parse(json.dumps(document).encode(), key=key).tables
+    assert manifests.parse(json.dumps(document).encode(), key=key).counts["tables"]
 
 
 # As formats 1 and 2 have it: each digest covered by a pad, whose key was private.
@@ -228,21 +235,46 @@ def _sealed(**changes: Any) -> Manifest:
         ],
         "large_objects": {"count": 1, "size_bytes": 2}
         | {"digest": _pad(OTHER_DIGEST, "large objects")},
-        "files": [FILE | {"sha256": _pad(FILE["sha256"], "file", FILE["path"])}],
     }
     return manifest(**fields | changes)
 
 
+def test_the_digests_of_files_come_back() -> None:
+    """They are nowhere in the manifest; what is no file has none."""
+    folder = FILE | {"path": ".", "type": "directory", "sha256": ""}
+    original = folder_manifest(files=[folder, FILE], format_version=3)
+
+    public, hidden = private.split(original)
+
+    assert FILE["sha256"].encode() not in public.to_json()
+    assert hidden.startswith(b'{"files": [')
+    assert private.join(public, hidden) == original
+    for wrong, words in ((b'{"files": []}', "no digest of file"), (b"{}", "files: ")):
+        with pytest.raises(IntegrityError, match=words):
+            private.join(public, wrong)
+
+
+def test_sealed_digests_of_files_are_read() -> None:
+    """Of folders in the older formats."""
+    sealed = FILE | {"sha256": _pad(FILE["sha256"], "file", FILE["path"])}
+    document = {"seal_key": SEAL_KEY.hex(), "roles": []}
+
+    opened = private.join(
+        folder_manifest(files=[sealed]), json.dumps(document).encode()
+    )
+
+    assert of_folder(opened).files[0].sha256 == FILE["sha256"]
+
+
 def test_sealed_digests_of_older_formats_are_read() -> None:
-    """Of tables, large objects and files, for names in any encoding."""
+    """Of tables and large objects, for names in any encoding."""
     document = {"seal_key": SEAL_KEY.hex(), "roles": ROLES}
 
     opened = private.join(_sealed(), json.dumps(document).encode())
 
-    assert opened.tables[0].digest == DIGEST
-    assert opened.large_objects.digest == OTHER_DIGEST
-    assert opened.files[0].sha256 == FILE["sha256"]
-    (app, _other) = opened.inventory.roles
+    assert of_database(opened).tables[0].digest == DIGEST
+    assert of_database(opened).large_objects.digest == OTHER_DIGEST
+    (app, _other) = of_database(opened).inventory.roles
     assert (app.password, app.settings) == (PASSWORD, (SETTING,))
 
 

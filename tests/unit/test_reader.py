@@ -18,7 +18,7 @@ import zstandard
 
 from opskit.backup.stream import compressed
 from opskit.catalog import private
-from opskit.catalog.manifest import Encryption, Manifest, StoredObject
+from opskit.catalog.manifest import Encryption, Manifest, StoredObject, of_database
 from opskit.catalog.reader import SetReader
 from opskit.catalog.verify import verify_set
 from opskit.catalog.writer import Protection, SetWriter
@@ -101,7 +101,7 @@ def stored(
     writer.put("dump.pgdump.zst", role, compressed([dump]))
     writer.put("roles.sql", "roles", [ROLES.encode("utf-8", "surrogateescape")])
     writer.put("schema.jsonl.zst", "schema", compressed([lines.encode()]))
-    manifest = plain
+    manifest: Manifest = plain
     if recipients:
         manifest, hidden = private.split(plain)
         writer.put(private.NAME, private.ROLE, [hidden])
@@ -168,7 +168,7 @@ def test_every_recipient_opens_the_set(
     """Each with its own identity alone."""
     opened = read_all(encrypted.reader(own), tmp_path)
 
-    assert opened.tables == encrypted.plain.tables
+    assert of_database(opened).tables == of_database(encrypted.plain).tables
 
 
 def test_an_identity_that_is_not_needed_does_no_harm(tmp_path: Path) -> None:
