@@ -17,20 +17,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from opskit.checks import Check
-from opskit.compare.definition import (
+from opskit.compare.description import (
     CopyToDescribe,
     Definition,
     Definitions,
     Key,
     by_key,
+    describe,
 )
-from opskit.errors import ArchiveError, DatabaseError, ServerFault
+from opskit.errors import DatabaseError, ServerFault
 from opskit.log import mask
-from opskit.postgres import client
-from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import CONTENT_KINDS, TocEntry
 from opskit.postgres.archive.toc import Contents
-from opskit.postgres.connect import Connection, client_connection, client_environment
+from opskit.postgres.connect import Connection
 from opskit.postgres.database import run_bytes
 
 # Data, and what belongs to the database or to the server rather than into it.
@@ -173,40 +172,6 @@ def compare_definitions(
         ),
     )
     return [summary, *_differences(failed, expected, observed)]
-
-
-def describe(copy: CopyToDescribe) -> Contents:
-    """Return what pg_dump says of a database's definitions.
-
-    Raises:
-        DatabaseError: it failed.
-    """
-    path = copy.folder / "definitions.pgdump"
-    client.run(
-        [
-            copy.installation.program("pg_dump"),
-            f"--dbname={client_connection(copy.url)}",
-            "--format=custom",
-            "--compress=0",
-            "--schema-only",
-            "--no-password",
-            f"--file={path}",
-        ],
-        client_environment(copy.url),
-        doing="pg_dump of the copy",
-        timeout_seconds=copy.timeout_seconds,
-    )
-    try:
-        return toc.read(path)
-    except ArchiveError as error:
-        # Of this machine's pg_dump, which says nothing of the set.
-        raise DatabaseError(
-            "what pg_dump says of the copy is not understood",
-            said=error.message,
-            hint=error.hint,
-        ) from error
-    finally:
-        path.unlink()
 
 
 def _is_open(key: Key, expected: Definitions, observed: Definitions) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from opskit.checks import Check
 from opskit.compare import definitions
 from opskit.compare.contents import RestoredCopy
-from opskit.compare.definition import CopyToDescribe
+from opskit.compare.description import CopyToDescribe, describe
 from opskit.config import Query
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import database, roles, scratch
@@ -50,7 +50,7 @@ def compare_definitions(
             with connect(url, purpose="reference") as beside:
                 limit_statements(beside, copy.limits.seconds)
                 definitions.build(beside, fetched.contents, kept, ahead)
-            return definitions.describe(described.at(url))
+            return describe(described.at(url))
         finally:
             database.drop(place.connection, name)
 

@@ -192,3 +192,16 @@ def _name(identifier: str) -> str:
     if identifier.startswith('"'):
         return identifier[1:-1].replace('""', '"')
     return identifier
+
+
+def statements_by_role(text: str) -> Iterator[str]:
+    """Yield the statements; one that is run as another role together with that."""
+    unit: list[str] = []
+    for statement in statements(text):
+        unit.append(statement)
+        as_another = unit[0].startswith("SET SESSION AUTHORIZATION")
+        if not as_another or statement.startswith("RESET SESSION AUTHORIZATION"):
+            yield "; ".join(unit)
+            unit = []
+    if unit:
+        yield "; ".join(unit)

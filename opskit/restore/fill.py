@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from opskit.compare import definition
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
 from opskit.postgres import capabilities, database, extensions, row_checks, scratch
@@ -16,6 +15,7 @@ from opskit.postgres.archive.toc import (
     with_dependents,
 )
 from opskit.postgres.connect import Connection, connect, with_database, with_settings
+from opskit.postgres.globals import statements_by_role
 from opskit.postgres.row_checks import RowCheck
 from opskit.preflight.concessions import Failure
 from opskit.progress import measured
@@ -143,7 +143,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
         )
         error = load.make_each(
             entry,
-            definition.units(script),
+            statements_by_role(script),
             lambda each: scratch.run_about(
                 connection, job.name, each, run_id=job.run_id
             ),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-from opskit.compare.definition import units
 from opskit.errors import ClientToolError, DatabaseError, ServerFault
 from opskit.log import mask
 from opskit.postgres import client
@@ -24,6 +23,7 @@ from opskit.postgres.connect import (
 from opskit.postgres.content import python_codec
 from opskit.postgres.database import quoted, run_bytes
 from opskit.postgres.faults import ends_sessions
+from opskit.postgres.globals import statements_by_role
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
 from opskit.threads import Thread
@@ -328,7 +328,7 @@ def make(
     if entry.kind == "ACL":
         codec = python_codec(encoding)
         scripts = [each.encode(codec, "surrogateescape")
-                   for each in units(entry.definition)]  # fmt: skip
+                   for each in statements_by_role(entry.definition)]  # fmt: skip
     else:
         scripts = [script]
     try:

@@ -1,15 +1,20 @@
-"""What is compared of an archive's entry, in a form that is the same on any server."""
+"""Description: what pg_dump says of a database, in a form that is the same anywhere."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from opskit.errors import ArchiveError, DatabaseError
+from opskit.postgres import client
+from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import ABOUT_OBJECTS, CONTENT_KINDS, TocEntry
-from opskit.postgres.globals import statements
+from opskit.postgres.archive.toc import Contents
+from opskit.postgres.connect import client_connection, client_environment
+from opskit.postgres.globals import statements, statements_by_role
 from opskit.postgres.scratch import without_mark
 from opskit.postgres.servers.programs import Installation
 
@@ -66,6 +71,40 @@ class Definition:
 Definitions = dict[Key, list[Definition]]
 
 
+def describe(copy: CopyToDescribe) -> Contents:
+    """Return what pg_dump says of a database's definitions.
+
+    Raises:
+        DatabaseError: it failed.
+    """
+    path = copy.folder / "definitions.pgdump"
+    client.run(
+        [
+            copy.installation.program("pg_dump"),
+            f"--dbname={client_connection(copy.url)}",
+            "--format=custom",
+            "--compress=0",
+            "--schema-only",
+            "--no-password",
+            f"--file={path}",
+        ],
+        client_environment(copy.url),
+        doing="pg_dump of the copy",
+        timeout_seconds=copy.timeout_seconds,
+    )
+    try:
+        return toc.read(path)
+    except ArchiveError as error:
+        # Of this machine's pg_dump, which says nothing of the set.
+        raise DatabaseError(
+            "what pg_dump says of the copy is not understood",
+            said=error.message,
+            hint=error.hint,
+        ) from error
+    finally:
+        path.unlink()
+
+
 def by_key(
     entries: Iterable[TocEntry],
     copy: CopyToDescribe,
@@ -88,19 +127,6 @@ def by_key(
     for each in found.values():
         each.sort()
     return dict(found)
-
-
-def units(text: str) -> Iterator[str]:
-    """Yield the statements; one that is run as another role together with that."""
-    unit: list[str] = []
-    for statement in statements(text):
-        unit.append(statement)
-        as_another = unit[0].startswith("SET SESSION AUTHORIZATION")
-        if not as_another or statement.startswith("RESET SESSION AUTHORIZATION"):
-            yield "; ".join(unit)
-            unit = []
-    if unit:
-        yield "; ".join(unit)
 
 
 def _without_name(text: str) -> str:
@@ -140,7 +166,7 @@ def _normal(
     if entry.kind == "DATABASE":
         text = ""  # encoding and locale have checks of their own
     elif entry.kind in _IN_ANY_ORDER:
-        text = ";\n".join(sorted(units(text)))
+        text = ";\n".join(sorted(statements_by_role(text)))
     return (entry.kind, entry.schema, name), Definition(
         text=text,
         owner=owner if copy.with_owners else "",
