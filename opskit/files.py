@@ -167,12 +167,36 @@ def write_text(target: Path, text: str, *, mode: int = 0o600) -> None:
     write_atomically(target, [text.encode()], mode=mode)
 
 
+@contextlib.contextmanager
+def locked(
+    lock: Path, *, what: str, wait_seconds: float | None = None
+) -> Iterator[None]:
+    """Hold a lock file for the length of the block; an error calls it `what`.
+
+    Raises:
+        LockHeld: it was not free within `wait_seconds`.
+    """
+    seconds = LOCK_WAIT_SECONDS if wait_seconds is None else wait_seconds
+    held = FileLock(lock, timeout=seconds)
+    try:
+        held.acquire()
+    except Timeout:
+        raise LockHeld(
+            f"{what} is locked by another process for over {seconds:g} seconds",
+            hint="Wait for the other run to end, then run this again.",
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def update_json(
     path: Path,
     change: Callable[[State], State],
     *,
     default: State,
-    wait_seconds: float = LOCK_WAIT_SECONDS,
+    wait_seconds: float | None = None,
 ) -> State:
     """Read a JSON file, change it and write it back, under a lock.
 
@@ -182,17 +206,11 @@ def update_json(
         LockHeld: the lock was not free within `wait_seconds`.
         IntegrityError: the file is not JSON; it is left as it is.
     """
-    lock = FileLock(path.with_name(path.name + ".lock"), timeout=wait_seconds)
-    try:
-        with lock:
-            state = change(_read_json(path, default))
-            write_text(path, json.dumps(state, indent=2, sort_keys=True) + "\n")
-            return state
-    except Timeout as error:
-        raise LockHeld(
-            f"{path} is locked by another process for over {wait_seconds:g} seconds",
-            hint="Wait for the other run to end, then run this again.",
-        ) from error
+    lock = path.with_name(path.name + ".lock")
+    with locked(lock, what=str(path), wait_seconds=wait_seconds):
+        state = change(_read_json(path, default))
+        write_text(path, json.dumps(state, indent=2, sort_keys=True) + "\n")
+        return state
 
 
 def _read_json(path: Path, default: State) -> State:

@@ -94,23 +94,23 @@ def first_number(lines: Sequence[bytes]) -> int:
 
 def faults(lines: Sequence[bytes], *, where: str) -> list[str]:
     """Return what is wrong with the chain, one sentence a fault; empty when whole."""
-    found = []
+    problems = []
     first = first_number(lines)
     if first:
-        found.append(f"the {first} records before record {first} are lost")
+        problems.append(f"the {first} records before record {first} are lost")
     previous = START
     for number, line in enumerate(lines, start=first):
         try:
             entry = parse(line, what=f"record {number} of {where}")
         except IntegrityError as error:
-            found.append(error.message)
+            problems.append(error.message)
         else:
             if entry.sequence != number:
-                found.append(f"record {number} carries the number {entry.sequence}")
+                problems.append(f"record {number} carries the number {entry.sequence}")
             if entry.previous != previous:
-                found.append(
+                problems.append(
                     f"record {number} does not follow the record before it: one of "
                     "the two was changed, removed or moved"
                 )
         previous = digest(line)
-    return found
+    return problems

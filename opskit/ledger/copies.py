@@ -1,7 +1,7 @@
-"""Copies of a ledger's records in a store: their names, and what they must be like.
+"""Copies of a ledger's records in a store: their keys, and how they are compared.
 
-Pure; `opskit.ledger.sync` reads and writes them. A copy holds a record's very
-line and the newline behind it, so that `cat` over a ledger's copies gives its file.
+Pure; `opskit.ledger.sync` reads and writes them. A copy holds the line of a record and
+its newline, so that `cat` over a ledger's copies gives its file.
 """
 
 from __future__ import annotations
@@ -18,48 +18,44 @@ from opskit.ledger import chain
 
 FOLDER = "_ledger/"
 _SHORT = 16
-_NAME = re.compile(
+_KEY = re.compile(
     r"_ledger/(?P<ledger>[^/]+)/(?P<number>\d{8,})-(?P<short>[0-9a-f]{16})\.json"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopyName:
-    """What the key of a copy says: whose, which, and how its line's SHA-256 begins."""
+class Copy:
+    """The copy of a record; `short` is how the SHA-256 in its key begins.
+
+    `line` is None if it could not be read, or was not read yet.
+    """
 
     ledger_id: str
     number: int
     short: str
+    line: bytes | None = None
 
     @property
     def key(self) -> str:
         """The key in a store."""
         return f"{FOLDER}{self.ledger_id}/{self.number:08d}-{self.short}.json"
 
-
-@dataclass(frozen=True, kw_only=True)
-class StoredCopy:
-    """A copy as it was found; its line is None if it could not be read."""
-
-    name: CopyName
-    line: bytes | None
-
     @property
     def is_intact(self) -> bool:
-        """Whether it is the record that its name says."""
-        if self.line is None or short(self.line) != self.name.short:
+        """Whether its line is the record that its key names."""
+        if self.line is None or short(self.line) != self.short:
             return False
         try:
             entry = chain.parse(self.line, what="it")
         except IntegrityError:
             return True  # no record here either: a torn line was copied as it was
-        return entry.sequence == self.name.number
+        return entry.sequence == self.number
 
 
 def ledger_id(hostname: str, state_dir: PurePath) -> str:
-    """Return the name of a host's ledger: the host's, and a digest of where it lies.
+    """Return the name of a ledger: its host's, and a digest of host and folder.
 
-    The same host and absolute folder give the same name on a machine made anew.
+    A rebuilt machine with the same name and folder gets the same one.
     """
     place = f"{hostname}{state_dir}".encode("utf-8", "surrogateescape")
     slug = re.sub(r"[^a-z0-9]+", "-", hostname.lower())[:40].strip("-")
@@ -71,65 +67,52 @@ def short(line: bytes) -> str:
     return chain.digest(line)[:_SHORT]
 
 
-def copy_name(ledger: str, number: int, line: bytes) -> CopyName:
-    """Return the name for the copy of a record."""
-    return CopyName(ledger_id=ledger, number=number, short=short(line))
-
-
-def parse_key(key: str) -> CopyName | None:
-    """Return what a key says, or None if it is not that of a copy."""
-    found = _NAME.fullmatch(key)
-    if found is None:
+def parse_key(key: str) -> Copy | None:
+    """Return the copy that has this key, its line not read; None if it is no copy."""
+    match = _KEY.fullmatch(key)
+    if match is None:
         return None
-    return CopyName(
-        ledger_id=found["ledger"], number=int(found["number"]), short=found["short"]
+    return Copy(
+        ledger_id=match["ledger"], number=int(match["number"]), short=match["short"]
     )
 
 
-def number_of(key: str) -> int | None:
-    """Return the number of the record that a key is of."""
-    name = parse_key(key)
-    return None if name is None else name.number
-
-
-def broken(copies: Iterable[StoredCopy]) -> list[str]:
-    """Return which copies are not what their own names say."""
+def broken(copies: Iterable[Copy]) -> list[str]:
+    """Return which copies are not what their own keys say."""
     return [
-        f"record {each.name.number} cannot be read"
-        if each.line is None
-        else f"record {each.name.number} was changed in the store"
+        f"record {each.number} "
+        + ("cannot be read" if each.line is None else "was changed in the store")
         for each in copies
         if not each.is_intact
     ]
 
 
-def forks(copies: Iterable[StoredCopy]) -> list[str]:
+def forks(copies: Iterable[Copy]) -> list[str]:
     """Return the numbers that two different records carry."""
-    found: dict[int, set[str]] = defaultdict(set)
+    shorts: dict[int, set[str]] = defaultdict(set)
     for each in copies:
-        found[each.name.number].add(each.name.short)
+        shorts[each.number].add(each.short)
     return [
-        f"{len(shorts)} records carry the number {number} ({', '.join(sorted(shorts))})"
-        for number, shorts in sorted(found.items())
-        if len(shorts) > 1
+        f"{len(several)} records carry the number {number} "
+        f"({', '.join(sorted(several))})"
+        for number, several in sorted(shorts.items())
+        if len(several) > 1
     ]
 
 
-def chain_faults(copies: Sequence[StoredCopy], *, where: str) -> list[str]:
+def chain_faults(copies: Sequence[Copy], *, where: str) -> list[str]:
     """Return what is wrong with a ledger that is known from its copies alone."""
-    found = [*broken(copies), *forks(copies)]
-    by_number = {each.name.number: each for each in copies}
-    missing = sorted(set(range(max(by_number, default=-1) + 1)) - by_number.keys())
-    found += [f"record {number} is missing in the store" for number in missing]
-    if not found:
-        found = chain.faults(ordered(copies), where=where)
-    return found
+    numbers = {each.number for each in copies}
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
+    faults = [*broken(copies), *forks(copies)]
+    faults += [f"record {number} is missing in the store" for number in missing]
+    return faults or chain.faults(ordered(copies), where=where)
 
 
-def ordered(copies: Iterable[StoredCopy]) -> tuple[bytes, ...]:
+def ordered(copies: Iterable[Copy]) -> tuple[bytes, ...]:
     """Return the lines of intact copies in the order of their numbers, each once."""
     lines = {
-        (each.name.number, each.name.short): each.line
+        (each.number, each.short): each.line
         for each in copies
         if each.line is not None and each.is_intact
     }
@@ -147,20 +130,11 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in runs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Faults, and what is merely worth knowing, one sentence each."""
-
-    faults: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
 @dataclass
 class _Sides:
-    """Both sides by the beginnings of the digests of their lines.
+    """Both sides by how the digests of their lines begin.
 
-    Names of copies hold these, so that a copy whose content was changed still tells
-    which record it was.
+    Keys hold these, so a copy whose content was changed still says which record it was.
     """
 
     first: int
@@ -171,8 +145,7 @@ class _Sides:
     @property
     def last_common(self) -> int:
         """The highest number in the store of a record that is here too."""
-        known = [self.number_there.get(each, -1) for each in self.here]
-        return max(known, default=-1)
+        return max((self.number_there.get(each, -1) for each in self.here), default=-1)
 
     def at(self, number: int) -> str | None:
         """Return the record that stands at a number here."""
@@ -181,35 +154,30 @@ class _Sides:
 
 
 def compare(
-    lines: Sequence[bytes], stored: Sequence[StoredCopy], *, pushed: int
-) -> Comparison:
-    """Return how a file and its copies differ; `pushed` is the first number not sent.
+    lines: Sequence[bytes], copies: Sequence[Copy], *, pushed: int
+) -> tuple[list[str], list[int]]:
+    """Return how a file and its copies differ, and which records are not copied yet.
 
-    Where both were written by this ledger alone, and nothing was altered since, there
-    is no fault, whatever was copied so far.
+    `pushed` is the number of the first record not sent. If both were written by this
+    ledger alone, and nothing was altered since, there is no fault, however much was
+    copied so far.
     """
-    faults = [*broken(stored), *forks(stored)]
+    faults = [*broken(copies), *forks(copies)]
     if not lines:
-        if stored:
-            count = len({each.name.number for each in stored})
+        if copies:
+            count = len({each.number for each in copies})
             faults.append(
                 f"the whole ledger is gone here; {count} of its records are there"
             )
-        return Comparison(faults=tuple(faults))
+        return faults, []
     sides = _Sides(
         first=chain.first_number(lines), here=[short(line) for line in lines]
     )
-    for each in stored:
-        sides.there[each.name.number].add(each.name.short)
-        sides.number_there[each.name.short] = each.name.number
-    faults += _lost_here(sides)
-    faults += _out_of_place(sides)
+    for each in copies:
+        sides.there[each.number].add(each.short)
+        sides.number_there[each.short] = each.number
     missing, waiting = _not_there(sides, pushed)
-    faults += missing
-    notes = []
-    if waiting:
-        notes.append(f"not yet copied: {ranges(waiting)}")
-    return Comparison(faults=tuple(faults), notes=tuple(notes))
+    return [*faults, *_lost_here(sides), *_out_of_place(sides), *missing], waiting
 
 
 def _lost_here(sides: _Sides) -> list[str]:
@@ -259,7 +227,7 @@ def _not_there(sides: _Sides, pushed: int) -> tuple[list[str], list[int]]:
         if others & here:
             faults.append(f"record {number} was added here: no copy is of it")
         elif others:
-            continue  # told as changed, or as a fork
+            continue  # reported as changed, or as a fork
         elif number < max(pushed, last):
             faults.append(f"record {number} is missing there, though it was copied")
         else:

@@ -1,38 +1,33 @@
-"""Copies of the ledger in the stores: pushed, compared, and the way back from them."""
+"""Copies of the ledger in the stores: push, compare, recover."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from opskit import files
 from opskit.checks import count
 from opskit.errors import (
+    IntegrityError,
     ObjectExists,
     ObjectNotFound,
     OpskitError,
     StoreError,
 )
 from opskit.ledger import Ledger, Recovered, chain, copies
-from opskit.ledger import ledger as ledger_ledger
-from opskit.ledger.copies import FOLDER, StoredCopy, compare
+from opskit.ledger.copies import FOLDER, Copy, compare, ranges
 from opskit.store import Store
 
 _LINE_BYTES_MAX = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pushed:
-    """What became of an attempt to copy: stores that failed, and what was noticed."""
-
-    failures: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class LedgerReport:
-    """What a verification found; `unreachable` stores were not compared."""
+    """The result of a verification; `unreachable` stores were not compared."""
 
     faults: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -40,66 +35,59 @@ class LedgerReport:
 
 
 def connected(
-    path: Path,
-    *,
-    ledger_id: str,
-    stores: Sequence[Store],
-    told: Callable[[str], None],
+    path: Path, *, ledger_id: str, stores: Sequence[Store], warn: Callable[[str], None]
 ) -> Ledger:
-    """Return the ledger of a file; if it is lost, its copies bring it back.
+    """Return the ledger of a file; if the file is lost, its copies restore it.
 
-    `told` gets a warning when the file was rebuilt, when it could not be, and for each
-    store that could not be asked. None of these keeps a record from being written.
+    `warn` gets a message when the file was rebuilt, when it could not be, and for each
+    store that could not be read. None of these keeps a record from being written.
     """
 
     def recover() -> Recovered:
-        found: list[StoredCopy] = []
+        stored: list[Copy] = []
         for store in stores:
             try:
-                found += read_copies(store, ledger_id).get(ledger_id, [])
+                stored += read_copies(store, ledger_id).get(ledger_id, [])
             except StoreError as error:
-                told(f"the ledger's copies cannot be read: {error.message}")
-        recovered = recovered_from(found)
+                warn(f"the ledger's copies cannot be read: {error.message}")
+        recovered = recovered_from(stored)
         if recovered.lines:
-            told(
-                f"the ledger {path} was rebuilt: "
-                f"{count(len(recovered.lines), 'record')}"
-            )
+            number = count(len(recovered.lines), "record")
+            warn(f"the ledger {path} was rebuilt: {number}")
         elif recovered.reasons:
-            told(f"the ledger {path} cannot be rebuilt: {recovered.reasons[0]}")
+            warn(f"the ledger {path} cannot be rebuilt: {recovered.reasons[0]}")
         return recovered
 
     return Ledger(path, recover=recover)
 
 
-def recovered_from(found: Sequence[StoredCopy]) -> Recovered:
-    """Return what copies, of all stores together, give back of a ledger."""
-    if not found:
+def recovered_from(stored: Sequence[Copy]) -> Recovered:
+    """Return what the copies of all stores together give back of a ledger."""
+    if not stored:
         return Recovered()
     # What is damaged in one store may be whole in another.
-    intact = {each.name.key: each for each in found if each.is_intact}
+    intact = {each.key: each for each in stored if each.is_intact}
     reasons = copies.chain_faults(list(intact.values()), where="the copies")
-    last = max(each.name.number for each in found)
-    if not reasons and max(each.name.number for each in intact.values()) < last:
-        reasons = copies.broken(found)
+    last = max(each.number for each in stored)
+    if not reasons and max(each.number for each in intact.values()) < last:
+        reasons = copies.broken(stored)
     if reasons:
         return Recovered(next_number=last + 1, reasons=tuple(reasons))
     return Recovered(lines=copies.ordered(intact.values()))
 
 
-def push(ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]) -> Pushed:
-    """Copy to each store what it does not hold yet; failures are told, never raised.
+def push(ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]) -> list[str]:
+    """Copy to each store what it lacks; return warnings, and raise no failure.
 
     What could not be copied is tried again by the next call.
     """
-    failures = []
-    notes: list[str] = []
+    warnings: list[str] = []
     for store in stores:
         try:
-            notes += _push_to(store, ledger, ledger_id)
+            warnings += _push_to(store, ledger, ledger_id)
         except (OpskitError, OSError) as error:
-            failures.append(f"the ledger was not copied to store {store.name}: {error}")
-    return Pushed(failures=tuple(failures), notes=tuple(notes))
+            warnings.append(f"the ledger was not copied to store {store.name}: {error}")
+    return warnings
 
 
 def verify_with_copies(
@@ -107,26 +95,26 @@ def verify_with_copies(
 ) -> LedgerReport:
     """Check the file's chain, its copies in each store, and other hosts' ledgers.
 
-    With nothing here, on a new machine, the copies' own chains are all there is.
+    Without a file, as on a new machine, the chains of the copies alone are checked.
     """
-    faults = list(ledger.verify())
+    faults = ledger.verify()
     notes: list[str] = []
     unreachable: list[StoreError] = []
-    others: dict[str, dict[str, list[StoredCopy]]] = defaultdict(dict)
+    others: dict[str, dict[str, list[Copy]]] = defaultdict(dict)
     for store in stores:
-        # In this order, lest what a run adds at this moment looks lost.
-        sent = ledger_ledger.read(ledger.path, ledger_id=ledger_id, store=store.name)
+        # In this order, so that a record that a run adds now does not look lost.
+        pushed = _read_sent(ledger.path, ledger_id, store.name)
         try:
             stored = read_copies(store)
         except StoreError as error:
             unreachable.append(error)
             continue
-        lines = ledger.lines()
-        own = compare(lines, stored.pop(ledger_id, []), pushed=sent)
-        faults += [f"store {store.name}: {each}" for each in own.faults]
-        notes += [f"store {store.name}: {each}" for each in own.notes]
-        for name, found in stored.items():
-            others[name][store.name] = found
+        own, waiting = compare(ledger.lines(), stored.pop(ledger_id, []), pushed=pushed)
+        faults += [f"store {store.name}: {each}" for each in own]
+        if waiting:
+            notes.append(f"store {store.name}: not yet copied: {ranges(waiting)}")
+        for name, of_another in stored.items():
+            others[name][store.name] = of_another
     for name, by_store in sorted(others.items()):
         faults += _faults_of_another(name, by_store)
     return LedgerReport(
@@ -134,35 +122,32 @@ def verify_with_copies(
     )
 
 
-def read_copies(store: Store, ledger_id: str = "") -> dict[str, list[StoredCopy]]:
+def read_copies(store: Store, ledger_id: str = "") -> dict[str, list[Copy]]:
     """Return the copies in a store, by ledger, each in the order of its numbers.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    found: dict[str, list[StoredCopy]] = defaultdict(list)
+    by_ledger: dict[str, list[Copy]] = defaultdict(list)
     prefix = f"{FOLDER}{ledger_id}/" if ledger_id else FOLDER
     for each in store.list(prefix):
-        name = copies.parse_key(each.key)
-        if name is not None:
+        copy = copies.parse_key(each.key)
+        if copy is not None:
             line = _read_line(store, each.key)
-            found[name.ledger_id].append(StoredCopy(name=name, line=line))
-    for several in found.values():
-        several.sort(key=lambda each: (each.name.number, each.name.short))
-    return dict(found)
+            by_ledger[copy.ledger_id].append(replace(copy, line=line))
+    for several in by_ledger.values():
+        several.sort(key=lambda each: (each.number, each.short))
+    return dict(by_ledger)
 
 
-def _faults_of_another(name: str, by_store: dict[str, list[StoredCopy]]) -> list[str]:
-    faults = []
-    for store, found in by_store.items():
-        place = f"store {store}, ledger {name}"
-        faults += [
-            f"{place}: {each}" for each in copies.chain_faults(found, where=name)
-        ]
-    if not faults:
-        every = [each for found in by_store.values() for each in found]
-        faults = [f"ledger {name}: {each}" for each in copies.forks(every)]
-    return faults
+def _faults_of_another(name: str, by_store: dict[str, list[Copy]]) -> list[str]:
+    faults = [
+        f"store {store}, ledger {name}: {each}"
+        for store, stored in by_store.items()
+        for each in copies.chain_faults(stored, where=name)
+    ]
+    every = [each for stored in by_store.values() for each in stored]
+    return faults or [f"ledger {name}: {each}" for each in copies.forks(every)]
 
 
 def _read_line(store: Store, key: str) -> bytes | None:
@@ -174,46 +159,39 @@ def _read_line(store: Store, key: str) -> bytes | None:
 
 
 def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
-    """Copy what a store lacks; return what was noticed."""
-    sent = ledger_ledger.read(ledger.path, ledger_id=ledger_id, store=store.name)
+    """Copy what a store lacks; return warnings."""
+    sent = _read_sent(ledger.path, ledger_id, store.name)
     lines = ledger.lines()
     first = chain.first_number(lines)
-    names = [
-        copies.copy_name(ledger_id, number, line)
+    own = [
+        Copy(ledger_id=ledger_id, number=number, short=copies.short(line), line=line)
         for number, line in enumerate(lines, start=first)
     ]
-    before = names[: max(0, sent - first)]
-    notes = []
-    held: set[str] = set()
+    before = own[: max(0, sent - first)]
+    warnings = []
+    keys: set[str] = set()
     done = len(before)
     if not (before and _holds(store, before[-1].key)):
-        # Nothing was sent yet, or the file or the store is not what it was.
-        held = {each.key for each in store.list(f"{FOLDER}{ledger_id}/")}
+        # Nothing was sent yet, or the file or the store was replaced.
+        keys = {each.key for each in store.list(f"{FOLDER}{ledger_id}/")}
         done = 0
-        there = {copies.number_of(key) for key in held}
+        there = {copy.number for key in keys if (copy := copies.parse_key(key))}
         if lacking := [each.number for each in before if each.number not in there]:
-            notes.append(
+            warnings.append(
                 f"store {store.name} lacked records that were copied there, "
-                f"they were copied again: {copies.ranges(lacking)}"
+                f"they were copied again: {ranges(lacking)}"
             )
     try:
-        for name, line in zip(names[done:], lines[done:], strict=True):
-            if name.key not in held:
-                _put(store, name.key, line)
+        for each, line in zip(own[done:], lines[done:], strict=True):
+            if each.key not in keys:
+                # It exists if another run was quicker, or this one was killed.
+                with suppress(ObjectExists):
+                    store.put(each.key, [line + b"\n"])
             done += 1
     finally:
         if done and first + done != sent:
-            ledger_ledger.write(
-                ledger.path, first + done, ledger_id=ledger_id, store=store.name
-            )
-    return notes
-
-
-def _put(store: Store, key: str, line: bytes) -> None:
-    try:
-        store.put(key, [line + b"\n"])
-    except ObjectExists:
-        return  # another run was quicker, or this one was killed before it noted it
+            _write_sent(ledger.path, ledger_id, store.name, first + done)
+    return warnings
 
 
 def _holds(store: Store, key: str) -> bool:
@@ -222,3 +200,34 @@ def _holds(store: Store, key: str) -> bool:
     except ObjectNotFound:
         return False
     return True
+
+
+_Table = dict[str, dict[str, int]]
+
+
+def sent_path(ledger: Path) -> Path:
+    """Return the file that says how much of a ledger each store was sent."""
+    return ledger.with_suffix(".copies.json")
+
+
+def _read_sent(ledger: Path, ledger_id: str, store: str) -> int:
+    """Return the number of the first record not sent yet; 0 if that is not known."""
+    try:
+        number = json.loads(sent_path(ledger).read_bytes())[ledger_id][store]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+    return number if isinstance(number, int) else 0
+
+
+def _write_sent(ledger: Path, ledger_id: str, store: str, number: int) -> None:
+    def change(table: _Table) -> _Table:
+        table.setdefault(ledger_id, {})[store] = number
+        return table
+
+    path = sent_path(ledger)
+    empty: _Table = {}
+    try:
+        files.update_json(path, change, default=empty)
+    except (IntegrityError, AttributeError, TypeError):
+        path.unlink(missing_ok=True)
+        files.update_json(path, change, default=empty)

@@ -36,7 +36,7 @@ class RunLedger:
             self.folder / "ledger.jsonl",
             ledger_id=self.id,
             stores=self.stores,
-            told=log.logger().warning,
+            warn=log.logger().warning,
         )
 
     def entries(self) -> list[LedgerEntry]:
@@ -92,9 +92,9 @@ class RunLedger:
     def _copy(self, stores: Sequence[Store]) -> None:
         try:
             with machine_faults("ledger"):
-                pushed = sync.push(self._ledger, ledger_id=self.id, stores=stores)
+                warnings = sync.push(self._ledger, ledger_id=self.id, stores=stores)
         except OpskitError as error:
             log.logger().warning("the ledger was not copied", reason=error.message)
             return
-        for each in (*pushed.failures, *pushed.notes):
+        for each in warnings:
             log.logger().warning(each)

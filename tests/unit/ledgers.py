@@ -8,7 +8,7 @@ from pathlib import Path
 
 from opskit.errors import StoreError
 from opskit.ledger import Ledger, LedgerEntry
-from opskit.ledger.sync import Pushed, connected, push
+from opskit.ledger.sync import connected, push
 from opskit.store import MemoryStore, ObjectInfo, Store
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -41,14 +41,14 @@ def ledger_of(
     stores: Sequence[Store],
     *,
     name: str = NAME,
-    told: list[str] | None = None,
+    warnings: list[str] | None = None,
 ) -> Ledger:
     """Return the ledger as a run has it."""
-    said = [] if told is None else told
-    return connected(path, ledger_id=name, stores=stores, told=said.append)
+    said = [] if warnings is None else warnings
+    return connected(path, ledger_id=name, stores=stores, warn=said.append)
 
 
-def copy(ledger: Ledger, stores: Iterable[Store], *, name: str = NAME) -> Pushed:
+def copy(ledger: Ledger, stores: Iterable[Store], *, name: str = NAME) -> list[str]:
     """Copy what is not copied yet."""
     return push(ledger, ledger_id=name, stores=stores)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from opskit import files
 from opskit.errors import IntegrityError, OpskitError
 from opskit.ledger import Ledger, LedgerEntry
-from opskit.ledger import ledger as ledger_module
 from tests.unit import processes
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -170,7 +170,7 @@ def test_an_inserted_record_is_found(path: Path, number: int) -> None:
 
 @pytest.mark.parametrize("line", [b"{}\n", b"[]\n", b"not json\n", b"\xff\n", b"1\n"])
 def test_what_is_no_record_is_found(path: Path, line: bytes) -> None:
-    """A line that is no record is told by `verify` and refused by `entries`."""
+    """A line that is no record is reported by `verify` and refused by `entries`."""
     path.write_bytes(b"".join([*_lines(path)[:2], line]))
 
     assert "record 2 of" in Ledger(path).verify()[0]
@@ -210,11 +210,11 @@ def test_names_that_are_no_text_are_recorded(path: Path) -> None:
     assert Ledger(path).verify() == []
 
 
-def test_a_lock_that_stays_taken_is_told(
+def test_a_lock_that_stays_taken_is_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait for another process is bounded and ends in an error of our own."""
-    monkeypatch.setattr(ledger_module, "_LOCK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(files, "LOCK_WAIT_SECONDS", 0.05)
 
     with FileLock(path.with_suffix(".lock")), pytest.raises(OpskitError):
         _append(Ledger(path), COUNT)

@@ -55,15 +55,15 @@ def test_the_chain_goes_on_where_the_file_was_lost(
         path.unlink()
     else:
         path.write_bytes(b"")
-    told: list[str] = []
-    ledger = ledger_of(path, stores, told=told)
+    warnings: list[str] = []
+    ledger = ledger_of(path, stores, warnings=warnings)
     entry = append(ledger, COUNT)
     copy(ledger, stores)
 
     assert entry.sequence == COUNT
     assert path.read_bytes().startswith(before)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert told == [f"the ledger {path} was rebuilt: {COUNT} records"]
+    assert warnings == [f"the ledger {path} was rebuilt: {COUNT} records"]
     assert _verify(ledger, stores) == LedgerReport(faults=())
     assert [len(keys(each)) for each in stores] == [COUNT + 1] * 2
 
@@ -94,11 +94,11 @@ def test_the_first_record_of_all_has_nothing_before_it(
     tmp_path: Path, stores: list[MemoryStore]
 ) -> None:
     """Where there are no copies, a ledger begins; nobody is warned."""
-    told: list[str] = []
-    ledger = ledger_of(tmp_path / "ledger.jsonl", stores, told=told)
+    warnings: list[str] = []
+    ledger = ledger_of(tmp_path / "ledger.jsonl", stores, warnings=warnings)
 
     assert append(ledger, 0).sequence == 0
-    assert told == []
+    assert warnings == []
     assert _verify(ledger, stores).faults == ()
 
 
@@ -123,16 +123,18 @@ def test_copies_that_are_not_whole_are_not_made_a_ledger(
     for store in stores:
         _damage(store, number)
     path.unlink()
-    told: list[str] = []
-    ledger = ledger_of(path, stores, told=told)
+    warnings: list[str] = []
+    ledger = ledger_of(path, stores, warnings=warnings)
     entry = append(ledger, COUNT)
-    told_later = copy(ledger, stores)
+    later = copy(ledger, stores)
     marker = ledger.entries()[0]
 
     assert (marker.sequence, entry.sequence) == (COUNT, COUNT + 1)
     assert (marker.operation, marker.outcome) == ("ledger", "failed")
-    assert told[0].startswith(f"the ledger {path} cannot be rebuilt: record {number}")
-    assert told_later.failures == ()
+    assert warnings[0].startswith(
+        f"the ledger {path} cannot be rebuilt: record {number}"
+    )
+    assert later == []
     assert len(keys(stores[0])) == COUNT + 2
     assert _verify(ledger, stores).faults == (
         f"the {COUNT} records before record {COUNT} are lost",
@@ -158,23 +160,25 @@ def test_forked_copies_are_not_made_a_ledger(
     append(ledger, 77)
     copy(ledger, stores)
     path.unlink()
-    told: list[str] = []
-    entry = append(ledger_of(path, stores, told=told), COUNT)
+    warnings: list[str] = []
+    entry = append(ledger_of(path, stores, warnings=warnings), COUNT)
 
     assert entry.sequence == COUNT + 1
-    assert "2 records carry the number 5" in told[0]
+    assert "2 records carry the number 5" in warnings[0]
 
 
 def test_a_store_that_is_down_keeps_no_record_from_being_written(
     path: Path, stores: list[MemoryStore]
 ) -> None:
-    """It is told, and the other store is enough."""
+    """It is reported, and the other store is enough."""
     path.unlink()
-    told: list[str] = []
-    entry = append(ledger_of(path, [Unreachable("c"), *stores], told=told), COUNT)
+    warnings: list[str] = []
+    entry = append(
+        ledger_of(path, [Unreachable("c"), *stores], warnings=warnings), COUNT
+    )
 
     assert entry.sequence == COUNT
-    assert told[0] == "the ledger's copies cannot be read: store c is down"
+    assert warnings[0] == "the ledger's copies cannot be read: store c is down"
 
 
 def test_ledgers_of_other_hosts_are_verified_too(
