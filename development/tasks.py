@@ -44,7 +44,7 @@ def test(_say: Say, args: str = "") -> None:
         )
         if finished.returncode != 0:
             raise OpskitError(
-                f"{step[0]} failed", hint="Its own words above say what is wrong."
+                f"{step[0]} failed", hint="The lines above say what is wrong."
             )
 
 

@@ -129,7 +129,7 @@ def _store(run: Run, flag: str, name: str) -> Store:
             return each
     known = ", ".join(each.name for each in run.stores)
     raise UsageError(
-        f"{flag} {name} is no configured store",
+        f"{flag} {name} is not a configured store",
         hint=f"Name one of: {known}.",
     )
 

@@ -47,7 +47,7 @@ def require_own_trust(settings: Settings, *, what: str = "the set") -> None:
     if own is None:
         raise ConfigurationError(
             f"signing.trusted_keys is set, but no key_file: {what} would not be "
-            "signed, and refused by whoever trusts these keys",
+            "signed, and refused where these keys are trusted",
             hint="Set key_file in [signing] to the private key of one of them.",
         )
     if own.public_key not in trusted:

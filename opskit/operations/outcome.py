@@ -66,7 +66,7 @@ def not_recorded(error: StoreError) -> Failure:
     """Return the failure of evidence that could not be stored beside its set."""
     return Failure(
         exit_code=error.exit_code,
-        message=f"the evidence is not on record: {error.message}",
+        message=f"the evidence could not be stored: {error.message}",
         hint=error.hint or "Let these credentials write evidence beside the sets.",
         details=error.details,
     )

@@ -23,7 +23,7 @@ from opskit.store.locks import HeldLock
 _BEING_READ = "a drill, a restore or a verification is reading it"
 _GRACE = timedelta(days=1)
 _HINT = (
-    "Nothing of it was deleted. Do what the message says, then run "
+    "Nothing of these sources was deleted. Do what the message says, then run "
     "`inv prune --dry-run`."
 )
 

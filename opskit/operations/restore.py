@@ -200,13 +200,13 @@ def _choose(run: Run, request: RestoreSetRequest) -> BackupSet:
         return chosen
     if request.tables:
         raise UsageError(
-            f"{backup_id} is a set of files and holds no tables",
+            f"{backup_id} is a set of a folder and holds no tables",
             hint="Leave out --table.",
         )
     if connect.is_connection(request.to):
         # It may hold a password, and a target is printed and put on record.
         raise UsageError(
-            f"{backup_id} is a set of files, and --to is a URL of a database",
+            f"{backup_id} is a set of a folder, and --to is a URL of a database",
             hint="Name a folder with --to; write ./ in front of a name that looks like "
             "a URL.",
         )

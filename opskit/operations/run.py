@@ -185,7 +185,7 @@ class Run:
         """
         if name in self.settings.files:
             raise UsageError(
-                f"{name} is a folder of files, not a database",
+                f"{name} is a folder, not a database",
                 hint=f"Name it with --files {name}.",
             )
         if name not in self.settings.databases:
@@ -197,20 +197,20 @@ class Run:
         return self.settings.databases[name]
 
     def folder(self, name: str) -> FilesSettings:
-        """Return a configured folder of files.
+        """Return a configured folder.
 
         Raises:
             UsageError: there is none of this name.
         """
         if name in self.settings.databases:
             raise UsageError(
-                f"{name} is a database, not a folder of files",
+                f"{name} is a database, not a folder",
                 hint=f"Name it with --database {name}.",
             )
         if name not in self.settings.files:
             known = ", ".join(self.settings.files) or "none"
             raise UsageError(
-                f"no folder of files {name} is configured (configured: {known})",
+                f"no folder {name} is configured (configured: {known})",
                 hint=f"Add [files.{name}] to the configuration, or name another.",
             )
         return self.settings.files[name]

@@ -193,7 +193,7 @@ def _two(run: Run, source: str, wanted: Sequence[str]) -> list[BackupSet]:
     chosen = [listing.find(each, source=source or None) for each in wanted]
     if chosen[0].manifest.kind != chosen[1].manifest.kind:
         raise UsageError(
-            "a set of a database and one of files have nothing to compare",
+            "a set of a database and a set of a folder cannot be compared",
             hint="Name two sets of one source.",
         )
     return sorted(chosen, key=lambda each: each.manifest.snapshot_at)

@@ -40,7 +40,7 @@ def named(run: Run, *, database: str = "", files: str = "") -> str:
     """
     if database and files:
         raise UsageError(
-            "--database and --files name two sources", hint="Give one of them."
+            "--database and --files cannot be given together", hint="Give one of them."
         )
     if database:
         run.database(database)
@@ -149,7 +149,9 @@ def choose(run: Run, *, backup: str = "", at: str = "", source: str = "") -> Bac
     """
     if bool(backup) == bool(at):
         raise UsageError(
-            "--backup and --at name two sets" if at else "--backup or --at is needed",
+            "--backup and --at cannot be given together"
+            if at
+            else "--backup or --at is needed",
             hint="Give one of them; `inv backups` lists the sets.",
         )
     if backup:
@@ -163,7 +165,7 @@ def parse_time(text: str) -> datetime:
     """Return a time of RFC 3339 or a shorter form; without a zone it is in UTC.
 
     Raises:
-        UsageError: it is no time.
+        UsageError: it is not a time.
     """
     plain = _BEFORE_ZONE.sub(lambda zone: "+00:00" if zone[1] else "", text.strip())
     try:
@@ -171,7 +173,7 @@ def parse_time(text: str) -> datetime:
         return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text} is no time", hint="Write it as 2026-01-31T03:00:00Z."
+            f"{text} is not a time", hint="Write it as 2026-01-31T03:00:00Z."
         ) from None
 
 

@@ -69,7 +69,7 @@ def verify(
         if not chosen and not reading.bad and not reading.not_read:
             raise UsageError(
                 "there is no backup set to verify",
-                hint="Take one with `inv backup`; a check of nothing is no check.",
+                hint="Take one with `inv backup`.",
             )
         record.begin(sets=len(chosen))
         for each in chosen:
@@ -81,8 +81,8 @@ def verify(
             raise error
         if not reading.objects:
             raise UsageError(
-                "the sets were deleted before they could be verified",
-                hint="Run this again: nothing was verified.",
+                "all sets were deleted before they could be verified",
+                hint="Nothing was verified: run this again.",
             )
         record.report(*(not_recorded(each) for each in reading.unstored[:1]))
     return record.outcome
@@ -130,8 +130,7 @@ class _Reading:
         return kind(
             f"{count(len(self.bad), 'object')} damaged or missing; the first: "
             f"{self.bad[0].key}: {self.bad[0].reason}",
-            hint="Do not rely on these sets; take a new backup and look after the "
-            "store.",
+            hint="Do not rely on these sets; take a new backup and check the store.",
         )
 
     @property

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @command(
     help={
         "database": "back up this database only",
-        "files": "back up this folder of files only",
+        "files": "back up this folder only",
         "all": "back up every configured source (the same as naming none)",
         "json": "print one JSON document",
     }
@@ -42,7 +42,7 @@ def backup(
 
     if (database or files) and all_:
         raise UsageError(
-            "--all and the name of a source contradict each other",
+            "--all cannot be given with the name of a source",
             hint="Give one of the two.",
         )
     return back_up(
@@ -80,6 +80,6 @@ def summary(outcome: Outcome[BackedUp]) -> Iterator[str]:
         yield f"  SUDDEN CHANGE: {each}"
     if manifest.sudden_changes:
         yield (
-            "  nothing is pruned until somebody has looked: "
+            "  nothing is pruned until you confirm it: "
             f"`inv prune --confirm {manifest.backup_id}`"
         )

@@ -25,7 +25,7 @@ _MADE_BY = {"postgres": "dumped", "files": "backed up"}
 @command(
     help={
         "database": "drill the newest set of this database",
-        "files": "drill the newest set of this folder of files",
+        "files": "drill the newest set of this folder",
         "backup": "drill this set: its ID, the beginning of it, or latest",
         "all": "drill the newest set of every source",
         "mutants": "plant so much damage in the copy, to show that the drill can fail",
@@ -51,7 +51,7 @@ def restore_drill(
 
     if all_ and (database or files or backup):
         raise UsageError(
-            "--all goes with neither --database, --files nor --backup",
+            "--all cannot be given with --database, --files or --backup",
             hint="Give one of them.",
         )
     number = whole_number("--mutants", mutants) if mutants else None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         "as 2026-01-31T03:00:00Z, '2026-01-31 03:00' or 2026-01-31 (its first moment); "
         "in UTC unless it ends with an offset such as +02:00",
         "database": "restore a set of this database, where there are several sources",
-        "files": "restore a set of this folder of files",
+        "files": "restore a set of this folder",
         "to": "name of a database on the source's server, or a URL; "
         "for files, a folder",
         "table": "restore only SCHEMA.TABLE (may be given several times)",
@@ -104,7 +104,7 @@ def _database(done: RestoredDatabase) -> Iterator[str]:
     if restored.replaced:
         yield f"  the database that was there is kept as {restored.replaced}"
     for name in done.not_failed:
-        yield f"  accepted, but did not fail: {name}"
+        yield f"  was accepted, but did not fail: {name}"
 
 
 def _folder(done: RestoredFolder) -> Iterator[str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @command(
     help={
         "database": "list the sets of this database only",
-        "files": "list the sets of this folder of files only",
+        "files": "list the sets of this folder only",
         "backup": f"show what is in this set: {BACKUP_HELP}",
         "compare": "show what differs between two sets: --compare ID ID",
         "json": "print one JSON document",
@@ -50,7 +50,7 @@ def backups(
 
     if backup and compare:
         raise UsageError(
-            "--backup and --compare do not go together", hint="Give one of them."
+            "--backup and --compare cannot be given together", hint="Give one of them."
         )
     request = sets.BackupsRequest(database=database, files=files)
     if backup:
@@ -131,7 +131,7 @@ def _contents(document: dict[str, Any], manifest: Manifest) -> list[str]:
 
 def _made_by(manifest: Manifest) -> str:
     if manifest.kind == "files":
-        return "a folder of files"
+        return "a folder"
     return f"PostgreSQL {manifest.server_version}, pg_dump {manifest.client_version}"
 
 
@@ -247,7 +247,7 @@ def prune(
 
     if confirm and dry_run:
         raise UsageError(
-            "--confirm and --dry-run do not go together", hint="Give one of them."
+            "--confirm and --dry-run cannot be given together", hint="Give one of them."
         )
     if confirm:
         return _confirm(say, confirm)

@@ -84,7 +84,7 @@ def test_a_name_of_the_other_kind_is_explained(project: Project) -> None:
 
     for task in ("backup", "restore-drill", "backups"):
         document = project.json(task, "--database", "state", code=2)
-        assert document["error"] == "state is a folder of files, not a database"
+        assert document["error"] == "state is a folder, not a database"
         assert "--files state" in document["hint"]
     document = project.json("backup", "--files", "shop", code=2)
     assert "--database shop" in document["hint"]

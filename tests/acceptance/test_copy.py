@@ -195,8 +195,8 @@ def test_what_was_copied_before_it_broke_off_is_told(service: Service) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--from", "local", "--to", "ofsite"], "ofsite is no configured store"),
-        (["--from", "lokal", "--to", "offsite"], "lokal is no configured store"),
+        (["--from", "local", "--to", "ofsite"], "ofsite is not a configured store"),
+        (["--from", "lokal", "--to", "offsite"], "lokal is not a configured store"),
         (["--from", "local", "--to", "local"], "both local"),
         (["--from", "local"], "--to is needed"),
         (["--to", "local"], "--from is needed"),

@@ -110,7 +110,7 @@ def test_a_confirmation_of_nothing_is_refused(service: Service) -> None:
 
     assert "holds no sudden change" in calm["error"]
     assert "no store holds a backup set state-x" in unknown["error"]
-    assert "do not go together" in both["error"]
+    assert "cannot be given together" in both["error"]
     assert [e["operation"] for e in service.json("ledger")["entries"]] == ["backup"]
 
 

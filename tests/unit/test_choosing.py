@@ -151,5 +151,5 @@ def test_a_day_is_its_first_moment() -> None:
 )
 def test_what_is_no_time_is_refused(text: str) -> None:
     """Exit code 2, with a form that works."""
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="is not a time"):
         parse_time(text)
