@@ -161,8 +161,8 @@ def store_evidence(
         store_document(store, f"{place}.json", document, signer)
         if is_gone(store, subject.key):
             # Another host has deleted it: nothing may be left in its place.
-            for found in [*store.list(f"{place}.")]:
-                store.delete(found.key)
+            for stored in [*store.list(f"{place}.")]:
+                store.delete(stored.key)
 
 
 def _report(report: str, recipients: tuple[str, ...]) -> tuple[str, Iterable[bytes]]:

@@ -76,7 +76,7 @@ class CatalogCache:
 
     Args:
         folder: where the files lie; made if it is missing.
-        store: what tells this store from every other: its name, its URL.
+        store: what identifies this store: its name, its URL.
     """
 
     def __init__(self, folder: Path, *, store: Iterable[str]) -> None:

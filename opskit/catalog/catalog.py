@@ -55,7 +55,7 @@ class Catalog(Generic[Known]):
         return [each for each in self.sets if source in (None, each.summary.source)]
 
     def choose(self, wanted: str, *, source: str | None = None) -> Known:
-        """Return the set with this id, whose id alone begins so, or `latest`.
+        """Return the set with this id or with the only id that begins so, or `latest`.
 
         With a source, the last two mean a set of that source.
 
@@ -68,22 +68,22 @@ class Catalog(Generic[Known]):
         bad = {_id_of(each): each for each in self.unreadable}
         known = {each.summary.backup_id: each for each in self.sets}
         beginning = f"{source}-" if source else ""
-        found = sorted(
+        matching = sorted(
             each
             for each in known.keys() | bad.keys()
             if each == wanted
             or (each.startswith(wanted) and each.startswith(beginning))
         )
-        if wanted not in found and len(found) > 1:
+        if wanted not in matching and len(matching) > 1:
             raise _ambiguous(
-                f"{wanted} is the beginning of {len(found)} backup IDs", found
+                f"{wanted} is the beginning of {len(matching)} backup IDs", matching
             )
-        if not found:
+        if not matching:
             raise UsageError(
                 f"no store holds a backup set {wanted}",
                 hint="`inv backups` lists the sets that exist.",
             )
-        chosen = wanted if wanted in found else found[0]
+        chosen = wanted if wanted in matching else matching[0]
         if chosen in known:
             return known[chosen]
         raise IntegrityError(
@@ -373,12 +373,12 @@ def latest(
     trouble: StoreError | None = None
     for store in stores:
         try:
-            found = _latest_in(store, source, trust or Trust())
+            manifest = _latest_in(store, source, trust or Trust())
         except StoreError as error:
             trouble = error
             continue
-        if found and (newest is None or found.started_at > newest.started_at):
-            newest = found
+        if manifest and (newest is None or manifest.started_at > newest.started_at):
+            newest = manifest
     if newest is None and trouble is not None:
         raise trouble
     return newest
@@ -390,5 +390,5 @@ def _latest_in(store: Store, source: str, trust: Trust) -> Manifest | None:
         try:
             return read_set(store, bare, trust).manifest
         except (IntegrityError, ObjectNotFound, ObjectUnreadable):
-            continue  # told by whatever reads the whole catalog, or just pruned
+            continue  # reported where the whole catalog is read, or just pruned
     return None

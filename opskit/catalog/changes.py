@@ -1,14 +1,13 @@
 """Sudden change: what a set holds far less of than the one before it.
 
 Nobody deletes older sets while such a change is unconfirmed: they may be all that is
-left of what is gone. That somebody looked is an object beside the set.
+left of what is gone. A confirmation beside the set says that somebody looked at it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
@@ -21,15 +20,6 @@ from opskit.postgres.patterns import to_regexes
 _COUNTED_ROWS = 100
 _COUNTED_BYTES = 64 * 1024
 _COUNTED_FILES = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Parts:
-    """What a set consists of, by name, and what one of these is called."""
-
-    kind: str
-    unit: str
-    amounts: Mapping[str, int]
 
 
 def sudden_changes(
@@ -53,24 +43,26 @@ def sudden_changes(
         isinstance(older, DatabaseManifest) and isinstance(newer, DatabaseManifest)
     ):
         return _changes_of_files(_files(older), _files(newer), share)
-    before, after = _parts(older), _parts(newer)
+    before, after = _rows(older), _rows(newer)
     excused = {
         name
-        for name in (*before.amounts, *after.amounts)
+        for name in (*before, *after)
         if any(fnmatchcase(name, pattern) for pattern in ignore)
     } | {name for name, _ in _excluded(older, newer)}
-    found = [
-        *_changes_of_parts(before, after, excused, share),
-        *_changes_of_large_objects(older, newer, share),
-    ]
-    # Nobody knows how much of a dump was one table's: what is excused explains it.
-    explained = any(
-        after.amounts.get(name, 0) < before.amounts.get(name, 0) for name in excused
+    changes = _changes_of_tables(
+        {name: rows for name, rows in before.items() if name not in excused},
+        {name: rows for name, rows in after.items() if name not in excused},
+        share,
     )
+    number, left = older.large_objects.count, newer.large_objects.count
+    if number >= _COUNTED_ROWS and _fell(number, left, share):
+        changes.append(f"large objects fell from {number} to {left}")
+    # How much of a dump was one table's is not known: what is excused explains it.
+    explained = any(after.get(name, 0) < before.get(name, 0) for name in excused)
     sizes = (older.dump_bytes, newer.dump_bytes)
     if sizes[0] >= _COUNTED_BYTES and not explained and _fell(*sizes, share):
-        found.append(f"the dump shrank from {sizes[0]} to {sizes[1]} bytes")
-    return found
+        changes.append(f"the dump shrank from {sizes[0]} to {sizes[1]} bytes")
+    return changes
 
 
 def newly_excluded(older: Manifest, newer: Manifest) -> list[str]:
@@ -79,39 +71,27 @@ def newly_excluded(older: Manifest, newer: Manifest) -> list[str]:
         isinstance(older, DatabaseManifest) and isinstance(newer, DatabaseManifest)
     ):
         return []
-    held = _parts(older).amounts
+    rows = _rows(older)
     return [
-        f"table {name} is left out now ({pattern}); it held {held[name]} rows"
+        f"table {name} is left out now ({pattern}); it held {rows[name]} rows"
         for name, pattern in _excluded(older, newer)
     ]
 
 
-def _changes_of_parts(
-    before: _Parts, after: _Parts, excused: Collection[str], share: Fraction
+def _changes_of_tables(
+    before: Mapping[str, int], after: Mapping[str, int], share: Fraction
 ) -> list[str]:
-    kind, unit = before.kind, before.unit
-    counted = {k: v for k, v in before.amounts.items() if k not in excused}
-    found = []
-    for name, amount in sorted(counted.items()):
-        now = after.amounts.get(name)
+    changes = []
+    for name, rows in sorted(before.items()):
+        now = after.get(name)
         if now is None:
-            found.append(f"{kind} {name} is gone (it held {amount} {unit})")
-        elif amount >= _COUNTED_ROWS and _fell(amount, now, share):
-            found.append(f"{kind} {name} fell from {amount} to {now} {unit}")
-    total = sum(counted.values())
-    left = sum(v for k, v in after.amounts.items() if k not in excused)
+            changes.append(f"table {name} is gone (it held {rows} rows)")
+        elif rows >= _COUNTED_ROWS and _fell(rows, now, share):
+            changes.append(f"table {name} fell from {rows} to {now} rows")
+    total, left = sum(before.values()), sum(after.values())
     if total >= _COUNTED_ROWS and _fell(total, left, share):
-        found.append(f"{unit} in all fell from {total} to {left}")
-    return found
-
-
-def _changes_of_large_objects(
-    older: DatabaseManifest, newer: DatabaseManifest, share: Fraction
-) -> list[str]:
-    before, after = older.large_objects.count, newer.large_objects.count
-    if before >= _COUNTED_ROWS and _fell(before, after, share):
-        return [f"large objects fell from {before} to {after}"]
-    return []
+        changes.append(f"rows in all fell from {total} to {left}")
+    return changes
 
 
 def _files(manifest: Manifest) -> tuple[FileRecord, ...]:
@@ -124,17 +104,18 @@ def _changes_of_files(
     """One file that is gone is no news; that half of them are, is."""
     numbers = len(older), len(newer)
     sizes = [sum(each.size_bytes for each in files) for files in (older, newer)]
-    found = []
+    changes = []
     if numbers[0] >= _COUNTED_FILES and _fell(*numbers, share):
-        found.append(f"files, folders and links fell from {numbers[0]} to {numbers[1]}")
+        changes.append(
+            f"files, folders and links fell from {numbers[0]} to {numbers[1]}"
+        )
     if sizes[0] >= _COUNTED_BYTES and _fell(sizes[0], sizes[1], share):
-        found.append(f"the files' size fell from {sizes[0]} to {sizes[1]} bytes")
-    return found
+        changes.append(f"the files' size fell from {sizes[0]} to {sizes[1]} bytes")
+    return changes
 
 
-def _parts(manifest: DatabaseManifest) -> _Parts:
-    amounts = {f"{t.schema_name}.{t.name}": t.rows for t in manifest.tables}
-    return _Parts(kind="table", unit="rows", amounts=amounts)
+def _rows(manifest: DatabaseManifest) -> dict[str, int]:
+    return {f"{t.schema_name}.{t.name}": t.rows for t in manifest.tables}
 
 
 def _fell(before: int, after: int, share: Fraction) -> bool:
@@ -145,20 +126,20 @@ def _excluded(
     older: DatabaseManifest, newer: DatabaseManifest
 ) -> list[tuple[str, str]]:
     """Return tables that are not in the newer set, with the new pattern they match."""
-    there = {(table.schema_name, table.name) for table in newer.tables}
+    kept = {(table.schema_name, table.name) for table in newer.tables}
     known = {*older.exclude_tables, *older.exclude_table_data}
     patterns = [
         pattern
         for pattern in (*newer.exclude_tables, *newer.exclude_table_data)
         if pattern not in known
     ]
-    found = []
+    excluded = []
     for table in older.tables:
         schema, name = table.schema_name, table.name
         matching = [each for each in patterns if _matches(each, schema, name)]
-        if (schema, name) not in there and matching:
-            found.append((f"{schema}.{name}", matching[0]))
-    return sorted(found)
+        if (schema, name) not in kept and matching:
+            excluded.append((f"{schema}.{name}", matching[0]))
+    return sorted(excluded)
 
 
 def _matches(pattern: str, schema: str, name: str) -> bool:

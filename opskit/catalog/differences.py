@@ -84,7 +84,7 @@ def _sizes(older: Manifest, newer: Manifest) -> dict[str, Any]:
 def _tables(
     older: DatabaseManifest, newer: DatabaseManifest, with_digests: bool
 ) -> dict[str, Any]:
-    found = parts(_by_name(older.tables), _by_name(newer.tables))
+    tables = parts(_by_name(older.tables), _by_name(newer.tables))
     changed = [
         {
             **_named(before),
@@ -92,32 +92,32 @@ def _tables(
             "rows_after": after.rows,
             "digest_equal": before.digest == after.digest if with_digests else None,
         }
-        for before, after in found.both
+        for before, after in tables.both
         if before.rows != after.rows or (with_digests and before.digest != after.digest)
     ]
     unknown = [
         _named(before)
-        for before, after in found.both
+        for before, after in tables.both
         if before.rows == after.rows and before.rows and not with_digests
     ]
     return {
-        "tables_added": [_named(each) | {"rows": each.rows} for each in found.added],
-        "tables_removed": [_named(e) | {"rows": e.rows} for e in found.removed],
+        "tables_added": [_named(each) | {"rows": each.rows} for each in tables.added],
+        "tables_removed": [_named(e) | {"rows": e.rows} for e in tables.removed],
         "tables_changed": changed,
         "tables_not_compared": unknown,
-        "tables_unchanged": len(found.both) - len(changed) - len(unknown),
+        "tables_unchanged": len(tables.both) - len(changed) - len(unknown),
     }
 
 
 def _sequences(older: DatabaseManifest, newer: DatabaseManifest) -> dict[str, Any]:
-    found = parts(_by_name(older.sequences), _by_name(newer.sequences))
+    sequences = parts(_by_name(older.sequences), _by_name(newer.sequences))
     return {
-        "sequences_added": [_named(each) for each in found.added],
-        "sequences_removed": [_named(each) for each in found.removed],
+        "sequences_added": [_named(each) for each in sequences.added],
+        "sequences_removed": [_named(each) for each in sequences.removed],
         "sequences_changed": [
             _named(before)
             | {"value_before": before.last_value, "value_after": after.last_value}
-            for before, after in found.both
+            for before, after in sequences.both
             if (before.last_value, before.is_called)
             != (after.last_value, after.is_called)
         ],
@@ -157,24 +157,24 @@ def _extensions(older: DatabaseManifest, newer: DatabaseManifest) -> dict[str, A
 def _files(
     older: FolderManifest, newer: FolderManifest, with_digests: bool
 ) -> dict[str, Any]:
-    found = parts(
+    files = parts(
         {(each.path,): each for each in older.files},
         {(each.path,): each for each in newer.files},
     )
     changed = [
         (before, after)
-        for before, after in found.both
+        for before, after in files.both
         if _without_digest(before) != _without_digest(after)
         or (with_digests and before.sha256 != after.sha256)
     ]
     unknown = [
         before.path
-        for before, after in found.both
+        for before, after in files.both
         if not with_digests and before.sha256 and (before, after) not in changed
     ]
     return {
-        "files_added": [_of_file(each) for each in found.added],
-        "files_removed": [_of_file(each) for each in found.removed],
+        "files_added": [_of_file(each) for each in files.added],
+        "files_removed": [_of_file(each) for each in files.removed],
         "files_changed": [
             {
                 "path": before.path,
@@ -185,7 +185,7 @@ def _files(
             for before, after in changed
         ],
         "files_not_compared": unknown,
-        "files_unchanged": len(found.both) - len(changed) - len(unknown),
+        "files_unchanged": len(files.both) - len(changed) - len(unknown),
     }
 
 

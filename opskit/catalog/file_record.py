@@ -70,7 +70,7 @@ def file_type(mode: int) -> FileType | None:
 
 def describe(
     path: str,
-    found: os.stat_result,
+    status: os.stat_result,
     *,
     sha256: str = "",
     target: str = "",
@@ -80,19 +80,19 @@ def describe(
     group: str = "",
 ) -> FileRecord:
     """Return the record of an entry that is no socket and no device."""
-    kind = "hardlink" if is_hardlink else file_type(found.st_mode)
+    kind = "hardlink" if is_hardlink else file_type(status.st_mode)
     assert kind is not None, path
     # Its values come from the system, and there may be a million of them.
     return FileRecord.model_construct(
         path=path,
         type=kind,
-        mode=stat.S_IMODE(found.st_mode),
-        uid=found.st_uid,
-        gid=found.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
         owner=owner,
         group=group,
-        mtime_ns=found.st_mtime_ns,
-        size_bytes=found.st_size if kind == "file" else 0,
+        mtime_ns=status.st_mtime_ns,
+        size_bytes=status.st_size if kind == "file" else 0,
         sha256=sha256,
         target=target,
         sparse=sparse,

@@ -1,8 +1,8 @@
-"""Retention: decides which sets stay, from what is given to it and nothing else."""
+"""Retention: decides which sets stay, from its arguments alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +11,7 @@ from opskit.config import RetentionSettings
 
 # Clocks of two hosts differ; a set this far ahead of us is not from the future.
 _CLOCK_TOLERANCE = timedelta(minutes=10)
-_CHANGES_TOLD = 3
+_CHANGES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ def plan(
     take the place of one that may restore. It stays while it is young, to be looked
     into. Always kept: the newest `min_keep` good sets, the newest that a drill has
     passed, pinned sets, sets that carry a time in the future, and what an object lock
-    protects. As long as a set, be it a failed one, holds a sudden change that nobody
-    has confirmed, all is kept.
+    protects. As long as a set, also one that failed, holds a sudden change that nobody
+    has confirmed, all are kept.
     """
     newest_first = sorted(sets, key=_order, reverse=True)
     if policy.is_empty:
@@ -59,113 +59,88 @@ def plan(
             "set one in [retention]",
         )
     reasons: dict[str, list[str]] = {each.backup_id: [] for each in newest_first}
-    present = []
-    for each in newest_first:
-        if each.started_at > now + _CLOCK_TOLERANCE:
-            reasons[each.backup_id].append("carries a time in the future")
-        else:
-            present.append(each)
-    _keep_young(present, policy, now, reasons)
-    good = [each for each in present if each.proof != "failed"]
-    _keep_counted(good, policy, reasons)
-    _keep_always(good, policy, reasons)
-    # Better a set that failed than none: a part of it may still come back.
-    failed = [each for each in present if each.proof == "failed"]
-    for each in failed[: max(0, policy.min_keep - len(good))]:
-        reasons[each.backup_id].append(
-            f"min_keep {policy.min_keep}, for want of better"
-        )
-    _keep_undrilled(newest_first, good, policy, reasons)
-    for each in newest_first:
-        if each.is_pinned:
-            reasons[each.backup_id].append("pinned")
-        if each.locked_until is not None and each.locked_until > now:
-            until = each.locked_until.astimezone(UTC)
-            reasons[each.backup_id].append(f"object lock until {until:%Y-%m-%d}")
-    changed = next((e for e in newest_first if _is_changed(e)), None)
+    for each, reason in _reasons(newest_first, policy, now):
+        reasons[each.backup_id].append(reason)
+    # Also of a set that failed its drill: what is gone may be why it failed, and the
+    # set after it is compared with it, so that nothing else would show the loss.
+    changed = next((each for each in newest_first if each.unconfirmed_changes), None)
     if changed is not None:
-        return _held(changed, reasons)
+        return _keep_all(changed, reasons)
     return RetentionPlan(
         keep={backup_id: why for backup_id, why in reasons.items() if why},
         delete=tuple(backup_id for backup_id, why in reasons.items() if not why),
     )
 
 
-def _is_changed(each: Candidate) -> bool:
-    # Also of a set that failed its drill: what is gone may be why it failed, and the
-    # set after it is compared with it, so that nothing else tells of the loss.
-    return bool(each.unconfirmed_changes)
+def _reasons(
+    newest_first: Sequence[Candidate], policy: RetentionSettings, now: datetime
+) -> Iterator[tuple[Candidate, str]]:
+    """Yield every reason that keeps a set."""
+    present = []
+    for each in newest_first:
+        if each.started_at > now + _CLOCK_TOLERANCE:
+            yield each, "carries a time in the future"
+        else:
+            present.append(each)
+            if policy.keep_within and now - each.started_at < policy.keep_within:
+                yield each, "keep_within"
+    good = [each for each in present if each.proof != "failed"]
+    drilled = next((each for each in good if each.proof == "drilled"), None)
+    yield from _counted(good, policy)
+    for each in good[: policy.min_keep]:
+        yield each, f"min_keep {policy.min_keep}"
+    if drilled is not None:
+        yield drilled, "newest that passed a drill"
+    # Better a set that failed than none: a part of it may still come back.
+    failed = [each for each in present if each.proof == "failed"]
+    for each in failed[: max(0, policy.min_keep - len(good))]:
+        yield each, f"min_keep {policy.min_keep}, for want of better"
+    for each in newest_first:
+        if policy.require_drill and (
+            drilled is None or _order(each) >= _order(drilled)
+        ):
+            yield each, "no newer set has passed a drill"
+        if each.is_pinned:
+            yield each, "pinned"
+        if each.locked_until is not None and each.locked_until > now:
+            until = each.locked_until.astimezone(UTC)
+            yield each, f"object lock until {until:%Y-%m-%d}"
 
 
-def _held(changed: Candidate, reasons: dict[str, list[str]]) -> RetentionPlan:
+def _counted(
+    good: Sequence[Candidate], policy: RetentionSettings
+) -> Iterator[tuple[Candidate, str]]:
+    for number, each in enumerate(good[: policy.keep_last], start=1):
+        yield each, f"keep_last {number}"
+    periods = (
+        ("keep_daily", policy.keep_daily, "%Y-%m-%d"),
+        ("keep_weekly", policy.keep_weekly, "%G-W%V"),
+        ("keep_monthly", policy.keep_monthly, "%Y-%m"),
+    )
+    for rule, count, period_format in periods:
+        newest: dict[str, Candidate] = {}
+        for each in good:
+            period = f"{each.started_at.astimezone(UTC):{period_format}}"
+            newest.setdefault(period, each)
+        for period, each in list(newest.items())[:count]:
+            yield each, f"{rule} {period}"
+
+
+def _keep_all(changed: Candidate, reasons: dict[str, list[str]]) -> RetentionPlan:
     """Return the plan that deletes nothing, for the sake of what may be gone."""
-    told = "; ".join(changed.unconfirmed_changes[:_CHANGES_TOLD])
-    more = len(changed.unconfirmed_changes) - _CHANGES_TOLD
+    changes = "; ".join(changed.unconfirmed_changes[:_CHANGES_SHOWN])
+    more = len(changed.unconfirmed_changes) - _CHANGES_SHOWN
     if more > 0:
-        told += f"; and {more} more"
+        changes += f"; and {more} more"
     return RetentionPlan(
         keep={
             backup_id: why or [f"held: {changed.backup_id} changed suddenly"]
             for backup_id, why in reasons.items()
         },
-        refused=f"{changed.backup_id} changed suddenly: {told}; if that is right, run "
-        f"`inv prune --confirm {changed.backup_id}`",
+        refused=f"{changed.backup_id} changed suddenly: {changes}; if that is right, "
+        f"run `inv prune --confirm {changed.backup_id}`",
     )
 
 
 def _order(each: Candidate) -> tuple[datetime, str]:
     return (each.started_at, each.backup_id)
-
-
-def _keep_young(
-    present: Sequence[Candidate],
-    policy: RetentionSettings,
-    now: datetime,
-    reasons: dict[str, list[str]],
-) -> None:
-    for each in present:
-        if policy.keep_within and now - each.started_at < policy.keep_within:
-            reasons[each.backup_id].append("keep_within")
-
-
-def _keep_counted(
-    good: Sequence[Candidate], policy: RetentionSettings, reasons: dict[str, list[str]]
-) -> None:
-    for number, each in enumerate(good[: policy.keep_last], start=1):
-        reasons[each.backup_id].append(f"keep_last {number}")
-    periods: tuple[tuple[str, int, Callable[[datetime], str]], ...] = (
-        ("keep_daily", policy.keep_daily, lambda time: f"{time:%Y-%m-%d}"),
-        ("keep_weekly", policy.keep_weekly, lambda time: f"{time:%G-W%V}"),
-        ("keep_monthly", policy.keep_monthly, lambda time: f"{time:%Y-%m}"),
-    )
-    for rule, count, period_of in periods:
-        newest: dict[str, Candidate] = {}
-        for each in good:
-            newest.setdefault(period_of(each.started_at.astimezone(UTC)), each)
-        for period, each in list(newest.items())[:count]:
-            reasons[each.backup_id].append(f"{rule} {period}")
-
-
-def _keep_always(
-    good: Sequence[Candidate], policy: RetentionSettings, reasons: dict[str, list[str]]
-) -> None:
-    for each in good[: policy.min_keep]:
-        reasons[each.backup_id].append(f"min_keep {policy.min_keep}")
-    for each in good:
-        if each.proof == "drilled":
-            reasons[each.backup_id].append("newest that passed a drill")
-            break
-
-
-def _keep_undrilled(
-    newest_first: Sequence[Candidate],
-    good: Sequence[Candidate],
-    policy: RetentionSettings,
-    reasons: dict[str, list[str]],
-) -> None:
-    if not policy.require_drill:
-        return
-    drilled = next((each for each in good if each.proof == "drilled"), None)
-    for each in newest_first:
-        if drilled is None or _order(each) >= _order(drilled):
-            reasons[each.backup_id].append("no newer set has passed a drill")

@@ -162,11 +162,11 @@ def places_of(store: Store, prefix: str) -> list[Place]:
     Raises:
         StoreError: the store cannot be listed.
     """
-    found = (
+    places = (
         Place(prefix=place, objects=objects)
         for place, objects in group_by_set(store.list(prefix))
     )
-    return [each for each in found if each.has_manifest]
+    return [each for each in places if each.has_manifest]
 
 
 def group_by_set(
@@ -304,7 +304,7 @@ def in_order(
 
 
 class _Witness(StoreWrapper):
-    """Notes what was asked for and not found: what was listed may have gone since."""
+    """Notes which keys do not exist: what was listed may have been deleted since."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)

@@ -92,7 +92,7 @@ def is_gone(store: Store, key: str) -> bool:
     except ObjectNotFound:
         return True
     except StoreError:
-        pass  # then nobody knows, and what was found stands
+        pass  # then it is not known, and the result stands
     return False
 
 
@@ -103,10 +103,10 @@ def require_stored(objects: Iterable[StoredObject], store: Store) -> None:
         StoreError: one of them is missing or of another size, or cannot be looked at.
     """
     for each in objects:
-        found = store.stat(each.key).size_bytes
-        if found != each.size_bytes:
+        size_bytes = store.stat(each.key).size_bytes
+        if size_bytes != each.size_bytes:
             raise StoreError(
-                f"store {store.name} holds {found} bytes of {each.key} where "
+                f"store {store.name} holds {size_bytes} bytes of {each.key} where "
                 f"{each.size_bytes} were sent",
                 hint="See who else writes to this store, and check its health.",
             )

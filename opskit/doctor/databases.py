@@ -270,9 +270,9 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
         with place_beside(
             running, trial.inventory.database, run_id=trial.run_id
         ) as place:
-            found = surroundings.shortages(place, trial.inventory, entries)
-            if any(each.name not in trial.allowed for each in found):
-                return found
+            lacking = surroundings.shortages(place, trial.inventory, entries)
+            if any(each.name not in trial.allowed for each in lacking):
+                return lacking
             if running.is_throwaway:
                 surroundings.make_surroundings(
                     place, roles_sql, trial.inventory.tablespaces
@@ -285,13 +285,13 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
                 entries=entries,
                 installations=trial.installations,
                 limits=limits,
-                concessions=accept(entries, found, manifest),
+                concessions=accept(entries, lacking, manifest),
                 loading=LoadSettings(sql_before=trial.sql_before),
                 run_id=place.run_id,
             )
             with surroundings.owners_raised(place, entries):
                 failures = make(place.connection, job)
-    return found + [each.as_shortage() for each in failures]
+    return lacking + [each.as_shortage() for each in failures]
 
 
 def _dump(trial: Trial, program: Installation, archive: Path) -> str:
@@ -313,5 +313,5 @@ def _dump(trial: Trial, program: Installation, archive: Path) -> str:
         timeout_seconds=_SECONDS_MAX,
     )
     with connect(trial.url, purpose="doctor") as connection:
-        found = globals.dump(trial.url, program, connection, lock_wait=_LOCK_WAIT)
-    return found.roles_sql.decode("utf-8", "surrogateescape")
+        dumped = globals.dump(trial.url, program, connection, lock_wait=_LOCK_WAIT)
+    return dumped.roles_sql.decode("utf-8", "surrogateescape")
