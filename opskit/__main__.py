@@ -16,14 +16,14 @@ from opskit.tasks import namespace
 from opskit.tasks.arguments import Call, parse
 from opskit.tasks.command import fail
 from opskit.tasks.help import general_help, task_help, task_list
-from opskit.terminal import Lasting, ready
+from opskit.terminal import SafeStream, protect_streams
 
-_BROKEN_PIPE_CODE = 141  # as a shell reports who died of it
+_BROKEN_PIPE_CODE = 141  # as a shell reports a process that SIGPIPE ended
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run what was called, and end with the exit code of the contract."""
-    ready()
+    """Run the command line, and end with the exit code of the contract."""
+    protect_streams()
     words = sys.argv[1:] if words is None else words
     try:
         try:
@@ -31,18 +31,18 @@ def main(words: Sequence[str] | None = None) -> None:
                 _run(words)
         except OpskitError as error:
             fail(error, "--json" in words)
-        code = _of_output()
-    except Exit as ended:
-        code = ended.code
+        code = _output_exit_code()
+    except Exit as error:
+        code = error.code
     except KeyboardInterrupt:
         code = Interrupted.exit_code
     sys.exit(code)
 
 
-def _of_output() -> int:
-    """Return the exit code of a run that did all it should; say what was not read."""
+def _output_exit_code() -> int:
+    """Return the exit code of a successful run; warn if its output was not written."""
     sys.stdout.flush()
-    failure = sys.stdout.failure if isinstance(sys.stdout, Lasting) else None
+    failure = sys.stdout.failure if isinstance(sys.stdout, SafeStream) else None
     if failure is None:
         return 0
     if isinstance(failure, BrokenPipeError):
@@ -62,7 +62,7 @@ def _run(words: Sequence[str]) -> None:
         print("\n".join(completions(words[2:], tasks)))  # noqa: T201
         return
     call = parse(words, tasks)
-    if text := _told_about(call):
+    if text := _answer(call):
         print(text)  # noqa: T201
         return
     assert call.task is not None
@@ -74,8 +74,8 @@ def _run(words: Sequence[str]) -> None:
     namespace[call.task.name](Context(Config(lazy=True)), **call.task.as_kwargs)
 
 
-def _told_about(call: Call) -> str:
-    """Return what was asked about the command line itself."""
+def _answer(call: Call) -> str:
+    """Return the version, a help text or a list; empty if a task is to be run."""
     if call.value("version"):
         return f"opskit {__version__}"
     if shell := call.value("print-completion-script"):

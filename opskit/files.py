@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from opskit.errors import IntegrityError, LockHeld
 
 LOCK_WAIT_SECONDS = 30.0
-# What `atomic_writer` calls a file that has not got its name yet.
+# The temporary names that `atomic_writer` uses.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 State = TypeVar("State")
@@ -79,10 +79,12 @@ def atomic_writer(
             # link refuses an existing name; a rename would silently replace it.
             _link(temporary, target)
             temporary.unlink()
-            with _removed_on_error(target):
-                fsync_directory(target.parent)
-            return
-        fsync_directory(target.parent)
+        try:
+            fsync_directory(target.parent)
+        except BaseException:
+            if not overwrite:
+                target.unlink(missing_ok=True)
+            raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -92,7 +94,7 @@ def _link(file: Path, name: Path) -> None:
     try:
         os.link(file, name)
     except OSError as error:
-        # As vfat, and many network file systems, say that they have no hard links.
+        # What vfat and many network file systems say: they have no hard links.
         if error.errno in (errno.EPERM, errno.ENOSYS, errno.EMLINK):
             raise OSError(
                 errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(name)
@@ -106,31 +108,21 @@ def is_temporary(name: str) -> bool:
 
 
 def sweep_temporary(folder: Path, *, before: datetime) -> int:
-    """Remove what killed writers left below a folder; return how many files.
+    """Remove temporary files that killed writers left below a folder; return how many.
 
-    Only regular files of this user that are named as such and that nobody has written
-    to since then. What cannot be removed stays.
+    Only regular files of this user that were last written before that time. Files that
+    cannot be removed stay.
     """
     swept = 0
     for path in folder.rglob(".*"):
         with contextlib.suppress(OSError):
-            found = path.lstat()
-            is_stale = found.st_mtime < before.timestamp()
-            ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-            if is_temporary(path.name) and ours and is_stale:
+            status = path.lstat()
+            is_stale = status.st_mtime < before.timestamp()
+            is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+            if is_temporary(path.name) and is_ours and is_stale:
                 path.unlink()
                 swept += 1
     return swept
-
-
-@contextlib.contextmanager
-def _removed_on_error(target: Path) -> Iterator[None]:
-    """Take a new file back whose entry could not be made durable."""
-    try:
-        yield
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
 
 
 def _copy_ownership(descriptor: int, target: Path, mode: int) -> None:
@@ -144,8 +136,8 @@ def _copy_ownership(descriptor: int, target: Path, mode: int) -> None:
         try:
             os.fchown(descriptor, existing.st_uid, existing.st_gid)
         except PermissionError:
-            # Only root may give files away. What the old group could do must not pass
-            # to another one.
+            # Only root may change the owner. Another group must not get the rights of
+            # the old one.
             mode &= ~0o077
     os.fchmod(descriptor, mode)
 

@@ -1,4 +1,4 @@
-"""One run at a time: an OS lock that dies with its holder and names it."""
+"""One run at a time: an OS lock that ends with its holder and names it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def exclusive(
 ) -> Iterator[None]:
     """Hold the lock `name` for the length of the block.
 
-    Who holds it lies beside the lock in a file of its own: a contender that loses
-    must not truncate what the holder wrote.
+    A file of its own beside the lock names the holder: opening the lock must not
+    truncate that.
 
     Raises:
         LockHeld: another process holds it; the message says who, and since when.
@@ -38,7 +38,7 @@ def exclusive(
             files.make_directories(directory)
             lock.acquire()
     except Timeout:
-        raise _held(name, owner) from None
+        raise _lock_held(name, owner) from None
     try:
         record = {
             "operation": operation,
@@ -51,15 +51,15 @@ def exclusive(
             files.write_text(owner, json.dumps(record))
         yield
     finally:
-        # The work is done by now: a lock is free with its process at the latest.
-        with _only_warned(owner):
+        # The work is done: the lock is released with the process at the latest.
+        with _warn_on_error(owner):
             owner.unlink(missing_ok=True)
-        with _only_warned(owner):
+        with _warn_on_error(owner):
             lock.release()
 
 
 @contextlib.contextmanager
-def _only_warned(path: Path) -> Iterator[None]:
+def _warn_on_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -84,10 +84,7 @@ def _translated(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_use(directory: Path, name: str) -> Iterator[None]:
-    """Mark something as being read for the length of the block, beside other readers.
-
-    The mark is an OS lock and dies with its holder.
-    """
+    """Hold a shared OS lock on something that is read for the length of the block."""
     with _opened(directory, name) as descriptor:
         with _translated(directory):
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -96,7 +93,7 @@ def in_use(directory: Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unused(directory: Path, name: str) -> Iterator[bool]:
-    """Yield whether nobody reads it; if so, readers wait until the block has ended."""
+    """Yield whether nobody reads it; if so, readers wait until the block ends."""
     with _opened(directory, name) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +101,7 @@ def unused(directory: Path, name: str) -> Iterator[bool]:
             yield False
         else:
             yield True
-            with _only_warned(directory / name):
+            with _warn_on_error(directory / name):
                 (directory / name).unlink(missing_ok=True)
 
 
@@ -119,7 +116,7 @@ def _opened(directory: Path, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _held(name: str, owner: Path) -> LockHeld:
+def _lock_held(name: str, owner: Path) -> LockHeld:
     try:
         holder = json.loads(owner.read_text(encoding="utf-8"))
         who = (
@@ -127,7 +124,7 @@ def _held(name: str, owner: Path) -> LockHeld:
             f"on {holder['host']}, started {holder['started_at']})"
         )
     except (OSError, ValueError, KeyError, TypeError):
-        # Between taking the lock and writing the record there is a short moment.
+        # The record is written a moment after the lock is taken.
         holder, who = None, "a run that has only just started"
     return LockHeld(
         f"{name} is locked by {who}",

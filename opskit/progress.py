@@ -1,7 +1,7 @@
-"""Progress of long work: a bar with percentage and time left, on a terminal alone.
+"""Progress of long work: a bar with percentage and time left, on a terminal only.
 
-Like a log, it is one for the whole process: whoever opens a bar shows what is done, and
-whoever reads, loads or compares says how far it is, from any thread.
+There is one screen for the process. Whoever starts long work opens a bar; the code that
+reads, loads or compares advances it, from any thread.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from opskit.threads import Thread
 
 _POLL_SECONDS = 0.5
 _END_SECONDS_MAX = 5.0
-# Standing in for rich where nothing is drawn.
-_Drawn = Any
-_drawn: _Drawn | None = None
+# The Progress of rich while it draws.
+_drawn: Any = None
 _bars: list[Bar] = []
 _guard = threading.Lock()
 _is_quiet = False
@@ -35,7 +34,7 @@ class Bar:
         self._task = _drawn and _drawn.add_task(title, total=self.total)
 
     def reach(self, done: float) -> None:
-        """Say how much is done; a bar never goes back nor beyond its end."""
+        """Set how much is done; a bar never goes back nor beyond its end."""
         done = max(done, self.done)
         self.done = done if self.total is None else min(done, self.total)
         now = time.monotonic()
@@ -44,7 +43,7 @@ class Bar:
             _drawn.update(self._task, completed=self.done)
 
     def show(self, visible: bool) -> None:
-        """Put it on the screen, or take it off while another stands there."""
+        """Show it, or hide it while another one is shown."""
         if _drawn is not None:
             _drawn.update(self._task, visible=visible)
 
@@ -55,18 +54,18 @@ class Bar:
 
 
 def hide() -> None:
-    """Draw nothing from now on, also on a terminal."""
+    """Draw nothing from now on, not even on a terminal."""
     global _is_quiet
     _is_quiet = True
 
 
 def is_shown() -> bool:
-    """Tell whether a bar that is opened now would be seen."""
+    """Return whether a bar that is opened now is drawn."""
     return not _is_quiet and sys.stderr.isatty()
 
 
 def advance(amount: float, unit: str = "bytes") -> None:
-    """Say that so much more was done, if the bar that is shown counts this."""
+    """Add to the bar that is shown, if it counts this unit."""
     with _guard:
         if _bars and _bars[-1].unit == unit:
             _bars[-1].reach(_bars[-1].done + amount)
@@ -76,7 +75,7 @@ def advance(amount: float, unit: str = "bytes") -> None:
 def bar(
     title: str, total: float | None = None, *, unit: str = "bytes"
 ) -> Iterator[Bar]:
-    """Show a piece of work for the length of the block, in place of one around it."""
+    """Show a piece of work for the length of the block; hide the bar around it."""
     with _screen():
         shown = Bar(title, total, unit)
         with _guard:
@@ -98,7 +97,7 @@ def bar(
 def measured(
     title: str, total: float | None, measure: Callable[[], float]
 ) -> Iterator[None]:
-    """Show work that does not report itself: `measure` is asked now and then."""
+    """Show work that does not report itself: `measure` is called regularly."""
     if not is_shown():
         yield
         return
@@ -135,16 +134,13 @@ def _screen() -> Iterator[None]:
         TimeRemainingColumn,
     )
 
-    columns = (
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=False,  # results go where they always go

@@ -1,4 +1,4 @@
-"""Standard output and error: a fault of theirs, or a closed one, ends no run."""
+"""Standard output and error: a run goes on if they fail or are closed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from contextlib import suppress
 
 
-class Lasting(io.TextIOWrapper):
-    """A stream that goes silent where it cannot be written to any more."""
+class SafeStream(io.TextIOWrapper):
+    """A stream that discards its output once it cannot be written to."""
 
     failure: OSError | None = None
 
     def write(self, text: str, /) -> int:
-        """Write a text, or nothing where that fails."""
+        """Write a text, or discard it if that fails."""
         try:
             return super().write(text)
         except OSError as error:
@@ -22,7 +22,7 @@ class Lasting(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Write what was held back, or nothing where that fails."""
+        """Write what is buffered, or discard it if that fails."""
         try:
             super().flush()
         except OSError as error:
@@ -38,8 +38,8 @@ class Lasting(io.TextIOWrapper):
             super().flush()
 
 
-def ready() -> None:
-    """Let the standard streams survive failures, and print any name."""
+def protect_streams() -> None:
+    """Make the standard streams survive failures, and able to print any name."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -52,22 +52,17 @@ def ready() -> None:
             sys, f"__{name}__"
         ):
             stream.reconfigure(errors="backslashreplace")
-        elif not isinstance(stream, Lasting):
-            made = Lasting(
-                os.fdopen(number, "wb", closefd=False),
-                errors="backslashreplace",
-                line_buffering=True,
-            )
-            setattr(sys, name, made)
+        elif not isinstance(stream, SafeStream):
+            binary = os.fdopen(number, "wb", closefd=False)
+            safe = SafeStream(binary, errors="backslashreplace", line_buffering=True)
+            setattr(sys, name, safe)
 
 
 def printable(text: str) -> str:
-    """Return a text whose control characters are written out, but for ends of lines.
+    """Return a text with control characters escaped, except ends of lines.
 
-    Names come from servers and stores, and may hold what moves a cursor.
+    Names come from servers and stores, and may hold escape sequences.
     """
-    if text.isprintable():
-        return text
     return "".join(
         each if each.isprintable() or each == "\n" else ascii(each)[1:-1]
         for each in text

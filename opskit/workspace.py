@@ -1,4 +1,4 @@
-"""Throw-away folders that the next run removes when their owner was killed."""
+"""Throw-away folders; if their owner is killed, the next run removes them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,9 @@ class Limits:
 
 @contextlib.contextmanager
 def throwaway(kind: str, *, base: Path | None = None) -> Iterator[Path]:
-    """Yield a new private folder (0700) that is gone when the block ends.
+    """Yield a new private folder (0700) that is removed when the block ends.
 
-    The owner holds an OS lock inside it, so that a folder whose owner died can be
-    told from one in use.
+    The owner holds an OS lock inside it, which shows whether the folder is in use.
     """
     base = base or Path(tempfile.gettempdir())
     if not base.is_dir():
@@ -50,10 +49,10 @@ def throwaway(kind: str, *, base: Path | None = None) -> Iterator[Path]:
             f"the work folder {base} does not exist",
             hint="Create it, or name another in [drill] work_dir.",
         )
-    # It has its proper name only while it is locked: a sweep that came in between
-    # would take it for a dead run's.
+    # It has its proper name only while it is locked: otherwise a sweep could take it
+    # for that of a dead run.
     unnamed = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{kind}-", dir=base))
-    # Another thread than the one that took it may let it go.
+    # Another thread may release it.
     lock = FileLock(unnamed / _LOCK, timeout=0, thread_local=False)
     path = base / unnamed.name.removeprefix(".")
     try:
@@ -76,21 +75,17 @@ def sweep(
     """Remove folders of this kind whose owner is dead, and return them.
 
     `before_removal` ends what still runs in a folder. Folders that belong to other
-    users, and those that hold something but no lock, are left alone: a shared temporary
-    directory holds anybody's names.
+    users, and those that hold something but no lock, are left alone: others, too, use
+    a shared temporary directory.
     """
     base = base or Path(tempfile.gettempdir())
     removed = []
-    unnamed = [
-        path
-        for path in base.glob(f".{PREFIX}{kind}-*")
-        if _age_seconds(path) > _UNNAMED_SECONDS_MAX
-    ]
+    unnamed = set(base.glob(f".{PREFIX}{kind}-*"))
     for path in sorted([*base.glob(f"{PREFIX}{kind}-*"), *unnamed]):
-        if not _ours(path):
+        if not _is_ours(path, min_age=_UNNAMED_SECONDS_MAX if path in unnamed else 0):
             continue
         if path in unnamed and not os.listdir(path):
-            # Killed before it was locked, or as it was all but removed.
+            # Its owner was killed before the lock was made, or after it was removed.
             with contextlib.suppress(OSError):
                 path.rmdir()
                 removed.append(path)
@@ -104,7 +99,7 @@ def sweep(
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder as far as that can be done, the lock that marks it last."""
+    """Remove a folder as far as possible, its lock last."""
     with contextlib.suppress(OSError):
         for each in list(os.scandir(path)):
             if each.is_dir(follow_symlinks=False):
@@ -119,8 +114,8 @@ def _remove(path: Path) -> None:
 def _claimed(lock: Path) -> Iterator[bool]:
     """Yield whether the lock's owner is dead; if so, hold the lock meanwhile.
 
-    FileLock would make a folder and a lock anew where its owner has just removed them,
-    so the file is opened only if it is there.
+    The file is opened only if it exists: FileLock would create it again after its owner
+    has removed it.
     """
     try:
         descriptor = os.open(lock, os.O_RDWR)
@@ -137,24 +132,19 @@ def _claimed(lock: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _age_seconds(path: Path) -> float:
+def _is_ours(path: Path, *, min_age: float) -> bool:
+    """Return whether it is a private folder of this user and not too new."""
     try:
-        return time.time() - path.lstat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _ours(path: Path) -> bool:
-    try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    owner = found.st_uid
-    # Root hands the folder itself to an unprivileged user; the lock stays its own.
+    owner = status.st_uid
+    # Root gives the folder itself to an unprivileged user, but keeps the lock.
     with contextlib.suppress(OSError):
         owner = (path / _LOCK).lstat().st_uid
     return (
-        stat.S_ISDIR(found.st_mode)
+        stat.S_ISDIR(status.st_mode)
         and owner == os.geteuid()
-        and found.st_mode & 0o077 == 0
+        and status.st_mode & 0o077 == 0
+        and (not min_age or time.time() - status.st_mtime > min_age)
     )

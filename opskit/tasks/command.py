@@ -25,7 +25,7 @@ from opskit.tasks.output import (
     print_nothing,
     shown,
 )
-from opskit.terminal import ready
+from opskit.terminal import protect_streams
 
 BACKUP_HELP = "its ID, the beginning of it, or latest"
 # Less than the 90 seconds that systemd waits.
@@ -62,7 +62,7 @@ def command(
         @functools.wraps(body)
         def wrapper(context: Context, /, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
-            ready()
+            protect_streams()
             # SIGINT too: a shell starts its background jobs with it ignored.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _interrupt)

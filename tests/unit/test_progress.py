@@ -15,8 +15,8 @@ from opskit.postgres.snapshot import TableSizes, Weights
 _WORK = """
 import sys, time
 from opskit import log, progress
-from opskit.terminal import ready
-ready()
+from opskit.terminal import protect_streams
+protect_streams()
 log.configure(run_id="abc123", form="auto")
 def draw():  # a busy machine may come to it late by itself
     if progress._drawn is not None:
