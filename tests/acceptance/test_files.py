@@ -127,8 +127,8 @@ def test_what_cannot_be_meant_is_refused(service: Service) -> None:
     assert "holds no tables" in table["error"]
     assert "--to is a URL" in url["error"]
     assert "has no folder to be in" in nowhere["error"]
-    assert "two sources" in two["error"]
-    assert "two sources" in drill["error"]
+    assert "cannot be given together" in two["error"]
+    assert "cannot be given together" in drill["error"]
     assert "(configured: state)" in unknown["error"]
     assert "(configured: state)" in undrilled["error"]
     ledger = (service.folder / ".opskit" / "ledger.jsonl").read_text()
