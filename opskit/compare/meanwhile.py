@@ -110,7 +110,7 @@ class Meanwhile:
         self._join()
 
     def loaded(self, dump_id: int) -> None:
-        """Take notice that an entry of the archive has been loaded; never waits."""
+        """Note that an entry of the archive has been loaded; never waits."""
         number = self._unit_of.pop(dump_id, None)
         if number is not None:
             unit, missing = self._missing[number]

@@ -32,7 +32,7 @@ KIND = "files"
 
 @dataclass(kw_only=True)
 class FilesDrill:
-    """What was found so far. `mutants` is None where none were planted."""
+    """What a drill has shown so far; `mutants` is None where none were planted."""
 
     checks: list[Check] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
@@ -67,20 +67,20 @@ def drill_files(
         StoreError: the folder cannot be written, or the disk is full.
         ConfigurationError: the work folder does not exist.
     """
-    found = FilesDrill()
+    drill = FilesDrill()
     workspace.sweep(KIND, base=work_dir, before_removal=make_removable)
     with workspace.throwaway(KIND, base=work_dir) as folder:
         copy = folder / "copy"
         copy.mkdir(mode=0o700)
         try:
-            _run(found, copy, open_tar, records, run_id=run_id, mutants=mutants)
+            _run(drill, copy, open_tar, records, run_id=run_id, mutants=mutants)
         finally:
             make_removable(folder)
-    return found
+    return drill
 
 
 def _run(
-    found: FilesDrill,
+    drill: FilesDrill,
     copy: Path,
     open_tar: OpenTar,
     records: Sequence[FileRecord],
@@ -89,25 +89,25 @@ def _run(
     mutants: int,
 ) -> None:
     try:
-        with found.phase("restore"), open_tar() as stream:
+        with drill.phase("restore"), open_tar() as stream:
             extract(stream, copy, records)
     except IntegrityError as error:
-        found.checks.append(Check(name="restore", passed=False, detail=str(error)))
+        drill.checks.append(Check(name="restore", passed=False, detail=str(error)))
         return
-    found.checks.append(
+    drill.checks.append(
         Check(name="restore", passed=True, expected="no error", observed="no error")
     )
-    with found.phase("compare"):
-        found.checks += folders_compare.compare(copy, records)
-    found.entries = len(records)
-    found.size_bytes = sum(record.size_bytes for record in records)
-    if not mutants or any(check.failed for check in found.checks):
+    with drill.phase("compare"):
+        drill.checks += folders_compare.compare(copy, records)
+    drill.entries = len(records)
+    drill.size_bytes = sum(record.size_bytes for record in records)
+    if not mutants or any(check.failed for check in drill.checks):
         return  # a comparison that fails has just shown that it can
-    with found.phase("mutants"):
-        found.mutants, left = plant(copy, records, number=mutants, seed=run_id)
-    found.checks.append(found.mutants.check())
+    with drill.phase("mutants"):
+        drill.mutants, left = plant(copy, records, number=mutants, seed=run_id)
+    drill.checks.append(drill.mutants.check())
     # Each was taken back, or the next would have been noticed for the one before.
-    found.checks += [check for check in left if check.failed]
+    drill.checks += [check for check in left if check.failed]
 
 
 # What has to be done before a service can use a restored folder.
@@ -143,8 +143,8 @@ def drill_folder(
         identities=request.identities,
     )
     reader.require_identities()
-    found = FilesDrill()
-    manifest = _fetch(found, reader)
+    drill = FilesDrill()
+    manifest = _fetch(drill, reader)
     if manifest is not None:
         with bar("drilling the files", manifest.size_bytes):
             drilled = drill_files(
@@ -154,11 +154,11 @@ def drill_folder(
                 mutants=request.mutants,
                 work_dir=request.work_dir,
             )
-        drilled.checks[:0] = found.checks
-        drilled.phases = found.phases | drilled.phases
-        found = drilled
-    rto = sum(found.phases.get(name, 0.0) for name in _RESTORE_PHASES)
-    checks = found.checks
+        drilled.checks[:0] = drill.checks
+        drilled.phases = drill.phases | drilled.phases
+        drill = drilled
+    rto = sum(drill.phases.get(name, 0.0) for name in _RESTORE_PHASES)
+    checks = drill.checks
     if not request.mutants:
         checks += [not_checked("mutants", "none were asked for ([drill] mutants = 0)")]
     rpo = (started_at - chosen.manifest.snapshot_at).total_seconds()
@@ -171,28 +171,28 @@ def drill_folder(
         checks=tuple(checks),
         figures=DrillFigures(
             drill_server="a throw-away folder",
-            files=found.entries,
-            mutants=None if found.mutants is None else found.mutants.as_json(),
+            files=drill.entries,
+            mutants=None if drill.mutants is None else drill.mutants.as_json(),
             # A restore that broke off took no time that anybody can count on.
-            rto_seconds=round(rto, 3) if found.entries else None,
+            rto_seconds=round(rto, 3) if drill.entries else None,
             rpo_seconds=round(rpo, 3),
-            phases=found.phases,
+            phases=drill.phases,
         ),
     )
 
 
-def _fetch(found: FilesDrill, reader: SetReader) -> FolderManifest | None:
+def _fetch(drill: FilesDrill, reader: SetReader) -> FolderManifest | None:
     """Read all but the archive, which is checked as it is extracted."""
     try:
-        with found.phase("fetch"):
+        with drill.phase("fetch"):
             others = reader.read_others()
             manifest = of_folder(reader.opened())
     except IntegrityError as error:
-        found.checks.append(
+        drill.checks.append(
             Check(name="stored objects", passed=False, detail=str(error))
         )
         return None
-    found.checks.append(
+    drill.checks.append(
         compare(
             "stored objects",
             len(reader.manifest.objects) - 1,

@@ -29,11 +29,11 @@ from opskit.mutants.planting import plant
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
 from opskit.progress import bar
+from opskit.restore.bound import Bound, NoProgress
 from opskit.restore.engine import CopyRequest, Fetched, Restored, restored
 from opskit.restore.fill import Filled
 from opskit.restore.job import FillJob
 from opskit.restore.make import with_shortages
-from opskit.restore.rights import Bound, NoProgress
 from opskit.restore.surroundings import Place
 
 # What has to be done before a service can use a restored database.
@@ -191,14 +191,14 @@ class _Drill:
 
             yield open_place
 
-    def accept_shortages(self, place: Place, found: Sequence[Shortage]) -> None:
+    def accept_shortages(self, place: Place, missing: Sequence[Shortage]) -> None:
         """Go on without what is allowed by name.
 
         Raises:
             DatabaseError: the server lacks something else.
         """
         del place
-        require_allowed(self._server.description, found, self._request.loading.allow)
+        require_allowed(self._server.description, missing, self._request.loading.allow)
 
     def accept_definitions(
         self, place: Place, job: FillJob, failures: Sequence[Failure]
@@ -291,7 +291,7 @@ class _Drill:
 
 
 def require_allowed(
-    server: str, found: Sequence[Shortage], allowed: Sequence[str]
+    server: str, missing: Sequence[Shortage], allowed: Sequence[str]
 ) -> None:
     """Go on without what is allowed by name.
 
@@ -300,12 +300,12 @@ def require_allowed(
     """
     refused = [
         each
-        for each in found
+        for each in missing
         if each.name not in allowed or each.what in NEVER_DONE_WITHOUT
     ]
     if refused:
         raise lacking(server, refused)
-    for each in found:
+    for each in missing:
         logger().warning("drilling without", missing=each.name, allowed_in="[drill]")
 
 
@@ -317,7 +317,7 @@ def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
         f"{server} lacks what the set needs",
         said="; ".join(each.detail for each in refused),
         hint=f"{refused[0].hint} {_CONTAINER_HINT if container else ''}"
-        "To drill without, and be told each time what was not checked: "
+        "To drill without, with evidence that says what was not checked, set "
         f"allow = [{names}] in [drill].",
         details={
             "missing": [
@@ -330,12 +330,12 @@ def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
 
 def unmade_anyway(place: Place, manifest: DatabaseManifest) -> list[tuple[str, str]]:
     """Return what is not checked whatever is allowed, and why."""
-    found = [
+    unmade = [
         (loss, "the role that took the backup may not read them, so it has none")
         for loss in manifest.inventory.not_dumped
     ]
-    found += [(each.name, each.reason) for each in manifest.inventory.beyond_dumps]
-    found += [
+    unmade += [(each.name, each.reason) for each in manifest.inventory.beyond_dumps]
+    unmade += [
         (
             f"owner of the extension {each.name} and of what is in it",
             f"it is {each.owner}'s, and becomes that of the role that restores it",
@@ -344,7 +344,7 @@ def unmade_anyway(place: Place, manifest: DatabaseManifest) -> list[tuple[str, s
         if each.owner not in (None, manifest.inventory.first_role)
     ]
     if not place.is_throwaway:
-        found.append(
+        unmade.append(
             ("passwords of roles", "their hashes differ from server to server")
         )
-    return found
+    return unmade

@@ -61,14 +61,14 @@ def open_server(
         DatabaseError: it does not start, or is unreachable.
     """
     if settings.server == "existing":
-        with _existing(settings, major, system_identifier) as found:
-            yield found
+        with _existing(settings, major, system_identifier) as running:
+            yield running
     elif installation := _installation(settings, installations, major):
-        with _programs(settings, installation, major, preload) as found:
-            yield found
+        with _programs(settings, installation, major, preload) as running:
+            yield running
     else:
-        with _container(settings, major) as found:
-            yield found
+        with _container(settings, major) as running:
+            yield running
 
 
 @contextlib.contextmanager
@@ -105,10 +105,10 @@ def _is_of_programs(
     settings: DrillSettings, installations: Sequence[Installation], major: int
 ) -> bool:
     try:
-        found = _installation(settings, installations, major)
+        installation = _installation(settings, installations, major)
     except ClientToolError:
         return False  # said in its turn
-    return settings.server != "existing" and found is not None
+    return settings.server != "existing" and installation is not None
 
 
 def _installation(
@@ -219,28 +219,28 @@ def _existing(
 
 
 def _require_major(
-    found: int, needed: int, settings: DrillSettings, where: str
+    major: int, needed: int, settings: DrillSettings, where: str
 ) -> None:
     """Refuse an older major always, a newer one unless the user accepts it."""
-    if found == needed or (found > needed and settings.accept_newer_major):
+    if major == needed or (major > needed and settings.accept_newer_major):
         return
     raise ClientToolError(
-        f"{where} is PostgreSQL {found}, the set is from {needed}",
+        f"{where} is PostgreSQL {major}, the set is from {needed}",
         hint="Name one of the same major"
         + (
             ", or set [drill] accept_newer_major = true to drill on the newer one."
-            if found > needed
+            if major > needed
             else "; a dump does not go back to an older one."
         ),
     )
 
 
-def _describe(version: str, found: int, needed: int, kind: str) -> str:
+def _describe(version: str, major: int, needed: int, kind: str) -> str:
     newer = ""
-    if found != needed:
+    if major != needed:
         newer = f", newer than the source's {needed}"
         logger().warning(
-            "the drill runs on a newer major", source=needed, drill_server=found
+            "the drill runs on a newer major", source=needed, drill_server=major
         )
     return f"PostgreSQL {version} ({kind}{newer})"
 

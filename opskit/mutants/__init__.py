@@ -1,1 +1,1 @@
-"""Damage that a comparison must notice, and what it did notice."""
+"""Mutants: damage that is planted to show that a comparison notices it."""

@@ -24,9 +24,8 @@ from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.postgres import connect
 from opskit.restore import run as restore_run
-from opskit.restore.plan import RestorePlan, plan
 from opskit.restore.rights import warn_of_code
-from opskit.restore.run import RestoreRequest, RestoreResult
+from opskit.restore.run import RestorePlan, RestoreRequest, RestoreResult, plan
 from opskit.restore.select import parse_table
 
 # In characters of up to four bytes: with what is added, no longer than a file's name.

@@ -1,4 +1,4 @@
-"""What a role and its server cannot do for a restore, asked before anything is read."""
+"""Ability: what a role may not do on a server, known before a restore begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a restore does without because the server lacks it: pure, over the contents."""
+"""Concessions: what a copy does without because the server lacks it."""
 
 from __future__ import annotations
 

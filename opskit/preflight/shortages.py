@@ -1,4 +1,4 @@
-"""Says before a restore what would fail on a server, and why."""
+"""Shortages: what a server lacks for a set, known before a restore begins."""
 
 from __future__ import annotations
 

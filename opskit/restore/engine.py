@@ -1,7 +1,7 @@
-"""Makes an equal copy of a set on a server: reads it, makes, fills and compares it.
+"""Restores a set into a copy on a server: reads, makes, fills and compares it.
 
-A restore, a drill and whoever else needs a copy go this one way. What they do about
-that which is missing or fails they decide by `Terms`.
+Restores and drills both do it by `restored`. Their `Terms` say where the copy is made,
+and what happens when something is missing or fails.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from opskit.preflight.concessions import Concessions, Failure, accept
 from opskit.preflight.shortages import Shortage
 from opskit.progress import bar
 from opskit.restore import load, select, surroundings, unpack
+from opskit.restore.bound import Bound
 from opskit.restore.fill import Filled, fill
 from opskit.restore.job import FillJob, copy_url
 from opskit.restore.make import make
-from opskit.restore.rights import Bound, warn_of_code
+from opskit.restore.rights import warn_of_code
 from opskit.restore.surroundings import Place
 from opskit.workspace import Limits
 
@@ -105,7 +106,7 @@ class Restored:
 
 
 class Terms(Protocol):
-    """Where a copy is made, and what is to be done about what is missing or fails."""
+    """Where a copy is made, and what happens when something is missing or fails."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Surround a phase: fetch, surroundings, restore, compare."""
@@ -113,7 +114,7 @@ class Terms(Protocol):
     def opening(self) -> AbstractContextManager[Callable[[Fetched], Place]]:
         """Open the server beside the reading; yield what waits for the place."""
 
-    def accept_shortages(self, place: Place, found: Sequence[Shortage]) -> None:
+    def accept_shortages(self, place: Place, missing: Sequence[Shortage]) -> None:
         """Raise an error unless the copy may be made without all of this."""
 
     def accept_definitions(
@@ -133,9 +134,9 @@ class Terms(Protocol):
 
 @contextmanager
 def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Restored]:
-    """Yield a copy of a set, compared, as long as its server and the time allow.
+    """Yield a restored copy of a set, with the checks that compared it.
 
-    Whoever calls looks at its checks: a copy that differs is yielded as well.
+    A copy that differs is yielded as well: the caller must look at the checks.
 
     Raises:
         IntegrityError: the set is damaged.

@@ -37,7 +37,7 @@ class FillJob:
     `trust` is called where code of these roles will run with the rights of a superuser.
     Where it is `offline`, nothing that is loaded connects to foreign servers.
     `run_id` is that of the run that the copy is marked for; one on a throw-away server
-    needs no mark. `loaded` is told of entries that are in already, see
+    needs no mark. `loaded` is called for entries that are in already, see
     `load.LoadJob.finished`. `is_over` says whether the run's time is over.
     """
 

@@ -8,21 +8,24 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from shlex import quote
 
+from opskit.catalog.manifest import TableRecord
+from opskit.catalog.reader import SetReader
 from opskit.checks import Check, count
 from opskit.compare.contents import RestoredCopy
 from opskit.errors import DatabaseError, IntegrityError, UsageError
 from opskit.log import logger
-from opskit.postgres import database, schema
-from opskit.postgres.connect import Connection
+from opskit.postgres import database, roles, schema, takeover
+from opskit.postgres.connect import Connection, server_major
+from opskit.preflight import ability, shortages
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
 from opskit.restore import beside as restore_beside
+from opskit.restore.bound import Bound
 from opskit.restore.engine import CopyRequest, Fetched, Restored, restored
 from opskit.restore.fill import Filled
 from opskit.restore.job import FillJob
 from opskit.restore.make import with_shortages
-from opskit.restore.rights import Bound
-from opskit.restore.surroundings import Place
+from opskit.restore.surroundings import Place, with_members
 
 _FAILURES_SHOWN = 5
 _DONE_WITHOUT = ("extension-version", "setting")
@@ -140,7 +143,7 @@ class _Terms:
 
             yield open_place
 
-    def accept_shortages(self, place: Place, found: Sequence[Shortage]) -> None:
+    def accept_shortages(self, place: Place, missing: Sequence[Shortage]) -> None:
         """Go on without what is accepted, an extension's version and a setting.
 
         These must not keep anybody from the data.
@@ -149,7 +152,7 @@ class _Terms:
             DatabaseError: the server lacks something else.
         """
         del place
-        if refused := refused_shortages(found, self._request.loading.allow):
+        if refused := refused_shortages(missing, self._request.loading.allow):
             raise DatabaseError(
                 "the server lacks what the set needs",
                 said="; ".join(each.detail for each in refused),
@@ -157,7 +160,7 @@ class _Terms:
                 + _flags(each.name for each in refused),
                 details={"missing": [each.name for each in refused]},
             )
-        for each in found:
+        for each in missing:
             logger().warning("restoring without", missing=each.name, reason=each.detail)
 
     def accept_definitions(
@@ -215,12 +218,12 @@ class _Terms:
 
 
 def refused_shortages(
-    found: Iterable[Shortage], accepted: Sequence[str]
+    missing: Iterable[Shortage], accepted: Sequence[str]
 ) -> list[Shortage]:
     """Return what a restore does not do without."""
     return [
         each
-        for each in found
+        for each in missing
         if each.what not in _DONE_WITHOUT
         and (each.name not in accepted or each.what in NEVER_DONE_WITHOUT)
     ]
@@ -275,3 +278,73 @@ def require_target(connection: Connection, request: RestoreRequest) -> bool:
             "compares, swaps the names and keeps the old database.",
         )
     return occupied
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorePlan:
+    """Where a set would be read, what would be made of it, and what is missing.
+
+    `exists` says that there is a database of the target's name, `is_occupied` that it
+    holds something and would be kept under another name. For what is `refused` of that
+    which is `missing`, and for the `obstacles`, a restore would end at once.
+    """
+
+    store: str
+    server_major: int
+    exists: bool
+    is_occupied: bool
+    tables: Sequence[TableRecord]
+    roles_created: Sequence[str]
+    missing: Sequence[Shortage]
+    refused: Sequence[Shortage]
+    obstacles: Sequence[str]
+
+
+def plan(request: RestoreRequest) -> RestorePlan:
+    """Return what `restore` would do with the same request; nothing is touched.
+
+    Raises:
+        UsageError: the target would be refused.
+        ConfigurationError: the set is encrypted and there is no identity.
+        DatabaseError: the server refuses.
+    """
+    manifest, store = request.manifest, request.chosen.stores[0]
+    SetReader(
+        manifest=manifest, store=store, identities=request.identities
+    ).require_identities()
+    with database.maintenance(request.server_url) as connection:
+        is_occupied = require_target(connection, request)
+        needed = ability.shortages(
+            connection, manifest.inventory, is_whole=not request.tables
+        )
+        lacking = shortages.shortages(
+            connection, manifest.inventory, (), creates_roles=True, is_throwaway=False
+        )
+        # Only the dump shows what single tables need of it.
+        allow = request.loading.allow
+        refused = refused_shortages(() if request.tables else lacking, allow)
+        wanted = with_members(
+            set(manifest.inventory.needed_roles), manifest.inventory.roles
+        )
+        return RestorePlan(
+            store=store.name,
+            server_major=server_major(connection),
+            exists=database.exists(connection, request.target),
+            is_occupied=is_occupied,
+            tables=_tables(request),
+            roles_created=sorted(wanted - roles.names(connection)),
+            missing=[*needed, *lacking],
+            refused=[
+                *restore_beside.not_accepted(needed, request.loading.allow),
+                *refused,
+            ],
+            obstacles=takeover.obstacles(connection, request.target),
+        )
+
+
+def _tables(request: RestoreRequest) -> Sequence[TableRecord]:
+    """Return the tables with rows; only the dump shows a partitioned one's parts."""
+    tables = request.manifest.tables
+    if not request.tables:
+        return tables
+    return [t for t in tables if (t.schema_name, t.name) in request.tables]

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
-from typing import TYPE_CHECKING, BinaryIO, Protocol
-
-from opskit.catalog.reader import HINT
-from opskit.errors import ArchiveError, IntegrityError
-from opskit.postgres.archive.places import ArchivePlaces, JoinedHead, Part
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-import functools
-import shutil
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import zstandard
 
 from opskit import workspace
 from opskit.catalog.manifest import StoredObject, of_database
-from opskit.catalog.reader import SetReader, with_checksum
+from opskit.catalog.reader import HINT, SetReader, with_checksum
 from opskit.crypto.keys import NoMatchingIdentity
-from opskit.errors import DatabaseError
+from opskit.errors import ArchiveError, DatabaseError, IntegrityError
+from opskit.postgres.archive.places import ArchivePlaces, JoinedHead, Part
 from opskit.threads import Thread, together
 from opskit.workspace import Limits
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _QUEUED_BLOCKS_MAX = 8
 
@@ -95,7 +91,7 @@ def written_behind(file: Writable) -> Iterator[WrittenBehind]:
     try:
         yield writer
     except BaseException:
-        # What went wrong first is what must be told.
+        # The first error is the one to report.
         with contextlib.suppress(OSError):
             writer.finish()
         raise
@@ -327,7 +323,7 @@ def _unpack_all(reader: SetReader, dumps: Sequence[StoredObject], target: Path) 
     try:
         together(jobs, stop=joined.abandon)
     except NoMatchingIdentity:
-        # Damage looks the same, and has to be told whichever dump it is in.
+        # Damage looks the same, and is reported whichever dump it is in.
         for each in dumps:
             reader.check(each)
         raise

@@ -1,4 +1,4 @@
-"""Tells whether the set or the server is to blame for a load that failed.
+"""Verdict: whether the set or the server is to blame for a load that failed.
 
 pg_restore gives no SQLSTATE. What it failed at is therefore run once more by psql,
 which does, and which names the source file that reported the error.
@@ -25,7 +25,7 @@ _PLAIN = {"LC_ALL": "C", "LANGUAGE": ""}
 
 
 def judged(connection: Connection, job: LoadJob, error: LoadFailed) -> DatabaseError:
-    """Return the error of a failed load, as a ServerFault if the set is innocent.
+    """Return the error of a failed load, a ServerFault if the set is not to blame.
 
     `connection` leads to another database of the same server. The copy must be as the
     load left it.
@@ -44,8 +44,8 @@ def _of_entry(
 ) -> DatabaseError:
     use_list = job.archive.with_name("failed.list")
     use_list.write_text(f"{dump_id};\n")
-    code, told, words = _run_once_more(replace(job, use_list=use_list))
-    sqlstate, source = reported(told, words)
+    code, output, words = _run_once_more(replace(job, use_list=use_list))
+    sqlstate, source = reported(output, words)
     if not sqlstate:
         # It worked, or there was no server to refuse it.
         return _fault(error, "") if code in (0, _CONNECTION_LOST) else error
@@ -92,7 +92,7 @@ def _is_unreadable(job: LoadJob) -> bool:
 def _run_once_more(job: LoadJob) -> tuple[int, str, str]:
     """Run the job's statements by psql; return its exit code and what it said.
 
-    At the end it tells the code of the last error, which no error's text can forge.
+    It ends with the code of the last error, which no error's text can forge.
     """
     environment = client_environment(job.url) | _PLAIN
     script = subprocess.Popen(
@@ -123,7 +123,7 @@ def _run_once_more(job: LoadJob) -> tuple[int, str, str]:
     finally:
         script.kill()
         script.communicate()
-    told, words = (
+    output, words = (
         each.decode("utf-8", "replace") for each in (finished.stdout, finished.stderr)
     )
-    return finished.returncode, told, words
+    return finished.returncode, output, words
