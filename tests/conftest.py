@@ -14,6 +14,7 @@ from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.servers.throwaway import Server
+from opskit.postgres.sql_text import quoted
 from tests import initialised, s3_servers
 from tests.s3_servers import S3Server
 from tests.sample import SAMPLE
@@ -91,7 +92,7 @@ def make_database(server_of: MajorServer) -> Iterator[MakeDatabase]:
         running = server_of(major)
         name = f"test {next(_numbers)}"
         with connect(running.url(), purpose="test") as connection:
-            database.run_script(connection, f"CREATE DATABASE {database.quoted(name)}")
+            database.run_script(connection, f"CREATE DATABASE {quoted(name)}")
         made.append((running, name))
         url = running.url(name)
         with connect(url, purpose="test") as connection:

@@ -21,10 +21,11 @@ from opskit.catalog.manifest import (
 )
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import extensions, locks, reach, schema, snapshot, survey
+from opskit.postgres import extensions, locks, schema, snapshot, survey
 from opskit.postgres import locks as postgres_locks
 from opskit.postgres.archive.reader import ArchiveReader
 from opskit.postgres.archive.toc import not_validated
+from opskit.postgres.client import require_same_server
 from opskit.postgres.connect import (
     Connection,
     client_environment,
@@ -33,7 +34,7 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Inventory
-from opskit.postgres.locks import LockWait, LockWatch, Overtaken
+from opskit.postgres.locks import LockWait, LockWatch, SchemaChanged
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.servers.programs import Installation, find_client
 from opskit.postgres.snapshot import DatabaseLock, Snapshot, TableSizes, Weights
@@ -293,7 +294,7 @@ def open_dump(
     """
     major = server_major(lock.connection)
     client = find_client(source.installations, server_major=major)
-    reach.require_same(source.url, client, lock.connection)
+    require_same_server(source.url, client, lock.connection)
     with contextlib.ExitStack() as stack:
         try:
             yield _entered(stack, source, lambda: _locked(source, client, lock, run_id))
@@ -321,7 +322,7 @@ def _entered(
     for attempt in itertools.count(1):
         try:
             return stack.enter_context(begin())
-        except Overtaken as error:
+        except SchemaChanged as error:
             if attempt == _ATTEMPTS:
                 raise
             logger().warning(
@@ -366,13 +367,13 @@ def _judged(prepared: Prepared, taken: Snapshot, now: Connection) -> Iterator[No
     """Tell what failed because the schema changed from what failed for good."""
     try:
         yield
-    except (LockWait, Overtaken, ServerFault):
+    except (LockWait, SchemaChanged, ServerFault):
         raise
     except (BackupFailed, DatabaseError) as error:
         found = None
         with contextlib.suppress(DatabaseError), translated("looking for changes"):
             planned = prepared.expected - _expected(prepared.source, taken.connection)
-            found = locks.explained(error, taken.connection, now, planned=planned)
+            found = locks.explanation(error, taken.connection, now, planned=planned)
         if found is None:
             raise
         raise found from error
@@ -407,7 +408,7 @@ def _require_unchanged(taken: Snapshot) -> None:
     """Check, while all locks are held, that what the snapshot saw is dumped."""
     rewritten = snapshot.rewritten_tables(taken.connection)
     if rewritten:
-        raise Overtaken(
+        raise SchemaChanged(
             f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
             "was taken",
             hint="Run the backup again, when the migration has ended.",

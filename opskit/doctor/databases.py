@@ -22,7 +22,6 @@ from opskit.postgres import (
     client,
     database,
     globals,
-    reach,
     roles,
     survey,
 )
@@ -165,20 +164,20 @@ def _programs(
     url: str, major: int, connection: Connection, installations: Sequence[Installation]
 ) -> Check:
     try:
-        client = find_client(installations, server_major=major)
-        reach.require_same(url, client, connection)
+        program = find_client(installations, server_major=major)
+        client.require_same_server(url, program, connection)
     except DatabaseError as error:
         return failure("pg_dump", error)
-    exact = client.major == major
+    exact = program.major == major
     return Check(
         name="pg_dump",
         passed=exact,
         advisory=True,
         expected=f"major {major}",
-        observed=client.version,
+        observed=program.version,
         hint=""
         if exact
-        else f"A restore needs pg_restore {client.major} or newer; install the client "
+        else f"A restore needs pg_restore {program.major} or newer; install the client "
         f"programs of {major}.",
     )
 

@@ -21,6 +21,7 @@ from opskit.postgres.servers.programs import (
     installations,
 )
 from opskit.postgres.servers.throwaway import Server, throwaway
+from opskit.postgres.sql_text import quoted
 
 SOURCE = "sample"
 DATABASE = "sample shop"  # a space: names are quoted everywhere or this fails
@@ -170,7 +171,7 @@ def choose(available: list[Installation]) -> Installation:
 def load_sample(running: Server) -> str:
     """Create the sample database and return its URL."""
     with connect(running.url(), purpose="quickstart") as connection:
-        database.run_script(connection, f"CREATE DATABASE {database.quoted(DATABASE)}")
+        database.run_script(connection, f"CREATE DATABASE {quoted(DATABASE)}")
     url = running.url(DATABASE)
     with connect(url, purpose="quickstart") as connection:
         database.run_script(connection, _SAMPLE)

@@ -10,10 +10,20 @@ import select
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, LiteralString
 
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import mask
+from opskit.postgres.connect import (
+    PINNED_SETTINGS,
+    Connection,
+    client_connection,
+    client_environment,
+    connect,
+    query_value,
+    require_pinned,
+)
+from opskit.postgres.servers.programs import Installation
 from opskit.threads import Thread
 
 BLOCK_BYTES = 1024 * 1024
@@ -64,9 +74,9 @@ def complaints(lines: Iterable[bytes], progress: Listener) -> Iterator[bytes]:
     """
     is_notice = False
     for line in lines:
-        found = _FROM_PROGRAM.match(line)
-        is_progress = found and not line[found.end() :].startswith(_TROUBLE)
-        if found:
+        start = _FROM_PROGRAM.match(line)
+        is_progress = start and not line[start.end() :].startswith(_TROUBLE)
+        if start:
             is_notice = bool(is_progress and _NOTICE in line)
         if is_progress or is_notice:
             progress(line)
@@ -306,3 +316,52 @@ def _widen_pipe(stream: IO[bytes]) -> None:
         # The system caps it for ordinary users; a smaller pipe is only slower.
         with contextlib.suppress(OSError):
             fcntl.fcntl(stream.fileno(), resize, BLOCK_BYTES)
+
+
+_REACH_SECONDS_MAX = 60
+_SERVER: LiteralString = "SELECT pg_postmaster_start_time()"
+
+
+def require_same_server(
+    url: str, installation: Installation, connection: Connection
+) -> None:
+    """Check that psql, by the same URL, reaches the same server with the same settings.
+
+    They have another libpq than we have: it may look for a socket elsewhere, and not
+    know a parameter of the URL.
+
+    Raises:
+        DatabaseError: they do not.
+    """
+    shows = [f"--command=SHOW {name}" for name in PINNED_SETTINGS]
+    try:
+        output, _words = run(
+            [
+                installation.program("psql"),
+                "--no-psqlrc",
+                "--no-password",
+                "--tuples-only",
+                "--no-align",
+                f"--dbname={client_connection(url)}",
+                f"--command={_SERVER}",
+                *shows,
+            ],
+            client_environment(url),
+            doing=f"connecting with psql {installation.version}",
+            timeout_seconds=_REACH_SECONDS_MAX,
+        )
+    except DatabaseError as error:
+        with connect(url, purpose="test"):  # the server's own refusal has a code
+            pass
+        raise error.replace(
+            hint="opskit itself connects by this URL: one of its parameters may be "
+            "newer than these programs; leave it out, or install newer client programs."
+        ) from error
+    server, *shown = output.decode("utf-8", "replace").splitlines()
+    if server != str(query_value(connection, f"{_SERVER}::text")):
+        raise DatabaseError(
+            "two servers answer at this URL: psql reaches another one than opskit",
+            hint="Name the server itself in the URL, not an address that leads to "
+            "several.",
+        )
+    require_pinned(connection, dict(zip(PINNED_SETTINGS, shown, strict=False)))

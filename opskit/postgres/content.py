@@ -137,12 +137,12 @@ def table_digest(
 
 def writer(connection: Connection, schema: str, name: str) -> str:
     """Return the transaction that wrote one of a table's rows, empty without rows."""
-    found = connection.execute(
+    row = connection.execute(
         sql.SQL("SELECT xmin::text FROM ONLY {} LIMIT 1").format(
             sql.Identifier(schema, name)
         )
     ).fetchone()
-    return found[0] if found else ""
+    return row[0] if row else ""
 
 
 def is_as_written(
@@ -162,7 +162,7 @@ def is_as_written(
     Raises:
         DatabaseError: by the connection's own context, if a column is gone.
     """
-    found = connection.execute(
+    counts = connection.execute(
         sql.SQL("SELECT count(*), {} FROM (SELECT {} FROM ONLY {}) AS rows").format(
             sql.SQL("count(*) FILTER (WHERE xmin <> {}::xid)").format(sql.Literal(by))
             if by
@@ -171,7 +171,7 @@ def is_as_written(
             sql.Identifier(schema, name),
         )
     ).fetchone()
-    return found == (rows, 0)
+    return counts == (rows, 0)
 
 
 def runs_own_code(connection: Connection) -> bool:

@@ -12,8 +12,8 @@ from opskit.errors import DatabaseError
 from opskit.postgres import roles
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import Connection, connect, query_value, with_settings
-from opskit.postgres.globals import statements
 from opskit.postgres.inventory import Inventory
+from opskit.postgres.sql_text import quoted, statements
 
 _MAINTENANCE = ("postgres", "template1")
 NAME_BYTES_MAX = 63
@@ -30,11 +30,15 @@ def maintenance(url: str, *, purpose: str = "restore") -> Iterator[Connection]:
     url = with_settings(url, {"default_transaction_read_only": "off"})
     with ExitStack() as stack:
         try:
-            found = stack.enter_context(connect(url, purpose=purpose, database=first))
+            connection = stack.enter_context(
+                connect(url, purpose=purpose, database=first)
+            )
         except DatabaseError:
             # Some servers have no database of that name.
-            found = stack.enter_context(connect(url, purpose=purpose, database=second))
-        yield found
+            connection = stack.enter_context(
+                connect(url, purpose=purpose, database=second)
+            )
+        yield connection
 
 
 def exists(connection: Connection, name: str) -> bool:
@@ -150,11 +154,6 @@ def make_bare(url: str, inventory: Inventory) -> None:
             run_script(connection, ";".join(unwanted))
 
 
-def quoted(name: str) -> str:
-    """Return a name as a quoted identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def allow_connections(connection: Connection, name: str, *, allowed: bool) -> None:
     """Let new sessions into a database, or keep everybody out."""
     connection.execute(
@@ -231,8 +230,8 @@ def property_script(
 
 
 def _sets_any(statement: str, names: Collection[str]) -> bool:
-    found = re.search(r" SET \"?([^\s\"]+)\"? (?:TO|=) ", statement)
-    return found is not None and found[1].lower() in names
+    setting = re.search(r" SET \"?([^\s\"]+)\"? (?:TO|=) ", statement)
+    return setting is not None and setting[1].lower() in names
 
 
 def _is_of_database(entry: TocEntry) -> bool:

@@ -102,16 +102,16 @@ def settings(installation: Installation, libraries: Sequence[str]) -> dict[str, 
 
     No background worker starts where one of them may bring some.
     """
-    found = [
+    installed = [
         each
         for each in libraries
         if (installation.folder("pkglibdir") / f"{each}.so").exists()
     ]
-    if not found:
+    if not installed:
         return {}
-    preloading = {"shared_preload_libraries": ",".join(found)}
+    preloading = {"shared_preload_libraries": ",".join(installed)}
     return preloading | (
-        {} if _WITHOUT_WORKERS.issuperset(found) else {"max_worker_processes": "0"}
+        {} if _WITHOUT_WORKERS.issuperset(installed) else {"max_worker_processes": "0"}
     )
 
 

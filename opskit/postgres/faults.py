@@ -33,14 +33,14 @@ def ends_sessions(sqlstate: str) -> bool:
     return sqlstate.startswith(("08", "57P"))
 
 
-def reported(told: str, words: str) -> tuple[str, str]:
+def last_error(variable: str, words: str) -> tuple[str, str]:
     """Return SQLSTATE and source file of the last error that a verbose psql met.
 
-    `told` is psql's variable LAST_ERROR_SQLSTATE; it is empty if the connection was
+    `variable` is psql's variable LAST_ERROR_SQLSTATE; it is empty if the connection was
     lost, of which the server says the code. An error's text may hold anything, but its
     source file comes after it.
     """
-    codes = [*_ENDED.findall(words), *_CODE.findall(told)]
+    codes = [*_ENDED.findall(words), *_CODE.findall(variable)]
     sources = _SOURCE.findall(words)
     return codes[-1] if codes else "", sources[-1] if sources else ""
 
@@ -86,7 +86,7 @@ def of_error(error: psycopg.Error, words: str) -> str:
     if error.pgconn is not None and error.pgconn.needs_password:
         return "Give the password in a PGPASSFILE, by url_file or in the environment."
     if any(each in words for each in _REFUSED):
-        return next((hint for said, hint in _REFUSALS if said in words), NEUTRAL)
+        return next((hint for refusal, hint in _REFUSALS if refusal in words), NEUTRAL)
     if isinstance(error, psycopg.OperationalError):
         return (
             "Check that the server runs and that host and port are reachable from here."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from opskit.postgres.connect import (
     with_settings,
 )
 from opskit.postgres.servers.programs import Installation
+from opskit.postgres.sql_text import quoted, statements, unquoted
 
 _TIMEOUT_SECONDS = 600
 _IDENTIFIER = r'("(?:[^"]|"")*"|[^\s;]+)'
@@ -103,16 +104,15 @@ def dump(
 
 def without_grantor(roles_sql: bytes, name: str) -> bytes:
     """Leave out that a role granted memberships, if it is the server's first one."""
-    quoted = '"' + name.replace('"', '""') + '"'
-    for form in (name, quoted):
+    for form in (name, quoted(name)):
         roles_sql = roles_sql.replace(f" GRANTED BY {form};\n".encode(), b";\n")
     return roles_sql
 
 
 def created_roles(roles_sql: str) -> set[str]:
     """Return the names of the roles that a script creates."""
-    found = (_CREATED.match(statement) for statement in statements(roles_sql))
-    return {_name(each[1]) for each in found if each is not None}
+    matches = (_CREATED.match(statement) for statement in statements(roles_sql))
+    return {unquoted(match[1]) for match in matches if match}
 
 
 def for_roles(
@@ -133,17 +133,17 @@ def for_roles(
         parameter = _PARAMETER.match(statement)
         membership = _MEMBERSHIP.fullmatch(statement)
         if about is not None:
-            is_kept = _name(about[1]) in wanted
+            is_kept = unquoted(about[1]) in wanted
             if not as_superuser:
                 statement = _WITH.sub(_without_superusers_rights, statement)
         elif parameter is not None:
-            is_kept = _name(parameter[1]) in wanted and as_superuser
+            is_kept = unquoted(parameter[1]) in wanted and as_superuser
         elif membership is not None:
-            roles = {_name(membership["role"]), _name(membership["member"])}
+            roles = {unquoted(membership["role"]), unquoted(membership["member"])}
             is_kept = bool(roles & {*wanted}) and roles <= {*wanted, *existing}
             grantor = membership["grantor"]
             # A role that exists may lack the right to grant it here.
-            if grantor and not (as_superuser and _name(grantor) in wanted):
+            if grantor and not (as_superuser and unquoted(grantor) in wanted):
                 statement = membership["before"]
         else:
             # The encoding is that of the session that runs the script, and stays it.
@@ -156,52 +156,3 @@ def for_roles(
 
 def _without_superusers_rights(attributes: re.Match[str]) -> str:
     return attributes[1] + _SUPERUSERS.sub("", attributes[3])
-
-
-def statements(sql: str) -> Iterator[str]:
-    """Yield the statements of a script of pg_dumpall, without comments.
-
-    Semicolons and line ends inside quotes belong to a name or a value. Lines that
-    begin with a backslash are psql's own and left out.
-    """
-    statement: list[str] = []
-    quote = ""
-    for line in re.findall(r"[^\n]*\n|[^\n]+", sql):
-        if (
-            not quote
-            and not "".join(statement).strip()
-            and line.startswith(("--", "\\"))
-        ):
-            continue
-        for character in line:
-            if quote:
-                quote = "" if character == quote else quote
-            elif character in "'\"":
-                quote = character
-            if character == ";" and not quote:
-                yield "".join(statement).strip()
-                statement = []
-            else:
-                statement.append(character)
-    rest = "".join(statement).strip()
-    if rest:
-        yield rest
-
-
-def _name(identifier: str) -> str:
-    if identifier.startswith('"'):
-        return identifier[1:-1].replace('""', '"')
-    return identifier
-
-
-def statements_by_role(text: str) -> Iterator[str]:
-    """Yield the statements; one that is run as another role together with that."""
-    unit: list[str] = []
-    for statement in statements(text):
-        unit.append(statement)
-        as_another = unit[0].startswith("SET SESSION AUTHORIZATION")
-        if not as_another or statement.startswith("RESET SESSION AUTHORIZATION"):
-            yield "; ".join(unit)
-            unit = []
-    if unit:
-        yield "; ".join(unit)

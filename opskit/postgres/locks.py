@@ -31,11 +31,11 @@ _NUMBERED = re.compile(
 )
 
 
-class Overtaken(BackupFailed):
+class SchemaChanged(BackupFailed):
     """Something changed between the snapshot and the locks: a new snapshot may do."""
 
 
-def explained(
+def explanation(
     error: OpskitError,
     snapshot: Connection,
     now: Connection,
@@ -49,16 +49,16 @@ def explained(
     """
     before, after = _objects(snapshot), _objects(now)
 
-    def named(said: re.Match[str]) -> str:
-        _, name = before.get(int(said[1]), ("", ""))
-        return f"{said[0]} ({name})" if name else said[0]
+    def named(number: re.Match[str]) -> str:
+        _, name = before.get(int(number[1]), ("", ""))
+        return f"{number[0]} ({name})" if name else number[0]
 
     words = _NUMBERED.sub(named, error.said)
     changed = {name for _, (_, name) in before.items() - after.items()}
     changed.update(map(".".join, planned))
     if changed:
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        return Overtaken(
+        return SchemaChanged(
             f"{min(changed)}{others} changed while the backup began",
             said=f"{error.summary}: {words}" if words else error.summary,
             hint="Run the backup again when the migration has ended.",
@@ -156,7 +156,7 @@ class LockWatch:
 
         Raises:
             LockWait: one has waited for longer than the limit.
-            Overtaken: one waits for somebody who waits for another one of them.
+            SchemaChanged: one waits for somebody who waits for another one of them.
             DatabaseError: the connection is lost.
         """
         with self._guard:
@@ -168,10 +168,10 @@ class LockWatch:
             waiting = self._waiting()
             self._since = {pid: self._since.get(pid, now) for pid, *_ in waiting}
             self._who = "; ".join(
-                dict.fromkeys(_told(*each) for _, _, *each in waiting)
+                dict.fromkeys(_holder(*each) for _, _, *each in waiting)
             )
             if any(in_between for _, in_between, *_ in waiting):
-                raise Overtaken(
+                raise SchemaChanged(
                     f"another session locked a table between two dumps: {self._who}",
                     hint="Run the backup again when the migration has ended.",
                 )
@@ -236,10 +236,10 @@ class LockWatch:
                 )
         except DatabaseError:
             return []  # the lock is on what tells of locks
-        return [_told(*row) for row in rows]
+        return [_holder(*row) for row in rows]
 
 
-def _told(
+def _holder(
     what: str, pid: int, role: str | None, application: str | None, state: str | None
 ) -> str:
     if not pid:
@@ -280,13 +280,13 @@ def working(connection: Connection, databases: Sequence[str]) -> list[Session]:
     copied: LiteralString = "pg_database_size(a.datname)::text"
     if server_major(connection) >= _FIRST_WITH_COPY_PROGRESS:
         copied = _COPIED
-    found = query(
+    rows = query(
         connection,
         _WORKING.replace("{copied}", copied),
         list(databases),
         f"opskit {OWN_STATEMENTS}",
     )
-    return [Session(*row) for row in found]
+    return [Session(*row) for row in rows]
 
 
 def end(connection: Connection, databases: Sequence[str]) -> None:

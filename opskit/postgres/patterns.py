@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 from opskit.errors import ConfigurationError
 from opskit.postgres.connect import Connection, query_column
+from opskit.postgres.sql_text import quoted
 
 
 def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[int]:
     """Return the OIDs of the relations that any of the patterns names."""
-    found: set[int] = set()
+    relations: set[int] = set()
     for pattern in patterns:
         schema, name = to_regexes(pattern)
         if schema is None:
@@ -38,8 +39,8 @@ def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[
             schema,
         )
         connection.execute("SET search_path = ''")
-        found.update(oids)
-    return sorted(found)
+        relations.update(oids)
+    return sorted(relations)
 
 
 def is_exact(schema: str, name: str) -> bool:
@@ -52,7 +53,7 @@ def is_exact(schema: str, name: str) -> bool:
 
 def exact(schema: str, name: str) -> str:
     """Return the pattern that names one relation and no other."""
-    return ".".join('"' + each.replace('"', '""') + '"' for each in (schema, name))
+    return f"{quoted(schema)}.{quoted(name)}"
 
 
 def to_regexes(pattern: str) -> tuple[str | None, str]:

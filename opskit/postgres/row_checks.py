@@ -31,12 +31,12 @@ def take_off(connection: Connection) -> list[RowCheck]:
     after that is taken in the next round. One that could not be put back stays: that of
     a domain which is used within an array or a composite type.
     """
-    taken: list[RowCheck] = []
+    checks: list[RowCheck] = []
     staying: set[int] = set()
-    while found := [
+    while constraints := [
         each for each in query(connection, _QUERY) if each[0] not in staying
     ]:
-        for oid, schema, of, name, drop, statement, heirs in found:
+        for oid, schema, of, name, drop, statement, heirs in constraints:
             try:
                 with connection.transaction():
                     for each in (drop, statement, drop):
@@ -45,8 +45,8 @@ def take_off(connection: Connection) -> list[RowCheck]:
                 staying.add(oid)
             else:
                 check = RowCheck(schema, of, name, statement, tuple(map(tuple, heirs)))
-                taken.append(check)
-    return taken
+                checks.append(check)
+    return checks
 
 
 _QUERY = """

@@ -229,7 +229,7 @@ def take(
     What an extension owns is the extension's own affair and left out.
     """
     excluded = excluded_relations(connection, exclude_tables)
-    found = []
+    objects = []
     for kind in kinds:
         statement = QUERIES[kind]
         rows = connection.execute(
@@ -240,8 +240,8 @@ def take(
             """,
             {"excluded": excluded},
         ).fetchall()
-        found += [SchemaObject(kind, name, state) for name, state in rows]
-    return sorted(found)
+        objects += [SchemaObject(kind, name, state) for name, state in rows]
+    return sorted(objects)
 
 
 def populated_views(connection: Connection) -> list[str]:

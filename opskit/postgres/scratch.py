@@ -97,8 +97,8 @@ def unmark(connection: Connection, name: str) -> None:
 
 def without_mark(statement: str) -> str:
     """Return a statement that comments on a copy without the mark."""
-    before, found, comment = statement.partition(" IS '")
-    return before + found + _MARK.sub("", comment, count=1)
+    before, divider, comment = statement.partition(" IS '")
+    return before + divider + _MARK.sub("", comment, count=1)
 
 
 def drop_copy(connection: Connection, url: str, name: str) -> None:
@@ -170,9 +170,9 @@ def _copies(connection: Connection) -> Iterator[tuple[str, int | None]]:
         "SELECT oid, datname, shobj_description(oid, 'pg_database') FROM pg_database "
         "WHERE pg_has_role(datdba, 'USAGE')",
     ):
-        found = _mark_of(oid, name, comment or "")
-        if found is not None:
-            yield name, None if found["closed"] is None else int(found["closed"])
+        mark = _mark_of(oid, name, comment or "")
+        if mark is not None:
+            yield name, None if mark["closed"] is None else int(mark["closed"])
 
 
 def _idle(connection: Connection) -> set[str]:
@@ -210,14 +210,14 @@ def _binding(oid: int, name: str) -> str:
 
 
 def _mark_of(oid: int, name: str, comment: str) -> re.Match[str] | None:
-    found = _MARK.match(comment)
-    bound = found is not None and found["binding"] == _binding(oid, name)
-    return found if bound else None
+    mark = _MARK.match(comment)
+    bound = mark is not None and mark["binding"] == _binding(oid, name)
+    return mark if bound else None
 
 
 def _own_comment(oid: int, name: str, comment: str) -> str:
-    found = _mark_of(oid, name, comment)
-    return comment if found is None else comment[found.end() :]
+    mark = _mark_of(oid, name, comment)
+    return comment if mark is None else comment[mark.end() :]
 
 
 def _comment(connection: Connection, name: str, text: str) -> None:

@@ -78,13 +78,13 @@ def database_lock(
     """
     purpose = f"{name} run {run_id}"
     with connect(url, purpose=purpose, lock_wait=lock_wait) as connection:
-        taken = query_value(
+        is_ours = query_value(
             connection,
             "SELECT pg_try_advisory_lock(%s, hashtext(%s))",
             _LOCK_CLASS,
             name,
         )
-        if not taken:
+        if not is_ours:
             raise _held(connection, name)
         yield DatabaseLock(name, connection)
 

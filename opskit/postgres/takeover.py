@@ -14,6 +14,7 @@ from opskit.postgres.connect import (
     query_value,
     translated,
 )
+from opskit.postgres.sql_text import quoted
 
 _SECONDS_MAX = 30.0
 _PAUSE_SECONDS = 0.25
@@ -32,13 +33,13 @@ _MAY_END = """
 
 def obstacles(connection: Connection, name: str) -> list[str]:
     """Return what in a database keeps it from being renamed or ties it to its name."""
-    found = [
+    hindrances = [
         f"the prepared transaction {gid}"
         for gid in query_column(
             connection, "SELECT gid FROM pg_prepared_xacts WHERE database = %s", name
         )
     ]
-    found += [
+    hindrances += [
         f"the replication slot {slot}"
         for slot in query_column(
             connection,
@@ -46,7 +47,7 @@ def obstacles(connection: Connection, name: str) -> list[str]:
             name,
         )
     ]
-    found += [
+    hindrances += [
         f"the enabled subscription {subscription}"
         for subscription in query_column(
             connection,
@@ -55,14 +56,14 @@ def obstacles(connection: Connection, name: str) -> list[str]:
             name,
         )
     ]
-    found += [
+    hindrances += [
         f"a session of the role {user}, which this role may not end"
         for (user,) in connection.execute(
             f"SELECT DISTINCT a.usename FROM {_SESSIONS} AND NOT {_MAY_END}",  # noqa: S608
             ([name],),
         )
     ]
-    return found
+    return hindrances
 
 
 def take_name(
@@ -129,7 +130,6 @@ def _still_in_use(
 ) -> DatabaseError:
     """Keep the copy, which is complete, and return the error that says so."""
     scratch.unmark(connection, copy)
-    quoted = database.quoted
     steps = "" if kept is None else f"ALTER DATABASE {quoted(target)} RENAME TO "
     steps += "" if kept is None else f"{quoted(kept)}; "
     steps += f"ALTER DATABASE {quoted(copy)} RENAME TO {quoted(target)};"

@@ -14,8 +14,8 @@ from opskit.postgres.connect import (
     query_value,
     server_major,
 )
-from opskit.postgres.database import quoted
 from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Inventory, Role
+from opskit.postgres.sql_text import quoted
 from opskit.preflight.shortages import Shortage
 
 _ROLE_HINT = (

@@ -12,6 +12,7 @@ from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import with_dependents
 from opskit.postgres.inventory import Inventory, Locale
 from opskit.postgres.schema import SchemaObject
+from opskit.postgres.sql_text import unquoted
 from opskit.preflight.shortages import Shortage
 
 # What the contents hold of an extension's own tables and sequences.
@@ -290,7 +291,4 @@ def _roles_in(statement: str) -> set[str]:
     if found is None:
         return set()
     names = re.findall(_ROLE, found["roles"] or found["mapped"])
-    return {
-        name[1:-1].replace('""', '"') if name.startswith('"') else name
-        for name in names
-    }
+    return set(map(unquoted, names))

@@ -11,8 +11,8 @@ from opskit.postgres import capabilities, extensions, roles
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
 from opskit.postgres.capabilities import Capabilities
 from opskit.postgres.connect import Connection, server_major
-from opskit.postgres.database import quoted
 from opskit.postgres.inventory import Inventory
+from opskit.postgres.sql_text import quoted
 
 # There is nothing that could be put in its place, or left out.
 NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")

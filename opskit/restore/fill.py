@@ -15,8 +15,8 @@ from opskit.postgres.archive.toc import (
     with_dependents,
 )
 from opskit.postgres.connect import Connection, connect, with_database, with_settings
-from opskit.postgres.globals import statements_by_role
 from opskit.postgres.row_checks import RowCheck
+from opskit.postgres.sql_text import statements_by_role
 from opskit.preflight.concessions import Failure
 from opskit.progress import measured
 from opskit.restore import load

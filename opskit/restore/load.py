@@ -21,11 +21,11 @@ from opskit.postgres.connect import (
     translated,
 )
 from opskit.postgres.content import python_codec
-from opskit.postgres.database import quoted, run_bytes
+from opskit.postgres.database import run_bytes
 from opskit.postgres.faults import ends_sessions
-from opskit.postgres.globals import statements_by_role
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
+from opskit.postgres.sql_text import quoted, statements_by_role
 from opskit.threads import Thread
 from opskit.workspace import Limits
 

@@ -18,9 +18,9 @@ from opskit.postgres.connect import (
     server_major,
     translated,
 )
-from opskit.postgres.database import quoted
 from opskit.postgres.locks import OWN_STATEMENTS
 from opskit.postgres.row_checks import RowCheck
+from opskit.postgres.sql_text import quoted
 from opskit.preflight.concessions import Concessions, Failure, accept
 from opskit.preflight.shortages import Shortage
 from opskit.restore import load, verdict

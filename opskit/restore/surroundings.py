@@ -11,6 +11,7 @@ from opskit.postgres import capabilities, database, globals, roles
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
 from opskit.postgres.connect import Connection, server_major, with_database
 from opskit.postgres.inventory import Inventory, Role
+from opskit.postgres.sql_text import quoted
 from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.shortages import Shortage
 
@@ -125,7 +126,7 @@ def create_roles(
     )
     if not as_superuser:
         statements += [
-            f"GRANT {database.quoted(role)} TO CURRENT_USER" for role in sorted(missing)
+            f"GRANT {quoted(role)} TO CURRENT_USER" for role in sorted(missing)
         ]
     preflight_shortages.require_locales_of_roles(connection, statements)
     database.run_script(connection, ";".join(statements))

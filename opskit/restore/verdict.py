@@ -17,7 +17,7 @@ from opskit.postgres.connect import (
     query_value,
     translated,
 )
-from opskit.postgres.faults import ends_sessions, is_server_fault, reported
+from opskit.postgres.faults import ends_sessions, is_server_fault, last_error
 from opskit.restore.load import LoadFailed, LoadJob, script_arguments
 
 _CONNECTION_LOST = 2  # psql's exit code
@@ -45,7 +45,7 @@ def _of_entry(
     use_list = job.archive.with_name("failed.list")
     use_list.write_text(f"{dump_id};\n")
     code, output, words = _run_once_more(replace(job, use_list=use_list))
-    sqlstate, source = reported(output, words)
+    sqlstate, source = last_error(output, words)
     if not sqlstate:
         # It worked, or there was no server to refuse it.
         return _fault(error, "") if code in (0, _CONNECTION_LOST) else error

@@ -14,6 +14,7 @@ import pytest
 
 from opskit.postgres import database
 from opskit.postgres.connect import connect
+from opskit.postgres.sql_text import quoted
 from tests import s3_servers
 from tests.acceptance.conftest import Project
 from tests.conftest import MajorServer
@@ -128,7 +129,7 @@ def lost(
     names = {"shop": "lost shop", "crm": "lost crm"}
     with connect(running.url(), purpose="test") as connection:
         for name in names.values():
-            statement = f"CREATE DATABASE {database.quoted(name)}"
+            statement = f"CREATE DATABASE {quoted(name)}"
             database.run_script(connection, statement)
     for name in names.values():
         execute(running.url(name), SAMPLE)

@@ -361,9 +361,11 @@ def test_a_table_that_went_away_before_the_snapshot_is_a_reason_too(
     error = BackupFailed("pg_dump exited with 1: no matching tables were found")
 
     with connect(make_database(16), purpose="test") as now:
-        found = postgres_locks.explained(error, now, now, planned=[("public", "rows")])
-        unchanged = postgres_locks.explained(error, now, now, planned=[])
+        found = postgres_locks.explanation(
+            error, now, now, planned=[("public", "rows")]
+        )
+        unchanged = postgres_locks.explanation(error, now, now, planned=[])
 
-    assert isinstance(found, postgres_locks.Overtaken)
+    assert isinstance(found, postgres_locks.SchemaChanged)
     assert found.message.startswith("public.rows changed while the backup began: pg_d")
     assert unchanged is None

@@ -13,11 +13,11 @@ import pytest
 
 from opskit.catalog.manifest import of_database
 from opskit.catalog.sets import BackupSet
-from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.servers.throwaway import Server
+from opskit.postgres.sql_text import quoted
 from opskit.restore.run import RestoreRequest, restore
 from tests import kinds
 from tests.conftest import MakeDatabase, majors
@@ -47,9 +47,9 @@ class Cluster:
     def create(self, name: str, options: str) -> str:
         """Create a database and return its URL."""
         with connect(self.running.url(), purpose="test") as connection:
-            quoted = database.quoted(name)
+            identifier = quoted(name)
             connection.execute(
-                f"CREATE DATABASE {quoted} TEMPLATE template0 {options}".encode()
+                f"CREATE DATABASE {identifier} TEMPLATE template0 {options}".encode()
             )
         return self.running.url(name)
 

@@ -13,6 +13,7 @@ from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
+from opskit.postgres.sql_text import quoted
 from tests.conftest import MajorServer
 from tests.support import back_up, execute, failed, run_drill, sets
 
@@ -29,7 +30,7 @@ def create(running: Server, name: str, script: str) -> str:
     """Make a database anew and return its URL."""
     with connect(running.url(), purpose="test") as connection:
         database.drop(connection, name)
-        connection.execute(f"CREATE DATABASE {database.quoted(name)}".encode())
+        connection.execute(f"CREATE DATABASE {quoted(name)}".encode())
     execute(running.url(name), script)
     return running.url(name)
 
@@ -88,13 +89,13 @@ def test_a_database_with_an_odd_name_drills_on_an_existing_server(
 ) -> None:
     """Its properties name it, quoted; the copy has another name, unquoted."""
     name = 'My "Db" a=b'
-    quoted = database.quoted(name)
+    identifier = quoted(name)
     url = create(
         server_of(15),
         name,
-        f"""ALTER DATABASE {quoted} SET work_mem = '7MB';
-        COMMENT ON DATABASE {quoted} IS 'about it';
-        GRANT CREATE ON DATABASE {quoted} TO PUBLIC""",
+        f"""ALTER DATABASE {identifier} SET work_mem = '7MB';
+        COMMENT ON DATABASE {identifier} IS 'about it';
+        GRANT CREATE ON DATABASE {identifier} TO PUBLIC""",
     )
     back_up(url, store_dir)
     (chosen,) = sets(store_dir)

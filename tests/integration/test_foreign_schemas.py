@@ -20,6 +20,7 @@ from opskit.catalog.manifest import of_database
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers.throwaway import Server
+from opskit.postgres.sql_text import quoted
 from tests.conftest import MajorServer, majors
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets
@@ -180,7 +181,7 @@ def foreign_database(server_of: MajorServer) -> Iterator[Callable[[str, int], st
             for each in (_DATABASE, _COPY):
                 database.drop(connection, each)
             for role in names(running, roles) - before:
-                database.run_script(connection, f"DROP ROLE {database.quoted(role)}")
+                database.run_script(connection, f"DROP ROLE {quoted(role)}")
 
 
 def counts(tables: Any) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from opskit.postgres import database, takeover
 from opskit.postgres.connect import connect, parse, with_settings
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
+from opskit.postgres.sql_text import quoted
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase
@@ -343,17 +344,17 @@ def test_the_sets_own_guide_restores_it_without_opskit(
     url = running.url(name)
     with connect(running.url("template1"), purpose="test") as connection:
         database.drop(connection, name)
-        database.run_script(connection, f"CREATE DATABASE {database.quoted(name)}")
+        database.run_script(connection, f"CREATE DATABASE {quoted(name)}")
     execute(url, SAMPLE)
     execute(url, "INSERT INTO other.empty VALUES ('SET transaction_timeout = 0;')")
-    execute(url, STUBBORN.format(database.quoted(name)))
+    execute(url, STUBBORN.format(quoted(name)))
     execute(url, "VACUUM")
     manifest = back_up(url, store_dir, installations=clients, streams=streams).manifest
     assert len(of_database(manifest).dump_bytes_of) == streams
     execute(
         with_settings(url, {"default_transaction_read_only": "off"}),
         f"""DROP SCHEMA public, other CASCADE; CREATE SCHEMA public;
-        ALTER DATABASE {database.quoted(name)} RESET ALL""",
+        ALTER DATABASE {quoted(name)} RESET ALL""",
     )
     folder = store_dir / manifest.prefix
     blocks = re.findall(r"```sh\n(.*?)```", (folder / "RESTORE.md").read_text(), re.S)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.postgres.globals import Globals, created_roles, for_roles, statements
+from opskit.postgres.globals import Globals, created_roles, for_roles
+from opskit.postgres.sql_text import statements
 
 SCRIPT = """\
 --

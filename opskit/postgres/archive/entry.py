@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from opskit.errors import ArchiveError
+from opskit.postgres.sql_text import unquoted
 
 # Entries that hold rows, values and large objects, not definitions.
 CONTENT_KINDS = frozenset(
@@ -91,8 +92,8 @@ class TocEntry:
         Raises:
             ArchiveError: the COPY statement is not of the known form.
         """
-        found = self._copy()
-        target = (_plain(found["schema"]), _plain(found["name"]))
+        statement = self._copy()
+        target = (unquoted(statement["schema"]), unquoted(statement["name"]))
         return None if target == (self.schema, self.name) else target
 
     @property
@@ -103,7 +104,7 @@ class TocEntry:
             ArchiveError: the COPY statement is not of the known form.
         """
         columns = self._copy()["columns"] or ""
-        return tuple(map(_plain, re.findall(_IDENTIFIER, columns)))
+        return tuple(map(unquoted, re.findall(_IDENTIFIER, columns)))
 
     @property
     def sequence_value(self) -> tuple[int, bool]:
@@ -112,25 +113,19 @@ class TocEntry:
         Raises:
             ArchiveError: the statement is not of the known form.
         """
-        found = _SETVAL.search(self.definition)
-        if found is None:
+        value = _SETVAL.search(self.definition)
+        if value is None:
             raise ArchiveError(
                 f"the value of sequence {self.schema}.{self.name} is not understood",
                 hint="This pg_dump may be newer than opskit knows; update opskit.",
             )
-        return int(found[1]), found[2] == "true"
+        return int(value[1]), value[2] == "true"
 
     def _copy(self) -> re.Match[str]:
-        found = _COPY.fullmatch(self.copy_statement)
-        if found is None:
+        statement = _COPY.fullmatch(self.copy_statement)
+        if statement is None:
             raise ArchiveError(
                 f"the COPY statement of {self.schema}.{self.name} is not understood",
                 hint="This pg_dump may be newer than opskit knows; update opskit.",
             )
-        return found
-
-
-def _plain(identifier: str) -> str:
-    if identifier.startswith('"'):
-        return identifier[1:-1].replace('""', '"')
-    return identifier
+        return statement

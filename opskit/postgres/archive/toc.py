@@ -275,9 +275,9 @@ def _read_entry(cursor: Cursor, version: tuple[int, int]) -> _RawEntry:
 def _codec(entries: list[_RawEntry]) -> str:
     for entry in entries:
         if entry.texts["desc"] == b"ENCODING":
-            found = re.search(rb"'([^']+)'", entry.texts["defn"])
-            if found:
-                return python_codec(found[1].decode("ascii"))
+            encoding = re.search(rb"'([^']+)'", entry.texts["defn"])
+            if encoding:
+                return python_codec(encoding[1].decode("ascii"))
     raise ArchiveError("the archive does not name its encoding")
 
 
@@ -354,14 +354,14 @@ def dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
 
 def with_dependents(entries: Sequence[TocEntry], chosen: Iterable[int]) -> set[int]:
     """Return the dump ids chosen, and of all that needs them: comments, say."""
-    found = set(chosen)
+    needed = set(chosen)
     while added := {
         entry.dump_id
         for entry in entries
-        if entry.dump_id not in found and found.intersection(entry.dependencies)
+        if entry.dump_id not in needed and needed.intersection(entry.dependencies)
     }:
-        found |= added
-    return found
+        needed |= added
+    return needed
 
 
 CUT_SHORT = "the archive ends before its proper end"

@@ -168,18 +168,18 @@ def _sweep(box: Box, folder: Path) -> None:
     after which folders may be gone, has ended both.
     """
     ours = _labels(folder)
-    for found in box.labelled(_BOOT):
-        theirs = found.labels
+    for container in box.labelled(_BOOT):
+        theirs = container.labels
         if theirs[_BOOT] != ours[_BOOT]:
             # One that runs belongs to another machine with a way to this engine.
-            is_dead = found.has_run
+            is_dead = container.has_run
         else:
             is_dead = (
                 theirs.get(_BASE) == ours[_BASE]
                 and not (folder.parent / theirs[_FOLDER]).exists()
             )
         if is_dead:
-            box.remove(found.identifier)
+            box.remove(container.identifier)
 
 
 @contextlib.contextmanager

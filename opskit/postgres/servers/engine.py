@@ -217,14 +217,14 @@ class Box:
     def labelled(self, label: str) -> list[Labelled]:
         """Return all containers that bear a label."""
         with _translated("the containers could not be listed", _ENGINE_HINT):
-            found = self._client.api.containers(all=True, filters={"label": label})
+            containers = self._client.api.containers(all=True, filters={"label": label})
         return [
             Labelled(
                 identifier=each["Id"],
                 labels=each["Labels"],
                 has_run=each["State"] == "exited",
             )
-            for each in found
+            for each in containers
         ]
 
     def close(self) -> None:

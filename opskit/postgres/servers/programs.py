@@ -41,9 +41,9 @@ def copy_programs(bin_dir: Path, target: Path) -> Path:
     shutil.copytree(
         installation, copied, ignore=shutil.ignore_patterns("include"), symlinks=True
     )
-    found = libraries(bin_dir)
-    if found.is_dir():
-        shutil.copytree(found, target / found.name)
+    shared = libraries(bin_dir)
+    if shared.is_dir():
+        shutil.copytree(shared, target / shared.name)
     for path in target.rglob("*"):
         if not path.is_symlink():
             mode = path.stat().st_mode
@@ -118,11 +118,11 @@ class Installation:
 
 def installations(bin_dirs: Sequence[Path] = ()) -> list[Installation]:
     """Return every installation found, those of `bin_dirs` first, the wheel's last."""
-    found = []
+    usable = []
     for folder in dict.fromkeys(path.resolve() for path in _candidates(bin_dirs)):
         version = _version(folder)
         if version is not None:
-            found.append(
+            usable.append(
                 Installation(
                     bin_dir=folder,
                     version=version,
@@ -130,7 +130,7 @@ def installations(bin_dirs: Sequence[Path] = ()) -> list[Installation]:
                     embedded=contains(folder),
                 )
             )
-    return found
+    return usable
 
 
 def find_client(
@@ -240,5 +240,5 @@ def _version(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         # A program that cannot even say its version is no candidate.
         return None
-    found = re.search(r"\(PostgreSQL\) (\d+\S*)", finished.stdout)
-    return found[1] if found else None
+    version = re.search(r"\(PostgreSQL\) (\d+\S*)", finished.stdout)
+    return version[1] if version else None
