@@ -554,7 +554,7 @@ def test_equal_tables_are_not_told(made: Made) -> None:
     public = {each.name: each.digest for each in of_database(made.manifest).tables}
 
     assert plain["secrets"] == plain["same"]
-    assert public["secrets"] != public["same"]
+    assert set(public.values()) == {""}
 
 
 def test_both_stores_hold_the_same_set(made: Made) -> None:
