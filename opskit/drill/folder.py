@@ -31,7 +31,7 @@ KIND = "files"
 
 
 @dataclass(kw_only=True)
-class FilesDrill:
+class FolderDrill:
     """What a drill has shown so far; `mutants` is None where none were planted."""
 
     checks: list[Check] = field(default_factory=list)
@@ -50,14 +50,14 @@ class FilesDrill:
             self.phases[name] = round(time.monotonic() - began, 3)
 
 
-def drill_files(
+def drill_copy(
     open_tar: OpenTar,
     records: Sequence[FileRecord],
     *,
     run_id: str,
     mutants: int,
     work_dir: Path | None = None,
-) -> FilesDrill:
+) -> FolderDrill:
     """Extract an archive into a throw-away folder and compare everything.
 
     What is wrong with the set is a failed check, not an error. If the copy is equal,
@@ -67,7 +67,7 @@ def drill_files(
         StoreError: the folder cannot be written, or the disk is full.
         ConfigurationError: the work folder does not exist.
     """
-    drill = FilesDrill()
+    drill = FolderDrill()
     workspace.sweep(KIND, base=work_dir, before_removal=make_removable)
     with workspace.throwaway(KIND, base=work_dir) as folder:
         copy = folder / "copy"
@@ -80,7 +80,7 @@ def drill_files(
 
 
 def _run(
-    drill: FilesDrill,
+    drill: FolderDrill,
     copy: Path,
     open_tar: OpenTar,
     records: Sequence[FileRecord],
@@ -143,11 +143,11 @@ def drill_folder(
         identities=request.identities,
     )
     reader.require_identities()
-    drill = FilesDrill()
+    drill = FolderDrill()
     manifest = _fetch(drill, reader)
     if manifest is not None:
         with bar("drilling the files", manifest.size_bytes):
-            drilled = drill_files(
+            drilled = drill_copy(
                 reader.open_tar,
                 manifest.files,
                 run_id=run_id,
@@ -181,7 +181,7 @@ def drill_folder(
     )
 
 
-def _fetch(drill: FilesDrill, reader: SetReader) -> FolderManifest | None:
+def _fetch(drill: FolderDrill, reader: SetReader) -> FolderManifest | None:
     """Read all but the archive, which is checked as it is extracted."""
     try:
         with drill.phase("fetch"):

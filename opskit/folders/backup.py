@@ -1,12 +1,12 @@
-"""A directory of state files as a source: one archive, and a record of each entry."""
+"""A folder of state files as a source: one archive, and a record of each entry."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,46 +17,19 @@ from opskit.catalog.file_record import ROOT, FileRecord, file_type, listed, show
 from opskit.catalog.manifest import FolderInventory, StoredObject
 from opskit.catalog.writer import SetWriter
 from opskit.errors import BackupFailed, ConfigurationError
-from opskit.folders import guide as folders_guide
-from opskit.folders import reading as folders_reading
-from opskit.folders.lock import LockKind, ServiceLock, held
+from opskit.folders import archive, guide
+from opskit.folders.lock import ServiceLock, held
 from opskit.folders.reading import Changed, Links, Reading, State, reading, state
 from opskit.folders.tree import Entry, open_root, walk
 from opskit.log import logger
-
-
-def changes(
-    root: int, seen: Mapping[str, State], leave_out: Callable[[str], bool]
-) -> list[str]:
-    """Return the paths that were added, removed or changed since they were read.
-
-    A directory is named only where nothing in it is: it changes with its entries.
-
-    Raises:
-        OSError: as the system says, with the path in the tree.
-    """
-    found: set[str] = set()
-    directories: set[str] = set()
-    left = set(seen)
-    for entry in walk(root, leave_out=leave_out):
-        left.discard(entry.path)
-        if seen.get(entry.path) == state(entry.stat):
-            continue
-        is_known = entry.path in seen
-        is_directory = file_type(entry.stat.st_mode) == "directory"
-        (directories if is_known and is_directory else found).add(entry.path)
-    found |= left
-    explained = {path.rpartition("/")[0] or "." for path in found}
-    return sorted(found | (directories - explained))
-
 
 # The first time, and three more.
 _READS_MAX = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilesSource:
-    """Which directory to back up, the lock of the service that writes it, if it has
+class FolderSource:
+    """Which folder to back up, the lock of the service that writes there, if it has
     one, and patterns of what to leave out.
 
     Large files are spooled in `spool_dir`, by default the system's temporary folder.
@@ -64,19 +37,10 @@ class FilesSource:
 
     name: str
     path: Path
-    lock: Path | None = None
-    lock_kind: LockKind = "flock"
-    lock_wait: timedelta = timedelta(seconds=30)
+    lock: ServiceLock | None = None
     exclude: Sequence[str] = ()
     spool_dir: Path | None = None
     compression_level: int = 3
-
-    @property
-    def service_lock(self) -> ServiceLock | None:
-        """The service's lock, if one is named."""
-        if self.lock is None:
-            return None
-        return ServiceLock(path=self.lock, kind=self.lock_kind, wait=self.lock_wait)
 
     def leaves_out(self, path: str) -> bool:
         """Return whether a path is excluded; what is below it is then, too.
@@ -89,11 +53,53 @@ class FilesSource:
             for pattern in self.exclude
         )
 
+    @contextlib.contextmanager
+    def opened(
+        self, *, run_id: str, clock: Callable[[], datetime]
+    ) -> Iterator[FolderDump]:
+        """See `Source.opened`: the service's lock is held for the length of the block.
 
-class FilesDump:
-    """A directory: streams it as a pax archive, and says afterwards what went by."""
+        Raises:
+            ConfigurationError: the path is not a folder, or the lock cannot be one.
+            BackupFailed: the folder is not there, or not for this user.
+            LockHeld: the service did not release its lock in time.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._root())  # before a lock is made beside it
+            is_new = self.lock is not None and stack.enter_context(held(self.lock))
+            # Opened again: whoever had the lock may have swapped the folder.
+            dump = FolderDump(self, stack.enter_context(self._root()), clock())
+            if self.lock is not None and is_new:
+                dump.warnings.append(
+                    f"the lock {self.lock.path} did not exist and was made: check that "
+                    "it is the one that the service takes"
+                )
+            yield dump
 
-    def __init__(self, source: FilesSource, root: int, snapshot_at: datetime) -> None:
+    @contextlib.contextmanager
+    def _root(self) -> Iterator[int]:
+        try:
+            root = open_root(self.path)
+        except NotADirectoryError as error:
+            raise ConfigurationError(
+                f"{self.path} is not a folder",
+                hint=f"Name a folder in [files.{self.name}] path.",
+            ) from error
+        except OSError as error:
+            raise BackupFailed(
+                f"{self.path} cannot be read: {error.strerror}",
+                hint="Check the path and that this user may read it.",
+            ) from error
+        try:
+            yield root
+        finally:
+            os.close(root)
+
+
+class FolderDump:
+    """A folder that is read as an archive, and what the archive holds afterwards."""
+
+    def __init__(self, source: FolderSource, root: int, snapshot_at: datetime) -> None:
         self._source, self._root = source, root
         self._links = Links()
         self._records: list[FileRecord] = []
@@ -107,20 +113,57 @@ class FilesDump:
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
-        """What the archive holds, in its order, once it has gone by as a whole."""
+        """What the archive holds, in its order, once it was read to the end."""
         return tuple(self._records)
 
-    @property
-    def content_bytes(self) -> int:
-        """The size of all files, holes included."""
-        return sum(record.size_bytes for record in self._records)
+    def write(self, writer: SetWriter) -> dict[str, Any]:
+        """See `OpenSource.write`."""
+        source = self._source
+        logger().info("reading files", source=source.name)
+        total = _size_bytes(source.path) if progress.is_shown() else None
+        title = f"backing up {source.name}"
+        with progress.measured(title, total, lambda: self.tar_bytes):
+            stream = compressed(self.stream(), source.compression_level)
+            writer.put("files.tar.zst", "files", stream)
+        return {
+            "kind": "files",
+            "snapshot_at": self.snapshot_at,
+            "dump_bytes": self.tar_bytes,
+            "files": self.records,
+            "exclude_files": tuple(source.exclude),
+            "warnings": tuple(self.warnings),
+            "inventory": FolderInventory(path=str(source.path)),
+        }
+
+    def guide(
+        self,
+        backup_id: str,
+        objects: Sequence[StoredObject],
+        *,
+        encrypted: bool,
+        signed: bool,
+    ) -> str:
+        """See `OpenSource.guide`."""
+        return guide.render(
+            backup_id=backup_id,
+            path=self._source.path,
+            entries=len(self._records),
+            content_bytes=sum(record.size_bytes for record in self._records),
+            snapshot_at=self.snapshot_at,
+            objects=objects,
+            encrypted=encrypted,
+            signed=signed,
+        )
+
+    def require_held(self) -> None:
+        """See `OpenSource.require_held`; an OS lock is never lost while it is held."""
 
     def stream(self) -> Iterator[bytes]:
         """Yield the archive's bytes.
 
         Raises:
             BackupFailed: a file changed each time it was read, something may not be
-                read, or the directory vanished.
+                read, or the folder vanished.
         """
         with self._translated():
             for entry in walk(
@@ -129,7 +172,7 @@ class FilesDump:
                 for block in self._member(entry):
                     self.tar_bytes += len(block)
                     yield block
-            ending = folders_reading.end(self.tar_bytes)
+            ending = archive.end(self.tar_bytes)
             self.tar_bytes += len(ending)
             yield ending
             self._look_again()
@@ -166,7 +209,7 @@ class FilesDump:
         self._seen[entry.path] = found.state
         if found.has_attributes:
             self._labelled.append(entry.path)
-        yield from folders_reading.member(found.record, found.content)
+        yield from archive.member(found.record, found.content)
 
     def _look_again(self) -> None:
         """Warn of everything that the archive does not hold as it is."""
@@ -177,8 +220,7 @@ class FilesDump:
                 "extended attributes and access control lists are not stored, "
                 f"as of {listed(self._labelled)}"
             )
-        changed = self._changes()
-        if changed:
+        if changed := self._changes():
             self._warn(
                 f"changed while the rest was read: {listed(changed)}. {self._advice()}"
             )
@@ -186,6 +228,10 @@ class FilesDump:
             self._warn(f"{self._source.path} is empty")
 
     def _changes(self) -> list[str]:
+        """Return the paths that were added, removed or changed since they were read.
+
+        A directory is named only where nothing in it is: it changes with its entries.
+        """
         try:
             now = self._source.path.stat()
         except FileNotFoundError as error:
@@ -193,21 +239,30 @@ class FilesDump:
                 f"{self._source.path} vanished while it was read",
                 hint="Run the backup again, when it is back.",
             ) from error
-        found = changes(
-            self._root,
-            self._seen,
-            lambda path: path in self._left_out or self._source.leaves_out(path),
-        )
-        is_replaced = not os.path.samestat(now, os.fstat(self._root))
-        return [ROOT, *found] if is_replaced and ROOT not in found else found
+        found: set[str] = set()
+        directories: set[str] = set()
+        left = set(self._seen)
+        for entry in walk(self._root, leave_out=self._is_left_out):
+            left.discard(entry.path)
+            if self._seen.get(entry.path) == state(entry.stat):
+                continue
+            is_known = entry.path in self._seen
+            is_directory = file_type(entry.stat.st_mode) == "directory"
+            (directories if is_known and is_directory else found).add(entry.path)
+        found |= left
+        explained = {path.rpartition("/")[0] or ROOT for path in found}
+        if not os.path.samestat(now, os.fstat(self._root)):
+            found.add(ROOT)
+        return sorted(found | (directories - explained))
+
+    def _is_left_out(self, path: str) -> bool:
+        return path in self._left_out or self._source.leaves_out(path)
 
     def _advice(self) -> str:
-        if self._source.lock is None:
+        lock = self._source.lock
+        if lock is None:
             return f"Name the lock of its service in [files.{self._source.name}] lock"
-        return (
-            f"Check that who writes there takes the lock {self._source.lock} "
-            f"({self._source.lock_kind})"
-        )
+        return f"Check that who writes there takes the lock {lock.path} ({lock.kind})"
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -224,132 +279,6 @@ class FilesDump:
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
         logger().warning(message, source=self._source.name)
-
-
-@contextlib.contextmanager
-def open_files(
-    source: FilesSource, *, clock: Callable[[], datetime]
-) -> Iterator[FilesDump]:
-    """Take the service's lock and yield the dump of the directory, not yet begun.
-
-    The lock is held for the length of the block.
-
-    Raises:
-        ConfigurationError: the path is no directory, or the lock cannot be one.
-        BackupFailed: the directory is not there, or not for this user.
-        LockHeld: the service did not release its lock in time.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_directory(source))  # before a lock is made beside it
-        is_new = source.service_lock is not None and stack.enter_context(
-            held(source.service_lock)
-        )
-        # Opened again, for it may have been swapped by who had the lock.
-        root = stack.enter_context(_directory(source))
-        dump = FilesDump(source, root, clock())
-        if is_new:
-            dump.warnings.append(
-                f"the lock {source.lock} did not exist and was made: check that it is "
-                "the one that the service takes"
-            )
-        yield dump
-
-
-@contextlib.contextmanager
-def _directory(source: FilesSource) -> Iterator[int]:
-    try:
-        root = open_root(source.path)
-    except NotADirectoryError as error:
-        raise ConfigurationError(
-            f"{source.path} is not a directory",
-            hint=f"Name a directory in [files.{source.name}] path.",
-        ) from error
-    except OSError as error:
-        raise BackupFailed(
-            f"{source.path} cannot be read: {error.strerror}",
-            hint="Check the path and that this user may read it.",
-        ) from error
-    try:
-        yield root
-    finally:
-        os.close(root)
-
-
-_ARCHIVE_NAME = "files.tar.zst"
-
-
-@dataclass(frozen=True)
-class FolderBackup:
-    """A folder to back up, under the lock of the service that writes there."""
-
-    source: FilesSource
-
-    @property
-    def name(self) -> str:
-        """See `Source.name`."""
-        return self.source.name
-
-    @contextlib.contextmanager
-    def opened(
-        self, *, run_id: str, clock: Callable[[], datetime]
-    ) -> Iterator[OpenFolder]:
-        """See `Source.opened`: the service's lock is held for the length of the block.
-
-        Raises:
-            ConfigurationError: the path is no directory.
-        """
-        with open_files(self.source, clock=clock) as dump:
-            logger().info("reading files", source=self.name, run=run_id)
-            yield OpenFolder(self.source, dump)
-
-
-class OpenFolder:
-    """A folder whose service is locked out, if it has a lock."""
-
-    def __init__(self, source: FilesSource, dump: FilesDump) -> None:
-        self._source, self._dump = source, dump
-
-    def write(self, writer: SetWriter) -> dict[str, Any]:
-        """See `OpenSource.write`."""
-        dump = self._dump
-        total = _size_bytes(self._source.path) if progress.is_shown() else None
-        title = f"backing up {self._source.name}"
-        with progress.measured(title, total, lambda: dump.tar_bytes):
-            stream = compressed(dump.stream(), self._source.compression_level)
-            writer.put(_ARCHIVE_NAME, "files", stream)
-        return {
-            "kind": "files",
-            "snapshot_at": dump.snapshot_at,
-            "dump_bytes": dump.tar_bytes,
-            "files": dump.records,
-            "exclude_files": tuple(self._source.exclude),
-            "warnings": tuple(dump.warnings),
-            "inventory": FolderInventory(path=str(self._source.path)),
-        }
-
-    def guide(
-        self,
-        backup_id: str,
-        objects: Sequence[StoredObject],
-        *,
-        encrypted: bool,
-        signed: bool,
-    ) -> str:
-        """See `OpenSource.guide`."""
-        return folders_guide.render(
-            backup_id=backup_id,
-            path=self._source.path,
-            entries=len(self._dump.records),
-            content_bytes=self._dump.content_bytes,
-            snapshot_at=self._dump.snapshot_at,
-            objects=objects,
-            encrypted=encrypted,
-            signed=signed,
-            role="files",
-        )
-
-    def require_held(self) -> None:
-        """See `OpenSource.require_held`; an OS lock is never lost while it is held."""
 
 
 def _size_bytes(folder: Path) -> int:

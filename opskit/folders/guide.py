@@ -1,4 +1,4 @@
-"""RESTORE.md of a directory: how to bring it back with stock tools alone.
+"""RESTORE.md of a folder: how to bring it back with stock tools alone.
 
 A test extracts the commands of such a file and runs them: keep every one in a `sh`
 block, complete, and free of anything that only this project provides.
@@ -27,24 +27,22 @@ def render(
     objects: Sequence[StoredObject],
     encrypted: bool = False,
     signed: bool = False,
-    role: str = "dump",
 ) -> str:
     """Return the guide as Markdown; the commands run in the folder of the set.
 
-    `role` is that of the archive among the objects, `content_bytes` the size of all
-    files in it.
+    `content_bytes` is the size of all files.
     """
     stored = [each.key.rpartition("/")[2] for each in objects]
     archive = next(
         each.key.rpartition("/")[2].removesuffix(age.SUFFIX)
         for each in objects
-        if each.role == role
+        if each.role == "files"
     )
     sums = checksums(objects)
     return f"""\
 # Restore {backup_id} with stock tools
 
-This is the directory {_code(str(path))} with {entries} entries, as it was
+This is the folder {_code(str(path))} with {entries} entries, as it was
 at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}.
 
 {_needs(content_bytes, encrypted=encrypted)}

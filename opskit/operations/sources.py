@@ -98,19 +98,15 @@ def build(run: Run, name: str) -> Source:
         ConfigurationError: the file with its URL cannot be read.
     """
     if name in run.settings.files:
-        from opskit.folders.backup import FilesSource, FolderBackup
+        from opskit.folders.backup import FolderSource
 
         folder = run.folder(name)
-        return FolderBackup(
-            FilesSource(
-                name=name,
-                path=folder.path,
-                lock=folder.lock_path,
-                lock_kind=folder.lock_kind,
-                lock_wait=folder.lock_wait,
-                exclude=folder.exclude,
-                compression_level=folder.compression_level,
-            )
+        return FolderSource(
+            name=name,
+            path=folder.path,
+            lock=service_lock(folder),
+            exclude=folder.exclude,
+            compression_level=folder.compression_level,
         )
     from opskit.backup.database import DatabaseBackup
     from opskit.backup.plan import DatabaseSource, usual_streams

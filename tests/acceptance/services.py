@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit.backup.create import create_backup
-from opskit.folders.backup import FilesSource, FolderBackup
+from opskit.folders.backup import FolderSource
 from opskit.store import LocalStore, Store
 from tests.acceptance.conftest import Project
 from tests.unit.files_sets import differences, dump
@@ -69,7 +69,7 @@ class Service(Project):
         """Back the state up as if it were these times, and return the sets' ids."""
         return [
             create_backup(
-                FolderBackup(FilesSource(name="state", path=self.state)),
+                FolderSource(name="state", path=self.state),
                 [self.store_at()] if stores is None else stores,
                 run_id=f"{number:06x}",
                 state_dir=self.folder / ".opskit",

@@ -22,7 +22,6 @@ import pytest
 from opskit.backup.stream import compressed
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
-from opskit.folders.backup import open_files
 from opskit.folders.beside import sweep
 from opskit.folders.compare import compare
 from opskit.folders.extract import extract
@@ -34,11 +33,11 @@ from tests.unit.files_sets import (
     Dumped,
     differences,
     dump,
+    dumping,
     extracted,
     make_odd,
     make_sparse,
     now,
-    source,
 )
 from tests.unit.stock import program, run
 
@@ -53,7 +52,7 @@ def _store(folder: Path, dumped: Dumped, recipients: Sequence[str] = ()) -> Path
     (folder / name).write_bytes(content)
     stored = StoredObject(
         key=f"state/2026-01-01/x/{name}",
-        role="dump",
+        role="files",
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )
@@ -249,10 +248,9 @@ def test_a_sparse_gibibyte_is_stored_and_restored_as_what_is_in_it(
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from tests.unit.files_sets import now, source
-from opskit.folders.backup import open_files
+from tests.unit.files_sets import dumping
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-with open_files(source(Path(sys.argv[1])), clock=now) as dump:
+with dumping(Path(sys.argv[1])) as dump:
     size = sum(map(len, dump.stream()))
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(size, (after - before) * 1024)
@@ -412,7 +410,7 @@ def test_hourly_backups_of_a_directory_are_cheap(tmp_path: Path) -> None:
         folder = tmp_path / f"{number % 100}"
         folder.mkdir(exist_ok=True)
         (folder / f"{number}.json").write_text(f'{{"number": {number}}}')
-    with open_files(source(tmp_path), clock=now) as opened:
+    with dumping(tmp_path) as opened:
         began = os.times().elapsed
         size_bytes = sum(len(block) for block in opened.stream())
         seconds = os.times().elapsed - began

@@ -6,16 +6,17 @@ import io
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from opskit.catalog.file_record import FileRecord
-from opskit.folders.backup import FilesSource, open_files
+from opskit.folders.backup import FolderDump, FolderSource
 from opskit.folders.compare import compare
 from opskit.folders.extract import extract
+from opskit.folders.lock import ServiceLock
 from opskit.folders.restore import OpenTar
 
 IS_ROOT = os.geteuid() == 0
@@ -68,17 +69,29 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def source(path: Path, **options: Any) -> FilesSource:
-    """Return a directory as a source."""
-    return FilesSource(name="state", path=path, **options)
+def source(path: Path, **options: Any) -> FolderSource:
+    """Return a folder as a source; `lock_kind` and `lock_wait` are of its lock."""
+    own = {
+        name: options.pop(f"lock_{name}")
+        for name in ("kind", "wait")
+        if f"lock_{name}" in options
+    }
+    if "lock" in options:
+        options["lock"] = ServiceLock(path=options["lock"], **own)
+    return FolderSource(name="state", path=path, **options)
+
+
+def dumping(path: Path, **options: Any) -> AbstractContextManager[FolderDump]:
+    """Open a folder to be dumped."""
+    return source(path, **options).opened(run_id="abc123", clock=now)
 
 
 def dump(path: Path, **options: Any) -> Dumped:
     """Archive a directory."""
-    with open_files(source(path, **options), clock=now) as opened:
-        tar = b"".join(opened.stream())
-        assert len(tar) == opened.tar_bytes
-        return Dumped(tar, opened.records, tuple(opened.warnings))
+    with dumping(path, **options) as found:
+        tar = b"".join(found.stream())
+        assert len(tar) == found.tar_bytes
+        return Dumped(tar, found.records, tuple(found.warnings))
 
 
 def extracted(dumped: Dumped, target: Path) -> Path:

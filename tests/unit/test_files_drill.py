@@ -11,7 +11,7 @@ import pytest
 
 from opskit.catalog.file_record import FileRecord
 from opskit.checks import Check
-from opskit.drill.folder import FilesDrill, drill_files
+from opskit.drill.folder import FolderDrill, drill_copy
 from opskit.folders.compare import compare
 from opskit.mutants import folders
 from opskit.mutants.folders import KINDS, Ground, Planted
@@ -25,15 +25,15 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Dumped:
     return dump(make_odd(tmp_path_factory.mktemp("odd") / "state"))
 
 
-def _drill(dumped: Dumped, work_dir: Path, **options: Any) -> FilesDrill:
-    return drill_files(
+def _drill(dumped: Dumped, work_dir: Path, **options: Any) -> FolderDrill:
+    return drill_copy(
         dumped.opener,
         dumped.records,
         **{"run_id": "abc", "mutants": 0, "work_dir": work_dir, **options},
     )
 
 
-def _failed(found: FilesDrill) -> list[str]:
+def _failed(found: FolderDrill) -> list[str]:
     return [check.name for check in found.checks if not check.passed]
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from opskit.errors import BackupFailed, ConfigurationError
 from opskit.folders import tree
-from opskit.folders.backup import open_files
 from opskit.folders.tree import Entry
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import (
@@ -25,12 +24,11 @@ from tests.unit.files_sets import (
     Dumped,
     differences,
     dump,
+    dumping,
     extracted,
     make_odd,
     make_socket,
     make_sparse,
-    now,
-    source,
 )
 
 
@@ -165,7 +163,7 @@ def test_what_is_excluded_is_left_out(
 
 def test_what_is_excluded_is_not_looked_for_again(folder: Path) -> None:
     """What appears under an excluded name is no change."""
-    with open_files(source(folder, exclude=["*.log"]), clock=now) as opened:
+    with dumping(folder, exclude=["*.log"]) as opened:
         for _block in opened.stream():
             (folder / "x.log").touch()
             os.utime(folder, ns=(0, opened.records[0].mtime_ns))
@@ -355,7 +353,7 @@ def _act_after(
     folder: Path, path: str, act: Callable[[], object], **options: object
 ) -> Dumped:
     """Dump a directory, and do something once a path has been stored."""
-    with open_files(source(folder, **options), clock=now) as opened:
+    with dumping(folder, **options) as opened:
         blocks, done = [], False
         for block in opened.stream():
             blocks.append(block)
@@ -552,7 +550,7 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     """A file under the path is a fault of the configuration."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(ConfigurationError, match="is not a directory"):
+    with pytest.raises(ConfigurationError, match="is not a folder"):
         dump(tmp_path / "file")
 
 
@@ -637,7 +635,7 @@ def test_too_much_data_between_holes_is_stored_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the header of a sparse member cannot count is stored as a plain file."""
-    monkeypatch.setattr("opskit.folders.reading._SPARSE_BYTES_MAX", 100)
+    monkeypatch.setattr("opskit.folders.archive._SPARSE_BYTES_MAX", 100)
     folder = tmp_path / "state"
     folder.mkdir()
     make_sparse(folder / "a", 3 * MIB)

@@ -15,9 +15,9 @@ import pytest
 
 from opskit.catalog.file_record import FileRecord, FileType
 from opskit.errors import IntegrityError, OpskitError, StoreError
+from opskit.folders.archive import member
 from opskit.folders.compare import compare
 from opskit.folders.extract import extract
-from opskit.folders.reading import member
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, MIB, Dumped, dump, make_odd, make_sparse
 

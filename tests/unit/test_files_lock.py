@@ -16,10 +16,9 @@ import pytest
 from filelock import FileLock, Timeout
 
 from opskit.errors import ConfigurationError, LockHeld
-from opskit.folders.backup import open_files
 from opskit.folders.lock import LockKind, ServiceLock, held
 from tests.unit.conftest import Unprivileged
-from tests.unit.files_sets import IS_ROOT, dump, now, source
+from tests.unit.files_sets import IS_ROOT, dump, dumping
 
 HOLD = """
 import fcntl, sys
@@ -274,9 +273,7 @@ def test_reading_the_lock_file_itself_does_not_free_it(
     (tmp_path / "lock").touch()
     (tmp_path / "z").touch()
     found: list[str] = []
-    with open_files(
-        source(tmp_path, lock=tmp_path / "lock", lock_kind=kind), clock=now
-    ) as opened:
+    with dumping(tmp_path, lock=tmp_path / "lock", lock_kind=kind) as opened:
         for _block in opened.stream():
             if opened.records[-1].path == "z" and not found:
                 found.append(_state(tmp_path / "lock", kind))

@@ -31,7 +31,6 @@ from opskit.errors import (
     StoreError,
     UsageError,
 )
-from opskit.folders.backup import FolderBackup
 from opskit.folders.lock import ServiceLock
 from opskit.folders.restore import FolderRestore, FolderResult, restore_set
 from opskit.store import MemoryStore, ObjectInfo, Store
@@ -112,7 +111,7 @@ def back_up(
 ) -> BackupResult:
     """Back a folder up."""
     return create_backup(
-        FolderBackup(source(state, exclude=["*.tmp"], **options)),
+        source(state, exclude=["*.tmp"], **options),
         stores,
         run_id="abc123",
         state_dir=state.parent / "state of opskit",
