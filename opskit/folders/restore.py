@@ -1,4 +1,4 @@
-"""Restores a directory: beside, compared, then given its name."""
+"""Restores a folder beside its target, compares it, and then gives it the name."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ OpenTar = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderRequest:
-    """What to restore where; `lock` is that of the service which uses the target."""
+class FolderTarget:
+    """Where to restore a folder; `lock` is that of the service which uses it."""
 
-    records: Sequence[FileRecord]
-    target: Path
+    path: Path
     replace: bool = False
     lock: ServiceLock | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderResult:
-    """What was restored and compared, and where the folder that it replaced is now."""
+    """What was restored and compared, and where the replaced folder is now."""
 
     target: Path
     replaced: Path | None
@@ -52,62 +51,65 @@ class FolderResult:
 
 
 def restore_folder(
-    request: FolderRequest, open_tar: OpenTar, *, clock: Callable[[], datetime]
+    wanted: FolderTarget,
+    records: Sequence[FileRecord],
+    open_tar: OpenTar,
+    *,
+    clock: Callable[[], datetime],
 ) -> FolderResult:
-    """Restore a directory under the name asked for.
+    """Restore a folder from its archive.
 
     The archive is extracted beside the target, on its file system, and compared
-    exactly; only then it gets the name, so nobody ever sees half of it. An existing
-    empty directory is replaced by it; one that holds anything only with `replace`, and
-    is kept as `NAME.before-TIME`. The lock of the service is held for the swap alone.
-    A run that is killed leaves the target as it was or swapped; the next one for the
-    same target removes what it left.
+    exactly; only then it gets the name, so nobody ever sees half of it. It replaces an
+    empty folder; one that holds anything only with `replace`, and that one is kept as
+    `NAME.before-TIME`. The lock of the service is held only for the swap. A run that is
+    killed leaves the target as it was or swapped; the next run for the same target
+    removes the rest.
 
     Raises:
-        UsageError: the target cannot be one, or holds something and `replace` is not
-            set; nothing was touched.
+        UsageError: the target cannot be used, or is not empty and `replace` is not set;
+            nothing was changed.
         LockHeld: the service did not release its lock in time.
         IntegrityError: the archive is damaged, or the copy does not equal the records.
         StoreError: the folder cannot be written.
     """
-    target = request.target.resolve()
-    require_target(target, replace=request.replace)
+    target = wanted.path.resolve()
+    require_target(target, replace=wanted.replace)
     with _translated(target):
         for path in sweep(target):
             logger().warning("removed what a killed restore left", path=str(path))
         with beside(target) as copy:
             with open_tar() as stream:
-                extract(stream, copy.path, request.records)
-            checks = _compared(copy.path, request.records)
-            # What gets the name must be on the disk.
-            os.sync()
-            with _locked(request.lock, target) as warnings:
-                if require_target(target, replace=request.replace):
+                extract(stream, copy.path, records)
+            checks = _require_equal(copy.path, records)
+            os.sync()  # the copy must be on the disk before it gets the name
+            kept = None
+            with _locked(wanted.lock, target) as warnings:
+                if require_target(target, replace=wanted.replace):
                     kept = _free_name(target, clock())
                     copy.swap(kept)
                 else:
-                    kept = None
                     copy.take_place()
     return FolderResult(
         target=target,
         replaced=kept,
-        entries=len(request.records),
-        size_bytes=sum(record.size_bytes for record in request.records),
+        entries=len(records),
+        size_bytes=sum(record.size_bytes for record in records),
         checks=tuple(checks),
         warnings=warnings,
     )
 
 
 def require_target(target: Path, *, replace: bool) -> bool:
-    """Return whether the target holds anything; refuse what cannot be replaced.
+    """Return whether the target holds anything; refuse one that cannot be replaced.
 
     Raises:
         UsageError: see `restore_folder`.
     """
     if not target.name or not target.parent.is_dir():
         raise UsageError(
-            f"{target} has no folder to be in",
-            hint="Create the folder that it is to lie in, or name another target.",
+            f"{target} has no parent folder",
+            hint="Create its parent folder, or name another target.",
         )
     try:
         occupied = any(target.iterdir())
@@ -127,7 +129,7 @@ def require_target(target: Path, *, replace: bool) -> bool:
     return occupied
 
 
-def _compared(path: Path, records: Sequence[FileRecord]) -> list[Check]:
+def _require_equal(path: Path, records: Sequence[FileRecord]) -> list[Check]:
     checks = compare(path, records)
     failed = [check for check in checks if check.failed]
     if failed:
@@ -143,7 +145,7 @@ def _compared(path: Path, records: Sequence[FileRecord]) -> list[Check]:
 
 @contextlib.contextmanager
 def _locked(lock: ServiceLock | None, target: Path) -> Iterator[tuple[str, ...]]:
-    """Hold the service's lock; yield what there is to say of it."""
+    """Hold the service's lock; yield warnings about it."""
     if lock is None:
         yield ()
         return
@@ -151,15 +153,12 @@ def _locked(lock: ServiceLock | None, target: Path) -> Iterator[tuple[str, ...]]
     if is_inside and not target.exists():
         yield ()  # there is nobody to lock out
         return
+    warning = (
+        f"the lock {lock.path} is itself in the folder that was replaced: what "
+        "waited for it uses the old folder now, restart the service"
+    )
     with held(lock):
-        yield (
-            (
-                f"the lock {lock.path} is itself in the folder that was replaced: who "
-                "waited for it meanwhile now uses the old one, restart the service",
-            )
-            if is_inside
-            else ()
-        )
+        yield (warning,) if is_inside else ()
 
 
 def _free_name(target: Path, now: datetime) -> Path:
@@ -179,50 +178,34 @@ def _translated(target: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"{target} cannot be restored: {error.strerror} ({error.filename})",
-            hint="Check the rights and the free space in the folder that it lies in.",
+            hint="Check the rights and the free space in its parent folder.",
         ) from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class FolderRestore:
-    """Which set to restore where; `lock` is that of the service which uses it."""
-
-    chosen: BackupSet
-    target: Path
-    replace: bool = False
-    lock: ServiceLock | None = None
-    identities: Identities | None = None
-
-
 def restore_set(
-    wanted: FolderRestore, *, clock: Callable[[], datetime]
+    chosen: BackupSet,
+    wanted: FolderTarget,
+    *,
+    identities: Identities | None = None,
+    clock: Callable[[], datetime],
 ) -> FolderResult:
-    """Restore a folder; see `restore_folder` for how, and for what it raises.
+    """Restore a set of a folder; see `restore_folder` for how, and what it raises.
 
-    A copy that is damaged is told, and the next store's is taken.
+    If a copy of the set is damaged, the next store's is used.
     """
-    *others, last = wanted.chosen.stores
+
+    def restore_from(store: Store) -> FolderResult:
+        reader = SetReader(manifest=chosen.manifest, store=store, identities=identities)
+        reader.require_identities()
+        reader.read_others()
+        records = of_folder(reader.opened()).files
+        with bar("restoring the files", chosen.manifest.size_bytes):
+            return restore_folder(wanted, records, reader.open_tar, clock=clock)
+
+    *others, last = chosen.stores
     for store in others:
         try:
-            return _restore(wanted, store, clock)
+            return restore_from(store)
         except (IntegrityError, StoreError) as error:
             logger().error("trying the next store", failed=error.message)
-    return _restore(wanted, last, clock)
-
-
-def _restore(
-    wanted: FolderRestore, store: Store, clock: Callable[[], datetime]
-) -> FolderResult:
-    reader = SetReader(
-        manifest=wanted.chosen.manifest, store=store, identities=wanted.identities
-    )
-    reader.require_identities()
-    reader.read_others()
-    request = FolderRequest(
-        records=of_folder(reader.opened()).files,
-        target=wanted.target,
-        replace=wanted.replace,
-        lock=wanted.lock,
-    )
-    with bar("restoring the files", wanted.chosen.manifest.size_bytes):
-        return restore_folder(request, reader.open_tar, clock=clock)
+    return restore_from(last)

@@ -17,7 +17,7 @@ from opskit.catalog.sets import BackupSet
 from opskit.errors import DatabaseError, UsageError
 from opskit.folders import restore as folders_restore
 from opskit.folders.lock import ServiceLock
-from opskit.folders.restore import FolderRestore, FolderResult
+from opskit.folders.restore import FolderResult, FolderTarget
 from opskit.log import mask
 from opskit.operations import sources
 from opskit.operations.outcome import Outcome, Record
@@ -307,15 +307,13 @@ def _restore_folder(
     run: Run, chosen: BackupSet, request: RestoreSetRequest, record: Record
 ) -> None:
     target = Path(request.to).absolute()
-    wanted = FolderRestore(
-        chosen=chosen,
-        target=target,
-        replace=request.replace,
-        lock=_lock_of(run, target),
-        identities=run.identities,
+    wanted = FolderTarget(
+        path=target, replace=request.replace, lock=_lock_of(run, target)
     )
     with _restoring(run, chosen, str(target), record):
-        restored = folders_restore.restore_set(wanted, clock=run.now)
+        restored = folders_restore.restore_set(
+            chosen, wanted, identities=run.identities, clock=run.now
+        )
         record.result = RestoredFolder(
             manifest=chosen.manifest, restored=restored, seconds=record.seconds
         )

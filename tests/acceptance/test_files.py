@@ -126,7 +126,7 @@ def test_what_cannot_be_meant_is_refused(service: Service) -> None:
     assert [each.name for each in target.iterdir()] == ["precious"]
     assert "holds no tables" in table["error"]
     assert "--to is a URL" in url["error"]
-    assert "has no folder to be in" in nowhere["error"]
+    assert "has no parent folder" in nowhere["error"]
     assert "cannot be given together" in two["error"]
     assert "cannot be given together" in drill["error"]
     assert "(configured: state)" in unknown["error"]

@@ -26,7 +26,7 @@ from opskit.folders.beside import sweep
 from opskit.folders.compare import compare
 from opskit.folders.extract import extract
 from opskit.folders.guide import render
-from opskit.folders.restore import FolderRequest, restore_folder
+from opskit.folders.restore import FolderTarget, restore_folder
 from tests.unit.files_sets import (
     IS_ROOT,
     MIB,
@@ -311,7 +311,7 @@ import io, os, sys
 from contextlib import contextmanager
 from pathlib import Path
 from opskit.folders import beside
-from opskit.folders.restore import FolderRequest, restore_folder
+from opskit.folders.restore import FolderTarget, restore_folder
 from tests.unit.files_sets import dump, now
 
 state, target, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -353,8 +353,7 @@ def opener():
 
 beside.exchange, Path.rename, os.pwrite = exchange, rename, pwrite
 restore_folder(
-    FolderRequest(records=dumped.records, target=target, replace=True),
-    opener, clock=now)
+    FolderTarget(path=target, replace=True), dumped.records, opener, clock=now)
 print("done")
 """
 POINTS = {
@@ -390,8 +389,8 @@ def test_a_killed_restore_leaves_the_old_or_the_new(tmp_path: Path, point: str) 
     sweep(target)
     settled = ",".join(os.listdir(target))
     dumped = dump(state)
-    request = FolderRequest(records=dumped.records, target=target, replace=True)
-    restore_folder(request, dumped.opener, clock=now)
+    wanted = FolderTarget(path=target, replace=True)
+    restore_folder(wanted, dumped.records, dumped.opener, clock=now)
     kept = [path for path in home.iterdir() if ".before-" in path.name]
     held = [path for path in kept if (path / "old").exists()]
 

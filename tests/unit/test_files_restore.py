@@ -16,7 +16,7 @@ from filelock import FileLock
 from opskit.errors import IntegrityError, LockHeld, StoreError, UsageError
 from opskit.folders import beside as folders_beside
 from opskit.folders.lock import ServiceLock
-from opskit.folders.restore import FolderRequest, FolderResult, OpenTar, restore_folder
+from opskit.folders.restore import FolderResult, FolderTarget, OpenTar, restore_folder
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import Dumped, differences, dump, make_odd
 
@@ -60,10 +60,10 @@ def _restore(
     opener: OpenTar | None = None,
 ) -> FolderResult:
     service = lock and ServiceLock(path=lock, wait=timedelta(seconds=0.1))
-    request = FolderRequest(
-        records=dumped.records, target=target, replace=replace, lock=service or None
+    wanted = FolderTarget(path=target, replace=replace, lock=service or None)
+    return restore_folder(
+        wanted, dumped.records, opener or dumped.opener, clock=lambda: AT
     )
-    return restore_folder(request, opener or dumped.opener, clock=lambda: AT)
 
 
 def _names(folder: Path) -> list[str]:

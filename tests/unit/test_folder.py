@@ -32,7 +32,7 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.folders.lock import ServiceLock
-from opskit.folders.restore import FolderRestore, FolderResult, restore_set
+from opskit.folders.restore import FolderResult, FolderTarget, restore_set
 from opskit.store import MemoryStore, ObjectInfo, Store
 from tests.unit.files_sets import differences, dump, now, source
 
@@ -142,10 +142,9 @@ def remove(store: MemoryStore, name: str) -> None:
     store.delete(key)
 
 
-def restore(stores: Sequence[Store], target: Path, **options: Any) -> FolderResult:
+def restore(stores: Sequence[Store], target: Path) -> FolderResult:
     """Restore the one set."""
-    wanted = FolderRestore(chosen=only(stores), target=target, **options)
-    return restore_set(wanted, clock=now)
+    return restore_set(only(stores), FolderTarget(path=target), clock=now)
 
 
 def drill(
@@ -201,8 +200,8 @@ def test_a_folder_comes_back_as_it_was(
     target = tmp_path / "back"
     chosen = only(stores)
     stores[1].opened.clear()
-    wanted = FolderRestore(chosen=chosen, target=target, identities=OWN)
-    result = restore_set(wanted, clock=now)
+    wanted = FolderTarget(path=target)
+    result = restore_set(chosen, wanted, identities=OWN, clock=now)
 
     assert (result.entries, result.replaced, result.warnings) == (5, None, ())
     assert is_equal(target, state)
@@ -228,9 +227,9 @@ def test_a_store_that_is_down_is_passed_over(
 ) -> None:
     """It went down after the catalog was read."""
     back_up(state, stores)
-    wanted = FolderRestore(chosen=only(stores), target=tmp_path / "back")
+    chosen = only(stores)
     stores[0].is_down = True
-    restore_set(wanted, clock=now)
+    restore_set(chosen, FolderTarget(path=tmp_path / "back"), clock=now)
 
     assert is_equal(tmp_path / "back", state)
 
@@ -260,15 +259,15 @@ def test_what_is_wrong_with_the_target_is_not_looked_for_in_the_next_store(
     service = ServiceLock(path=lock, wait=timedelta(0))
     chosen = only(stores)
     stores[1].opened.clear()
-    wanted = FolderRestore(chosen=chosen, target=target, lock=service)
+    wanted = FolderTarget(path=target, lock=service)
     with pytest.raises(UsageError, match="is not empty"):
-        restore_set(wanted, clock=now)
+        restore_set(chosen, wanted, clock=now)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(LockHeld):
-            restore_set(replace(wanted, replace=True), clock=now)
+            restore_set(chosen, replace(wanted, replace=True), clock=now)
     left = os.listdir(target)
-    result = restore_set(replace(wanted, replace=True), clock=now)
+    result = restore_set(chosen, replace(wanted, replace=True), clock=now)
 
     assert left == ["precious"]
     assert stores[1].opened == []
@@ -285,7 +284,7 @@ def test_without_the_identity_nothing_is_read(
     for store in stores:
         store.opened.clear()
     with pytest.raises(ConfigurationError, match=OWN.recipients[0]):
-        restore_set(FolderRestore(chosen=chosen, target=tmp_path / "back"), clock=now)
+        restore_set(chosen, FolderTarget(path=tmp_path / "back"), clock=now)
     with pytest.raises(ConfigurationError, match=OWN.recipients[0]):
         drill_folder(
             FolderDrillRequest(chosen=chosen, mutants=0),
