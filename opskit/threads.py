@@ -6,9 +6,11 @@ without its id, and secrets that it reads would not be masked in the run's other
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
 
@@ -34,6 +36,78 @@ class Pool(ThreadPoolExecutor):
         """Have a call run in one of the threads."""
         context = contextvars.copy_context()
         return super().submit(lambda: context.run(fn, *args, **kwargs))
+
+
+class Abandoned(Exception):
+    """The blocks ended before their end: what was made of them must not stay."""
+
+
+class Feed:
+    """Work in a thread of its own on blocks that are handed to it one by one.
+
+    Only so many blocks wait at once. However the work ends, also before the last of
+    the blocks, whoever hands them on is not held up, and must `finish` or `abandon`.
+    """
+
+    def __init__(
+        self, work: Callable[[Iterator[bytes]], object], *, name: str, blocks_max: int
+    ) -> None:
+        self.error: BaseException | None = None
+        self._work = work
+        self._queue: queue.Queue[bytes | None] = queue.Queue(blocks_max)
+        self._rest = iter(self._queue.get, None)
+        self._is_abandoned = False
+        self._thread = Thread(self._run, name=name)
+
+    def put(self, block: bytes, wait_seconds: float | None = None) -> None:
+        """Hand on a block, unless the work has failed; waits while it is behind.
+
+        Raises:
+            TimeoutError: it was behind for all of that time.
+        """
+        if self.error is None:
+            self._put(block, wait_seconds)
+
+    def finish(self, wait_seconds: float | None = None) -> None:
+        """Say that there are no more blocks, and wait for the end of the work.
+
+        Raises:
+            TimeoutError: it did not end in that time.
+        """
+        self._put(None, wait_seconds)
+        self._thread.join(wait_seconds)
+        if self._thread.is_alive():
+            raise TimeoutError
+
+    def abandon(self, wait_seconds: float | None = None) -> None:
+        """Let the work break off, and wait for its end; nobody gets what waits."""
+        self._is_abandoned = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self._queue.put(None)
+        self._thread.join(wait_seconds)
+
+    def _put(self, item: bytes | None, wait_seconds: float | None) -> None:
+        try:
+            self._queue.put(item, timeout=wait_seconds)
+        except queue.Full:
+            raise TimeoutError from None
+
+    def _run(self) -> None:
+        try:
+            self._work(self._blocks())
+        except Abandoned:
+            pass
+        except BaseException as error:  # noqa: BLE001 - for whoever hands on the blocks
+            self.error = error
+        for _ in self._rest:
+            pass
+
+    def _blocks(self) -> Iterator[bytes]:
+        yield from self._rest
+        if self._is_abandoned:
+            raise Abandoned
 
 
 def together(jobs: Sequence[Callable[[], T]], *, stop: Callable[[], None]) -> list[T]:

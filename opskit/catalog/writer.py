@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import queue
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,7 +16,7 @@ from opskit.crypto.signatures import Signer
 from opskit.errors import StoreError
 from opskit.log import logger
 from opskit.store import Store
-from opskit.threads import Thread
+from opskit.threads import Feed
 
 _QUEUED_BLOCKS_MAX = 2
 _STALLED_SECONDS_MAX = 900.0
@@ -32,41 +31,36 @@ class StoredStream:
     failed: Mapping[str, StoreError]
 
 
-class _Abandoned(Exception):
-    """The stream broke off, so the object must not be stored."""
-
-
 class _Writer:
-    """Feeds one store's `put` from a bounded queue, in a thread of its own."""
+    """Feeds one store's `put` in a thread of its own."""
 
     def __init__(self, store: Store, key: str) -> None:
         self.store = store
-        self.error: BaseException | None = None
         self._key = key
-        self._queue: queue.Queue[bytes | _Abandoned | None] = queue.Queue(
-            _QUEUED_BLOCKS_MAX
-        )
         self._stored_bytes = -1
-        self._thread = Thread(self._run, name=f"store-{store.name}")
+        self._error: StoreError | None = None
+        self._feed = Feed(
+            self._store, name=f"store-{store.name}", blocks_max=_QUEUED_BLOCKS_MAX
+        )
 
-    def write(self, item: bytes | _Abandoned | None) -> None:
+    @property
+    def error(self) -> BaseException | None:
+        """Why the store does not hold the object."""
+        return self._error or self._feed.error
+
+    def write(self, block: bytes) -> None:
         """Hand on a block; waits while the store is behind, but not for ever."""
         if self.error is None:
-            try:
-                self._queue.put(item, timeout=_STALLED_SECONDS_MAX)
-            except queue.Full:
-                self.error = StoreError(
-                    f"store {self.store.name} took nothing for "
-                    f"{_STALLED_SECONDS_MAX:g} seconds",
-                    hint="Check the store; the backup went on without it.",
-                )
+            with self._given_up():
+                self._feed.put(block, _STALLED_SECONDS_MAX)
 
     def finish(self, size_bytes: int) -> None:
         """Wait for the store and compare what it holds with what was sent."""
-        self.write(None)
-        self._thread.join(_STALLED_SECONDS_MAX)
+        if self._error is None:
+            with self._given_up():
+                self._feed.finish(_STALLED_SECONDS_MAX)
         if self.error is None and self._stored_bytes != size_bytes:
-            self.error = StoreError(
+            self._error = StoreError(
                 f"store {self.store.name} holds {self._stored_bytes} bytes of "
                 f"{self._key} where {size_bytes} were sent",
                 hint="Check the store's health.",
@@ -74,34 +68,23 @@ class _Writer:
 
     def abandon(self) -> None:
         """Make the store drop what it has of the object."""
-        # Its thread is ours to end: clear the way rather than wait for a full queue.
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
-        self._queue.put(_Abandoned())
-        self._thread.join(_STALLED_SECONDS_MAX)
+        self._feed.abandon(0 if self._error else _STALLED_SECONDS_MAX)
 
-    def _run(self) -> None:
+    @contextlib.contextmanager
+    def _given_up(self) -> Iterator[None]:
+        """Give a store up that takes nothing: later it must not store anything."""
         try:
-            self._stored_bytes = self.store.put(self._key, self._blocks()).size_bytes
-        except _Abandoned:
-            pass
-        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-            self.error = error
-            with contextlib.suppress(queue.Empty):
-                while True:  # the sender may be waiting for room
-                    self._queue.get_nowait()
+            yield
+        except TimeoutError:
+            self._error = StoreError(
+                f"store {self.store.name} took nothing for "
+                f"{_STALLED_SECONDS_MAX:g} seconds",
+                hint="Check the store; the backup went on without it.",
+            )
+            self.abandon()
 
-    def _blocks(self) -> Iterator[bytes]:
-        while True:
-            item = self._queue.get()
-            if item is None:
-                if self.error is not None:
-                    raise _Abandoned  # given up meanwhile: too late to store it
-                return
-            if isinstance(item, _Abandoned):
-                raise item
-            yield item
+    def _store(self, blocks: Iterator[bytes]) -> None:
+        self._stored_bytes = self.store.put(self._key, blocks).size_bytes
 
 
 def put_everywhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -10,51 +11,27 @@ from typing import Any
 from opskit.crypto import public
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import ConfigurationError, IntegrityError
-from opskit.threads import Thread
+from opskit.threads import Feed
 
 BLOCK_BYTES = 1024 * 1024
 _QUEUED_BLOCKS_MAX = 2
 
 
-class _Outcome:
-    """How the call ended: after the last block."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
 class BlockReader:
     """The file that the call reads."""
 
-    def __init__(self) -> None:
-        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_BLOCKS_MAX)
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
         self._block = b""
         self._at = 0
-        self._ended = False
-
-    def feed(self, block: bytes | None) -> None:
-        """Hand on a block, None for the end; waits while the call is behind."""
-        # Never for long: the call never waits for anything but this queue, and when
-        # it has ended the queue is emptied by `discard`.
-        self._queue.put(block)
 
     def read(self, size_bytes: int) -> bytes:
         """Return at most so many bytes, none at the end only."""
-        while self._at == len(self._block):
-            if self._ended:
-                return b""
-            block = self._queue.get()
-            self._ended = block is None
-            self._block, self._at = block or b"", 0
+        if self._at == len(self._block):
+            self._block, self._at = next(self._blocks, b""), 0
         piece = self._block[self._at : self._at + size_bytes]
         self._at += len(piece)
         return piece
-
-    def discard(self) -> None:
-        """Take what is still handed on, so that the feeder is not held up."""
-        self._block = b""
-        while not self._ended:
-            self._ended = self._queue.get() is None
 
 
 class BlockWriter:
@@ -63,7 +40,7 @@ class BlockWriter:
     def __init__(self) -> None:
         # Without a bound: it never holds more than the call makes of the blocks that
         # are queued for it, because it is emptied after each block that is fed.
-        self.queue: queue.SimpleQueue[bytes | _Outcome] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -78,69 +55,17 @@ class BlockWriter:
     def flush(self) -> None:
         """Hand on what is held."""
         if self._held_bytes:
-            self.queue.put(b"".join(self._held))
+            self._ready.put(b"".join(self._held))
         self._held, self._held_bytes = [], 0
+
+    def ready(self) -> Iterator[bytes]:
+        """Yield the blocks that have been written so far."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._ready.get_nowait()
 
 
 Work = Callable[[BlockReader, BlockWriter], None]
-
-
-class _Worker:
-    """Runs the call in a thread."""
-
-    def __init__(self, work: Work, name: str) -> None:
-        self.outcome: _Outcome | None = None
-        self._work = work
-        self._reader = BlockReader()
-        self._writer = BlockWriter()
-        self._end_fed = False
-        self._thread: Thread | None = None
-        self._name = name
-
-    def start(self) -> None:
-        self._thread = Thread(self._run, name=self._name)
-
-    def feed(self, block: bytes | None) -> None:
-        self._reader.feed(block)
-        self._end_fed = block is None
-
-    def ready(self, *, to_the_end: bool = False) -> Iterator[bytes]:
-        """Yield what has been written so far, or all the rest."""
-        while self.outcome is None:
-            try:
-                item = self._writer.queue.get(block=to_the_end)
-            except queue.Empty:
-                return
-            if isinstance(item, bytes):
-                yield item
-                continue
-            self.outcome = item
-            if item.error is not None:
-                raise item.error
-
-    def stop(self) -> None:
-        """End the thread, wherever it is."""
-        if self._thread is None:
-            return
-        # What is queued is worked off in no time, and nobody gets it.
-        if not self._end_fed:
-            self._reader.feed(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            self._work(self._reader, self._writer)
-            if self._reader.read(1):
-                raise IntegrityError(
-                    "there are bytes behind the end of the encrypted stream",
-                    hint="Use another set or another store.",
-                )
-        except BaseException as raised:  # noqa: BLE001 - raised again by `ready`
-            error = raised
-        self._writer.flush()
-        self._writer.queue.put(_Outcome(error))
-        self._reader.discard()
 
 
 def streamed(work: Work, chunks: Iterable[bytes], *, name: str) -> Generator[bytes]:
@@ -150,21 +75,36 @@ def streamed(work: Work, chunks: Iterable[bytes], *, name: str) -> Generator[byt
     ends, also when it is closed early, the thread has ended by then and a source that
     is a generator is closed. The memory needed does not grow with the stream.
     """
-    worker = _Worker(work, name)
-    try:
-        worker.start()
-        with closing(_blocks(chunks)) as blocks:
-            for block in blocks:
-                worker.feed(block)
-                yield from worker.ready()
-        worker.feed(None)
-        yield from worker.ready(to_the_end=True)
-    finally:
+    writer = BlockWriter()
+
+    def call(blocks: Iterator[bytes]) -> None:
+        reader = BlockReader(blocks)
         try:
-            worker.stop()
+            work(reader, writer)
         finally:
-            if isinstance(chunks, Generator):
-                chunks.close()
+            writer.flush()
+        if reader.read(1):
+            raise IntegrityError(
+                "there are bytes behind the end of the encrypted stream",
+                hint="Use another set or another store.",
+            )
+
+    with contextlib.ExitStack() as stack:
+        if isinstance(chunks, Generator):
+            stack.callback(chunks.close)
+        feed = Feed(call, name=name, blocks_max=_QUEUED_BLOCKS_MAX)
+        # What is queued is worked off in no time, and nobody gets it.
+        stack.callback(feed.finish)
+        for block in stack.enter_context(closing(_blocks(chunks))):
+            feed.put(block)
+            error = feed.error  # before it, all that was good was written
+            yield from writer.ready()
+            if error is not None:
+                raise error
+        feed.finish()
+        yield from writer.ready()
+        if feed.error is not None:
+            raise feed.error
 
 
 def _blocks(chunks: Iterable[bytes]) -> Generator[bytes]:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Queue
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import zstandard
@@ -21,7 +20,7 @@ from opskit.catalog.reader import HINT, SetReader, with_checksum
 from opskit.crypto.keys import NoMatchingIdentity
 from opskit.errors import ArchiveError, DatabaseError, IntegrityError
 from opskit.postgres.archive.places import ArchivePlaces, JoinedHead, Part
-from opskit.threads import Thread, together
+from opskit.threads import Feed, together
 from opskit.workspace import Limits
 
 if TYPE_CHECKING:
@@ -41,14 +40,15 @@ class Writable(Protocol):
         """
 
 
-class WrittenBehind:
+class WrittenBehind(Feed):
     """Takes blocks for a file; see `written_behind`."""
 
     def __init__(self, file: Writable) -> None:
-        self._file = file
-        self._blocks: Queue[bytes | None] = Queue(_QUEUED_BLOCKS_MAX)
-        self._error: BaseException | None = None
-        self._thread = Thread(self._run, name="writer")
+        def write(blocks: Iterator[bytes]) -> None:
+            for block in blocks:
+                file.write(block)
+
+        super().__init__(write, name="writer", blocks_max=_QUEUED_BLOCKS_MAX)
 
     def write(self, block: bytes) -> None:
         """Hand on a block; waits while the file is behind.
@@ -56,28 +56,17 @@ class WrittenBehind:
         Raises:
             OSError: an earlier one could not be written.
         """
-        if self._error is not None:
-            raise self._error
-        self._blocks.put(block)
+        self.require_well()
+        self.put(block)
 
-    def finish(self) -> None:
-        """Wait until everything is written.
+    def require_well(self) -> None:
+        """Check that nothing has failed so far.
 
         Raises:
-            OSError: something could not be.
+            OSError: a block could not be written.
         """
-        self._blocks.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        while (block := self._blocks.get()) is not None:
-            if self._error is None:
-                try:
-                    self._file.write(block)
-                except BaseException as error:  # noqa: BLE001 - raised by whoever waits
-                    self._error = error
+        if self.error is not None:
+            raise self.error
 
 
 @contextlib.contextmanager
@@ -87,15 +76,14 @@ def written_behind(file: Writable) -> Iterator[WrittenBehind]:
     Raises:
         OSError: something could not be written.
     """
-    writer = WrittenBehind(file)
+    behind = WrittenBehind(file)
     try:
-        yield writer
+        yield behind
     except BaseException:
-        # The first error is the one to report.
-        with contextlib.suppress(OSError):
-            writer.finish()
+        behind.abandon()
         raise
-    writer.finish()
+    behind.finish()
+    behind.require_well()
 
 
 # For the heads of the others: a store that gives nothing at all fails before that.
