@@ -295,7 +295,7 @@ class _Examination:
 
     def _try_lock(self, period: str) -> Check:
         lock = trial.lock(self.scratch, self.settings.object_lock_mode.upper())
-        if not self.may_delete and lock.told:
+        if not self.may_delete and lock.shown:
             return _good(
                 f"recorded; each object is locked for {period}; a refusal cannot be "
                 "tried, as these credentials may delete nothing"

@@ -170,10 +170,10 @@ class LocalStore:
     def _walk(self, folder: str, base: str, prefix: str) -> Iterator[ObjectInfo]:
         """Yield what lies in a folder, whose files' keys begin with `base`."""
         try:
-            with os.scandir(folder) as found:
+            with os.scandir(folder) as listed:
                 # A folder sorts among files as its keys do: with the slash behind it.
                 entries = sorted(
-                    found,
+                    listed,
                     key=lambda each: (
                         each.name + "/" * each.is_dir(follow_symlinks=False)
                     ),
@@ -221,8 +221,8 @@ class LocalStore:
                 try:
                     below = os.open(each, _LOOK_INTO, dir_fd=folder)
                 except NotADirectoryError:
-                    found = os.stat(each, dir_fd=folder, follow_symlinks=False)
-                    if S_ISLNK(found.st_mode):
+                    status = os.stat(each, dir_fd=folder, follow_symlinks=False)
+                    if S_ISLNK(status.st_mode):
                         raise self._is_link(key, each) from None
                     raise
                 os.close(folder)
@@ -244,17 +244,17 @@ class LocalStore:
         )
 
     def _file_status(self, key: str, folder: int, name: str) -> os.stat_result:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if S_ISDIR(found.st_mode):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if S_ISDIR(status.st_mode):
             raise FileNotFoundError
-        if S_ISLNK(found.st_mode):
+        if S_ISLNK(status.st_mode):
             raise self._is_link(key, name)
-        if not S_ISREG(found.st_mode):
+        if not S_ISREG(status.st_mode):
             raise ObjectUnreadable(
                 f"store {self._name}: {key} is not a regular file",
                 hint="Remove it; opskit reads only regular files.",
             )
-        return found
+        return status
 
     def _opened(self, key: str) -> int:
         """Return a descriptor of a regular file; nothing else is even opened."""
@@ -284,13 +284,13 @@ class LocalStore:
             )
 
     @staticmethod
-    def _info(key: str, found: os.stat_result) -> ObjectInfo:
+    def _info(key: str, status: os.stat_result) -> ObjectInfo:
         return ObjectInfo(
             key=key,
-            size_bytes=found.st_size,
-            modified_at=datetime.fromtimestamp(found.st_mtime, UTC),
+            size_bytes=status.st_size,
+            modified_at=datetime.fromtimestamp(status.st_mtime, UTC),
             # Nobody but the kernel sets the time of the last change.
-            etag=f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}",
+            etag=f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}",
         )
 
     @staticmethod

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import SystemRandom
 
@@ -76,19 +76,21 @@ def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) 
         if key is not None:
             kinds = claims if key["kind"] == "json" else released
             kinds[key["run"]][int(key["number"])] = each
-    living = {}
+    others: list[Living] = []
     litter: list[str] = []
     mine = _living(run_id, claims[run_id], released[run_id])
     for run in sorted(claims.keys() | released.keys()):
-        found = _living(run, claims[run], released[run])
-        if found is None or (mine is not None and _is_dead(found, mine, dead_after)):
+        living = _living(run, claims[run], released[run])
+        if living is None or (
+            mine is not None
+            and abs(mine.newest.modified_at - living.newest.modified_at) > dead_after
+        ):
             # Releases go last, lest a claim comes back to life without its own.
             litter += [each.key for each in claims[run].values()]
             litter += [each.key for each in released[run].values()]
-        else:
-            living[run] = found
-    mine = living.pop(run_id, None)
-    others = sorted(living.values(), key=lambda each: each.order)
+        elif run != run_id:
+            others.append(living)
+    others.sort(key=lambda each: each.order)
     return Seen(mine=mine, others=tuple(others), litter=tuple(litter))
 
 
@@ -104,10 +106,6 @@ def _living(
         first_at=min(each.modified_at for each in counting),
         newest=max(counting, key=lambda each: each.modified_at),
     )
-
-
-def _is_dead(each: Living, mine: Living, dead_after: timedelta) -> bool:
-    return abs(mine.newest.modified_at - each.newest.modified_at) > dead_after
 
 
 class Claim:
@@ -163,8 +161,8 @@ class Claim:
 
     def look(self, dead_after: timedelta) -> Seen:
         """Return all claims on the source."""
-        found = list(self.store.list(self._folder))
-        return judge(found, run_id=self.run_id, dead_after=dead_after)
+        objects = self.store.list(self._folder)
+        return judge(objects, run_id=self.run_id, dead_after=dead_after)
 
     def withdraw(self) -> None:
         """Take the claim back; one that cannot be deleted is said to be over.
@@ -249,18 +247,14 @@ def _put_patiently(store: Store, key: str, content: bytes) -> None:
         try:
             try:
                 store.put(key, [content])
+            except ObjectExists:
+                # Our own, if it is there: an earlier try arrived but seemed to fail.
+                store.stat(key)
             except StoreError as error:
                 if not _is_full(error):
                     raise
                 store.put(key, [])
-        except ObjectExists:
-            # Our own, if it is there: an earlier try arrived though it seemed to fail.
-            with suppress(ObjectNotFound):
-                store.stat(key)
-                return
-            if not left:
-                raise
-        except ObjectNotFound:
+        except (ObjectExists, ObjectNotFound):
             if not left:
                 raise
         else:
@@ -322,9 +316,8 @@ def hold(
     """Hold the lock of a source in a store for the length of the block.
 
     Yields the lock, which raises when it is called after it was lost: call it right
-    before what must not be done twice. `owner` names whoever runs one at a time anyway,
-    by a lock of its own: another claim of the same owner is that of a run which was
-    killed.
+    before what must not be done twice. An `owner` has only one run at a time, by a lock
+    of its own: another claim of the same owner is that of a run that was killed.
 
     Raises:
         LockHeld: another run holds it; the message says who, where, and since when. Or
@@ -350,23 +343,17 @@ def hold(
         claim.withdraw()
 
 
+@dataclass(eq=False)
 class HeldLock:
-    """A lock on a source in a store.
+    """A lock on a source in a store, got at `got_at` by the clock of the store."""
 
-    `got_at` is the time by the store's own clock when the lock was got.
-    """
-
-    got_at: datetime
-
-    def __init__(
-        self, claim: Claim, timing: Timing, uptime: Callable[[], float], owner: str
-    ) -> None:
-        self._claim = claim
-        self._owner = owner
-        self._timing = timing
-        self._uptime = uptime
-        self._lost = False
-        self._trouble = "its run was stopped for too long"
+    _claim: Claim
+    _timing: Timing
+    _uptime: Callable[[], float]
+    _owner: str
+    _lost: bool = False
+    _trouble: str = "its run was stopped for too long"
+    got_at: datetime = field(init=False)
 
     def acquire(
         self, sleep: Callable[[float], None], random: Callable[[], float]
@@ -448,11 +435,9 @@ def _held(claim: Claim, seen: Seen, timing: Timing) -> LockHeld:
     holder = _read_record(claim.store, seen.others[0]) if seen.others else None
     who = "a run that does not say who it is"
     if holder is not None:
-        who = (
-            f"{holder.get('operation')} (run {holder.get('run_id')}, process "
-            f"{holder.get('pid')} on {holder.get('host')}, started "
-            f"{holder.get('started_at')})"
-        )
+        names = ("operation", "run_id", "pid", "host", "started_at")
+        what, run, process, host, since = map(holder.get, names)
+        who = f"{what} (run {run}, process {process} on {host}, started {since})"
     return LockHeld(
         f"{claim.source} is locked in store {claim.store.name} by {who}",
         hint="Wait for that run to end. If it was killed, its claim dies by itself "
@@ -464,7 +449,7 @@ def _held(claim: Claim, seen: Seen, timing: Timing) -> LockHeld:
 def _read_record(store: Store, other: Living) -> dict[str, object] | None:
     try:
         with store.open(other.newest.key) as file:
-            found = json.loads(file.read(_RECORD_BYTES_MAX))
+            record = json.loads(file.read(_RECORD_BYTES_MAX))
     except (StoreError, ValueError):
         return None  # it has just been withdrawn
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None

@@ -13,7 +13,7 @@ from opskit.store.base import Store
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
 from opskit.store.s3.store import S3Store
-from opskit.store.s3.upload import base64_of, md5
+from opskit.store.s3.upload import content_md5, md5
 from opskit.store.wrappers import unwrapped
 
 _NAME = "challenge-"
@@ -33,8 +33,8 @@ def challenge(store: Store, key_prefix: str) -> list[Check]:
     """Put a small object as a backup would, try to destroy it, and read it again.
 
     What the store refuses to delete stays below `key_prefix` until its lock ends. A
-    store whose attempts cannot be told from opskit's own rules, such as a folder, is
-    tried through the protocol.
+    store that has no requests of its own to try, such as a folder, is tried through
+    the protocol.
 
     Raises:
         StoreError: the store cannot be used, so nothing was tried.
@@ -135,26 +135,21 @@ class _InBucket(_Victim):
         super().__init__(store, key_prefix)
 
     def attempts(self) -> list[tuple[str, Callable[[], None]]]:
-        found = super().attempts()
+        attempts = super().attempts()
         if not self._version:
-            return found
+            return attempts
         return [
-            *found,
+            *attempts,
             ("delete of the version", self._delete_version),
             ("delete of the version in spite of governance", self._bypass),
         ]
 
     def refused(self, error: StoreError) -> bool:
-        return 400 <= errors.status_of(error.__cause__) < 500
+        return errors.is_refused(error.__cause__)
 
     def is_there(self) -> bool:
         try:
-            answer = self._on("get_object", **self._which())
-            with (
-                errors.translated(self._bucket.where, self._key, reading=True),
-                contextlib.closing(answer["Body"]) as body,
-            ):
-                return bool(body.read() == self._content)
+            content = self._bucket.read(self._key, **self._which())
         except ObjectNotFound:
             return False
         except StoreError as error:
@@ -162,6 +157,7 @@ class _InBucket(_Victim):
             if errors.code_of(error.__cause__) in ("NoSuchVersion", "405"):
                 return False
             raise
+        return content == self._content
 
     def taken(self) -> str:
         if self._version:
@@ -174,10 +170,8 @@ class _InBucket(_Victim):
         self._version = str(self._on("head_object").get("VersionId", ""))
 
     def remove(self) -> None:
-        which: list[dict[str, object]] = [
-            {"VersionId": version} for version in self._added
-        ]
-        for each in [*which, self._which()]:
+        added = [{"VersionId": version} for version in self._added]
+        for each in [*added, self._which()]:
             with contextlib.suppress(StoreError):
                 self._on("delete_object", **each)
 
@@ -195,7 +189,7 @@ class _InBucket(_Victim):
             self._on(
                 "put_object",
                 Body=b"other",
-                ContentMD5=base64_of(md5(bytearray(b"other"))),
+                ContentMD5=content_md5(md5(b"other")),
             )
         )
 
@@ -204,7 +198,7 @@ class _InBucket(_Victim):
         if version and version != self._version:
             self._added.append(version)
 
-    def _which(self) -> dict[str, object]:
+    def _which(self) -> dict[str, str]:
         return {"VersionId": self._version} if self._version else {}
 
     def _on(self, operation: str, **parameters: Any) -> Any:

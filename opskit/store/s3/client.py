@@ -171,6 +171,19 @@ class Bucket:
                 Bucket=self.name, Key=self.full_key(key), **parameters
             )
 
+    def read(self, key: str, **parameters: object) -> bytes:
+        """Return the bytes of an object that is small.
+
+        Raises:
+            StoreError: see `translated`.
+        """
+        answer = self.on("get_object", key, **parameters)
+        with (
+            translated(self.where, key, reading=True),
+            contextlib.closing(answer["Body"]) as body,
+        ):
+            return bytes(body.read())
+
     def pages(
         self, operation: str, field: str, prefix: str, **parameters: object
     ) -> Iterator[dict[str, Any]]:
@@ -205,9 +218,9 @@ class Bucket:
                 yield from page.get("Parts", [])
 
 
-def files(found: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+def files(objects: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
     """Leave out what consoles make as folders: empty objects with a slash behind."""
-    return (each for each in found if not each.key.endswith("/") and each.key)
+    return (each for each in objects if not each.key.endswith("/") and each.key)
 
 
 def info_of(key: str, head: dict[str, Any]) -> ObjectInfo:
@@ -221,7 +234,7 @@ def info_of(key: str, head: dict[str, Any]) -> ObjectInfo:
 
 
 def etag_of(answer: dict[str, Any]) -> str:
-    """Return an ETag without quotes, however it is told."""
+    """Return an ETag without the quotes that most servers put around it."""
     return str(answer.get("ETag", "")).strip('"')  # rclone lists it without quotes
 
 

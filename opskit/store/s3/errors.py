@@ -272,6 +272,11 @@ def is_denied(error: BaseException | None) -> bool:
     return code_of(error) in _DENIED
 
 
+def is_refused(error: BaseException | None) -> bool:
+    """Return whether the server answered that it will not."""
+    return 400 <= status_of(error) < 500
+
+
 def is_missing(error: BaseException | None) -> bool:
     """Return whether the server says that there is no such object."""
     return code_of(error) in _MISSING

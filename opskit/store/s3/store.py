@@ -28,7 +28,7 @@ class S3Store:
 
     boto3 asks again by itself, with growing and random waits, up to `attempts` times;
     only reading is not asked again for once it has begun. Opening does not touch the
-    network. Times are whole seconds, since HEAD tells no more.
+    network. Times are whole seconds, since HEAD gives no more.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class S3Store:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`; sorted here, since not every server does."""
-        found = self._bucket.pages("list_objects_v2", "Contents", prefix)
+        entries = self._bucket.pages("list_objects_v2", "Contents", prefix)
         # Consoles make folders as empty objects with a slash at the end.
-        keys = (self._entry(each, "LastModified") for each in found)
+        keys = (self._entry(each, "LastModified") for each in entries)
         return iter(sorted(files(keys), key=lambda each: each.key))
 
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -120,8 +120,7 @@ class S3Store:
 
         A server that cannot list them has none as far as one can know.
         """
-        found = sorted(self._uploads(prefix), key=lambda each: str(each["Key"]))
-        for upload in found:
+        for upload in sorted(self._uploads(prefix), key=lambda each: str(each["Key"])):
             info = self._entry(upload, "Initiated")
             with contextlib.suppress(StoreError):
                 info = self._grown(info, upload)
@@ -150,13 +149,13 @@ class S3Store:
         check_key(prefix.removesuffix("/"))
         for upload in [*self._uploads(prefix)]:
             abort(self._bucket, self._key(upload), upload["UploadId"])
-        found = self._bucket.pages("list_objects_v2", "Contents", prefix)
-        keys = [self._key(each) for each in found]
+        entries = self._bucket.pages("list_objects_v2", "Contents", prefix)
+        keys = [self._key(each) for each in entries]
         for at in range(0, len(keys), _BATCH_MAX):
             self._delete_all(keys[at : at + _BATCH_MAX])
 
     def lock_configuration(self) -> dict[str, Any] | None:
-        """Return the bucket's object lock as the server tells it; None if it has none.
+        """Return the bucket's object lock, or None if it has none.
 
         Raises:
             StoreError: the server refused to tell, or did not answer.
@@ -168,8 +167,8 @@ class S3Store:
             if lacks or errors.is_not_implemented(error.__cause__):
                 return None
             raise
-        found: dict[str, Any] = answer.get("ObjectLockConfiguration", {})
-        return found if found.get("ObjectLockEnabled") == "Enabled" else None
+        lock: dict[str, Any] = answer.get("ObjectLockConfiguration", {})
+        return lock if lock.get("ObjectLockEnabled") == "Enabled" else None
 
     def versioning(self) -> str:
         """Return `Enabled`, `Suspended` or, if the bucket keeps no versions, "".

@@ -18,12 +18,11 @@ from opskit.errors import ObjectExists, StoreError, StoreUnavailable
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
 from opskit.store.s3.store import S3Store
-from opskit.store.s3.upload import base64_of, etag_differs, md5
+from opskit.store.s3.upload import content_md5, etag_differs, md5
 from opskit.threads import Pool
 
 PART_BYTES = 5 * 1024**2
 _TIMEOUT = timedelta(seconds=5)
-_BATCH_MAX = 1000
 _NOT_FOUND = 404
 _AGAIN_SECONDS = 0.5
 _T = TypeVar("_T")
@@ -52,14 +51,8 @@ def denied(error: StoreError) -> bool:
 
 def not_implemented(error: StoreError) -> bool:
     """Return whether the server said that it lacks what it was asked for."""
-    return errors.is_not_implemented(error.__cause__) or errors.status_of(
-        error.__cause__
-    ) in (405, 501)
-
-
-def refused(error: StoreError) -> bool:
-    """Return whether the server answered that it will not."""
-    return 400 <= errors.status_of(error.__cause__) < 500
+    cause = error.__cause__
+    return errors.is_not_implemented(cause) or errors.status_of(cause) == 405
 
 
 class Scratch:
@@ -109,7 +102,7 @@ class Scratch:
             "put_object",
             name,
             Body=content,
-            ContentMD5=base64_of(md5(bytearray(content))),
+            ContentMD5=content_md5(md5(content)),
             **options,
         )
         self.versioned |= "VersionId" in answer
@@ -145,9 +138,9 @@ class Scratch:
         return False
 
     def _remove_versions(self) -> None:
-        found = [*self.versions()]
-        for at in range(0, len(found), _BATCH_MAX):
-            wanted = {"Objects": found[at : at + _BATCH_MAX], "Quiet": True}
+        versions = [*self.versions()]
+        for at in range(0, len(versions), BATCH_MAX):
+            wanted = {"Objects": versions[at : at + BATCH_MAX], "Quiet": True}
             refused = self.call("delete_objects", Delete=wanted).get("Errors", [])
             if refused:
                 raise StoreError(
@@ -170,12 +163,32 @@ class Scratch:
             UploadId=upload_id,
             PartNumber=1,
             Body=content,
-            ContentMD5=base64_of(digest or md5(bytearray(content))),
+            ContentMD5=content_md5(digest or md5(content)),
+        )
+
+    def complete(self, name: str, upload_id: str, part: Any, **options: object) -> None:
+        """Make an object of an upload and its one part."""
+        self.on(
+            "complete_multipart_upload",
+            name,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+            **options,
         )
 
     def abort(self, name: str, upload_id: str) -> None:
         """Drop an upload."""
         self.on("abort_multipart_upload", name, UploadId=upload_id)
+
+    @contextlib.contextmanager
+    def upload(self, name: str) -> Iterator[str]:
+        """Yield the ID of an upload in parts that is dropped after the block."""
+        upload_id = self.begin(name)
+        try:
+            yield upload_id
+        finally:
+            with contextlib.suppress(StoreError):
+                self.abort(name, upload_id)
 
     def full(self, name: str) -> str:
         """Return the key as the server knows it."""
@@ -185,6 +198,10 @@ class Scratch:
         """Call the bucket about an object below the prefix."""
         key = f"{self.prefix}{name}"
         return _again(lambda: self.bucket.on(operation, key, **parameters))
+
+    def read(self, name: str, **parameters: object) -> bytes:
+        """Return the bytes of an object below the prefix."""
+        return _again(lambda: self.bucket.read(f"{self.prefix}{name}", **parameters))
 
     def call(self, operation: str, **parameters: object) -> Any:
         """Call the bucket."""
@@ -232,54 +249,26 @@ def conditional_completion(scratch: Scratch) -> Answer:
     """Do the same with an upload in parts."""
     name = "condition-parts"
     scratch.put(name)
-    upload_id = scratch.begin(name)
-    try:
+    with scratch.upload(name) as upload_id:
         part = scratch.part(name, upload_id, b"x")
-        parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
         return _conditional(
-            lambda: scratch.on(
-                "complete_multipart_upload",
-                name,
-                UploadId=upload_id,
-                MultipartUpload={"Parts": parts},
-                IfNoneMatch="*",
-            )
+            lambda: scratch.complete(name, upload_id, part, IfNoneMatch="*")
         )
-    finally:
-        with contextlib.suppress(StoreError):
-            scratch.abort(name, upload_id)
 
 
 def small_upload(scratch: Scratch) -> None:
     """Put a few bytes by an upload of one part, and read them back."""
-    upload_id = scratch.begin("part")
-    try:
+    with scratch.upload("part") as upload_id:
         part = scratch.part("part", upload_id, b"part")
-        parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
-        scratch.on(
-            "complete_multipart_upload",
-            "part",
-            UploadId=upload_id,
-            MultipartUpload={"Parts": parts},
-        )
-    except BaseException:
-        with contextlib.suppress(StoreError):
-            scratch.abort("part", upload_id)
-        raise
-    with scratch.store.open(f"{scratch.prefix}part") as file:
-        if file.read() != b"part":
-            raise StoreError("an object in parts came back otherwise", hint=DISTRUST)
+        scratch.complete("part", upload_id, part)
+    if scratch.read("part") != b"part":
+        raise StoreError("an object in parts came back with other bytes", hint=DISTRUST)
 
 
 def range_read(scratch: Scratch) -> Answer:
     """Read from the middle of an object."""
     scratch.put("range", b"0123456789")
-    answer = scratch.on("get_object", "range", Range="bytes=4-")
-    with (
-        errors.translated(scratch.bucket.where, scratch.prefix, reading=True),
-        contextlib.closing(answer["Body"]) as body,
-    ):
-        content = body.read()
+    content = scratch.read("range", Range="bytes=4-")
     if content == b"456789":
         return Answer.HONOURED
     if content == b"0123456789":
@@ -292,17 +281,14 @@ def range_read(scratch: Scratch) -> Answer:
 
 def damaged_part(scratch: Scratch) -> DamagedPart:
     """Send a part with the MD5 of other bytes."""
-    upload_id = scratch.begin("damaged")
-    sent = md5(bytearray(b"sent"))
+    sent = md5(b"sent")
     try:
-        answer = scratch.part("damaged", upload_id, b"arrived", digest=sent)
+        with scratch.upload("damaged") as upload_id:
+            answer = scratch.part("damaged", upload_id, b"arrived", digest=sent)
     except StoreError as error:
-        if not refused(error):
+        if not errors.is_refused(error.__cause__):
             raise
         return DamagedPart(refused=True, told_by_etag=True)
-    finally:
-        with contextlib.suppress(StoreError):
-            scratch.abort("damaged", upload_id)
     # An ETag that is made of no MD5 never differs, so it would tell nothing.
     return DamagedPart(refused=False, told_by_etag=etag_differs(answer, sent.hex()))
 
@@ -341,14 +327,14 @@ def pages(scratch: Scratch, page_size: int) -> list[list[str]]:
     prefix = scratch.full("many/")
     client = scratch.bucket.client
     with errors.translated(scratch.bucket.where, f"{scratch.prefix}many/"):
-        found = client.get_paginator("list_objects_v2").paginate(
+        listing = client.get_paginator("list_objects_v2").paginate(
             Bucket=scratch.bucket.name,
             Prefix=prefix,
             PaginationConfig={"PageSize": page_size},
         )
         return [
             [str(each["Key"]).removeprefix(prefix) for each in page["Contents"]]
-            for page in found
+            for page in listing
             if page.get("Contents")
         ]
 
@@ -387,9 +373,9 @@ class Deletion:
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """Whether an object under a short lock was kept, and is told to be locked."""
+    """Whether an object under a short lock was kept, and is shown as locked."""
 
-    told: bool
+    shown: bool
     plainly: bool
     with_bypass: bool
 
@@ -428,12 +414,12 @@ def lock(scratch: Scratch, mode: str) -> Lock:
         ObjectLockRetainUntilDate=begin + timedelta(seconds=_LOCK_SECONDS),
     ).get("VersionId")
     which = {"VersionId": version} if version is not None else {}
-    told = scratch.on("head_object", "locked", **which).get("ObjectLockMode") == mode
+    shown = scratch.on("head_object", "locked", **which).get("ObjectLockMode") == mode
     plainly = _stays(scratch, which, {})
     bypass = plainly and _stays(scratch, which, {"BypassGovernanceRetention": True})
     if not bypass:
         scratch.locked_until = 0.0  # it is gone, so nothing has to be waited for
-    return Lock(plainly=plainly, with_bypass=bypass, told=told)
+    return Lock(plainly=plainly, with_bypass=bypass, shown=shown)
 
 
 def _stays(scratch: Scratch, which: dict[str, str], options: dict[str, object]) -> bool:
@@ -441,7 +427,7 @@ def _stays(scratch: Scratch, which: dict[str, str], options: dict[str, object]) 
     try:
         scratch.on("delete_object", "locked", **which, **options)
     except StoreError as error:
-        if not refused(error):
+        if not errors.is_refused(error.__cause__):
             raise
     try:
         scratch.on("head_object", "locked", **which)

@@ -30,19 +30,19 @@ class Sent:
     etag: str
 
 
-def md5(content: bytearray) -> bytes:
+def md5(content: bytes | bytearray) -> bytes:
     """Return the digest that S3 checks what arrives with; it is no protection."""
     return hashlib.md5(content, usedforsecurity=False).digest()
 
 
-def base64_of(digest: bytes) -> str:
-    """Return the form of the Content-MD5 header."""
+def content_md5(digest: bytes) -> str:
+    """Return the value of the Content-MD5 header for a digest."""
     return base64.b64encode(digest).decode()
 
 
 def composite(digests: Sequence[bytes]) -> str:
     """Return the ETag of an object put in parts."""
-    return f"{md5(bytearray(b''.join(digests))).hex()}-{len(digests)}"
+    return f"{md5(b''.join(digests)).hex()}-{len(digests)}"
 
 
 def etag_differs(answer: Mapping[str, Any], wanted: str) -> bool:
@@ -55,21 +55,21 @@ def etag_differs(answer: Mapping[str, Any], wanted: str) -> bool:
         or "SSECustomerAlgorithm" in answer
     ):
         return False
-    found = str(answer.get("ETag", "")).strip('"').lower()
+    etag = str(answer.get("ETag", "")).strip('"').lower()
     _, dash, count = wanted.partition("-")
     form = rf"[0-9a-f]{{32}}{dash}{count}"
-    return re.fullmatch(form, found) is not None and found != wanted
+    return re.fullmatch(form, etag) is not None and etag != wanted
 
 
-def difference(sent: Sent, found: Mapping[str, Any]) -> str:
+def difference(sent: Sent, head: Mapping[str, Any]) -> str:
     """Return in words how what the server holds differs from what was sent, or ""."""
-    if found["ContentLength"] != sent.size_bytes:
+    if head["ContentLength"] != sent.size_bytes:
         return (
-            f"the server holds {found['ContentLength']} bytes where "
+            f"the server holds {head['ContentLength']} bytes where "
             f"{sent.size_bytes} were sent"
         )
-    if etag_differs(found, sent.etag):
-        return f"the server's ETag is {found['ETag']} where {sent.etag} was sent"
+    if etag_differs(head, sent.etag):
+        return f"the server's ETag is {head['ETag']} where {sent.etag} was sent"
     return ""
 
 
@@ -168,7 +168,7 @@ class PartsUpload:
             UploadId=self._upload_id,
             PartNumber=number,
             Body=part,
-            ContentMD5=base64_of(digest),
+            ContentMD5=content_md5(digest),
         )
         if etag_differs(answer, digest.hex()):
             raise StoreError(
@@ -320,7 +320,7 @@ class Put:
                 "put_object",
                 self._key,
                 Body=content,
-                ContentMD5=base64_of(digest),
+                ContentMD5=content_md5(digest),
                 **self._options,
                 **condition,
             )
@@ -335,8 +335,8 @@ class Put:
                 "create_multipart_upload", self._key, **self._options
             )
             upload_id = answer["UploadId"]
-            told = answer.get("ResponseMetadata", {})
-            begun_again = told.get("RetryAttempts", 0) > 0
+            metadata = answer.get("ResponseMetadata", {})
+            begun_again = metadata.get("RetryAttempts", 0) > 0
             upload = PartsUpload(
                 self._bucket,
                 self._key,
@@ -355,7 +355,7 @@ class Put:
             )
         except BaseException:
             if upload_id:
-                # What failed first is what must be told; `unfinished` finds the rest.
+                # The first failure is the one to report; `unfinished` lists the rest.
                 with contextlib.suppress(StoreError):
                     abort(self._bucket, self._key, upload_id)
             raise
@@ -367,8 +367,8 @@ class Put:
     def _abort_others(self, upload_id: str) -> None:
         """Drop what an earlier try began, whose answer was lost; nobody else would."""
         with contextlib.suppress(StoreError):
-            found = self._bucket.pages("list_multipart_uploads", "Uploads", self._key)
-            for each in [*found]:
+            pages = self._bucket.pages("list_multipart_uploads", "Uploads", self._key)
+            for each in [*pages]:
                 ours = each["Key"] == self._bucket.full_key(self._key)
                 if ours and each["UploadId"] != upload_id:
                     abort(self._bucket, self._key, each["UploadId"])
@@ -380,8 +380,8 @@ class Put:
             self._conditionally(call)
         except StoreError as error:
             # The answer to an earlier try may be lost: what is there is then our own.
-            found = self._head()
-            if found is None or self._mark_of(found) != self._mark:
+            head = self._head()
+            if head is None or self._mark_of(head) != self._mark:
                 raise error
 
     def _conditionally(self, call: Callable[[dict[str, str]], object]) -> None:
@@ -414,29 +414,28 @@ class Put:
         return None
 
     @staticmethod
-    def _mark_of(found: Any) -> str:
+    def _mark_of(head: Any) -> str:
         # Some servers write the names of metadata with capitals.
-        metadata = {name.lower(): value for name, value in found["Metadata"].items()}
+        metadata = {name.lower(): value for name, value in head["Metadata"].items()}
         return str(metadata.get(MARK, ""))
 
     def _checked(self, sent: Sent) -> Any:
         """Compare what the server holds with what was sent; delete it if it differs."""
         try:
-            found = self._bucket.on("head_object", self._key)
+            head = self._bucket.on("head_object", self._key)
         except ObjectNotFound as error:
             raise StoreError(
                 f"{self._bucket.where.text(self._key)}: the server took it and "
                 "has it no more",
                 hint="Look at the server's state and at the bucket's lifecycle rules.",
             ) from error
-        if self._mark_of(found) not in ("", self._mark):
+        if self._mark_of(head) not in ("", self._mark):
             raise errors.exists(self._bucket.where, self._key)  # put over ours
-        amiss = difference(sent, found)
-        if amiss:
+        if wrong := difference(sent, head):
             with contextlib.suppress(StoreError):
                 self._bucket.on("delete_object", self._key)
             raise StoreError(
-                f"{self._bucket.where.text(self._key)}: {amiss}",
+                f"{self._bucket.where.text(self._key)}: {wrong}",
                 hint="What was stored is deleted again; look at the store's health.",
             )
-        return found
+        return head
