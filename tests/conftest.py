@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit import log
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import programs, throwaway
@@ -71,6 +72,13 @@ def _initialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     # Here pytest removes what a run that was killed could not.
     with initialised.remembered(tmp_path_factory.getbasetemp()):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _belongs_to_no_run() -> Iterator[None]:
+    """A test leaves neither its secrets nor its id to the next one."""
+    yield
+    log._run.set(None)
 
 
 @pytest.fixture(scope="module", autouse=True)

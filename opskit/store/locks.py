@@ -64,7 +64,7 @@ class Seen:
 
 
 def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) -> Seen:
-    """Return which claims count, by the clock of the store alone: pure.
+    """Return which claims count, by the clock of the store alone.
 
     The time is that of one's own newest claim, which was put a moment ago. Without it
     nothing counts as dead. A claim that is as far in the future is no sign of life.
@@ -81,10 +81,8 @@ def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) 
     mine = _living(run_id, claims[run_id], released[run_id])
     for run in sorted(claims.keys() | released.keys()):
         living = _living(run, claims[run], released[run])
-        if living is None or (
-            mine is not None
-            and abs(mine.newest.modified_at - living.newest.modified_at) > dead_after
-        ):
+        moments = [each.newest.modified_at for each in (mine, living) if each]
+        if living is None or max(moments) - min(moments) > dead_after:
             # Releases go last, lest a claim comes back to life without its own.
             litter += [each.key for each in claims[run].values()]
             litter += [each.key for each in released[run].values()]
@@ -292,9 +290,7 @@ class Timing:
 
 def uptime() -> float:
     """Return seconds of a clock that nobody sets, and that goes on in suspend."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""A store that is asked again where asking again may help."""
+"""Stores around a store: one asks again, one keeps to a bandwidth."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -16,12 +17,10 @@ from opskit.store.base import ObjectInfo, Store
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-import threading
-from typing import TYPE_CHECKING
 
 
 class StoreWrapper:
-    """Does nothing of its own."""
+    """Passes everything on to the store inside."""
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner
@@ -240,7 +239,7 @@ class ThrottledStore(StoreWrapper):
 
 
 class _Pace:
-    """Tells each taker to wait until what was taken before has had its time."""
+    """Lets each taker wait until what was taken before has had its time."""
 
     def __init__(
         self,
