@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -14,40 +12,18 @@ from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import FolderManifest, of_folder
 from opskit.catalog.reader import SetReader
 from opskit.catalog.sets import BackupSet
-from opskit.checks import Check, compare, not_checked
+from opskit.checks import Check, compare
 from opskit.crypto.keys import Identities
-from opskit.drill.report import DrillEvidence, DrillFigures
+from opskit.drill.report import DrillEvidence, DrillRecord
 from opskit.errors import IntegrityError
-from opskit.evidence import set_subject
 from opskit.folders import compare as folders_compare
 from opskit.folders.beside import make_removable
 from opskit.folders.extract import extract
 from opskit.folders.restore import OpenTar
 from opskit.mutants.folders import plant
-from opskit.mutants.mutant import MutantReport
 from opskit.progress import bar
 
 KIND = "files"
-
-
-@dataclass(kw_only=True)
-class FolderDrill:
-    """What a drill has shown so far; `mutants` is None where none were planted."""
-
-    checks: list[Check] = field(default_factory=list)
-    phases: dict[str, float] = field(default_factory=dict)
-    mutants: MutantReport | None = None
-    entries: int = 0
-    size_bytes: int = 0
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Measure a block; also one that fails took its time."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.phases[name] = round(time.monotonic() - began, 3)
 
 
 def drill_copy(
@@ -57,17 +33,18 @@ def drill_copy(
     run_id: str,
     mutants: int,
     work_dir: Path | None = None,
-) -> FolderDrill:
+    record: DrillRecord | None = None,
+) -> DrillRecord:
     """Extract an archive into a throw-away folder and compare everything.
 
-    What is wrong with the set is a failed check, not an error. If the copy is equal,
+    What is wrong with the set is a failed check in the record. If the copy is equal,
     as many mutants are planted in it, chosen by the run's id, and each must be noticed.
 
     Raises:
         StoreError: the folder cannot be written, or the disk is full.
         ConfigurationError: the work folder does not exist.
     """
-    drill = FolderDrill()
+    drill = record or DrillRecord()
     workspace.sweep(KIND, base=work_dir, before_removal=make_removable)
     with workspace.throwaway(KIND, base=work_dir) as folder:
         copy = folder / "copy"
@@ -80,7 +57,7 @@ def drill_copy(
 
 
 def _run(
-    drill: FolderDrill,
+    drill: DrillRecord,
     copy: Path,
     open_tar: OpenTar,
     records: Sequence[FileRecord],
@@ -99,8 +76,8 @@ def _run(
     )
     with drill.phase("compare"):
         drill.checks += folders_compare.compare(copy, records)
-    drill.entries = len(records)
-    drill.size_bytes = sum(record.size_bytes for record in records)
+    drill.files = len(records)
+    drill.is_restored = drill.files > 0
     if not mutants or any(check.failed for check in drill.checks):
         return  # a comparison that fails has just shown that it can
     with drill.phase("mutants"):
@@ -108,10 +85,6 @@ def _run(
     drill.checks.append(drill.mutants.check())
     # Each was taken back, or the next would have been noticed for the one before.
     drill.checks += [check for check in left if check.failed]
-
-
-# What has to be done before a service can use a restored folder.
-_RESTORE_PHASES = ("fetch", "restore")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,45 +116,26 @@ def drill_folder(
         identities=request.identities,
     )
     reader.require_identities()
-    drill = FolderDrill()
+    drill = DrillRecord(drill_server="a throw-away folder")
     manifest = _fetch(drill, reader)
     if manifest is not None:
         with bar("drilling the files", manifest.size_bytes):
-            drilled = drill_copy(
+            drill_copy(
                 reader.open_tar,
                 manifest.files,
                 run_id=run_id,
                 mutants=request.mutants,
                 work_dir=request.work_dir,
+                record=drill,
             )
-        drilled.checks[:0] = drill.checks
-        drilled.phases = drill.phases | drilled.phases
-        drill = drilled
-    rto = sum(drill.phases.get(name, 0.0) for name in _RESTORE_PHASES)
-    checks = drill.checks
     if not request.mutants:
-        checks += [not_checked("mutants", "none were asked for ([drill] mutants = 0)")]
-    rpo = (started_at - chosen.manifest.snapshot_at).total_seconds()
-    return DrillEvidence(
-        kind="drill",
-        run_id=run_id,
-        subject=set_subject(chosen.manifest, chosen.manifest_sha256),
-        started_at=started_at,
-        finished_at=clock(),
-        checks=tuple(checks),
-        figures=DrillFigures(
-            drill_server="a throw-away folder",
-            files=drill.entries,
-            mutants=None if drill.mutants is None else drill.mutants.as_json(),
-            # A restore that broke off took no time that anybody can count on.
-            rto_seconds=round(rto, 3) if drill.entries else None,
-            rpo_seconds=round(rpo, 3),
-            phases=drill.phases,
-        ),
+        drill.leave_out_mutants()
+    return drill.evidence(
+        chosen, run_id=run_id, started_at=started_at, finished_at=clock()
     )
 
 
-def _fetch(drill: FolderDrill, reader: SetReader) -> FolderManifest | None:
+def _fetch(drill: DrillRecord, reader: SetReader) -> FolderManifest | None:
     """Read all but the archive, which is checked as it is extracted."""
     try:
         with drill.phase("fetch"):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from opskit import __version__
 from opskit.catalog.manifest import FolderManifest, Manifest, of_database
-from opskit.checks import Check, count
-from opskit.evidence import Evidence
+from opskit.catalog.sets import BackupSet
+from opskit.checks import Check, count, not_checked
+from opskit.evidence import Evidence, set_subject
+from opskit.log import logger
+from opskit.mutants.mutant import MutantReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,72 @@ class DrillFigures:
 
 
 DrillEvidence = Evidence[DrillFigures]
+
+# What has to be done before a service can use what was restored.
+_RESTORE_PHASES = ("fetch", "server", "surroundings", "restore")
+
+
+@dataclass(kw_only=True)
+class DrillRecord:
+    """What a drill has shown so far, and how long its phases took."""
+
+    checks: list[Check] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    drill_server: str = ""
+    mutants: MutantReport | None = None
+    tables: int = 0
+    rows: int = 0
+    files: int = 0
+    is_restored: bool = False
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a block; also one that fails took its time."""
+        began = time.monotonic()
+        logger().info("drill", phase=name)
+        try:
+            yield
+        finally:
+            before = self.phases.get(name, 0.0)
+            self.phases[name] = round(before + time.monotonic() - began, 3)
+
+    def leave_out_mutants(self) -> None:
+        """Say that no damage was planted, so that nothing shows the drill can fail."""
+        reason = "none were asked for ([drill] mutants = 0)"
+        self.checks.append(not_checked("mutants", reason))
+
+    def evidence(
+        self,
+        chosen: BackupSet,
+        *,
+        run_id: str,
+        started_at: datetime,
+        finished_at: datetime,
+    ) -> DrillEvidence:
+        """Return what the drill proved of a set."""
+        manifest = chosen.manifest
+        rto = sum(self.phases.get(name, 0.0) for name in _RESTORE_PHASES)
+        rpo = (started_at - manifest.snapshot_at).total_seconds()
+        return DrillEvidence(
+            kind="drill",
+            run_id=run_id,
+            subject=set_subject(manifest, chosen.manifest_sha256),
+            started_at=started_at,
+            finished_at=finished_at,
+            checks=tuple(self.checks),
+            figures=DrillFigures(
+                drill_server=self.drill_server,
+                tables=self.tables,
+                rows=self.rows,
+                files=self.files,
+                mutants=None if self.mutants is None else self.mutants.as_json(),
+                # A restore that broke off took no time that anybody can count on.
+                rto_seconds=round(rto, 3) if self.is_restored else None,
+                rpo_seconds=round(rpo, 3),
+                phases=self.phases,
+            ),
+        )
+
 
 _MADE_BY = {"postgres": "dumped", "files": "backed up"}
 _EXPECTED = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,16 +14,14 @@ from opskit.checks import Check, compare, count, not_checked
 from opskit.compare.contents import RestoredCopy
 from opskit.config import DrillSettings
 from opskit.drill import comparison
-from opskit.drill.report import DrillEvidence, DrillFigures
+from opskit.drill.report import DrillEvidence, DrillRecord
 from opskit.drill.servers import (
     DrillServer,
     opening_server,
     place_beside,
 )
 from opskit.errors import DatabaseError, IntegrityError, ServerFault
-from opskit.evidence import set_subject
 from opskit.log import logger
-from opskit.mutants.mutant import MutantReport
 from opskit.mutants.planting import plant
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
@@ -36,8 +33,6 @@ from opskit.restore.job import FillJob
 from opskit.restore.make import with_shortages
 from opskit.restore.surroundings import Place
 
-# What has to be done before a service can use a restored database.
-_RESTORE_PHASES = ("fetch", "server", "surroundings", "restore")
 _CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 
 
@@ -61,7 +56,6 @@ def drill(request: DrillRequest, *, clock: Callable[[], datetime]) -> DrillEvide
         ClientToolError: there is no server of the set's major to drill on.
         DatabaseError: the server itself did not work, or lacks what the set needs.
     """
-    manifest = request.manifest
     started_at = clock()
     run = _Drill(request)
     try:
@@ -70,24 +64,14 @@ def drill(request: DrillRequest, *, clock: Callable[[], datetime]) -> DrillEvide
     except _Ended:
         pass  # a check says why
     except NoProgress as error:
-        run.checks.append(Check(name="time limit", passed=False, detail=error.message))
-    rto = sum(run.phases.get(name, 0.0) for name in _RESTORE_PHASES)
-    return DrillEvidence(
-        kind="drill",
+        run.record.checks.append(
+            Check(name="time limit", passed=False, detail=error.message)
+        )
+    return run.record.evidence(
+        request.chosen,
         run_id=request.run_id,
-        subject=set_subject(manifest, request.chosen.manifest_sha256),
         started_at=started_at,
         finished_at=clock(),
-        checks=tuple(run.checks),
-        figures=DrillFigures(
-            drill_server=run.drill_server,
-            tables=run.tables,
-            rows=run.rows,
-            mutants=None if run.mutants is None else run.mutants.as_json(),
-            rto_seconds=round(rto, 3) if run.restored else None,
-            rpo_seconds=round((started_at - manifest.snapshot_at).total_seconds(), 3),
-            phases=run.phases,
-        ),
     )
 
 
@@ -98,7 +82,7 @@ class _Ended(Exception):
 class _Drill:
     """The terms of a drill: what is wrong with the set is a check that does not pass.
 
-    They hold what is known so far, and how long the phases took.
+    The record holds what is known so far.
     """
 
     _server: DrillServer
@@ -116,12 +100,7 @@ class _Drill:
             offline=True,
         )
         self._bound = Bound(request.limits.seconds)
-        self.checks: list[Check] = []
-        self.phases: dict[str, float] = {}
-        self.drill_server = ""
-        self.mutants: MutantReport | None = None
-        self.tables = self.rows = 0
-        self.restored = False
+        self.record = DrillRecord()
 
     @contextmanager
     def copy(self) -> Iterator[Restored]:
@@ -131,18 +110,17 @@ class _Drill:
             _Ended: it is not equal, or could not be made.
         """
         with restored(self._request, self, self._bound) as made:
-            self.checks += made.checks
-            if any(check.failed for check in self.checks):
+            self.record.checks += made.checks
+            if any(check.failed for check in self.record.checks):
                 raise _Ended
             yield made
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure a phase; where the set is to blame for an error, note it."""
-        began = time.monotonic()
-        logger().info("drill", phase=name)
         try:
-            yield
+            with self.record.phase(name):
+                yield
         except IntegrityError as error:
             if name != "fetch":
                 raise
@@ -153,12 +131,9 @@ class _Drill:
             if name not in ("surroundings", "restore") or self._bound.passed():
                 raise
             self._end("restore", str(error), error)
-        finally:
-            before = self.phases.get(name, 0.0)
-            self.phases[name] = round(before + time.monotonic() - began, 3)
 
     def _end(self, name: str, detail: str, error: Exception) -> NoReturn:
-        self.checks.append(Check(name=name, passed=False, detail=detail))
+        self.record.checks.append(Check(name=name, passed=False, detail=detail))
         raise _Ended from error
 
     @contextmanager
@@ -177,13 +152,13 @@ class _Drill:
         ):
 
             def open_place(fetched: Fetched) -> Place:
-                self.checks.append(
+                self.record.checks.append(
                     compare("stored objects", len(manifest.objects), fetched.objects,
                             "size and SHA-256 of each")
                 )  # fmt: skip
                 with self.phase("server"), bar("starting a server"):
                     self._server = wait()
-                self.drill_server = self._server.full_description
+                self.record.drill_server = self._server.full_description
                 name = manifest.inventory.database
                 return stack.enter_context(
                     place_beside(self._server, name, run_id=request.run_id)
@@ -221,7 +196,7 @@ class _Drill:
                 self._server.description, [each.as_shortage() for each in refused]
             )
         concessions = with_shortages(job, [each.as_shortage() for each in failures])
-        self.checks += [
+        self.record.checks += [
             not_checked(check, reason)
             for check, reason in (
                 *concessions.unmade(job.entries),
@@ -245,14 +220,14 @@ class _Drill:
         self._note_refused(refused, filled.words)
         if refused:
             raise _Ended
-        self.restored = True
-        self.checks += [not_checked(e.name, e.reason) for e in filled.failures]
-        self.tables = len(copy.tables)
-        self.rows = sum(table.rows for table in copy.tables)
+        self.record.is_restored = True
+        self.record.checks += [not_checked(e.name, e.reason) for e in filled.failures]
+        self.record.tables = len(copy.tables)
+        self.record.rows = sum(table.rows for table in copy.tables)
 
     def _note_refused(self, refused: Sequence[Failure], words: str = "") -> None:
         """Add the check that names the entries that could not be made."""
-        self.checks.append(
+        self.record.checks.append(
             compare(
                 "restore",
                 "no error",
@@ -279,15 +254,16 @@ class _Drill:
         """Damage the copy, to show that the comparison can fail."""
         request = self._request
         if not request.mutants:
-            reason = "none were asked for ([drill] mutants = 0)"
-            self.checks.append(not_checked("mutants", reason))
+            self.record.leave_out_mutants()
             return
         with (
             self.phase("mutants"),
             bar("trying mutants", request.mutants, unit="mutants"),
         ):
-            self.mutants = plant(made.copy, number=request.mutants, seed=request.run_id)
-            self.checks.append(self.mutants.check())
+            self.record.mutants = plant(
+                made.copy, number=request.mutants, seed=request.run_id
+            )
+            self.record.checks.append(self.record.mutants.check())
 
 
 def require_allowed(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.config import LoadSettings
 from opskit.errors import ConfigurationError
 from tests.unit.conftest import LoadConfig
 
@@ -242,3 +243,31 @@ def test_a_file_without_a_url_is_refused(
 
     assert str(secret) in refused.value.message
     assert PASSWORD not in refused.value.message + refused.value.hint
+
+
+def test_a_restore_loads_as_a_drill_does_where_it_says_nothing(
+    load_config: LoadConfig,
+) -> None:
+    """What it sets itself counts, also if that is nothing."""
+    settings = load_config(
+        """
+        [drill]
+        settings = { work_mem = "1GB" }
+        allow = ["extension pg_cron"]
+        sql_before = ["SELECT 1"]
+        sql_after = ["SELECT 2"]
+        [restore]
+        sql_before = []
+        sql_after = ["SELECT 3"]
+        """
+    )
+
+    assert settings.restore.loading(settings.drill) == LoadSettings(
+        settings={"work_mem": "1GB"},
+        allow=["extension pg_cron"],
+        sql_before=[],
+        sql_after=["SELECT 3"],
+    )
+    assert settings.drill.loading == LoadSettings(
+        allow=["extension pg_cron"], sql_before=["SELECT 1"], sql_after=["SELECT 2"]
+    )

@@ -11,7 +11,8 @@ import pytest
 
 from opskit.catalog.file_record import FileRecord
 from opskit.checks import Check
-from opskit.drill.folder import FolderDrill, drill_copy
+from opskit.drill.folder import drill_copy
+from opskit.drill.report import DrillRecord
 from opskit.folders.compare import compare
 from opskit.mutants import folders
 from opskit.mutants.folders import KINDS, Ground, Planted
@@ -25,7 +26,7 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Dumped:
     return dump(make_odd(tmp_path_factory.mktemp("odd") / "state"))
 
 
-def _drill(dumped: Dumped, work_dir: Path, **options: Any) -> FolderDrill:
+def _drill(dumped: Dumped, work_dir: Path, **options: Any) -> DrillRecord:
     return drill_copy(
         dumped.opener,
         dumped.records,
@@ -33,7 +34,7 @@ def _drill(dumped: Dumped, work_dir: Path, **options: Any) -> FolderDrill:
     )
 
 
-def _failed(found: FolderDrill) -> list[str]:
+def _failed(found: DrillRecord) -> list[str]:
     return [check.name for check in found.checks if not check.passed]
 
 
@@ -44,8 +45,7 @@ def test_an_equal_copy_passes(dumped: Dumped, tmp_path: Path) -> None:
     assert [check.name for check in found.checks] == ["restore", "files"]
     assert _failed(found) == []
     assert list(found.phases) == ["restore", "compare"]
-    assert found.entries == len(dumped.records)
-    assert found.size_bytes == sum(each.size_bytes for each in dumped.records)
+    assert found.files == len(dumped.records)
     assert found.mutants is None
     assert list(tmp_path.iterdir()) == []
 
