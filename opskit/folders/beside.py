@@ -1,9 +1,9 @@
-"""A private folder beside the one to be replaced, and its swap, safe against kills.
+"""A private folder beside the one to be replaced, and their swap, safe against kills.
 
-Beside `NAME` lie `.NAME.opskit-RANDOM`, the copy, and the same with `.lock`: a file
-that its owner keeps locked. In it stands which folder is opskit's, and a swap is
-announced in it before it begins. Whoever finds the lock free knows from it what to
-finish, and that the rest is litter. Names alone say nothing.
+Beside `NAME` are `.NAME.opskit-RANDOM`, the copy, and a file of the same name with
+`.lock`, which its owner keeps locked. The file says which folder is opskit's, and a
+swap is written there before it begins. If the lock is free, a later run reads from the
+file what to finish, and removes the rest. Names alone prove nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 def exchange(one: Path, other: Path) -> bool:
     """Swap two names; return False if this system or file system cannot.
 
-    Nobody ever finds either name missing.
+    Neither name is missing at any moment.
 
     Raises:
         OSError: as the system says.
@@ -69,7 +69,7 @@ class Beside:
     lock: int
 
     def take_place(self) -> None:
-        """Give the copy the target's name, which nobody or an empty folder has.
+        """Give the copy the target's name, which is free or that of an empty folder.
 
         Raises:
             OSError: something else has the name.
@@ -90,7 +90,7 @@ class Beside:
         if exchange(self.path, self.target):
             self.path.rename(kept)
         else:
-            # What ends between the two is put right as it is after a kill.
+            # A failure between the two is repaired as after a kill.
             self.target.rename(kept)
             self.path.rename(self.target)
         fsync_directory(self.target.parent)
@@ -98,7 +98,7 @@ class Beside:
 
 @contextlib.contextmanager
 def beside(target: Path) -> Iterator[Beside]:
-    """Yield a new empty folder (0700) beside a folder; what is left of it is removed.
+    """Yield a new empty folder (0700) beside a folder, and remove what is left of it.
 
     Raises:
         OSError: as the system says.
@@ -109,7 +109,7 @@ def beside(target: Path) -> Iterator[Beside]:
         lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if _claim(lock, lock_path):
             break
-        os.close(lock)  # a sweep came in between, and has removed it
+        os.close(lock)  # a sweep has just removed it
     try:
         _write(lock, _mark(path))
         path.mkdir(mode=0o700)
@@ -123,7 +123,7 @@ def beside(target: Path) -> Iterator[Beside]:
 
 
 def sweep(target: Path) -> list[Path]:
-    """Finish or remove what killed runs left beside a folder; return what was removed.
+    """Finish or remove what killed runs left beside a folder; return the removed.
 
     Raises:
         OSError: as the system says.
@@ -152,7 +152,7 @@ def sweep(target: Path) -> list[Path]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all that is in it, also what its modes protect.
+    """Remove a folder and all in it, even if the modes forbid that.
 
     Raises:
         OSError: as the system says.
@@ -165,19 +165,19 @@ def remove_tree(path: Path) -> None:
 
 
 def make_removable(path: Path) -> None:
-    """Open all directories below for their owner: others cannot be emptied.
+    """Make all folders below writable for their owner, so that they can be removed.
 
     Raises:
         OSError: as the system says.
     """
     if os.geteuid() == 0:
-        return  # whom no mode keeps out
+        return  # no mode keeps root out
     path.chmod(0o700)
     for _folder, names, _files, directory in os.fwalk(path):
         for name in names:
-            # Links to directories are among the names: they lead out.
-            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
+            # The names include links to directories, which lead out.
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
                 os.chmod(name, 0o700, dir_fd=directory)
 
 
@@ -187,12 +187,12 @@ def _prefix(target: Path) -> str:
 
 
 def _identity(path: Path) -> list[int]:
-    found = path.lstat()
-    return [found.st_dev, found.st_ino]
+    status = path.lstat()
+    return [status.st_dev, status.st_ino]
 
 
 def _claim(lock: int, path: Path) -> bool:
-    """Lock an open lock file; return whether it is ours, and still has its name."""
+    """Lock an open lock file; return whether that succeeded and it has its name."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(lock), path.stat())
@@ -202,11 +202,11 @@ def _claim(lock: int, path: Path) -> bool:
 
 def _settle(target: Path, path: Path, lock: int) -> None:
     """Finish a swap that was begun, and remove the copy if it is still there."""
-    announced = _announced(lock)
-    if announced is not None:
-        kept, copy = target.with_name(announced[0]), announced[1]
+    swap = _planned_swap(lock)
+    if swap is not None:
+        kept, copy = target.with_name(swap[0]), swap[1]
         if os.path.lexists(path) and _identity(path) != copy:
-            path.rename(kept)  # swapped in one step: what lies here is the old one
+            path.rename(kept)  # swapped in one step: this is the old one
         elif not os.path.lexists(target) and kept.exists():
             kept.rename(target)  # ended between the two steps
         fsync_directory(target.parent)
@@ -214,10 +214,10 @@ def _settle(target: Path, path: Path, lock: int) -> None:
         remove_tree(path)
 
 
-def _announced(lock: int) -> tuple[str, list[int]] | None:
-    found = _read(lock)
+def _planned_swap(lock: int) -> tuple[str, list[int]] | None:
+    content = _read(lock)
     try:
-        return str(found["kept"]), list(found["copy"])
+        return str(content["kept"]), list(content["copy"])
     except (KeyError, TypeError):
         return None
 
@@ -227,15 +227,15 @@ def _mark(path: Path) -> dict[str, Any]:
 
 
 def _read(lock: int) -> dict[str, Any]:
-    """Return what stands in a lock; nothing where that is not opskit's."""
+    """Return the content of a lock; empty if it is not opskit's."""
     try:
-        found = json.loads(os.pread(lock, 4096, 0))
+        content = json.loads(os.pread(lock, 4096, 0))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write(lock: int, content: dict[str, Any]) -> None:
-    """Write what is longer than what stands there: nothing of it is ever missing."""
+    """Replace the content by a longer one, so that no part of the old one is left."""
     os.pwrite(lock, json.dumps(content).encode(), 0)
     os.fsync(lock)

@@ -1,4 +1,4 @@
-"""Compares a restored directory with the records of its backup set, exactly."""
+"""Compares a restored folder with the records of its backup set, exactly."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def compare(
 ) -> list[Check]:
     """Return a check of the whole, and a failed one for each entry that differs.
 
-    Names, types, modes, owners, times, contents and links are compared; who is not root
-    cannot give files away, so there owners are only counted. No more than the first 100
-    entries that differ have a check of their own. `known` are digests, by path, of
-    files that need not be read again.
+    Names, types, modes, owners, times, contents and links are compared; only root can
+    set owners, so for other users they are only listed. At most 100 entries that differ
+    have a check of their own. `known` holds digests, by path, of files that need not be
+    read again.
 
     Raises:
         StoreError: the directory cannot be read.
@@ -47,14 +47,13 @@ def compare(
             observed = _observe(entry, links, known or {})
             if observed is not None and _is_foreign(record, observed):
                 foreign.append(entry.path)
-            found = _differences(record, observed)
-            if found:
-                differing[entry.path] = found
+            if difference := _differences(record, observed):
+                differing[entry.path] = difference
     except OSError as error:
         raise StoreError(
             f"{shown(str(error.filename))} in {target} cannot be read: "
             f"{error.strerror}",
-            hint="Run it as a user who may read the copy, such as root.",
+            hint="Run this as a user who may read the copy, such as root.",
         ) from error
     finally:
         os.close(root)
@@ -76,19 +75,19 @@ def _observe(
     entry: Entry, links: dict[tuple[int, int], str], known: Mapping[str, str]
 ) -> FileRecord | None:
     """Return the record of an entry as it is; None for sockets and devices."""
-    found = entry.stat
-    kind = file_type(found.st_mode)
+    status = entry.stat
+    kind = file_type(status.st_mode)
     if kind is None:
         return None
     if kind == "symlink":
-        return describe(entry.path, found, target=entry.read_link())
+        return describe(entry.path, status, target=entry.read_link())
     if kind != "file":
-        return describe(entry.path, found)
-    first = links.setdefault((found.st_dev, found.st_ino), entry.path)
+        return describe(entry.path, status)
+    first = links.setdefault((status.st_dev, status.st_ino), entry.path)
     if first != entry.path:
-        return describe(entry.path, found, target=first, is_hardlink=True)
+        return describe(entry.path, status, target=first, is_hardlink=True)
     digest = known.get(entry.path) or _digest(entry)
-    return describe(entry.path, found, sha256=digest)
+    return describe(entry.path, status, sha256=digest)
 
 
 def _digest(entry: Entry) -> str:
@@ -136,7 +135,7 @@ def _checks(
     details = ["names, types, modes, owners, times, contents, links"]
     if foreign:
         details.append(
-            "not root, so the owner could not be set and was not compared of "
+            "not root, so the owner could not be set and was not compared: "
             f"{listed(foreign)}"
         )
     if not number:

@@ -1,4 +1,4 @@
-"""Writes the archive of a directory into a new one, and nowhere else."""
+"""Extracts the archive of a folder into a new one, and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,76 +12,23 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from opskit.catalog.file_record import ROOT, FileRecord, FileType, is_beneath, shown
+from opskit.catalog.reader import HINT
 from opskit.errors import IntegrityError, StoreError
 from opskit.folders.tree import (
     BLOCK_BYTES,
     decoded,
     encoded,
     named,
-    open_directory,
     open_root,
     parent_of,
 )
 
-# Bits that lend the rights of an owner: they must not lend those of another one.
+# Set-user-id and set-group-id: they must not give the rights of another owner.
 LENDING_BITS = 0o6000
-# Not root, or root of a container that knows no such user.
-_NOT_GIVEN = (errno.EPERM, errno.EINVAL)
+# Not root, or root in a container that has no such user.
+_NOT_PERMITTED = (errno.EPERM, errno.EINVAL)
 
 
-def set_marks(parent: int, name: bytes, record: FileRecord) -> None:
-    """Set owner, mode and time of an entry that is not a directory.
-
-    Raises:
-        OSError: as the system says, with the path in the tree.
-    """
-    with named(record.path):
-        is_owned = _give(parent, name, record)
-        if record.type != "symlink":  # its mode means nothing
-            os.chmod(name, _mode(record, is_owned=is_owned), dir_fd=parent)
-        times = (record.mtime_ns, record.mtime_ns)
-        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
-
-
-def set_marks_of_directory(root: int, record: FileRecord) -> None:
-    """Set owner, mode and time of a directory in the tree, once all is in it.
-
-    Raises:
-        OSError: as the system says, with the path in the tree.
-    """
-    if record.path == ROOT:
-        _mark_open(root, record)
-        return
-    directory = open_directory(root, record.path)
-    try:
-        _mark_open(directory, record)
-    finally:
-        os.close(directory)
-
-
-def _mark_open(directory: int, record: FileRecord) -> None:
-    with named(record.path):
-        is_owned = _give(directory, b".", record)
-        os.utime(directory, ns=(record.mtime_ns, record.mtime_ns))
-        os.fchmod(directory, _mode(record, is_owned=is_owned))
-
-
-def _give(parent: int, name: bytes, record: FileRecord) -> bool:
-    """Give an entry to its owner; return whether it is theirs."""
-    try:
-        os.chown(name, record.uid, record.gid, dir_fd=parent, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NOT_GIVEN:
-            raise
-        return False
-    return True
-
-
-def _mode(record: FileRecord, *, is_owned: bool) -> int:
-    return record.mode if is_owned else record.mode & ~LENDING_BITS
-
-
-_HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
 _ZEROS = bytes(64 * 1024)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _TYPES: dict[bytes, FileType] = {
@@ -95,11 +42,11 @@ _TYPES: dict[bytes, FileType] = {
 
 
 def extract(tar_stream: BinaryIO, target: Path, records: Sequence[FileRecord]) -> None:
-    """Write an archive into a directory that exists and is empty.
+    """Extract an archive into a folder that exists and is empty.
 
     Everything comes from the archive; the records say what must be in it. Symbolic
-    links are made last, and no path is followed through one. Owners are set where this
-    user may; set-user-id bits stay only with the owner. The stream is read to its end.
+    links are made last, and no path leads through one. Owners are set if this user may
+    do that; set-user-id bits are dropped otherwise. The stream is read to its end.
 
     Raises:
         IntegrityError: the archive is cut short, or not what the records say, or would
@@ -134,53 +81,54 @@ class _Extraction:
                 self._make(archive, member)
                 archive.members = []  # type: ignore[attr-defined]  # it keeps them all
         while stream.read(BLOCK_BYTES):
-            pass  # who gives us the bytes checks them at their end
+            pass  # the stream checks its bytes at the end
         if self._left:
             raise _damaged(f"does not hold {shown(min(self._left))}")
-        # From here on nothing is made inside of what a link might lead to.
+        # From here on nothing is created in a place that a link could lead to.
         for link in self._links:
             with parent_of(self.root, link.path) as (parent, name):
                 os.symlink(encoded(link.target), name, dir_fd=parent)
-                set_marks(parent, name, link)
+                _set_metadata(parent, name, link)
         for directory in reversed(self._directories):
-            set_marks_of_directory(self.root, directory)
+            with parent_of(self.root, directory.path) as (parent, name):
+                _set_metadata(parent, name, directory)
 
     def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = ROOT if member.name in ("", ROOT) else member.name
         expected = self._left.pop(path, None)
         if expected is None or not is_beneath(path):
             raise _damaged(f"holds {shown(path)}, which the set does not name")
-        found = _record(path, member)
-        if found.type != expected.type or found.size_bytes != expected.size_bytes:
+        record = _record(path, member)
+        if record.type != expected.type or record.size_bytes != expected.size_bytes:
             raise _damaged(
-                f"holds {shown(path)} as a {found.type} of {found.size_bytes} bytes"
+                f"holds {shown(path)} as a {record.type} of {record.size_bytes} bytes"
             )
-        if found.type == "directory":
-            self._directories.append(found)
+        if record.type == "directory":
+            self._directories.append(record)
         if path == ROOT:
-            if found.type != "directory":
-                raise _damaged(f"holds a {found.type} in place of the directory")
+            if record.type != "directory":
+                raise _damaged(f"holds a {record.type} in place of the directory")
             return
-        if found.type == "symlink":
-            self._links.append(found)
+        if record.type == "symlink":
+            self._links.append(record)
             return
         with parent_of(self.root, path) as (parent, name):
-            if found.type == "directory":
+            if record.type == "directory":
                 os.mkdir(name, 0o700, dir_fd=parent)
-            elif found.type == "hardlink":
-                self._link(parent, name, found)
-            elif found.type == "fifo":
+            elif record.type == "hardlink":
+                self._link(parent, name, record)
+            elif record.type == "fifo":
                 os.mkfifo(name, 0o600, dir_fd=parent)
-                set_marks(parent, name, found)
+                _set_metadata(parent, name, record)
             else:
                 self._write(archive, member, parent, name, expected)
-                set_marks(parent, name, found)
+                _set_metadata(parent, name, record)
                 self._files.add(path)
 
-    def _link(self, parent: int, name: bytes, found: FileRecord) -> None:
-        if found.target not in self._files:
-            raise _damaged(f"links {shown(found.path)} to {shown(found.target)}")
-        with parent_of(self.root, found.target) as (other_parent, other):
+    def _link(self, parent: int, name: bytes, record: FileRecord) -> None:
+        if record.target not in self._files:
+            raise _damaged(f"links {shown(record.path)} to {shown(record.target)}")
+        with parent_of(self.root, record.target) as (other_parent, other):
             os.link(
                 other,
                 name,
@@ -251,8 +199,30 @@ def _nanoseconds(member: tarfile.TarInfo) -> int:
     return sign * (int(whole) * 10**9 + int(rest[:9].ljust(9, "0")))
 
 
+def _set_metadata(parent: int, name: bytes, record: FileRecord) -> None:
+    """Set owner, mode and time of an entry; of a folder once everything is in it."""
+    with named(record.path):
+        is_owned = _set_owner(parent, name, record)
+        if record.type != "symlink":  # its mode means nothing
+            mode = record.mode if is_owned else record.mode & ~LENDING_BITS
+            os.chmod(name, mode, dir_fd=parent)
+        times = (record.mtime_ns, record.mtime_ns)
+        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+
+
+def _set_owner(parent: int, name: bytes, record: FileRecord) -> bool:
+    """Give an entry to its owner; return whether this user may do that."""
+    try:
+        os.chown(name, record.uid, record.gid, dir_fd=parent, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NOT_PERMITTED:
+            raise
+        return False
+    return True
+
+
 def _damaged(how: str) -> IntegrityError:
-    return IntegrityError(f"the archive {how}", hint=_HINT)
+    return IntegrityError(f"the archive {how}", hint=HINT)
 
 
 @contextlib.contextmanager

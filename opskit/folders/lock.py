@@ -1,4 +1,4 @@
-"""Takes the lock of a service on its files, the way that the service itself does."""
+"""Takes the lock of a service on its files, in the way that the service does."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ LockKind = Literal["flock", "fcntl"]
 
 _POLL_SECONDS = 0.005
 _BUSY = (errno.EAGAIN, errno.EACCES)
+# A `struct flock`: a lock for writing, on the whole file.
+_WHOLE_FILE = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceLock:
     """A lock file: `flock` is what filelock and flock(1) take, `fcntl` what lockf does.
 
-    `wait` is how long the service may keep us waiting.
+    `wait` is how long to wait for the service.
     """
 
     path: Path
@@ -41,21 +43,21 @@ class ServiceLock:
 def held(lock: ServiceLock) -> Iterator[bool]:
     """Hold the lock for the length of the block; yield whether its file is new.
 
-    A new file belongs to whom its folder belongs, so that the service can open it. The
-    lock ends with this process, however it ends.
+    A new file gets the owner of its folder, so that the service can open it. The lock
+    ends with this process.
 
     Raises:
-        LockHeld: it was not free in time; the message says what is known of the holder.
-        ConfigurationError: the lock's folder is not there, the lock is no file, or this
-            user may not take it.
+        LockHeld: it was not free in time; the message names the holder, if it is known.
+        ConfigurationError: the lock's folder does not exist, the lock is not a file, or
+            this user may not take it.
     """
     deadline = time.monotonic() + lock.wait.total_seconds()
     is_new = False
     while True:
-        descriptor, made = _opened(lock)
+        descriptor, made = _open(lock)
         is_new = is_new or made
         try:
-            if _taken(descriptor, lock) and _is_current(descriptor, lock.path):
+            if _acquire(descriptor, lock) and _is_current(descriptor, lock.path):
                 yield is_new
                 return
             if time.monotonic() >= deadline:
@@ -65,16 +67,16 @@ def held(lock: ServiceLock) -> Iterator[bool]:
         time.sleep(_POLL_SECONDS)
 
 
-def _opened(lock: ServiceLock) -> tuple[int, bool]:
-    """Open the lock's file, made if it is not there: services do remove it."""
+def _open(lock: ServiceLock) -> tuple[int, bool]:
+    """Open the lock's file, and create it if it does not exist: services remove it."""
     try:
         try:
-            return _existing(lock), False
+            return _open_existing(lock), False
         except FileNotFoundError:
             try:
-                return _new(lock.path), True
+                return _create(lock.path), True
             except FileExistsError:  # the service has just made it
-                return _existing(lock), False
+                return _open_existing(lock), False
     except OSError as error:
         raise ConfigurationError(
             f"the lock {lock.path} cannot be opened: {error.strerror}",
@@ -83,7 +85,7 @@ def _opened(lock: ServiceLock) -> tuple[int, bool]:
         ) from error
 
 
-def _existing(lock: ServiceLock) -> int:
+def _open_existing(lock: ServiceLock) -> int:
     try:
         descriptor = os.open(lock.path, os.O_RDWR | os.O_NONBLOCK)
     except PermissionError:
@@ -96,24 +98,24 @@ def _existing(lock: ServiceLock) -> int:
     raise OSError(errno.EINVAL, "it is not a file")
 
 
-def _new(path: Path) -> int:
+def _create(path: Path) -> int:
     folder = path.parent.stat()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     if os.geteuid() == 0:
         os.fchown(descriptor, folder.st_uid, folder.st_gid)
-    # Who may make files there may use this one.
+    # Whoever may create files there may use this one.
     os.fchmod(descriptor, folder.st_mode & 0o666 | 0o600)
     return descriptor
 
 
-def _taken(descriptor: int, lock: ServiceLock) -> bool:
+def _acquire(descriptor: int, lock: ServiceLock) -> bool:
     try:
         if lock.kind == "flock":
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         elif sys.platform == "linux":
-            # Of the open file, not of the process: a lock of lockf would be freed by
-            # reading the lock's own file as one of the folder.
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file())
+            # A lock of the open file, not of the process: that of lockf would end when
+            # the backup reads the lock's file as one of the folder.
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
         else:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -124,11 +126,6 @@ def _taken(descriptor: int, lock: ServiceLock) -> bool:
             hint="Check that its file system supports such locks.",
         ) from error
     return True
-
-
-def _whole_file() -> bytes:
-    """Return a `struct flock` that asks for the whole file, to write."""
-    return struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def _is_current(descriptor: int, path: Path) -> bool:
@@ -152,10 +149,10 @@ def _refusal(descriptor: int, lock: ServiceLock) -> LockHeld:
 
 
 def _holder(descriptor: int, lock: ServiceLock) -> dict[str, object] | None:
-    """Return who has the lock; not the command line, which may hold secrets."""
-    found = os.fstat(descriptor)
-    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-    place = f"{device}:{found.st_ino}"
+    """Return who holds the lock, without the command line: it may hold secrets."""
+    status = os.fstat(descriptor)
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    place = f"{device}:{status.st_ino}"
     kinds = ("FLOCK",) if lock.kind == "flock" else ("POSIX", "OFDLCK")
     try:
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()

@@ -1,4 +1,4 @@
-"""Walks a directory by descriptors, so that no swapped link can lead out of it."""
+"""Walks a folder by descriptors, so that no link put there meanwhile leads out."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 from opskit.catalog.file_record import ROOT, file_type
 
-# Only search permission is needed on the way; not every system can ask for so little.
+# On the way only search permission is needed; not every system has such a flag.
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# Without NONBLOCK, a named pipe that has taken a file's place would hold us for ever.
+# Without NONBLOCK, opening a named pipe that replaced a file would wait for ever.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """An entry of a tree, and the open directory that it is found in by `name`.
+    """An entry of a tree, and the open directory that contains it as `name`.
 
-    A directory is found in itself, as `.`. The descriptor is closed once the next
-    entry is asked for.
+    A directory contains itself, as `.`. The descriptor is closed when the next entry
+    is requested.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Entry:
             return decoded(os.readlink(self.name, dir_fd=self.directory))
 
     def open(self) -> int:
-        """Return a new descriptor of a file, or of whatever has taken its place.
+        """Return a new descriptor of a file, or of what has replaced it.
 
         Raises:
             OSError: as the system says, with the path in the tree.
@@ -70,7 +70,7 @@ def walk(
     """Yield every entry beneath an open directory, and the directory itself first.
 
     A directory comes before what is in it; the order is that of the names' bytes and
-    the same each time. What vanishes meanwhile is told to `gone`. Only one directory
+    the same each time. What vanishes meanwhile is passed to `gone`. Only one directory
     is open at a time, however deep the tree.
 
     Raises:
@@ -115,18 +115,18 @@ def _entries(
             continue
         try:
             with named(below):
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             gone(below)
         else:
-            yield Entry(path=below, name=name, directory=directory, stat=found)
+            yield Entry(path=below, name=name, directory=directory, stat=status)
 
 
 def open_root(path: Path) -> int:
     """Return a descriptor of the directory that a tree begins with.
 
     Raises:
-        OSError: it is not there, no directory, or not for this user.
+        OSError: it does not exist, is no directory, or this user may not read it.
     """
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -184,12 +184,12 @@ def join(directory: str, name: str) -> str:
 
 
 def decoded(name: bytes) -> str:
-    """Return a name as records hold it, whatever the locale."""
+    """Return a name as records hold it, whatever the locale is."""
     return name.decode("utf-8", "surrogateescape")
 
 
 def encoded(path: str) -> bytes:
-    """Return the bytes that the system knows a path by, whatever the locale."""
+    """Return a path as the bytes that the system uses, whatever the locale."""
     return path.encode("utf-8", "surrogateescape")
 
 

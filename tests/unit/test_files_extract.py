@@ -244,7 +244,7 @@ def test_a_full_disk_is_told(
 def test_an_ordinary_user_restores_what_is_possible(
     tmp_path: Path, shared_path: Path, unprivileged: Unprivileged
 ) -> None:
-    """Owners are told of and not compared; what lends another's rights is taken off."""
+    """Owners are listed and not compared; set-user-id bits are dropped."""
     folder = tmp_path / "state"
     folder.mkdir()
     (folder / "a").touch()
