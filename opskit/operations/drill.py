@@ -137,9 +137,6 @@ def _drill_set(
             "rto_seconds": evidence.figures.rto_seconds,
         }
         keys.warn_of_unsigned(run.settings)
-        record.status = "passed" if evidence.passed else "failed"
-        if not evidence.passed:
-            record.report(_not_passed(evidence))
         try:
             # Beside the copy that was read; nothing is known of the others.
             store_evidence(
@@ -148,8 +145,11 @@ def _drill_set(
         except StoreError as error:
             record.details["not_stored"] = error.message
             if evidence.passed:
-                record.status = "error"
                 record.report(not_recorded(error))
+                return
+    record.status = "passed" if evidence.passed else "failed"
+    if not evidence.passed:
+        record.report(_not_passed(evidence))
 
 
 def _not_passed(evidence: DrillEvidence) -> DrillFailed:
