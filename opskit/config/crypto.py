@@ -50,7 +50,7 @@ class _KeySection(Section):
 
 
 class EncryptionSettings(_KeySection):
-    """To whom backup sets are encrypted, and what opens them again."""
+    """The keys that backup sets are encrypted to, and the one that decrypts them."""
 
     _secrets = ("identity_passphrase",)
 
@@ -80,7 +80,7 @@ class EncryptionSettings(_KeySection):
 
 
 class SigningSettings(_KeySection):
-    """What sets and evidence are signed with, and whose signatures are believed."""
+    """The key that signs sets and evidence, and the keys that are trusted."""
 
     _secrets = ("key_passphrase",)
 

@@ -15,7 +15,7 @@ from opskit.config.section import Count, Duration, PostgresUrl, Section, read_ur
 
 
 class Query(Section):
-    """A question of the user's own that a restored copy must answer rightly."""
+    """A query of the user, and the result that a restored copy must return."""
 
     name: str = Field(
         min_length=1, description="what the check is called in the evidence"
@@ -37,11 +37,11 @@ _ALLOWED = re.compile(
 
 
 def known_kinds(allow: _Names) -> _Names:
-    """Refuse what no drill or restore could name."""
+    """Refuse names that no drill or restore uses."""
     for each in allow or ():
         if _ALLOWED.fullmatch(each) is None:
             raise ValueError(
-                "each is a kind and a name, as a drill gives them: "
+                "each is a kind and a name, as a drill shows them: "
                 "extension NAME, role NAME, …"
             )
     return allow
@@ -61,7 +61,7 @@ class LoadSettings:
     sql_after: Sequence[str] = ()
 
 
-# Slower than any machine that is meant for it.
+# More time than any suitable machine needs.
 _SECONDS = 1800
 _BYTES_PER_SECOND = 10_000_000_000 / 3600
 
@@ -75,28 +75,28 @@ class DrillSettings(Section):
         default="auto",
         description="where the throw-away server comes from: programs installed on "
         "this machine, the embedded ones, a container, an existing server; auto: "
-        "whichever of the first two has the right major, else a container if `image` "
-        "is set",
+        "the first of these two that has the right major version, else a container if "
+        "`image` is set",
     )
     accept_newer_major: bool = Field(
         default=False,
-        description="drill on a newer major where the set's own is not at hand",
+        description="drill on a newer major version if the set's own is not available",
     )
     allow: Annotated[list[str], AfterValidator(known_kinds)] = Field(
         default=[],
-        description="what a drill may do without, each as the drill names it, for "
+        description="what a drill may do without, named as the drill names it, for "
         "instance `extension pg_cron` or `TRIGGER public.orders audit`; the evidence "
         "says what was not checked",
     )
     mutants: Count = Field(
         default=12,
-        description="how much damage is planted after a comparison that passed, to "
-        "show that it can fail; 0 for none",
+        description="how many errors are planted in the copy after a comparison "
+        "passed, to show that it can fail; 0 for none",
     )
     image: str = Field(
         default="",
-        description="the container's image, `{major}` in it stands for the set's "
-        "major; empty for `postgres:{major}`",
+        description="the container's image, in which `{major}` stands for the major "
+        "version of the set; empty for `postgres:{major}`",
     )
     memory: str = Field(
         default="4g",
@@ -122,7 +122,7 @@ class DrillSettings(Section):
     )
     on_source_server: bool = Field(
         default=False,
-        description="let the existing server be the very one that the set is from",
+        description="allow the existing server to be the one that the set is from",
     )
     sql_before: list[str] = Field(
         default=[],
@@ -139,12 +139,12 @@ class DrillSettings(Section):
     )
     work_dir: Path | None = Field(
         default=None,
-        description="where throw-away servers and copies lie; default: TMPDIR",
+        description="the folder of throw-away servers and copies; default: TMPDIR",
     )
     timeout: Duration | None = Field(
         default=None,
         gt=timedelta(0),
-        description="a drill or restore that takes longer is ended; default: half an "
+        description="a drill or restore that takes longer is stopped; default: half an "
         "hour, and an hour more for each 10 GB of the database",
     )
     try_to_destroy: list[str] = Field(
@@ -185,8 +185,8 @@ class RestoreSettings(Section):
 
     settings: dict[str, str] | None = Field(
         default=None,
-        description="settings of the sessions that load; one that only a whole server "
-        f"can have must be set on the server{_AS_IN_DRILL}",
+        description="settings of the sessions that load; a setting of the whole "
+        f"server must be set on the server{_AS_IN_DRILL}",
     )
     allow: Annotated[list[str] | None, AfterValidator(known_kinds)] = Field(
         default=None,

@@ -99,7 +99,7 @@ def parse_duration(value: object) -> object:
 
 
 def format_duration(value: timedelta) -> str:
-    """Turn a timedelta into the largest unit that it is a whole number of."""
+    """Turn a timedelta into a whole number of the largest unit that fits."""
     seconds = int(value.total_seconds())
     for unit, unit_seconds in reversed(_DURATION_UNITS.items()):
         if seconds and seconds % unit_seconds == 0:
@@ -123,9 +123,9 @@ CompressionLevel = Annotated[
     Field(
         ge=1,
         le=12,
-        description="of zstd: 1 takes the least time, higher ones more time and, as "
-        "a rule, less room",
+        description="level of zstd: 1 is the fastest; higher levels take more time "
+        "and usually less space",
     ),
 ]
-# In small letters, because the environment, which may override any key, knows no case.
+# In lower case: names in the environment, which may override any key, have no case.
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto",
-        description="console: what is wrong, for people; json: one JSON object a line, "
-        "every step too; auto: console on a terminal, elsewhere JSON of what is wrong",
+        description="console: warnings and errors as text; json: a JSON object a line, "
+        "every step too; auto: console on a terminal, else warnings and errors as JSON",
     )
 
     @model_validator(mode="after")

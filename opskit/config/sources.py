@@ -29,7 +29,7 @@ _Monthly = Annotated[Count, Field(description="the same for months")]
 
 
 class SourceRetention(Section):
-    """The rules of one source, instead of the general ones; what is left out is 0."""
+    """The rules of one source instead of the general ones; a rule left out is 0."""
 
     keep_last: _Last = 0
     keep_within: _Within = _NONE
@@ -39,7 +39,7 @@ class SourceRetention(Section):
     min_keep: Count = Field(
         default=2,
         ge=1,
-        description="never fewer good sets than this, whatever the rest says",
+        description="the smallest number of good sets to keep, whatever the rest says",
     )
 
 
@@ -63,14 +63,14 @@ class RetentionSettings(SourceRetention):
         default=0.5,
         gt=0,
         le=1,
-        description="a set whose rows, in all or in one table, or whose size fell by a "
-        "larger share than this, or that lacks a table, stops `prune` until somebody "
-        "has confirmed it; 1: only a table that is gone does",
+        description="`prune` stops until somebody confirms a set that lacks a table, "
+        "or whose size or number of rows, of all tables or of one, fell by more than "
+        "this share; 1: only a missing table stops it",
     )
     ignore_drop: list[str] = Field(
         default=[],
-        description="tables, as `schema.name` with `*`, that may empty at any time, "
-        "such as queues",
+        description="tables, as `schema.name` with `*`, that may become empty at any "
+        "time, such as queues",
     )
 
     @property
@@ -135,8 +135,8 @@ class DatabaseSettings(Section):
         default=0,
         le=32,
         description="how many dumps may run at once under one snapshot, each with a "
-        "connection of its own: the largest tables apart from the rest. Only what is "
-        "worth it is dumped apart. 0: half of this machine's processors, at most 4",
+        "connection of its own, for the largest tables and for the rest. Small tables "
+        "get no stream of their own. 0: half of this machine's processors, at most 4",
     )
 
     @model_validator(mode="after")
@@ -163,19 +163,19 @@ class DatabaseSettings(Section):
 
 
 class FilesSettings(Section):
-    """One directory of state files that is backed up."""
+    """One folder of state files that is backed up."""
 
-    path: Path = Field(description="the directory; an absolute path")
+    path: Path = Field(description="the folder; an absolute path")
     schedule: str = Field(default="", description="cron timetable of the backup")
     lock: str = Field(
         default="",
         description="the file that the service locks while it writes; the backup takes "
-        "the same lock. Empty: files are read as they come",
+        "the same lock. Empty: files are read without a lock",
     )
     lock_kind: Literal["flock", "fcntl"] = Field(
         default="flock",
-        description="`flock`: what filelock and flock(1) take; `fcntl`: record locks, "
-        "what lockf takes",
+        description="`flock`: the lock of filelock and flock(1); `fcntl`: a record "
+        "lock, that of lockf",
     )
     lock_wait: Duration = Field(
         default=timedelta(seconds=30),
@@ -183,8 +183,8 @@ class FilesSettings(Section):
     )
     exclude: list[str] = Field(
         default=[],
-        description="patterns of what to leave out: `*.tmp` by name anywhere, "
-        "`cache/*` by the path inside of the directory",
+        description="patterns of what to leave out: `*.tmp` matches names anywhere, "
+        "`cache/*` paths inside the folder",
     )
     compression_level: CompressionLevel = 3
     retention: SourceRetention | None = Field(
@@ -216,7 +216,7 @@ class FilesSettings(Section):
             parts = pattern.split("/")
             if pattern.startswith("/") or {"", ".", ".."} & set(parts):
                 raise ValueError(
-                    f"{pattern!r} must be a name or a path inside of the directory, "
+                    f"{pattern!r} must be a name or a path inside the folder, "
                     "without . and .. and without a slash at either end"
                 )
         return exclude

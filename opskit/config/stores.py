@@ -17,7 +17,7 @@ _BUCKET_URL = re.compile(
     r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9])"
     r"(?P<prefix>(?:/[^/?#@\0]+)*)/?"
 )
-# What a store in a folder understands too.
+# The keys of a store in a folder.
 _COMMON_KEYS = {"url", "bandwidth_limit"}
 
 
@@ -110,7 +110,7 @@ class StoreSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _no_credentials(cls, values: object) -> object:
-        """Refuse what may hold a secret before any message could show it."""
+        """Refuse values that may hold a secret before a message could show them."""
         if not isinstance(values, dict):
             return values
         for key in ("url", "endpoint_url", "proxy"):
@@ -160,7 +160,7 @@ class StoreSettings(Section):
 
     @property
     def place(self) -> tuple[str, ...]:
-        """What two stores that are one have in common."""
+        """What is equal for two stores that are the same place."""
         if self.on_s3:
             return (self.endpoint_url.rstrip("/").lower(), self.bucket, self.prefix)
         return (str(Path(self.url.removeprefix("file://")).resolve()),)
@@ -173,7 +173,7 @@ class StoreSettings(Section):
 
     @property
     def prefix(self) -> str:
-        """What all keys in the bucket begin with: empty, or ending in a slash."""
+        """The common beginning of all keys in the bucket: empty, or ends in a slash."""
         match = _BUCKET_URL.fullmatch(self.url)
         inner = match["prefix"].strip("/") if match else ""
         return f"{inner}/" if inner else ""
