@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Self
 
 
@@ -32,7 +32,7 @@ class OpskitError(Exception):
         self.summary = summary
         self.said = said
         self.hint = hint
-        self.details = dict(details or {})
+        self.details: Mapping[str, object] = MappingProxyType(dict(details or {}))
 
     @property
     def message(self) -> str:
@@ -42,10 +42,15 @@ class OpskitError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in vars(self):
+            raise AttributeError(f"{name} of an error cannot be changed: use replace()")
+        super().__setattr__(name, value)
+
     def replace(self, **changes: object) -> Self:
         """Return the same error with other fields; raise it from this one."""
-        error = copy.copy(self)
-        vars(error).update(changes)
+        error = type(self).__new__(type(self), *self.args)
+        vars(error).update(vars(self) | changes)
         return error
 
 

@@ -82,26 +82,34 @@ def has_locale(connection: Connection, name: str) -> bool:
 
     Asked by a setting that the server checks with `setlocale`; it is set back.
     """
-    try:
-        with connection.transaction(force_rollback=True):
-            connection.execute("SELECT set_config('lc_monetary', %s, true)", (name,))
-    except psycopg.errors.InvalidParameterValue:
-        return False
-    return True
+    refusal = psycopg.errors.InvalidParameterValue
+    return _can(
+        connection, "SELECT set_config('lc_monetary', %s, true)", name, refusal=refusal
+    )
 
 
 def has_xml(connection: Connection) -> bool:
     """Return whether the server was built to read XML."""
+    refusal = psycopg.errors.FeatureNotSupported
+    return _can(connection, "SELECT '<a/>'::xml", refusal=refusal)
+
+
+def _can(
+    connection: Connection,
+    statement: LiteralString,
+    *parameters: object,
+    refusal: type[psycopg.Error],
+) -> bool:
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute("SELECT '<a/>'::xml")
-    except psycopg.errors.FeatureNotSupported:
+            query(connection, statement, *parameters)
+    except refusal:
         return False
     return True
 
 
 def has_setting(connection: Connection, name: str) -> bool:
-    """Return whether the server knows a parameter, be it by a name of former majors."""
+    """Return whether the server knows a parameter, also by the name it once had."""
     return query_value(connection, "SELECT current_setting(%s, true)", name) is not None
 
 

@@ -1,4 +1,10 @@
-"""Tells a fault of the server or its machine from what a server refuses: pure."""
+"""Tells a fault of the server or its machine from what a server refuses: pure.
+
+A server's SQLSTATE decides. Words decide only where there is no SQLSTATE: libpq gives
+none for a refused connection, so its words choose the hint, see `_REFUSALS`; what
+pg_dump and pg_restore report of their progress and errors has no other form, see
+`client.complaints`, `backup.stream` and `restore.load`.
+"""
 
 from __future__ import annotations
 

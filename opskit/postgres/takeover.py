@@ -10,7 +10,6 @@ from opskit.errors import DatabaseError
 from opskit.postgres import database, scratch
 from opskit.postgres.connect import (
     Connection,
-    query_column,
     query_value,
     translated,
 )
@@ -33,37 +32,22 @@ _MAY_END = """
 
 def obstacles(connection: Connection, name: str) -> list[str]:
     """Return what in a database keeps it from being renamed or ties it to its name."""
-    hindrances = [
-        f"the prepared transaction {gid}"
-        for gid in query_column(
-            connection, "SELECT gid FROM pg_prepared_xacts WHERE database = %s", name
-        )
-    ]
-    hindrances += [
-        f"the replication slot {slot}"
-        for slot in query_column(
-            connection,
-            "SELECT slot_name FROM pg_replication_slots WHERE database = %s",
-            name,
-        )
-    ]
-    hindrances += [
-        f"the enabled subscription {subscription}"
-        for subscription in query_column(
-            connection,
-            "SELECT subname FROM pg_subscription s JOIN pg_database d "
-            "ON d.oid = s.subdbid WHERE s.subenabled AND d.datname = %s",
-            name,
-        )
-    ]
-    hindrances += [
-        f"a session of the role {user}, which this role may not end"
-        for (user,) in connection.execute(
-            f"SELECT DISTINCT a.usename FROM {_SESSIONS} AND NOT {_MAY_END}",  # noqa: S608
-            ([name],),
-        )
-    ]
-    return hindrances
+    rows = connection.execute(
+        f"""
+        SELECT 'the prepared transaction ' || gid
+        FROM pg_prepared_xacts WHERE database = %s
+        UNION ALL SELECT 'the replication slot ' || slot_name
+        FROM pg_replication_slots WHERE database = %s
+        UNION ALL SELECT 'the enabled subscription ' || subname
+        FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+        WHERE s.subenabled AND d.datname = %s
+        UNION ALL SELECT DISTINCT
+          'a session of the role ' || a.usename || ', which this role may not end'
+        FROM {_SESSIONS} AND NOT {_MAY_END}
+        """,  # noqa: S608  # put together from constants
+        (name, name, name, [name]),
+    )
+    return [text for (text,) in rows]
 
 
 def take_name(

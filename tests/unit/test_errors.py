@@ -42,6 +42,10 @@ def test_an_error_with_other_words_is_a_new_one() -> None:
         "57P01",
     )
     assert other.details == {"n": 1}
+    with pytest.raises(AttributeError, match="use replace"):
+        error.hint = "Another."
+    with pytest.raises(TypeError):
+        error.details["n"] = 1  # type: ignore[index]
     assert (str(error), error.details) == ("first: words", {})
 
 
