@@ -334,10 +334,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             tables=_tables(request),
             roles_created=sorted(wanted - roles.names(connection)),
             missing=[*needed, *lacking],
-            refused=[
-                *restore_beside.not_accepted(needed, request.loading.allow),
-                *refused,
-            ],
+            refused=[*restore_beside.not_accepted(needed, allow), *refused],
             obstacles=takeover.obstacles(connection, request.target),
         )
 
