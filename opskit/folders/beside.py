@@ -4,6 +4,8 @@ Beside `NAME` are `.NAME.opskit-RANDOM`, the copy, and a file of the same name w
 `.lock`, which its owner keeps locked. The file says which folder is opskit's, and a
 swap is written there before it begins. If the lock is free, a later run reads from the
 file what to finish, and removes the rest. Names alone prove nothing.
+
+Every function may raise the OSError of the system.
 """
 
 from __future__ import annotations
@@ -35,9 +37,6 @@ def exchange(one: Path, other: Path) -> bool:
     """Swap two names; return False if this system or file system cannot.
 
     Neither name is missing at any moment.
-
-    Raises:
-        OSError: as the system says.
     """
     if sys.platform != "linux":
         return False
@@ -98,11 +97,7 @@ class Beside:
 
 @contextlib.contextmanager
 def beside(target: Path) -> Iterator[Beside]:
-    """Yield a new empty folder (0700) beside a folder, and remove what is left of it.
-
-    Raises:
-        OSError: as the system says.
-    """
+    """Yield a new empty folder (0700) beside a folder, and remove it if it is left."""
     while True:
         path = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}")
         lock_path = path.with_name(path.name + _LOCK)
@@ -123,11 +118,7 @@ def beside(target: Path) -> Iterator[Beside]:
 
 
 def sweep(target: Path) -> list[Path]:
-    """Finish or remove what killed runs left beside a folder; return the removed.
-
-    Raises:
-        OSError: as the system says.
-    """
+    """Finish or remove what killed runs left beside a folder; return the removed."""
     removed = []
     prefix = _prefix(target)
     for name in sorted(os.listdir(target.parent)):
@@ -152,11 +143,7 @@ def sweep(target: Path) -> list[Path]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and all in it, even if the modes forbid that.
-
-    Raises:
-        OSError: as the system says.
-    """
+    """Remove a folder and all in it, even if the modes forbid that."""
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
@@ -165,11 +152,7 @@ def remove_tree(path: Path) -> None:
 
 
 def make_removable(path: Path) -> None:
-    """Make all folders below writable for their owner, so that they can be removed.
-
-    Raises:
-        OSError: as the system says.
-    """
+    """Make all folders below writable for their owner, so that they can be removed."""
     if os.geteuid() == 0:
         return  # no mode keeps root out
     path.chmod(0o700)

@@ -1,4 +1,7 @@
-"""Walks a folder by descriptors, so that no link put there meanwhile leads out."""
+"""Walks a folder by descriptors, so that no link put there meanwhile leads out.
+
+Every function may raise the OSError of the system, with the path in the tree.
+"""
 
 from __future__ import annotations
 
@@ -34,29 +37,17 @@ class Entry:
     stat: os.stat_result
 
     def look(self) -> os.stat_result:
-        """Return what the entry is now.
-
-        Raises:
-            OSError: as the system says, with the path in the tree.
-        """
+        """Return what the entry is now."""
         with named(self.path):
             return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
     def read_link(self) -> str:
-        """Return the text of a symbolic link.
-
-        Raises:
-            OSError: as the system says, with the path in the tree.
-        """
+        """Return the text of a symbolic link."""
         with named(self.path):
             return decoded(os.readlink(self.name, dir_fd=self.directory))
 
     def open(self) -> int:
-        """Return a new descriptor of a file, or of what has replaced it.
-
-        Raises:
-            OSError: as the system says, with the path in the tree.
-        """
+        """Return a new descriptor of a file, or of what has replaced it."""
         with named(self.path):
             return os.open(self.name, _READ, dir_fd=self.directory)
 
@@ -72,9 +63,6 @@ def walk(
     A directory comes before what is in it; the order is that of the names' bytes and
     the same each time. What vanishes meanwhile is passed to `gone`. Only one directory
     is open at a time, however deep the tree.
-
-    Raises:
-        OSError: as the system says, with the path in the tree.
     """
     pending = [ROOT]
     while pending:
@@ -135,9 +123,6 @@ def open_directory(root: int, path: str, *, to_list: bool = True) -> int:
     """Return a new descriptor of a directory in a tree, reached through no link.
 
     With `to_list` off it serves only to reach what is in the directory.
-
-    Raises:
-        OSError: as the system says, with the path in the tree.
     """
     parts = [] if path == ROOT else path.split("/")
     last = _LIST if to_list else _PASS
@@ -155,11 +140,7 @@ def open_directory(root: int, path: str, *, to_list: bool = True) -> int:
 
 @contextlib.contextmanager
 def parent_of(root: int, path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield an open directory of a tree and the name in it that a path stands for.
-
-    Raises:
-        OSError: as the system says, with the path in the tree.
-    """
+    """Yield an open directory of a tree and the name in it that a path stands for."""
     parent, _slash, name = path.rpartition("/")
     descriptor = open_directory(root, parent or ROOT, to_list=False)
     try:
@@ -197,11 +178,7 @@ BLOCK_BYTES = 1024 * 1024
 
 
 def blocks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
-    """Yield an open file from its beginning; it may end before the size, never after.
-
-    Raises:
-        OSError: as the system says.
-    """
+    """Yield the first bytes of an open file, up to a size; fewer if it is shorter."""
     offset = 0
     while offset < size_bytes:
         block = os.pread(descriptor, min(BLOCK_BYTES, size_bytes - offset), offset)
@@ -212,11 +189,7 @@ def blocks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
 
 
 def sha256(descriptor: int, size_bytes: int) -> str:
-    """Return the SHA-256 of an open file of a size; holes count as zeros.
-
-    Raises:
-        OSError: as the system says.
-    """
+    """Return the SHA-256 of an open file of a size; holes count as zeros."""
     digest = hashlib.sha256()
     for block in blocks(descriptor, size_bytes):
         digest.update(block)
