@@ -57,8 +57,6 @@ _NEVER_EMPTY = {
     "min_protocol_version": "3.0",
     "max_protocol_version": "3.0",
 }
-# A missing service is an error, and libpq has no way to say that there is none.
-_NEVER_GIVEN = {"service"}
 _NAME_BYTES_MAX = 63
 _HOSTS = {"host", "hostaddr", "PGHOST", "PGHOSTADDR"}
 _NUMBERS = {"port", "connect_timeout", "tcp_user_timeout", *_KEEPALIVES}
@@ -141,18 +139,21 @@ def arguments(parameters: Mapping[str, str]) -> dict[str, Any]:
     only in place of those that are not given.
     """
     given = bounded(parameters)
+    service = os.environ.get("PGSERVICE")
+    if service:
+        # libpq would look it up even where every parameter is given. From now on it
+        # gets it as a parameter; `os.environ`, and so each program, keeps it.
+        os.unsetenv("PGSERVICE")
     if not _is_throwaway(parameters):
-        return given
+        return ({"service": service} if service else {}) | given
     known = psycopg.pq.Conninfo.get_defaults()
     defaults = {
         each.keyword.decode(): (each.compiled or b"").decode()
         for each in known
-        if each.envvar
+        if each.envvar and each.keyword != b"service"
     }
     defaults |= {key: _NEVER_EMPTY[key] for key in _NEVER_EMPTY.keys() & defaults}
-    return {
-        key: each for key, each in (defaults | given).items() if key not in _NEVER_GIVEN
-    }
+    return defaults | given
 
 
 def _variables(parameters: Mapping[str, str]) -> dict[str, str]:

@@ -180,12 +180,9 @@ def test_the_users_own_variables_do_not_reach_the_server(
     image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What leads libpq to the user's servers leads nobody astray, and stays."""
-    services = tmp_path / "services"
-    services.write_text("[nowhere]\nhostaddr=192.0.2.1\nsslmode=require\n")
     variables = {
         "PGSSLMODE": "require",
         "PGSERVICE": "nowhere",
-        "PGSERVICEFILE": str(services),
         "PGTZ": "Europe/Berlin",
     }
     for name, each in variables.items():

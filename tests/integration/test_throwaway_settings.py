@@ -13,11 +13,13 @@ from opskit.postgres.connect import (
     client_connection,
     client_environment,
     connect,
+    parse,
     query_value,
 )
 from opskit.postgres.extensions import is_usable
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import SERVER_PROGRAMS
+from tests.support import users_own
 
 _ABLE = """
     SELECT 'lz4' = ANY (enumvals) FROM pg_settings
@@ -66,11 +68,17 @@ def variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
     return made
 
 
-@pytest.mark.parametrize("major", [15, 16, 18])
+@pytest.mark.parametrize("service", ["other", "nowhere"])
+@pytest.mark.parametrize("major", [15, 18])
 def test_no_variable_of_the_users_reaches_a_throwaway_server(
-    variables: dict[str, str], major: int
+    variables: dict[str, str],
+    major: int,
+    service: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sessions and programs get there, and every variable stays as it is."""
+    monkeypatch.setenv("PGSERVICE", service)
+    variables["PGSERVICE"] = service
     found = programs.find_server(programs.installations(), major=major)
     with throwaway.throwaway(found) as running:
         url = running.url("template1")
@@ -84,3 +92,22 @@ def test_no_variable_of_the_users_reaches_a_throwaway_server(
             check=True,
         )
         assert variables.items() <= os.environ.items()
+
+
+def test_a_service_in_the_environment_is_for_the_users_own_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a throw-away server, which it was not for, was connected to."""
+    found = programs.find_server(programs.installations(), major=16)
+    with throwaway.throwaway(found) as running:
+        services = tmp_path / "services"
+        lines = "\n".join(
+            f"{k}={v}" for k, v in parse(users_own(running.url())).items()
+        )
+        services.write_text(f"[own]\n{lines}\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(services))
+        monkeypatch.setenv("PGSERVICE", "own")
+        for url in (running.url(), "postgresql:///template1", "postgresql:///"):
+            with connect(url, purpose="test") as connection:
+                user = query_value(connection, "SELECT session_user")
+            assert user == throwaway.SUPERUSER
