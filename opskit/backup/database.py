@@ -1,26 +1,28 @@
-"""A database as the content of a set: dump, roles, tablespaces, list of objects."""
+"""A database as a source: opened at one snapshot, when pg_dump holds its locks."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from opskit.backup import guide as backup_guide
-from opskit.backup.dump import PostgresDump, open_dump
-from opskit.backup.plan import DatabaseSource
-from opskit.backup.stream import DumpStream, compressed
-from opskit.catalog.manifest import StoredObject
-from opskit.catalog.writer import SetWriter
+from opskit.backup import diagnosis
+from opskit.backup.dump import DatabaseDump
+from opskit.backup.plan import DatabaseSource, Plan, expected_tables, make_plan
+from opskit.backup.stream import DumpStream
+from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import schema
-from opskit.postgres.globals import Globals
-from opskit.postgres.snapshot import database_lock
-from opskit.progress import measured
-from opskit.threads import together
+from opskit.postgres import locks, snapshot
+from opskit.postgres.client import require_same_server
+from opskit.postgres.connect import Connection, server_major, translated
+from opskit.postgres.locks import LockWait, LockWatch, SchemaChanged
+from opskit.postgres.servers.programs import Installation, find_client
+from opskit.postgres.snapshot import DatabaseLock, Snapshot, database_lock
+
+_LOOK_SECONDS = 0.2
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class DatabaseBackup:
     @contextlib.contextmanager
     def opened(
         self, *, run_id: str, clock: Callable[[], datetime]
-    ) -> Iterator[OpenDatabase]:
+    ) -> Iterator[DatabaseDump]:
         """See `Source.opened`: one snapshot.
 
         Raises:
@@ -51,99 +53,143 @@ class DatabaseBackup:
                 run_id=run_id,
                 lock_wait=self.source.lock_wait,
             ) as lock,
-            open_dump(self.source, lock, run_id=run_id) as dump,
+            _dump(self.source, lock, run_id=run_id) as dump,
         ):
-            yield OpenDatabase(self.source, dump, lock.require_held)
+            yield dump
 
 
-class OpenDatabase:
-    """A database at one snapshot."""
+@contextlib.contextmanager
+def _dump(
+    source: DatabaseSource, lock: DatabaseLock, *, run_id: str
+) -> Iterator[DatabaseDump]:
+    """Take a snapshot of a database and yield its dump, which has all its locks.
 
-    def __init__(
-        self,
-        source: DatabaseSource,
-        dump: PostgresDump,
-        require_held: Callable[[], None],
-    ) -> None:
-        self._source, self._dump = source, dump
-        self._globals: Globals | None = None
-        self._dump_bytes = 0
-        self.require_held = require_held
+    What changes between the snapshot and the locks spoils it; then it begins again, a
+    few times.
 
-    def write(self, writer: SetWriter) -> dict[str, Any]:
-        """See `OpenSource.write`."""
-        dump, source = self._dump, self._source
-        logger().info(
-            "dumping",
-            source=source.name,
-            snapshot=dump.snapshot_id,
-            server=dump.inventory.server_version,
-            client=dump.client.version,
-            tables=dump.tables_expected,
-            streams=len(dump.streams),
-        )
-        title = f"backing up {source.name}"
-        with measured(title, dump.bytes_expected, dump.bytes_passed):
-            self._store(writer)
-        observed = dump.observed()
-        found = dump.globals()
-        writer.put("roles.sql", "roles", [found.roles_sql])
-        if dump.inventory.tablespaces:
-            writer.put("tablespaces.sql", "tablespaces", [found.tablespaces_sql])
-        writer.put("schema.jsonl.zst", "schema", compressed([dump.schema_json()]))
-        self._globals, self._dump_bytes = found, observed.dump_bytes
-        return {
-            "kind": "postgres",
-            "snapshot": dump.snapshot_id,
-            "snapshot_at": dump.snapshot_at,
-            "server_version": dump.inventory.server_version,
-            "client_version": dump.client.version,
-            "dump_bytes": observed.dump_bytes,
-            "streams": observed.streams,
-            "schema_format": schema.FORMAT,
-            "tables": observed.tables,
-            "sequences": observed.sequences,
-            "large_objects": observed.large_objects,
-            "exclude_tables": tuple(source.exclude_tables),
-            "exclude_table_data": tuple(source.exclude_table_data),
-            "warnings": tuple(dump.warnings),
-            "inventory": dump.inventory,
-        }
+    Raises:
+        DatabaseError: the server is unreachable or refuses.
+        ClientToolError: there are no programs for its major.
+        BackupFailed: pg_dump failed, or waited too long for a lock.
+    """
+    major = server_major(lock.connection)
+    client = find_client(source.installations, server_major=major)
+    require_same_server(source.url, client, lock.connection)
+    with contextlib.ExitStack() as stack:
+        try:
+            yield _entered(stack, source, lambda: _locked(source, client, lock, run_id))
+        except LockWait:
+            raise
+        except BackupFailed as error:
+            raise error.replace(hint=_hint(source, lock) or error.hint) from error
 
-    def _store(self, writer: SetWriter) -> None:
-        """Store all dumps at once; if one fails, the others are ended."""
-        dump = self._dump
 
-        def store(stream: DumpStream) -> None:
-            chunks = compressed(
-                stream.blocks(dump.look),
-                self._source.compression_level,
-                streams=len(dump.streams),
+def _hint(source: DatabaseSource, lock: DatabaseLock) -> str:
+    try:
+        with translated("looking for the reason"):
+            return diagnosis.hint(
+                lock.connection, url=source.url, streams=source.streams
             )
-            writer.put(f"{stream.role}.pgdump.zst", stream.role, chunks)
+    except DatabaseError as error:
+        return error.hint
 
-        jobs = [functools.partial(store, each) for each in dump.streams]
-        together(jobs, stop=dump.end)
 
-    def guide(
-        self,
-        backup_id: str,
-        objects: Sequence[StoredObject],
-        *,
-        encrypted: bool,
-        signed: bool,
-    ) -> str:
-        """See `OpenSource.guide`."""
-        return backup_guide.render(
-            backup_id=backup_id,
-            inventory=self._dump.inventory,
-            client_version=self._dump.client.version,
-            dump_bytes=self._dump_bytes,
-            roles=[each.role for each in self._dump.streams],
-            with_passwords=self._globals is not None and self._globals.with_passwords,
-            snapshot_at=self._dump.snapshot_at,
-            objects=objects,
-            in_parallel=self._dump.restores_in_parallel,
-            encrypted=encrypted,
-            signed=signed,
+def _entered(
+    stack: contextlib.ExitStack,
+    source: DatabaseSource,
+    begin: Callable[[], contextlib.AbstractContextManager[DatabaseDump]],
+) -> DatabaseDump:
+    for attempt in itertools.count(1):
+        try:
+            return stack.enter_context(begin())
+        except SchemaChanged as error:
+            if attempt == _ATTEMPTS:
+                raise
+            logger().warning(
+                "the backup begins again with a new snapshot",
+                source=source.name,
+                reason=error.message,
+            )
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _locked(
+    source: DatabaseSource, client: Installation, lock: DatabaseLock, run_id: str
+) -> Iterator[DatabaseDump]:
+    """Yield a dump under a snapshot of its own, held back until it is read."""
+    plan = make_plan(source, client, lock.connection)
+    watch = LockWatch(lock, source.lock_wait)
+    purpose = f"backup run {run_id}"
+    with (
+        snapshot.exported(
+            source.url, purpose=purpose, lock_wait=source.lock_wait
+        ) as taken,
+        contextlib.ExitStack() as running,
+    ):
+        streams = plan.streams(taken.id)
+        running.callback(watch.wait_for_end)
+        for each in streams:
+            running.enter_context(each.running())
+        with (
+            _judged(plan, taken, lock.connection),
+            _timed_out(watch, "reading the catalog"),
+        ):
+            _require_locks(streams, watch)
+            with taken.connection.transaction():  # what fails does not end the snapshot
+                _require_unchanged(taken)
+                dump = DatabaseDump(plan, taken, streams, watch, lock.require_held)
+        yield dump
+
+
+@contextlib.contextmanager
+def _judged(plan: Plan, taken: Snapshot, now: Connection) -> Iterator[None]:
+    """Tell what failed because the schema changed from what failed for good."""
+    try:
+        yield
+    except (LockWait, SchemaChanged, ServerFault):
+        raise
+    except (BackupFailed, DatabaseError) as error:
+        found = None
+        with contextlib.suppress(DatabaseError), translated("looking for changes"):
+            planned = plan.expected - expected_tables(plan.source, taken.connection)
+            found = locks.explanation(error, taken.connection, now, planned=planned)
+        if found is None:
+            raise
+        raise found from error
+
+
+@contextlib.contextmanager
+def _timed_out(watch: LockWatch, doing: str) -> Iterator[None]:
+    """Say for whom a statement waited that lock_timeout ended."""
+    try:
+        with translated(doing):
+            yield
+    except DatabaseError as error:
+        if error.sqlstate == locks.TIMED_OUT:
+            raise watch.waited(doing) from error
+        raise
+
+
+def _require_locks(streams: Sequence[DumpStream], watch: LockWatch) -> None:
+    """Wait until all streams hold their locks, and see that none has failed."""
+    waiting = list(streams)
+    while waiting:
+        try:
+            waiting = [each for each in waiting if each.wait_for_locks(_LOOK_SECONDS)]
+        except BackupFailed as error:
+            if watch.is_waiting:  # pg_dump has its own limit for tables
+                raise watch.waited("pg_dump") from error
+            raise
+        watch.look()
+
+
+def _require_unchanged(taken: Snapshot) -> None:
+    """Check, while all locks are held, that what the snapshot saw is dumped."""
+    rewritten = snapshot.rewritten_tables(taken.connection)
+    if rewritten:
+        raise SchemaChanged(
+            f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
+            "was taken",
+            hint="Run the backup again, when the migration has ended.",
         )

@@ -1,25 +1,20 @@
-"""The commands that dump a database: a catch-all, and the largest tables beside it."""
+"""The dumps of a database: a catch-all, and the largest tables beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from opskit.catalog.manifest import (
-    CATCH_ALL,
-    ROWS,
-    LargeObjectsRecord,
-    SequenceRecord,
-    TableRecord,
+from opskit.backup.stream import DumpStream
+from opskit.catalog.manifest import CATCH_ALL, ROWS
+from opskit.postgres import patterns, snapshot
+from opskit.postgres.connect import (
+    Connection,
+    client_connection,
+    client_environment,
+    milliseconds,
 )
-from opskit.errors import BackupFailed
-from opskit.postgres import globals, patterns, roles
-from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.archive.reader import ArchiveReader
-from opskit.postgres.connect import Connection, client_connection, milliseconds
-from opskit.postgres.globals import Globals
-from opskit.postgres.inventory import Role
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.snapshot import TableSizes
 
@@ -149,106 +144,53 @@ def _only(tables: Sequence[TableName]) -> list[str]:
     return ["--section=data", "--strict-names", *wanted]
 
 
-# By schema and name: the extension, and the condition of the rows that are dumped.
-OfExtensions = Mapping[tuple[str, str], tuple[str, str | None]]
+@dataclass(frozen=True)
+class Plan:
+    """What is settled before there is a snapshot: the programs, and their commands.
 
-
-def tables(
-    readers: Iterable[ArchiveReader], of_extensions: OfExtensions
-) -> tuple[TableRecord, ...]:
-    """Return a record of each table whose data came by in any of the archives."""
-    found = []
-    for entry, content in (each for reader in readers for each in reader.tables()):
-        extension, condition = of_extensions.get(
-            (entry.schema, entry.name), (None, None)
-        )
-        found.append(
-            TableRecord(
-                schema=entry.schema,
-                name=entry.name,
-                rows=content.rows,
-                digest=content.digest,
-                columns=entry.columns,
-                via_root=entry.loaded_into,
-                extension=extension,
-                condition=condition,
-            )
-        )
-    return tuple(found)
-
-
-def sequences(
-    reader: ArchiveReader, of_extensions: OfExtensions
-) -> tuple[SequenceRecord, ...]:
-    """Return a record of each sequence that the dump sets."""
-    found = []
-    for entry in reader.contents.entries:
-        if entry.kind == "SEQUENCE SET":
-            last_value, is_called = entry.sequence_value
-            extension, _condition = of_extensions.get(
-                (entry.schema, entry.name), (None, None)
-            )
-            found.append(
-                SequenceRecord(
-                    schema=entry.schema,
-                    name=entry.name,
-                    last_value=last_value,
-                    is_called=is_called,
-                    extension=extension,
-                )
-            )
-    return tuple(found)
-
-
-def large_objects(reader: ArchiveReader) -> LargeObjectsRecord:
-    """Return a record of all large objects that came by."""
-    found = reader.large_objects()
-    return LargeObjectsRecord(
-        count=found.count, size_bytes=found.size_bytes, digest=found.digest
-    )
-
-
-_ATTEMPTS = 5
-
-
-def take(
-    url: str, client: Installation, connection: Connection, *, lock_wait: timedelta
-) -> tuple[Globals, tuple[Role, ...]]:
-    """Return the globals as SQL, and the same roles as records.
-
-    The programs for the SQL know no snapshot, and the connection must not be in one: it
-    is done again while roles change.
-
-    Raises:
-        BackupFailed: they change all the time.
+    A table may come or go in between; then a dump does not find it, or lacks it.
     """
-    for _ in range(_ATTEMPTS):
-        before = roles.take(connection)
-        found = globals.dump(url, client, connection, lock_wait=lock_wait)
-        unchanged = roles.take(connection) == before
-        # One may have come and gone in between.
-        if unchanged and found.roles() == {each.name for each in before}:
-            return found, before
-    raise BackupFailed(
-        "roles were changed each time that they were read",
-        hint="Run the backup again when nothing makes or drops roles.",
-    )
 
+    source: DatabaseSource
+    client: Installation
+    sizes: TableSizes
+    commands: Sequence[tuple[str, list[str]]]
+    expected: set[TableName]
 
-def require_roles(
-    taken: Iterable[Role], entries: Iterable[TocEntry], needed: Iterable[str]
-) -> None:
-    """Check that a role which the dump names was not dropped or renamed since.
-
-    Raises:
-        BackupFailed: one is gone, so that nobody could restore the dump.
-    """
-    named = {entry.owner for entry in entries}.union(needed) - {""}
-    gone = named - {each.name for each in taken}
-    # PostgreSQL's own are on every server, and in no dump of the roles.
-    gone = {name for name in gone if not name.startswith("pg_")}
-    if gone:
-        raise BackupFailed(
-            f"the dump names roles that are gone by now: {', '.join(sorted(gone))}",
-            hint="They were dropped or renamed meanwhile; run the backup again.",
+    def streams(self, snapshot_id: str) -> tuple[DumpStream, ...]:
+        """Return the dumps under a snapshot, not yet begun."""
+        environment = client_environment(self.source.url)
+        return tuple(
+            DumpStream(
+                role=role,
+                arguments=[*command, f"--snapshot={snapshot_id}"],
+                environment=environment,
+            )
+            for role, command in self.commands
         )
+
+
+def make_plan(
+    source: DatabaseSource, client: Installation, connection: Connection
+) -> Plan:
+    """Plan the dumps of a database as it is now."""
+    sizes = snapshot.take(connection)
+    expected = expected_tables(source, connection)
+    # Named, so that no setting of the role or the environment chooses another.
+    encoding = connection.info.parameter_status("server_encoding")
+    planned = commands(
+        source,
+        [client.program("pg_dump"), f"--encoding={encoding}"],
+        expected=expected,
+        sizes=sizes,
+    )
+    return Plan(source, client, sizes, planned, expected)
+
+
+def expected_tables(source: DatabaseSource, connection: Connection) -> set[TableName]:
+    """Return the tables whose rows a dump must hold."""
+    return snapshot.expected_tables(
+        connection,
+        exclude_tables=source.exclude_tables,
+        exclude_table_data=source.exclude_table_data,
+    )

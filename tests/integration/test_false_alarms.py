@@ -228,7 +228,7 @@ def test_a_role_that_went_while_the_dump_ran_fails_the_backup(
     server_of: MajorServer, store_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A set whose owner nobody could create would not come back."""
-    from opskit.backup.dump import PostgresDump
+    from opskit.backup.dump import DatabaseDump
 
     running = server_of(15)
     url = create(
@@ -237,13 +237,13 @@ def test_a_role_that_went_while_the_dump_ran_fails_the_backup(
         "CREATE ROLE test_before; CREATE TABLE public.t (a int); "
         "ALTER TABLE public.t OWNER TO test_before",
     )
-    real = PostgresDump.globals
+    real = DatabaseDump.globals
 
-    def renamed_meanwhile(dump: PostgresDump) -> Any:
+    def renamed_meanwhile(dump: DatabaseDump) -> Any:
         execute(url, "ALTER ROLE test_before RENAME TO test_after")
         return real(dump)
 
-    monkeypatch.setattr(PostgresDump, "globals", renamed_meanwhile)
+    monkeypatch.setattr(DatabaseDump, "globals", renamed_meanwhile)
     try:
         with pytest.raises(BackupFailed, match="gone by now: test_before"):
             back_up(url, store_dir)
