@@ -105,7 +105,7 @@ def _path(directory: Path, source: str, prefix: str) -> Path:
     return directory / f"{source}@{prefix.rstrip('/').rpartition('/')[2]}.json"
 
 
-# Holds the lock in one store, and yields what raises if it was lost meanwhile.
+# Holds the lock in one store, and yields what raises an error once it is lost.
 LockStore = Callable[[Store], AbstractContextManager[Callable[[], None]]]
 
 

@@ -259,5 +259,5 @@ def _require_roles(
     if gone:
         raise BackupFailed(
             f"the dump names roles that are gone by now: {', '.join(sorted(gone))}",
-            hint="They were dropped or renamed meanwhile; run the backup again.",
+            hint="They were dropped or renamed during the backup; run it again.",
         )

@@ -21,7 +21,7 @@ from opskit.postgres.sql_text import quoted
 def authenticity(backup_id: str) -> str:
     """Return how to see who made a signed set; the key is not in the set itself."""
     return f"""
-`manifest.json` is signed. With the public key of whoever made it in a file
+`manifest.json` is signed. With the public key of its maker in a file
 `allowed_signers`, as one line `opskit ssh-ed25519 AAAA...`, this must say "Good":
 
     ssh-keygen -Y verify -f allowed_signers -I opskit -n opskit \\
@@ -60,142 +60,108 @@ _ALWAYS_THERE = ("postgres", "template1")
 _JOBS = 4
 
 
-def commands(
-    inventory: Inventory,
-    client_version: str,
-    archives: Sequence[str],
-    *,
-    in_parallel: bool,
-) -> str:
-    """Return the step as Markdown; `archives` are the unpacked dumps, the first whole.
-
-    The others hold nothing but rows, which go in between what the first creates before
-    rows and what after them: indexes, constraints, triggers.
-    """
-    database = inventory.database
-    options = _session_options(inventory)
-    load = _Loading(inventory, client_version, jobs=_JOBS if in_parallel else 1)
-    if database in _ALWAYS_THERE:
-        # It cannot be created again, and is seldom empty: restore beside it.
-        return f"""\
-Every server has a database {code(database)}, so this restores into a new one,
-`{database}_restored`.
-
-```sh
-{_createdb(inventory, f"{database}_restored")}
-{options}
-{load.all(archives, f"{database}_restored")}
-```"""
-    return f"""\
-This creates the database {code(database)}, which must not exist yet.
-
-```sh
-{options}
-{load.all(archives, shown_database(database), creates=True)}
-```
-
-To restore under another name, create that database yourself and name it in {
-        "every `--dbname`" if len(archives) > 1 else "`--dbname`"
-    }
-without `--create`:
-
-    {_createdb(inventory, "NAME")}"""
-
-
-def commands_in_parts(
-    inventory: Inventory,
-    client_version: str,
-    archives: Sequence[str],
-    *,
-    in_parallel: bool,
-) -> tuple[str, str, str]:
-    """Return the commands that load in parts, of which the last may fail in places.
-
-    They are for definitions, rows, and all that no row depends on. The first drops what
-    an earlier try left; grants and comments come with the last.
-    """
-    source = inventory.database
-    name = f"{source}_restored" if source in _ALWAYS_THERE else source
-    database = shown_database(source)
-    load = _Loading(inventory, client_version, jobs=_JOBS if in_parallel else 1)
-    options = "--no-privileges --no-comments --no-security-labels --section=pre-data "
-    first = [
-        shlex.join(["dropdb", "--if-exists", "--", name]),
-        _session_options(inventory),
-    ]
-    if source in _ALWAYS_THERE:
-        first += [
-            _createdb(inventory, name),
-            load.one(archives[0], database, options),
-        ]
-    else:
-        first.append(load.one(archives[0], "postgres", f"--create {options}"))
-    return (
-        "\n".join(first),
-        " &&\n".join(load.one(each, database, "--section=data ") for each in archives),
-        load.last(archives[0], database),
-    )
-
-
-def _createdb(inventory: Inventory, name: str) -> str:
-    locale = inventory.locale
-    options = [
-        "--template=template0",
-        f"--encoding={inventory.encoding}",
-        f"--lc-collate={locale.collate}",
-        f"--lc-ctype={locale.ctype}",
-    ]
-    if locale.provider != "libc":
-        options.append(f"--locale-provider={locale.provider}")
-        options.append(f"--{locale.provider}-locale={locale.locale}")
-    return shlex.join(["createdb", *options, name])
-
-
-def _session_options(inventory: Inventory) -> str:
-    """Return the line that keeps the database's own settings from the restore."""
-    settings = {"default_transaction_read_only": "off", "array_nulls": "on"}
-    if inventory.has_money and inventory.money_locale:
-        # pg_dump writes money as the source's locale does, and does not say which.
-        settings["lc_monetary"] = inventory.money_locale
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    return f"export PGOPTIONS={shlex.quote(options)}"
-
-
 class _Loading:
-    """Commands that load archives with as many jobs as the dump allows."""
+    """Commands that load archives with as many jobs as the dump allows.
 
-    def __init__(self, inventory: Inventory, client_version: str, *, jobs: int) -> None:
-        self._jobs = jobs
-        self._extensions = inventory.extensions
+    `archives` are the unpacked dumps, the first whole. The others hold nothing but
+    rows, which go in between what the first creates before rows and what after them:
+    indexes, constraints, triggers.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        client_version: str,
+        archives: Sequence[str],
+        *,
+        in_parallel: bool,
+    ) -> None:
+        self._inventory = inventory
+        self._archives = archives
+        self._jobs = _JOBS if in_parallel else 1
+        self._is_always_there = inventory.database in _ALWAYS_THERE
+        self._name = inventory.database + "_restored" * self._is_always_there
+        self.database = _connection(self._name)
         self._as_script = sets_unknown_parameter(
-            client_major=major_of(client_version),
-            server_major=major_of(inventory.server_version),
+            client_major=major_of(client_version), server_major=inventory.server_major
         )
 
-    def all(
-        self, archives: Sequence[str], database: str, *, creates: bool = False
-    ) -> str:
-        """Return the commands; `database` is quoted for the shell.
+    def step(self) -> str:
+        """Return the step of the guide as Markdown."""
+        source, options = code(self._inventory.database), self._session_options()
+        if self._is_always_there:
+            # It cannot be created again, and is seldom empty: restore beside it.
+            return f"""\
+Every server has a database {source}, so this restores into a new one,
+`{self._name}`.
 
-        Where the first of them creates it, that one connects to another.
+```sh
+{self._createdb(self._name)}
+{options}
+{self._all(self.database)}
+```"""
+        named = "every `--dbname`" if len(self._archives) > 1 else "`--dbname`"
+        return f"""\
+This creates the database {source}, which must not exist yet.
+
+```sh
+{options}
+{self._all("postgres", "--create ")}
+```
+
+To restore under another name, create that database yourself and name it in {named}
+without `--create`:
+
+    {self._createdb("NAME")}"""
+
+    def parts(self) -> tuple[str, str, str]:
+        """Return the commands that load in parts; the last may fail in places.
+
+        They are for definitions, rows, and all that no row depends on. The first drops
+        what an earlier try left; grants and comments come with the last.
         """
-        first = ("postgres", "--create ") if creates else (database, "")
-        if len(archives) == 1:
-            return self.one(archives[0], *first)
+        options = (
+            "--no-privileges --no-comments --no-security-labels --section=pre-data "
+        )
+        first = [
+            shlex.join(["dropdb", "--if-exists", "--", self._name]),
+            self._session_options(),
+        ]
+        if self._is_always_there:
+            first.append(self._createdb(self._name))
+            first.append(self._one(self._archives[0], self.database, options))
+        else:
+            first.append(
+                self._one(self._archives[0], "postgres", f"--create {options}")
+            )
+        return "\n".join(first), " &&\n".join(self._rows()), self._last()
+
+    def _all(self, database: str, options: str = "") -> str:
+        """Return the commands; the first connects to this database, quoted for a shell.
+
+        Where that creates the copy, the others connect to the copy.
+        """
+        first = self._archives[0]
+        if len(self._archives) == 1:
+            return self._one(first, database, options)
         return " &&\n".join(
             [
-                self.one(archives[0], first[0], f"{first[1]}--section=pre-data "),
-                *(self.one(each, database, "--section=data ") for each in archives),
-                self.one(archives[0], database, "--section=post-data "),
+                self._one(first, database, f"{options}--section=pre-data "),
+                *self._rows(),
+                self._one(first, self.database, "--section=post-data "),
             ]
         )
 
-    def last(self, archive: str, database: str) -> str:
+    def _rows(self) -> list[str]:
+        return [self._one(e, self.database, "--section=data ") for e in self._archives]
+
+    def _last(self) -> str:
         """Return what makes all that can be made after rows, and reports what cannot.
 
         What extensions brought is found by its bare name, as some entries need it.
         """
-        schemas = dict.fromkeys(e.schema_name for e in self._extensions)
+        archive = self._archives[0]
+        schemas = dict.fromkeys(e.schema_name for e in self._inventory.extensions)
         path = ", ".join(map(quoted, schemas)) or "''"
         replaced = re.sub(r"([&/\\])", r"\\\1", f"SET search_path = {path};")
         edit = shlex.quote(
@@ -211,9 +177,9 @@ pg_restore --list {archive} |
         --no-security-labels --file=- {archive}
     pg_restore --use-list=about.list --file=- {archive}
 }} | sed {edit} |
-    psql --no-psqlrc --quiet --echo-errors --dbname={database}"""
+    psql --no-psqlrc --quiet --echo-errors --dbname={self.database}"""
 
-    def one(self, archive: str, database: str, options: str) -> str:
+    def _one(self, archive: str, database: str, options: str) -> str:
         if not self._as_script:
             return (
                 f"pg_restore --exit-on-error --jobs={self._jobs} {options}"
@@ -226,10 +192,31 @@ pg_restore --list {archive} |
             f"    psql --no-psqlrc --quiet --dbname={database} --set=ON_ERROR_STOP=1"
         )
 
+    def _createdb(self, name: str) -> str:
+        locale = self._inventory.locale
+        options = [
+            "--template=template0",
+            f"--encoding={self._inventory.encoding}",
+            f"--lc-collate={locale.collate}",
+            f"--lc-ctype={locale.ctype}",
+        ]
+        if locale.provider != "libc":
+            options.append(f"--locale-provider={locale.provider}")
+            options.append(f"--{locale.provider}-locale={locale.locale}")
+        return shlex.join(["createdb", *options, name])
 
-def shown_database(name: str) -> str:
-    if name in _ALWAYS_THERE:
-        return f"{name}_restored"
+    def _session_options(self) -> str:
+        """Return the line that keeps the database's own settings from the restore."""
+        settings = {"default_transaction_read_only": "off", "array_nulls": "on"}
+        if self._inventory.has_money and self._inventory.money_locale:
+            # pg_dump writes money as the source's locale does, and does not say which.
+            settings["lc_monetary"] = self._inventory.money_locale
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        return f"export PGOPTIONS={shlex.quote(options)}"
+
+
+def _connection(name: str) -> str:
+    """Return the name of a database, quoted for a shell, as psql takes it."""
     if "=" in name or "://" in name:
         # psql takes such a name for a connection string.
         escaped = name.replace("\\", "\\\\").replace("'", "\\'")
@@ -238,10 +225,12 @@ def shown_database(name: str) -> str:
 
 
 def code(text: str) -> str:
+    """Return a text as code in Markdown."""
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def major_of(version: str) -> int:
+    """Return the major of a version of PostgreSQL."""
     return int(version.split(".", maxsplit=1)[0])
 
 
@@ -251,7 +240,7 @@ _COUNT_TABLES = (
 )
 _WITH_PASSWORDS = "with their password hashes"
 _WITHOUT_PASSWORDS = (
-    "**without passwords**: set them anew with `ALTER ROLE ... PASSWORD`"
+    "**without passwords**: set new ones with `ALTER ROLE ... PASSWORD`"
 )
 
 
@@ -275,11 +264,13 @@ def render(
     """
     stored = {each.role: each.key.rpartition("/")[2] for each in objects}
     names = {role: name.removesuffix(age.SUFFIX) for role, name in stored.items()}
-    database = inventory.database
     passwords = _WITH_PASSWORDS if with_passwords else _WITHOUT_PASSWORDS
     others = " So do the other decrypted files." if encrypted else ""
     archives = {role: f"{role}.pgdump" for role in roles}
     unpacked = ", ".join(f"`{each}`" for each in archives.values())
+    load = _Loading(
+        inventory, client_version, [*archives.values()], in_parallel=in_parallel
+    )
     return f"""\
 # Restore {backup_id} with stock tools
 
@@ -310,32 +301,25 @@ psql --no-psqlrc --dbname=postgres --file={names["roles"]}
 
 ## 4. Restore
 
-{commands(inventory, client_version, [*archives.values()], in_parallel=in_parallel)}
+{load.step()}
 
 ## 5. Look at it
 
 `manifest.json` lists the rows of every table.
 
 ```sh
-psql --no-psqlrc --dbname={shown_database(database)} \\
+psql --no-psqlrc --dbname={load.database} \\
     --command="{_COUNT_TABLES}"
 ```
 
 Delete {unpacked} afterwards: the data is in there.{others}
 
-{_one_entry_fails(inventory, client_version, [*archives.values()], in_parallel)}
+{_one_entry_fails(load)}
 """
 
 
-def _one_entry_fails(
-    inventory: Inventory,
-    client_version: str,
-    archives: Sequence[str],
-    in_parallel: bool,
-) -> str:
-    definitions, rows, last = commands_in_parts(
-        inventory, client_version, archives, in_parallel=in_parallel
-    )
+def _one_entry_fails(load: _Loading) -> str:
+    definitions, rows, last = load.parts()
     return f"""\
 ## If one entry fails
 
@@ -388,7 +372,7 @@ You need:
 - {age_needed}`zstd`, `sha256sum` and the PostgreSQL client programs of major
   {major_of(client_version)} or newer,
 - about {_mebibytes(dump_bytes)} MiB of free space for the unpacked dump,
-- a server of major {major_of(server_version)} or newer with these extensions:
+- a server of major {inventory.server_major} or newer with these extensions:
   {extensions or "none"}.
 
 Say where the server is in the usual variables (`PGHOST`, `PGPORT`, `PGUSER`,

@@ -22,7 +22,7 @@ _STREAMS_MAX = 4
 
 
 def usual_streams(processors: int) -> int:
-    """Return how many dumps at once a machine is good for where nobody has said.
+    """Return how many dumps at once suit a machine, where none are configured.
 
     One keeps two processors busy with its server process, pg_dump, digests and zstd;
     and the digests of all streams share one processor, which a few of them fill.
@@ -96,7 +96,7 @@ def commands(
 
     Args:
         source: what to dump, and in how many streams at most.
-        program: pg_dump and what all of them are told besides.
+        program: pg_dump and the arguments that all dumps have.
         expected: the tables whose rows must be dumped; no others are dumped alone.
         sizes: how large they are.
     """

@@ -12,7 +12,7 @@ from opskit.catalog.writer import SetWriter
 
 
 class OpenSource(Protocol):
-    """A source that is held still, or of which one moment is held."""
+    """A source that nobody changes, or one moment of it."""
 
     def write(self, writer: SetWriter) -> dict[str, Any]:
         """Store the contents and return the manifest's fields about them.
@@ -32,7 +32,7 @@ class OpenSource(Protocol):
         """Return RESTORE.md for what was written."""
 
     def require_held(self) -> None:
-        """Check that no other run can have begun meanwhile.
+        """Check that no other run can have begun since.
 
         Raises:
             OpskitError: the lock was lost.

@@ -22,7 +22,7 @@ _END_SECONDS = 1
 
 
 class DumpStream:
-    """A pg_dump under the snapshot, and what its bytes said once they have gone by."""
+    """A pg_dump under the snapshot, and what its bytes held once they were read."""
 
     def __init__(
         self, *, role: str, arguments: Sequence[str], environment: Mapping[str, str]
@@ -54,7 +54,8 @@ class DumpStream:
     def wait_for_locks(self, seconds: float) -> bool:
         """Wait a while for the locks of all its tables; return whether to wait longer.
 
-        What ended, or says nothing at all, is not waited for: its bytes will tell.
+        It does not wait for a program that has ended or prints nothing: its bytes will
+        show why.
 
         Raises:
             BackupFailed: it failed.
@@ -134,7 +135,7 @@ def compressed(
     """Yield one zstd frame, checksum included, in chunks of about 1 MiB.
 
     `streams` is how many are compressed at once: they share the processors. A stream
-    that has none to itself is compressed by whoever reads it, without threads' buffers.
+    that has none to itself is compressed by its reader, without threads' buffers.
 
     Raises:
         BackupFailed: there is no memory, or no thread, to compress with.

@@ -1,4 +1,4 @@
-"""FileRecord: what a backup set says of one entry of a directory."""
+"""FileRecord: what a backup set says of one entry of a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPES: dict[int, FileType] = {
 
 
 class FileRecord(BaseModel):
-    """One entry as it was read. The directory itself is the entry `.`.
+    """One entry as it was read. The folder itself is the entry `.`.
 
     Paths are relative, with slashes; bytes that are not UTF-8 are lone surrogates, as
     `surrogateescape` writes them. `target` is the text of a symbolic link, or the
@@ -52,7 +52,7 @@ class FileRecord(BaseModel):
     @classmethod
     def _beneath(cls, path: str) -> str:
         if not is_beneath(path):
-            raise ValueError("must be a plain path inside of the directory")
+            raise ValueError("must be a plain path inside the folder")
         return path
 
 
@@ -108,7 +108,7 @@ def listed(paths: list[str], *, number_max: int = 5) -> str:
     """Return the first few paths for a message, and how many more there are."""
     more = len(paths) - number_max
     text = ", ".join(
-        "the directory itself" if each == ROOT else shown(each)
+        "the folder itself" if each == ROOT else shown(each)
         for each in paths[:number_max]
     )
     return f"{text} and {more} more" if more > 0 else text

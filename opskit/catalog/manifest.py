@@ -118,7 +118,7 @@ class TableRecord(_Record):
 
 
 class SequenceRecord(_Record):
-    """Where the dump sets a sequence, and the extension whose it is, if any."""
+    """The value that the dump sets, and the extension that owns the sequence."""
 
     schema_name: str = Field(alias="schema")
     name: str

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-HINT = "Use another set or another store; `invoke verify` tells which sets are whole."
+HINT = "Use another set or another store; `invoke verify` shows which sets are whole."
 # The only object that must be legible before anything is decrypted.
 _GUIDE_ROLE = "guide"
 _FRAME_HEADER_BYTES_MAX = 18
@@ -132,7 +132,7 @@ class SetReader:
         try:
             with _named(stored), checked(self.store, stored) as blocks:
                 if encrypted and stored.role != _GUIDE_ROLE and self.identities:
-                    # Its thread must not outlive an error of whoever reads.
+                    # Its thread must not outlive an error of the reader.
                     with closing(age.decrypted(blocks, self.identities)) as plain:
                         yield plain
                         for _ in plain:
@@ -140,7 +140,7 @@ class SetReader:
                 else:
                     yield blocks
         except NoMatchingIdentity:
-            # A damaged head looks the same; then the damage is what has to be told.
+            # A damaged head looks the same: then report the damage.
             self.check(stored)
             raise
 
@@ -154,7 +154,7 @@ def with_checksum(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the blocks of a zstd frame that carries a checksum, as ours all do.
 
     Raises:
-        IntegrityError: it has none, so damage of what is unpacked would go unnoticed.
+        IntegrityError: it has none, so nothing would show damage of what is unpacked.
         zstandard.ZstdError: it is no zstd frame.
     """
     left = iter(blocks)

@@ -133,7 +133,7 @@ def put_everywhere(
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """Public keys that can open the set (none: it lies in the open), and a signer."""
+    """Who can open the set (nobody named: it is not encrypted), and who signs it."""
 
     recipients: tuple[str, ...] = ()
     signer: Signer | None = field(default=None, repr=False)
@@ -209,7 +209,7 @@ class SetWriter:
         clean = True
         for store in everywhere:
             try:
-                # Its manifest first, lest a kill leave a listed set without objects.
+                # Its manifest first: a kill must leave no listed set without objects.
                 store.delete(self.prefix + MANIFEST_NAME)
                 store.discard(self.prefix)
             except StoreError as error:

@@ -136,7 +136,7 @@ def encrypted(chunks: Iterable[bytes], recipients: Sequence[str]) -> Generator[b
     iterator closes the source.
 
     Raises:
-        ConfigurationError: there is no recipient, or one is none; at once.
+        ConfigurationError: there is no recipient, or one is not valid; at once.
     """
     if not recipients:
         raise ConfigurationError(

@@ -32,7 +32,7 @@ def recipient(text: str) -> tuple[str, Any]:
     """Return a recipient without its comment, and the same as pyrage takes it.
 
     Raises:
-        ValueError: it is none; a private key is not shown.
+        ValueError: it is not one; a private key is not shown.
     """
     import pyrage  # type: ignore[import-untyped]
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -54,7 +54,7 @@ def signing_key(text: str) -> tuple[str, Ed25519PublicKey]:
     """Return an ed25519 key without its comment, and the same to verify with.
 
     Raises:
-        ValueError: it is none; a private key is not shown.
+        ValueError: it is not one; a private key is not shown.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

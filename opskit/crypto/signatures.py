@@ -37,7 +37,7 @@ _HINT = "Do not use it before you know who wrote it."
 
 
 class SignatureError(IntegrityError):
-    """A signature is none, by a key that is not trusted, or of something else."""
+    """Not a signature, or by a key that is not trusted, or of something else."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, hint=_HINT)
@@ -111,7 +111,7 @@ def verify(content: bytes, signature: bytes, trusted: Sequence[str]) -> str:
     Raises:
         SignatureError: this is no signature, it is for another use than opskit's, by
             a key that is not trusted, or not of this content.
-        ConfigurationError: a key that is to be trusted is none.
+        ConfigurationError: a trusted key is not valid.
     """
     from cryptography.exceptions import InvalidSignature
 

@@ -144,7 +144,7 @@ def _checks(
     whole = Check(
         name=NAME,
         passed=not differing and number > 0,
-        expected=f"{number} equal entries" if number else "at least the directory",
+        expected=f"{number} equal entries" if number else "at least the folder",
         observed=f"{len(paths)} differ" if paths else f"{number} equal entries",
         detail="; ".join(details),
     )

@@ -75,7 +75,7 @@ def unchanged(
     write through a memory mapping changes no time that could give it away.
 
     Raises:
-        Changed: it was written to meanwhile, or is no file any more.
+        Changed: it was written to, or is no file any more.
         BackupFailed: there is no space to spool it.
         OSError: as the system says, with the path in the tree.
     """
@@ -245,7 +245,7 @@ def reading(
     `is_locked` says that a lock keeps the writers of files away.
 
     Raises:
-        Changed: it was changed meanwhile.
+        Changed: it changed while it was read.
         OSError: as the system says, with the path in the tree.
     """
     found = entry.look()

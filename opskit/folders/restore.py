@@ -117,14 +117,14 @@ def require_target(target: Path, *, replace: bool) -> bool:
         return False
     except OSError as error:
         raise UsageError(
-            f"{target} cannot be replaced by a directory: {error.strerror}",
+            f"{target} cannot be replaced by a folder: {error.strerror}",
             hint="Name another target.",
         ) from error
     if occupied and not replace:
         raise UsageError(
             f"{target} exists and is not empty",
             hint="Name another target, or add --replace: it restores beside, compares, "
-            "swaps the names and keeps the old directory.",
+            "swaps the names and keeps the old folder.",
         )
     return occupied
 

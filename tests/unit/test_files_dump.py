@@ -379,7 +379,7 @@ def test_a_file_that_vanished_is_left_out_with_a_warning(folder: Path) -> None:
         (lambda folder: (folder / "a").chmod(0o600), "a"),
         (lambda folder: (folder / "a").unlink(), "a"),
         (lambda folder: (folder / "new").touch(), "new"),
-        (lambda folder: folder.chmod(0o750), "the directory itself"),
+        (lambda folder: folder.chmod(0o750), "the folder itself"),
     ],
     ids=["content", "mode", "removed", "added", "directory"],
 )
@@ -543,7 +543,7 @@ def test_a_directory_that_was_replaced_meanwhile_is_told(
     dumped = _act_after(link, "c", replace)
 
     assert dumped.paths == ["a", "b", "c"]
-    assert "the rest was read: the directory itself" in dumped.warnings[0]
+    assert "the rest was read: the folder itself" in dumped.warnings[0]
 
 
 def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
