@@ -1,25 +1,32 @@
-"""What an S3 server can and cannot do, and what opskit does about it."""
+"""What an S3 server can and cannot do, and what opskit does about it.
+
+Each trial raises a `StoreError` where the server refuses what must work.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opskit.checks import Check, count, failure
 from opskit.config import StoreSettings
-from opskit.errors import OpskitError, StoreError
-from opskit.store.s3 import trial
-from opskit.store.s3.trial import BATCH_MAX, DISTRUST, PART_BYTES, Answer, Scratch
+from opskit.errors import ObjectExists, OpskitError, StoreError
+from opskit.store.s3 import errors, scratch
+from opskit.store.s3.scratch import BATCH_MAX, PART_BYTES, Scratch
+from opskit.store.s3.upload import etag_differs, md5
+from opskit.threads import Pool
 
+DISTRUST = "Do not rely on this store before you know why."
 _SECONDS_MAX = 25.0
 _FILL_SECONDS = 15.0
+_FILL_THREADS = 8
+_LOCK_SECONDS = 4
 # One more than a page holds; few where they could not be deleted again.
 _KEYS, _KEYS_LEFT_BEHIND = 1001, 3
-_SKEW_DEGRADED, _SKEW_UNHEALTHY = timedelta(minutes=5), timedelta(minutes=15)
+_MANY = "many/"
 _LOCK_HINT = "Make a bucket with object lock, or set object_lock_days to 0."
 _COST_HINT = "Let a lifecycle rule of the bucket expire noncurrent versions."
 _UPLOADS_HINT = (
@@ -27,64 +34,17 @@ _UPLOADS_HINT = (
 )
 
 
-def clock(scratch: Scratch, now: Callable[[], datetime]) -> Check:
-    """Compare this machine's clock with the server's.
-
-    Raises:
-        StoreError: the server does not answer.
-    """
-    before = now()
-    server_time = scratch.server_time()
-    name = f"store {scratch.store.name}: clock"
-    if server_time is None:
-        return Check(
-            name=name, passed=True, observed="the server does not send its own"
-        )
-    skew = abs(server_time - before - (now() - before) / 2)
-    passed = skew <= _SKEW_DEGRADED
-    return Check(
-        name=name,
-        passed=passed,
-        advisory=skew <= _SKEW_UNHEALTHY,
-        expected="at most 5 minutes; S3 refuses requests from 15 on",
-        observed=f"differs by {skew.total_seconds():.0f} seconds from the server's",
-        hint="" if passed else "Set this host's clock (NTP).",
-    )
-
-
-def remove(scratch: Scratch) -> Check | None:
-    """Remove what was tried on; return what is left, and where, if it cannot be."""
-    try:
-        scratch.remove()
-    except StoreError as error:
-        where = f"{scratch.bucket.name}/{scratch.bucket.full_key(scratch.prefix)}"
-        left = "something may be left"
-        if not trial.unanswered(error):
-            with contextlib.suppress(StoreError):
-                left = f"{scratch.left()} objects or versions of them are left"
-        return Check(
-            name=f"store {scratch.store.name}: clean-up",
-            passed=trial.denied(error),
-            advisory=True,
-            observed=f"{left} in {where}: {error.message}",
-            hint="Delete them with other credentials, or let a lifecycle rule expire "
-            "what is below _doctor/.",
-        )
-    return None
-
-
-def examine(scratch: Scratch, settings: StoreSettings) -> Iterator[Check]:
+def examine(place: Scratch, settings: StoreSettings) -> Iterator[Check]:
     """Yield a check of each thing that matters, until the server stops answering."""
-    examination = _Examination(scratch, settings)
+    store = f"store {place.store.name}: "
     until = time.monotonic() + _SECONDS_MAX
     unexamined = ""
-    for title, step in examination.steps().items():
-        name = f"store {scratch.store.name}: {title}"
+    for title, step in _Examination(place, settings).steps().items():
         if not unexamined and time.monotonic() > until:
             unexamined = f"the others took longer than {_SECONDS_MAX:.0f} seconds"
         if unexamined:
             check = Check(
-                name=name,
+                name="",
                 passed=None,
                 observed=f"not examined: {unexamined}",
                 hint="Run doctor again.",
@@ -93,12 +53,11 @@ def examine(scratch: Scratch, settings: StoreSettings) -> Iterator[Check]:
             try:
                 check = step()
             except OpskitError as error:
-                check = failure(name, error)
-                prefix = f"store {scratch.store.name}: "
-                check = replace(check, observed=check.observed.removeprefix(prefix))
-                if isinstance(error, StoreError) and trial.unanswered(error):
+                check = failure("", error)
+                check = replace(check, observed=check.observed.removeprefix(store))
+                if isinstance(error, StoreError) and scratch.unanswered(error):
                     unexamined = "the server stopped answering"
-        yield replace(check, name=name)
+        yield replace(check, name=f"{store}{title}")
 
 
 def _good(observed: str, hint: str = "") -> Check:
@@ -117,7 +76,7 @@ def _bad(observed: str, hint: str) -> Check:
 class _Examination:
     """The trials, in their order: what may be deleted decides how the others go."""
 
-    scratch: Scratch
+    place: Scratch
     settings: StoreSettings
     may_delete: bool = False
 
@@ -136,65 +95,102 @@ class _Examination:
         }
 
     def delete(self) -> Check:
-        deletion = trial.deletion(self.scratch)
-        self.may_delete = deletion.complete
-        if not deletion.objects:
+        """Delete an object, and the version that is left of it."""
+        version = self.place.put("delete").get("VersionId")
+        objects = self._may_delete("delete")
+        versions = version is None or self._may_delete("delete", VersionId=version)
+        self.may_delete = objects and versions
+        if not objects:
             return _good(
                 "these credentials may not delete: backup works, prune needs others"
             )
-        if deletion.versions is False:
+        if not versions:
             return _good(
                 "objects can be deleted, versions of them cannot: what prune deletes "
                 "stays as noncurrent versions"
             )
-        if deletion.versions:
+        if version is not None:
             return _good("objects and versions of them can be deleted")
         return _good("honoured")
 
+    def _may_delete(self, name: str, **options: object) -> bool:
+        try:
+            self.place.on("delete_object", name, **options)
+        except StoreError as error:
+            if not scratch.denied(error):
+                raise
+            return False
+        return True
+
     def multipart(self) -> Check:
         if not self.may_delete:
-            trial.small_upload(self.scratch)
+            self._upload("part")
+            self._require("part", 0, b"part")
             return _good("honoured, tried with one small part")
-        key = f"{self.scratch.prefix}parts"
         content = bytes(PART_BYTES) + b"end"
-        self.scratch.store.put(key, [content])
-        with self.scratch.store.open(key, PART_BYTES - 1) as file:
-            tail = file.read()
-        if tail != content[PART_BYTES - 1 :]:
-            raise StoreError("an object in parts came back otherwise", hint=DISTRUST)
+        self.place.store.put(f"{self.place.prefix}parts", [content])
+        self._require("parts", PART_BYTES - 1, content[PART_BYTES - 1 :])
         return _good("honoured; large objects are streamed in parts")
 
+    def _upload(self, name: str, **options: object) -> None:
+        """Put an object by an upload of one small part."""
+        with self.place.upload(name) as upload_id:
+            part = self.place.part(name, upload_id, b"part")
+            self.place.complete(name, upload_id, part, **options)
+
+    def _require(self, name: str, start: int, content: bytes) -> None:
+        with self.place.store.open(f"{self.place.prefix}{name}", start) as file:
+            if file.read() != content:
+                raise StoreError(
+                    "an object in parts came back with other bytes", hint=DISTRUST
+                )
+
     def conditional_put(self) -> Check:
-        whole = trial.conditional_put(self.scratch)
-        parts = trial.conditional_completion(self.scratch)
-        if whole is parts is Answer.HONOURED:
+        """Put objects where one is, under the condition that there is none."""
+        self.place.put("condition")
+        whole = _condition(lambda: self.place.put("condition", IfNoneMatch="*"))
+        self.place.put("condition-parts")
+        parts = _condition(lambda: self._upload("condition-parts", IfNoneMatch="*"))
+        if not whole and not parts:
             return _good("honoured; of two hosts that write one key one wins")
-        if whole is Answer.HONOURED:
+        if not whole:
             # Manifests are small, so that they are never put in parts.
             return _good(
                 "honoured for whole objects, such as manifests, not for uploads in "
                 "parts; opskit looks before it writes those"
             )
-        answer = "not honoured" if whole is Answer.IGNORED else "refused"
         return _poor(
-            f"{answer}; opskit looks before it writes, but cannot notice that another "
+            f"{whole}; opskit looks before it writes, but cannot notice that another "
             "host writes the same key at the same instant",
             "Let only one host back up each source into this store.",
         )
 
     def range_read(self) -> Check:
-        if trial.range_read(self.scratch) is Answer.HONOURED:
+        self.place.put("range", b"0123456789")
+        content = self.place.read("range", Range="bytes=4-")
+        if content == b"456789":
             return _good("honoured; an interrupted read continues where it stopped")
-        return _good(
-            "not honoured; opskit reads from the beginning and drops what it has, so "
-            "that an interrupted read costs more"
+        if content == b"0123456789":
+            return _good(
+                "not honoured; opskit reads from the beginning and drops what it has, "
+                "so that an interrupted read costs more"
+            )
+        raise StoreError(
+            "a read from the middle of an object brought other bytes", hint=DISTRUST
         )
 
     def checksums(self) -> Check:
-        damaged = trial.damaged_part(self.scratch)
-        if damaged.refused:
+        """Send a part with the MD5 of other bytes."""
+        sent = md5(b"sent")
+        try:
+            with self.place.upload("damaged") as upload_id:
+                answer = self.place.part("damaged", upload_id, b"arrived", digest=sent)
+        except StoreError as error:
+            if not errors.is_refused(error.__cause__):
+                raise
             return _good("a part that arrives damaged is refused")
-        if damaged.told_by_etag:
+        # An ETag that is made of no MD5 never differs, so it would show nothing.
+        if etag_differs(answer, sent.hex()):
             return _good(
                 "a part that arrives damaged is taken; opskit sees it by its ETag and "
                 "stores nothing"
@@ -207,26 +203,30 @@ class _Examination:
 
     def abort(self) -> Check:
         try:
-            listed, gone = trial.aborted_upload(self.scratch)
+            upload_id = self.place.begin("abort")
+            try:
+                self.place.part("abort", upload_id, b"x")
+                listed = self.place.lists_upload("abort")
+            finally:
+                self.place.abort("abort", upload_id)
+            left = self.place.lists_upload("abort")
         except StoreError as error:
-            if not (trial.denied(error) or trial.not_implemented(error)):
+            if not (scratch.denied(error) or scratch.not_implemented(error)):
                 raise
             return _poor(f"{error.message}; uploads of failed runs stay", _UPLOADS_HINT)
         if not listed:
             return _poor(
                 "uploads under way are not listed: those of killed runs cannot be "
-                "found",
+                "removed",
                 _UPLOADS_HINT,
             )
-        if not gone:
+        if left:
             return _poor("an aborted upload is still listed", _UPLOADS_HINT)
         return _good("honoured; uploads of killed runs are listed and dropped")
 
     def listing(self) -> Check:
-        wanted = _KEYS if self.may_delete else _KEYS_LEFT_BEHIND
-        until = time.monotonic() + _FILL_SECONDS
-        number = trial.fill(self.scratch, wanted, until)
-        pages = trial.pages(self.scratch, max(1, min(BATCH_MAX, number - 1)))
+        number = self._fill(_KEYS if self.may_delete else _KEYS_LEFT_BEHIND)
+        pages = self.place.pages(_MANY, max(1, min(BATCH_MAX, number - 1)))
         names = [name for page in pages for name in page]
         if sorted(names) != [f"{each:04}" for each in range(number)]:
             raise StoreError(
@@ -238,31 +238,52 @@ class _Examination:
         why = "" if self.may_delete else ", since they cannot be deleted again"
         return _good(f"{number} keys in {len(pages)} pages{few}{why}")
 
+    def _fill(self, number: int) -> int:
+        """Put so many objects, or as many as time allows; return how many."""
+        until = time.monotonic() + _FILL_SECONDS
+        failed: list[int] = []
+
+        def put(each: int) -> bool:
+            if time.monotonic() > until or failed:
+                return False
+            try:
+                self.place.put(f"{_MANY}{each:04}")
+            except StoreError:
+                failed.append(each)  # the others need not wait for as long
+                raise
+            return True
+
+        with Pool(_FILL_THREADS, thread_name_prefix="doctor") as pool:
+            return sum(pool.map(put, range(number)))
+
     def batch_delete(self) -> Check:
         """Delete what the listing was tried on, as many as go into one request."""
         if not self.may_delete:
             return _good("not tried: not all that is made could be deleted")
-        names = [n for page in trial.pages(self.scratch, BATCH_MAX) for n in page]
+        names = [n for page in self.place.pages(_MANY, BATCH_MAX) for n in page]
+        names = names[:BATCH_MAX]
+        keys = [{"Key": self.place.full(f"{_MANY}{name}")} for name in names]
         try:
-            left = trial.delete_batch(self.scratch, names)
+            self.place.call("delete_objects", Delete={"Objects": keys, "Quiet": True})
+            listed = {n for page in self.place.pages(_MANY, BATCH_MAX) for n in page}
         except StoreError as error:
-            if trial.unanswered(error):
+            if scratch.unanswered(error):
                 raise
             return _good("refused; opskit deletes one by one, which takes longer")
-        if left:
+        if left := listed & set(names):
             raise StoreError(
                 f"{len(left)} objects are still listed after they were deleted",
                 hint=DISTRUST,
             )
-        return _good(f"{min(len(names), BATCH_MAX)} keys deleted by one request")
+        return _good(f"{len(names)} keys deleted by one request")
 
     def versioning(self) -> Check:
         try:
-            state = self.scratch.store.versioning()
+            state = self.place.store.versioning()
         except StoreError as error:
-            if not trial.denied(error):
+            if not scratch.denied(error):
                 raise
-            state = "Enabled" if self.scratch.versioned else ""
+            state = "Enabled" if self.place.versioned else ""
         if not state:
             return _good("off; what is deleted is gone")
         if state == "Suspended":
@@ -278,9 +299,9 @@ class _Examination:
     def object_lock(self) -> Check:
         days = self.settings.object_lock_days
         try:
-            bucket = self.scratch.store.lock_configuration()
+            bucket = self.place.store.lock_configuration()
         except StoreError as error:
-            if not trial.denied(error):
+            if not scratch.denied(error):
                 raise
             if not days:
                 return _good("not shown to these credentials, and not used")
@@ -294,8 +315,16 @@ class _Examination:
         return self._try_lock(f"{days} days ({self.settings.object_lock_mode})")
 
     def _try_lock(self, period: str) -> Check:
-        lock = trial.lock(self.scratch, self.settings.object_lock_mode.upper())
-        if not self.may_delete and lock.shown:
+        """Lock an object for seconds, and try to delete it."""
+        mode = self.settings.object_lock_mode.upper()
+        version, is_shown = self._lock(mode)
+        is_kept = self._is_kept(version)
+        may_lift = is_kept and not self._is_kept(
+            version, BypassGovernanceRetention=True
+        )
+        if may_lift or not is_kept:
+            self.place.locked_until = 0.0  # it is gone: nothing has to be waited for
+        if not self.may_delete and is_shown:
             return _good(
                 f"recorded; each object is locked for {period}; a refusal cannot be "
                 "tried, as these credentials may delete nothing"
@@ -306,18 +335,59 @@ class _Examination:
                 "Grant s3:GetObjectRetention, or run doctor once with credentials that "
                 "may delete.",
             )
-        if not lock.plainly:
+        if not is_kept:
             return _bad(
                 "the server accepts a lock, but the object can still be deleted",
                 "Use a provider with object lock, or set object_lock_days to 0.",
             )
-        if not lock.with_bypass:
+        if may_lift:
             return _poor(
                 f"honoured for {period}, but these very credentials may lift it",
                 "Take s3:BypassGovernanceRetention from them, or set object_lock_mode "
                 'to "compliance".',
             )
         return _good(f"honoured; each object is locked for {period}")
+
+    def _lock(self, mode: str) -> tuple[dict[str, str], bool]:
+        """Lock an object; return its version, and whether the lock is shown."""
+        begin = self.place.server_time() or datetime.now(UTC)
+        self.place.locked_until = time.monotonic() + _LOCK_SECONDS + 1
+        put = self.place.put(
+            "locked",
+            ObjectLockMode=mode,
+            ObjectLockRetainUntilDate=begin + timedelta(seconds=_LOCK_SECONDS),
+        )
+        version = {"VersionId": put["VersionId"]} if "VersionId" in put else {}
+        head = self.place.on("head_object", "locked", **version)
+        return version, head.get("ObjectLockMode") == mode
+
+    def _is_kept(self, version: dict[str, str], **options: object) -> bool:
+        """Try to delete the locked object; return whether it still exists."""
+        try:
+            self.place.on("delete_object", "locked", **version, **options)
+        except StoreError as error:
+            if not errors.is_refused(error.__cause__):
+                raise
+        try:
+            self.place.on("head_object", "locked", **version)
+        except StoreError as error:
+            if errors.is_missing(error.__cause__):
+                return False
+            raise
+        return True
+
+
+def _condition(put: Callable[[], object]) -> str:
+    """Return "" if a condition is honoured, else what the server does with it."""
+    try:
+        put()
+    except ObjectExists:
+        return ""
+    except StoreError as error:
+        if scratch.not_implemented(error):
+            return "refused"
+        raise
+    return "not honoured"
 
 
 def _unused_lock(bucket: dict[str, Any]) -> str:

@@ -14,13 +14,15 @@ from opskit.checks import Check, attempt, failure
 from opskit.config import StoreSettings
 from opskit.config.sources import SourceRetention
 from opskit.doctor import s3
+from opskit.doctor.s3 import DISTRUST
 from opskit.errors import IntegrityError, StoreError
 from opskit.store import S3Store, Store, unwrapped
-from opskit.store.s3.trial import DISTRUST, Scratch, denied
+from opskit.store.s3.scratch import Scratch, denied, unanswered
 
 _PROBE_BYTES = 256 * 1024
 # Beside the sources' own prefixes; no source may begin with an underscore.
 _PROBE_PREFIX = "_doctor/"
+_SKEW_DEGRADED, _SKEW_UNHEALTHY = timedelta(minutes=5), timedelta(minutes=15)
 
 
 def examine(store: Store, *, now: Callable[[], datetime]) -> Iterator[Check]:
@@ -41,7 +43,7 @@ def _examine_bucket(
     scratch: Scratch, store: S3Store, now: Callable[[], datetime]
 ) -> Iterator[Check]:
     try:
-        clock = s3.clock(scratch, now)
+        skew = clock(scratch, now)
     except StoreError as error:
         # Nothing answers; to put something would only mean to wait again.
         yield _without_name(failure(f"store {store.name}", error))
@@ -49,14 +51,60 @@ def _examine_bucket(
     usable = _usable(scratch.store, f"{scratch.prefix}object")
     try:
         yield usable
-        yield clock
+        yield skew
         if usable.passed:
             yield from s3.examine(scratch, store.settings)
     finally:
         # Also where the caller stops half-way.
-        left = s3.remove(scratch)
+        left = _remove(scratch)
     if left is not None and usable.passed:
         yield left
+
+
+def clock(scratch: Scratch, now: Callable[[], datetime]) -> Check:
+    """Compare this machine's clock with the server's.
+
+    Raises:
+        StoreError: the server does not answer.
+    """
+    before = now()
+    server_time = scratch.server_time()
+    name = f"store {scratch.store.name}: clock"
+    if server_time is None:
+        return Check(
+            name=name, passed=True, observed="the server does not send its own"
+        )
+    skew = abs(server_time - before - (now() - before) / 2)
+    passed = skew <= _SKEW_DEGRADED
+    return Check(
+        name=name,
+        passed=passed,
+        advisory=skew <= _SKEW_UNHEALTHY,
+        expected="at most 5 minutes; S3 refuses requests from 15 on",
+        observed=f"differs by {skew.total_seconds():.0f} seconds from the server's",
+        hint="" if passed else "Set this host's clock (NTP).",
+    )
+
+
+def _remove(scratch: Scratch) -> Check | None:
+    """Remove what was tried on; return what is left, and where, if it cannot be."""
+    try:
+        scratch.remove()
+    except StoreError as error:
+        where = f"{scratch.bucket.name}/{scratch.bucket.full_key(scratch.prefix)}"
+        left = "something may be left"
+        if not unanswered(error):
+            with contextlib.suppress(StoreError):
+                left = f"{scratch.left()} objects or versions of them are left"
+        return Check(
+            name=f"store {scratch.store.name}: clean-up",
+            passed=denied(error),
+            advisory=True,
+            observed=f"{left} in {where}: {error.message}",
+            hint="Delete them with other credentials, or let a lifecycle rule expire "
+            "what is below _doctor/.",
+        )
+    return None
 
 
 def _usable(store: Store, key: str) -> Check:

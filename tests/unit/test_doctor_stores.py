@@ -12,12 +12,12 @@ import pytest
 
 from opskit.checks import Check, Health
 from opskit.config import StoreSettings
-from opskit.doctor import s3
+from opskit.doctor import stores
 from opskit.doctor.stores import examine
 from opskit.errors import StoreError
 from opskit.store import LocalStore, MemoryStore, ObjectInfo, RetryingStore, S3Store
 from opskit.store.s3.challenge import challenge
-from opskit.store.s3.trial import Scratch
+from opskit.store.s3.scratch import Scratch
 from opskit.store.wrappers import StoreWrapper
 from tests.faulty import FaultyStore
 
@@ -120,7 +120,7 @@ class TestClock:
         scratch = _scratch()
         monkeypatch.setattr(scratch, "server_time", lambda: NOW + skew)
 
-        found = s3.clock(scratch, lambda: NOW)
+        found = stores.clock(scratch, lambda: NOW)
 
         assert found.name == "store off: clock"
         assert found.status is status
@@ -133,7 +133,7 @@ class TestClock:
         scratch = _scratch()
         monkeypatch.setattr(scratch, "server_time", lambda: None)
 
-        found = s3.clock(scratch, lambda: NOW)
+        found = stores.clock(scratch, lambda: NOW)
 
         assert found.observed == "the server does not send its own"
 
