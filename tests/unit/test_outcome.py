@@ -63,7 +63,7 @@ def test_what_went_well_is_on_record(run: Run) -> None:
 def test_an_error_is_a_value_beside_the_result(run: Run) -> None:
     """It ends the block, decides about the exit code, and stands in the ledger."""
     with run.recorded("backup") as record:
-        record.begin(source="shop")
+        record.begin(source="warehouse")
         record.result = Counted(1)
         record.report(LockHeld("earlier", hint="wait"))
         _raise(
@@ -83,7 +83,11 @@ def test_an_error_is_a_value_beside_the_result(run: Run) -> None:
     }
     (entry,) = _records(run)
     assert entry["outcome"] == "failed"
-    assert entry["details"] == {"source": "shop", "error": "pg_dump failed", "code": 40}
+    assert entry["details"] == {
+        "source": "warehouse",
+        "error": "pg_dump failed",
+        "code": 40,
+    }
 
 
 def test_what_is_reported_leaves_the_record_good(run: Run) -> None:
