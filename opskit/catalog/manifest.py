@@ -201,15 +201,12 @@ class _Manifest(_Record):
         for each in self.objects:
             if each.role == role:
                 return each
-        raise IntegrityError(
-            f"the manifest of {self.backup_id} names no {role} object",
-            hint="The manifest was altered; use another set.",
-        )
+        raise _altered(f"the manifest of {self.backup_id} names no {role} object")
 
     def to_json(self) -> bytes:
         """Return the manifest as it is stored."""
-        own = self.model_dump(mode="json", by_alias=True)
-        document = {name: own.get(name, other) for name, other in _STORED.items()}
+        held = _OF_OTHERS | self.model_dump(mode="json", by_alias=True)
+        document = {name: held[name] for name in _ORDER}
         records = (*document["tables"], *document["sequences"])
         for record in (*records, document["large_objects"]):
             for key in _RARE & record.keys():
@@ -324,35 +321,21 @@ _KINDS: dict[str, type[Manifest]] = {
     "postgres": DatabaseManifest,
     "files": FolderManifest,
 }
-# Every field in the order in which it is stored, and what the other kind stores there.
-_STORED: dict[str, Any] = {
-    "format_version": None,
-    "backup_id": None,
-    "source": None,
-    "kind": None,
-    "started_at": None,
-    "finished_at": None,
-    "snapshot": "",
-    "snapshot_at": None,
-    "server_version": "",
-    "client_version": "",
-    "tool_version": None,
-    "encryption": None,
-    "dump_bytes": None,
-    "streams": [],
+# Every field in the order in which it is stored,
+_ORDER = (
+    "format_version", "backup_id", "source", "kind", "started_at", "finished_at",
+    "snapshot", "snapshot_at", "server_version", "client_version", "tool_version",
+    "encryption", "dump_bytes", "streams", "schema_format", "objects", "tables",
+    "sequences", "large_objects", "files", "exclude_tables", "exclude_table_data",
+    "exclude_files", "warnings", "sudden_changes", "inventory", "signature",
+)  # fmt: skip
+# and what a manifest of the other kind stores there.
+_OF_OTHERS: dict[str, Any] = {
+    **dict.fromkeys(("snapshot", "server_version", "client_version"), ""),
+    **dict.fromkeys(("streams", "tables", "sequences", "files"), ()),
+    **dict.fromkeys(("exclude_tables", "exclude_table_data", "exclude_files"), ()),
     "schema_format": 1,
-    "objects": None,
-    "tables": [],
-    "sequences": [],
     "large_objects": {"count": 0, "size_bytes": 0, "digest": "0" * 32},
-    "files": [],
-    "exclude_tables": [],
-    "exclude_table_data": [],
-    "exclude_files": [],
-    "warnings": None,
-    "sudden_changes": None,
-    "inventory": None,
-    "signature": None,
 }
 
 
@@ -383,11 +366,7 @@ def parse(content: bytes, *, key: str) -> Manifest:
         )
         version = document["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise IntegrityError(
-            f"{key} is not a manifest",
-            hint="It was altered after it was written; "
-            "use another set or another store.",
-        ) from None
+        raise _altered(f"{key} is not a manifest") from None
     if type(version) is int and version > FORMAT_VERSION:
         raise IntegrityError(
             f"{key} is of format {version}, newer than this opskit reads "
@@ -398,16 +377,11 @@ def parse(content: bytes, *, key: str) -> Manifest:
         manifest = from_document(document)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise IntegrityError(
-            f"{key} is not a complete manifest: {where}: {error.errors()[0]['msg']}",
-            hint="It was altered after it was written; "
-            "use another set or another store.",
+        raise _altered(
+            f"{key} is not a complete manifest: {where}: {error.errors()[0]['msg']}"
         ) from None
     if missing := manifest.missing():
-        raise IntegrityError(
-            f"{key} is not a complete manifest: {missing[0]}",
-            hint="Use another set or another store.",
-        )
+        raise _altered(f"{key} is not a complete manifest: {missing[0]}")
     _require_keys_of_its_own(manifest, key)
     return manifest
 
@@ -434,10 +408,17 @@ def is_bounded(content: bytes) -> bool:
 
 def too_large(key: str) -> IntegrityError:
     """Return the error of a manifest that is not even parsed."""
-    return IntegrityError(
+    return _altered(
         f"{key} is larger than a manifest may be ({BYTES_MAX // 2**20} MiB and "
-        f"{_RECORDS_MAX} tables, sequences and files)",
-        hint="It was altered after it was written; use another set or another store.",
+        f"{_RECORDS_MAX} tables, sequences and files)"
+    )
+
+
+def _altered(message: str) -> IntegrityError:
+    return IntegrityError(
+        message,
+        hint="It was moved or altered after it was written; use another set or another "
+        "store.",
     )
 
 
@@ -456,25 +437,16 @@ def _require_keys_of_its_own(manifest: Manifest, key: str) -> None:
     except OverflowError:  # a date that no calendar has in UTC
         prefix = ""
     if f"{prefix}{MANIFEST_NAME}" != key:
-        raise IntegrityError(
-            f"{key} is the manifest of another set ({manifest.backup_id})",
-            hint="It was moved or altered; use another set or another store.",
-        )
+        raise _altered(f"{key} is the manifest of another set ({manifest.backup_id})")
     named = [each.key for each in manifest.objects]
     if manifest.signature is not None:
         named.append(manifest.signature.object)
     for each in named:
         if not _may_be_named(each, prefix):
-            raise IntegrityError(
-                f"{key} names an object outside of its set: {each!r}",
-                hint="It was altered; use another set or another store.",
-            )
+            raise _altered(f"{key} names an object outside of its set: {each!r}")
     roles = [each.role for each in manifest.objects]
     if len({*named}) < len(named) or len({*roles}) < len(roles):
-        raise IntegrityError(
-            f"{key} names the same object twice",
-            hint="It was altered; use another set or another store.",
-        )
+        raise _altered(f"{key} names the same object twice")
 
 
 def _may_be_named(key: str, prefix: str) -> bool:
