@@ -191,4 +191,4 @@ def test_what_could_not_be_tried_is_said(service: Service) -> None:
     assert [each["name"] for each in drill["not_checked"]] == [
         "destruction in store offsite"
     ]
-    assert "NOT CHECKED destruction in store offsite: the set was not found" in words
+    assert "NOT CHECKED destruction in store offsite: the set is not there" in words
