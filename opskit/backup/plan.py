@@ -174,7 +174,7 @@ def make_plan(
     source: DatabaseSource, client: Installation, connection: Connection
 ) -> Plan:
     """Plan the dumps of a database as it is now."""
-    sizes = snapshot.take(connection)
+    sizes = snapshot.table_sizes(connection)
     expected = expected_tables(source, connection)
     # Named, so that no setting of the role or the environment chooses another.
     encoding = connection.info.parameter_status("server_encoding")

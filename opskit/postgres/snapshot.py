@@ -140,7 +140,7 @@ class TableSizes:
     rows: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
-def take(connection: Connection) -> TableSizes:
+def table_sizes(connection: Connection) -> TableSizes:
     """Return the sizes as they were when a table was last vacuumed or analyzed.
 
     Asking the files for them would lock each table, and wait for every migration.

@@ -143,7 +143,7 @@ class JoinedFile:
                 self._joined.write(
                     file,
                     starts=self._starts,
-                    found=[each.found for each in self._places],
+                    offsets=[each.offsets for each in self._places],
                 )
             except ArchiveError as error:
                 raise _damaged(error) from error

@@ -60,8 +60,8 @@ def _joined(parts: Sequence[Part], data: Sequence[bytes]) -> bytes:
         start += len(content)
         places = ArchivePlaces()
         places.feed(part.head + content)
-        found.append(places.found)
-    head.write(file, starts=starts, found=found)
+        found.append(places.offsets)
+    head.write(file, starts=starts, offsets=found)
     return file.getvalue()
 
 

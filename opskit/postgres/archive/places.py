@@ -39,7 +39,7 @@ class ArchivePlaces:
         self._held = b""
         self._held_at = 0
         self._step: Callable[[int], int] = self._stand_still
-        self._found: dict[int, int] = {}
+        self._offsets: dict[int, int] = {}
         self._is_lost = False
 
     def feed(self, data: bytes) -> None:
@@ -51,7 +51,7 @@ class ArchivePlaces:
         self._look_through(data)
 
     def close(self) -> None:
-        """Take notice that all bytes have come; a short head is read only now."""
+        """End the archive: all bytes have come, and a short head is read only now."""
         if self._is_lost or self.contents is not None:
             return
         rest = self._read_head(self._head.close)
@@ -78,9 +78,9 @@ class ArchivePlaces:
         return self._head.contents if self._head.is_done else None
 
     @property
-    def found(self) -> Mapping[int, int]:
+    def offsets(self) -> Mapping[int, int]:
         """Where blocks of data begin, by dump id, counted from the archive's start."""
-        return self._found
+        return self._offsets
 
     @property
     def is_lost(self) -> bool:
@@ -89,10 +89,10 @@ class ArchivePlaces:
 
     def write(self, archive: Path) -> None:
         """Write the places into the file that holds the same archive."""
-        if not self._found:
+        if not self._offsets:
             return
         with archive.open("r+b") as file:
-            for dump_id, offset in self._found.items():
+            for dump_id, offset in self._offsets.items():
                 file.seek(self._head.contents.layout.spans[dump_id].place)
                 file.write(toc.place(offset))
 
@@ -128,7 +128,7 @@ class ArchivePlaces:
         if kind not in kinds or dump_id not in self._head.contents.layout.spans:
             self._lose()
             return position
-        self._found[dump_id] = self._held_at + position
+        self._offsets[dump_id] = self._held_at + position
         self._step = kinds[kind]
         return position + _BLOCK_START_BYTES
 
@@ -215,14 +215,14 @@ class JoinedHead:
         file: BinaryIO,
         *,
         starts: Sequence[int],
-        found: Sequence[Mapping[int, int]],
+        offsets: Sequence[Mapping[int, int]],
     ) -> None:
         """Write the head before the data of all parts, and number their blocks.
 
         Args:
             file: begins with room for the head; the data stands in it already.
             starts: where the data of each part begins in it.
-            found: where each part has a block of data, by dump id, counted from the
+            offsets: where each part has a block of data, by dump id, counted from the
                 beginning of that part itself.
 
         Raises:
@@ -232,14 +232,14 @@ class JoinedHead:
         for number, part in enumerate(self._parts):
             shift = starts[number] - part.contents.data_offset
             for dump_id, place in self._places[number].items():
-                offset = found[number].get(dump_id)
+                offset = offsets[number].get(dump_id)
                 if offset is not None:
                     packed = toc.place(offset + shift)
                     head[place : place + len(packed)] = packed
                 elif number:
                     raise ArchiveError(f"the data of entry {dump_id} was not found")
             for dump_id, new in self._numbers[number].items():
-                file.seek(found[number][dump_id] + shift + 1)
+                file.seek(offsets[number][dump_id] + shift + 1)
                 file.write(integer(new))
         file.seek(0)
         file.write(head)
