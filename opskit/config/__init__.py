@@ -6,7 +6,7 @@ from opskit.config.drill import DrillSettings, LoadSettings, Query, RestoreSetti
 from opskit.config.settings import ENVIRONMENT_PREFIX, Settings, load
 from opskit.config.sources import (
     DatabaseSettings,
-    FilesSettings,
+    FolderSettings,
     RetentionSettings,
     SourceRetention,
 )
@@ -16,7 +16,7 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "DatabaseSettings",
     "DrillSettings",
-    "FilesSettings",
+    "FolderSettings",
     "LoadSettings",
     "Query",
     "RestoreSettings",

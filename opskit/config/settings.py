@@ -25,7 +25,7 @@ from pydantic_settings import (
 from opskit.config.crypto import EncryptionSettings, SigningSettings
 from opskit.config.drill import DrillSettings, RestoreSettings
 from opskit.config.section import Section, SourceName
-from opskit.config.sources import DatabaseSettings, FilesSettings, RetentionSettings
+from opskit.config.sources import DatabaseSettings, FolderSettings, RetentionSettings
 from opskit.config.stores import StoreSettings
 from opskit.errors import ConfigurationError
 from opskit.log import MASK, mask
@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     databases: dict[SourceName, DatabaseSettings] = Field(
         default={}, description="by name"
     )
-    files: dict[SourceName, FilesSettings] = Field(default={}, description="by name")
+    files: dict[SourceName, FolderSettings] = Field(default={}, description="by name")
     stores: dict[SourceName, StoreSettings] = Field(default={}, description="by name")
     encryption: EncryptionSettings = EncryptionSettings()
     signing: SigningSettings = SigningSettings()

@@ -162,7 +162,7 @@ class DatabaseSettings(Section):
         return self._resolve("restore_url", read_url) or self.resolve_url()
 
 
-class FilesSettings(Section):
+class FolderSettings(Section):
     """One folder of state files that is backed up."""
 
     path: Path = Field(description="the folder; an absolute path")

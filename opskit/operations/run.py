@@ -18,7 +18,7 @@ from opskit.catalog.catalog import Catalog, Known
 from opskit.catalog.manifest import Manifest, of_database
 from opskit.catalog.sets import BackupSet, ListedSet
 from opskit.catalog.writer import Protection
-from opskit.config import DatabaseSettings, FilesSettings, Settings
+from opskit.config import DatabaseSettings, FolderSettings, Settings
 from opskit.crypto.keys import Identities
 from opskit.errors import ConfigurationError, OpskitError, UsageError, machine_faults
 from opskit.log import hide
@@ -196,7 +196,7 @@ class Run:
             )
         return self.settings.databases[name]
 
-    def folder(self, name: str) -> FilesSettings:
+    def folder(self, name: str) -> FolderSettings:
         """Return a configured folder.
 
         Raises:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from opskit.backup.source import Source
 from opskit.catalog.sets import BackupSet
-from opskit.config import FilesSettings, RetentionSettings
+from opskit.config import FolderSettings, RetentionSettings
 from opskit.errors import ConfigurationError, UsageError
 from opskit.folders.lock import ServiceLock
 from opskit.operations.run import Run
@@ -173,7 +173,7 @@ def parse_time(text: str) -> datetime:
         ) from None
 
 
-def service_lock(folder: FilesSettings) -> ServiceLock | None:
+def service_lock(folder: FolderSettings) -> ServiceLock | None:
     """Return the lock of the service that uses a folder, if it is configured."""
     if folder.lock_path is None:
         return None

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from opskit.config.sources import FilesSettings
+from opskit.config.sources import FolderSettings
 
 
 def test_a_path_alone_is_enough() -> None:
     """Everything else has a default."""
-    found = FilesSettings.model_validate({"path": "/var/lib/app/state"})
+    found = FolderSettings.model_validate({"path": "/var/lib/app/state"})
 
     assert found.path == Path("/var/lib/app/state")
     assert found.lock_path is None
@@ -26,7 +26,7 @@ def test_a_path_alone_is_enough() -> None:
 
 def test_a_lock_is_a_path() -> None:
     """The lock that is named is the one to take."""
-    found = FilesSettings.model_validate({"path": "/a", "lock": "/a/.lock"})
+    found = FolderSettings.model_validate({"path": "/a", "lock": "/a/.lock"})
 
     assert found.lock_path == Path("/a/.lock")
 
@@ -49,4 +49,4 @@ def test_a_lock_is_a_path() -> None:
 def test_an_impossible_value_is_refused(fault: dict[str, Any]) -> None:
     """Nothing is guessed."""
     with pytest.raises(ValidationError):
-        FilesSettings.model_validate({"path": "/a"} | fault)
+        FolderSettings.model_validate({"path": "/a"} | fault)
