@@ -265,9 +265,7 @@ def render(
     stored = {each.role: each.key.rpartition("/")[2] for each in objects}
     names = {role: name.removesuffix(age.SUFFIX) for role, name in stored.items()}
     passwords = _WITH_PASSWORDS if with_passwords else _WITHOUT_PASSWORDS
-    others = " So do the other decrypted files." if encrypted else ""
     archives = {role: f"{role}.pgdump" for role in roles}
-    unpacked = ", ".join(f"`{each}`" for each in archives.values())
     load = _Loading(
         inventory, client_version, [*archives.values()], in_parallel=in_parallel
     )
@@ -303,19 +301,26 @@ psql --no-psqlrc --dbname=postgres --file={names["roles"]}
 
 {load.step()}
 
+{_look(load.database, archives.values(), encrypted=encrypted)}
+
+{_one_entry_fails(load)}
+"""
+
+
+def _look(database: str, archives: Iterable[str], *, encrypted: bool) -> str:
+    unpacked = ", ".join(f"`{each}`" for each in archives)
+    others = " So do the other decrypted files." if encrypted else ""
+    return f"""\
 ## 5. Look at it
 
 `manifest.json` lists the rows of every table.
 
 ```sh
-psql --no-psqlrc --dbname={load.database} \\
+psql --no-psqlrc --dbname={database} \\
     --command="{_COUNT_TABLES}"
 ```
 
-Delete {unpacked} afterwards: the data is in there.{others}
-
-{_one_entry_fails(load)}
-"""
+Delete {unpacked} afterwards: the data is in there.{others}"""
 
 
 def _one_entry_fails(load: _Loading) -> str:

@@ -52,7 +52,9 @@ _SECRETS = {"password", *_WITHOUT_VARIABLE}
 # reads no variable in place of this parameter, and the session has another name.
 _ALONE = ("fallback_application_name", "opskit-throwaway")
 # Parameters without a default of libpq's own that it refuses when they are empty.
+# An empty `require_auth` would allow no password.
 _NEVER_EMPTY = {
+    "require_auth": "none,password,md5,gss,sspi,scram-sha-256",
     "sslcertmode": "allow",
     "min_protocol_version": "3.0",
     "max_protocol_version": "3.0",
