@@ -60,6 +60,12 @@ def left_copy(running: Server, name: str, *, closed: int | None = None) -> None:
     with connect(running.url(), purpose="test") as connection:
         scratch.create(connection, name, INVENTORY, run_id="dead01")
         scratch.mark(connection, name, "dead01", closed=closed)
+        pid = connection.info.backend_pid
+    # A server ends a session after its client: until then the copy is in use.
+    ended = f"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {pid}"
+    deadline = time.monotonic() + 60
+    while not value(running.url(), ended) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def is_open(running: Server, name: str) -> bool:
