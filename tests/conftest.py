@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 
 from opskit import log
 from opskit.postgres import database
@@ -79,6 +80,7 @@ def _belongs_to_no_run() -> Iterator[None]:
     """A test leaves neither its secrets nor its id to the next one."""
     yield
     log._run.set(None)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module", autouse=True)

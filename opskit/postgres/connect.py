@@ -368,9 +368,10 @@ def connect(
     if database is not None:
         parameters["dbname"] = database
     parameters["application_name"] = f"opskit {purpose}"
+    # The first statement must not meet the limit that a database or a role sets.
     parameters["options"] = (
-        f"{parameters.get('options', '')} {pinned_options()}".lstrip()
-    )
+        f"{parameters.get('options', '')} {pinned_options()} -c statement_timeout=0"
+    ).lstrip()
     # From the start: psycopg does not know every encoding that a server may have.
     parameters["client_encoding"] = "UTF8"
     name = parameters.get("dbname") or database_name(url)
