@@ -26,6 +26,9 @@ NOT_ACTED_ON_YET = (
     "files.schedule",
     "files.max_age",
     "scheduler",
+    "notify",
+    "hooks",
+    "slo",
 )
 
 _NAMES: dict[object, str] = {

@@ -27,6 +27,12 @@ from opskit.config.drill import DrillSettings, RestoreSettings
 from opskit.config.section import Section, SourceName
 from opskit.config.sources import DatabaseSettings, FolderSettings, RetentionSettings
 from opskit.config.stores import StoreSettings
+from opskit.config.watch import (
+    HooksSettings,
+    NotifySettings,
+    SchedulerSettings,
+    SloSettings,
+)
 from opskit.errors import ConfigurationError
 from opskit.log import MASK, mask
 
@@ -42,15 +48,6 @@ class PostgresSettings(Section):
         default=[],
         description="folders searched for pg_dump and the like before the PATH, the "
         "distributions' folders and the embedded wheel",
-    )
-
-
-class SchedulerSettings(Section):
-    """The timetable's clock and address."""
-
-    timezone: str = Field(default="UTC", description="time zone of the schedules")
-    listen: str = Field(
-        default="127.0.0.1:8321", description="address of the status page"
     )
 
 
@@ -76,6 +73,9 @@ class Settings(BaseSettings):
     restore: RestoreSettings = RestoreSettings()
     postgres: PostgresSettings = PostgresSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    notify: NotifySettings = NotifySettings()
+    hooks: HooksSettings = HooksSettings()
+    slo: SloSettings = SloSettings()
     state_dir: Path = Field(
         default=Path(".opskit"),
         description="locks, the ledger and reports; "

@@ -16,6 +16,7 @@ from opskit.config.section import (
     Section,
     read_url,
 )
+from opskit.config.watch import CronLine
 
 _NONE = timedelta(0)
 _RULES = ("keep_last", "keep_within", "keep_daily", "keep_weekly", "keep_monthly")
@@ -111,7 +112,9 @@ class DatabaseSettings(Section):
     restore_url_file: Path | None = Field(
         default=None, description="a file that holds that URL"
     )
-    schedule: str = Field(default="", description="cron timetable of the backup")
+    schedule: CronLine = Field(
+        default="", description="cron line of the backup, in `scheduler.timezone`"
+    )
     exclude_tables: list[str] = Field(
         default=[], description="pg_dump patterns of tables to leave out altogether"
     )
@@ -166,7 +169,9 @@ class FolderSettings(Section):
     """One folder of state files that is backed up."""
 
     path: Path = Field(description="the folder; an absolute path")
-    schedule: str = Field(default="", description="cron timetable of the backup")
+    schedule: CronLine = Field(
+        default="", description="cron line of the backup, in `scheduler.timezone`"
+    )
     lock: str = Field(
         default="",
         description="the file that the service locks while it writes; the backup takes "

@@ -35,7 +35,7 @@ def _message(load_config: LoadConfig, text: str, **variables: str) -> str:
             '[databases.shop]\nurlx = "x"',
             "unknown key databases.shop.urlx (did you mean url?)",
         ),
-        ("[scheduler]\nzzz = 1", "scheduler.zzz (allowed: listen, timezone)"),
+        ("[hooks]\nzzz = 1", "hooks.zzz (allowed: after, before, failed, timeout)"),
         (
             '[[drill.queries]]\nname = "a"\nsql = "b"\nexpct = 1\nexpect = 1',
             "unknown key drill.queries.0.expct (did you mean expect?)",

@@ -1,0 +1,302 @@
+"""The settings of the timetable, of notifications and of objectives."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+
+from opskit.config.section import Count, Duration, Section, SourceName
+from opskit.errors import ConfigurationError
+
+# crontab(5) has these names; cronsim knows the five fields alone.
+_MACROS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_FIELDS = 5
+
+
+def cron_fields(line: str) -> str:
+    """Return the five fields of a cron line, which may be a name such as @daily."""
+    return _MACROS.get(line.strip().lower(), line.strip())
+
+
+def _fires(line: str) -> str:
+    """Refuse a line that cron does not know, or that never comes due."""
+    fields = cron_fields(line)
+    if not fields:
+        return line
+    if len(fields.split()) != _FIELDS:
+        raise ValueError(
+            f"a cron line has five fields, as in '0 9 * * *', or is one of "
+            f"{', '.join(_MACROS)}"
+        )
+    try:
+        next(CronSim(fields, datetime.now(UTC)))
+    except CronSimError as error:
+        raise ValueError(f"not a cron line: {error}") from None
+    except StopIteration:
+        raise ValueError("a cron line that never comes due") from None
+    return line
+
+
+CronLine = Annotated[str, AfterValidator(_fires)]
+
+
+class SchedulerSettings(Section):
+    """The timetable, and the address of the status page.
+
+    A cron line is five fields or one of `@hourly`, `@daily`, `@weekly`, `@monthly`,
+    `@yearly`. Backups have their lines in `schedule` of each source.
+    """
+
+    timezone: str = Field(default="UTC", description="time zone of the schedules")
+    listen: str = Field(
+        default="127.0.0.1:8321",
+        description="address of the status page, health and metrics; empty: none",
+    )
+    api_key_file: Path | None = Field(
+        default=None,
+        description="a file of mode 0600 that holds the key for everything but the "
+        "bare status; needed beyond loopback",
+    )
+    allowed_origins: list[str] = Field(
+        default=[], description="origins whose pages may read the answers (CORS)"
+    )
+    verify: CronLine = Field(
+        default="0 3 * * 0", description="when sets are read again; empty: never"
+    )
+    drill: CronLine = Field(
+        default="0 4 * * 0",
+        description="when the newest set of each source is drilled; empty: never",
+    )
+    prune: CronLine = Field(
+        default="30 9 * * *", description="when retention is applied; empty: never"
+    )
+    report: CronLine = Field(
+        default="0 6 1 * *",
+        description="when the monthly report is written; empty: never",
+    )
+    grace: Duration = Field(
+        default=timedelta(hours=12),
+        description="how late a missed run may still start",
+    )
+    job_timeout: Duration = Field(
+        default=timedelta(hours=6),
+        ge=timedelta(seconds=1),
+        description="a job that takes longer is ended, and has failed",
+    )
+    stop_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        description="how long running jobs may take to end when the daemon is told to",
+    )
+    takeover: Duration = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=2),
+        description="within this time a second daemon takes over from one that died",
+    )
+    textfile: Path | None = Field(
+        default=None,
+        description="a file for node_exporter's textfile collector, written by every "
+        "run; its name ends in .prom",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("no such time zone; Europe/Berlin is one") from None
+        return name
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, listen: str) -> str:
+        host, colon, port = listen.rpartition(":")
+        if listen and not (colon and host and port.isdigit() and int(port) < 1 << 16):
+            raise ValueError("must be HOST:PORT, for instance 127.0.0.1:8321")
+        return listen
+
+    @property
+    def zone(self) -> zoneinfo.ZoneInfo:
+        """The time zone of the schedules."""
+        return zoneinfo.ZoneInfo(self.timezone)
+
+
+class WebhookSettings(Section):
+    """A receiver of signed messages."""
+
+    url: str = Field(description="address, https:// or http://")
+    secret_file: Path = Field(
+        description="a file of mode 0600 that holds the secret of the signatures"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        return _web_address(url)
+
+
+def _web_address(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("must begin with https:// or http://")
+    return url
+
+
+class NotifySettings(Section):
+    """Who is told of failures, recoveries and missed runs."""
+
+    urls: list[SecretStr] = Field(default=[], description="addresses of apprise")
+    recovery_after: Count = Field(
+        default=1, ge=1, description='good runs before "recovered" is said'
+    )
+    heartbeats: dict[SourceName, SecretStr] = Field(
+        default={},
+        description="by source: an address that is asked for at start, success and "
+        "failure of each backup, in the form of healthchecks.io",
+    )
+    drill_heartbeats: dict[SourceName, SecretStr] = Field(
+        default={}, description="the same for drills"
+    )
+    webhooks: list[WebhookSettings] = Field(
+        default=[], description="receivers of signed messages"
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=15),
+        ge=timedelta(seconds=1),
+        description="how long one attempt to reach a receiver may take",
+    )
+    sentry_dsn: SecretStr = Field(
+        default=SecretStr(""), description="where errors are tracked; empty: nowhere"
+    )
+
+    @field_validator("heartbeats", "drill_heartbeats")
+    @classmethod
+    def _web(cls, urls: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for url in urls.values():
+            _web_address(url.get_secret_value())
+        return urls
+
+
+class HooksSettings(Section):
+    """Programs that run before and after each operation that goes on record.
+
+    Each is a list of arguments; `after` and `failed` get the outcome as JSON on
+    standard input.
+    """
+
+    before: list[list[str]] = Field(default=[], description="before it begins")
+    after: list[list[str]] = Field(default=[], description="after it succeeded")
+    failed: list[list[str]] = Field(default=[], description="after it failed")
+    timeout: Duration = Field(
+        default=timedelta(minutes=1),
+        ge=timedelta(seconds=1),
+        description="a program that takes longer is ended",
+    )
+
+    @field_validator("before", "after", "failed")
+    @classmethod
+    def _programs(cls, lists: list[list[str]]) -> list[list[str]]:
+        if not all(each and each[0] for each in lists):
+            raise ValueError("each is a list of a program and its arguments")
+        return lists
+
+
+class LatencySettings(Section):
+    """How fast answers are, by percentile."""
+
+    p95: str = Field(default="", description="95 % are faster, for instance 1.2s")
+    p99: str = Field(default="", description="99 % are faster")
+
+    @model_validator(mode="after")
+    def _parses(self) -> LatencySettings:
+        for each in (self.p95, self.p99):
+            if each:
+                latency_seconds(each)
+        return self
+
+
+def latency_seconds(text: str) -> float:
+    """Return `1.2s` or `300ms` in seconds.
+
+    Raises:
+        ValueError: a text of another form.
+    """
+    number, unit = (text[:-2], 1000) if text.endswith("ms") else (text[:-1], 1)
+    try:
+        value = float(number) / unit
+    except ValueError:
+        value = 0
+    if value <= 0 or not text.endswith("s"):
+        raise ValueError("a latency is a number and a unit: 1.2s, 300ms")
+    return value
+
+
+class SloSettings(Section):
+    """Objectives of the service that is operated, and where they are measured."""
+
+    availability: float | None = Field(
+        default=None, gt=0, lt=100, description="percent of requests that succeed"
+    )
+    latency: LatencySettings = LatencySettings()
+    error_rate: float | None = Field(
+        default=None, gt=0, lt=1, description="share of requests that may fail"
+    )
+    prometheus_url: str = Field(
+        default="", description="a Prometheus that reports ask for figures"
+    )
+    requests_metric: str = Field(
+        default="http_requests_total",
+        description="counter of requests, with the label `status_label`",
+    )
+    status_label: str = Field(default="status", description="label of the HTTP status")
+    latency_metric: str = Field(
+        default="http_request_duration_seconds",
+        description="histogram of the time that requests take",
+    )
+    rate_limited_metric: str = Field(
+        default="",
+        description="counter of requests that a rate limit refused; "
+        "empty: answers with status 429",
+    )
+    minimum_requests: Count = Field(
+        default=100,
+        description="no alert is raised about a window with fewer requests",
+    )
+
+
+def read_key(key: str, path: Path) -> str:
+    """Return the secret in a file, without the line's end.
+
+    Raises:
+        ConfigurationError: it cannot be read, is empty, or others may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{key} {path} cannot be read: {error}",
+            hint="Check the path and that this user may read it.",
+        ) from error
+    if mode & 0o077:
+        raise ConfigurationError(
+            f"{key} {path} may be read by others", hint=f"Run: chmod 600 {path}"
+        )
+    if not secret:
+        raise ConfigurationError(
+            f"{key} {path} is empty",
+            hint="The file holds the secret on its first line.",
+        )
+    return secret

@@ -1,0 +1,1 @@
+"""Scheduler: runs what is due, by the timetable in the configuration."""
