@@ -25,6 +25,7 @@ NOT_ACTED_ON_YET = (
     "databases.max_age",
     "files.schedule",
     "files.max_age",
+    "drill.rto",
     "scheduler",
     "notify",
     "hooks",

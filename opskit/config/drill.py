@@ -153,6 +153,12 @@ class DrillSettings(Section):
         "beside the set, with the credentials of its run, and fails if the bytes are "
         "gone",
     )
+    rto: Duration | None = Field(
+        default=None,
+        gt=timedelta(0),
+        description="the objective: a restore should take no longer than this; what "
+        "may be lost is `max_age` of each source",
+    )
     queries: list[Query] = Field(default=[], description="the user's own checks")
 
     @property

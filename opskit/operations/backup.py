@@ -120,6 +120,7 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
             "stores": list(made.stores),
             "failed_stores": sorted(made.failed),
             "rows": made.manifest.counts["rows"],
+            "size_bytes": made.manifest.size_bytes,
         }
         record.result = BackedUp(
             manifest=made.manifest, stores=tuple(made.stores), seconds=record.seconds

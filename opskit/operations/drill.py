@@ -135,6 +135,9 @@ def _drill_set(
         record.details |= {
             "passed": evidence.passed,
             "rto_seconds": evidence.figures.rto_seconds,
+            "rpo_seconds": evidence.figures.rpo_seconds,
+            "phases": {**evidence.figures.phases},
+            "size_bytes": manifest.size_bytes,
         }
         keys.warn_of_unsigned(run.settings)
         try:

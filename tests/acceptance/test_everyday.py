@@ -70,6 +70,11 @@ def test_backup_drill_list_verify_and_ledger(project: Project) -> None:
         ("verify", "ok"),
         ("restore-drill", "ok"),
     ]
+    # The sets may be gone when somebody asks how sizes and times have changed.
+    on_record = entries[0]["details"], entries[2]["details"]
+    assert [each["size_bytes"] for each in on_record] == [backup["size_bytes"]] * 2
+    for figure in ("rto_seconds", "rpo_seconds", "phases"):
+        assert on_record[1][figure] == drill[figure]
 
 
 def test_the_manifest_holds_what_the_contract_says(project: Project) -> None:
