@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from opskit.config.cron import CronLine
 from opskit.config.section import (
     CompressionLevel,
     Count,
@@ -16,7 +17,6 @@ from opskit.config.section import (
     Section,
     read_url,
 )
-from opskit.config.watch import CronLine
 
 _NONE = timedelta(0)
 _RULES = ("keep_last", "keep_within", "keep_daily", "keep_weekly", "keep_monthly")

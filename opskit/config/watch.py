@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 import zoneinfo
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
 
-from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from opskit.config.cron import CronLine
 from opskit.config.section import Count, Duration, Section, SourceName
 from opskit.errors import ConfigurationError
-
-# crontab(5) has these names; cronsim knows the five fields alone.
-_MACROS = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
-_FIELDS = 5
-
-
-def cron_fields(line: str) -> str:
-    """Return the five fields of a cron line, which may be a name such as @daily."""
-    return _MACROS.get(line.strip().lower(), line.strip())
-
-
-def _fires(line: str) -> str:
-    """Refuse a line that cron does not know, or that never comes due."""
-    fields = cron_fields(line)
-    if not fields:
-        return line
-    if len(fields.split()) != _FIELDS:
-        raise ValueError(
-            f"a cron line has five fields, as in '0 9 * * *', or is one of "
-            f"{', '.join(_MACROS)}"
-        )
-    try:
-        next(CronSim(fields, datetime.now(UTC)))
-    except CronSimError as error:
-        raise ValueError(f"not a cron line: {error}") from None
-    except StopIteration:
-        raise ValueError("a cron line that never comes due") from None
-    return line
-
-
-CronLine = Annotated[str, AfterValidator(_fires)]
 
 
 class SchedulerSettings(Section):
