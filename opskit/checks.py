@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from opskit.errors import OpskitError
 
+_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
 
 class Health(StrEnum):
     """How something watched is, from best to worst."""
@@ -107,3 +109,30 @@ def attempt(name: str, action: Callable[[], str]) -> Check:
 def count(number: int, noun: str, plural: str = "") -> str:
     """Return how many of something there are, as `1 table` or `2 tables`."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def size(size_bytes: float) -> str:
+    """Return a size with a unit that keeps it short."""
+    unit = 0
+    # What would round to 1024.0 belongs to the next unit.
+    while size_bytes >= 1023.95 and unit < len(_SIZE_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return (
+        f"{size_bytes:.0f} {_SIZE_UNITS[unit]}"
+        if unit == 0
+        else (f"{size_bytes:.1f} {_SIZE_UNITS[unit]}")
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
+    if minutes < 60:
+        return f"{minutes} min {whole % 60} s"
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opskit.checks import count
-from opskit.tasks import output as text
+from opskit.checks import count, duration, size
 from opskit.tasks.command import command
 from opskit.tasks.output import Say
 
@@ -60,19 +59,19 @@ def summary(outcome: Outcome[BackedUp]) -> Iterator[str]:
     manifest, counts = made.manifest, made.manifest.counts
     contents = (
         f"{count(counts['tables'], 'table')}, {count(counts['rows'], 'row')}; "
-        f"{text.size(manifest.dump_bytes)} dumped"
+        f"{size(manifest.dump_bytes)} dumped"
     )
     if manifest.kind == "files":
         contents = (
             f"{count(counts['files'], 'entry', 'files, folders and links')}; "
-            f"{text.size(manifest.dump_bytes)} read"
+            f"{size(manifest.dump_bytes)} read"
         )
     yield f"backed up {manifest.source}: {manifest.backup_id}"
     yield (
-        f"  {contents}, {text.size(manifest.size_bytes)} stored in "
+        f"  {contents}, {size(manifest.size_bytes)} stored in "
         f"{', '.join(made.stores)}, "
         f"{'encrypted' if manifest.encryption else 'not encrypted'}; "
-        f"{text.duration(made.seconds)}"
+        f"{duration(made.seconds)}"
     )
     for each in manifest.warnings:
         yield f"  warning: {each}"

@@ -7,9 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opskit.checks import count
+from opskit.checks import count, duration
 from opskit.tasks import backup as backup_task
-from opskit.tasks import output as text
 from opskit.tasks.command import command, whole_number
 from opskit.tasks.output import Say
 
@@ -96,9 +95,9 @@ def summary(outcome: Outcome[Drilled]) -> Iterator[str]:
     for each in evidence.not_checked:
         yield f"  NOT CHECKED {each.name}: {each.detail}"
     if figures.rto_seconds is not None:
-        yield f"  a restore takes {text.duration(figures.rto_seconds)} (RTO)"
+        yield f"  a restore takes {duration(figures.rto_seconds)} (RTO)"
     if figures.rpo_seconds is not None:
-        yield f"  the data was {text.duration(figures.rpo_seconds)} old (RPO)"
+        yield f"  the data was {duration(figures.rpo_seconds)} old (RPO)"
     yield f"  report: {drilled.report}"
 
 
@@ -123,8 +122,7 @@ def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
         rto_seconds = outcome.result.drill.evidence.figures.rto_seconds
         say(
             "",
-            "proved: every row came back; a restore takes "
-            f"{text.duration(rto_seconds)}",
+            f"proved: every row came back; a restore takes {duration(rto_seconds)}",
             f"look at the sets: `inv --config {outcome.result.config} backups`",
         )
     return outcome

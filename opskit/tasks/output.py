@@ -27,7 +27,6 @@ _MODULE = "__main__.py"
 # document by its path in the repository.
 _COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?:oke)?(?= )")
 _DOCUMENT = re.compile(r"\b(?:README|(?:docs|runbooks)/[\w-]+)\.md\b")
-_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 Document = dict[str, Any]
 # Prints lines for a person, or nothing where the output is for a program.
 Say = Callable[..., None]
@@ -100,33 +99,6 @@ def print_nothing(*_lines: str) -> None:
 def shown(text: str) -> str:
     """Return what a person is shown of a text."""
     return printable(mask(as_called(text)))
-
-
-def size(size_bytes: float) -> str:
-    """Return a size with a unit that keeps it short."""
-    unit = 0
-    # What would round to 1024.0 belongs to the next unit.
-    while size_bytes >= 1023.95 and unit < len(_SIZE_UNITS) - 1:
-        size_bytes /= 1024
-        unit += 1
-    return (
-        f"{size_bytes:.0f} {_SIZE_UNITS[unit]}"
-        if unit == 0
-        else (f"{size_bytes:.1f} {_SIZE_UNITS[unit]}")
-    )
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
-    if minutes < 60:
-        return f"{minutes} min {whole % 60} s"
-    if hours < 48:
-        return f"{hours} h {minutes % 60} min"
-    return f"{days} d {hours % 24} h"
 
 
 def moment(time: datetime) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from opskit.checks import count
-from opskit.tasks import output as text
+from opskit.checks import count, duration, size
 from opskit.tasks.command import BACKUP_HELP, command
 from opskit.tasks.output import Say
 
@@ -93,7 +92,7 @@ def _database(done: RestoredDatabase) -> Iterator[str]:
     yield (
         f"restored {done.manifest.backup_id} into {restored.target}: "
         f"{count(restored.tables, 'table')}, {count(restored.rows, 'row')}, "
-        f"compared with the manifest exactly; {text.duration(done.seconds)}"
+        f"compared with the manifest exactly; {duration(done.seconds)}"
     )
     for each in done.not_in_the_set:
         yield f"  not in the set: {each.name}: {each.reason}"
@@ -112,8 +111,8 @@ def _folder(done: RestoredFolder) -> Iterator[str]:
     yield (
         f"restored {done.manifest.backup_id} into {restored.target}: "
         f"{count(restored.entries, 'entry', 'files, folders and links')}, "
-        f"{text.size(restored.size_bytes)}, compared with the manifest exactly; "
-        f"{text.duration(done.seconds)}"
+        f"{size(restored.size_bytes)}, compared with the manifest exactly; "
+        f"{duration(done.seconds)}"
     )
     for warning in restored.warnings:
         yield f"  warning: {warning}"
@@ -130,10 +129,7 @@ def _plan(planned: PlannedRestore) -> Iterator[str]:
     else:
         then = "would be created"
     yield f"would restore {manifest.backup_id} as of {manifest.snapshot_at.isoformat()}"
-    yield (
-        f"  from store {planned.chosen.stores[0].name}, "
-        f"{text.size(manifest.size_bytes)}"
-    )
+    yield f"  from store {planned.chosen.stores[0].name}, {size(manifest.size_bytes)}"
     yield f"  to {planned.target}: {then}"
     if planned.plan is None:
         number = manifest.counts["files"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from opskit.checks import count
+from opskit.checks import count, duration, size
 from opskit.tasks import output as text
 from opskit.tasks.command import BACKUP_HELP, command
 from opskit.tasks.output import Say
@@ -74,9 +74,8 @@ def _list(listed: ListedSets) -> Iterator[str]:
         [
             each.summary.backup_id,
             text.moment(each.summary.finished_at),
-            f"{text.duration((listed.at - each.summary.finished_at).total_seconds())}"
-            " ago",
-            text.size(each.summary.size_bytes),
+            f"{duration((listed.at - each.summary.finished_at).total_seconds())} ago",
+            size(each.summary.size_bytes),
             f"{each.proof}{', pinned' if each.is_pinned else ''}",
             ", ".join(store.name for store in each.stores),
         ]
@@ -95,7 +94,7 @@ def _list(listed: ListedSets) -> Iterator[str]:
 
 
 def _contents(document: dict[str, Any], manifest: Manifest) -> list[str]:
-    size = text.size(document["size_bytes"])
+    stored = size(document["size_bytes"])
     pairs = [
         ("backup set", document["backup_id"]),
         ("source", f"{document['source']} ({_made_by(manifest)})"),
@@ -103,9 +102,9 @@ def _contents(document: dict[str, Any], manifest: Manifest) -> list[str]:
         (
             "finished",
             f"{text.moment(manifest.finished_at)}, "
-            f"{text.duration(document['age_seconds'])} ago",
+            f"{duration(document['age_seconds'])} ago",
         ),
-        ("size", f"{size} in {count(document['objects'], 'object')}"),
+        ("size", f"{stored} in {count(document['objects'], 'object')}"),
         ("encrypted", "yes" if document["encrypted"] else "no"),
         ("signed", "yes" if document["signed"] else "no"),
         ("pinned", "yes" if document["pinned"] else "no"),
@@ -312,8 +311,8 @@ def copy(
 
 
 def _copied_line(result: CopyResult, target: str) -> str:
-    size = text.size(result.verified.size_bytes)
-    verified = f"{result.backup_id}: {size}, verified in {target}"
+    stored = size(result.verified.size_bytes)
+    verified = f"{result.backup_id}: {stored}, verified in {target}"
     if result.copied:
         return f"copied {verified}"
     if result.repaired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from opskit import checks
 from opskit.tasks import output as text
 
 
@@ -25,7 +26,7 @@ def test_sizes_have_the_unit_that_keeps_them_short(
     size_bytes: int, written: str
 ) -> None:
     """Sizes are told in the largest unit that they reach, TiB at most."""
-    assert text.size(size_bytes) == written
+    assert checks.size(size_bytes) == written
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_durations_are_told_in_their_two_largest_units(
     seconds: float, written: str
 ) -> None:
     """Seconds, minutes, hours up to two days, then days."""
-    assert text.duration(seconds) == written
+    assert checks.duration(seconds) == written
 
 
 @pytest.mark.parametrize(
@@ -56,12 +57,12 @@ def test_durations_are_told_in_their_two_largest_units(
 )
 def test_durations_never_show_sixty_seconds(seconds: float, written: str) -> None:
     """Rounding up carries into the next unit."""
-    assert text.duration(seconds) == written
+    assert checks.duration(seconds) == written
 
 
 def test_sizes_never_show_a_thousand_and_twenty_four() -> None:
     """Rounding up carries into the next unit."""
-    assert text.size(1024**2 - 1) == "1.0 MiB"
+    assert checks.size(1024**2 - 1) == "1.0 MiB"
 
 
 def test_columns_are_as_wide_as_they_must_be() -> None:
