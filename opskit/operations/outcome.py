@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from opskit.errors import OpskitError, StoreError
+from opskit.ledger import LedgerEntry
 
 # Of several failures the first of these decides about the exit code: what is known
 # about data before what could not be done.
@@ -123,8 +124,14 @@ class Record:
     result: Any = None
     details: dict[str, Any] = field(default_factory=dict)
     on_record: bool = False
+    # How it ended, as the ledger says it: `ok`, `failed`, `interrupted`, `missed`.
+    ended: str = "failed"
+    # The record in the ledger; none before the end, or if it could not be written.
+    entry: LedgerEntry | None = None
     # Raises where the ledger cannot be written, before anything is done.
     require_ledger: Callable[[], object]
+    # Called once this is going to be on record.
+    on_begin: Callable[[Record], None] = lambda _record: None
     failures: list[Failure] = field(default_factory=list)
     # The store that failed is not asked to take a copy of the record.
     store_failed: bool = False
@@ -139,10 +146,15 @@ class Record:
         return time.monotonic() - self._began
 
     def begin(self, **details: Any) -> None:
-        """Have the ledger record how this ends, from now on whatever happens."""
+        """Have the ledger record how this ends, from now on whatever happens.
+
+        Raises:
+            OpskitError: the ledger cannot be written, or an observer refuses.
+        """
         self.require_ledger()
         self.on_record = True
         self.details |= details
+        self.on_begin(self)
 
     def report(self, *errors: OpskitError | Failure) -> None:
         """Report errors of an operation that did its work all the same."""
@@ -158,8 +170,10 @@ class Record:
         self.details |= {"error": error.summary, "code": error.exit_code}
 
     def end(self) -> None:
-        """Stop the clock."""
+        """Stop the clock; the details say if anything failed."""
         self._seconds = self.seconds
+        if self.failures:
+            self.details.setdefault("code", self.failures[0].exit_code)
 
     @property
     def outcome(self) -> Outcome[Any]:

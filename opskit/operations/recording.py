@@ -53,29 +53,29 @@ class RunLedger:
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
-    def add(self, record: Record, ended: str) -> None:
-        """Append how an operation ended, `ok`, `failed` or `interrupted`.
+    def add(self, record: Record) -> None:
+        """Append how an operation ended.
 
         A copy goes to every store; one that cannot be made now is made by a later run.
         """
         left_out = record.details.get("failed_stores", ())
         # A store that has just failed is not waited for once more.
         stores = () if record.store_failed else self.stores
-        if self._append(record, ended):
+        if self._append(record):
             self._copy([each for each in stores if each.name not in left_out])
 
-    def _append(self, record: Record, ended: str) -> bool:
+    def _append(self, record: Record) -> bool:
         """Append a record; return whether that could be done.
 
         What was done is done, and is reported as it ended, with or without a record.
         """
         try:
             with machine_faults("ledger"):
-                self._ledger.append(
+                record.entry = self._ledger.append(
                     now=self.clock(),
                     run_id=record.run_id,
                     operation=record.operation,
-                    outcome=ended,
+                    outcome=record.ended,
                     details=record.details,
                     started_at=record.started_at,
                     seconds=record.seconds,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from opskit import config, files, locks, log
 from opskit.catalog import catalog
@@ -39,12 +40,32 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Observer(Protocol):
+    """Learns of every operation that goes on record.
+
+    An error of its own is a warning, and changes nothing about the operation.
+    """
+
+    def started(self, run: Run, record: Record) -> None:
+        """Learn that an operation begins.
+
+        Raises:
+            ConfigurationError: it must not go on; this is recorded as its failure.
+        """
+        ...
+
+    def ended(self, run: Run, record: Record) -> None:
+        """Learn how it ended, after that was written to the ledger."""
+        ...
+
+
 @dataclass(frozen=True)
 class Run:
     """One run of one operation, with what the settings name, opened when needed."""
 
     settings: Settings
     run_id: str = field(default_factory=log.new_run_id)
+    observers: tuple[Observer, ...] = ()
 
     def now(self) -> datetime:
         """Return the time by the clock of every run."""
@@ -270,21 +291,33 @@ class Run:
             started_at=now(),
             subject=subject,
             require_ledger=lambda: self.ledger,
+            on_begin=self._begun,
         )
-        ended = "failed"
         try:
             with machine_faults(operation):
                 yield record
-            ended = "ok"
+            record.ended = "ok"
         except KeyboardInterrupt:
-            ended = "interrupted"
+            record.ended = "interrupted"
             raise
         except OpskitError as error:
             record.fail(error)
         finally:
             record.end()
             if record.on_record:
-                self.ledger.add(record, ended)
+                self.conclude(record)
+
+    def _begun(self, record: Record) -> None:
+        for each in self.observers:
+            with _harmless(each, refusal=ConfigurationError):
+                each.started(self, record)
+
+    def conclude(self, record: Record) -> None:
+        """Put on record how something ended, and tell the observers."""
+        self.ledger.add(record)
+        for each in self.observers:
+            with _harmless(each):
+                each.ended(self, record)
 
 
 def start() -> Run:
@@ -321,6 +354,23 @@ def _hide_secrets(settings: Settings) -> None:
                 parse(text)
             except ConfigurationError as error:
                 raise error.replace(summary=f"{key}: {error.summary}") from None
+
+
+@contextmanager
+def _harmless(
+    observer: Observer, refusal: type[OpskitError] | tuple[()] = ()
+) -> Iterator[None]:
+    """Turn what an observer raises into a warning, unless it is a refusal."""
+    try:
+        yield
+    except refusal:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the operation goes on
+        log.logger().warning(
+            "an observer failed",
+            observer=type(observer).__name__,
+            reason=f"{type(error).__name__}: {error}",
+        )
 
 
 def _warned(read: Catalog[Known], *, whole: bool) -> Catalog[Known]:

@@ -37,7 +37,7 @@ def backup(
     from opskit.errors import UsageError
     from opskit.operations.backup import BackupRequest
     from opskit.operations.backup import backup as back_up
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     if (database or files) and all_:
         raise UsageError(

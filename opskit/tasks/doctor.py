@@ -25,7 +25,7 @@ def doctor(say: Say, json: bool = False) -> Outcome[Examined]:
     Example: inv doctor
     """
     from opskit.operations.doctor import doctor as examine
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     return examine(start(), on_check=lambda check: say(*_lines(check)))
 
@@ -52,7 +52,7 @@ def ledger(
     """
     from opskit.operations.ledger import LedgerRequest
     from opskit.operations.ledger import ledger as read_ledger
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     outcome = read_ledger(start(), LedgerRequest(verify=verify))
     if (records := outcome.result) is None:

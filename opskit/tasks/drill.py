@@ -46,7 +46,7 @@ def restore_drill(
     """
     from opskit.errors import UsageError
     from opskit.operations.drill import RestoreDrillRequest, drill, drill_all
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     if all_ and (database or files or backup):
         raise UsageError(

@@ -59,8 +59,8 @@ def restore(
     Example: inv restore --backup shop-20260101T030000Z-a1b2c3 --to shop_restored
     """
     from opskit.operations import restore as operation
-    from opskit.operations.run import start
     from opskit.restore.rights import warn_of_code
+    from opskit.watch.runs import start
 
     request = operation.RestoreSetRequest(
         backup=backup,

@@ -46,7 +46,7 @@ def backups(
     """
     from opskit.errors import UsageError
     from opskit.operations import sets
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     if backup and compare:
         raise UsageError(
@@ -183,9 +183,9 @@ def verify(say: Say, backup: str = "", json: bool = False) -> Outcome[Verified]:
 
     Example: inv verify --backup shop-20260101T030000Z-a1b2c3
     """
-    from opskit.operations.run import start
     from opskit.operations.verify import VerifyRequest
     from opskit.operations.verify import verify as verify_sets
+    from opskit.watch.runs import start
 
     outcome = verify_sets(
         start(),
@@ -216,7 +216,7 @@ def pin(
     """
     from opskit.operations.pin import PinRequest
     from opskit.operations.pin import pin as pin_set
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     outcome = pin_set(start(), PinRequest(backup=backup, remove=remove))
     if (done := outcome.result) is not None:
@@ -242,7 +242,7 @@ def prune(
     from opskit.errors import UsageError
     from opskit.operations.prune import PruneRequest
     from opskit.operations.prune import prune as prune_sources
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     if confirm and dry_run:
         raise UsageError(
@@ -272,7 +272,7 @@ def _pruned_line(step: PruneStep, *, dry_run: bool) -> str:
 
 def _confirm(say: Say, backup: str) -> Outcome[Any]:
     from opskit.operations.pin import ConfirmRequest, confirm
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     outcome = confirm(start(), ConfirmRequest(backup=backup))
     if (done := outcome.result) is not None:
@@ -298,7 +298,7 @@ def copy(
     """
     from opskit.operations.copy import CopyRequest
     from opskit.operations.copy import copy as copy_sets
-    from opskit.operations.run import start
+    from opskit.watch.runs import start
 
     outcome = copy_sets(
         start(),

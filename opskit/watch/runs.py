@@ -1,0 +1,63 @@
+"""Runs of the command line and the daemon, with the observers that settings ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from opskit.config import Settings
+from opskit.operations import run as operations
+from opskit.operations.outcome import Failure, Record
+from opskit.operations.run import Observer, Run
+
+
+def start() -> Run:
+    """Load the configuration, set up the logs, and return an observed run.
+
+    Raises:
+        ConfigurationError: see `config.load`; or a receiver cannot be used.
+    """
+    return observed(operations.start())
+
+
+def observed(run: Run) -> Run:
+    """Return a run whose operations are observed as its settings ask for.
+
+    Raises:
+        ConfigurationError: a receiver cannot be used.
+    """
+    return replace(run, observers=_observers(run.settings))
+
+
+def record_event(
+    run: Run,
+    operation: str,
+    ended: str,
+    failure: Failure,
+    *,
+    run_id: str = "",
+    **details: Any,
+) -> None:
+    """Put on record what no operation could record itself, and tell the observers.
+
+    For instance a missed run (`ended` is `missed`), or a job that was killed
+    (`failed`, with the id of its run). `details` go to the ledger; `source` is the
+    source that it is about.
+    """
+    record = Record(
+        operation=operation,
+        run_id=run_id or run.run_id,
+        started_at=run.now(),
+        subject=str(details.get("source", "")),
+        details={"error": failure.message, "code": failure.exit_code} | details,
+        on_record=True,
+        ended=ended,
+        require_ledger=lambda: run.ledger,
+        failures=[failure],
+    )
+    record.end()
+    run.conclude(record)
+
+
+def _observers(settings: Settings) -> tuple[Observer, ...]:
+    return ()
