@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from opskit.catalog.cache import CatalogCache
-from opskit.catalog.manifest import Manifest
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.sets import (
     BackupSet,
     ListedSet,
@@ -306,8 +306,7 @@ def _collect(
     Raises:
         StoreError: no store can be reached.
     """
-    sets: dict[str, Known] = {}
-    unreadable: list[Unreadable] = []
+    catalogs: list[Catalog[Known]] = []
     unreachable: list[StoreError] = []
     stores = list(stores)
     for store in stores:
@@ -316,22 +315,18 @@ def _collect(
         except StoreError as error:
             unreachable.append(error)
             continue
-        for place, each in zip(places, read_all(store, places), strict=True):
+        sets: list[Known] = []
+        unreadable: list[Unreadable] = []
+        for each in read_all(store, places):
             if isinstance(each, ListedSet):
                 _warn_of_faults(each)
-                each = _merge(sets.get(each.summary.backup_id), each, place)
-            if isinstance(each, Unreadable):
-                unreadable.append(each)
+                sets.append(each)
             elif each is not None:
-                sets[each.summary.backup_id] = each
+                unreadable.append(each)
+        catalogs.append(Catalog(sets=tuple(sets), unreadable=tuple(unreadable)))
     if unreachable and len(unreachable) == len(stores):
         raise unreachable[0]
-    return Catalog(
-        sets=tuple(sorted(sets.values(), key=_age, reverse=True)),
-        unreadable=tuple(unreadable),
-        unreachable=tuple(unreachable),
-        trust=trust,
-    )
+    return replace(joined(catalogs), unreachable=tuple(unreachable), trust=trust)
 
 
 def _warn_of_faults(each: ListedSet) -> None:
@@ -344,14 +339,32 @@ def _age(each: ListedSet) -> tuple[object, ...]:
     return (each.summary.started_at, each.summary.backup_id)
 
 
-def _merge(known: Known | None, other: Known, place: Place) -> Known | Unreadable:
+def joined(catalogs: Iterable[Catalog[Known]]) -> Catalog[Known]:
+    """Return one catalog of several stores' own."""
+    sets: dict[str, Known] = {}
+    unreadable: list[Unreadable] = []
+    for one in catalogs:
+        unreadable += one.unreadable
+        for each in one.sets:
+            merged = _merge(sets.get(each.summary.backup_id), each)
+            if isinstance(merged, Unreadable):
+                unreadable.append(merged)
+            else:
+                sets[each.summary.backup_id] = merged
+    return Catalog(
+        sets=tuple(sorted(sets.values(), key=_age, reverse=True)),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _merge(known: Known | None, other: Known) -> Known | Unreadable:
     if known is None:
         return other
     if known.manifest_sha256 != other.manifest_sha256:
         # One of the two was altered after it was written.
         return Unreadable(
             store=other.stores[0].name,
-            key=place.manifest_key,
+            key=other.summary.prefix + MANIFEST_NAME,
             reason="it is not the same as the manifest in store "
             f"{known.stores[0].name}",
         )

@@ -153,6 +153,11 @@ class DrillSettings(Section):
         "beside the set, with the credentials of its run, and fails if the bytes are "
         "gone",
     )
+    max_age: Duration = Field(
+        default=timedelta(days=8),
+        description="a source is degraded whose newest drill that passed is older "
+        "than this",
+    )
     rto: Duration | None = Field(
         default=None,
         gt=timedelta(0),

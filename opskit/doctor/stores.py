@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -61,20 +62,56 @@ def _examine_bucket(
         yield left
 
 
-def clock(scratch: Scratch, now: Callable[[], datetime]) -> Check:
-    """Compare this machine's clock with the server's.
+def ping(store: Store, *, now: Callable[[], datetime]) -> tuple[float, float | None]:
+    """Ask a store for a list; return the seconds that it took, and its clock's offset.
+
+    Nothing is written, and nothing is tried twice. A folder has no clock of its own.
+
+    Raises:
+        StoreError: it does not answer.
+    """
+    inner = unwrapped(store)
+    offset = None
+    if isinstance(inner, S3Store):
+        scratch = Scratch(inner, _PROBE_PREFIX)
+        offset = clock_offset(scratch, now)
+        inner = scratch.store
+    began = time.monotonic()
+    next(iter(inner.list(_PROBE_PREFIX)), None)
+    return time.monotonic() - began, offset
+
+
+def clock_offset(scratch: Scratch, now: Callable[[], datetime]) -> float | None:
+    """Return how many seconds a server's clock is ahead of this machine's, if it tells.
 
     Raises:
         StoreError: the server does not answer.
     """
     before = now()
     server_time = scratch.server_time()
-    name = f"store {scratch.store.name}: clock"
     if server_time is None:
+        return None
+    return (server_time - before - (now() - before) / 2).total_seconds()
+
+
+def clock(scratch: Scratch, now: Callable[[], datetime]) -> Check:
+    """Compare this machine's clock with the server's.
+
+    Raises:
+        StoreError: the server does not answer.
+    """
+    name = f"store {scratch.store.name}: clock"
+    offset = clock_offset(scratch, now)
+    if offset is None:
         return Check(
             name=name, passed=True, observed="the server does not send its own"
         )
-    skew = abs(server_time - before - (now() - before) / 2)
+    return compare_clocks(name, offset)
+
+
+def compare_clocks(name: str, offset_seconds: float) -> Check:
+    """Return whether a server's clock is near enough to this machine's."""
+    skew = abs(timedelta(seconds=offset_seconds))
     passed = skew <= _SKEW_DEGRADED
     return Check(
         name=name,

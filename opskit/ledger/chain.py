@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 
@@ -63,6 +64,19 @@ def parse(line: bytes, *, what: str) -> LedgerEntry:
             f"{what} is not a ledger record",
             hint="Compare the file with its copy; do not edit it by hand.",
         ) from error
+
+
+def readable(lines: Iterable[bytes]) -> list[LedgerEntry]:
+    """Return the lines that are records, with a time and details."""
+    entries = []
+    for line in lines:
+        with suppress(IntegrityError, ValueError, TypeError):
+            entry = parse(line, what="it")
+            if datetime.fromisoformat(entry.time).tzinfo and isinstance(
+                entry.details, dict
+            ):
+                entries.append(entry)
+    return entries
 
 
 def beginning(

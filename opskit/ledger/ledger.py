@@ -83,6 +83,11 @@ class Ledger:
             for number, line in enumerate(self._content().splitlines())
         ]
 
+    def readable(self) -> tuple[list[LedgerEntry], list[str]]:
+        """Return every finished record that can be read, and what `verify` returns."""
+        lines = self.lines()
+        return chain.readable(lines), chain.faults(lines, where=str(self.path))
+
     def verify(self) -> list[str]:
         """Return what is wrong with the chain, one line a fault; empty when whole."""
         return chain.faults(self._content().splitlines(), where=str(self.path))

@@ -47,6 +47,10 @@ class RunLedger:
         """
         return self._ledger.entries()
 
+    def readable(self) -> tuple[list[LedgerEntry], list[str]]:
+        """Return the records that can be read, oldest first, and the chain's faults."""
+        return self._ledger.readable()
+
     def verify(self) -> LedgerReport:
         """Compare the records with each other and with their copies."""
         return sync.verify_with_copies(

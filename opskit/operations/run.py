@@ -104,13 +104,22 @@ class Run:
         Raises:
             StoreError: no store can be reached, or with `whole` not every one.
         """
-        listing = catalog.list_sets(
-            self.stores,
+        return _warned(self.sets_in(self.stores, source), whole=whole)
+
+    def sets_in(
+        self, stores: Sequence[Store], source: str | None = None
+    ) -> Catalog[ListedSet]:
+        """List some of the stores like `listing`, and warn of nothing.
+
+        Raises:
+            StoreError: none of them can be reached.
+        """
+        return catalog.list_sets(
+            stores,
             source=source,
             trust=keys.trust(self.settings),
             caches=self._caches,
         )
-        return _warned(listing, whole=whole)
 
     def catalog(
         self, source: str | None = None, *, whole: bool = False

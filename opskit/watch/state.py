@@ -1,0 +1,379 @@
+"""State: what is known of sources, stores, host and ledger at one time.
+
+Health, metrics, the page and reports read a State, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from opskit import __version__
+from opskit.catalog import catalog, prune
+from opskit.catalog.catalog import Catalog
+from opskit.catalog.sets import ListedSet, Unreadable
+from opskit.config import DatabaseSettings, FolderSettings
+from opskit.config.cron import longest_interval
+from opskit.doctor import stores as probes
+from opskit.errors import OpskitError, StoreError
+from opskit.ledger import LedgerEntry
+from opskit.operations import keys
+from opskit.operations.run import Run
+from opskit.store import LocalStore, Store, unwrapped
+from opskit.threads import Pool
+
+_PROBES_AT_ONCE = 16
+_MEMORY = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Whether something that opskit depends on answered, and how.
+
+    The offset is that of its clock: positive if it is ahead of this host's.
+    """
+
+    error: str = ""
+    hint: str = ""
+    latency_seconds: float | None = None
+    clock_offset_seconds: float | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it answered."""
+        return not self.error
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskState:
+    """The file system that a folder lies on."""
+
+    path: str
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryState:
+    """The memory of this host."""
+
+    available_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreState(Answer):
+    """One store; `disk` only of a store in a folder of this host."""
+
+    name: str
+    unreadable: tuple[Unreadable, ...] = ()
+    disk: DiskState | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillRecord:
+    """One drill; drills of other hosts are known by their evidence alone."""
+
+    finished_at: datetime
+    passed: bool
+    backup_id: str
+    run_id: str
+    rto_seconds: float | None = None
+    rpo_seconds: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceState(Answer):
+    """One source: its database or folder, its sets, its runs.
+
+    `sets` and `drills` begin with the newest, `runs`, the records about this source,
+    with the oldest. `last_success` gives, by store, when the newest set there was
+    finished. `missed` counts the runs that never began.
+    """
+
+    name: str
+    kind: str
+    schedule: str
+    interval_seconds: float | None
+    max_age: timedelta
+    drill_max_age: timedelta
+    sets: tuple[ListedSet, ...]
+    unconfirmed_changes: tuple[str, ...]
+    last_success: Mapping[str, datetime]
+    runs: tuple[LedgerEntry, ...]
+    drills: tuple[DrillRecord, ...]
+    missed: int
+
+    def runs_of(self, operation: str) -> list[LedgerEntry]:
+        """Return the runs of one operation that began, the oldest first."""
+        return [
+            each
+            for each in self.runs
+            if each.operation == operation and each.outcome != "missed"
+        ]
+
+    @property
+    def last_run(self) -> LedgerEntry | None:
+        """The newest backup that began, however it ended."""
+        return next(iter(self.runs_of("backup")[-1:]), None)
+
+    @property
+    def last_passed(self) -> DrillRecord | None:
+        """The newest drill that passed."""
+        return next((each for each in self.drills if each.passed), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything that is known at one time; `entries` is the ledger, oldest first."""
+
+    time: datetime
+    version: str
+    sources: tuple[SourceState, ...]
+    stores: tuple[StoreState, ...]
+    entries: tuple[LedgerEntry, ...]
+    ledger_faults: tuple[str, ...]
+    disks: tuple[DiskState, ...]
+    memory: MemoryState | None
+
+    def source(self, name: str) -> SourceState | None:
+        """Return one source by its name."""
+        return next((each for each in self.sources if each.name == name), None)
+
+
+def gather(run: Run) -> State:
+    """Ask everything that the settings name; what does not answer is part of the state.
+
+    Raises:
+        ConfigurationError: there is no store, or a key cannot be used.
+    """
+    settings = run.settings
+    configured: dict[str, DatabaseSettings | FolderSettings] = {
+        **settings.databases,
+        **settings.files,
+    }
+    with Pool(_PROBES_AT_ONCE, thread_name_prefix="watch") as pool:
+        looking = [pool.submit(_look_into, run, each) for each in run.stores]
+        asking = {
+            name: pool.submit(_ask, run, each) for name, each in configured.items()
+        }
+    looked = [each.result() for each in looking]
+    listing = catalog.joined([listed for _state, listed in looked])
+    entries, faults = run.ledger.readable()
+    stores = tuple(state for state, _listed in looked)
+    sources = tuple(
+        _source(run, name, each.result(), stores, listing, entries)
+        for name, each in asking.items()
+    )
+    return State(
+        time=run.now(),
+        version=__version__,
+        sources=sources,
+        stores=stores,
+        entries=tuple(entries),
+        ledger_faults=tuple(faults),
+        disks=tuple(_disks(run)),
+        memory=_memory(),
+    )
+
+
+def _look_into(run: Run, store: Store) -> tuple[StoreState, Catalog[ListedSet]]:
+    """Ask a store for its time and its sets."""
+    inner = unwrapped(store)
+    state = StoreState(
+        name=store.name,
+        disk=_disk(inner.root) if isinstance(inner, LocalStore) else None,
+    )
+    nothing: Catalog[ListedSet] = Catalog(sets=(), unreadable=())
+    try:
+        latency, offset = probes.ping(store, now=run.now)
+        listed = run.sets_in([store])
+    except StoreError as error:
+        return replace(state, error=error.message, hint=error.hint), nothing
+    state = replace(
+        state,
+        latency_seconds=latency,
+        clock_offset_seconds=offset,
+        unreadable=listed.unreadable,
+    )
+    return state, listed
+
+
+def _ask(run: Run, source: DatabaseSettings | FolderSettings) -> dict[str, Any]:
+    """Return the fields of the answer of a database or a folder."""
+    if isinstance(source, FolderSettings):
+        if os.access(source.path, os.R_OK | os.X_OK):
+            return {}
+        return {
+            "error": f"the folder {source.path} cannot be read",
+            "hint": "Check the path, and run this as a user who may read it.",
+        }
+    from opskit.postgres.connect import connect, query_value
+
+    try:
+        began = time.monotonic()
+        with connect(source.resolve_url(), purpose="status") as connection:
+            before = run.now()
+            server = query_value(
+                connection, "SELECT extract(epoch FROM clock_timestamp())::float8"
+            )
+            here = before + (run.now() - before) / 2
+            latency = time.monotonic() - began
+    except OpskitError as error:
+        return {"error": error.message, "hint": error.hint}
+    return {
+        "latency_seconds": latency,
+        "clock_offset_seconds": server - here.timestamp(),
+    }
+
+
+def _source(
+    run: Run,
+    name: str,
+    answer: dict[str, Any],
+    stores: Sequence[StoreState],
+    listing: Catalog[ListedSet],
+    entries: Sequence[LedgerEntry],
+) -> SourceState:
+    settings = run.settings
+    is_folder = name in settings.files
+    own = run.folder(name) if is_folder else run.database(name)
+    sets = tuple(listing.of(name))
+    runs = tuple(each for each in entries if each.details.get("source") == name)
+    return SourceState(
+        **answer,
+        name=name,
+        kind="files" if is_folder else "postgres",
+        schedule=own.schedule,
+        interval_seconds=longest_interval(own.schedule).total_seconds()
+        if own.schedule
+        else None,
+        max_age=own.max_age,
+        drill_max_age=settings.drill.max_age,
+        sets=sets,
+        unconfirmed_changes=_unconfirmed_changes(run, sets[:1]),
+        last_success=_last_success(stores, sets, runs),
+        runs=runs,
+        drills=_drills(sets, runs),
+        missed=sum(missed_runs(each) for each in runs),
+    )
+
+
+def _last_success(
+    stores: Iterable[StoreState],
+    sets: Iterable[ListedSet],
+    runs: Sequence[LedgerEntry],
+) -> dict[str, datetime]:
+    """Return when the newest set in each store was finished.
+
+    What lies in a store counts. One that does not answer is believed to hold what the
+    ledger says it got.
+    """
+    newest: dict[str, datetime] = {}
+    for each in sets:
+        for store in each.stores:
+            at = each.summary.finished_at
+            newest[store.name] = max(at, newest.get(store.name, at))
+    for silent in (each.name for each in stores if not each.reachable):
+        for run in runs:
+            if run.operation == "backup" and silent in _names(run.details, "stores"):
+                newest[silent] = ended_at(run)
+    return newest
+
+
+def _names(details: Mapping[str, object], key: str) -> Sequence[object]:
+    value = details.get(key)
+    return value if isinstance(value, list) else ()
+
+
+def ended_at(entry: LedgerEntry) -> datetime:
+    """Return when a run was put on record."""
+    return datetime.fromisoformat(entry.time).astimezone(UTC)
+
+
+def missed_runs(entry: LedgerEntry) -> int:
+    """Return of how many runs a record says that they never began."""
+    if entry.outcome != "missed":
+        return 0
+    due = entry.details.get("due")
+    number = due.get("number", 1) if isinstance(due, dict) else 1
+    return number if isinstance(number, int) else 1
+
+
+def _drills(
+    sets: Iterable[ListedSet], runs: Iterable[LedgerEntry]
+) -> tuple[DrillRecord, ...]:
+    """Return every drill that came to a verdict, of this host or another."""
+    drills = {
+        each.run_id: _recorded_drill(each)
+        for each in runs
+        if each.operation == "restore-drill" and "passed" in each.details
+    }
+    for each in sets:
+        for evidence in (e for copy in each.copies for e in copy.evidence):
+            if evidence.kind == "drill" and evidence.run_id not in drills:
+                drills[evidence.run_id] = DrillRecord(
+                    finished_at=evidence.at,
+                    passed=evidence.passed,
+                    backup_id=each.summary.backup_id,
+                    run_id=evidence.run_id,
+                )
+    newest_first = sorted(drills.values(), key=lambda d: d.finished_at, reverse=True)
+    return tuple(newest_first)
+
+
+def _recorded_drill(entry: LedgerEntry) -> DrillRecord:
+    details: dict[str, Any] = entry.details
+    return DrillRecord(
+        finished_at=ended_at(entry),
+        passed=bool(details["passed"]),
+        backup_id=str(details.get("backup_id", "")),
+        run_id=entry.run_id,
+        rto_seconds=details.get("rto_seconds"),
+        rpo_seconds=details.get("rpo_seconds"),
+        phases=details.get("phases") or {},
+    )
+
+
+def _unconfirmed_changes(run: Run, newest: Sequence[ListedSet]) -> tuple[str, ...]:
+    """Return what the newest set holds suddenly less of, unless somebody looked."""
+    try:
+        known = prune.candidates(newest, trust=keys.trust(run.settings))
+    except StoreError:
+        return newest[0].summary.sudden_changes
+    return tuple(change for each in known for change in each.unconfirmed_changes)
+
+
+def _disks(run: Run) -> list[DiskState]:
+    work_dir = run.settings.drill.work_dir or Path(tempfile.gettempdir())
+    return [disk for each in (run.state_dir, work_dir) if (disk := _disk(each))]
+
+
+def _disk(folder: Path) -> DiskState | None:
+    with suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        return DiskState(
+            path=str(folder), free_bytes=usage.free, total_bytes=usage.total
+        )
+    return None
+
+
+def _memory() -> MemoryState | None:
+    """Return the memory of this host where Linux tells it."""
+    with suppress(OSError, KeyError, ValueError):
+        lines = (line.split() for line in _MEMORY.read_text("ascii").splitlines())
+        kibibytes = {line[0]: int(line[1]) for line in lines if len(line) > 1}
+        return MemoryState(
+            available_bytes=kibibytes["MemAvailable:"] * 1024,
+            total_bytes=kibibytes["MemTotal:"] * 1024,
+        )
+    return None

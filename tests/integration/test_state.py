@@ -1,0 +1,118 @@
+"""What is gathered of real databases, folders, stores and runs."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from opskit import config
+from opskit.operations.backup import BackupRequest, backup
+from opskit.operations.drill import RestoreDrillRequest, drill
+from opskit.operations.run import Run, begin
+from opskit.watch.state import gather
+from tests.conftest import MakeDatabase
+
+
+def configured(folder: Path, more: str) -> Run:
+    """Return a run with two stores, `near` and `far`, whose folders a test makes."""
+    text = "".join(
+        f"[stores.{name}]\nurl = {json.dumps((folder / name).as_uri())}\n"
+        for name in ("near", "far")
+    )
+    path = folder / "opskit.toml"
+    path.write_text(text + more)
+    return begin(config.load(path))
+
+
+def source(folder: Path) -> str:
+    """Return the section of a folder with a file in it."""
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data" / "file").write_text("content")
+    return f"[files.data]\npath = {json.dumps(str(folder / 'data'))}\n"
+
+
+def test_success_is_known_by_store_also_of_one_that_went_away(tmp_path: Path) -> None:
+    """A store without the folder got nothing; one that went away is remembered."""
+    (tmp_path / "near").mkdir()
+    outcome = backup(configured(tmp_path, source(tmp_path)), BackupRequest())
+    assert outcome.exit_code == 10
+
+    state = gather(configured(tmp_path, source(tmp_path)))
+
+    (data,) = state.sources
+    assert [each.reachable for each in state.stores] == [True, False]
+    assert "far" in state.stores[1].error
+    assert list(data.last_success) == ["near"]
+    assert data.last_run is not None
+    assert data.last_run.details["failed_stores"] == ["far"]
+    (tmp_path / "near").rename(tmp_path / "away")
+
+    away = gather(configured(tmp_path, source(tmp_path)))
+
+    assert away.sources[0].sets == ()
+    near = away.sources[0].last_success["near"]
+    assert abs((near - data.last_success["near"]).total_seconds()) < 60
+
+
+def test_a_drill_shows_its_times_and_its_verdict(
+    tmp_path: Path, make_database: MakeDatabase
+) -> None:
+    """The ledger tells of it; without the ledger the evidence in the store does."""
+    shop = f"[databases.shop]\nurl = {json.dumps(make_database(16))}\n"
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    backup(configured(tmp_path, shop), BackupRequest())
+    drill(configured(tmp_path, shop), RestoreDrillRequest())
+
+    state = gather(configured(tmp_path, shop))
+
+    (database,) = state.sources
+    assert database.reachable
+    assert abs(database.clock_offset_seconds or 99) < 5
+    (drilled,) = database.drills
+    assert drilled == database.last_passed
+    assert drilled.rto_seconds
+    assert {"fetch", "restore"} <= set(drilled.phases)
+    assert {*database.last_success} == {"near", "far"}
+    (tmp_path / ".opskit" / "ledger.jsonl").unlink()
+
+    (remembered,) = gather(configured(tmp_path, shop)).sources[0].drills
+
+    assert remembered.passed
+    assert remembered.run_id == drilled.run_id
+
+
+def test_a_database_that_is_away_is_part_of_the_state(tmp_path: Path) -> None:
+    """So is a folder that nobody may read."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and nobody listens
+        port = silent.getsockname()[1]
+        away = f'[databases.shop]\nurl = "postgresql://ops@127.0.0.1:{port}/shop"\n'
+        gone = '[files.data]\npath = "/nowhere/at/all"\n'
+
+        state = gather(configured(tmp_path, away + gone))
+
+    shop, data = state.sources
+    assert not shop.reachable
+    assert "refused" in shop.error
+    assert shop.hint
+    assert not data.reachable
+
+
+def test_a_broken_ledger_keeps_nothing_from_being_gathered(tmp_path: Path) -> None:
+    """Records that can be read are shown, and what is wrong is told."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    for _ in range(3):
+        backup(configured(tmp_path, source(tmp_path)), BackupRequest())
+    ledger = tmp_path / ".opskit" / "ledger.jsonl"
+    lines: list[Any] = ledger.read_text().splitlines()
+    lines[1] = '{"time": 3}'
+    ledger.write_text("\n".join(lines) + "\n")
+
+    state = gather(configured(tmp_path, source(tmp_path)))
+
+    assert [each.sequence for each in state.entries] == [0, 2]
+    assert len(state.ledger_faults) == 2
