@@ -15,7 +15,7 @@ from psycopg import conninfo
 
 from opskit.backup.create import BackupResult, create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.plan import DatabaseSource
+from opskit.backup.stream import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check

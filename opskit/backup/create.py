@@ -9,10 +9,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from opskit import __version__, files
-from opskit.backup.source import OpenSource, Source
 from opskit.catalog import private
 from opskit.catalog.manifest import (
     MANIFEST_NAME,
@@ -22,6 +21,7 @@ from opskit.catalog.manifest import (
     Encryption,
     Manifest,
     SignatureNote,
+    StoredObject,
     from_document,
     is_bounded,
     new_backup_id,
@@ -32,6 +32,51 @@ from opskit.crypto import signatures
 from opskit.errors import BackupFailed, ObjectExists, ObjectNotFound, StoreError
 from opskit.log import logger
 from opskit.store import Store
+
+
+class OpenSource(Protocol):
+    """A source that nobody changes, or one moment of it."""
+
+    def write(self, writer: SetWriter) -> dict[str, Any]:
+        """Store the contents and return the manifest's fields about them.
+
+        Raises:
+            BackupFailed: they are not whole.
+        """
+
+    def guide(
+        self,
+        backup_id: str,
+        objects: Sequence[StoredObject],
+        *,
+        encrypted: bool,
+        signed: bool,
+    ) -> str:
+        """Return RESTORE.md for what was written."""
+
+    def require_held(self) -> None:
+        """Check that no other run can have begun since.
+
+        Raises:
+            OpskitError: the lock was lost.
+        """
+
+
+class Source(Protocol):
+    """Something that backup sets are made of."""
+
+    @property
+    def name(self) -> str:
+        """The name that the configuration gives it."""
+
+    def opened(
+        self, *, run_id: str, clock: Callable[[], datetime]
+    ) -> AbstractContextManager[OpenSource]:
+        """Lock the source and yield it, ready to be read.
+
+        Raises:
+            LockHeld: another run has it.
+        """
 
 
 @contextmanager

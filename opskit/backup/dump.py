@@ -5,18 +5,31 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from opskit.backup import guide, records
-from opskit.backup.plan import DatabaseSource, Plan, TableName, expected_tables
-from opskit.backup.stream import DumpStream, compressed
-from opskit.catalog.manifest import StoredObject, StreamRecord, TableRecord
+from opskit.backup import guide
+from opskit.backup.stream import (
+    DatabaseSource,
+    DumpStream,
+    Plan,
+    TableName,
+    compressed,
+    expected_tables,
+)
+from opskit.catalog.manifest import (
+    LargeObjectsRecord,
+    SequenceRecord,
+    StoredObject,
+    StreamRecord,
+    TableRecord,
+)
 from opskit.catalog.writer import SetWriter
 from opskit.errors import BackupFailed
 from opskit.log import logger
 from opskit.postgres import extensions, globals, roles, schema, survey
 from opskit.postgres.archive.entry import TocEntry
+from opskit.postgres.archive.reader import ArchiveReader
 from opskit.postgres.archive.toc import not_validated
 from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.globals import Globals
@@ -26,6 +39,65 @@ from opskit.postgres.servers.programs import Installation
 from opskit.postgres.snapshot import Snapshot, Weights
 from opskit.progress import measured
 from opskit.threads import together
+
+# By schema and name: the extension, and the condition of the rows that are dumped.
+OfExtensions = Mapping[tuple[str, str], tuple[str, str | None]]
+
+
+def table_records(
+    readers: Iterable[ArchiveReader], of_extensions: OfExtensions
+) -> tuple[TableRecord, ...]:
+    """Return a record of each table whose data came by in any of the archives."""
+    found = []
+    for entry, content in (each for reader in readers for each in reader.tables()):
+        extension, condition = of_extensions.get(
+            (entry.schema, entry.name), (None, None)
+        )
+        found.append(
+            TableRecord(
+                schema=entry.schema,
+                name=entry.name,
+                rows=content.rows,
+                digest=content.digest,
+                columns=entry.columns,
+                via_root=entry.loaded_into,
+                extension=extension,
+                condition=condition,
+            )
+        )
+    return tuple(found)
+
+
+def sequence_records(
+    reader: ArchiveReader, of_extensions: OfExtensions
+) -> tuple[SequenceRecord, ...]:
+    """Return a record of each sequence that the dump sets."""
+    found = []
+    for entry in reader.contents.entries:
+        if entry.kind == "SEQUENCE SET":
+            last_value, is_called = entry.sequence_value
+            extension, _condition = of_extensions.get(
+                (entry.schema, entry.name), (None, None)
+            )
+            found.append(
+                SequenceRecord(
+                    schema=entry.schema,
+                    name=entry.name,
+                    last_value=last_value,
+                    is_called=is_called,
+                    extension=extension,
+                )
+            )
+    return tuple(found)
+
+
+def large_objects_record(reader: ArchiveReader) -> LargeObjectsRecord:
+    """Return a record of all large objects that came by."""
+    found = reader.large_objects()
+    return LargeObjectsRecord(
+        count=found.count, size_bytes=found.size_bytes, digest=found.digest
+    )
+
 
 _ROLES_ATTEMPTS = 5
 
@@ -107,8 +179,8 @@ class DatabaseDump:
             "streams": streams if len(streams) > 1 else (),
             "schema_format": schema.FORMAT,
             "tables": tables,
-            "sequences": records.sequences(first, self._of_extensions),
-            "large_objects": records.large_objects(first),
+            "sequences": sequence_records(first, self._of_extensions),
+            "large_objects": large_objects_record(first),
             "exclude_tables": tuple(source.exclude_tables),
             "exclude_table_data": tuple(source.exclude_table_data),
             "warnings": tuple(self._warnings),
@@ -188,7 +260,7 @@ class DatabaseDump:
             BackupFailed: a table of the snapshot is not in it, or twice.
         """
         readers = [each.reader for each in self._streams]
-        tables = records.tables(readers, self._of_extensions)
+        tables = table_records(readers, self._of_extensions)
         held = Counter((table.schema_name, table.name) for table in tables)
         if missing := self._expected - held.keys():
             raise BackupFailed(

@@ -36,7 +36,7 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.inventory import Inventory, Loss
 from opskit.postgres.servers.programs import Installation, find_client
-from opskit.preflight import ability
+from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import accept
 from opskit.preflight.shortages import Shortage
 from opskit.restore import surroundings, unpack
@@ -87,7 +87,7 @@ def examine_restore(examined: ExaminedDatabase, url: str) -> None:
     name = "restore here"
     try:
         with database.maintenance(url, purpose="doctor") as connection:
-            lacking = ability.shortages(connection, examined.inventory)
+            lacking = preflight_shortages.role_shortages(connection, examined.inventory)
             role = query_value(connection, "SELECT current_user")
     except DatabaseError as error:
         examined.add(failure(name, error))

@@ -9,7 +9,7 @@ from typing import Any
 from opskit.checks import Check
 from opskit.compare import definitions
 from opskit.compare.contents import RestoredCopy
-from opskit.compare.description import CopyToDescribe, describe
+from opskit.compare.definitions import CopyToDescribe, describe
 from opskit.config import Query
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import database, roles, scratch

@@ -17,9 +17,8 @@ from opskit.crypto.keys import Identities
 from opskit.drill.report import DrillEvidence, DrillRecord
 from opskit.errors import IntegrityError
 from opskit.folders import compare as folders_compare
-from opskit.folders.beside import make_removable
 from opskit.folders.extract import extract
-from opskit.folders.restore import OpenTar
+from opskit.folders.restore import OpenTar, make_removable
 from opskit.mutants.folders import plant
 from opskit.progress import bar
 

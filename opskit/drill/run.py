@@ -26,8 +26,14 @@ from opskit.mutants.planting import plant
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
 from opskit.progress import bar
-from opskit.restore.bound import Bound, NoProgress
-from opskit.restore.engine import CopyRequest, Fetched, Restored, restored
+from opskit.restore.engine import (
+    Bound,
+    CopyRequest,
+    Fetched,
+    NoProgress,
+    Restored,
+    restored,
+)
 from opskit.restore.fill import Filled
 from opskit.restore.job import FillJob
 from opskit.restore.make import with_shortages

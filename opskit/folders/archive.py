@@ -2,11 +2,331 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import grp
+import hashlib
+import os
+import pwd
 import tarfile
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import IO
 
-from opskit.catalog.file_record import FileRecord, FileType
-from opskit.folders.reading import Content
+from opskit.catalog.file_record import FileRecord, FileType, describe, file_type
+from opskit.errors import BackupFailed
+from opskit.folders import tree
+from opskit.folders.tree import Entry, named
+
+SPOOL_BYTES_MAX = 8 * 1024 * 1024
+_PIECE_BYTES = 64 * 1024
+_ZEROS = bytes(_PIECE_BYTES)
+_SEGMENTS_MAX = 10_000
+# The clock of a file system moves in steps of up to 10 ms: a file that was written less
+# than a step ago could be written again without a trace.
+_STEP_NS = 20_000_000
+# What opening says of a link or a socket that has taken a file's place.
+_REPLACED = (errno.ELOOP, errno.ENXIO)
+
+State = tuple[int, ...]
+
+
+class Changed(Exception):
+    """The entry is not what it was a moment ago: read it again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A file as it was at one moment.
+
+    `segments` are offset and length of what `spool` holds, one after the other; the
+    rest of the file is zeros, which were holes.
+    """
+
+    stat: os.stat_result
+    sha256: str
+    segments: tuple[tuple[int, int], ...]
+    spool: IO[bytes]
+    has_attributes: bool
+
+    @property
+    def sparse(self) -> bool:
+        """Whether parts of the file are left out."""
+        return sum(length for _at, length in self.segments) < self.stat.st_size
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield what the segments hold."""
+        self.spool.seek(0)
+        while block := self.spool.read(tree.BLOCK_BYTES):
+            yield block
+
+
+@contextlib.contextmanager
+def unchanged(
+    entry: Entry, *, spool_dir: Path | None, is_locked: bool
+) -> Iterator[Content]:
+    """Read a file to its end and yield what it held.
+
+    Up to 8 MiB are held in memory, more in an unnamed file in `spool_dir`. Unless
+    `is_locked` says that a lock keeps its writers away, the file is read twice: a
+    write through a memory mapping changes no time that could give it away.
+
+    Raises:
+        Changed: it was written to, or is no file any more.
+        BackupFailed: there is no space to spool it.
+        OSError: as the system says, with the path in the tree.
+    """
+    with (
+        _opened(entry) as descriptor,
+        tempfile.SpooledTemporaryFile(
+            SPOOL_BYTES_MAX, dir=None if spool_dir is None else str(spool_dir)
+        ) as spool,
+    ):
+        before = os.fstat(descriptor)
+        if file_type(before.st_mode) != "file":
+            raise Changed
+        _settle(before)
+        digest = hashlib.sha256()
+        segments: list[tuple[int, int]] = []
+        size_bytes = 0
+        has_holes = before.st_blocks * 512 < before.st_size
+        for block in _blocks(entry, descriptor, before.st_size):
+            digest.update(block)
+            with _spooling(spool_dir):
+                if has_holes:
+                    _keep(block, size_bytes, segments, spool)
+                else:
+                    spool.write(block)
+            size_bytes += len(block)
+        if not has_holes and size_bytes:
+            segments = [(0, size_bytes)]
+        has_attributes = bool(extended_attributes(descriptor))
+        if size_bytes != before.st_size or not _same(before, os.fstat(descriptor)):
+            raise Changed
+        sha256 = digest.hexdigest()
+        if not is_locked and sha256 != _read_again(entry, descriptor, size_bytes):
+            raise Changed
+        yield Content(
+            stat=before,
+            sha256=sha256,
+            segments=tuple(segments),
+            spool=spool,
+            has_attributes=has_attributes,
+        )
+
+
+@contextlib.contextmanager
+def _opened(entry: Entry) -> Iterator[int]:
+    try:
+        opened = entry.open()
+    except OSError as error:
+        if error.errno in _REPLACED:
+            raise Changed from error
+        raise
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+@contextlib.contextmanager
+def _spooling(spool_dir: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = spool_dir or tempfile.gettempdir()
+        raise BackupFailed(
+            f"{place} cannot hold a file while it is read: {error.strerror}",
+            hint="Free some space there, or set TMPDIR to a larger file system.",
+        ) from error
+
+
+def _blocks(entry: Entry, descriptor: int, size_bytes: int) -> Iterator[bytes]:
+    with named(entry.path):
+        yield from tree.blocks(descriptor, size_bytes)
+
+
+def _read_again(entry: Entry, descriptor: int, size_bytes: int) -> str:
+    with named(entry.path):
+        return tree.sha256(descriptor, size_bytes)
+
+
+def _keep(
+    block: bytes, offset: int, segments: list[tuple[int, int]], spool: IO[bytes]
+) -> None:
+    """Spool what is not zeros; the system is not asked where holes are, but checked."""
+    for start in range(0, len(block), _PIECE_BYTES):
+        piece = block[start : start + _PIECE_BYTES]
+        is_next = bool(segments) and sum(segments[-1]) == offset + start
+        if piece == _ZEROS[: len(piece)] and len(segments) < _SEGMENTS_MAX:
+            continue
+        spool.write(piece)
+        if is_next:
+            segments[-1] = (segments[-1][0], segments[-1][1] + len(piece))
+        else:
+            segments.append((offset + start, len(piece)))
+
+
+def _settle(found: os.stat_result) -> None:
+    age_ns = time.time_ns() - found.st_ctime_ns
+    if 0 <= age_ns < _STEP_NS:
+        time.sleep((_STEP_NS - age_ns) / 1e9)
+
+
+def _same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether nobody has written to an open file, or changed its mode.
+
+    A file that has lost its name, as when it is replaced by a rename, is whole.
+    """
+    if after.st_nlink < before.st_nlink:
+        return state(before)[:-1] == state(after)[:-1]  # all but the time of that
+    return state(before) == state(after)
+
+
+def state(found: os.stat_result) -> State:
+    """Return what any change of an entry changes."""
+    return (
+        found.st_dev,
+        found.st_ino,
+        found.st_mode,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+def extended_attributes(descriptor: int) -> tuple[str, ...]:
+    """Return the names of attributes that somebody has set, as ACLs are."""
+    if not hasattr(os, "listxattr"):
+        return ()
+    try:
+        names = os.listxattr(descriptor)
+    except OSError:
+        return ()  # this file system has none
+    return tuple(each for each in names if each != "security.selinux")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """An entry as it was at one moment; files alone have a content."""
+
+    record: FileRecord
+    state: State
+    has_attributes: bool = False
+    content: Content | None = None
+
+
+@dataclass(kw_only=True)
+class Links:
+    """Files with several names, by the name that was read first."""
+
+    _known: dict[tuple[int, int], tuple[str, State]] = field(default_factory=dict)
+
+    def first(self, found: os.stat_result) -> str | None:
+        """Return the name that a file was read by, if it is still as it was then."""
+        path, then = self._known.get((found.st_dev, found.st_ino), (None, ()))
+        return path if then == state(found) else None
+
+    def add(self, path: str, found: os.stat_result) -> None:
+        """Remember a file that was read."""
+        if found.st_nlink > 1:
+            self._known[found.st_dev, found.st_ino] = (path, state(found))
+
+
+@contextlib.contextmanager
+def reading(
+    entry: Entry, *, links: Links, spool_dir: Path | None, is_locked: bool
+) -> Iterator[Reading | None]:
+    """Read an entry; yield None for sockets and devices, which cannot be stored.
+
+    `is_locked` says that a lock keeps the writers of files away.
+
+    Raises:
+        Changed: it changed while it was read.
+        OSError: as the system says, with the path in the tree.
+    """
+    found = entry.look()
+    kind = file_type(found.st_mode)
+    first = links.first(found) if kind == "file" else None
+    if kind is None:
+        yield None
+    elif first is not None:
+        record = _record(entry, found, target=first, is_hardlink=True)
+        yield Reading(record=record, state=state(found))
+    elif kind == "file":
+        with unchanged(entry, spool_dir=spool_dir, is_locked=is_locked) as content:
+            links.add(entry.path, content.stat)
+            yield Reading(
+                record=_record(
+                    entry, content.stat, sha256=content.sha256, sparse=content.sparse
+                ),
+                state=state(content.stat),
+                has_attributes=content.has_attributes,
+                content=content,
+            )
+    elif kind == "symlink":
+        record = _record(entry, found, target=_target(entry))
+        if state(entry.look()) != state(found):
+            raise Changed
+        yield Reading(record=record, state=state(found))
+    else:
+        is_labelled = kind == "directory" and extended_attributes(entry.directory)
+        yield Reading(
+            record=_record(entry, found),
+            state=state(found),
+            has_attributes=bool(is_labelled),
+        )
+
+
+def _target(entry: Entry) -> str:
+    try:
+        return entry.read_link()
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # no link any more
+            raise Changed from error
+        raise
+
+
+def _record(
+    entry: Entry,
+    found: os.stat_result,
+    *,
+    sha256: str = "",
+    target: str = "",
+    is_hardlink: bool = False,
+    sparse: bool = False,
+) -> FileRecord:
+    return describe(
+        entry.path,
+        found,
+        sha256=sha256,
+        target=target,
+        is_hardlink=is_hardlink,
+        sparse=sparse,
+        owner=_owner(found.st_uid),
+        group=_group(found.st_gid),
+    )
+
+
+@cache
+def _owner(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return ""
+
+
+@cache
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except (KeyError, OverflowError):
+        return ""
+
 
 # The header of a sparse member holds 12 digits in octal for the data that is stored.
 _SPARSE_BYTES_MAX = 8 * 1024**3 - 1024**2

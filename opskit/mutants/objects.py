@@ -12,7 +12,7 @@ from psycopg import sql
 
 from opskit.checks import Check
 from opskit.compare import structure
-from opskit.mutants.candidate import (
+from opskit.mutants.mutant import (
     Candidate,
     Ground,
     Statement,

@@ -13,7 +13,7 @@ from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
 from opskit.compare import contents
 from opskit.mutants import values
-from opskit.mutants.candidate import Candidate, Ground, Statement, Supply
+from opskit.mutants.mutant import Candidate, Ground, Statement, Supply
 from opskit.mutants.values import Column, TableFacts
 from opskit.postgres.connect import Connection
 

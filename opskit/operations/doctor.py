@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit.checks import Check, Health, attempt, count, worst
-from opskit.doctor import databases, folders, stores
+from opskit.doctor import databases, stores
 from opskit.doctor.databases import ExaminedDatabase, Trial
 from opskit.errors import Degraded, StoreError, Unhealthy
 from opskit.operations import keys, sources
@@ -55,7 +55,7 @@ def doctor(
 def _examine(run: Run) -> Iterator[Check]:
 
     drill = run.settings.drill
-    yield folders.examine_folder(
+    yield stores.examine_folder(
         "state folder",
         run.state_dir,
         "Let this user write there, or name another with state_dir.",
@@ -68,7 +68,7 @@ def _examine(run: Run) -> Iterator[Check]:
         databases.examine_restore(each, run.database(each.name).resolve_restore_url())
         yield from each.checks
     for name, each_folder in run.settings.files.items():
-        yield from folders.examine(
+        yield from stores.examine_files(
             name, each_folder.path, sources.service_lock(each_folder)
         )
     yield from _keys(run)
@@ -81,7 +81,7 @@ def _examine(run: Run) -> Iterator[Check]:
     for own in filter(None, rules):
         yield from stores.examine_retention(run.settings.stores, own)
     sizes = [e.inventory.size_bytes for e in examined if e.inventory]
-    yield folders.examine_space(
+    yield stores.examine_space(
         "space for drills",
         drill.work_dir or Path(tempfile.gettempdir()),
         2 * max(sizes, default=0),  # the copy and the dump of the largest
@@ -156,7 +156,7 @@ def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Check]:
         each.name: each.inventory.size_bytes for each in examined if each.inventory
     }
     for name, each_folder in run.settings.files.items():
-        wanted[name] = folders.size_bytes(each_folder.path)
+        wanted[name] = stores.size_bytes(each_folder.path)
     made: dict[str, int] = {}
     try:
         for each_set in sorted(
@@ -169,7 +169,7 @@ def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Check]:
     for store in run.stores:
         inner = unwrapped(store)
         if isinstance(inner, LocalStore) and inner.root.is_dir():
-            room = folders.examine_space(
+            room = stores.examine_space(
                 f"store {store.name}: room",
                 inner.root,
                 sum(sizes.values()),

@@ -24,7 +24,7 @@ from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.postgres import connect
 from opskit.restore import run as restore_run
-from opskit.restore.rights import warn_of_code
+from opskit.restore.job import warn_of_code
 from opskit.restore.run import RestorePlan, RestoreRequest, RestoreResult, plan
 from opskit.restore.select import parse_table
 

@@ -6,7 +6,7 @@ import os
 import re
 from datetime import UTC, datetime
 
-from opskit.backup.source import Source
+from opskit.backup.create import Source
 from opskit.catalog.sets import BackupSet
 from opskit.config import FolderSettings, RetentionSettings
 from opskit.errors import ConfigurationError, UsageError
@@ -109,7 +109,7 @@ def build(run: Run, name: str) -> Source:
             compression_level=folder.compression_level,
         )
     from opskit.backup.database import DatabaseBackup
-    from opskit.backup.plan import DatabaseSource, usual_streams
+    from opskit.backup.stream import DatabaseSource, usual_streams
 
     settings = run.database(name)
     return DatabaseBackup(

@@ -6,6 +6,8 @@ and what happens when something is missing or fails.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,28 +19,115 @@ from opskit.catalog.reader import SetReader
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
 from opskit.compare import contents, structure
-from opskit.compare.contents import RestoredCopy
-from opskit.compare.meanwhile import Meanwhile
+from opskit.compare.contents import Meanwhile, RestoredCopy
 from opskit.config import LoadSettings
 from opskit.crypto.keys import Identities
-from opskit.errors import IntegrityError, StoreError
+from opskit.errors import (
+    DatabaseError,
+    IntegrityError,
+    OpskitError,
+    ServerFault,
+    StoreError,
+)
 from opskit.log import logger
+from opskit.postgres import locks
 from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import Contents
+from opskit.postgres.connect import connect
+from opskit.postgres.locks import Session
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions, Failure, accept
 from opskit.preflight.shortages import Shortage
 from opskit.progress import bar
 from opskit.restore import load, select, surroundings, unpack
-from opskit.restore.bound import Bound
 from opskit.restore.fill import Filled, fill
-from opskit.restore.job import FillJob, copy_url
+from opskit.restore.job import FillJob, copy_url, warn_of_code
 from opskit.restore.make import make
-from opskit.restore.rights import warn_of_code
 from opskit.restore.surroundings import Place
+from opskit.threads import Thread
 from opskit.workspace import Limits
+
+# What did not move in the last part of the time stands still.
+_FIRST_LOOK = 0.8
+_PAUSE_SECONDS = 0.2
+_STATEMENT_SHOWN = 200
+
+
+class NoProgress(DatabaseError):
+    """A statement stood still until the time was over: it is not a slow machine."""
+
+
+class Bound:
+    """The time that a run may take, from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._passed = threading.Event()
+        self._standing: list[Session] = []
+
+    def passed(self) -> bool:
+        """Return whether the time is over, and everything is being ended."""
+        return self._passed.is_set()
+
+    @contextmanager
+    def over(self, url: str, databases: Sequence[str]) -> Iterator[None]:
+        """End all sessions in some databases if the block takes too long.
+
+        `url` leads to another database of the server.
+
+        Raises:
+            NoProgress: the time is over, and a statement made no progress.
+            ServerFault: the time is over; with more of it, it might have gone well.
+        """
+        done = threading.Event()
+        watch = Thread(self._watch, done, url, databases, name="bound")
+        try:
+            yield
+        except OpskitError as error:
+            if self.passed():
+                raise self._fault() from error
+            raise
+        finally:
+            done.set()
+            watch.join()
+
+    def _watch(self, done: threading.Event, url: str, databases: Sequence[str]) -> None:
+        if done.wait(self._left_seconds(_FIRST_LOOK)):
+            return
+        try:
+            with connect(url, purpose="bound") as connection:
+                before = locks.working(connection, databases)
+                if done.wait(self._left_seconds(1)):
+                    return
+                now = locks.working(connection, databases)
+                self._standing = [each for each in now if each in before]
+                self._passed.set()
+                while not done.wait(_PAUSE_SECONDS):
+                    locks.end(connection, databases)
+        except DatabaseError as error:
+            # Each program and statement has a limit of its own as well.
+            logger().warning("the time cannot be watched", failed=error.message)
+
+    def _left_seconds(self, share: float) -> float:
+        return max(0.0, self._began + self._seconds * share - time.monotonic())
+
+    def _fault(self) -> DatabaseError:
+        what = f"the run took longer than {self._seconds:g} seconds and was stopped"
+        if not self._standing:
+            return ServerFault(
+                what, hint="Raise timeout in [drill] if the machine needs longer."
+            )
+        statement = " ".join(self._standing[0].statement.split())[:_STATEMENT_SHOWN]
+        return NoProgress(
+            f"{what}; no progress in the last fifth of it",
+            said=statement,
+            hint="See which function of the database the statement runs; raise timeout "
+            "in [drill] if it needs longer.",
+        )
+
 
 _TITLES = {
     "fetch": "reading the set",

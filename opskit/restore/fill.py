@@ -20,9 +20,15 @@ from opskit.postgres.sql_text import statements_by_role
 from opskit.preflight.concessions import Failure
 from opskit.progress import measured
 from opskit.restore import load
-from opskit.restore.job import FillJob, copy_url, plain_settings, silencing
+from opskit.restore.job import (
+    FillJob,
+    Rights,
+    choose,
+    copy_url,
+    plain_settings,
+    silencing,
+)
 from opskit.restore.make import Steps, failure, load_again, make, run_all
-from opskit.restore.rights import Rights, choose
 
 _WITH_ROW_CHECKS = ("TABLE", "FOREIGN TABLE", "DOMAIN")
 

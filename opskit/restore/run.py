@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,18 +16,120 @@ from opskit.checks import Check, count
 from opskit.compare.contents import RestoredCopy
 from opskit.errors import DatabaseError, IntegrityError, UsageError
 from opskit.log import logger
-from opskit.postgres import database, roles, schema, takeover
-from opskit.postgres.connect import Connection, server_major
-from opskit.preflight import ability, shortages
+from opskit.postgres import database, roles, schema, scratch, takeover
+from opskit.postgres.connect import Connection, connect, server_major, with_database
+from opskit.postgres.inventory import Inventory
+from opskit.preflight import shortages
+from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
-from opskit.restore import beside as restore_beside
-from opskit.restore.bound import Bound
-from opskit.restore.engine import CopyRequest, Fetched, Restored, restored
+from opskit.restore.engine import Bound, CopyRequest, Fetched, Restored, restored
 from opskit.restore.fill import Filled
 from opskit.restore.job import FillJob
 from opskit.restore.make import with_shortages
 from opskit.restore.surroundings import Place, with_members
+
+
+def holds_data(connection: Connection, server_url: str, target: str) -> bool:
+    """Return whether the target exists and holds anything."""
+    if not database.exists(connection, target):
+        return False
+    with connect(with_database(server_url, target), purpose="restore") as found:
+        return not database.is_empty(found)
+
+
+def not_accepted(
+    shortages: Iterable[Shortage], accepted: Collection[str]
+) -> list[Shortage]:
+    """Return what a role may not do and nobody accepts.
+
+    Who does without an extension does not need the right to create it.
+    """
+    return [e for e in shortages if e.name.removeprefix("right ") not in accepted]
+
+
+def require_able(
+    connection: Connection,
+    inventory: Inventory,
+    target: str,
+    *,
+    is_whole: bool,
+    accepted: Collection[str] = (),
+) -> None:
+    """Refuse before anything is read what the role or the server could not do.
+
+    Raises:
+        DatabaseError: all of it, by name.
+    """
+    lacking = not_accepted(
+        preflight_shortages.role_shortages(connection, inventory, is_whole=is_whole),
+        accepted,
+    )
+    if lacking:
+        raise DatabaseError(
+            f"the set cannot be restored here: "
+            f"{'; '.join(each.detail for each in lacking)}",
+            hint=f"{lacking[0].hint} Nothing was read or touched.",
+            details={"missing": [each.name for each in lacking]},
+        )
+    found = takeover.obstacles(connection, target)
+    if found:
+        raise DatabaseError(
+            f"the database {target} cannot be replaced now: it has "
+            + ", and ".join(found),
+            hint="End it, if need be as a role that may, and run this again; or "
+            "restore to another name.",
+        )
+
+
+@contextmanager
+def beside(connection: Connection, server_url: str, target: str) -> Iterator[str]:
+    """Yield a name for a copy beside the target; on an error the copy is dropped."""
+    name = database.derived_name(target, f"_restoring_{secrets.token_hex(4)}")
+    try:
+        yield name
+    except BaseException:
+        scratch.drop_copy(connection, server_url, name)
+        raise
+
+
+def sweep(connection: Connection, server_url: str, target: str) -> None:
+    """Drop what killed runs left on a server, and open what they had closed."""
+    looks_like = re.escape(database.derived_name(target, "_restoring_" + 8 * "x")[:-8])
+    scratch.sweep(connection, server_url, looks_like=f"{looks_like}[0-9a-f]{{8}}")
+
+
+def swap(
+    connection: Connection,
+    *,
+    server_url: str,
+    beside: str,
+    target: str,
+    run_id: str,
+    clock: Callable[[], datetime],
+) -> str | None:
+    """Rename `beside` to `target`; return the name that the old database is kept under.
+
+    Both renames are one transaction; on an error everything is as it was. An old
+    database that still holds nothing is dropped.
+
+    Raises:
+        DatabaseError: the role may not, or somebody stays in the old database.
+    """
+    kept = None
+    if database.exists(connection, target):
+        kept = database.derived_name(target, f"_before_{clock():%Y%m%dt%H%M%Sz}")
+    takeover.take_name(connection, copy=beside, target=target, kept=kept, run_id=run_id)
+    if kept is None:
+        return None
+    # Judged now, when nobody knows its name: something may have been written meanwhile.
+    with connect(with_database(server_url, kept), purpose="restore") as old:
+        empty = database.is_empty(old)
+    if not empty:
+        return kept
+    database.drop(connection, kept)
+    return None
+
 
 _FAILURES_SHOWN = 5
 _DONE_WITHOUT = ("extension-version", "setting")
@@ -83,8 +187,8 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         )
     with database.maintenance(request.server_url) as connection:
         require_target(connection, request)
-        restore_beside.sweep(connection, request.server_url, request.target)
-        restore_beside.require_able(
+        sweep(connection, request.server_url, request.target)
+        require_able(
             connection,
             manifest.inventory,
             request.target,
@@ -93,7 +197,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
         )
         with restored(request, _Terms(request, connection), bound) as made:
             _require_equal(made.checks)
-            replaced = restore_beside.swap(
+            replaced = swap(
                 connection,
                 server_url=request.server_url,
                 beside=made.place.name,
@@ -133,9 +237,7 @@ class _Terms:
                     server_url=request.server_url,
                     connection=self._connection,
                     name=stack.enter_context(
-                        restore_beside.beside(
-                            self._connection, request.server_url, request.target
-                        )
+                        beside(self._connection, request.server_url, request.target)
                     ),
                     run_id=request.run_id,
                     creates_roles=True,
@@ -270,7 +372,7 @@ def require_target(connection: Connection, request: RestoreRequest) -> bool:
             f"{request.target} belongs to the server itself and is never replaced",
             hint="Restore to another name.",
         )
-    occupied = restore_beside.occupied(connection, request.server_url, request.target)
+    occupied = holds_data(connection, request.server_url, request.target)
     if occupied and not request.replace:
         raise UsageError(
             f"the database {request.target} exists and is not empty",
@@ -314,7 +416,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
     ).require_identities()
     with database.maintenance(request.server_url) as connection:
         is_occupied = require_target(connection, request)
-        needed = ability.shortages(
+        needed = shortages.role_shortages(
             connection, manifest.inventory, is_whole=not request.tables
         )
         lacking = shortages.shortages(
@@ -334,7 +436,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             tables=_tables(request),
             roles_created=sorted(wanted - roles.names(connection)),
             missing=[*needed, *lacking],
-            refused=[*restore_beside.not_accepted(needed, allow), *refused],
+            refused=[*not_accepted(needed, allow), *refused],
             obstacles=takeover.obstacles(connection, request.target),
         )
 

@@ -59,7 +59,7 @@ def restore(
     Example: inv restore --backup shop-20260101T030000Z-a1b2c3 --to shop_restored
     """
     from opskit.operations import restore as operation
-    from opskit.restore.rights import warn_of_code
+    from opskit.restore.job import warn_of_code
     from opskit.watch.runs import start
 
     request = operation.RestoreSetRequest(
@@ -151,7 +151,7 @@ def _plan(planned: PlannedRestore) -> Iterator[str]:
 def _ask(authors: Sequence[str]) -> None:
     """Warn, and on a terminal let the user decide."""
     from opskit.errors import UsageError
-    from opskit.restore.rights import warn_of_code
+    from opskit.restore.job import warn_of_code
 
     warn_of_code(authors)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

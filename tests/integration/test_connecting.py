@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from opskit.backup import diagnosis
+from opskit.backup import database as backup_database
 from opskit.catalog.manifest import of_database
 from opskit.checks import Health
 from opskit.doctor import databases
@@ -118,7 +118,7 @@ def test_too_few_connections_are_reported_with_a_hint(
     back_up(few, store_dir)
     execute(url, role.format(2))
     if lingers:
-        monkeypatch.setattr(diagnosis, "connect", refused_again)
+        monkeypatch.setattr(backup_database, "connect", refused_again)
     with pytest.raises(BackupFailed) as refused:
         back_up(few, store_dir)
 

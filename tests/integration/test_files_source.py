@@ -22,11 +22,10 @@ import pytest
 from opskit.backup.stream import compressed
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
-from opskit.folders.beside import sweep
+from opskit.folders.backup import render
 from opskit.folders.compare import compare
 from opskit.folders.extract import extract
-from opskit.folders.guide import render
-from opskit.folders.restore import FolderTarget, restore_folder
+from opskit.folders.restore import FolderTarget, restore_folder, sweep
 from tests.unit.files_sets import (
     IS_ROOT,
     MIB,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.compare.meanwhile import Meanwhile
+from opskit.compare.contents import Meanwhile
 from opskit.postgres import content
 from opskit.postgres.connect import connect
 from tests.conftest import MakeDatabase

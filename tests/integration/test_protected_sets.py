@@ -20,7 +20,7 @@ import pytest
 
 from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.plan import DatabaseSource
+from opskit.backup.stream import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, of_database
 from opskit.catalog.reader import SetReader

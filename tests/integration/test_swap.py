@@ -21,7 +21,7 @@ from opskit.postgres.connect import connect, parse, query
 from opskit.postgres.inventory import Inventory, Locale
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
-from opskit.restore import beside as restore_beside
+from opskit.restore import run as restore_beside
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase

@@ -16,7 +16,7 @@ from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, parse
 from opskit.postgres.servers import programs
-from opskit.restore import beside
+from opskit.restore import run
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
@@ -118,7 +118,7 @@ def test_a_restore_that_is_killed_leaves_the_target_alone(
         assert value(url, "SELECT count(*) FROM public.lines") == 0
         # The killed process's own sessions end a moment after it.
         while copies(connection, target):
-            beside.sweep(connection, url, target)
+            run.sweep(connection, url, target)
             assert time.monotonic() < deadline
             time.sleep(0.1)
 

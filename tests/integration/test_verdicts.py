@@ -12,7 +12,7 @@ from opskit.config import Query
 from opskit.errors import ServerFault
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
-from opskit.restore.bound import NoProgress
+from opskit.restore.engine import NoProgress
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets, value

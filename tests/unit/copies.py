@@ -11,7 +11,7 @@ import pytest
 
 from opskit.checks import Check
 from opskit.compare import definitions
-from opskit.compare.description import CopyToDescribe, Definitions, by_key
+from opskit.compare.definitions import CopyToDescribe, Definitions, by_key
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import Contents
 from opskit.postgres.servers.programs import Installation

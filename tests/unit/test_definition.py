@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.compare.description import Definition
+from opskit.compare.definitions import Definition
 from tests.unit.copies import described, of_copy, of_source
 from tests.unit.entries import entry
 

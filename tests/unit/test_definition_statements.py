@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from opskit.compare.description import Definition
+from opskit.compare.definitions import Definition
 from tests.unit.copies import of_copy, of_source
 from tests.unit.entries import entry
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opskit.compare import definitions, description
+from opskit.compare import definitions
 from opskit.errors import ArchiveError, DatabaseError
 from opskit.postgres import client
 from opskit.postgres.archive.toc import Contents
@@ -79,7 +79,7 @@ def test_a_description_that_is_not_understood_is_no_fault_of_the_set(
     monkeypatch.setattr(client, "run", run)
 
     with pytest.raises(DatabaseError, match="pg_dump says of the copy") as refused:
-        description.describe(described(folder=tmp_path))
+        definitions.describe(described(folder=tmp_path))
 
     assert isinstance(refused.value.__cause__, ArchiveError)
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +135,7 @@ def test_the_copy_is_described_by_pg_dump_without_rows(
         return b"", ""
 
     monkeypatch.setattr(client, "run", run)
-    found = description.describe(described(folder=tmp_path))
+    found = definitions.describe(described(folder=tmp_path))
 
     assert [each.kind for each in found.entries] == ["ENCODING"]
     assert {"--schema-only", "--format=custom", "--compress=0"} < set(called[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opskit.checks import Health
-from opskit.doctor import folders
+from opskit.doctor import stores
 from opskit.folders.lock import ServiceLock
 
 
@@ -25,15 +25,15 @@ def state(tmp_path: Path) -> Path:
 
 def test_a_folder_that_can_be_read_is_healthy(state: Path) -> None:
     """Its files are counted, links are not followed."""
-    (found,) = folders.examine("state", state, None)
+    (found,) = stores.examine_files("state", state, None)
 
     assert (found.status, found.observed) == (Health.HEALTHY, "2 files can be read")
-    assert folders.size_bytes(state) == 8
+    assert stores.size_bytes(state) == 8
 
 
 def test_a_folder_that_is_missing_is_unhealthy(tmp_path: Path) -> None:
     """By its path."""
-    (found,) = folders.examine("state", tmp_path / "gone", None)
+    (found,) = stores.examine_files("state", tmp_path / "gone", None)
 
     assert found.status is Health.UNHEALTHY
     assert "gone" in found.observed
@@ -45,7 +45,7 @@ def test_what_this_user_may_not_read_is_named(
     """One file is enough."""
     monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("b"))
 
-    (found,) = folders.examine("state", state, None)
+    (found,) = stores.examine_files("state", state, None)
 
     assert found.status is Health.UNHEALTHY
     assert found.observed.startswith("1 cannot be read")
@@ -69,7 +69,7 @@ def test_the_lock_is_looked_at_and_not_taken(
     make(lock)  # type: ignore[operator]
     was_there = lock.exists()
 
-    _folder, found = folders.examine("state", state, ServiceLock(path=lock))
+    _folder, found = stores.examine_files("state", state, ServiceLock(path=lock))
 
     assert found.status is status
     assert lock.exists() == was_there
@@ -79,6 +79,6 @@ def test_a_lock_whose_folder_is_gone_is_unhealthy(state: Path, tmp_path: Path) -
     """A backup could not make it."""
     lock = ServiceLock(path=tmp_path / "gone" / "service.lock")
 
-    _folder, found = folders.examine("state", state, lock)
+    _folder, found = stores.examine_files("state", state, lock)
 
     assert found.status is Health.UNHEALTHY

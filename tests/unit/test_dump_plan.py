@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.backup.plan import DatabaseSource, commands, usual_streams
+from opskit.backup.stream import DatabaseSource, commands, usual_streams
 from opskit.postgres import patterns
 from opskit.postgres.snapshot import TableSizes
 

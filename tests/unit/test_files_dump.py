@@ -621,7 +621,7 @@ def test_a_sparse_file_in_many_pieces_is_stored_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a number of pieces, holes are stored as zeros and restored as holes."""
-    monkeypatch.setattr("opskit.folders.reading._SEGMENTS_MAX", 2)
+    monkeypatch.setattr("opskit.folders.archive._SEGMENTS_MAX", 2)
     folder = tmp_path / "state"
     folder.mkdir()
     with (folder / "a").open("wb") as file:

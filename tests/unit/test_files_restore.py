@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from opskit.errors import IntegrityError, LockHeld, StoreError, UsageError
-from opskit.folders import beside as folders_beside
+from opskit.folders import restore as folders_beside
 from opskit.folders.lock import ServiceLock
 from opskit.folders.restore import FolderResult, FolderTarget, OpenTar, restore_folder
 from tests.unit.conftest import Unprivileged

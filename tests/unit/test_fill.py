@@ -19,8 +19,7 @@ from opskit.preflight.concessions import Concessions
 from opskit.restore import fill, load, make
 from opskit.restore import job as restore_job
 from opskit.restore import make as loading
-from opskit.restore.job import FillJob
-from opskit.restore.rights import Rights
+from opskit.restore.job import FillJob, Rights
 from opskit.workspace import Limits
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage

@@ -13,8 +13,7 @@ import pytest
 from opskit.catalog.manifest import TableRecord
 from opskit.checks import Check
 from opskit.compare import contents
-from opskit.compare.contents import RestoredCopy
-from opskit.compare.meanwhile import Meanwhile
+from opskit.compare.contents import Meanwhile, RestoredCopy
 from opskit.errors import ServerFault
 from opskit.postgres import content
 from opskit.postgres.inventory import Inventory

@@ -10,10 +10,8 @@ import pytest
 
 from opskit.catalog.manifest import SequenceRecord
 from opskit.mutants import objects, values
-from opskit.mutants.apart import _moved
-from opskit.mutants.candidate import Supply
-from opskit.mutants.mutant import Attempts, Miss, Mutant, MutantReport, rotate
-from opskit.mutants.planting import alternating
+from opskit.mutants.mutant import Attempts, Miss, Mutant, MutantReport, Supply, rotate
+from opskit.mutants.planting import _moved, alternating
 from opskit.postgres import schema
 
 

@@ -15,7 +15,7 @@ from opskit.postgres.inventory import Inventory, Role
 from opskit.preflight import shortages
 from opskit.preflight.concessions import Concessions
 from opskit.preflight.shortages import Shortage
-from opskit.restore.beside import not_accepted
+from opskit.restore.run import not_accepted
 from tests.unit.entries import entry, inventory, offered
 
 CONNECTION = cast(Connection, object())

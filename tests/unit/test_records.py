@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from opskit.backup import records
+from opskit.backup import dump as backup_dump
 from opskit.catalog.manifest import LargeObjectsRecord, SequenceRecord, TableRecord
 from opskit.postgres.archive.digest import LargeObjectDigest, RowDigest
 from opskit.postgres.archive.reader import ArchiveReader
@@ -45,7 +45,7 @@ def test_each_table_has_its_rows_digest_and_columns() -> None:
         build.rows_block(2, [b"1\ta", b"2\tb"]),
     )
 
-    assert records.tables([reader], {}) == (
+    assert backup_dump.table_records([reader], {}) == (
         TableRecord(
             schema="public",
             name="orders",
@@ -71,7 +71,7 @@ def test_rows_that_are_loaded_through_a_root_say_so() -> None:
     reader = _read(
         [part, through], build.rows_block(2, [b"1"]), build.rows_block(3, [])
     )
-    found = records.tables([reader], {})
+    found = backup_dump.table_records([reader], {})
 
     assert [each.via_root for each in found] == [None, ("sales", "Whole")]
     assert [each.name for each in found] == ["part", "other"]
@@ -84,7 +84,7 @@ def test_a_table_of_an_extension_is_told_with_the_rows_that_are_dumped() -> None
         build.rows_block(2, [b"11"]),
         build.rows_block(3, [b"1"]),
     )
-    found = records.tables([reader], EXTENSIONS)
+    found = backup_dump.table_records([reader], EXTENSIONS)
 
     assert [(each.extension, each.condition) for each in found] == [
         ("pg_cron", "WHERE id > 10"),
@@ -96,7 +96,7 @@ def test_a_table_without_data_in_the_archive_has_no_record() -> None:
     """Nothing is said of what never came by."""
     reader = _read([Entry(dump_id=2, kind="TABLE", name="t", schema="public")])
 
-    assert records.tables([reader], {}) == ()
+    assert backup_dump.table_records([reader], {}) == ()
 
 
 def test_each_sequence_that_is_set_has_its_value() -> None:
@@ -111,7 +111,7 @@ def test_each_sequence_that_is_set_has_its_value() -> None:
         ]
     )
 
-    assert records.sequences(reader, EXTENSIONS) == (
+    assert backup_dump.sequence_records(reader, EXTENSIONS) == (
         SequenceRecord(
             schema="public", name="orders_id_seq", last_value=-5, is_called=False
         ),
@@ -136,10 +136,10 @@ def test_large_objects_are_told_together() -> None:
         [build.large_objects(2)],
         build.large_objects_block(2, {16400: [b"ab", b"cd"], 16401: []}),
     )
-    found = records.large_objects(reader)
+    found = backup_dump.large_objects_record(reader)
 
     assert (found.count, found.size_bytes) == (2, 4)
     assert found.digest == expected.result().digest
-    assert records.large_objects(_read([])) == LargeObjectsRecord(
+    assert backup_dump.large_objects_record(_read([])) == LargeObjectsRecord(
         count=0, size_bytes=0, digest="0" * 32
     )

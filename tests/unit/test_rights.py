@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.restore.rights import authors_of_code
+from opskit.restore.job import authors_of_code
 from tests.unit.entries import entry
 
 TABLE = "CREATE TABLE public.t (\n    i integer,\n    {}\n);\n"

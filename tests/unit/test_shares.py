@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.backup.plan import TableName, shares
+from opskit.backup.stream import TableName, shares
 
 GIB = 1024**3
 MIB = 1024**2
