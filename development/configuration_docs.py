@@ -21,7 +21,6 @@ from opskit.config.section import format_duration
 
 # Keys and sections that are read and checked although nothing acts on them so far.
 NOT_ACTED_ON_YET = (
-    "drill.rto",
     "scheduler",
     "notify",
     "hooks",

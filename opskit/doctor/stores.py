@@ -317,6 +317,15 @@ def examine_space(name: str, folder: Path, needed_bytes: int, hint: str) -> Chec
     except OSError as error:
         observed = f"{folder}: {error.strerror}"
         return Check(name=name, passed=False, observed=observed, hint=hint)
+    return compare_space(
+        name, folder, free_bytes=free_bytes, needed_bytes=needed_bytes, hint=hint
+    )
+
+
+def compare_space(
+    name: str, folder: Path | str, *, free_bytes: int, needed_bytes: int, hint: str
+) -> Check:
+    """Return whether as much is free in a folder as will be needed."""
     enough = free_bytes >= needed_bytes
     return Check(
         name=name,

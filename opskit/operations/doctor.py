@@ -13,7 +13,7 @@ from opskit.doctor import databases, stores
 from opskit.doctor.databases import ExaminedDatabase, Trial
 from opskit.errors import Degraded, StoreError, Unhealthy
 from opskit.operations import keys, sources
-from opskit.operations.outcome import Outcome
+from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.store import LocalStore, unwrapped
 
@@ -38,18 +38,27 @@ def doctor(
         for each in _examine(run):
             checks.append(each)
             on_check(each)
-        status = worst(checks)
-        record.status = status.value
-        record.result = Examined(checks=tuple(checks))
-        bad = [each for each in checks if not each.passed]
-        if bad:
-            kind = Unhealthy if status is Health.UNHEALTHY else Degraded
-            raise kind(
-                f"{len(bad)} of {count(len(checks), 'check')} did not pass: "
-                f"{bad[0].name}",
-                hint="Do what each line says, then run this again.",
-            )
+        judge(record, checks)
     return record.outcome
+
+
+def judge(record: Record, checks: Sequence[Check]) -> None:
+    """Make checks the result of an operation, and their worst health its status.
+
+    Raises:
+        Degraded, Unhealthy: not all of them passed.
+    """
+    status = worst(checks)
+    record.status = status.value
+    record.result = Examined(checks=tuple(checks))
+    bad = [each for each in checks if not each.passed]
+    if bad:
+        bad.sort(key=lambda each: each.status is not status)
+        kind = Unhealthy if status is Health.UNHEALTHY else Degraded
+        raise kind(
+            f"{len(bad)} of {count(len(checks), 'check')} did not pass: {bad[0].name}",
+            hint="Do what each line says, then run this again.",
+        )
 
 
 def _examine(run: Run) -> Iterator[Check]:

@@ -18,6 +18,7 @@ for _task in (
     drill.restore_drill,
     restore.restore,
     sets.copy,
+    doctor.status,
     doctor.ledger,
 ):
     namespace.add_task(_task)

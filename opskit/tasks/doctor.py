@@ -1,4 +1,4 @@
-"""`doctor` and `ledger`: what a backup and a drill will need, what was run."""
+"""`doctor`, `status` and `ledger`: what will be needed, how it is, what was run."""
 
 from __future__ import annotations
 
@@ -28,6 +28,23 @@ def doctor(say: Say, json: bool = False) -> Outcome[Examined]:
     from opskit.watch.runs import start
 
     return examine(start(), on_check=lambda check: say(*_lines(check)))
+
+
+@command(help={"json": "print one JSON document"})
+def status(say: Say, json: bool = False) -> Outcome[Examined]:
+    """Show the health of everything that is watched: age of sets and drills, stores.
+
+    Exit code 0 is healthy, 3 degraded, 4 unhealthy.
+    Example: inv status
+    """
+    from opskit.watch.health import status as examine
+    from opskit.watch.runs import start
+
+    outcome = examine(start())
+    if outcome.result is not None:
+        for check in outcome.result.checks:
+            say(*_lines(check))
+    return outcome
 
 
 def _lines(check: Check) -> Iterator[str]:
