@@ -88,6 +88,15 @@ class Ledger:
         lines = self.lines()
         return chain.readable(lines), chain.faults(lines, where=str(self.path))
 
+    @property
+    def state(self) -> tuple[int, int]:
+        """What is another when the file has changed: its size and its time."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return (status.st_size, status.st_mtime_ns)
+
     def verify(self) -> list[str]:
         """Return what is wrong with the chain, one line a fault; empty when whole."""
         return chain.faults(self._content().splitlines(), where=str(self.path))

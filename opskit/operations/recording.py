@@ -51,6 +51,11 @@ class RunLedger:
         """Return the records that can be read, oldest first, and the chain's faults."""
         return self._ledger.readable()
 
+    @property
+    def state(self) -> tuple[int, int]:
+        """What is another when the file has changed."""
+        return self._ledger.state
+
     def verify(self) -> LedgerReport:
         """Compare the records with each other and with their copies."""
         return sync.verify_with_copies(

@@ -1,0 +1,169 @@
+"""Jobs: each a process of its own, with a time limit, and never the same one twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from opskit import files
+from opskit.errors import LockHeld
+from opskit.scheduler.timetable import Job
+from opskit.threads import Thread
+
+_LOOK_SECONDS = 0.5
+Cause = Literal["", "late", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How the process of a job ended: by itself, over its limit, or told to."""
+
+    code: int
+    cause: Cause = ""
+    document: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """The run that it was, if it said so."""
+        return str(self.document.get("run_id", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long a job may take, and how long it may take to end when told to."""
+
+    seconds: float
+    stop_seconds: float
+
+
+class Running:
+    """A job that runs, for the run that was due at a time."""
+
+    ended: Ended | None = None
+
+    def __init__(
+        self,
+        job: Job,
+        at: datetime,
+        *,
+        process: subprocess.Popen[bytes],
+        output: IO[bytes],
+        limits: Limits,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.job, self.at = job, at
+        self._process, self._output = process, output
+        self._limits, self._on_end = limits, on_end
+        self._cause: Cause = ""
+        self._deadline = time.monotonic() + limits.seconds
+        self._thread = Thread(self._watch, name=f"job {job.name}")
+
+    def stop(self, cause: Cause = "stopped") -> None:
+        """Tell the process to end; what is left of it after a while is killed."""
+        if not self._cause:
+            self._cause = cause
+            self._deadline = time.monotonic() + self._limits.stop_seconds
+            self._process.terminate()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                code = self._process.wait(timeout=_LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                self._enforce()
+        self._output.seek(0)
+        self.ended = Ended(
+            code=code, cause=self._cause, document=_document(self._output.read())
+        )
+        self._output.close()
+        self._on_end()
+
+    def _enforce(self) -> None:
+        if time.monotonic() < self._deadline:
+            return
+        if not self._cause:
+            self.stop("late")
+            return
+        # With all that it started: the group has the number of its first process.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def launch(
+    job: Job,
+    at: datetime,
+    *,
+    folder: Path,
+    limits: Limits,
+    on_end: Callable[[], None],
+    program: Sequence[str] = (sys.executable, "-P", "-m", "opskit"),
+) -> Running:
+    """Start a job in a process group of its own.
+
+    The process holds the job's lock in the folder for as long as it lives, also
+    when whoever started it is gone.
+
+    Raises:
+        LockHeld: the job runs already, started by another process.
+        OSError: the process or its lock cannot be made.
+    """
+    lock = _lock(job, folder)
+    # No pipe: a job whose scheduler was killed must be able to write it.
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the job has ended
+    try:
+        process = subprocess.Popen(
+            [*program, job.operation, *job.arguments, "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            start_new_session=True,
+            pass_fds=[lock],
+        )
+        record = {"pid": process.pid, "started_at": at.isoformat()}
+        os.pwrite(lock, json.dumps(record).encode(), 0)
+    finally:
+        os.close(lock)
+    return Running(
+        job, at, process=process, output=output, limits=limits, on_end=on_end
+    )
+
+
+def _lock(job: Job, folder: Path) -> int:
+    files.make_directories(folder)
+    path = folder / f"job-{'-'.join(filter(None, job.key))}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+    except BlockingIOError:
+        holder = os.read(descriptor, 1024).decode(errors="replace")
+        os.close(descriptor)
+        raise LockHeld(
+            f"{job.name} runs already: {holder}",
+            hint="It was started by a scheduler that is gone; it runs to its end.",
+        ) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _document(output: bytes) -> dict[str, Any]:
+    """Return the JSON document that a task has printed, empty if there is none."""
+    try:
+        document = json.loads(output)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
