@@ -21,7 +21,10 @@ from opskit.config.section import format_duration
 
 # Keys and sections that are read and checked although nothing acts on them so far.
 NOT_ACTED_ON_YET = (
-    "scheduler",
+    "scheduler.listen",
+    "scheduler.api_key_file",
+    "scheduler.allowed_origins",
+    "scheduler.textfile",
     "notify",
     "hooks",
     "slo",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from opskit.tasks import backup, doctor, drill, restore, sets
+from opskit.tasks import backup, doctor, drill, restore, scheduler, sets
 
 namespace = Collection()
 for _task in (
@@ -20,6 +20,7 @@ for _task in (
     sets.copy,
     doctor.status,
     doctor.ledger,
+    scheduler.scheduler,
 ):
     namespace.add_task(_task)
 

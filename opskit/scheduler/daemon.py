@@ -1,0 +1,200 @@
+"""Daemon: leads or stands by, starts what is due, and ends when told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from opskit.errors import LockHeld, OpskitError
+from opskit.log import logger
+from opskit.operations.outcome import Failure, Outcome, worst
+from opskit.operations.run import Run
+from opskit.scheduler.dispatcher import Dispatcher
+from opskit.scheduler.jobs import Ended, Limits, Running, launch
+from opskit.scheduler.journal import Journal
+from opskit.scheduler.lease import Lease
+from opskit.scheduler.timetable import Job, jobs, wake_up
+
+# The clock may be set, so the next due time is computed anew at least so often.
+_LOOK_SECONDS_MAX = 30.0
+_ONCE_SECONDS = 1.0
+# How long what was killed may take to be gone.
+_KILL_SECONDS = 5.0
+_WAKE = "wake"
+
+
+class Daemon:
+    """The scheduler of one configuration, which it can read again."""
+
+    def __init__(
+        self,
+        load: Callable[[], Run],
+        *,
+        say: Callable[..., None] = lambda *_lines: None,
+        retry: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self._load, self._say = load, say
+        self.run = load()
+        self._wake = threading.Event()
+        self._stopping = self._reloading = False
+        self._leads = False
+        self._journal = Journal(self.run)
+        self._lease = Lease(self.run)
+        self._dispatcher = Dispatcher(
+            records=self._journal, launch=self._launch, retry=retry
+        )
+        self._timetable: tuple[Job, ...] = ()
+
+    def stop(self) -> None:
+        """Have it end; callable from a signal's handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def reload(self) -> None:
+        """Have it read the configuration again; callable from a signal's handler."""
+        self._reloading = True
+        self._wake.set()
+
+    def serve(self) -> Outcome[Any]:
+        """Run until it is told to end."""
+        began, started_at = time.monotonic(), self.run.now()
+        alarm = BackgroundScheduler(timezone=UTC)
+        alarm.start()
+        try:
+            self._learn()
+            while not self._stopping:
+                self._wake.clear()
+                self._tick()
+                if (due := wake_up(self._timetable, now=self.run.now())) is not None:
+                    alarm.add_job(
+                        self._wake.set,
+                        "date",
+                        run_date=due,
+                        id=_WAKE,
+                        replace_existing=True,
+                        misfire_grace_time=None,
+                    )
+                self._wake.wait(self._pause)
+        finally:
+            alarm.shutdown(wait=False)
+            self._end()
+        return self._outcome(began, started_at)
+
+    def once(self) -> Outcome[Any]:
+        """Run what is due, and what comes due meanwhile; then end.
+
+        Raises:
+            LockHeld: another scheduler leads.
+        """
+        began, started_at = time.monotonic(), self.run.now()
+        try:
+            self._learn()
+            if not self._lease.acquire():
+                raise LockHeld(
+                    f"another scheduler leads: {self._lease.holder}",
+                    hint="It runs what is due; there is nothing to do for this one.",
+                )
+            self._tick()
+            while self._dispatcher.is_busy and not self._stopping:
+                self._wake.wait(_ONCE_SECONDS)
+                self._wake.clear()
+                self._tick()
+        finally:
+            self._end()
+        return self._outcome(began, started_at)
+
+    @property
+    def _pause(self) -> float:
+        """How long to sleep at most: the lease is kept alive meanwhile."""
+        takeover = self.run.settings.scheduler.takeover.total_seconds()
+        return min(_LOOK_SECONDS_MAX, takeover / 6)
+
+    def _learn(self) -> None:
+        """Take the timetable from the settings, and have the ledger know it."""
+        self._timetable = jobs(self.run.settings)
+        self._journal.learn(self._timetable)
+
+    def _tick(self) -> None:
+        if self._reloading:
+            self._reloading = False
+            self._read_again()
+        self._dispatcher.collect()
+        self._lease.check()
+        held = self._lease.acquire()
+        if held != self._leads:
+            self._leads = held
+            self._say("leading" if held else f"standing by: {self._lease.holder}")
+        if held:
+            self._dispatcher.start(
+                self._timetable,
+                now=self.run.now(),
+                grace=self.run.settings.scheduler.grace,
+                may_start=lambda: not self._stopping and self._lease.check(),
+            )
+
+    def _launch(self, job: Job, at: datetime) -> Running:
+        scheduler = self.run.settings.scheduler
+        self._say(f"{job.name}, due at {at:%Y-%m-%d %H:%M:%S} UTC, begins")
+        return launch(
+            job,
+            at,
+            folder=self.run.state_dir / "locks",
+            limits=Limits(
+                seconds=scheduler.job_timeout.total_seconds(),
+                stop_seconds=scheduler.stop_timeout.total_seconds(),
+            ),
+            on_end=self._wake.set,
+        )
+
+    def _read_again(self) -> None:
+        """Take a new configuration; one that is broken changes nothing."""
+        try:
+            run = self._load()
+        except OpskitError as error:
+            logger().error(
+                "the configuration was not read again, the one before stays in use",
+                reason=error.message,
+            )
+            return
+        self._lease.release()
+        self.run = self._journal.run = run
+        self._lease = Lease(run)
+        self._learn()
+        self._say("the configuration was read again")
+
+    def _end(self) -> None:
+        """End what runs, within the time that the settings give."""
+        self._dispatcher.stop()
+        deadline = time.monotonic() + _KILL_SECONDS
+        deadline += self.run.settings.scheduler.stop_timeout.total_seconds()
+        while self._dispatcher.is_busy and time.monotonic() < deadline:
+            self._wake.wait(_ONCE_SECONDS)
+            self._wake.clear()
+            self._dispatcher.collect()
+        self._lease.release()
+
+    def _outcome(self, began: float, started_at: datetime) -> Outcome[Any]:
+        results = self._dispatcher.results
+        failures = [_failure(job, ended) for job, ended in results if ended.code]
+        return Outcome(
+            operation="scheduler",
+            status="error" if failures else "ok",
+            run_id=self.run.run_id,
+            started_at=started_at,
+            seconds=round(time.monotonic() - began, 3),
+            errors=(worst(failures), *failures) if failures else (),
+        )
+
+
+def _failure(job: Job, ended: Ended) -> Failure:
+    error = str(ended.document.get("error", f"ended with {ended.code}"))
+    return Failure(
+        exit_code=ended.code if ended.code > 0 else OpskitError.exit_code,
+        message=f"{job.name}: {error}",
+        hint=str(ended.document.get("hint", "")),
+    )

@@ -1,0 +1,159 @@
+"""Lease: of several schedulers for one configuration, one leads."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import AbstractContextManager, ExitStack
+from datetime import timedelta
+from hashlib import sha256
+
+from opskit import locks
+from opskit.config.stores import StoreSettings
+from opskit.errors import LockHeld, OpskitError
+from opskit.log import logger
+from opskit.operations.run import Run
+from opskit.postgres.connect import (
+    Connection,
+    milliseconds,
+    server_major,
+    translated,
+)
+from opskit.postgres.snapshot import DatabaseLock, database_lock
+from opskit.store.locks import HeldLock, Timing, hold
+
+_FIRST_WITH_IDLE_TIMEOUT = 14
+_LOCK_WAIT = timedelta(seconds=5)
+# No source can have this name: it begins with a dot.
+_CLAIM = ".scheduler"
+_NAME = "scheduler"
+
+
+class Lease:
+    """Leadership: a lock in the first database, or a claim in a store without one.
+
+    While that cannot be asked, a scheduler leads alone on its host: a backup that is
+    taken twice is better than none, and its failure must be reported by somebody.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._stack = ExitStack()
+        self._lock: DatabaseLock | HeldLock | None = None
+        self._is_alone = False
+        self.holder = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was held when this was last looked at."""
+        return self._lock is not None or self._is_alone
+
+    def check(self) -> bool:
+        """Return whether it is held now; ask whoever keeps it."""
+        try:
+            if isinstance(self._lock, DatabaseLock):
+                self._lock.require_held()
+            elif self._lock is not None:
+                self._lock()
+        except OpskitError as error:
+            logger().warning("this scheduler leads no more", reason=error.message)
+            self.release()
+        return self.is_held
+
+    def acquire(self) -> bool:
+        """Try to get it, if it is not held; return whether it is held now."""
+        if self._lock is not None:
+            return True
+        try:
+            stack, lock = self._get()
+        except LockHeld as error:
+            self.release()
+            self.holder = error.message
+        except OpskitError as error:
+            self._lead_alone(error)
+        else:
+            self.release()
+            self._stack, self._lock, self.holder = stack, lock, ""
+        return self.is_held
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock, self._is_alone = None, False
+        try:
+            self._stack.close()
+        except OpskitError as error:
+            logger().info("the lease ended with its connection", reason=error.message)
+        finally:
+            self._stack = ExitStack()
+
+    def _get(self) -> tuple[ExitStack, DatabaseLock | HeldLock]:
+        with ExitStack() as stack:
+            settings = self._run.settings
+            if settings.databases:
+                url = next(iter(settings.databases.values())).resolve_url()
+                name = f"scheduler {_place(settings.stores)}"
+                held = database_lock(
+                    url, name=name, run_id=self._run.run_id, lock_wait=_LOCK_WAIT
+                )
+                lock = stack.enter_context(held)
+                _end_when_idle(lock.connection, settings.scheduler.takeover / 2)
+                return stack.pop_all(), lock
+            claim = stack.enter_context(self._claim())
+            return stack.pop_all(), claim
+
+    def _claim(self) -> AbstractContextManager[HeldLock]:
+        seconds = self._run.settings.scheduler.takeover.total_seconds()
+        return hold(
+            self._run.stores[-1],  # the one that other hosts are likeliest to see
+            _CLAIM,
+            operation=_NAME,
+            run_id=self._run.run_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            clock=self._run.now,
+            timing=Timing(
+                renew_seconds=seconds / 8, dead_after_seconds=seconds / 2, attempts=1
+            ),
+        )
+
+    def _lead_alone(self, error: OpskitError) -> None:
+        if self._is_alone:
+            return
+        try:
+            self._stack.enter_context(
+                locks.exclusive(
+                    self._run.state_dir / "locks",
+                    _NAME,
+                    operation=_NAME,
+                    run_id=self._run.run_id,
+                    now=self._run.now(),
+                )
+            )
+        except LockHeld as held:
+            self.holder = held.message
+            return
+        logger().warning(
+            "this scheduler leads alone on its host: the lease cannot be asked for",
+            reason=error.message,
+        )
+        self._is_alone, self.holder = True, ""
+
+
+def _place(stores: dict[str, StoreSettings]) -> str:
+    """Return what all schedulers of one configuration have in common."""
+    places = [each.url for each in stores.values()]
+    return sha256("\n".join(sorted(places)).encode()).hexdigest()[:12]
+
+
+def _end_when_idle(connection: Connection, limit: timedelta) -> None:
+    """Let the server end the session of a leader that was stopped.
+
+    Its connection stays open although it does nothing. Older servers know no such
+    limit: there only the death of the leader frees the lock.
+    """
+    if server_major(connection) >= _FIRST_WITH_IDLE_TIMEOUT:
+        with translated("the lease"):
+            connection.execute(
+                "SELECT set_config('idle_session_timeout', %s, false)",
+                (f"{milliseconds(limit)}ms",),
+            )
