@@ -1,0 +1,270 @@
+"""The page: how everything is, for people, as HTML that needs no script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+import opskit
+from opskit.checks import Check, Health, count, duration, size, worst
+from opskit.config import Settings
+from opskit.config.cron import next_due
+from opskit.ledger import LedgerEntry
+from opskit.watch import figures, health
+from opskit.watch.state import SourceState, State
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+_ROWS = 50
+_FILTERS = ("source", "operation", "outcome")
+_MARKS = {Health.HEALTHY: "ok", Health.DEGRADED: "missed", Health.UNHEALTHY: "failed"}
+# By the words in the name of a check; the first that fits counts.
+_RUNBOOKS = (
+    ("sudden change", "sudden-change.md"),
+    ("drill", "drill-failed.md"),
+    ("time of a restore", "drill-failed.md"),
+    ("proof", "set-refused.md"),
+    ("manifests", "set-refused.md"),
+    ("newest set", "backup-failed.md"),
+    ("backup", "backup-failed.md"),
+    ("connection", "backup-failed.md"),
+    ("store ", "store-unreachable.md"),
+)
+_AHEAD = timedelta(days=figures.DAYS)
+_FILES = {"page.css": "text/css", "icon.svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One record of the ledger as the page shows it."""
+
+    at: datetime
+    operation: str
+    source: str
+    outcome: str
+    took: str
+    about: str
+    run_id: str
+
+
+def environment(zone: ZoneInfo) -> Environment:
+    """Return what renders templates; whatever they show is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("opskit.watch"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "size": size,
+        "duration": duration,
+        "count": count,
+        "moment": lambda at: f"{at.astimezone(zone):%Y-%m-%d %H:%M}",
+        "phrases": _phrases,
+        "runbook": _runbook,
+    }
+    made.globals |= {"size": size, "duration": duration, "zone": zone.key}
+    return made
+
+
+def _phrases(hint: str) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a hint, and whether each is code, as runbooks write it."""
+    for number, part in enumerate(hint.split("`")):
+        yield (
+            (re.sub(r"^inv(?= )", "opskit", part), True)
+            if number % 2
+            else (part, False)
+        )
+
+
+def _runbook(check: Check) -> str:
+    """Return the runbook to open when a check has failed, if there is one."""
+    return next((name for word, name in _RUNBOOKS if word in check.name), "")
+
+
+def render(
+    state: State, checks: Sequence[Check], settings: Settings, query: Mapping[str, str]
+) -> str:
+    """Return the page; `query` says which records of the ledger are shown."""
+    zone = settings.scheduler.zone
+    order = list(Health)
+    return (
+        environment(zone)
+        .get_template("page.html")
+        .render(
+            now=state.time,
+            health=worst(checks).value,
+            checks=checks,
+            wrong=sorted(
+                (each for each in checks if each.status is not Health.HEALTHY),
+                key=lambda each: -order.index(each.status),
+            ),
+            marks=_MARKS,
+            sources=[_source(each, state, settings) for each in state.sources],
+            objective=seconds_of(settings.drill.rto),
+            stores=state.stores,
+            disks=state.disks,
+            memory=state.memory,
+            ledger=_ledger(state.entries, query),
+            faults=state.ledger_faults,
+            version=state.version,
+        )
+    )
+
+
+def seconds_of(length: timedelta | None) -> float | None:
+    """Return an objective in seconds, if there is one."""
+    return None if length is None else length.total_seconds()
+
+
+def _source(source: SourceState, state: State, settings: Settings) -> dict[str, Any]:
+    """Return what the page shows of one source."""
+    now, zone = state.time, settings.scheduler.zone
+    runs = [each for each in source.runs if each.operation == "backup"]
+    days = figures.calendar(runs, until=now.astimezone(zone).date(), zone=zone)
+    since = datetime.combine(days[0].date, time(), tzinfo=zone)
+    made = figures.backups(source.runs, source.sets)
+    sizes = [(each.at, each.size_bytes) for each in made if each.at >= since]
+    seconds = [(each.at, each.seconds) for each in made if each.at >= since]
+    drills = figures.drilled(source.runs)
+    later = figures.growth(sizes, at=now + _AHEAD)
+    expected = None if later is None else figures.forecast(drills, later)
+    objective = seconds_of(settings.drill.rto)
+    times = [(each.name, source.last_success.get(each.name)) for each in state.stores]
+    return {
+        "state": source,
+        "next_due": next_due(source.schedule, zone, after=now)
+        if source.schedule
+        else None,
+        "stores": [
+            (name, at, at is None or now - at > source.max_age) for name, at in times
+        ],
+        "rate": figures.in_words([e for e in runs if figures.began(e) >= since]),
+        "days": days,
+        "bad_days": [each for each in days if each.state in ("failed", "missed")][::-1],
+        "sizes": figures.curve(sizes, since=since, until=now),
+        "durations": figures.curve(seconds, since=since, until=now),
+        "drill": source.drills[0] if source.drills else None,
+        "forecast": expected,
+        "chart": expected and figures.scatter(drills, expected, limit=objective),
+    }
+
+
+def _ledger(entries: Sequence[LedgerEntry], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the newest records that the query asks for, and what may be asked for."""
+    chosen = {name: query.get(name, "") for name in _FILTERS}
+    matching = [
+        each
+        for each in entries
+        if all(
+            not chosen[name] or _value(each, name) == chosen[name] for name in chosen
+        )
+    ]
+    before = query.get("before", "")
+    shown = [
+        each
+        for each in matching
+        if not (before.isascii() and before.isdigit()) or each.sequence < int(before)
+    ][: -_ROWS - 1 : -1]
+    is_last = not shown or shown[-1] is matching[0]
+    return {
+        "chosen": chosen,
+        "choices": {
+            name: sorted(
+                {_value(each, name) for each in entries} - {""} | {chosen[name]} - {""}
+            )
+            for name in _FILTERS
+        },
+        "is_filtered": any(chosen.values()),
+        "rate": figures.in_words(matching),
+        "rows": [_row(each) for each in shown],
+        "older": "" if is_last else urlencode(chosen | {"before": shown[-1].sequence}),
+    }
+
+
+def _value(entry: LedgerEntry, name: str) -> str:
+    """Return what a record is filtered by."""
+    if name == "source":
+        return str(entry.details.get("source", ""))
+    return str(entry.operation) if name == "operation" else figures.outcome_of(entry)
+
+
+def _row(entry: LedgerEntry) -> _Row:
+    return _Row(
+        at=figures.began(entry),
+        operation=str(entry.operation),
+        source=_value(entry, "source"),
+        outcome=figures.outcome_of(entry),
+        took=duration(entry.seconds) if isinstance(entry.seconds, float) else "",
+        about=about(entry),
+        run_id=str(entry.run_id),
+    )
+
+
+def about(entry: LedgerEntry) -> str:
+    """Return what a record says beside its outcome: what failed, which set."""
+    details = entry.details
+    parts = [str(details[key]) for key in ("error", "backup_id") if details.get(key)]
+    lacking = details.get("failed_stores")
+    if isinstance(lacking, list) and lacking:
+        parts.append(f"not stored in {', '.join(map(str, lacking))}")
+    return "; ".join(parts)
+
+
+def routes(
+    settings: Settings,
+    state: Callable[[], State | None],
+    *,
+    now: Callable[[], datetime],
+) -> list[Route]:
+    """Return the routes of the page; there is no page before the first state."""
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+
+    def page(request: Request) -> Response:
+        known = state()
+        if known is None:
+            return PlainTextResponse("Nothing was gathered yet.", 503)
+        checks = [health.freshness(known, now()), *health.checks(known, settings)]
+        return HTMLResponse(render(known, checks, settings, request.query_params))
+
+    def file(request: Request) -> Response:
+        name = request.url.path.rpartition("/")[2]
+        content = (resources.files("opskit.watch") / "static" / name).read_bytes()
+        return Response(content, media_type=_FILES[name])
+
+    def runbook(request: Request) -> Response:
+        text = _runbooks().get(request.path_params["name"])
+        if text is None:
+            return PlainTextResponse("There is no such runbook.", 404)
+        return PlainTextResponse(text)
+
+    return [
+        Route("/", page),
+        *(Route(f"/{name}", file) for name in _FILES),
+        Route("/runbooks/{name}", runbook),
+    ]
+
+
+@cache
+def _runbooks() -> dict[str, str]:
+    """Return the runbooks, in the installed package or in the clone."""
+    package = Path(opskit.__file__).parent
+    installed, clone = package / "documents", package.parent
+    folder = (installed if installed.exists() else clone) / "runbooks"
+    return {each.name: each.read_text("utf-8") for each in folder.glob("*.md")}

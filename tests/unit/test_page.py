@@ -1,0 +1,194 @@
+"""The page as text: which records it shows, and that nothing breaks it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from opskit.config import Settings
+from opskit.watch import health, page
+from opskit.watch.state import State
+from tests.unit.states import NOW, Records, sick, source_state, state_of, well
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rendered(state: State, **query: str) -> str:
+    """Return the page of a state."""
+    settings = Settings()
+    return page.render(state, health.checks(state, settings), settings, query)
+
+
+def ledger(state: State, **query: str) -> dict[str, Any]:
+    """Return what the page shows of the ledger."""
+    return page._ledger(state.entries, query)
+
+
+def test_what_is_wrong_stands_first_with_its_runbook() -> None:
+    """The worst checks come first, each with what to do."""
+    text = rendered(sick())
+
+    assert "<title>Unhealthy (" in text
+    assert '<a href="runbooks/backup-failed.md">' in text
+    assert '<a href="runbooks/store-unreachable.md">' in text
+    assert "<code>opskit backup --database shop</code>" in text
+    assert text.index('class="unhealthy"') < text.index('class="degraded"')
+    assert text.rindex('class="unhealthy"') < text.index('class="degraded"')
+
+
+def test_each_runbook_that_the_page_links_exists() -> None:
+    """In this repository, and in what is installed from it."""
+    names = {name for _word, name in page._RUNBOOKS}
+
+    assert names <= page._runbooks().keys()
+    assert names <= {each.name for each in (ROOT / "runbooks").iterdir()}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        state_of([]),
+        state_of([source_state("shop", ())]),
+        state_of([], stores=(), disks=(), memory=None),
+    ],
+)
+def test_there_is_a_page_before_the_first_backup(state: State) -> None:
+    """Nothing is drawn where there is nothing to draw."""
+    text = rendered(state)
+
+    assert "no runs" in text
+    assert "<polyline" not in text
+
+
+def test_records_are_shown_newest_first_and_in_pages() -> None:
+    """Each record is on one page; the last page links no older ones."""
+    state = well()
+    seen: list[str] = []
+    query: dict[str, str] = {}
+    while True:
+        shown = ledger(state, **query)
+        seen += [each.run_id for each in shown["rows"]]
+        if not shown["older"]:
+            break
+        query = {key: value[0] for key, value in parse_qs(shown["older"]).items()}
+
+    assert seen == [each.run_id for each in reversed(state.entries)]
+
+
+def test_records_are_shown_by_source_operation_and_outcome() -> None:
+    """The rate is that of the records chosen."""
+    state = well()
+
+    drills = ledger(state, source="shop", operation="restore-drill")
+    failed = ledger(state, outcome="failed")
+    missed = ledger(state, outcome="missed", source="shop")
+
+    assert {(e.source, e.operation) for e in drills["rows"]} == {
+        ("shop", "restore-drill")
+    }
+    assert drills["rate"] == f"100 % of {len(drills['rows'])} runs succeeded"
+    assert [each.about for each in failed["rows"]] == ["pg_dump ended with 1"]
+    assert failed["rate"] == "0 % of 1 run succeeded"
+    assert [each.outcome for each in missed["rows"]] == ["missed"]
+    assert drills["choices"]["source"] == ["shop", "uploads"]
+    assert drills["choices"]["outcome"] == ["failed", "missed", "ok"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"before": "-1"},
+        {"before": "²"},
+        {"before": "9" * 400},
+        {"before": "0"},
+        {"source": "<b>"},
+        {"outcome": "\0\r\n"},
+        {"unknown": "x"},
+    ],
+)
+def test_any_query_has_an_answer(query: dict[str, str]) -> None:
+    """People and programs ask for anything."""
+    assert "</html>" in rendered(well(), **query)
+
+
+def test_older_records_are_linked_with_the_filter() -> None:
+    """Going on keeps what was chosen."""
+    link = ledger(well(), source="shop")["older"]
+
+    query = parse_qs(urlsplit(f"/?{link}").query)
+
+    assert query["source"] == ["shop"]
+    assert int(query["before"][0]) > 0
+
+
+def test_the_page_says_where_a_set_is_missing() -> None:
+    """A backup that one store did not take is no success."""
+    records = Records()
+    records.add(
+        NOW - timedelta(hours=1),
+        "backup",
+        source="shop",
+        backup_id="shop-1",
+        stores=["local"],
+        failed_stores=["offsite"],
+        size_bytes=5,
+    )
+    text = rendered(state_of([source_state("shop", records.entries)]))
+
+    assert "shop-1; not stored in offsite" in text
+    assert "0 % of 1 run succeeded" in text
+    assert "no set" in text
+
+
+HOSTILE = (
+    "</title></script><script>window.hit=1</script><img src=x onerror=hit()>\"'{{7*7}}"
+)
+
+
+def test_what_comes_from_stores_and_ledgers_is_text() -> None:
+    """Names and errors are shown as they are, and do nothing."""
+    records = Records()
+    records.add(NOW, "backup", "failed", source="shop", error=HOSTILE, code=40)
+    records.add(NOW, HOSTILE, HOSTILE, source=HOSTILE, backup_id=HOSTILE)
+    state = state_of([source_state("shop", records.entries)], entries=records.entries)
+    state = replace(
+        state,
+        ledger_faults=(HOSTILE,),
+        stores=tuple(replace(e, error=HOSTILE, hint=HOSTILE) for e in state.stores),
+    )
+    text = rendered(state, source=HOSTILE)
+
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "&lt;script&gt;window.hit=1" in text
+    assert "{{7*7}}" in text
+
+
+ODD: list[dict[str, Any]] = [
+    {"source": ["shop"]},
+    {"source": "shop", "due": {"first": None}},
+    {"source": "shop", "failed_stores": 7},
+    {"source": "shop", "failed_stores": [None]},
+    {"source": "shop", "backup_id": {"a": 1}, "size_bytes": 4},
+    {"source": "shop", "error": ["x"], "size_bytes": float("nan")},
+]
+
+
+@pytest.mark.parametrize("details", ODD, ids=json.dumps)
+def test_records_of_any_form_are_shown(details: dict[str, Any]) -> None:
+    """Somebody may have changed the ledger: the page is needed then, above all."""
+    records = Records()
+    for outcome in ("ok", "missed", "odd"):
+        made = records.add(NOW, "backup", outcome, **details)
+        odd: Any = {"started_at": 5, "seconds": "x", "run_id": 7}
+        records.entries[-1] = replace(made, **odd)
+    runs = tuple(records.entries)
+    state = state_of([replace(source_state("shop", ()), runs=runs)], entries=runs)
+
+    assert "</html>" in page.render(state, [], Settings(), {})
