@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -111,3 +113,29 @@ def test_a_service_in_the_environment_is_for_the_users_own_servers(
             with connect(url, purpose="test") as connection:
                 user = query_value(connection, "SELECT session_user")
             assert user == throwaway.SUPERUSER
+
+
+def _below(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    return [each for child in map(int, children) for each in (child, *_below(child))]
+
+
+def test_a_server_can_be_ended_where_signals_are_ignored() -> None:
+    """As in the background jobs of a shell: whoever is sent SIGQUIT takes it."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    try:
+        found = programs.find_server(programs.installations(), major=16)
+        with throwaway.throwaway(found):
+            ignored = {}
+            for pid in _below(os.getpid()):
+                status = Path(f"/proc/{pid}/status").read_text("ascii")
+                name = re.search(r"^Name:\t(.*)$", status, re.MULTILINE)
+                mask = re.search(r"^SigIgn:\t(\w+)$", status, re.MULTILINE)
+                assert name is not None
+                assert mask is not None
+                ignored[name[1]] = bool(int(mask[1], 16) >> (signal.SIGQUIT - 1) & 1)
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+
+    assert ignored.keys() & {"unshare", "postgres"}
+    assert not any(ignored.get(name) for name in ("unshare", "postgres"))

@@ -47,6 +47,8 @@ def _become(uid: int, gid: int, command: list[str]) -> None:
             os.setgid(gid)
             os.setuid(uid)
         _control(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        # A shell starts its background jobs with SIGQUIT ignored, which ends this one.
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.execv(command[0], command)  # noqa: S606
     except OSError as error:
