@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from opskit.postgres.servers import account as accounts
+from opskit.postgres.servers import confinement as accounts
 from opskit.postgres.servers import programs as servers_programs
-from opskit.postgres.servers.account import Account
+from opskit.postgres.servers.confinement import Account
 from opskit.postgres.servers.programs import Installation
 
 

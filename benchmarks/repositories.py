@@ -14,7 +14,7 @@ from benchmarks.account import unprivileged
 from benchmarks.contenders import Contender, Place, shell
 from benchmarks.measure import ContenderFailed
 from benchmarks.servers import PORT, SUPERUSER, Server
-from opskit.postgres.servers.account import own
+from opskit.postgres.servers.confinement import own
 
 _SETUP_SECONDS_MAX = 120
 _NO_PASSWORD = {

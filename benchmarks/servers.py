@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from benchmarks.account import process_options, unprivileged, within_reach
-from opskit.postgres.servers.account import own
+from opskit.postgres.servers.confinement import own
 from opskit.postgres.servers.programs import (
     SERVER_PROGRAMS,
     Installation,

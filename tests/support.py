@@ -23,7 +23,8 @@ from opskit.config import DrillSettings
 from opskit.drill.report import DrillEvidence
 from opskit.drill.run import DrillRequest, drill
 from opskit.postgres import content
-from opskit.postgres.connect import Connection, connect, parse
+from opskit.postgres.connect import Connection, connect
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
 from opskit.restore import engine

@@ -18,7 +18,7 @@ from opskit.backup.stream import (
 )
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import capabilities, locks, snapshot
+from opskit.postgres import locks, snapshot, survey
 from opskit.postgres.client import require_same_server
 from opskit.postgres.connect import (
     Connection,
@@ -59,14 +59,14 @@ def _server(connection: Connection) -> object:
 
 
 def _hindrances(connection: Connection, streams: int) -> Iterator[str]:
-    if capabilities.hidden_tables(connection):
+    if survey.hidden_tables(connection):
         yield (
             "Connect as a role with BYPASSRLS or as the tables' owner: a dump through "
             "row-level security would hold only the rows that the role may see."
         )
-    if unreadable := capabilities.unreadable_relations(connection):
+    if unreadable := survey.unreadable_relations(connection):
         yield _how_to_read(connection, unreadable[0])
-    if unreadable := capabilities.unreadable_large_objects(connection):
+    if unreadable := survey.unreadable_large_objects(connection):
         yield (
             "Let its owner grant it: GRANT SELECT ON LARGE OBJECT "
             f"{unreadable[0]} TO that_role; or back up as a superuser."
@@ -88,7 +88,7 @@ _CONFLICTS = """
 
 
 def _how_to_read(connection: Connection, relation: str) -> str:
-    if roles := capabilities.role_in_place_of_ours(connection):
+    if roles := survey.role_in_place_of_ours(connection):
         given, ours, database = roles
         return (
             f"A setting gives the session the role {given}, which may not read "

@@ -27,14 +27,14 @@ from opskit.catalog.manifest import (
 from opskit.catalog.writer import SetWriter
 from opskit.errors import BackupFailed
 from opskit.log import logger
-from opskit.postgres import extensions, globals, roles, schema, survey
+from opskit.postgres import extensions, roles, schema, survey
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.reader import ArchiveReader
 from opskit.postgres.archive.toc import not_validated
 from opskit.postgres.connect import Connection, server_major
-from opskit.postgres.globals import Globals
 from opskit.postgres.inventory import Role
 from opskit.postgres.locks import LockWatch
+from opskit.postgres.roles import Globals
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.snapshot import Snapshot, Weights
 from opskit.progress import measured
@@ -305,7 +305,9 @@ def _roles(
     """
     for _ in range(_ROLES_ATTEMPTS):
         before = roles.take(connection)
-        found = globals.dump(source.url, client, connection, lock_wait=source.lock_wait)
+        found = roles.dump_globals(
+            source.url, client, connection, lock_wait=source.lock_wait
+        )
         unchanged = roles.take(connection) == before
         # One may have come and gone in between.
         if unchanged and found.roles() == {each.name for each in before}:

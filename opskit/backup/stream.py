@@ -14,14 +14,10 @@ import zstandard
 
 from opskit.catalog.manifest import CATCH_ALL, ROWS
 from opskit.errors import BackupFailed
-from opskit.postgres import client, patterns, snapshot
+from opskit.postgres import client, schema, snapshot
 from opskit.postgres.archive.reader import ArchiveReader
-from opskit.postgres.connect import (
-    Connection,
-    client_connection,
-    client_environment,
-    milliseconds,
-)
+from opskit.postgres.connect import Connection, milliseconds
+from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.snapshot import TableSizes, Weights
 
@@ -257,7 +253,7 @@ def commands(
     alone = {
         table: size_bytes
         for table, size_bytes in sizes.tables.items()
-        if table in expected and patterns.is_exact(*table)
+        if table in expected and schema.has_exact_pattern(*table)
     }
     others_bytes = sum(sizes.tables.values()) - sum(alone.values())
     own = shares(
@@ -267,7 +263,7 @@ def commands(
         relations=sizes.relations,
     )
     common = [*program, *_manner(source)]
-    away = [patterns.exact(*table) for tables in own for table in tables]
+    away = [schema.exact_pattern(*table) for tables in own for table in tables]
     without_data = (*source.exclude_table_data, *away)
     catch_all = [
         *(f"--exclude-table={pattern}" for pattern in source.exclude_tables),
@@ -294,7 +290,7 @@ def _manner(source: DatabaseSource) -> list[str]:
 
 def _only(tables: Sequence[TableName]) -> list[str]:
     # Not --data-only, which warns of foreign keys that form a circle.
-    wanted = [f"--table={patterns.exact(*table)}" for table in tables]
+    wanted = [f"--table={schema.exact_pattern(*table)}" for table in tables]
     return ["--section=data", "--strict-names", *wanted]
 
 

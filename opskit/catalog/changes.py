@@ -14,7 +14,7 @@ from fractions import Fraction
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import DatabaseManifest, FolderManifest, Manifest
 from opskit.errors import ConfigurationError
-from opskit.postgres.patterns import to_regexes
+from opskit.postgres.schema import pattern_regexes
 
 # What is smaller than this rises and falls every day.
 _COUNTED_ROWS = 100
@@ -145,7 +145,7 @@ def _excluded(
 def _matches(pattern: str, schema: str, name: str) -> bool:
     """Return whether a pattern of pg_dump names a table; without a schema, in any."""
     try:
-        of_schema, of_name = to_regexes(pattern)
+        of_schema, of_name = pattern_regexes(pattern)
         return re.search(of_name, name) is not None and (
             of_schema is None or re.search(of_schema, schema) is not None
         )

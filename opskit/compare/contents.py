@@ -22,12 +22,7 @@ from opskit.errors import DatabaseError, Interrupted, ServerFault
 from opskit.postgres import content
 from opskit.postgres.archive.digest import ContentDigest, total
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import (
-    Connection,
-    connect,
-    limit_statements,
-    translated,
-)
+from opskit.postgres.connect import Connection, connect, limit_statements, translated
 from opskit.postgres.schema import SchemaObject
 from opskit.threads import Pool, Thread
 from opskit.workspace import Limits

@@ -17,24 +17,11 @@ from opskit.drill.servers import (
     place_beside,
 )
 from opskit.errors import DatabaseError, OpskitError
-from opskit.postgres import (
-    capabilities,
-    client,
-    database,
-    globals,
-    roles,
-    survey,
-)
+from opskit.postgres import client, database, roles, survey
 from opskit.postgres.archive import toc
-from opskit.postgres.connect import (
-    Connection,
-    client_connection,
-    client_environment,
-    connect,
-    query_value,
-    server_major,
-)
+from opskit.postgres.connect import Connection, connect, query_value, server_major
 from opskit.postgres.inventory import Inventory, Loss
+from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.servers.programs import Installation, find_client
 from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import accept
@@ -130,18 +117,18 @@ def _rights(connection: Connection) -> Iterator[Check]:
 def _unreadable(connection: Connection) -> Iterator[tuple[str, list[str], str]]:
     yield (
         "relations that the role may not read",
-        capabilities.unreadable_relations(connection),
+        survey.unreadable_relations(connection),
         "Grant it the right to read everything: GRANT pg_read_all_data TO that role.",
     )
     yield (
         "large objects that the role may not read",
-        capabilities.unreadable_large_objects(connection),
+        survey.unreadable_large_objects(connection),
         "Let their owner grant it: GRANT SELECT ON LARGE OBJECT number TO that_role; "
         "or back up as a superuser.",
     )
     yield (
         "tables whose row security hides rows from the role",
-        capabilities.hidden_tables(connection),
+        survey.hidden_tables(connection),
         "Let it see all rows: ALTER ROLE that_role BYPASSRLS.",
     )
 
@@ -312,5 +299,7 @@ def _dump(trial: Trial, program: Installation, archive: Path) -> str:
         timeout_seconds=_SECONDS_MAX,
     )
     with connect(trial.url, purpose="doctor") as connection:
-        dumped = globals.dump(trial.url, program, connection, lock_wait=_LOCK_WAIT)
+        dumped = roles.dump_globals(
+            trial.url, program, connection, lock_wait=_LOCK_WAIT
+        )
     return dumped.roles_sql.decode("utf-8", "surrogateescape")

@@ -14,13 +14,8 @@ from opskit.config import Query
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import database, roles, scratch
 from opskit.postgres.archive.toc import Contents
-from opskit.postgres.connect import (
-    connect,
-    limit_statements,
-    translated,
-    user_query,
-    with_database,
-)
+from opskit.postgres.connect import connect, limit_statements, translated, user_query
+from opskit.postgres.parameters import with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions
@@ -80,7 +75,7 @@ def _described(
         names=(manifest.inventory.database, place.name),
         first_roles=(
             manifest.inventory.first_role,
-            roles.first(place.connection),
+            roles.first_role(place.connection),
         ),
         with_owners=not concessions.without_owners,
         with_tablespaces=not concessions.without_tablespaces,
@@ -100,7 +95,7 @@ def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) ->
     allowed = concessions.subjects("role") | concessions.subjects("role-attributes")
     observed = {each.name: each for each in roles.take(place.connection)}
     expected = {each.name: each for each in inventory.roles}
-    first = (inventory.first_role, roles.first(place.connection))
+    first = (inventory.first_role, roles.first_role(place.connection))
 
     def is_different(name: str) -> bool:
         if not (name in expected and name in observed):

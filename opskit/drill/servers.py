@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from opskit.config import DrillSettings
 from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
-from opskit.postgres import capabilities, database, extensions, scratch
-from opskit.postgres.connect import connect, query_value, server_major, with_database
+from opskit.postgres import database, extensions, scratch, survey
+from opskit.postgres.connect import connect, query_value, server_major
+from opskit.postgres.parameters import with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
 from opskit.restore.surroundings import REFERENCE_SUFFIX, Place
@@ -193,8 +194,8 @@ def _existing(
     with connect(existing_url, purpose="drill") as connection:
         major = server_major(connection)
         version = str(query_value(connection, "SHOW server_version")).split()[0]
-        is_source = capabilities.system_identifier(connection) == system_identifier
-        is_superuser = capabilities.is_superuser(connection)
+        is_source = survey.system_identifier(connection) == system_identifier
+        is_superuser = survey.is_superuser(connection)
     if is_source and not settings.on_source_server:
         raise ConfigurationError(
             "[drill] existing_url leads to the very server that the set is from "

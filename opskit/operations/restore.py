@@ -22,7 +22,7 @@ from opskit.log import mask
 from opskit.operations import sources
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
-from opskit.postgres import connect
+from opskit.postgres import parameters
 from opskit.restore import run as restore_run
 from opskit.restore.job import warn_of_code
 from opskit.restore.run import RestorePlan, RestoreRequest, RestoreResult, plan
@@ -202,7 +202,7 @@ def _choose(run: Run, request: RestoreSetRequest) -> BackupSet:
             f"{backup_id} is a set of a folder and holds no tables",
             hint="Leave out --table.",
         )
-    if connect.is_connection(request.to):
+    if parameters.is_connection(request.to):
         # It may hold a password, and a target is printed and put on record.
         raise UsageError(
             f"{backup_id} is a set of a folder, and --to is a URL of a database",
@@ -291,7 +291,7 @@ def _command(backup_id: str, request: RestoreSetRequest) -> str:
 
 def _target(run: Run, manifest: Manifest, to: str) -> tuple[str, str]:
     """Return a URL of the server and the name of the database to restore into."""
-    url, name = connect.target(to)
+    url, name = parameters.target(to)
     if url:
         return url, name
     if manifest.source not in run.settings.databases:

@@ -26,7 +26,7 @@ from opskit.log import hide
 from opskit.operations import keys
 from opskit.operations.outcome import Record
 from opskit.operations.recording import RunLedger
-from opskit.postgres.connect import parse
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers.programs import Installation, installations
 from opskit.store import Store, open_store
 from opskit.store import locks as store_locks

@@ -14,14 +14,11 @@ from typing import IO, LiteralString
 
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
 from opskit.log import mask
-from opskit.postgres.connect import (
+from opskit.postgres.connect import Connection, connect, query_value, require_pinned
+from opskit.postgres.parameters import (
     PINNED_SETTINGS,
-    Connection,
     client_connection,
     client_environment,
-    connect,
-    query_value,
-    require_pinned,
 )
 from opskit.postgres.servers.programs import Installation
 from opskit.threads import Thread

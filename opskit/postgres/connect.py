@@ -1,309 +1,33 @@
-"""psycopg connections; its errors are translated here and nowhere else."""
+"""psycopg's sessions; its errors are translated here and nowhere else.
+
+A server's SQLSTATE tells a fault of the server or its machine from what it refuses.
+Words decide only where there is none: libpq gives none for a refused connection, so its
+words choose the hint, see `_REFUSALS`; what pg_dump and pg_restore report has no other
+form, see `client.complaints`, `backup.stream` and `restore.load`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, LiteralString
-from urllib.parse import quote, urlencode
 
 import psycopg
-from psycopg import conninfo, sql
+from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
-from opskit.errors import ConfigurationError, DatabaseError, OpskitError, ServerFault
-from opskit.log import hide, mask
-from opskit.postgres import faults
-from opskit.postgres.faults import is_server_fault
-
-# The same value must print the same wherever it is read: in the dump, on the source and
-# in the restored copy, whatever a server, database or role has as its default. pg_dump
-# pins the first five itself and leaves the others to chance.
-PINNED_SETTINGS = {
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "3",
-    "row_security": "off",
-    "standard_conforming_strings": "on",
-    "TimeZone": "UTC",
-    "bytea_output": "hex",
-    "quote_all_identifiers": "off",
-}
-# A peer that vanished without a word is noticed within about two minutes.
-_KEEPALIVES = {
-    "keepalives_idle": "60",
-    "keepalives_interval": "10",
-    "keepalives_count": "6",
-}
-_CONNECT_SECONDS_MAX = "15"
-# Secrets that libpq reads from nowhere but a connection string or a service file.
-_WITHOUT_VARIABLE = {
-    "sslpassword",
-    "oauth_client_secret",
-    "scram_client_key",
-    "scram_server_key",
-}
-_SECRETS = {"password", *_WITHOUT_VARIABLE}
-# In the URL of a throw-away server: the user's variables are not meant for it. libpq
-# reads no variable in place of this parameter, and the session has another name.
-_ALONE = ("fallback_application_name", "opskit-throwaway")
-# Parameters without a default of libpq's own that it refuses when they are empty.
-# An empty `require_auth` would allow no password.
-_NEVER_EMPTY = {
-    "require_auth": "none,password,md5,gss,sspi,scram-sha-256",
-    "sslcertmode": "allow",
-    "min_protocol_version": "3.0",
-    "max_protocol_version": "3.0",
-}
-_NAME_BYTES_MAX = 63
-_HOSTS = {"host", "hostaddr", "PGHOST", "PGHOSTADDR"}
-_NUMBERS = {"port", "connect_timeout", "tcp_user_timeout", *_KEEPALIVES}
-
-
-def parse(url: str) -> dict[str, str]:
-    """Return the parameters of a connection URL, its secrets masked from now on.
-
-    Nothing of a URL that is not valid is shown: libpq's own words repeat a part of it,
-    and that may be a part of the password.
-
-    Raises:
-        ConfigurationError: it is not one, or leads nowhere.
-    """
-    try:
-        parameters = {
-            key: str(value) for key, value in conninfo.conninfo_to_dict(url).items()
-        }
-    except (psycopg.ProgrammingError, UnicodeEncodeError):
-        raise _invalid("the connection URL is not valid") from None
-    names = {parameters.get(key) for key in ("user", "host", "dbname")}
-    for secret in parameters.keys() & _SECRETS:
-        if parameters[secret] not in names:
-            hide(parameters[secret])
-    _require_possible(url, parameters)
-    return parameters
-
-
-def _require_possible(url: str, parameters: Mapping[str, str]) -> None:
-    """Refuse what libpq reads without complaint and could never connect to."""
-    host, name = parameters.get("host", ""), parameters.get("dbname", "")
-    # A / or a second @ in a password ends it there: the rest becomes host or database.
-    # A host may begin with one: an abstract socket.
-    if re.search(r"[@\s]", host[1:]) and not host.startswith("/"):
-        raise _invalid("the connection URL names an impossible host")
-    if "://" in url and name.count("@") > url.lower().count("%40"):
-        raise _invalid("the connection URL has an @ behind the host")
-    for key in parameters.keys() & _NUMBERS:
-        for each in parameters[key].split(","):
-            if not re.fullmatch(r"-?\d*", each):
-                raise _invalid(f"{key} in the connection URL is not a number")
-            if key == "port" and each and not 0 < int(each) < 65536:
-                raise _invalid("the port in the connection URL does not exist")
-
-
-def _invalid(what: str) -> ConfigurationError:
-    return ConfigurationError(
-        what,
-        hint="Write it as postgresql://user:password@host:port/name, with special "
-        "characters percent-encoded: %20 for a blank, %40 for @, %2F for /.",
-    )
-
-
-def bounded(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return connection parameters that do not wait for ever, where none are set."""
-    return {"connect_timeout": _CONNECT_SECONDS_MAX, **_KEEPALIVES, **parameters}
-
-
-def throwaway_url(
-    *, host: str, port: int, user: str, database: str, **parameters: str
-) -> str:
-    """Return the URL of a throw-away server, which no variable of libpq changes.
-
-    Variables are meant for the user's own servers: an address, a service or a mode of
-    TLS among them would lead what is for this server elsewhere, or nowhere.
-    """
-    query = urlencode({_ALONE[0]: _ALONE[1], **parameters}, quote_via=quote)
-    place = f"{quote(host, safe='')}:{port}/{quote(database, safe='')}"
-    return f"postgresql://{user}@{place}?{query}"
-
-
-def _is_throwaway(parameters: Mapping[str, str]) -> bool:
-    return parameters.get(_ALONE[0]) == _ALONE[1]
-
-
-def arguments(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Return what psycopg is given to connect by these parameters.
-
-    For a throw-away server that is every parameter that libpq knows: it reads variables
-    only in place of those that are not given.
-    """
-    given = bounded(parameters)
-    service = os.environ.get("PGSERVICE")
-    if service:
-        # libpq would look it up even where every parameter is given. From now on it
-        # gets it as a parameter; `os.environ`, and so each program, keeps it.
-        os.unsetenv("PGSERVICE")
-    if not _is_throwaway(parameters):
-        return ({"service": service} if service else {}) | given
-    known = psycopg.pq.Conninfo.get_defaults()
-    defaults = {
-        each.keyword.decode(): (each.compiled or b"").decode()
-        for each in known
-        if each.envvar and each.keyword != b"service"
-    }
-    defaults |= {key: _NEVER_EMPTY[key] for key in _NEVER_EMPTY.keys() & defaults}
-    return defaults | given
-
-
-def _variables(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a connection by these parameters."""
-    alone = _is_throwaway(parameters)
-    return {
-        name: each
-        for name, each in os.environ.items()
-        if not (alone and name.startswith("PG"))
-    }
-
-
-def with_database(url: str, database: str) -> str:
-    """Return the URL's parameters with another database name."""
-    return conninfo.make_conninfo(**(parse(url) | {"dbname": database}))
-
-
-def database_name(url: str) -> str:
-    """Return the name of the database that a URL leads to, as libpq resolves it."""
-    parameters = parse(url)
-    name = parameters.get("dbname") or os.environ.get("PGDATABASE")
-    return name or parameters.get("user") or os.environ.get("PGUSER") or ""
-
-
-def target(text: str) -> tuple[str, str]:
-    """Return the URL and the name of a database that a person gave as one or the other.
-
-    Of a mere name the URL is empty. Whatever may be a connection string is read as one
-    or refused, and none of it is shown: taken for a name, its password would be made
-    the name of a database.
-
-    Raises:
-        ConfigurationError: it is neither, or names no database.
-    """
-    if "=" not in text and "://" not in text:
-        url, name = "", text
-    else:
-        if "://" in text and not text.startswith(("postgresql://", "postgres://")):
-            raise _no_target("the target is a URL of something else than PostgreSQL")
-        try:
-            name = parse(text).get("dbname", "")
-        except ConfigurationError as error:
-            raise _no_target(
-                f"the target is neither the name of a database nor one of its URLs: "
-                f"{error.message}"
-            ) from None
-        url = text
-    if not name:
-        raise _no_target("the target names no database")
-    # Bytes of a command line that are not UTF-8 are lone surrogates.
-    if any("\ud800" <= each <= "\udfff" for each in name):
-        raise _no_target("the target's name is not in UTF-8")
-    if len(name.encode()) > _NAME_BYTES_MAX:
-        raise _no_target(
-            f"the target's name is longer than PostgreSQL's {_NAME_BYTES_MAX} bytes"
-        )
-    return url, name
-
-
-def is_connection(text: str) -> bool:
-    """Return whether a text is a URL, or is read as a connection string by libpq."""
-    if "://" in text:
-        return True
-    try:
-        return bool(parse(text))
-    except ConfigurationError:
-        return False
-
-
-def _no_target(what: str) -> ConfigurationError:
-    return ConfigurationError(
-        what,
-        hint="Give the name of a database on the source's server, or "
-        "postgresql://user@host:port/name with special characters percent-encoded "
-        "(%3D for =, %2F for /); leave the password to PGPASSFILE.",
-    )
-
-
-def client_environment(url: str) -> dict[str, str]:
-    """Return the environment for PostgreSQL's programs: the password, and the pins.
-
-    The password goes by the environment, so that it is never on a command line; the
-    rest goes by `client_connection`, which a service file cannot overrule.
-    """
-    parameters = parse(url)
-    environment = _variables(parameters)
-    if "password" in parameters:
-        environment["PGPASSWORD"] = parameters["password"]
-    inherited = parameters.get("options") or environment.get("PGOPTIONS", "")
-    environment["PGOPTIONS"] = f"{inherited} {pinned_options()}".strip()
-    return environment
-
-
-def client_connection(url: str) -> str:
-    """Return the parameters of a URL but for its password, as a conninfo.
-
-    The database is always named, unless a service names it: programs take a bare name
-    that looks like a URL for one. So is the folder of the socket, where no host is:
-    each build of libpq looks for it in a folder of its own.
-
-    Raises:
-        ConfigurationError: the URL holds a secret that has no other way.
-    """
-    parameters = bounded(parse(url))
-    for secret in _WITHOUT_VARIABLE & parameters.keys():
-        raise ConfigurationError(
-            f"{secret} in the URL would stand on pg_dump's command line",
-            hint="Put it into a service file (PGSERVICEFILE) instead.",
-        )
-    for elsewhere in ("password", "options"):
-        parameters.pop(elsewhere, None)
-    variables = _variables(parameters).keys()
-    if "service" not in parameters and "PGSERVICE" not in variables:
-        if "dbname" not in parameters:
-            parameters["dbname"] = database_name(url)
-        if not (parameters.keys() | variables) & _HOSTS:
-            parameters["host"] = _socket_folder()
-    return conninfo.make_conninfo(**parameters)
-
-
-@functools.cache
-def _socket_folder() -> str:
-    """Return where psycopg looks for a socket: its libpq says so of any connection."""
-    started = psycopg.pq.PGconn.connect_start(b"dbname=none")
-    folder = started.host.decode()
-    started.finish()
-    return folder
-
-
-def with_settings(url: str, settings: Mapping[str, str]) -> str:
-    """Return the URL's parameters with settings for each session made by them."""
-    parameters = parse(url)
-    # Nothing is cut off at the end: a value may end in a blank.
-    options = f"{parameters.get('options', '')} {_as_options(settings)}".lstrip()
-    return conninfo.make_conninfo(**(parameters | {"options": options}))
-
-
-def pinned_options() -> str:
-    """Return the pinned settings in the form of libpq's `options`."""
-    return _as_options(PINNED_SETTINGS)
-
-
-def _as_options(settings: Mapping[str, str]) -> str:
-    def escaped(value: str) -> str:
-        return re.sub(r"([\\\s])", r"\\\1", value)
-
-    return " ".join(f"-c {name}={escaped(each)}" for name, each in settings.items())
-
+from opskit.errors import DatabaseError, OpskitError, ServerFault
+from opskit.log import mask
+from opskit.postgres.parameters import (
+    PINNED_OPTIONS,
+    PINNED_SETTINGS,
+    arguments,
+    database_name,
+    is_throwaway,
+    parse,
+)
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -331,12 +55,9 @@ def translated(doing: str) -> Iterator[None]:
     except psycopg.Error as error:
         words = mask(" ".join(str(error).split()))
         kind = ServerFault if _is_servers(error) else DatabaseError
-        raise kind(
-            doing,
-            said=words,
-            hint=faults.of_error(error, words),
-            sqlstate=error.sqlstate or "",
-        ) from error
+        state = error.sqlstate or ""
+        hint = hint_for(error, words)
+        raise kind(doing, said=words, hint=hint, sqlstate=state) from error
 
 
 def _is_servers(error: psycopg.Error) -> bool:
@@ -370,7 +91,7 @@ def connect(
     parameters["application_name"] = f"opskit {purpose}"
     # The first statement must not meet the limit that a database or a role sets.
     parameters["options"] = (
-        f"{parameters.get('options', '')} {pinned_options()} -c statement_timeout=0"
+        f"{parameters.get('options', '')} {PINNED_OPTIONS} -c statement_timeout=0"
     ).lstrip()
     # From the start: psycopg does not know every encoding that a server may have.
     parameters["client_encoding"] = "UTF8"
@@ -381,24 +102,12 @@ def connect(
             **arguments(parameters), autocommit=autocommit, row_factory=tuple_row
         ) as connection,
     ):
-        if _is_throwaway(parameters):
-            _pin(connection)
-        _prepare(connection)
-        _require_own_pinned(connection)
+        _prepare(connection, pin=is_throwaway(parameters))
         limit = 0 if lock_wait is None else milliseconds(lock_wait)
-        connection.execute(f"SET lock_timeout = {limit}".encode())
+        execute(connection, "SET lock_timeout = {limit}", limit=limit)
         if not autocommit:
             connection.commit()
         yield connection
-
-
-def _require_own_pinned(connection: Connection) -> None:
-    rows = query(
-        connection,
-        "SELECT name, current_setting(name) FROM unnest(%s::text[]) each (name)",
-        list(PINNED_SETTINGS),
-    )
-    require_pinned(connection, dict(rows))
 
 
 def require_pinned(connection: Connection, settings: Mapping[str, str]) -> None:
@@ -428,32 +137,44 @@ def milliseconds(wait: timedelta) -> int:
     return max(1, wait // timedelta(milliseconds=1))
 
 
-def _pin(connection: Connection) -> None:
-    """Set again what PGTZ and PGDATESTYLE change: they are no parameters of libpq."""
-    for name, value in PINNED_SETTINGS.items():
-        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-
-
-def _prepare(connection: Connection) -> None:
+def _prepare(connection: Connection, *, pin: bool) -> None:
+    if (
+        pin
+    ):  # again: PGTZ and PGDATESTYLE, which change them, are no parameters of libpq
+        for name, value in PINNED_SETTINGS.items():
+            query(connection, "SELECT set_config(%s, %s, false)", name, value)
     # SQL_ASCII has no conversions: its bytes come as they are, and LATIN1 reads any.
     if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
         connection.execute("SET client_encoding = 'LATIN1'")
     connection.execute("SET search_path = ''")
     for setting, since in _LIMITS_LIFTED.items():
         if server_major(connection) >= since:
-            connection.execute(sql.SQL("SET {} = 0").format(sql.Identifier(setting)))
+            execute(connection, "SET {} = 0", setting)
+    shown = query(
+        connection,
+        "SELECT name, current_setting(name) FROM unnest(%s::text[]) each (name)",
+        list(PINNED_SETTINGS),
+    )
+    require_pinned(connection, dict(shown))
 
 
 def limit_statements(connection: Connection, seconds: float) -> None:
     """Let the server end any statement of the session that takes longer."""
-    connection.execute(
-        sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(seconds * 1000)))
-    )
+    execute(connection, "SET statement_timeout = {wait}", wait=int(seconds * 1000))
 
 
 def server_major(connection: Connection) -> int:
     """Return the major version of the server."""
     return connection.info.server_version // 10_000
+
+
+def execute(
+    connection: Connection, statement: LiteralString, *names: str, **values: object
+) -> psycopg.Cursor[TupleRow]:
+    """Run a statement in which each {} stands for a name, and {value} for a literal."""
+    literals = {key: sql.Literal(each) for key, each in values.items()}
+    identifiers = map(sql.Identifier, names)
+    return connection.execute(sql.SQL(statement).format(*identifiers, **literals))
 
 
 def query(
@@ -481,3 +202,91 @@ def query_column(
 def user_query(connection: Connection, statement: str) -> list[TupleRow]:
     """Run a statement that the user wrote in the configuration."""
     return connection.execute(sql.SQL(statement)).fetchall()
+
+
+# As psql writes them with VERBOSITY=verbose.
+_ENDED = re.compile(r"^psql:\S+ (?:FATAL|PANIC):  ([0-9A-Z]{5}): ", re.MULTILINE)
+_CODE = re.compile(r"^(?!00000)[0-9A-Z]{5}$", re.MULTILINE)
+_SOURCE = re.compile(r"^LOCATION:  \S+, (\S+):\d+$", re.MULTILINE)
+# Connection, insufficient resources, operator intervention, system error.
+_CLASSES = ("08", "53", "57P", "58")
+# The sources of PL/pgSQL, PL/Perl, PL/Python and others: pl_exec.c, plperl.c, …
+_LANGUAGES = "pl"
+
+
+def is_server_fault(sqlstate: str, source_file: str) -> bool:
+    """Return whether an error says that the server or its machine failed.
+
+    A function may raise any SQLSTATE. Then the error was reported by a source file of
+    its language, and it is the function's.
+    """
+    return sqlstate.startswith(_CLASSES) and not source_file.startswith(_LANGUAGES)
+
+
+def ends_sessions(sqlstate: str) -> bool:
+    """Return whether an error says that the server or the connection went away.
+
+    A function can end the session that it runs in; the server is up then.
+    """
+    return sqlstate.startswith(("08", "57P"))
+
+
+def last_error(variable: str, words: str) -> tuple[str, str]:
+    """Return SQLSTATE and source file of the last error that a verbose psql met.
+
+    `variable` is psql's variable LAST_ERROR_SQLSTATE; it is empty if the connection was
+    lost, of which the server says the code. An error's text may hold anything, but its
+    source file comes after it.
+    """
+    codes = [*_ENDED.findall(words), *_CODE.findall(variable)]
+    sources = _SOURCE.findall(words)
+    return codes[-1] if codes else "", sources[-1] if sources else ""
+
+
+NEUTRAL = "The server's own words say what it refused."
+_FREE = "Free a connection on the server, or raise its limit."
+# Of a whole code, or of a class.
+_BY_SQLSTATE = {
+    "08P01": "Connect to the server itself: a connection pooler does not take every "
+    "parameter of a session.",
+    "28P01": "Check the user and the password (PGPASSFILE, url_file or the "
+    "environment).",
+    "28000": "Check the user, and allow it and this host in the server's pg_hba.conf.",
+    "3D000": "Check the name in the URL; `psql --list` shows what is there.",
+    "40001": "Set hot_standby_feedback = on on the standby, or raise "
+    "max_standby_streaming_delay: its replay cancels queries that take long.",
+    "42501": "Grant the right that the server names to the role that opskit connects "
+    "as.",
+    "53100": "Free some space on the server.",
+    "53200": "Raise max_locks_per_transaction on the server, or free memory there.",
+    "53300": _FREE,
+    "55P03": "See in pg_locks who holds the lock; run this again when it is free.",
+    "57P03": "Wait until the server has started, then run this again.",
+}
+# For a refused connection libpq gives no SQLSTATE, only the server's words.
+_REFUSALS = (
+    ("password authentication failed", _BY_SQLSTATE["28P01"]),
+    ("no pg_hba.conf entry", _BY_SQLSTATE["28000"]),
+    ("does not exist", _BY_SQLSTATE["3D000"]),
+    ("permission denied for database", "Grant it: GRANT CONNECT ON DATABASE …"),
+    ("too many", _FREE),
+    ("connection slots", _FREE),
+    ("the database system is", _BY_SQLSTATE["57P03"]),
+    ("unsupported startup parameter", _BY_SQLSTATE["08P01"]),
+)
+_REFUSED = ("FATAL:", "ERROR:")
+
+
+def hint_for(error: psycopg.Error, words: str) -> str:
+    """Return what to do about an error of psycopg."""
+    if error.sqlstate:
+        return _BY_SQLSTATE.get(error.sqlstate, NEUTRAL)
+    if error.pgconn is not None and error.pgconn.needs_password:
+        return "Give the password in a PGPASSFILE, by url_file or in the environment."
+    if any(each in words for each in _REFUSED):
+        return next((hint for refusal, hint in _REFUSALS if refusal in words), NEUTRAL)
+    if isinstance(error, psycopg.OperationalError):
+        return (
+            "Check that the server runs and that host and port are reachable from here."
+        )
+    return NEUTRAL

@@ -17,7 +17,7 @@ from opskit.postgres.connect import (
     query_value,
     translated,
 )
-from opskit.postgres.patterns import excluded_relations
+from opskit.postgres.schema import excluded_relations
 
 # The first half of the key of every advisory lock that opskit takes ("opsk").
 _LOCK_CLASS = 0x6F70736B

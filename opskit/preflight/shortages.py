@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opskit.errors import ServerFault
-from opskit.postgres import capabilities, extensions, roles
+from opskit.postgres import extensions, roles, survey
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
-from opskit.postgres.capabilities import Capabilities
 from opskit.postgres.connect import (
     Connection,
     query,
@@ -21,6 +20,7 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Inventory, Role
 from opskit.postgres.sql_text import quoted
+from opskit.postgres.survey import Capabilities
 
 # There is nothing that could be put in its place, or left out.
 NEVER_DONE_WITHOUT = ("access-method", "lc_monetary")
@@ -64,11 +64,11 @@ def shortages(
     missing roles are made first; on a throw-away server tablespaces are made as well,
     and roles have other rights while the set is loaded.
     """
-    offered = capabilities.take(connection)
+    offered = survey.capabilities(connection)
 
     def knows(locale: str | None) -> bool:
         known = locale is None or locale in _ALWAYS_KNOWN_LOCALES
-        return known or capabilities.has_locale(connection, str(locale))
+        return known or survey.has_locale(connection, str(locale))
 
     found = [
         *_extensions(offered, inventory),
@@ -161,7 +161,7 @@ def _collations(
     for each in inventory.collations:
         subject = f"{each.schema_name}.{each.name}"
         if each.schema_name == "pg_catalog":
-            there = capabilities.has_collation(connection, "pg_catalog", each.name)
+            there = survey.has_collation(connection, "pg_catalog", each.name)
         elif each.provider == "icu":
             there = offered.has_icu
         elif each.provider == "builtin":
@@ -197,7 +197,7 @@ def _settings(
     }
     # A name with a dot is a placeholder that any server accepts.
     for name in sorted(names - offered.settings):
-        if "." not in name and not capabilities.has_setting(connection, name):
+        if "." not in name and not survey.has_setting(connection, name):
             yield Shortage(
                 what="setting",
                 subject=name,
@@ -229,7 +229,7 @@ def require_locales_of_roles(connection: Connection, statements: Iterable[str]) 
     """
     wanted = {each for text in statements for each in _SET_LOCALE.findall(text)}
     for setting, locale in sorted(wanted):
-        if not capabilities.has_locale(connection, locale):
+        if not survey.has_locale(connection, locale):
             lacking = _locale(locale, f"a role's setting {setting}")
             raise ServerFault(lacking.detail, hint=lacking.hint)
 
@@ -253,7 +253,7 @@ def _access_methods(
 
 def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shortage]:
     """Yield a shortage if XML cannot be read: tables could be made, rows not loaded."""
-    if any(each.holds_xml for each in entries) and not capabilities.has_xml(connection):
+    if any(each.holds_xml for each in entries) and not survey.has_xml(connection):
         yield Shortage(
             what="feature",
             subject="xml",
@@ -339,7 +339,7 @@ def role_shortages(
     Where not all of a set is restored, only what any part of it needs is looked at.
     """
     found = [*_major(connection, inventory), *_room(connection, inventory)]
-    if capabilities.is_superuser(connection):
+    if survey.is_superuser(connection):
         return found
     user = str(query_value(connection, "SELECT current_user"))
     attributes = next(e for e in roles.take(connection) if e.name == user)

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import capabilities, database, extensions, row_checks, scratch
+from opskit.postgres import database, extensions, scratch, survey
 from opskit.postgres.archive.toc import (
     event_triggers,
     not_validated,
     sequence_values,
     with_dependents,
 )
-from opskit.postgres.connect import Connection, connect, with_database, with_settings
-from opskit.postgres.row_checks import RowCheck
+from opskit.postgres.connect import Connection, connect
+from opskit.postgres.database import RowCheck
+from opskit.postgres.parameters import with_database, with_settings
 from opskit.postgres.sql_text import statements_by_role
 from opskit.preflight.concessions import Failure
 from opskit.progress import measured
@@ -161,7 +162,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
 
 def _disconnected(given: Rights, job: FillJob) -> extensions.Handlers:
     """Put foreign servers out of reach; return the handlers to be given back."""
-    if not (job.offline and capabilities.is_superuser(given.connection)):
+    if not (job.offline and survey.is_superuser(given.connection)):
         return {}
     with connect(given.url, purpose="restore") as copy:
         return extensions.disconnect(copy)
@@ -176,7 +177,7 @@ def _load(given: Rights, job: FillJob) -> Steps:
     )
     if job.last_try:
         with connect(given.url, purpose="restore") as inside:
-            loaded.taken = row_checks.take_off(inside)
+            loaded.taken = database.take_off_checks(inside)
     rows = {e.dump_id: (e.schema, e.name) for e in kept if e.kind == "TABLE DATA"}
     tables = job.manifest.tables
     configuration = {(e.schema_name, e.name) for e in tables if e.extension}

@@ -13,16 +13,12 @@ from opskit.catalog.manifest import DatabaseManifest
 from opskit.config import LoadSettings
 from opskit.errors import DatabaseError, ServerFault
 from opskit.log import logger
-from opskit.postgres import capabilities
 from opskit.postgres import roles as postgres_roles
+from opskit.postgres import survey
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import reads_elsewhere
-from opskit.postgres.connect import (
-    Connection,
-    server_major,
-    with_database,
-    with_settings,
-)
+from opskit.postgres.connect import Connection, server_major
+from opskit.postgres.parameters import with_database, with_settings
 from opskit.postgres.roles import RowsRole, superusers
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions
@@ -120,7 +116,7 @@ def choose(
     the roles whose code it is, and raises if they are not to be trusted.
     """
     connection = ourselves.connection
-    if capabilities.is_superuser(connection):
+    if survey.is_superuser(connection):
         authors = authors_of_code(entries, superusers(connection))
         if authors and ourselves.can_log_in():
             return ourselves
@@ -221,14 +217,14 @@ def copy_url(connection: Connection, job: FillJob) -> str:
 def plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
     settings = {"default_transaction_read_only": "off", "role": "none"}
     money = job.manifest.inventory.money_locale
-    if money and capabilities.has_locale(connection, money):
+    if money and survey.has_locale(connection, money):
         settings["lc_monetary"] = money
-    return settings | capabilities.of_sessions(connection, job.loading.settings)
+    return settings | survey.of_sessions(connection, job.loading.settings)
 
 
 def silencing(connection: Connection) -> dict[str, str]:
     """Return the settings that only a superuser can give a session."""
-    if not capabilities.is_superuser(connection):
+    if not survey.is_superuser(connection):
         return {}
     settings = {"session_replication_role": "replica", "session_preload_libraries": ""}
     if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:

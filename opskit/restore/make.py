@@ -9,22 +9,23 @@ from dataclasses import replace
 
 from opskit.catalog.manifest import DatabaseManifest
 from opskit.errors import DatabaseError, ServerFault
-from opskit.postgres import capabilities, database, extensions, scratch
+from opskit.postgres import database, extensions, scratch, survey
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import dependents, with_dependents
 from opskit.postgres.connect import (
     Connection,
-    client_connection,
-    client_environment,
     connect,
+    ends_sessions,
+    is_server_fault,
+    last_error,
     limit_statements,
     query_value,
     server_major,
     translated,
 )
-from opskit.postgres.faults import ends_sessions, is_server_fault, last_error
+from opskit.postgres.database import RowCheck
 from opskit.postgres.locks import OWN_STATEMENTS
-from opskit.postgres.row_checks import RowCheck
+from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.sql_text import quoted
 from opskit.preflight.concessions import Concessions, Failure, accept
 from opskit.preflight.shortages import Shortage
@@ -400,7 +401,7 @@ def _run_under_other_names(given: Rights, job: FillJob, statement: str) -> bool:
 
     That is the source's name, or one that the server's settings hold.
     """
-    if not capabilities.is_superuser(given.connection):
+    if not survey.is_superuser(given.connection):
         return False
     with connect(given.url, purpose=OWN_STATEMENTS) as copy:
         limit_statements(copy, job.limits.seconds)

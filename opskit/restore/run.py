@@ -16,9 +16,10 @@ from opskit.checks import Check, count
 from opskit.compare.contents import RestoredCopy
 from opskit.errors import DatabaseError, IntegrityError, UsageError
 from opskit.log import logger
-from opskit.postgres import database, roles, schema, scratch, takeover
-from opskit.postgres.connect import Connection, connect, server_major, with_database
+from opskit.postgres import database, roles, schema, scratch
+from opskit.postgres.connect import Connection, connect, server_major
 from opskit.postgres.inventory import Inventory
+from opskit.postgres.parameters import with_database
 from opskit.preflight import shortages
 from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import Concessions, Failure
@@ -72,7 +73,7 @@ def require_able(
             hint=f"{lacking[0].hint} Nothing was read or touched.",
             details={"missing": [each.name for each in lacking]},
         )
-    found = takeover.obstacles(connection, target)
+    found = scratch.obstacles(connection, target)
     if found:
         raise DatabaseError(
             f"the database {target} cannot be replaced now: it has "
@@ -119,7 +120,7 @@ def swap(
     kept = None
     if database.exists(connection, target):
         kept = database.derived_name(target, f"_before_{clock():%Y%m%dt%H%M%Sz}")
-    takeover.take_name(connection, copy=beside, target=target, kept=kept, run_id=run_id)
+    scratch.take_name(connection, copy=beside, target=target, kept=kept, run_id=run_id)
     if kept is None:
         return None
     # Judged now, when nobody knows its name: something may have been written meanwhile.
@@ -437,7 +438,7 @@ def plan(request: RestoreRequest) -> RestorePlan:
             roles_created=sorted(wanted - roles.names(connection)),
             missing=[*needed, *lacking],
             refused=[*not_accepted(needed, allow), *refused],
-            obstacles=takeover.obstacles(connection, request.target),
+            obstacles=scratch.obstacles(connection, request.target),
         )
 
 

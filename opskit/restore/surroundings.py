@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from opskit.log import logger
-from opskit.postgres import capabilities, database, globals, roles
+from opskit.postgres import database, roles, survey
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
-from opskit.postgres.connect import Connection, server_major, with_database
+from opskit.postgres.connect import Connection, server_major
 from opskit.postgres.inventory import Inventory, Role
+from opskit.postgres.parameters import with_database
 from opskit.postgres.sql_text import quoted
 from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.shortages import Shortage
@@ -92,8 +93,8 @@ def make_surroundings(place: Place, roles_sql: str, tablespaces: Sequence[str]) 
         DatabaseError: the set's own statements do not work.
     """
     existing = roles.names(place.connection)
-    wanted = globals.created_roles(roles_sql) - existing
-    statements = globals.for_roles(roles_sql, wanted, existing)
+    wanted = roles.created_roles(roles_sql) - existing
+    statements = roles.role_statements(roles_sql, wanted, existing)
     preflight_shortages.require_locales_of_roles(place.connection, statements)
     database.run_script(place.connection, ";".join(statements))
     for name in tablespaces:
@@ -119,9 +120,9 @@ def create_roles(
     missing = with_members(needed, inventory.roles) - existing
     if not missing:
         return ()
-    as_superuser = capabilities.is_superuser(connection)
+    as_superuser = survey.is_superuser(connection)
     logger().info("creating roles", roles=sorted(missing))
-    statements = globals.for_roles(
+    statements = roles.role_statements(
         roles_sql, missing, existing, as_superuser=as_superuser
     )
     if not as_superuser:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse
 from tests.acceptance.conftest import Project
 from tests.support import execute, value
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from opskit import locks
 from opskit.postgres import database
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse
 from tests.acceptance.conftest import Project
 from tests.support import execute, value
 

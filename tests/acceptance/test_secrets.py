@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.postgres.connect import parse
+from opskit.postgres.parameters import parse
 from tests.acceptance.conftest import Project
 from tests.support import execute, value
 

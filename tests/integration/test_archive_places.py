@@ -10,7 +10,7 @@ import pytest
 from opskit.catalog.reader import SetReader
 from opskit.postgres.archive import toc
 from opskit.postgres.archive.places import ArchivePlaces
-from opskit.postgres.connect import client_connection, client_environment
+from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.servers import programs
 from opskit.restore.unpack import unpack_dump
 from tests.conftest import MakeDatabase

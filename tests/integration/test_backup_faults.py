@@ -19,7 +19,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.postgres import snapshot
-from opskit.postgres.connect import parse, with_database
+from opskit.postgres.parameters import parse, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_client, find_server
 from opskit.store import LocalStore

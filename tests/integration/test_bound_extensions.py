@@ -12,7 +12,8 @@ import pytest
 from opskit.catalog.manifest import of_database
 from opskit.errors import DatabaseError
 from opskit.postgres import extensions
-from opskit.postgres.connect import connect, with_database
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import with_database
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.servers.throwaway import Server

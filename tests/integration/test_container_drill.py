@@ -9,7 +9,7 @@ import pytest
 from docker.errors import NotFound
 
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres.connect import parse
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.container import container
 from tests.conftest import MakeDatabase

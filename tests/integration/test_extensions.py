@@ -13,7 +13,8 @@ import pytest
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.postgres import beyond_dumps
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
 from tests.conftest import MajorServer

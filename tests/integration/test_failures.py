@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from opskit.errors import DatabaseError, IntegrityError
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
 from opskit.postgres.database import drop
+from opskit.postgres.parameters import parse
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import databases, run_restore
 from tests.support import back_up, failed, run_drill, sets, value

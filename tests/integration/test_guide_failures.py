@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers import programs, throwaway
 from tests import initialised
 from tests.support import back_up, value

@@ -16,7 +16,8 @@ from opskit.catalog.verify import verify_set
 from opskit.config import Query
 from opskit.errors import DatabaseError
 from opskit.postgres import database
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers import throwaway
 from tests.conftest import MajorServer, MakeDatabase, majors
 from tests.sample import SAMPLE

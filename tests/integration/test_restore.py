@@ -14,8 +14,9 @@ from opskit.catalog.manifest import of_database
 from opskit.catalog.sets import BackupSet
 from opskit.config import LoadSettings
 from opskit.errors import IntegrityError, UsageError
-from opskit.postgres import database, takeover
-from opskit.postgres.connect import connect, parse, with_settings
+from opskit.postgres import database, scratch
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse, with_settings
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
 from opskit.postgres.sql_text import quoted
@@ -415,13 +416,13 @@ def test_what_is_written_into_an_empty_target_meanwhile_is_kept(
     back_up(make_database(16), store_dir)
     empty = make_database(16, script="")
     name = parse(empty)["dbname"]
-    real = takeover.take_name
+    real = scratch.take_name
 
     def take_late(*arguments: Any, **options: Any) -> None:
         execute(empty, "CREATE TABLE public.just_in_time (a int)")
         real(*arguments, **options)
 
-    monkeypatch.setattr(takeover, "take_name", take_late)
+    monkeypatch.setattr(scratch, "take_name", take_late)
 
     result = run_restore(sets(store_dir)[0], server_of(16), name)
 

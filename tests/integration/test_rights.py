@@ -10,7 +10,8 @@ import pytest
 from opskit.errors import DatabaseError, IntegrityError, UsageError
 from opskit.postgres import database
 from opskit.postgres import roles as postgres_roles
-from opskit.postgres.connect import connect, parse, with_database
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse, with_database
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets, value

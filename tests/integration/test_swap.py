@@ -16,9 +16,10 @@ import psycopg
 import pytest
 
 from opskit.errors import DatabaseError
-from opskit.postgres import database, scratch, takeover
-from opskit.postgres.connect import connect, parse, query
+from opskit.postgres import database, scratch
+from opskit.postgres.connect import connect, query
 from opskit.postgres.inventory import Inventory, Locale
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
 from opskit.restore import run as restore_beside
@@ -232,7 +233,7 @@ def test_a_failed_swap_lets_sessions_in_again(
         assert not is_open(running, name)
         raise DatabaseError("renaming: refused")
 
-    monkeypatch.setattr(takeover, "_rename", refuse)
+    monkeypatch.setattr(scratch, "_rename", refuse)
     with pytest.raises(DatabaseError, match="renaming: refused"):
         run_restore(sets(store_dir)[0], running, name, replace=True)
 
@@ -261,12 +262,12 @@ def test_a_database_that_a_killed_swap_left_closed_is_opened(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from opskit.postgres import takeover
+from opskit.postgres import scratch
 from opskit.postgres.servers import programs
 from opskit.restore.run import RestoreRequest, restore
 from tests.support import LIMITS, now, sets
 
-takeover._rename_when_free = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+scratch._rename_when_free = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 restore(
     RestoreRequest(
         chosen=sets(Path(sys.argv[1]))[0], server_url=sys.argv[2], target=sys.argv[3],
@@ -357,7 +358,7 @@ def test_a_superusers_session_that_comes_late_costs_no_restored_copy(
 ) -> None:
     """It came while the copy was loaded: the copy is kept, and the steps are told."""
     back_up(plain, store_dir)
-    monkeypatch.setattr(takeover, "_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(scratch, "_SECONDS_MAX", 0.0)
     with ExitStack() as stack:
         real = restore_beside.beside
 
@@ -394,7 +395,7 @@ def test_a_superusers_monitor_that_polls_does_not_stop_the_swap(
             ):
                 session.execute("SELECT pg_sleep(0.3)")
 
-    before = takeover.obstacles
+    before = scratch.obstacles
     monitor = threading.Thread(target=poll)
     with pytest.MonkeyPatch.context() as patched:
         # It begins when the restore has looked whether it is there.
@@ -403,7 +404,7 @@ def test_a_superusers_monitor_that_polls_does_not_stop_the_swap(
             monitor.start()
             return found
 
-        patched.setattr(takeover, "obstacles", then_poll)
+        patched.setattr(scratch, "obstacles", then_poll)
         result = restore_plain(store_dir, plain)
     stopping.set()
     monitor.join()

@@ -11,14 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from opskit.postgres.connect import (
-    client_connection,
-    client_environment,
-    connect,
-    parse,
-    query_value,
-)
+from opskit.postgres.connect import connect, query_value
 from opskit.postgres.extensions import is_usable
+from opskit.postgres.parameters import client_connection, client_environment, parse
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import SERVER_PROGRAMS
 from tests.support import users_own

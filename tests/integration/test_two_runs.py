@@ -16,7 +16,8 @@ from opskit import config, log
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
-from opskit.postgres.connect import connect, parse
+from opskit.postgres.connect import connect
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers.programs import find_server, installations
 from opskit.postgres.servers.throwaway import Server, throwaway
 from tests.sample import SAMPLE

@@ -14,7 +14,8 @@ from opskit.catalog import catalog
 from opskit.catalog.sets import BackupSet
 from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres import database
-from opskit.postgres.connect import Connection, connect, parse
+from opskit.postgres.connect import Connection, connect
+from opskit.postgres.parameters import parse
 from opskit.postgres.servers import programs
 from opskit.restore import run
 from opskit.store import LocalStore

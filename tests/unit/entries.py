@@ -6,8 +6,8 @@ from typing import Any
 
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import Contents, Layout
-from opskit.postgres.capabilities import Capabilities
 from opskit.postgres.inventory import Inventory
+from opskit.postgres.survey import Capabilities
 from opskit.preflight.shortages import Shortage
 
 _AFTER_DATA = ("CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "EVENT TRIGGER")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from opskit.errors import ConfigurationError
 from opskit.log import mask
-from opskit.postgres.connect import parse, pinned_options, target, with_settings
+from opskit.postgres.parameters import PINNED_OPTIONS, parse, target, with_settings
 
 URL = "postgresql://ops:hunter2@db.example:6432/shop"
 _values = st.text(
@@ -167,7 +167,7 @@ def test_the_secrets_of_a_url_are_masked_from_then_on() -> None:
 
 def test_the_pinned_settings_are_read_one_by_one() -> None:
     """What every session of opskit has goes the same way."""
-    words = _split(pinned_options())
+    words = _split(PINNED_OPTIONS)
 
     assert "TimeZone=UTC" in words
     assert len(words) == 16

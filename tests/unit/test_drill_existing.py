@@ -13,8 +13,9 @@ from opskit.config import DrillSettings
 from opskit.drill import servers
 from opskit.drill.servers import DrillServer, open_server
 from opskit.errors import ClientToolError, ConfigurationError
-from opskit.postgres import capabilities
-from opskit.postgres.connect import Connection, parse
+from opskit.postgres import survey
+from opskit.postgres.connect import Connection
+from opskit.postgres.parameters import parse
 
 URL = "postgresql://ops:hunter2@drill.example:6432/postgres"
 SOURCE = "7300000000000000001"
@@ -39,9 +40,9 @@ def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(servers, "server_major", lambda _c: found["major"])
     monkeypatch.setattr(servers, "query_value", lambda _c, _sql: found["version"])
     monkeypatch.setattr(
-        capabilities, "system_identifier", lambda _c: found["system_identifier"]
+        survey, "system_identifier", lambda _c: found["system_identifier"]
     )
-    monkeypatch.setattr(capabilities, "is_superuser", lambda _c: found["is_superuser"])
+    monkeypatch.setattr(survey, "is_superuser", lambda _c: found["is_superuser"])
     return found
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.backup.stream import DatabaseSource, commands, usual_streams
-from opskit.postgres import patterns
+from opskit.postgres import schema as postgres_schema
 from opskit.postgres.snapshot import TableSizes
 
 GIB = 1024**3
@@ -98,7 +98,9 @@ def test_an_exact_pattern_names_that_table_alone(
     schema: str, name: str, other: str
 ) -> None:
     """By PostgreSQL's own rules, whatever stands in the name."""
-    in_schema, named = patterns.to_regexes(patterns.exact(schema, name))
+    in_schema, named = postgres_schema.pattern_regexes(
+        postgres_schema.exact_pattern(schema, name)
+    )
 
     assert in_schema is not None
     assert re.fullmatch(in_schema, schema)

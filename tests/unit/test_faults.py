@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.postgres.faults import is_server_fault
+from opskit.postgres.connect import is_server_fault
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from unittest import mock
 import pytest
 
 from opskit.errors import DatabaseError
-from opskit.postgres import capabilities
+from opskit.postgres import survey
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection, parse
+from opskit.postgres.connect import Connection
 from opskit.postgres.inventory import Inventory
+from opskit.postgres.parameters import parse
 from opskit.preflight.concessions import Concessions
 from opskit.restore import fill, load, make
 from opskit.restore import job as restore_job
@@ -89,9 +90,9 @@ def test_nothing_in_the_copy_acts_by_itself(
     settings: list[str],
 ) -> None:
     """Triggers, libraries and the service's settings are off, as far as one may."""
-    monkeypatch.setattr(capabilities, "is_superuser", lambda _c: superuser)
+    monkeypatch.setattr(survey, "is_superuser", lambda _c: superuser)
     monkeypatch.setattr(
-        capabilities,
+        survey,
         "has_locale",
         lambda _c, name: knows_money and name == "fr_FR.UTF-8",
     )
@@ -111,8 +112,8 @@ def test_money_is_as_it_comes_where_the_source_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A locale that is not known is not asked for."""
-    monkeypatch.setattr(capabilities, "is_superuser", lambda _c: False)
-    monkeypatch.setattr(capabilities, "has_locale", lambda _c, _name: True)
+    monkeypatch.setattr(survey, "is_superuser", lambda _c: False)
+    monkeypatch.setattr(survey, "has_locale", lambda _c, _name: True)
     manifest = builders.manifest(inventory=inventory(settings={}))
     found = parse(restore_job.copy_url(CONNECTION, _job(manifest=manifest)))
 
@@ -196,7 +197,7 @@ def test_an_extension_that_is_refused_takes_along_what_needs_it(
         raise DatabaseError(f"refused {statement[:16]}", sqlstate="42704")
 
     monkeypatch.setattr("opskit.postgres.database.run_script", refuse)
-    monkeypatch.setattr("opskit.postgres.capabilities.is_superuser", lambda _: False)
+    monkeypatch.setattr("opskit.postgres.survey.is_superuser", lambda _: False)
     uses = entry(30, "TABLE", "uses it", 11)
     job = _job(
         archive=tmp_path / "dump.pgdump",
@@ -270,8 +271,8 @@ def filled(monkeypatch: pytest.MonkeyPatch, steps: list[Any]) -> list[Any]:
         lambda _c, name, _inventory, **_how: steps.append(("create", name)),
     )
     monkeypatch.setattr("opskit.postgres.database.make_bare", made_bare)
-    monkeypatch.setattr(capabilities, "is_superuser", lambda _c: False)
-    monkeypatch.setattr(capabilities, "has_locale", lambda _c, _name: True)
+    monkeypatch.setattr(survey, "is_superuser", lambda _c: False)
+    monkeypatch.setattr(survey, "has_locale", lambda _c, _name: True)
     monkeypatch.setattr(restore_job, "server_major", lambda _c: 16)
     return steps
 

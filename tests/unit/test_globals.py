@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.postgres.globals import Globals, created_roles, for_roles
+from opskit.postgres.roles import Globals, created_roles, role_statements
 from opskit.postgres.sql_text import statements
 
 SCRIPT = """\
@@ -129,12 +129,12 @@ def test_roles_that_exist_are_left_as_they_are(
     existing: set[str], kept: list[str]
 ) -> None:
     """Of a role that is there no password and no right changes."""
-    assert for_roles(SCRIPT, ALL - existing, existing) == kept
+    assert role_statements(SCRIPT, ALL - existing, existing) == kept
 
 
 def test_only_wanted_roles_are_made() -> None:
     """A membership in one that is neither wanted nor there is left out."""
-    assert for_roles(SCRIPT, {'odd; "x" y'}, {"app"}) == [*SETTINGS, *OF_ODD]
+    assert role_statements(SCRIPT, {'odd; "x" y'}, {"app"}) == [*SETTINGS, *OF_ODD]
 
 
 def test_attributes_that_only_superusers_may_set_are_left_out() -> None:
@@ -147,7 +147,7 @@ def test_attributes_that_only_superusers_may_set_are_left_out() -> None:
         "GRANT app TO b WITH ADMIN OPTION GRANTED BY app;\n"
     )
 
-    assert for_roles(
+    assert role_statements(
         script, {"app", "b", "NOSUPERUSER WITH"}, set(), as_superuser=False
     ) == [
         'CREATE ROLE "NOSUPERUSER WITH"',
@@ -164,7 +164,7 @@ def test_other_statements_are_left_out(statement: str) -> None:
     """What is neither about a role nor a setting is not run on somebody's server."""
     script = f"{statement};\nCREATE ROLE a;\n"
 
-    assert for_roles(script, {"a", "app"}, set()) == ["CREATE ROLE a"]
+    assert role_statements(script, {"a", "app"}, set()) == ["CREATE ROLE a"]
 
 
 _identifiers = st.text(
@@ -184,7 +184,7 @@ def test_names_and_values_never_end_a_statement(roles: list[tuple[str, str]]) ->
     script = "-- comment\n\n" + "".join(f"{each};\n-- more\n\n" for each in expected)
 
     assert list(statements(script)) == expected
-    assert for_roles(script, set(), {name for name, _value in roles}) == []
+    assert role_statements(script, set(), {name for name, _value in roles}) == []
     assert created_roles(script) == {name for name, _value in roles}
 
 
@@ -212,5 +212,5 @@ def test_rights_to_parameters_come_along() -> None:
     """A missing role gets its rights to parameters, which pg_dumpall 15 writes."""
     script = "GRANT SET ON PARAMETER work_mem TO app;\n"
 
-    assert for_roles(script, {"app"}, set()) == [script.removesuffix(";\n")]
-    assert for_roles(script, set(), {"app"}) == []
+    assert role_statements(script, {"app"}, set()) == [script.removesuffix(";\n")]
+    assert role_statements(script, set(), {"app"}) == []

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from opskit.postgres import faults
+from opskit.postgres import connect
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,16 @@ from opskit.postgres import faults
         (errors.OutOfMemory, "max_locks_per_transaction"),
         (errors.ProtocolViolation, "connection pooler"),
         (errors.CannotConnectNow, "Wait until the server has started"),
-        (errors.UndefinedTable, faults.NEUTRAL),
-        (errors.DivisionByZero, faults.NEUTRAL),
+        (errors.UndefinedTable, connect.NEUTRAL),
+        (errors.DivisionByZero, connect.NEUTRAL),
     ],
 )
 def test_a_hint_goes_by_the_code(error: type[psycopg.Error], hint: str) -> None:
     """Whatever words come with it, also those of other errors."""
     words = "permission denied: LOCK TABLE does not exist, too many connections"
 
-    assert faults.of_error(error(words), words).startswith(hint) or hint in (
-        faults.of_error(error(words), words)
+    assert connect.hint_for(error(words), words).startswith(hint) or hint in (
+        connect.hint_for(error(words), words)
     )
 
 
@@ -37,10 +37,12 @@ def test_a_refused_connection_is_told_from_an_unreachable_server() -> None:
     unknown = "FATAL: no idea"
     unreachable = "connection refused"
 
-    assert "Free a connection" in faults.of_error(
+    assert "Free a connection" in connect.hint_for(
         psycopg.OperationalError(refused), refused
     )
-    assert faults.of_error(psycopg.OperationalError(unknown), unknown) == faults.NEUTRAL
-    assert "reachable" in faults.of_error(
+    assert (
+        connect.hint_for(psycopg.OperationalError(unknown), unknown) == connect.NEUTRAL
+    )
+    assert "reachable" in connect.hint_for(
         psycopg.OperationalError(unreachable), unreachable
     )

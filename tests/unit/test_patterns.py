@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import ConfigurationError
-from opskit.postgres.patterns import to_regexes
+from opskit.postgres.schema import pattern_regexes
 
 _any = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 _names = st.text(st.one_of(_any, st.sampled_from('".*?|$\\[](A')), min_size=1)
@@ -51,14 +51,14 @@ def test_patterns_become_regular_expressions(
     pattern: str, schema: str | None, name: str
 ) -> None:
     """Wildcards, quotes, dots, case: each as PostgreSQL documents it."""
-    assert to_regexes(pattern) == (schema, name)
+    assert pattern_regexes(pattern) == (schema, name)
 
 
 @pytest.mark.parametrize("pattern", ["a.b.c", "db.public.orders", "a..b", '"a".b.*'])
 def test_more_than_schema_and_name_is_refused(pattern: str) -> None:
     """A pattern names a schema and a table, and nothing above them."""
     with pytest.raises(ConfigurationError) as refused:
-        to_regexes(pattern)
+        pattern_regexes(pattern)
 
     assert pattern in refused.value.message
 
@@ -66,7 +66,7 @@ def test_more_than_schema_and_name_is_refused(pattern: str) -> None:
 @given(_names, _names, _names)
 def test_a_quoted_name_means_itself_alone(schema: str, name: str, other: str) -> None:
     """In quotes every character stands for itself, so only the very name matches."""
-    schema_regex, name_regex = to_regexes(f"{_quoted(schema)}.{_quoted(name)}")
+    schema_regex, name_regex = pattern_regexes(f"{_quoted(schema)}.{_quoted(name)}")
 
     assert _matches(schema_regex, schema)
     assert _matches(name_regex, name)
@@ -77,7 +77,7 @@ def test_a_quoted_name_means_itself_alone(schema: str, name: str, other: str) ->
 def test_a_plain_name_means_itself_alone(name: str, other: str) -> None:
     """A name that needs no quotes matches itself, however it is written."""
     for written in (name, name.upper(), _quoted(name)):
-        _schema, regex = to_regexes(written)
+        _schema, regex = pattern_regexes(written)
 
         assert _matches(regex, name)
         assert _matches(regex, other) == (name == other)
@@ -94,4 +94,4 @@ def test_a_plain_name_means_itself_alone(name: str, other: str) -> None:
 )
 def test_rare_patterns_are_read_as_pg_dump_reads_them(pattern: str, regex: str) -> None:
     """Where pg_dump leaves out a table, it must not be expected in the dump."""
-    assert to_regexes(pattern) == (None, regex)
+    assert pattern_regexes(pattern) == (None, regex)

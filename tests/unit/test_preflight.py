@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.postgres import capabilities, extensions, roles
+from opskit.postgres import extensions, roles, survey
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.capabilities import Capabilities
 from opskit.postgres.connect import Connection
 from opskit.postgres.inventory import Inventory, Role
+from opskit.postgres.survey import Capabilities
 from opskit.preflight import shortages
 from opskit.preflight.concessions import Concessions
 from opskit.preflight.shortages import Shortage
@@ -42,14 +42,14 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
         creates: bool = False,
     ) -> list[Shortage]:
         known, names, other = set(locales), set(catalog), set(former)
-        monkeypatch.setattr(capabilities, "take", lambda _c: server or offered())
-        monkeypatch.setattr(capabilities, "has_locale", lambda _c, name: name in known)
+        monkeypatch.setattr(survey, "capabilities", lambda _c: server or offered())
+        monkeypatch.setattr(survey, "has_locale", lambda _c, name: name in known)
         monkeypatch.setattr(
-            capabilities,
+            survey,
             "has_collation",
             lambda _c, schema, name: schema == "pg_catalog" and name in names,
         )
-        monkeypatch.setattr(capabilities, "has_setting", lambda _c, name: name in other)
+        monkeypatch.setattr(survey, "has_setting", lambda _c, name: name in other)
         monkeypatch.setattr(roles, "take", lambda _c: list(there))
         monkeypatch.setattr(shortages, "server_major", lambda _c: 16)
         return shortages.shortages(

@@ -105,7 +105,7 @@ def test_a_role_that_is_missing_on_either_side_differs(
 ) -> None:
     """A needed one also where neither side knows it; of a new server any at all."""
     monkeypatch.setattr(roles, "take", lambda _: [_role(name=e) for e in there])
-    monkeypatch.setattr(roles, "first", lambda _: "postgres")
+    monkeypatch.setattr(roles, "first_role", lambda _: "postgres")
     inventory = Inventory(
         roles=tuple(_role(name=each) for each in recorded),
         needed_roles=("app", "ops"),

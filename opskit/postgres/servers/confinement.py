@@ -9,7 +9,10 @@ own is left, and where we are not root not even that.
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
+import pwd
+import secrets
 import shutil
 import subprocess
 import sys
@@ -18,11 +21,103 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opskit.errors import DatabaseError
-from opskit.postgres.servers import account as accounts
 from opskit.postgres.servers import programs as servers_programs
 from opskit.postgres.servers import supervisor
-from opskit.postgres.servers.account import Account
 from opskit.postgres.servers.programs import Installation
+
+# No distribution, and no container engine, gives these numbers to anybody. The second
+# range is for systems that have no higher ones.
+_FREE_NUMBERS = (range(1_900_000_000, 2_100_000_000), range(60_578, 61_184))
+_ATTEMPTS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A user and a group by their numbers."""
+
+    uid: int
+    gid: int
+
+
+def ourselves() -> Account:
+    """Return the user of this process."""
+    return Account(uid=os.geteuid(), gid=os.getegid())
+
+
+def nobody() -> Account:
+    """Return the user nobody, who has a name as initdb demands it.
+
+    Raises:
+        DatabaseError: there is no such user.
+    """
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise DatabaseError(
+            "there is no user nobody to run initdb as",
+            hint="Create that user, or run as an ordinary user.",
+        ) from None
+    return Account(uid=entry.pw_uid, gid=entry.pw_gid)
+
+
+def unused() -> Account:
+    """Return a user that owns nothing: one whose number nobody has.
+
+    Raises:
+        DatabaseError: the system has no such numbers.
+    """
+    for numbers in _FREE_NUMBERS:
+        for _ in range(_ATTEMPTS):
+            number = secrets.choice(numbers)
+            if _is_free(number) and all(
+                _is_known(number, Path(f"/proc/self/{each}_map"))
+                for each in ("uid", "gid")
+            ):
+                return Account(uid=number, gid=number)
+    raise DatabaseError(
+        "there is no unused user number to run PostgreSQL as",
+        hint="Run as an ordinary user: PostgreSQL does not run as root.",
+    )
+
+
+def has_name(uid: int) -> bool:
+    """Return whether the system knows a name for a user's number."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+def own(folder: Path, account: Account) -> None:
+    """Make a folder private to the account."""
+    folder.chmod(0o700)
+    if os.geteuid() == 0:
+        os.chown(folder, account.uid, account.gid)
+
+
+def _is_free(number: int) -> bool:
+    for look_up in (pwd.getpwuid, grp.getgrgid):
+        try:
+            look_up(number)
+        except KeyError:
+            continue
+        return False
+    return True
+
+
+def _is_known(number: int, kernel_map: Path) -> bool:
+    """Return whether this system has the number: containers may have few."""
+    try:
+        lines = kernel_map.read_text().splitlines()
+    except OSError:
+        return True
+    for line in lines:
+        first, _outside, count = map(int, line.split())
+        if first <= number < first + count:
+            return True
+    return False
+
 
 # What programs need: no home, no /run, no /var, of /etc only what has no secrets.
 _VISIBLE = (
@@ -96,9 +191,9 @@ class Confinement:
             is_plain = not self.before
             names = _lent_name(self.account, data.parent) if is_plain else {}
             return self.run(command, environment=names)
-        maker = accounts.nobody()
+        maker = nobody()
         for each in (data.parent, data):
-            accounts.own(each, maker)
+            own(each, maker)
         finished = self.run(command, maker)
         for each in (data.parent, data, *data.rglob("*")):
             os.chown(each, self.account.uid, self.account.gid, follow_symlinks=False)
@@ -143,11 +238,11 @@ def confine(
     Raises:
         DatabaseError: the user that it is to run as cannot run the programs.
     """
-    account = accounts.unused() if os.geteuid() == 0 else accounts.ourselves()
+    account = unused() if os.geteuid() == 0 else ourselves()
     for programs in _within_reach(installation, reach):
         for confinement in _confinements(programs, reach, account):
             for each in reach.shared:
-                accounts.own(each, account)
+                own(each, account)
             if _works(confinement, programs, reach):
                 return confinement, programs
     raise DatabaseError(
@@ -186,7 +281,7 @@ def _confinements(
             before=_jailed(installation, reach, account, is_root),
         )
     # Its folders lie in one that must be the account's as well.
-    accounts.own(reach.folder, account)
+    own(reach.folder, account)
     yield Confinement(
         description=f"not isolated: {owner}, with the machine's network and files",
         account=account,
@@ -286,7 +381,7 @@ def _fstab_line(fields: Iterable[str]) -> str:
 def _lent_name(account: Account, folder: Path) -> Mapping[str, str]:
     """Return an environment in which a user without a name has one, if that can be."""
     wrappers = [each for name in _NAME_WRAPPERS for each in Path("/usr").glob(name)]
-    if accounts.has_name(account.uid) or not wrappers:
+    if has_name(account.uid) or not wrappers:
         return {}
     _write_names(account, folder)
     return {

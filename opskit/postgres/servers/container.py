@@ -15,7 +15,7 @@ import psycopg
 
 from opskit import workspace
 from opskit.errors import ClientToolError, DatabaseError
-from opskit.postgres.connect import arguments, parse, throwaway_url
+from opskit.postgres.parameters import arguments, parse, throwaway_url
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.throwaway import PORT, SUPERUSER
 

@@ -15,8 +15,8 @@ import psycopg
 
 from opskit import workspace
 from opskit.errors import DatabaseError, ServerFault
-from opskit.postgres.connect import arguments, parse, throwaway_url
-from opskit.postgres.servers import account as accounts
+from opskit.postgres.parameters import arguments, parse, throwaway_url
+from opskit.postgres.servers import confinement as accounts
 from opskit.postgres.servers.confinement import Confinement, Reach, confine
 from opskit.postgres.servers.programs import Installation
 
