@@ -1,0 +1,85 @@
+"""What people are told of an operation, decided by its history alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from opskit.ledger import LedgerEntry
+from opskit.operations.outcome import Record
+
+Kind = Literal["failed", "missed", "recovered"]
+# Numbers, times and ids: they differ from run to run, the fault is the same.
+_PASSING = re.compile(r"[\w.:+-]*\d[\w.:+-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How an operation ended, as the ledger has it."""
+
+    operation: str
+    source: str
+    ended: str
+    details: Mapping[str, object]
+
+    @classmethod
+    def of(cls, of: LedgerEntry | Record) -> Ending:
+        """Return the ending of a record, written or about to be."""
+        return cls(
+            operation=of.operation,
+            source=str(of.details.get("source", "")),
+            ended=of.ended if isinstance(of, Record) else of.outcome,
+            details=of.details,
+        )
+
+    @property
+    def good(self) -> bool:
+        """Whether everything was done: in full, and in every store."""
+        return self.ended == "ok" and not self.details.get("code")
+
+    @property
+    def outcome(self) -> str:
+        """In a word how it ended; what was done in part has failed."""
+        return "failed" if self.ended == "ok" and not self.good else self.ended
+
+    @property
+    def subject(self) -> str:
+        """The operation and its source, in words."""
+        of_source = f" of {self.source}" if self.source else ""
+        return f"{self.operation}{of_source}"
+
+    @property
+    def fault(self) -> str:
+        """What is the same in each repeat of one fault."""
+        words = _PASSING.sub("#", str(self.details.get("error", "")))
+        return f"{self.outcome} {self.details.get('code')} {words}"
+
+
+def decide(
+    history: Iterable[Ending], latest: Ending, *, recovery_after: int
+) -> Kind | None:
+    """Return what to tell of the latest operation: a new fault, its end, or nothing.
+
+    Each fault is told once until so many good runs of the same operation and source
+    follow each other; then that is told. An interrupt is neither good nor a fault.
+    """
+    told: set[str] = set()
+    good = 0
+    kind: Kind | None = None
+    key = (latest.operation, latest.source)
+    same = [each for each in history if (each.operation, each.source) == key]
+    for each in [*same, latest]:
+        kind = None
+        if each.good:
+            good += 1
+            if told and good >= recovery_after:
+                told.clear()
+                kind = "recovered"
+        elif each.ended != "interrupted":
+            good = 0
+            if each.fault not in told:
+                told.add(each.fault)
+                kind = "missed" if each.ended == "missed" else "failed"
+    return kind

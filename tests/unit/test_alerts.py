@@ -1,0 +1,75 @@
+"""What people are told of operations: each fault once, its end, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from opskit.watch.alerts import Ending, Kind, decide
+
+
+def _ending(ended: str = "ok", source: str = "shop", **details: Any) -> Ending:
+    return Ending(operation="backup", source=source, ended=ended, details=details)
+
+
+GOOD = _ending()
+AWAY = _ending("failed", code=10, error="store offsite is away")
+FULL = _ending("failed", code=40, error="no space on /var")
+PARTLY = _ending(code=10, error="store offsite is away")
+MISSED = _ending("missed", code=40, error="it did not run")
+INTERRUPTED = _ending("interrupted")
+
+
+def _told(*endings: Ending, recovery_after: int = 1) -> list[Kind | None]:
+    """Return what is told of each of the operations, one after the other."""
+    return [
+        decide(endings[:number], each, recovery_after=recovery_after)
+        for number, each in enumerate(endings)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("endings", "told"),
+    [
+        ([GOOD, GOOD], [None, None]),
+        ([AWAY], ["failed"]),
+        ([AWAY, AWAY, AWAY], ["failed", None, None]),
+        ([AWAY, FULL, AWAY, FULL], ["failed", "failed", None, None]),
+        ([AWAY, GOOD, GOOD], ["failed", "recovered", None]),
+        ([AWAY, GOOD, AWAY], ["failed", "recovered", "failed"]),
+        ([PARTLY, PARTLY, GOOD], ["failed", None, "recovered"]),
+        ([MISSED, MISSED, GOOD], ["missed", None, "recovered"]),
+        ([MISSED, AWAY, GOOD], ["missed", "failed", "recovered"]),
+        ([INTERRUPTED, GOOD], [None, None]),
+        ([AWAY, INTERRUPTED, AWAY, GOOD], ["failed", None, None, "recovered"]),
+    ],
+)
+def test_each_fault_is_told_once_and_so_is_its_end(
+    endings: list[Ending], told: list[Kind | None]
+) -> None:
+    """A repeat is not told, another fault is, an interrupt is nobody's fault."""
+    assert _told(*endings) == told
+
+
+def test_a_fault_has_ended_after_so_many_good_runs() -> None:
+    """What comes and goes is told once."""
+    told = _told(AWAY, GOOD, AWAY, GOOD, GOOD, GOOD, recovery_after=3)
+
+    assert told == ["failed", None, None, None, None, "recovered"]
+
+
+def test_a_fault_is_the_same_whatever_numbers_its_words_hold() -> None:
+    """Times, ids and ports differ from run to run."""
+    first = _ending("failed", code=11, error="run a1b2 holds the lock since 09:00:01Z")
+    again = _ending("failed", code=11, error="run 77fe holds the lock since 10:00:02Z")
+
+    assert _told(first, again) == ["failed", None]
+
+
+def test_sources_and_operations_are_told_apart() -> None:
+    """A good backup of one source ends nothing of another, nor of a drill."""
+    drill = Ending(operation="restore-drill", source="shop", ended="ok", details={})
+    other = _ending("failed", source="crm", code=10, error="store offsite is away")
+
+    assert _told(AWAY, other, drill, GOOD) == ["failed", "failed", None, "recovered"]
