@@ -25,8 +25,6 @@ NOT_ACTED_ON_YET = (
     "scheduler.api_key_file",
     "scheduler.allowed_origins",
     "scheduler.textfile",
-    "notify",
-    "hooks",
     "slo",
 )
 

@@ -152,11 +152,12 @@ class NotifySettings(Section):
 class HooksSettings(Section):
     """Programs that run before and after each operation that goes on record.
 
-    Each is a list of arguments; `after` and `failed` get the outcome as JSON on
-    standard input.
+    Each is a list of arguments, and gets the outcome as JSON on standard input.
     """
 
-    before: list[list[str]] = Field(default=[], description="before it begins")
+    before: list[list[str]] = Field(
+        default=[], description="before it begins; if one fails, it does not begin"
+    )
     after: list[list[str]] = Field(default=[], description="after it succeeded")
     failed: list[list[str]] = Field(default=[], description="after it failed")
     timeout: Duration = Field(

@@ -311,6 +311,11 @@ class Run:
             raise
         except OpskitError as error:
             record.fail(error)
+        except Exception as error:
+            # Its words may hold rows.
+            unexpected = f"unexpected error: {type(error).__name__}"
+            record.details |= {"error": unexpected, "code": 1}
+            raise
         finally:
             record.end()
             if record.on_record:

@@ -83,6 +83,7 @@ def command(
             except OpskitError as error:
                 fail(error, as_json)
             except Exception as error:
+                _track(error)
                 if os.environ.get("OPSKIT_DEBUG"):
                     raise
                 fail(OpskitError(_unexpected(error), hint=_REPORT_HINT), as_json)
@@ -95,6 +96,14 @@ def command(
         return made
 
     return decorate
+
+
+def _track(error: Exception) -> None:
+    """Report an unexpected error where errors are tracked; it is shown all the same."""
+    with suppress(Exception):
+        from opskit.watch.tracking import capture
+
+        capture(error)
 
 
 def whole_number(flag: str, text: str) -> int:

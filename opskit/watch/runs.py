@@ -60,4 +60,19 @@ def record_event(
 
 
 def _observers(settings: Settings) -> tuple[Observer, ...]:
-    return ()
+    """Return those that have something to do; hooks prepare before all others."""
+    notify, hooks = settings.notify, settings.hooks
+    observers: list[Observer] = []
+    if hooks.before or hooks.after or hooks.failed:
+        from opskit.watch.hooks import Hooks
+
+        observers.append(Hooks(hooks))
+    if notify.urls or notify.webhooks or notify.heartbeats or notify.drill_heartbeats:
+        from opskit.watch.notify import Notifier
+
+        observers.append(Notifier(settings))
+    if notify.sentry_dsn.get_secret_value():
+        from opskit.watch.tracking import Tracking
+
+        observers.append(Tracking(notify))
+    return tuple(observers)

@@ -1,0 +1,89 @@
+"""Hooks: the user's programs before and after each operation that goes on record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from opskit import log
+from opskit.config.watch import HooksSettings
+from opskit.errors import ConfigurationError
+from opskit.operations.outcome import Record
+from opskit.operations.run import Run
+from opskit.watch.alerts import Ending
+
+_STANDARD_ERROR = 2
+
+
+class Hooks:
+    """Runs the programs of `[hooks]`, one after the other."""
+
+    def __init__(self, settings: HooksSettings) -> None:
+        self._settings = settings
+
+    def started(self, run: Run, record: Record) -> None:
+        """Run the programs that prepare an operation.
+
+        Raises:
+            ConfigurationError: one of them failed: it prepared nothing.
+        """
+        about = _about(record, "started")
+        for arguments in self._settings.before:
+            if reason := self._run(arguments, about):
+                raise ConfigurationError(
+                    f"the hook {arguments[0]} {reason}",
+                    hint=f"Nothing was done: the {record.operation} needs every hook "
+                    "of hooks.before to succeed. Correct the program, or remove it.",
+                )
+
+    def ended(self, run: Run, record: Record) -> None:
+        """Run the programs for an operation that succeeded, or for one that did not."""
+        latest = Ending.of(record)
+        programs = self._settings.after if latest.good else self._settings.failed
+        about = record.outcome.as_json() | _about(record, latest.outcome)
+        for arguments in programs:
+            if reason := self._run(arguments, about):
+                log.logger().warning(
+                    "a hook failed", program=arguments[0], reason=reason
+                )
+
+    def _run(self, arguments: Sequence[str], about: Mapping[str, Any]) -> str:
+        """Run a program; return how it failed, or an empty text.
+
+        It is a leader of a process group, which is killed as a whole.
+        """
+        timeout = self._settings.timeout.total_seconds()
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=_STANDARD_ERROR,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return f"cannot be run: {error.strerror}"
+        try:
+            process.communicate(json.dumps(about).encode(), timeout)
+        except subprocess.TimeoutExpired:
+            return f"took longer than {timeout:.0f} s and was ended"
+        finally:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return f"ended with {process.returncode}" if process.returncode else ""
+
+
+def _about(record: Record, outcome: str) -> dict[str, Any]:
+    known: dict[str, Any] = log.masked(record.details)
+    return {
+        **known,
+        "operation": record.operation,
+        "outcome": outcome,
+        "run_id": record.run_id,
+    }

@@ -1,0 +1,166 @@
+"""Notifier: tells receivers of each operation, and records who was not reached."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from opskit import log
+from opskit.config import Settings
+from opskit.errors import OpskitError
+from opskit.ledger import LedgerEntry
+from opskit.operations.outcome import Record
+from opskit.operations.run import Run
+from opskit.watch.alerts import Ending, Kind, decide
+from opskit.watch.deliveries import Delivery, deliver
+from opskit.watch.heartbeats import heartbeats
+from opskit.watch.messages import Messages
+from opskit.watch.webhooks import webhooks
+
+OPERATION = "notify"
+_TITLES = {
+    "failed": "{subject} failed",
+    "missed": "{subject} did not run",
+    "recovered": "{subject} works again",
+}
+
+
+class Notifier:
+    """Tells people of faults and their end, and programs of everything.
+
+    Raises:
+        ConfigurationError: an address matches no service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._messages = Messages(settings.notify)
+
+    def started(self, run: Run, record: Record) -> None:
+        """Say that a source's backup or drill begins."""
+        _send(run, Ending.of(record).subject, heartbeats(run.settings, record, "start"))
+
+    def ended(self, run: Run, record: Record) -> None:
+        """Say how an operation ended."""
+        latest = Ending.of(record)
+        kind = decide(
+            map(Ending.of, _entries(run, before=record.entry)),
+            latest,
+            recovery_after=run.settings.notify.recovery_after,
+        )
+        deliveries = [
+            *heartbeats(run.settings, record, "success" if latest.good else "fail"),
+            *webhooks(
+                run.settings,
+                _event(
+                    f"{record.operation}.{latest.outcome}",
+                    run,
+                    _data(record, latest, kind),
+                ),
+            ),
+        ]
+        if kind is not None:
+            deliveries += self._messages.deliveries(
+                f"opskit: {_TITLES[kind].format(subject=latest.subject)}",
+                "\n".join(_lines(record)),
+                "success" if kind == "recovered" else "failure",
+            )
+        _send(run, latest.subject, deliveries)
+
+    def test(self, run: Run) -> list[tuple[str, str]]:
+        """Send a test message; return each receiver, and why it was not reached.
+
+        Heartbeats are left out: a request to one counts as a run.
+        """
+        deliveries = [
+            *self._messages.deliveries(
+                "opskit: test message", f"host: {socket.gethostname()}", "info"
+            ),
+            *webhooks(run.settings, _event("test", run, {})),
+        ]
+        return _send(run, "test", deliveries)
+
+
+def _send(
+    run: Run, about: str, deliveries: Iterable[Delivery]
+) -> list[tuple[str, str]]:
+    """Deliver, and return each receiver and why it was not reached.
+
+    Each failure goes on record, and the first success after one.
+    """
+    sent = list(deliveries)
+    if not sent:
+        return []
+    failing = _failing(_entries(run))
+    results = list(zip((each.receiver for each in sent), deliver(sent), strict=True))
+    for receiver, reason in results:
+        if reason:
+            log.logger().warning(
+                "a receiver was not reached", receiver=receiver, reason=reason
+            )
+        if reason or receiver in failing:
+            _record(run, receiver, about, reason)
+    return results
+
+
+def _record(run: Run, receiver: str, about: str, reason: str) -> None:
+    details = {"receiver": receiver, "about": about}
+    record = Record(
+        operation=OPERATION,
+        run_id=run.run_id,
+        started_at=run.now(),
+        details=details | ({"error": reason} if reason else {}),
+        ended="failed" if reason else "ok",
+        require_ledger=lambda: run.ledger,
+    )
+    run.ledger.add(record)
+
+
+def _failing(entries: Sequence[LedgerEntry]) -> set[str]:
+    """Return the receivers whose last record is of a failure."""
+    last = {
+        str(each.details.get("receiver")): each.outcome
+        for each in entries
+        if each.operation == OPERATION
+    }
+    return {name for name, outcome in last.items() if outcome != "ok"}
+
+
+def _entries(run: Run, before: LedgerEntry | None = None) -> list[LedgerEntry]:
+    """Return what is on record, up to an entry; a broken ledger counts as empty."""
+    try:
+        entries = run.ledger.entries()
+    except OpskitError:
+        return []
+    return [e for e in entries if before is None or e.sequence < before.sequence]
+
+
+def _event(kind: str, run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """Return a message for programs, in the form of Standard Webhooks."""
+    common = {"run_id": run.run_id, "host": socket.gethostname()}
+    return {"type": kind, "timestamp": run.now().isoformat(), "data": common | data}
+
+
+def _data(record: Record, latest: Ending, kind: Kind | None) -> dict[str, Any]:
+    """Return what programs learn: the ledger's record, without servers' words."""
+    known: dict[str, Any] = log.masked(record.details)
+    return known | {
+        "run_id": record.run_id,
+        "operation": record.operation,
+        "outcome": latest.outcome,
+        "alert": kind,
+        "started_at": record.started_at.isoformat(),
+        "seconds": round(record.seconds, 3),
+    }
+
+
+def _lines(record: Record) -> Iterator[str]:
+    """Yield the text for people; servers' words may hold rows and stay here."""
+    if error := record.details.get("error"):
+        yield log.mask(f"error: {error}")
+    if record.failures and (hint := record.failures[0].hint):
+        yield log.mask(f"hint: {hint}")
+    if backup_id := record.details.get("backup_id"):
+        yield f"backup set: {backup_id}"
+    yield f"host: {socket.gethostname()}"
+    yield f"run: {record.run_id}, started {record.started_at:%Y-%m-%d %H:%M:%S} UTC"

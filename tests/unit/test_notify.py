@@ -1,0 +1,247 @@
+"""The notifier: receivers on real servers, and what the ledger says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from opskit import log
+from opskit.errors import BackupFailed, ConfigurationError, StoreError
+from opskit.ledger import LedgerEntry
+from opskit.operations.outcome import Failure
+from opskit.operations.run import Run, begin
+from opskit.watch import deliveries, runs
+from tests.receivers import Receiver, away, receiver
+from tests.unit.conftest import LoadConfig
+
+CANARY = "hunter2-of-the-receiver"
+MakeRun = Callable[[str], Run]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "_PAUSES_SECONDS", (0.0, 0.0))
+
+
+@pytest.fixture
+def one() -> Iterator[Receiver]:
+    """A receiver."""
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture
+def make_run(load_config: LoadConfig, tmp_path: Path) -> MakeRun:
+    """Return a function that begins a run with a section of the configuration."""
+    (tmp_path / "store").mkdir()
+    url = (tmp_path / "store").as_uri()
+
+    def make_run(section: str) -> Run:
+        text = f'[files.shop]\npath = "/tmp"\n[stores.local]\nurl = "{url}"\n'
+        return runs.observed(begin(load_config(text + section)))
+
+    return make_run
+
+
+def _backup(run: Run, *errors: Exception, operation: str = "backup") -> None:
+    """Do a backup that ends with the first of the errors, or well."""
+    with run.recorded(operation, "shop") as record:
+        record.begin(source="shop")
+        if errors:
+            raise errors[0]
+
+
+def _notified(run: Run) -> list[LedgerEntry]:
+    return [each for each in run.ledger.entries() if each.operation == "notify"]
+
+
+def test_a_person_reads_what_failed_and_when_it_works_again(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """Each in one message, whatever is repeated in between."""
+    run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
+    fault = BackupFailed("no space", said="Key (iban)=(DE02)", hint="Free some.")
+    for errors in ([], [fault], [fault], [], []):
+        _backup(run, *errors)
+
+    first, second = (json.loads(each.body) for each in one.requests)
+    assert first["title"] == "opskit: backup of shop failed"
+    assert first["type"] == "failure"
+    assert first["message"].startswith("error: no space\nhint: Free some.\n")
+    assert run.run_id in first["message"]
+    assert second["title"] == "opskit: backup of shop works again"
+    assert second["type"] == "success"
+    assert "iban" not in str(one.requests)
+    assert _notified(run) == []
+
+
+def test_a_missed_run_is_told_like_a_failure(make_run: MakeRun, one: Receiver) -> None:
+    """Nothing ran; the daemon says so."""
+    run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
+    failure = Failure(exit_code=40, message="due at 09:00", hint="Look at the host.")
+    for _ in range(2):
+        runs.record_event(run, "backup", "missed", failure, source="shop")
+
+    (got,) = (json.loads(each.body) for each in one.requests)
+    assert got["title"] == "opskit: backup of shop did not run"
+    assert "due at 09:00" in got["message"]
+
+
+def test_a_heartbeat_is_pinged_at_start_success_and_failure(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """In the form of healthchecks.io: the id of the run is the end of a UUID."""
+    run = make_run(f'[notify.heartbeats]\nshop = "{one.url}/ping/4-2?create=1"')
+    _backup(run)
+    _backup(run, BackupFailed("no"))
+    _backup(run, operation="restore-drill")
+    _backup(run, operation="prune")
+
+    assert one.paths() == [
+        "/ping/4-2/start", "/ping/4-2", "/ping/4-2/start", "/ping/4-2/fail",
+    ]  # fmt: skip
+    for each in one.requests:
+        query = parse_qs(urlsplit(each.path).query)
+        assert query["create"] == ["1"]
+        assert query["rid"] == [f"00000000-0000-0000-0000-{run.run_id}"]
+
+
+def test_drills_have_heartbeats_of_their_own(make_run: MakeRun, one: Receiver) -> None:
+    """A store that failed to take the evidence makes it no success."""
+    run = make_run(f'[notify.drill_heartbeats]\nshop = "{one.url}/drills"')
+    _backup(run)
+    with run.recorded("restore-drill", "shop") as record:
+        record.begin(source="shop")
+        record.report(StoreError("offsite is away"))
+
+    assert one.paths() == ["/drills/start", "/drills/fail"]
+
+
+def test_a_receiver_that_fails_is_on_record_and_changes_nothing(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every failure is recorded, and the first success after one."""
+    with receiver([500] * 6 + [200]) as one:
+        run = make_run(f'[notify.heartbeats]\nshop = "{one.url}/{CANARY}"')
+        for _ in range(4):
+            with run.recorded("backup", "shop") as record:
+                record.begin(source="shop")
+            assert record.outcome.exit_code == 0
+
+    about = [(e.outcome, e.details.get("error")) for e in _notified(run)]
+    failed = ("failed", "it answered 500")
+    # /start is tried once, the end three times.
+    assert about == [failed, failed, failed, ("ok", None)]
+    assert {e.details["receiver"] for e in _notified(run)} == {"heartbeat shop"}
+    assert {e.details["about"] for e in _notified(run)} == {"backup of shop"}
+    shown = capsys.readouterr()
+    assert "a receiver was not reached" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("address", "receiver_name"),
+    [
+        ("json://ops:{canary}@{host}/{canary}", "message 1 (json)"),
+        ("nosuch://ops:{canary}@{host}/{canary}", ""),
+    ],
+)
+def test_no_part_of_an_address_is_shown_or_recorded(
+    address: str,
+    receiver_name: str,
+    make_run: MakeRun,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Neither of one that cannot be reached, nor of one that matches no service."""
+    url = address.format(canary=CANARY, host=away().removeprefix("http://"))
+    section = f'[notify]\nurls = ["{url}"]'
+    if receiver_name:
+        run = make_run(section)
+        _backup(run, BackupFailed("no"))
+        assert [e.details["receiver"] for e in _notified(run)] == [receiver_name]
+        assert (
+            "apprise answers FAILURE" in (tmp_path / ".opskit/ledger.jsonl").read_text()
+        )
+    else:
+        with pytest.raises(
+            ConfigurationError, match=r"number 1 of notify\.urls"
+        ) as got:
+            make_run(section)
+        assert got.value.exit_code == 2
+        assert CANARY not in str(got.value)
+
+    shown = capfd.readouterr()
+    assert CANARY not in shown.out + shown.err
+    places = [
+        each
+        for each in tmp_path.rglob("*")
+        if each.is_file() and CANARY in each.read_text()
+    ]
+    assert [each.name for each in places] == ["opskit.toml"]
+
+
+def test_a_ledger_that_is_broken_keeps_nobody_from_being_told(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """Without its history, a fault is a new one."""
+    run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
+    _backup(run)
+    (run.state_dir / "ledger.jsonl").write_text("{}\n")
+    _backup(run, BackupFailed("no"))
+
+    assert len(one.requests) == 1
+
+
+def test_an_unexpected_error_is_told_without_its_words(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """They may hold anything."""
+    run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
+    with pytest.raises(KeyError):
+        _backup(run, KeyError("DE02 1203"))
+
+    (got,) = (json.loads(each.body) for each in one.requests)
+    assert "error: unexpected error: KeyError" in got["message"]
+    assert "1203" not in str(one.requests)
+
+
+def test_a_webhook_without_its_secret_is_a_failed_delivery(
+    make_run: MakeRun, one: Receiver, tmp_path: Path
+) -> None:
+    """The backup goes on."""
+    path = tmp_path / "missing"
+    run = make_run(f'[[notify.webhooks]]\nurl = "{one.url}"\nsecret_file = "{path}"')
+    _backup(run)
+
+    (entry,) = _notified(run)
+    assert entry.details["receiver"] == "webhook 1"
+    assert "cannot be read" in str(entry.details["error"])
+    assert one.requests == []
+
+
+def test_a_webhook_gets_every_operation(
+    make_run: MakeRun, one: Receiver, tmp_path: Path
+) -> None:
+    """With the alert that people got, where they got one."""
+    path = tmp_path / "secret"
+    path.write_text("s3cret-of-the-hook\n")
+    path.chmod(0o600)
+    run = make_run(f'[[notify.webhooks]]\nurl = "{one.url}"\nsecret_file = "{path}"')
+    log.hide("s3cret-of-the-hook")
+    _backup(run)
+    _backup(run, BackupFailed("no s3cret-of-the-hook"))
+    _backup(run)
+
+    events = [json.loads(each.body) for each in one.requests]
+    assert [each["type"] for each in events] == [
+        "backup.ok", "backup.failed", "backup.ok",
+    ]  # fmt: skip
+    assert [each["data"]["alert"] for each in events] == [None, "failed", "recovered"]
+    assert events[1]["data"]["error"] == "no ***"
+    assert events[1]["data"]["code"] == 40
+    assert {each["data"]["source"] for each in events} == {"shop"}
+    assert {each["data"]["run_id"] for each in events} == {run.run_id}
