@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from development.configuration_head import HEAD
-from opskit.config import ENVIRONMENT_PREFIX, Settings, SourceRetention
+from opskit.config import ENVIRONMENT_PREFIX, Settings
 from opskit.config.section import format_duration
 
 # Keys and sections that are read and checked although nothing acts on them so far.
@@ -25,7 +25,6 @@ NOT_ACTED_ON_YET = (
     "scheduler.api_key_file",
     "scheduler.allowed_origins",
     "scheduler.textfile",
-    "slo",
 )
 
 _NAMES: dict[object, str] = {
@@ -99,7 +98,7 @@ def _of(
     )
     for name, field in model.model_fields.items():
         is_list = typing.get_origin(field.annotation) is list
-        for argument in typing.get_args(field.annotation):
+        for argument in (field.annotation, *typing.get_args(field.annotation)):
             if (inner := _model(argument)) is None:
                 continue
             below = _join(path, name)
@@ -170,10 +169,8 @@ def _type(annotation: object, field: FieldInfo | None = None) -> str:
         return " of ".join(["list", f"{listed}s", *rest])
     if origin is dict:
         return f"table of {_type(arguments[1])}s by name"
-    if (model := _model(annotation)) is not None:
-        return (
-            "table" if model is SourceRetention else f"{model.__name__.lower()} table"
-        )
+    if _model(annotation) is not None:
+        return "table"
     bounds = []
     for bound, words, strictest in _BOUNDS:
         given = [
@@ -188,6 +185,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "must be given"
     value: object = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "as below"
     return "none" if value is None else f"`{json.dumps(value, default=_text)}`"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zoneinfo
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -137,6 +138,11 @@ class NotifySettings(Section):
         ge=timedelta(seconds=1),
         description="how long one attempt to reach a receiver may take",
     )
+    runbooks_url: str = Field(
+        default="",
+        description="where alerts link the runbooks, for instance "
+        "https://git.example/shop/blob/main/runbooks; empty: the path `runbooks/`",
+    )
     sentry_dsn: SecretStr = Field(
         default=SecretStr(""), description="where errors are tracked; empty: nowhere"
     )
@@ -147,6 +153,11 @@ class NotifySettings(Section):
         for url in urls.values():
             _web_address(url.get_secret_value())
         return urls
+
+    @field_validator("runbooks_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        return _web_address(url) if url else url
 
 
 class HooksSettings(Section):
@@ -199,9 +210,14 @@ def latency_seconds(text: str) -> float:
         value = float(number) / unit
     except ValueError:
         value = 0
-    if value <= 0 or not text.endswith("s"):
+    if not 0 < value < float("inf") or not text.endswith("s"):
         raise ValueError("a latency is a number and a unit: 1.2s, 300ms")
     return value
+
+
+_METRIC = "[a-zA-Z_:][a-zA-Z0-9_:]*"
+_MetricName = Annotated[str, Field(pattern=f"^{_METRIC}$")]
+_LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 
 
 class SloSettings(Section):
@@ -210,24 +226,42 @@ class SloSettings(Section):
     availability: float | None = Field(
         default=None, gt=0, lt=100, description="percent of requests that succeed"
     )
-    latency: LatencySettings = LatencySettings()
+    latency: LatencySettings = Field(
+        default=LatencySettings(),
+        description="how fast 95 % and 99 % of the answers are, for instance "
+        '`{ p95 = "1.2s", p99 = "2s" }`',
+    )
     error_rate: float | None = Field(
         default=None, gt=0, lt=1, description="share of requests that may fail"
+    )
+    rate_limited: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="share of requests that a rate limit may refuse",
     )
     prometheus_url: str = Field(
         default="", description="a Prometheus that reports ask for figures"
     )
-    requests_metric: str = Field(
+    labels: dict[_LabelName, str] = Field(
+        default={},
+        description="labels that the series of the service have, for instance "
+        '`{ job = "shop" }`; needed where Prometheus watches several services',
+    )
+    requests_metric: _MetricName = Field(
         default="http_requests_total",
         description="counter of requests, with the label `status_label`",
     )
-    status_label: str = Field(default="status", description="label of the HTTP status")
-    latency_metric: str = Field(
+    status_label: _LabelName = Field(
+        default="status", description="label of the HTTP status"
+    )
+    latency_metric: _MetricName = Field(
         default="http_request_duration_seconds",
         description="histogram of the time that requests take",
     )
     rate_limited_metric: str = Field(
         default="",
+        pattern=rf"^({_METRIC})?$",
         description="counter of requests that a rate limit refused; "
         "empty: answers with status 429",
     )
@@ -235,6 +269,13 @@ class SloSettings(Section):
         default=100,
         description="no alert is raised about a window with fewer requests",
     )
+
+    @field_validator("prometheus_url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        if "@" in url:
+            raise ValueError("must hold no user and no password")
+        return _web_address(url) if url else url
 
 
 def read_key(key: str, path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from opskit.tasks import backup, doctor, drill, restore, scheduler, sets
+from opskit.tasks import backup, doctor, drill, restore, scheduler, sets, watch
 
 namespace = Collection()
 for _task in (
@@ -21,6 +21,7 @@ for _task in (
     doctor.status,
     doctor.ledger,
     scheduler.scheduler,
+    watch.rules,
 ):
     namespace.add_task(_task)
 

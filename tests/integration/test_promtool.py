@@ -1,0 +1,319 @@
+"""Every alert rule before promtool: it fires when it should, and only then."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from opskit.config import Settings
+from opskit.watch.rules import groups, render
+from tests.unit import stock
+
+SETTINGS = Settings.model_validate(
+    {
+        "databases": {"shop": {"url": "postgresql://ops@db.example/shop"}},
+        "files": {"state": {"path": "/srv/state"}},
+        "stores": {"local": {"url": "file:///srv/store"}},
+        "slo": {
+            "availability": 99.9,
+            "latency": {"p95": "1.2s", "p99": "2s"},
+            "error_rate": 0.01,
+            "labels": {"job": "shop"},
+        },
+    }
+)
+ALERTS = {each.name: each for group in groups(SETTINGS) for each in group.alerts}
+HOUR, DAY = 60, 24 * 60  # in minutes
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series, by the step in minutes; when they are looked at; whose alerts fire then.
+
+    promtool's clock begins with 1970: a value of 0 is a time then.
+    """
+
+    alert: str
+    about: str
+    series: dict[str, str]
+    minute: int
+    fires: tuple[str, ...] = ()
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Requests of which a share misses an objective; before, none did at ten times."""
+
+    share: float
+    before: int = 0  # steps
+    each: float = 1000  # requests a step
+
+    def counter(self, share: float, *, good: bool) -> str:
+        """Return the values of a counter of a share of the requests."""
+        until = 10 * self.each * self.before if good else 0
+        first = (
+            f"0+{10 * self.each if good else 0:g}x{self.before} " if self.before else ""
+        )
+        rate = self.each * share
+        return f"{first}{until + rate:.6f}+{rate:.6f}x500"
+
+    def statuses(self, status: str) -> dict[str, str]:
+        """Return requests of which the share ended with a status."""
+        name = "http_requests_total"
+        return {
+            f'{name}{{job="shop", status="200"}}': self.counter(
+                1 - self.share, good=True
+            ),
+            f'{name}{{job="shop", status="{status}"}}': self.counter(
+                self.share, good=False
+            ),
+            # Another service, which is well.
+            f'{name}{{job="blog", status="200"}}': "0+999999x500",
+        }
+
+    def answers(self) -> dict[str, str]:
+        """Return a histogram whose bounds are not the objectives."""
+        name = "http_request_duration_seconds"
+        return {
+            f'{name}_bucket{{job="shop", le="1"}}': self.counter(
+                1 - self.share, good=True
+            ),
+            f'{name}_bucket{{job="shop", le="10"}}': self.counter(1, good=True),
+            f'{name}_bucket{{job="shop", le="+Inf"}}': self.counter(1, good=True),
+            f'{name}_count{{job="shop"}}': self.counter(1, good=True),
+            f'{name}_bucket{{job="blog", le="1"}}': "0+999999x500",
+            f'{name}_bucket{{job="blog", le="+Inf"}}': "0+999999x500",
+        }
+
+    def missing(self, objective: str) -> dict[str, str]:
+        """Return the series of an objective."""
+        if objective.startswith("Latency"):
+            return self.answers()
+        return self.statuses("429" if objective == "RateLimit" else "500")
+
+
+# What an objective may miss. A bound below it makes some slow answers count as fast.
+BUDGETS = {
+    "Availability": 0.001,
+    "ErrorRate": 0.01,
+    "LatencyP95": 0.05 * 9 / 8.8,
+    "LatencyP99": 0.01 * 9 / 8,
+    "RateLimit": 0.05,
+}
+# By speed: how many times as fast as allowed, for how long, and the steps.
+PAIRS = [
+    ("Fast", 14.4, 1 * HOUR, 5 * HOUR, 1),
+    ("Fast", 6.0, 6 * HOUR, 0, 1),
+    ("Slow", 3.0, 1 * DAY, 2 * DAY, 10),
+    ("Slow", 1.0, 3 * DAY, 0, 10),
+]
+
+
+def burning(objective: str) -> list[Case]:
+    """Return what is a little above and below what each pair of windows allows.
+
+    The traffic before keeps the other pair of the same alert out of it.
+    """
+    return [
+        Case(
+            f"Service{objective}{speed}Burn",
+            f"{much} times {factor}",
+            Traffic(BUDGETS[objective] * factor * much, before // step).missing(
+                objective
+            ),
+            before + minutes + 10 * step,
+            ("",) if much > 1 else (),
+            step,
+        )
+        for speed, factor, minutes, before, step in PAIRS
+        for much in (1.1, 0.9)
+    ]
+
+
+def last_success(**stores: str) -> dict[str, str]:
+    """Return when the newest set of a source was finished in each store."""
+    name = "opskit_backup_last_success_timestamp_seconds"
+    return {
+        f'{name}{{source="shop", store="{store}"}}': values
+        for store, values in stores.items()
+    }
+
+
+SHOP = 'source="shop"'
+MAX_AGE = f"opskit_source_max_age_seconds{{{SHOP}}}"
+MAX_AGES = {
+    MAX_AGE: "93600x9000",
+    'opskit_source_max_age_seconds{source="state"}': "7200x9000",
+}
+DRILLED = {
+    f"opskit_drill_last_success_timestamp_seconds{{{SHOP}}}": "0x9000",
+    f"opskit_drill_max_age_seconds{{{SHOP}}}": "172800x9000",
+}
+MISSED = f"opskit_runs_missed_total{{{SHOP}}}"
+RUN = {
+    MISSED: "3x9000",
+    f"opskit_backup_last_run_timestamp_seconds{{{SHOP}}}": "0x9000",
+    f"opskit_source_expected_interval_seconds{{{SHOP}}}": "86400x9000",
+}
+PASSED = "opskit_drill_last_run_passed"
+CHANGES = f"opskit_backup_sudden_changes{{{SHOP}}}"
+REACHABLE = 'opskit_store_reachable{store="far"}'
+LATENCY = 'opskit_store_latency_seconds{store="far"}'
+FREE = 'opskit_disk_free_bytes{path="/srv"}'
+SIZE = {'opskit_disk_size_bytes{path="/srv"}': "100x99"}
+SETS = f'opskit_sets{{{SHOP}, store="far"}}'
+SUCCEEDED = f"opskit_backup_last_run_succeeded{{{SHOP}}}"
+LEDGER = "opskit_ledger_intact"
+SENT = "opskit_notification_last_succeeded"
+CASES = [
+    Case(
+        "OpskitBackupStale",
+        "one store lags behind",
+        MAX_AGES | last_success(near="0+60x9000", far="0x9000"),
+        27 * HOUR,
+        (f'{SHOP}, store="far"',),
+    ),
+    Case(
+        "OpskitBackupStale",
+        "in time",
+        MAX_AGES | last_success(near="0x9000"),
+        26 * HOUR,
+    ),
+    Case("OpskitBackupMissing", "none", {SETS: "0x99"}, 61, (f'{SHOP}, store="far"',)),
+    Case("OpskitBackupMissing", "one since", {SETS: "0x59 1x99"}, 61),
+    Case("OpskitBackupFailed", "failed", {SUCCEEDED: "1 0x9"}, 6, (SHOP,)),
+    Case("OpskitBackupFailed", "succeeded since", {SUCCEEDED: "0x3 1x9"}, 6),
+    Case("OpskitRunMissed", "one", {MISSED: "0x60 1x99"}, 70, (SHOP,)),
+    Case("OpskitRunMissed", "nobody noticed", RUN, 36 * HOUR + 10, (SHOP,)),
+    Case("OpskitRunMissed", "within the grace", RUN, 36 * HOUR),
+    Case("OpskitDrillStale", "too late", DRILLED, 49 * HOUR, (SHOP,)),
+    Case("OpskitDrillStale", "in time", DRILLED, 48 * HOUR),
+    Case(
+        "OpskitDrillFailed",
+        "of one source",
+        {f"{PASSED}{{{SHOP}}}": "1 0x9", f'{PASSED}{{source="state"}}': "1x9"},
+        5,
+        (SHOP,),
+    ),
+    Case("OpskitDrillFailed", "passed since", {f"{PASSED}{{{SHOP}}}": "0 1x9"}, 5),
+    Case("OpskitBackupChanged", "changed", {CHANGES: "0 2x9"}, 5, (SHOP,)),
+    Case("OpskitBackupChanged", "confirmed", {CHANGES: "2 0x9"}, 5),
+    Case("OpskitAbsent", "one", MAX_AGES | {MAX_AGE: "1x20 _x99"}, 40, (SHOP,)),
+    Case("OpskitAbsent", "all", {}, 20, (SHOP, 'source="state"')),
+    Case("OpskitAbsent", "none", MAX_AGES, 20),
+    Case("OpskitStoreUnreachable", "gone", {REACHABLE: "1 0x99"}, 20, ('store="far"',)),
+    Case("OpskitStoreUnreachable", "for moments", {REACHABLE: "0x8 1 0x8"}, 17),
+    Case("OpskitStoreSlow", "for an hour", {LATENCY: "9x99"}, 60, ('store="far"',)),
+    Case("OpskitStoreSlow", "for moments", {LATENCY: "1x20 9x3 1x40"}, 40),
+    Case(
+        "OpskitDiskFilling", "nine percent", SIZE | {FREE: "9x99"}, 30, ('path="/srv"',)
+    ),
+    Case("OpskitDiskFilling", "ten percent", SIZE | {FREE: "10x99"}, 30),
+    Case("OpskitLedgerBroken", "broken", {LEDGER: "1 0x9"}, 5, ("",)),
+    Case("OpskitLedgerBroken", "intact", {LEDGER: "1x9"}, 5),
+    Case(
+        "OpskitNotificationsFailing",
+        "one receiver",
+        {f'{SENT}{{receiver="mail"}}': "0x99", f'{SENT}{{receiver="hook"}}': "1x99"},
+        30,
+        ('receiver="mail"',),
+    ),
+    Case(
+        "OpskitNotificationsFailing",
+        "again",
+        {f'{SENT}{{receiver="mail"}}': "0x10 1x99"},
+        30,
+    ),
+    *(case for objective in BUDGETS for case in burning(objective)),
+    Case("ServiceAvailabilityFastBurn", "too few", Traffic(1, each=1).missing(""), 90),
+    Case(
+        "ServiceAvailabilityFastBurn",
+        "enough",
+        Traffic(1, each=1).missing(""),
+        130,
+        ("",),
+    ),
+    Case("ServiceLatencyP95FastBurn", "too few", Traffic(1, each=1).answers(), 90),
+    Case(
+        "ServiceLatencyP95FastBurn", "enough", Traffic(1, each=1).answers(), 130, ("",)
+    ),
+    Case(
+        "ServiceAvailabilityFastBurn",
+        "over for half an hour",
+        {
+            'http_requests_total{job="shop", status="200"}': "0x60 1000+1000x500",
+            'http_requests_total{job="shop", status="500"}': "0+1000x60 60000x500",
+        },
+        92,
+    ),
+]
+
+
+def rules(tmp_path: Path, *names: str) -> Path:
+    """Write the rules of these alerts into a file."""
+    chosen = [
+        replace(
+            group, alerts=tuple(each for each in group.alerts if each.name in names)
+        )
+        for group in groups(SETTINGS)
+    ]
+    path = tmp_path / "rules.yml"
+    path.write_text(render(each for each in chosen if each.alerts), encoding="utf-8")
+    return path
+
+
+def unit_test(case: Case) -> dict[str, object]:
+    """Return a case in the form of promtool."""
+    alert = ALERTS[case.alert]
+    labels = {**alert.labels, "severity": alert.severity}
+    common = ", ".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
+    firing = f'ALERTS{{alertname="{alert.name}", alertstate="firing"'
+    return {
+        "name": case.about,
+        "interval": f"{case.step}m",
+        "input_series": [
+            {"series": series, "values": values}
+            for series, values in case.series.items()
+        ],
+        "promql_expr_test": [
+            {
+                "expr": f"{firing}}}",
+                "eval_time": f"{case.minute}m",
+                "exp_samples": [
+                    {"labels": f"{firing}, {common}, {own}}}", "value": 1}
+                    for own in case.fires
+                ],
+            }
+        ],
+    }
+
+
+def test_the_rules_are_rules(tmp_path: Path) -> None:
+    """Promtool reads the file, with its templates, and counts every rule."""
+    said = stock.run("promtool", "check", "rules", rules(tmp_path, *ALERTS))
+
+    assert f"{len(ALERTS)} rules found" in said.decode()
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_a_rule_fires_when_it_should(alert: str, tmp_path: Path) -> None:
+    """Every alert has series that it fires on, and series that it is silent on."""
+    cases = [case for case in CASES if case.alert == alert]
+    path = tmp_path / "test.yml"
+    path.write_text(
+        json.dumps(
+            {
+                "rule_files": [str(rules(tmp_path, alert))],
+                "evaluation_interval": f"{cases[0].step}m",
+                "tests": [unit_test(case) for case in cases],
+            }
+        ),
+        encoding="utf-8",
+    )
+
+    assert {bool(case.fires) for case in cases} == {True, False}
+    stock.run("promtool", "test", "rules", path)
