@@ -20,12 +20,7 @@ from opskit.config import ENVIRONMENT_PREFIX, Settings
 from opskit.config.section import format_duration
 
 # Keys and sections that are read and checked although nothing acts on them so far.
-NOT_ACTED_ON_YET = (
-    "scheduler.listen",
-    "scheduler.api_key_file",
-    "scheduler.allowed_origins",
-    "scheduler.textfile",
-)
+NOT_ACTED_ON_YET = ("scheduler.textfile",)
 
 _NAMES: dict[object, str] = {
     str: "text",

@@ -22,6 +22,7 @@ from opskit.watch.state import (
     State,
     StoreState,
     gather,
+    succeeded,
 )
 
 _SLOW_SECONDS = 5.0
@@ -208,9 +209,9 @@ def _too_fast(source: SourceState) -> Iterator[Check]:
 
 
 def _restore_time(source: SourceState, limit_seconds: float) -> Iterator[Check]:
-    measured = next((e.rto_seconds for e in source.drills if e.rto_seconds), None)
-    if measured is None:
+    if source.last_measured is None:
         return
+    measured = source.last_measured.rto_seconds or 0
     passed = measured <= limit_seconds
     yield Check(
         name=f"{label(source)}: time of a restore",
@@ -257,7 +258,7 @@ def _last_runs(state: State) -> Iterator[Check]:
             last[each.operation, source] = each
     for (operation, source), entry in sorted(last.items()):
         what = f"{operation} {source}".rstrip()
-        passed = entry.outcome == "ok" and "code" not in entry.details
+        passed = succeeded(entry)
         outcome = "in part" if entry.outcome == "ok" and not passed else entry.outcome
         reason = str(entry.details.get("error", ""))
         yield Check(

@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from opskit import __version__
+from opskit import __version__, log
 from opskit.catalog import catalog, prune
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.sets import ListedSet, Unreadable
@@ -28,7 +29,7 @@ from opskit.ledger import LedgerEntry
 from opskit.operations import keys
 from opskit.operations.run import Run
 from opskit.store import LocalStore, Store, unwrapped
-from opskit.threads import Pool
+from opskit.threads import Pool, Thread
 
 _PROBES_AT_ONCE = 16
 _MEMORY = Path("/proc/meminfo")
@@ -130,6 +131,11 @@ class SourceState(Answer):
     def last_passed(self) -> DrillRecord | None:
         """The newest drill that passed."""
         return next((each for each in self.drills if each.passed), None)
+
+    @property
+    def last_measured(self) -> DrillRecord | None:
+        """The newest drill of which it is known how long the restore took."""
+        return next((e for e in self.drills if e.rto_seconds is not None), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +306,11 @@ def ended_at(entry: LedgerEntry) -> datetime:
     return datetime.fromisoformat(entry.time).astimezone(UTC)
 
 
+def succeeded(entry: LedgerEntry) -> bool:
+    """Return whether a run did all that it should, for instance reached every store."""
+    return entry.outcome == "ok" and "code" not in entry.details
+
+
 def missed_runs(entry: LedgerEntry) -> int:
     """Return of how many runs a record says that they never began."""
     if entry.outcome != "missed":
@@ -377,3 +388,39 @@ def _memory() -> MemoryState | None:
             total_bytes=kibibytes["MemTotal:"] * 1024,
         )
     return None
+
+
+class Watch:
+    """The newest state, gathered in the background: again and again, and when asked.
+
+    Whoever reads it never waits. It is None until the first one is there; what keeps a
+    newer one from being gathered is logged, and the state grows old.
+    """
+
+    def __init__(
+        self, gather: Callable[[], State], *, interval_seconds: float = 30
+    ) -> None:
+        self.state: State | None = None
+        self._gather, self._interval_seconds = gather, interval_seconds
+        self._wake = threading.Event()
+        self._is_stopped = False
+        self._thread = Thread(self._run, name="watch")
+
+    def refresh(self) -> None:
+        """Have the state gathered again soon."""
+        self._wake.set()
+
+    def stop(self, wait_seconds: float = 5) -> None:
+        """End; what is being gathered is not waited for any longer than this."""
+        self._is_stopped = True
+        self._wake.set()
+        self._thread.join(wait_seconds)
+
+    def _run(self) -> None:
+        while not self._is_stopped:
+            self._wake.clear()
+            try:
+                self.state = self._gather()
+            except Exception as error:  # noqa: BLE001 - the next one may succeed
+                log.logger().error("the state cannot be gathered", reason=str(error))
+            self._wake.wait(self._interval_seconds)

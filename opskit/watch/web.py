@@ -1,0 +1,262 @@
+"""Web: health, metrics and the page over HTTP, by a server in a thread.
+
+Its answers come from the newest state alone. Whatever clients do, they get an answer
+with the same headers, or the connection is closed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn import Config, Server
+
+from opskit import __version__, log
+from opskit.checks import Check, Health, worst
+from opskit.config.watch import read_key
+from opskit.errors import ConfigurationError
+from opskit.operations.run import Run
+from opskit.threads import Thread
+from opskit.watch import metrics, page
+from opskit.watch.connection import Connection
+from opskit.watch.health import checks, freshness
+from opskit.watch.state import State, Watch
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; "
+    "img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_REQUESTS_PER_SECOND = 500  # of one client
+_TARGET_BYTES_MAX = 2048
+_HEADER_BYTES_MAX = 16 * 1024
+_CONNECTIONS_MAX = 256
+_BACKLOG = 128
+_IDLE_SECONDS = 5
+_STOP_SECONDS = 3
+_LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """The server while it runs; `address` is where it listens."""
+
+    address: tuple[str, int]
+    _server: Server
+    _thread: Thread
+
+    def stop(self) -> None:
+        """End the server; requests that are being answered have seconds for it."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_SECONDS + 2)
+
+
+def serve(run: Run, watch: Watch) -> Serving:
+    """Serve the state that is watched at the address in the settings of the run.
+
+    Raises:
+        ConfigurationError: the key cannot be read or is missing beyond loopback, or
+            the address cannot be listened on.
+    """
+    scheduler = run.settings.scheduler
+    path = scheduler.api_key_file
+    key = "" if path is None else read_key("scheduler.api_key_file", path)
+    log.hide(key)
+    host, _, port = scheduler.listen.rpartition(":")
+    listening = _listen(host.strip("[]"), int(port), need_loopback=not key)
+    server = Server(
+        Config(
+            _application(run, watch, key),
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            headers=[*_HEADERS.items()],
+            backlog=_BACKLOG,
+            limit_concurrency=_CONNECTIONS_MAX,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+    )
+    address = listening.getsockname()
+    thread = Thread(server.run, [listening], name="web")
+    return Serving(address=address[:2], _server=server, _thread=thread)
+
+
+def _listen(host: str, port: int, *, need_loopback: bool) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigurationError(
+            f"scheduler.listen: {host} is no address: {error.strerror}",
+            hint='Name one of this host, for instance "127.0.0.1:8321".',
+        ) from error
+    family, kind, protocol, _name, address = found[0]
+    if need_loopback and not ipaddress.ip_address(address[0]).is_loopback:
+        raise ConfigurationError(
+            f"scheduler.listen is {host}, which others can reach, and there is no key",
+            hint="Set scheduler.api_key_file, or listen on 127.0.0.1.",
+        )
+    # Of a socket without its protocol, asyncio would delay the ends of answers.
+    listening = socket.socket(family, kind, protocol)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+        return listening
+    except OSError as error:
+        listening.close()
+        raise ConfigurationError(
+            f"scheduler.listen: {host}:{port} cannot be used: {error.strerror}",
+            hint="Stop what listens there, or name another port.",
+        ) from error
+
+
+def _application(run: Run, watch: Watch, key: str) -> Starlette:
+    answers = _Answers(run, watch)
+    routes = [
+        Route("/health", answers.health),
+        Route("/metrics", answers.metrics),
+        *page.routes(run.settings, lambda: watch.state, now=run.now),
+    ]
+    layers = [Middleware(_Gate, key=key)]
+    if origins := run.settings.scheduler.allowed_origins:
+        cors = Middleware(
+            CORSMiddleware, allow_origins=origins, allow_headers=["X-API-Key"]
+        )
+        layers.insert(0, cors)
+    return Starlette(routes=routes, middleware=layers)
+
+
+class _Answers:
+    """Health and metrics of the newest state, made once for each state."""
+
+    def __init__(self, run: Run, watch: Watch) -> None:
+        self._run, self._watch = run, watch
+        self._began = time.monotonic()
+        self._shown: State | None = None
+        self._checks: list[Check] = []
+        self._metrics = b""
+
+    def _look(self) -> None:
+        state = self._watch.state
+        if state is not None and state is not self._shown:
+            self._checks = checks(state, self._run.settings)
+            self._metrics = metrics.render(state, worst(self._checks))
+            self._shown = state
+
+    async def health(self, request: Request) -> Response:
+        """Answer with the status and the time, and with a key with everything."""
+        self._look()
+        now = self._run.now()
+        examined = [freshness(self._shown, now), *self._checks]
+        status = worst(examined)
+        document: dict[str, Any] = {"status": status.value, "time": now.isoformat()}
+        if request.scope["has_key"]:
+            document |= {
+                "version": __version__,
+                "uptime_seconds": round(time.monotonic() - self._began, 3),
+                "checks": log.masked([each.as_health_json() for each in examined]),
+            }
+        code = 503 if status is Health.UNHEALTHY else 200
+        return JSONResponse(document, code)
+
+    async def metrics(self, _request: Request) -> Response:
+        """Answer with the metrics; there are none before the first state."""
+        self._look()
+        if self._shown is None:
+            return _error(503, "nothing was gathered yet")
+        return Response(self._metrics, media_type="text/plain; version=0.0.4")
+
+
+class _Gate:
+    """Lets in who may: not too often, not with too much, and with the key if it is set.
+
+    `has_key` in the scope says whether the request had the key.
+    """
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app, self._key = app, key.encode()
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._limit = RateLimitItemPerSecond(_REQUESTS_PER_SECOND)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        refusal = await self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - whatever a page raises
+            log.logger().error(
+                "a request failed", path=scope["path"], reason=repr(error)
+            )
+            await _error(500, "internal error")(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        client = (scope["client"] or ("",))[0]
+        if not await self._limiter.hit(self._limit, client):
+            return _error(429, "too many requests", {"Retry-After": "1"})
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _TARGET_BYTES_MAX:
+            return _error(414, "the address is too long")
+        if sum(len(k) + len(v) for k, v in scope["headers"]) > _HEADER_BYTES_MAX:
+            return _error(431, "the headers are too long")
+        given = _given_key(headers)
+        right = bool(self._key) and hmac.compare_digest(given or b"", self._key)
+        scope["has_key"] = right
+        if not self._key:
+            name = headers.get("host", "").rpartition(":")[0] or headers.get("host")
+            return None if name in _LOCAL_NAMES else _error(421, "unknown host")
+        if right or (given is None and scope["path"] == "/health"):
+            return None
+        return _error(
+            401, "a key is needed", {"WWW-Authenticate": 'Basic realm="opskit"'}
+        )
+
+
+def _given_key(headers: Headers) -> bytes | None:
+    """Return the key of a request: a header, or the password that a browser sends."""
+    if (key := headers.get("x-api-key")) is not None:
+        return key.encode("latin-1")
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _error(
+    code: int, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"status": "error", "error": message}, code, headers)
