@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Generic, TypeVar
 
-from opskit.catalog.cache import CatalogCache
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.sets import (
     BackupSet,
+    CatalogCache,
     ListedSet,
     Place,
     Unreadable,
     attempt,
-    in_order,
-    places_of,
     read_set,
-    readers,
+    sets_in,
 )
 from opskit.catalog.trust import Trust, warn_of
 from opskit.errors import (
@@ -29,12 +30,18 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.log import logger
-from opskit.store import Store
+from opskit.store import S3Store, Store, unwrapped
+from opskit.threads import Pool
 
 LATEST = "latest"
 _CANDIDATES_SHOWN = 20
+# As many connections as a store in a bucket keeps open.
+_READERS_ON_S3 = 8
+_AHEAD = 4  # how many sets are waiting for each reader
 
 Known = TypeVar("Known", bound=ListedSet)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +59,7 @@ class Catalog(Generic[Known]):
 
     def of(self, source: str | None) -> list[Known]:
         """Return the sets of one source, or of all, newest first."""
-        return [each for each in self.sets if source in (None, each.summary.source)]
+        return [each for each in self.sets if source in (None, each.source)]
 
     def choose(self, wanted: str, *, source: str | None = None) -> Known:
         """Return the set with this id or with the only id that begins so, or `latest`.
@@ -66,7 +73,7 @@ class Catalog(Generic[Known]):
         if wanted == LATEST:
             return self.choose_newest(source or self.only_source())
         bad = {_id_of(each): each for each in self.unreadable}
-        known = {each.summary.backup_id: each for each in self.sets}
+        known = {each.backup_id: each for each in self.sets}
         beginning = f"{source}-" if source else ""
         matching = sorted(
             each
@@ -101,9 +108,9 @@ class Catalog(Generic[Known]):
         """
         sets = self.of(source)
         if at is not None:
-            sets = [each for each in sets if each.summary.snapshot_at <= at]
-            sets.sort(key=lambda each: each.summary.snapshot_at, reverse=True)
-        newest_id = sets[0].summary.backup_id if sets else ""
+            sets = [each for each in sets if each.snapshot_at <= at]
+            sets.sort(key=lambda each: each.snapshot_at, reverse=True)
+        newest_id = sets[0].backup_id if sets else ""
         newer_than_asked = f"{source}-{at:%Y%m%dT%H%M%SZ}-~" if at else "~"
         for bad in self.unreadable:
             of_source, _date, backup_id, _name = bad.key.split("/")
@@ -115,7 +122,7 @@ class Catalog(Generic[Known]):
             raise UsageError(
                 f"there is no backup set of {source} from {at:%Y-%m-%d %H:%M:%S} UTC "
                 "or before",
-                hint=f"The oldest is {oldest[0].summary.backup_id}.",
+                hint=f"The oldest is {oldest[0].backup_id}.",
             )
         raise UsageError(
             f"there is no backup set of {source} yet",
@@ -145,9 +152,9 @@ class Catalog(Generic[Known]):
     def _read(self, chosen: ListedSet) -> BackupSet:
         if isinstance(chosen, BackupSet):
             return chosen
-        catalog = _read_below(chosen.stores, chosen.summary.prefix, self.trust)
+        catalog = _read_below(chosen.stores, chosen.prefix, self.trust)
         catalog.warn()
-        return catalog.choose(chosen.summary.backup_id)
+        return catalog.choose(chosen.backup_id)
 
     def warn(self) -> None:
         """Log every store and manifest that cannot be used."""
@@ -167,7 +174,7 @@ class Catalog(Generic[Known]):
         Raises:
             UsageError: there is no set, or there are sets of several sources.
         """
-        names = {each.summary.source for each in self.sets}
+        names = {each.source for each in self.sets}
         names |= {each.key.partition("/")[0] for each in self.unreadable}
         if not names:
             raise UsageError(
@@ -177,7 +184,7 @@ class Catalog(Generic[Known]):
             raise _ambiguous(
                 f"there are sets of several sources: {', '.join(sorted(names))}",
                 [
-                    each[0].summary.backup_id
+                    each[0].backup_id
                     for name in sorted(names)
                     if (each := self.of(name))
                 ],
@@ -211,7 +218,11 @@ def read(
     Raises:
         StoreError: no store can be reached.
     """
-    return _read_below(stores, f"{source}/" if source else "", trust or Trust())
+    return _read_below(stores, _prefix(source), trust or Trust())
+
+
+def _prefix(source: str | None) -> str:
+    return f"{source}/" if source else ""
 
 
 def _read_below(
@@ -244,52 +255,68 @@ def list_sets(
     Raises:
         StoreError: no store can be reached.
     """
-    prefix = f"{source}/" if source else ""
-    believed = trust or Trust()
+    prefix, believed = _prefix(source), trust or Trust()
 
-    def read_all(
+    def list_all(
         store: Store, places: list[Place]
     ) -> Iterator[ListedSet | Unreadable | None]:
+        def look(place: Place) -> tuple[ListedSet | Unreadable | None, bool]:
+            each, is_lasting = attempt(store, place, believed)
+            if isinstance(each, BackupSet):
+                return each.without_manifest(), is_lasting
+            return each, is_lasting
+
         cache = (caches or {}).get(store.name)
-        return _list_places(store, prefix, places, believed, cache)
-
-    return _collect(stores, prefix, believed, read_all)
-
-
-def _list_places(
-    store: Store,
-    prefix: str,
-    places: list[Place],
-    trust: Trust,
-    cache: CatalogCache | None,
-) -> Iterator[ListedSet | Unreadable | None]:
-    """Yield what there is in each place, from the cache or read now."""
-    known = (
-        {}
-        if cache is None
-        else {each.prefix: cache.recall(store, each, trust) for each in places}
-    )
-
-    def look(place: Place) -> tuple[ListedSet | Unreadable | None, bool]:
-        each, is_lasting = attempt(store, place, trust)
-        if isinstance(each, BackupSet):
-            return each.without_manifest(), is_lasting
-        return each, is_lasting
-
-    missing = [each for each in places if known.get(each.prefix) is None]
-    outcomes = in_order(look, missing, threads=readers(store))
-    try:
-        for place in places:
-            each = known.get(place.prefix)
-            if each is None:
-                each, is_lasting = next(outcomes)
-                if cache is not None and is_lasting and each is not None:
-                    cache.remember(place, trust, each)
-            yield each
-    finally:  # an interrupted run has not read in vain
+        known: dict[str, ListedSet | Unreadable | None] = {}
         if cache is not None:
-            cache.drop_others(prefix, places)
-            cache.save()
+            known = {e.prefix: cache.recall(store, e, believed) for e in places}
+        missing = [each for each in places if known.get(each.prefix) is None]
+        outcomes = in_order(look, missing, threads=readers(store))
+        try:
+            for place in places:
+                each = known.get(place.prefix)
+                if each is None:
+                    each, is_lasting = next(outcomes)
+                    if cache is not None and is_lasting and each is not None:
+                        cache.remember(place, believed, each)
+                yield each
+        finally:  # an interrupted run has not read in vain
+            if cache is not None:
+                cache.drop_others(prefix, places)
+                cache.save()
+
+    return _collect(stores, prefix, believed, list_all)
+
+
+def readers(store: Store) -> int:
+    """Return how many sets of a store are read at once."""
+    return _READERS_ON_S3 if isinstance(unwrapped(store), S3Store) else 1
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int
+) -> Generator[_Result, None, None]:
+    """Yield what the function returns for each item, in the order of the items.
+
+    With several threads, a bounded number of results are made ahead.
+    """
+    if threads == 1:
+        yield from map(function, items)
+        return
+    left = iter(items)
+    ahead: deque[Future[_Result]] = deque()
+    with Pool(threads, thread_name_prefix="catalog") as pool:
+        try:
+            for item in islice(left, threads * _AHEAD):
+                ahead.append(pool.submit(function, item))
+            while ahead:
+                result = ahead.popleft().result()
+                for item in islice(left, 1):
+                    ahead.append(pool.submit(function, item))
+                yield result
+        finally:
+            for each in ahead:
+                each.cancel()
 
 
 def _collect(
@@ -311,7 +338,7 @@ def _collect(
     stores = list(stores)
     for store in stores:
         try:
-            places = places_of(store, prefix)
+            places = sets_in(store, prefix)
         except StoreError as error:
             unreachable.append(error)
             continue
@@ -319,7 +346,8 @@ def _collect(
         unreadable: list[Unreadable] = []
         for each in read_all(store, places):
             if isinstance(each, ListedSet):
-                _warn_of_faults(each)
+                for key, reason in each.copies[0].faults:
+                    warn_of(store, key, reason)
                 sets.append(each)
             elif each is not None:
                 unreadable.append(each)
@@ -329,16 +357,6 @@ def _collect(
     return replace(joined(catalogs), unreachable=tuple(unreachable), trust=trust)
 
 
-def _warn_of_faults(each: ListedSet) -> None:
-    for copy in each.copies:
-        for key, reason in copy.faults:
-            warn_of(copy.store, key, reason)
-
-
-def _age(each: ListedSet) -> tuple[object, ...]:
-    return (each.summary.started_at, each.summary.backup_id)
-
-
 def joined(catalogs: Iterable[Catalog[Known]]) -> Catalog[Known]:
     """Return one catalog of several stores' own."""
     sets: dict[str, Known] = {}
@@ -346,15 +364,15 @@ def joined(catalogs: Iterable[Catalog[Known]]) -> Catalog[Known]:
     for one in catalogs:
         unreadable += one.unreadable
         for each in one.sets:
-            merged = _merge(sets.get(each.summary.backup_id), each)
+            merged = _merge(sets.get(each.backup_id), each)
             if isinstance(merged, Unreadable):
                 unreadable.append(merged)
             else:
-                sets[each.summary.backup_id] = merged
-    return Catalog(
-        sets=tuple(sorted(sets.values(), key=_age, reverse=True)),
-        unreadable=tuple(unreadable),
+                sets[each.backup_id] = merged
+    newest_first = sorted(
+        sets.values(), key=lambda each: (each.started_at, each.backup_id), reverse=True
     )
+    return Catalog(sets=tuple(newest_first), unreadable=tuple(unreadable))
 
 
 def _merge(known: Known | None, other: Known) -> Known | Unreadable:
@@ -364,7 +382,7 @@ def _merge(known: Known | None, other: Known) -> Known | Unreadable:
         # One of the two was altered after it was written.
         return Unreadable(
             store=other.stores[0].name,
-            key=other.summary.prefix + MANIFEST_NAME,
+            key=other.prefix + MANIFEST_NAME,
             reason="it is not the same as the manifest in store "
             f"{known.stores[0].name}",
         )
@@ -398,7 +416,7 @@ def latest(
 
 
 def _latest_in(store: Store, source: str, trust: Trust) -> Manifest | None:
-    for place in reversed(places_of(store, f"{source}/")):
+    for place in reversed(sets_in(store, f"{source}/")):
         bare = replace(place, objects=())  # evidence does not matter here
         try:
             return read_set(store, bare, trust).manifest

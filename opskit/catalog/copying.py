@@ -16,7 +16,7 @@ from typing import Any
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
 from opskit.catalog.proof import parse_evidence
-from opskit.catalog.verify import (
+from opskit.catalog.reader import (
     BLOCK_BYTES,
     VerifyResult,
     checked,
@@ -33,7 +33,7 @@ from opskit.errors import (
 )
 from opskit.store import Store
 from opskit.store.base import read_whole
-from opskit.store.s3.challenge import is_challenge
+from opskit.store.s3.trial import is_challenge
 
 
 @dataclass(frozen=True, kw_only=True)

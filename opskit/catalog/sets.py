@@ -1,18 +1,34 @@
-"""Backup sets as they lie in stores: what is known of one, and how it is read."""
+"""Backup sets as they lie in stores: read from there, or remembered by a cache.
+
+A cache is a file for each store, in the state folder. It is never the truth: an entry
+holds as long as the listing shows the same objects in the set's place, and only what
+lists sets asks for it. A damaged file counts as none.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import BinaryIO, TypeVar
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
 
-from pydantic import AwareDatetime
+from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    TypeAdapter,
+)
+from pydantic_core import core_schema
 
+from opskit import __version__, files
 from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, is_backup_id, set_prefix
 from opskit.catalog.proof import (
@@ -27,36 +43,19 @@ from opskit.catalog.proof import (
 )
 from opskit.catalog.trust import NOT_SIGNED, Trust
 from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreError
-from opskit.store import ObjectInfo, S3Store, Store, unwrapped
+from opskit.log import logger
+from opskit.store import ObjectInfo, Store
 from opskit.store.base import read_whole
 from opskit.store.wrappers import StoreWrapper
-from opskit.threads import Pool
 
 _SET_DEPTH = 3  # source, date, backup id
-# As many connections as a store in a bucket keeps open.
-_READERS_ON_S3 = 8
-_AHEAD = 4  # how many sets are waiting for each reader
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What it takes to list a set, to choose it, and to decide how long it stays."""
-
-    backup_id: str
-    source: str
-    started_at: AwareDatetime
-    snapshot_at: AwareDatetime
-    finished_at: AwareDatetime
-    size_bytes: int
-    sudden_changes: tuple[str, ...] = ()
-
-    @property
-    def prefix(self) -> str:
-        """The set's place in a store, with a slash at its end."""
-        return set_prefix(self.source, self.started_at, self.backup_id)
+# Another one as soon as a manifest is refused that was not, or a listing says more.
+_CACHE_FORMAT = 5
+# What reading a cache raises that somebody or something has altered.
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +66,47 @@ class Copy:
     merely not signed is not among them.
     """
 
-    store: Store
-    evidence: tuple[EvidenceName, ...]
+    # A cache keeps the store's name, and the name of each piece of evidence.
+    store: Annotated[
+        Store,
+        GetPydanticSchema(lambda _type, _handler: core_schema.any_schema()),
+        PlainSerializer(lambda store: store.name),
+    ]
+    evidence: tuple[
+        Annotated[
+            EvidenceName,
+            BeforeValidator(parse_evidence),
+            PlainSerializer(lambda evidence: evidence.name()),
+        ],
+        ...,
+    ]
     is_pinned: bool = False
     faults: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListedSet:
-    """A set of a listing, of which only the summary is known, maybe from a cache.
+    """A set of a listing, maybe from a cache: what it takes to show and to choose it.
 
     It has no manifest, so that nothing can act on it: `Catalog.find` and
     `Catalog.newest` read the one that was chosen from its stores. `manifest_sha256` is
     of the manifest's own bytes: evidence names it.
     """
 
-    summary: Summary
-    manifest_sha256: str
+    backup_id: str
+    source: str
+    started_at: AwareDatetime
+    snapshot_at: AwareDatetime
+    finished_at: AwareDatetime
+    size_bytes: int
+    sudden_changes: tuple[str, ...] = ()
+    manifest_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     copies: tuple[Copy, ...]
+
+    @property
+    def prefix(self) -> str:
+        """The set's place in a store, with a slash at its end."""
+        return set_prefix(self.source, self.started_at, self.backup_id)
 
     @property
     def stores(self) -> tuple[Store, ...]:
@@ -107,6 +129,9 @@ class ListedSet:
         return best(proof_of(copy.evidence) for copy in self.copies)
 
 
+_LISTED = [each.name for each in fields(ListedSet)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackupSet(ListedSet):
     """A set whose manifest, signature and evidence were read from the stores now.
@@ -118,11 +143,7 @@ class BackupSet(ListedSet):
 
     def without_manifest(self) -> ListedSet:
         """Return what a listing keeps of the set: manifests are large."""
-        return ListedSet(
-            summary=self.summary,
-            manifest_sha256=self.manifest_sha256,
-            copies=self.copies,
-        )
+        return ListedSet(**{name: getattr(self, name) for name in _LISTED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,29 +177,25 @@ class Place:
         return not there.isdisjoint((self.manifest_key, self.prefix))
 
 
-def places_of(store: Store, prefix: str) -> list[Place]:
-    """List the places of a store that hold a manifest.
-
-    Raises:
-        StoreError: the store cannot be listed.
-    """
-    places = (
-        Place(prefix=place, objects=objects)
-        for place, objects in group_by_set(store.list(prefix))
-    )
-    return [each for each in places if each.has_manifest]
-
-
-def group_by_set(
-    objects: Iterable[ObjectInfo],
-) -> list[tuple[str, list[ObjectInfo]]]:
+def places_of(objects: Iterable[ObjectInfo]) -> list[Place]:
     """Group objects by set; what does not lie where sets lie is left out."""
     groups: dict[str, list[ObjectInfo]] = {}
     for each in objects:
         parts = each.key.split("/")
         if len(parts) > _SET_DEPTH and is_backup_id(parts[_SET_DEPTH - 1]):
             groups.setdefault("/".join(parts[:_SET_DEPTH]) + "/", []).append(each)
-    return sorted(groups.items())
+    return [
+        Place(prefix=prefix, objects=each) for prefix, each in sorted(groups.items())
+    ]
+
+
+def sets_in(store: Store, prefix: str) -> list[Place]:
+    """List the places of a store that hold a manifest.
+
+    Raises:
+        StoreError: the store cannot be listed.
+    """
+    return [each for each in places_of(store.list(prefix)) if each.has_manifest]
 
 
 def read_set(store: Store, place: Place, trust: Trust) -> BackupSet:
@@ -197,7 +214,13 @@ def read_set(store: Store, place: Place, trust: Trust) -> BackupSet:
     manifest = manifests.parse(content, key=key)
     sha256 = hashlib.sha256(content).hexdigest()
     return BackupSet(
-        summary=summary_of(manifest),
+        backup_id=manifest.backup_id,
+        source=manifest.source,
+        started_at=manifest.started_at,
+        snapshot_at=manifest.snapshot_at,
+        finished_at=manifest.finished_at,
+        size_bytes=manifest.size_bytes,
+        sudden_changes=manifest.sudden_changes,
         manifest=manifest,
         manifest_sha256=sha256,
         copies=(_read_copy(store, place, trust, sha256),),
@@ -259,52 +282,8 @@ def _unreadable(store: Store, place: Place, error: OpskitError) -> Unreadable | 
     return Unreadable(store=store.name, key=key, reason=error.message)
 
 
-def summary_of(manifest: Manifest) -> Summary:
-    """Return what a listing needs of a manifest."""
-    return Summary(
-        backup_id=manifest.backup_id,
-        source=manifest.source,
-        started_at=manifest.started_at,
-        snapshot_at=manifest.snapshot_at,
-        finished_at=manifest.finished_at,
-        size_bytes=manifest.size_bytes,
-        sudden_changes=manifest.sudden_changes,
-    )
-
-
-def readers(store: Store) -> int:
-    """Return how many sets of a store are read at once."""
-    return _READERS_ON_S3 if isinstance(unwrapped(store), S3Store) else 1
-
-
-def in_order(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int
-) -> Generator[_Result, None, None]:
-    """Yield what the function returns for each item, in the order of the items.
-
-    With several threads, a bounded number of results are made ahead.
-    """
-    if threads == 1:
-        yield from map(function, items)
-        return
-    left = iter(items)
-    ahead: deque[Future[_Result]] = deque()
-    with Pool(threads, thread_name_prefix="catalog") as pool:
-        try:
-            for item in islice(left, threads * _AHEAD):
-                ahead.append(pool.submit(function, item))
-            while ahead:
-                result = ahead.popleft().result()
-                for item in islice(left, 1):
-                    ahead.append(pool.submit(function, item))
-                yield result
-        finally:
-            for each in ahead:
-                each.cancel()
-
-
 class _Witness(StoreWrapper):
-    """Notes which keys do not exist: what was listed may have been deleted since."""
+    """Notices which keys do not exist: what was listed may have been deleted since."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
@@ -318,3 +297,129 @@ class _Witness(StoreWrapper):
         except ObjectNotFound:
             self.missed.add(key)
             raise
+
+
+@functools.cache
+def _cached() -> TypeAdapter[ListedSet | str]:
+    """Return the type of a cache's entries: a set, or why it cannot be used."""
+    return TypeAdapter(ListedSet | str)
+
+
+class CatalogCache:
+    """What was seen in one store; read when it is first asked, written by `save`.
+
+    Args:
+        folder: where the files lie; made if it is missing.
+        store: what identifies this store: its name, its URL.
+    """
+
+    def __init__(self, folder: Path, *, store: Iterable[str]) -> None:
+        # Another version may understand a manifest in another way.
+        self._head = {
+            "format": _CACHE_FORMAT,
+            "version": __version__,
+            "store": [*store],
+        }
+        digest = hashlib.sha256(json.dumps(self._head["store"]).encode()).hexdigest()
+        self._path = folder / f"{digest[:32]}.json"
+        self._is_changed = False
+
+    def recall(
+        self, store: Store, place: Place, trust: Trust
+    ) -> ListedSet | Unreadable | None:
+        """Return what was read in a place, unless something in it has changed."""
+        try:
+            entry = self._entries[place.prefix]
+            if entry["seal"] != _seal(place, trust):
+                return None
+            known = _cached().validate_python(entry["known"])
+            if isinstance(known, str):
+                return Unreadable(
+                    store=store.name, key=place.manifest_key, reason=known
+                )
+            (copy,) = known.copies
+            is_here = known.prefix == place.prefix
+            return (
+                replace(known, copies=(replace(copy, store=store),))
+                if is_here
+                else None
+            )
+        except _DAMAGE:
+            return None
+
+    def remember(
+        self, place: Place, trust: Trust, known: ListedSet | Unreadable
+    ) -> None:
+        """Keep what was read in a place, if its objects show when they change."""
+        if seal := _seal(place, trust):
+            entry = known.reason if isinstance(known, Unreadable) else known
+            document = _cached().dump_python(entry, mode="json")
+            self._entries[place.prefix] = {"seal": seal, "known": document}
+            self._is_changed = True
+
+    def drop_others(self, prefix: str, places: Iterable[Place]) -> None:
+        """Forget what begins with a prefix and is not among the places."""
+        there = {each.prefix for each in places}
+        for each in [*self._entries]:
+            if each.startswith(prefix) and each not in there:
+                del self._entries[each]
+                self._is_changed = True
+
+    def save(self) -> None:
+        """Write what has changed, if this folder is ours to write to.
+
+        Of two runs that end at once the later one's file stays: the other's news are
+        read from the store again.
+        """
+        if not self._is_changed:
+            return
+        self._is_changed = False
+        text = json.dumps(self._head | {"sets": self._entries}, separators=(",", ":"))
+        try:
+            if self._may_write():
+                files.write_atomically(self._path, [text.encode()])
+        except OSError as error:
+            logger().debug("the catalog is not cached", reason=error.strerror)
+
+    def _may_write(self) -> bool:
+        """Make the folder, and say whether it is ours; a file that is not ours goes."""
+        folder = self._path.parent
+        with contextlib.suppress(FileNotFoundError):
+            if folder.parent.stat().st_uid != os.geteuid():
+                return False  # root must leave nothing in the way of its owner
+        files.make_directories(folder)
+        if not _is_ours(folder):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            if not _is_ours(self._path):
+                self._path.unlink()
+        return True
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, Any]:
+        with contextlib.suppress(*_DAMAGE):
+            if _is_ours(self._path.parent) and _is_ours(self._path):
+                document = json.loads(self._path.read_bytes())
+                sets = document.pop("sets")
+                if document == self._head and isinstance(sets, dict):
+                    return sets
+        return {}
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether nobody else could have written there."""
+    status = path.lstat()
+    ours = status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
+    return ours and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _seal(place: Place, trust: Trust) -> str:
+    """Return a digest of what lies in a place and who is trusted, "" if unknown."""
+    if not all(each.etag for each in place.objects):
+        return ""
+    facts = [
+        (each.key, each.size_bytes, each.modified_at.isoformat(), each.etag)
+        for each in place.objects
+    ]
+    text = json.dumps([sorted(trust.keys), facts])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

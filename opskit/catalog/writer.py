@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from opskit.catalog.manifest import MANIFEST_NAME, StoredObject
-from opskit.catalog.verify import require_stored
+from opskit.catalog.reader import require_stored
 from opskit.crypto import age
 from opskit.crypto.signatures import Signer
 from opskit.errors import StoreError

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from opskit.config.section import Section
-from opskit.crypto import keys, public
+from opskit.crypto import keys
 from opskit.errors import ConfigurationError
 
 
@@ -32,7 +32,7 @@ class _KeySection(Section):
         if not isinstance(data.get(name, ""), str | SecretStr):
             raise ValueError(f"{name} must be a text, in quotes")
         for key, value in data.items():
-            if key != name and public.holds_private_key(str(value)):
+            if key != name and keys.holds_private_key(str(value)):
                 raise ValueError(
                     f"{key} holds a private key, which must stay in its file"
                 )
@@ -76,7 +76,7 @@ class EncryptionSettings(_KeySection):
     @field_validator("recipients")
     @classmethod
     def _known_recipients(cls, recipients: list[str]) -> list[str]:
-        return [public.recipient(each)[0] for each in recipients]
+        return [keys.recipient(each)[0] for each in recipients]
 
 
 class SigningSettings(_KeySection):
@@ -106,7 +106,7 @@ class SigningSettings(_KeySection):
     @field_validator("trusted_keys")
     @classmethod
     def _known_keys(cls, trusted_keys: list[str]) -> list[str]:
-        return [public.signing_key(each)[0] for each in trusted_keys]
+        return [keys.signing_key(each)[0] for each in trusted_keys]
 
 
 def _read_passphrase(key: str, path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from opskit.crypto import public
+from opskit.crypto import keys as crypto_keys
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import ConfigurationError, IntegrityError
 from opskit.threads import Feed
@@ -187,7 +187,7 @@ def decrypted(chunks: Iterable[bytes], identities: Identities) -> Generator[byte
 
 def _recipient(text: str) -> Any:
     try:
-        return public.recipient(text)[1]
+        return crypto_keys.recipient(text)[1]
     except ValueError as error:
         raise ConfigurationError(
             str(error), hint="Correct it in [encryption] recipients."

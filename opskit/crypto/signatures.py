@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opskit.crypto import keys
 from opskit.crypto import keys as crypto_keys
-from opskit.crypto import public
 from opskit.errors import ConfigurationError, IntegrityError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NAMESPACE = "opskit"
 SUFFIX = ".sig"
 _WHAT = "signing key"
-_KIND = public.ED25519.encode()
+_KIND = keys.ED25519.encode()
 _MAGIC = b"SSHSIG"
 _VERSION = 1
 _HASHES = {b"sha512": hashlib.sha512, b"sha256": hashlib.sha256}
@@ -76,7 +76,7 @@ class Signer:
     @property
     def public_key(self) -> str:
         """The public key as `ssh-ed25519 AAAA…`, without a comment."""
-        return public.line(self._key.public_key())
+        return keys.line(self._key.public_key())
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +85,7 @@ class Signer:
 
     @property
     def _blob(self) -> bytes:
-        return public.blob(self.public_key)
+        return keys.blob(self.public_key)
 
     def sign(self, content: bytes) -> bytes:
         """Return the signature of the content, armoured, with a line end."""
@@ -137,12 +137,12 @@ def verify(content: bytes, signature: bytes, trusted: Sequence[str]) -> str:
 
 def _trusted(text: str) -> tuple[bytes, Ed25519PublicKey]:
     try:
-        plain, key = public.signing_key(text)
+        plain, key = keys.signing_key(text)
     except ValueError as error:
         raise ConfigurationError(
             str(error), hint="Correct it in [signing] trusted_keys."
         ) from error
-    return public.blob(plain), key
+    return keys.blob(plain), key
 
 
 def _parts(signature: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:

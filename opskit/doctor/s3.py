@@ -14,8 +14,8 @@ from typing import Any
 from opskit.checks import Check, count, failure
 from opskit.config import StoreSettings
 from opskit.errors import ObjectExists, OpskitError, StoreError
-from opskit.store.s3 import errors, scratch
-from opskit.store.s3.scratch import BATCH_MAX, PART_BYTES, Scratch
+from opskit.store.s3 import errors, trial
+from opskit.store.s3.trial import BATCH_MAX, PART_BYTES, Scratch
 from opskit.store.s3.upload import etag_differs, md5
 from opskit.threads import Pool
 
@@ -55,7 +55,7 @@ def examine(place: Scratch, settings: StoreSettings) -> Iterator[Check]:
             except OpskitError as error:
                 check = failure("", error)
                 check = replace(check, observed=check.observed.removeprefix(store))
-                if isinstance(error, StoreError) and scratch.unanswered(error):
+                if isinstance(error, StoreError) and trial.unanswered(error):
                     unexamined = "the server stopped answering"
         yield replace(check, name=f"{store}{title}")
 
@@ -117,7 +117,7 @@ class _Examination:
         try:
             self.place.on("delete_object", name, **options)
         except StoreError as error:
-            if not scratch.denied(error):
+            if not trial.denied(error):
                 raise
             return False
         return True
@@ -211,7 +211,7 @@ class _Examination:
                 self.place.abort("abort", upload_id)
             left = self.place.lists_upload("abort")
         except StoreError as error:
-            if not (scratch.denied(error) or scratch.not_implemented(error)):
+            if not (trial.denied(error) or trial.not_implemented(error)):
                 raise
             return _poor(f"{error.message}; uploads of failed runs stay", _UPLOADS_HINT)
         if not listed:
@@ -267,7 +267,7 @@ class _Examination:
             self.place.call("delete_objects", Delete={"Objects": keys, "Quiet": True})
             listed = {n for page in self.place.pages(_MANY, BATCH_MAX) for n in page}
         except StoreError as error:
-            if scratch.unanswered(error):
+            if trial.unanswered(error):
                 raise
             return _good("refused; opskit deletes one by one, which takes longer")
         if left := listed & set(names):
@@ -281,7 +281,7 @@ class _Examination:
         try:
             state = self.place.store.versioning()
         except StoreError as error:
-            if not scratch.denied(error):
+            if not trial.denied(error):
                 raise
             state = "Enabled" if self.place.versioned else ""
         if not state:
@@ -301,7 +301,7 @@ class _Examination:
         try:
             bucket = self.place.store.lock_configuration()
         except StoreError as error:
-            if not scratch.denied(error):
+            if not trial.denied(error):
                 raise
             if not days:
                 return _good("not shown to these credentials, and not used")
@@ -384,7 +384,7 @@ def _condition(put: Callable[[], object]) -> str:
     except ObjectExists:
         return ""
     except StoreError as error:
-        if scratch.not_implemented(error):
+        if trial.not_implemented(error):
             return "refused"
         raise
     return "not honoured"

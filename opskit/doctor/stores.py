@@ -22,7 +22,7 @@ from opskit.doctor.s3 import DISTRUST
 from opskit.errors import IntegrityError, StoreError
 from opskit.folders.lock import ServiceLock
 from opskit.store import S3Store, Store, unwrapped
-from opskit.store.s3.scratch import Scratch, denied, unanswered
+from opskit.store.s3.trial import Scratch, denied, unanswered
 
 _PROBE_BYTES = 256 * 1024
 # Beside the sources' own prefixes; no source may begin with an underscore.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from opskit.ledger.chain import LedgerEntry
-from opskit.ledger.ledger import Ledger, Recovered
+from opskit.ledger.ledger import Ledger, LedgerEntry
 
-__all__ = ["Ledger", "LedgerEntry", "Recovered"]
+__all__ = ["Ledger", "LedgerEntry"]

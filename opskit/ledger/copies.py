@@ -1,23 +1,36 @@
-"""Copies of a ledger's records in a store: their keys, and how they are compared.
+"""Copies of the ledger's records in the stores: written, compared, used to recover.
 
-Pure; `opskit.ledger.sync` reads and writes them. A copy holds the line of a record and
-its newline, so that `cat` over a ledger's copies gives its file.
+A copy holds the line of a record and its newline, so that `cat` over a ledger's copies
+gives its file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path, PurePath
 
-from opskit.errors import IntegrityError
-from opskit.ledger import chain
+from opskit import files
+from opskit.checks import count
+from opskit.errors import (
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    OpskitError,
+    StoreError,
+)
+from opskit.ledger.ledger import Ledger, beginning, digest, faults, first_number, parse
+from opskit.store import Store
 
 FOLDER = "_ledger/"
 _SHORT = 16
+_LINE_BYTES_MAX = 16 * 1024 * 1024
 _KEY = re.compile(
     r"_ledger/(?P<ledger>[^/]+)/(?P<number>\d{8,})-(?P<short>[0-9a-f]{16})\.json"
 )
@@ -43,10 +56,10 @@ class Copy:
     @property
     def is_intact(self) -> bool:
         """Whether its line is the record that its key names."""
-        if self.line is None or short(self.line) != self.short:
+        if self.line is None or _short(self.line) != self.short:
             return False
         try:
-            entry = chain.parse(self.line, what="it")
+            entry = parse(self.line, what="it")
         except IntegrityError:
             return True  # no record here either: a torn line was copied as it was
         return entry.sequence == self.number
@@ -62,12 +75,11 @@ def ledger_id(hostname: str, state_dir: PurePath) -> str:
     return f"{slug or 'host'}-{hashlib.sha256(place).hexdigest()[:8]}"
 
 
-def short(line: bytes) -> str:
-    """Return how the SHA-256 of a line begins."""
-    return chain.digest(line)[:_SHORT]
+def _short(line: bytes) -> str:
+    return digest(line)[:_SHORT]
 
 
-def parse_key(key: str) -> Copy | None:
+def _parse_key(key: str) -> Copy | None:
     """Return the copy that has this key, its line not read; None if it is no copy."""
     match = _KEY.fullmatch(key)
     if match is None:
@@ -77,7 +89,7 @@ def parse_key(key: str) -> Copy | None:
     )
 
 
-def broken(copies: Iterable[Copy]) -> list[str]:
+def _broken(copies: Iterable[Copy]) -> list[str]:
     """Return which copies are not what their own keys say."""
     return [
         f"record {each.number} "
@@ -87,7 +99,7 @@ def broken(copies: Iterable[Copy]) -> list[str]:
     ]
 
 
-def forks(copies: Iterable[Copy]) -> list[str]:
+def _forks(copies: Iterable[Copy]) -> list[str]:
     """Return the numbers that two different records carry."""
     shorts: dict[int, set[str]] = defaultdict(set)
     for each in copies:
@@ -100,26 +112,26 @@ def forks(copies: Iterable[Copy]) -> list[str]:
     ]
 
 
-def chain_faults(copies: Sequence[Copy], *, where: str) -> list[str]:
+def _chain_faults(copies: Sequence[Copy], *, where: str) -> list[str]:
     """Return what is wrong with a ledger that is known from its copies alone."""
     numbers = {each.number for each in copies}
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
-    faults = [*broken(copies), *forks(copies)]
-    faults += [f"record {number} is missing in the store" for number in missing]
-    return faults or chain.faults(ordered(copies), where=where)
+    problems = [*_broken(copies), *_forks(copies)]
+    problems += [f"record {number} is missing in the store" for number in missing]
+    return problems or faults(_ordered(copies), where=where)
 
 
-def ordered(copies: Iterable[Copy]) -> tuple[bytes, ...]:
+def _ordered(copies: Iterable[Copy]) -> list[bytes]:
     """Return the lines of intact copies in the order of their numbers, each once."""
     lines = {
         (each.number, each.short): each.line
         for each in copies
         if each.line is not None and each.is_intact
     }
-    return tuple(line for _, line in sorted(lines.items()))
+    return [line for _, line in sorted(lines.items())]
 
 
-def ranges(numbers: Iterable[int]) -> str:
+def _ranges(numbers: Iterable[int]) -> str:
     """Return numbers as people write them: `2, 5 to 9`."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
@@ -142,94 +154,287 @@ class _Sides:
     there: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     number_there: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def last_common(self) -> int:
-        """The highest number in the store of a record that is here too."""
-        return max((self.number_there.get(each, -1) for each in self.here), default=-1)
+    def lost_here(self) -> list[str]:
+        """Return which records of the store are not in the file."""
+        problems = []
+        cut = []
+        here = set(self.here)
+        # The highest number in the store of a record that is here too.
+        common = max((self.number_there.get(each, -1) for each in here), default=-1)
+        for number, shorts in sorted(self.there.items()):
+            if number < self.first or shorts & here:
+                continue
+            instead = self.here[number - self.first : number - self.first + 1]
+            if instead and instead[0] not in self.number_there:
+                problems.append(
+                    f"record {number} was changed here: its copy is another"
+                )
+            elif number > common:
+                cut.append(number)
+            else:
+                problems.append(f"record {number} was removed here: its copy is there")
+        if cut:
+            problems.append(
+                f"the end was cut off here: the copies go on (record {_ranges(cut)})"
+            )
+        return problems
 
-    def at(self, number: int) -> str | None:
-        """Return the record that stands at a number here."""
-        inside = self.first <= number < self.first + len(self.here)
-        return self.here[number - self.first] if inside else None
+    def out_of_place(self) -> list[str]:
+        """Return which records of the file stand in another order than in the store."""
+        problems = []
+        highest = -1
+        for each in self.here:
+            number = self.number_there.get(each)
+            if number is None:
+                continue
+            if number <= highest:
+                problems.append(f"record {number} was moved or repeated here")
+            highest = max(highest, number)
+        return problems
+
+    def not_there(self, sent: int) -> tuple[list[str], list[int]]:
+        """Return the faults, and the numbers that simply have not been copied yet."""
+        problems = []
+        waiting = []
+        here = set(self.here)
+        last = max(self.there, default=-1)
+        for number, each in enumerate(self.here, start=self.first):
+            if each in self.number_there:
+                continue
+            others = self.there.get(number, set())
+            if others & here:
+                problems.append(f"record {number} was added here: no copy is of it")
+            elif others:
+                continue  # reported as changed, or as a fork
+            elif number < max(sent, last):
+                problems.append(
+                    f"record {number} is missing there, though it was copied"
+                )
+            else:
+                waiting.append(number)
+        return problems, waiting
 
 
-def compare(
-    lines: Sequence[bytes], copies: Sequence[Copy], *, pushed: int
+def _compare(
+    lines: Sequence[bytes], copies: Sequence[Copy], *, sent: int
 ) -> tuple[list[str], list[int]]:
     """Return how a file and its copies differ, and which records are not copied yet.
 
-    `pushed` is the number of the first record not sent. If both were written by this
+    `sent` is the number of the first record not sent. If both were written by this
     ledger alone, and nothing was altered since, there is no fault, however much was
     copied so far.
     """
-    faults = [*broken(copies), *forks(copies)]
+    problems = [*_broken(copies), *_forks(copies)]
     if not lines:
         if copies:
-            count = len({each.number for each in copies})
-            faults.append(
-                f"the whole ledger is gone here; {count} of its records are there"
+            number = len({each.number for each in copies})
+            problems.append(
+                f"the whole ledger is gone here; {number} of its records are there"
             )
-        return faults, []
-    sides = _Sides(
-        first=chain.first_number(lines), here=[short(line) for line in lines]
-    )
+        return problems, []
+    sides = _Sides(first=first_number(lines), here=[_short(line) for line in lines])
     for each in copies:
         sides.there[each.number].add(each.short)
         sides.number_there[each.short] = each.number
-    missing, waiting = _not_there(sides, pushed)
-    return [*faults, *_lost_here(sides), *_out_of_place(sides), *missing], waiting
+    missing, waiting = sides.not_there(sent)
+    return [*problems, *sides.lost_here(), *sides.out_of_place(), *missing], waiting
 
 
-def _lost_here(sides: _Sides) -> list[str]:
-    faults = []
-    cut = []
-    here = set(sides.here)
-    for number, shorts in sorted(sides.there.items()):
-        if number < sides.first or shorts & here:
+@dataclass(frozen=True, kw_only=True)
+class LedgerReport:
+    """The result of a verification; `unreachable` stores were not compared."""
+
+    faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    unreachable: tuple[StoreError, ...] = ()
+
+
+def connected(
+    path: Path, *, ledger_id: str, stores: Sequence[Store], warn: Callable[[str], None]
+) -> Ledger:
+    """Return the ledger of a file; if the file is lost, its copies restore it.
+
+    `warn` gets a message when the file was rebuilt, when it could not be, and for each
+    store that could not be read. None of these keeps a record from being written.
+    """
+
+    def recover(now: datetime, run_id: str) -> list[bytes]:
+        stored: list[Copy] = []
+        for store in stores:
+            try:
+                stored += read_copies(store, ledger_id).get(ledger_id, [])
+            except StoreError as error:
+                warn(f"the ledger's copies cannot be read: {error.message}")
+        if not stored:
+            return []
+        # What is damaged in one store may be whole in another.
+        intact = {each.key: each for each in stored if each.is_intact}
+        reasons = _chain_faults(list(intact.values()), where="the copies")
+        last = max(each.number for each in stored)
+        if not reasons and max(each.number for each in intact.values()) < last:
+            reasons = _broken(stored)
+        if not reasons:
+            lines = _ordered(intact.values())
+            warn(f"the ledger {path} was rebuilt: {count(len(lines), 'record')}")
+            return lines
+        warn(f"the ledger {path} cannot be rebuilt: {reasons[0]}")
+        mark = beginning(number=last + 1, now=now, run_id=run_id, reasons=reasons)
+        return [mark.to_line()]
+
+    return Ledger(path, recover=recover)
+
+
+def push(ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]) -> list[str]:
+    """Copy to each store what it lacks; return warnings, and raise no failure.
+
+    What could not be copied is tried again by the next call.
+    """
+    warnings: list[str] = []
+    for store in stores:
+        try:
+            warnings += _push_to(store, ledger, ledger_id)
+        except (OpskitError, OSError) as error:
+            warnings.append(f"the ledger was not copied to store {store.name}: {error}")
+    return warnings
+
+
+def verify_with_copies(
+    ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]
+) -> LedgerReport:
+    """Check the file's chain, its copies in each store, and other hosts' ledgers.
+
+    Without a file, as on a new machine, the chains of the copies alone are checked.
+    """
+    problems = ledger.verify()
+    notes: list[str] = []
+    unreachable: list[StoreError] = []
+    others: dict[str, dict[str, list[Copy]]] = defaultdict(dict)
+    for store in stores:
+        # In this order, so that a record that a run adds now does not look lost.
+        sent = _read_sent(ledger.path, ledger_id, store.name)
+        try:
+            stored = read_copies(store)
+        except StoreError as error:
+            unreachable.append(error)
             continue
-        instead = sides.at(number)
-        if instead is not None and instead not in sides.number_there:
-            faults.append(f"record {number} was changed here: its copy is another")
-        elif number > sides.last_common:
-            cut.append(number)
-        else:
-            faults.append(f"record {number} was removed here: its copy is there")
-    if cut:
-        faults.append(
-            f"the end was cut off here: the copies go on (record {ranges(cut)})"
-        )
-    return faults
+        own, waiting = _compare(ledger.lines(), stored.pop(ledger_id, []), sent=sent)
+        problems += [f"store {store.name}: {each}" for each in own]
+        if waiting:
+            notes.append(f"store {store.name}: not yet copied: {_ranges(waiting)}")
+        for name, of_another in stored.items():
+            others[name][store.name] = of_another
+    for name, by_store in sorted(others.items()):
+        problems += _faults_of_another(name, by_store)
+    return LedgerReport(
+        faults=tuple(problems), notes=tuple(notes), unreachable=tuple(unreachable)
+    )
 
 
-def _out_of_place(sides: _Sides) -> list[str]:
-    faults = []
-    highest = -1
-    for each in sides.here:
-        number = sides.number_there.get(each)
-        if number is None:
-            continue
-        if number <= highest:
-            faults.append(f"record {number} was moved or repeated here")
-        highest = max(highest, number)
-    return faults
+def read_copies(store: Store, ledger_id: str = "") -> dict[str, list[Copy]]:
+    """Return the copies in a store, by ledger, each in the order of its numbers.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    by_ledger: dict[str, list[Copy]] = defaultdict(list)
+    prefix = f"{FOLDER}{ledger_id}/" if ledger_id else FOLDER
+    for each in store.list(prefix):
+        copy = _parse_key(each.key)
+        if copy is not None:
+            line = _read_line(store, each.key)
+            by_ledger[copy.ledger_id].append(replace(copy, line=line))
+    for several in by_ledger.values():
+        several.sort(key=lambda each: (each.number, each.short))
+    return dict(by_ledger)
 
 
-def _not_there(sides: _Sides, pushed: int) -> tuple[list[str], list[int]]:
-    """Return the faults, and the numbers that simply have not been copied yet."""
-    faults = []
-    waiting = []
-    here = set(sides.here)
-    last = max(sides.there, default=-1)
-    for number, each in enumerate(sides.here, start=sides.first):
-        if each in sides.number_there:
-            continue
-        others = sides.there.get(number, set())
-        if others & here:
-            faults.append(f"record {number} was added here: no copy is of it")
-        elif others:
-            continue  # reported as changed, or as a fork
-        elif number < max(pushed, last):
-            faults.append(f"record {number} is missing there, though it was copied")
-        else:
-            waiting.append(number)
-    return faults, waiting
+def _faults_of_another(name: str, by_store: dict[str, list[Copy]]) -> list[str]:
+    problems = [
+        f"store {store}, ledger {name}: {each}"
+        for store, stored in by_store.items()
+        for each in _chain_faults(stored, where=name)
+    ]
+    every = [each for stored in by_store.values() for each in stored]
+    return problems or [f"ledger {name}: {each}" for each in _forks(every)]
+
+
+def _read_line(store: Store, key: str) -> bytes | None:
+    try:
+        with store.open(key) as file:
+            return file.read(_LINE_BYTES_MAX).removesuffix(b"\n")
+    except ObjectNotFound:
+        return None  # listed a moment ago
+
+
+def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
+    """Copy what a store lacks; return warnings."""
+    sent = _read_sent(ledger.path, ledger_id, store.name)
+    lines = ledger.lines()
+    first = first_number(lines)
+    own = [
+        Copy(ledger_id=ledger_id, number=number, short=_short(line))
+        for number, line in enumerate(lines, start=first)
+    ]
+    before = own[: max(0, sent - first)]
+    warnings = []
+    keys: set[str] = set()
+    done = len(before)
+    if not (before and _holds(store, before[-1].key)):
+        # Nothing was sent yet, or the file or the store was replaced.
+        keys = {each.key for each in store.list(f"{FOLDER}{ledger_id}/")}
+        done = 0
+        there = {copy.number for key in keys if (copy := _parse_key(key))}
+        if lacking := [each.number for each in before if each.number not in there]:
+            warnings.append(
+                f"store {store.name} lacked records that were copied there, "
+                f"they were copied again: {_ranges(lacking)}"
+            )
+    try:
+        for each, line in zip(own[done:], lines[done:], strict=True):
+            if each.key not in keys:
+                # It exists if another run was quicker, or this one was killed.
+                with suppress(ObjectExists):
+                    store.put(each.key, [line + b"\n"])
+            done += 1
+    finally:
+        if done and first + done != sent:
+            _write_sent(ledger.path, ledger_id, store.name, first + done)
+    return warnings
+
+
+def _holds(store: Store, key: str) -> bool:
+    try:
+        store.stat(key)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+_Table = dict[str, dict[str, int]]
+
+
+def sent_path(ledger: Path) -> Path:
+    """Return the file that says how much of a ledger each store was sent."""
+    return ledger.with_suffix(".copies.json")
+
+
+def _read_sent(ledger: Path, ledger_id: str, store: str) -> int:
+    """Return the number of the first record not sent yet; 0 if that is not known."""
+    try:
+        number = json.loads(sent_path(ledger).read_bytes())[ledger_id][store]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+    return number if isinstance(number, int) else 0
+
+
+def _write_sent(ledger: Path, ledger_id: str, store: str, number: int) -> None:
+    def change(table: _Table) -> _Table:
+        table.setdefault(ledger_id, {})[store] = number
+        return table
+
+    path, empty = sent_path(ledger), _Table()
+    try:
+        files.update_json(path, change, default=empty)
+    except (IntegrityError, AttributeError, TypeError):
+        path.unlink(missing_ok=True)
+        files.update_json(path, change, default=empty)

@@ -1,41 +1,148 @@
-"""Append-only record of every run, each record chained to the one before."""
+"""The record of every run: a file of JSON lines, each with the digest of the last."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
 from opskit import files
-from opskit.ledger import chain
-from opskit.ledger.chain import LedgerEntry
+from opskit.errors import IntegrityError
 from opskit.log import masked
+
+START = "0" * 64
+_MARK = "begins_after"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recovered:
-    """What the copies give back of a ledger whose file is gone.
+class LedgerEntry:
+    """One run: what was asked, how it ended, and the digest of the entry before.
 
-    Either all of its lines, or the next number and the reasons why the lines cannot be
-    recovered; neither if the ledger is new.
+    `time` is when the record was written. Version 0.1 recorded neither when a run
+    started nor how many seconds it took.
     """
 
-    lines: tuple[bytes, ...] = ()
-    next_number: int = 0
-    reasons: tuple[str, ...] = ()
+    sequence: int
+    time: str
+    run_id: str
+    operation: str
+    outcome: str
+    details: dict[str, object]
+    previous: str
+    started_at: str | None = None
+    seconds: float | None = None
+
+    def to_line(self) -> bytes:
+        """Return the record as it is stored, without the newline at its end."""
+        return json.dumps(vars(self), sort_keys=True).encode()
+
+
+_FIELDS = {each.name for each in fields(LedgerEntry)}
+
+
+def digest(line: bytes) -> str:
+    """Return the SHA-256 of a line, as the next one holds it."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def parse(line: bytes, *, what: str) -> LedgerEntry:
+    """Read a line; fields of later versions are ignored.
+
+    Raises:
+        IntegrityError: it is no record; the message calls it `what`.
+    """
+    try:
+        read = json.loads(line).items()
+        return LedgerEntry(**{key: each for key, each in read if key in _FIELDS})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityError(
+            f"{what} is not a ledger record",
+            hint="Compare the file with its copy; do not edit it by hand.",
+        ) from error
+
+
+def _readable(lines: Iterable[bytes]) -> list[LedgerEntry]:
+    """Return the lines that are records, with a time and details."""
+    entries = []
+    for line in lines:
+        with suppress(IntegrityError, ValueError, TypeError):
+            entry = parse(line, what="it")
+            if datetime.fromisoformat(entry.time).tzinfo and isinstance(
+                entry.details, dict
+            ):
+                entries.append(entry)
+    return entries
+
+
+def beginning(
+    *, number: int, now: datetime, run_id: str, reasons: Sequence[str]
+) -> LedgerEntry:
+    """Return the record that stands first where those before it are lost."""
+    return LedgerEntry(
+        sequence=number,
+        time=now.isoformat(),
+        run_id=run_id,
+        operation="ledger",
+        outcome="failed",
+        details={_MARK: number, "reasons": list(reasons)},
+        previous=START,
+    )
+
+
+def first_number(lines: Sequence[bytes]) -> int:
+    """Return the number of the first line: 0, but for one made by `beginning`."""
+    if not lines:
+        return 0
+    try:
+        entry = parse(lines[0], what="the first")
+        mark = entry.details.get(_MARK) if entry.operation == "ledger" else None
+    except (IntegrityError, AttributeError):
+        return 0
+    return mark if isinstance(mark, int) and mark == entry.sequence else 0
+
+
+def faults(lines: Sequence[bytes], *, where: str) -> list[str]:
+    """Return what is wrong with the chain, one sentence a fault; empty when whole."""
+    problems = []
+    first = first_number(lines)
+    if first:
+        problems.append(f"the {first} records before record {first} are lost")
+    previous = START
+    for number, line in enumerate(lines, start=first):
+        try:
+            entry = parse(line, what=f"record {number} of {where}")
+        except IntegrityError as error:
+            problems.append(error.message)
+        else:
+            if entry.sequence != number:
+                problems.append(f"record {number} carries the number {entry.sequence}")
+            if entry.previous != previous:
+                problems.append(
+                    f"record {number} does not follow the record before it: one of "
+                    "the two was changed, removed or moved"
+                )
+        previous = digest(line)
+    return problems
 
 
 class Ledger:
-    """A file of JSON lines; each line holds the SHA-256 of the line before it.
+    """The file; it only grows.
 
-    `recover` is called, under the ledger's lock, before the first record is written
-    into a file that is empty or missing.
+    `recover` is called with the time and the run's id, under the ledger's lock, before
+    the first record is written into a file that is empty or missing; it returns the
+    lines to begin with.
     """
 
     def __init__(
-        self, path: Path, *, recover: Callable[[], Recovered] | None = None
+        self,
+        path: Path,
+        *,
+        recover: Callable[[datetime, str], Sequence[bytes]] = lambda _now, _run: (),
     ) -> None:
         self.path = path
         self._recover = recover
@@ -56,20 +163,20 @@ class Ledger:
         lock = self.path.with_suffix(".lock")
         with files.locked(lock, what=f"the ledger {self.path}"):
             lines = self._content().splitlines()
-            if not lines and self._recover is not None:
-                lines = self._bring_back(self._recover(), now=now, run_id=run_id)
+            if not lines and (lines := [*self._recover(now, run_id)]):
+                files.write_atomically(self.path, (line + b"\n" for line in lines))
             entry = LedgerEntry(
-                sequence=chain.first_number(lines) + len(lines),
+                sequence=first_number(lines) + len(lines),
                 time=now.isoformat(),
                 run_id=run_id,
                 operation=operation,
                 outcome=outcome,
                 details=masked(details),
-                previous=chain.digest(lines[-1]) if lines else chain.START,
+                previous=digest(lines[-1]) if lines else START,
                 started_at=None if started_at is None else started_at.isoformat(),
                 seconds=None if seconds is None else round(seconds, 3),
             )
-            self._write(chain.to_line(entry))
+            self._write(entry.to_line())
         return entry
 
     def entries(self) -> list[LedgerEntry]:
@@ -79,14 +186,14 @@ class Ledger:
             IntegrityError: a line is not a record.
         """
         return [
-            chain.parse(line, what=f"record {number} of {self.path}")
+            parse(line, what=f"record {number} of {self.path}")
             for number, line in enumerate(self._content().splitlines())
         ]
 
     def readable(self) -> tuple[list[LedgerEntry], list[str]]:
         """Return every finished record that can be read, and what `verify` returns."""
         lines = self.lines()
-        return chain.readable(lines), chain.faults(lines, where=str(self.path))
+        return _readable(lines), faults(lines, where=str(self.path))
 
     @property
     def state(self) -> tuple[int, int]:
@@ -98,8 +205,8 @@ class Ledger:
         return (status.st_size, status.st_mtime_ns)
 
     def verify(self) -> list[str]:
-        """Return what is wrong with the chain, one line a fault; empty when whole."""
-        return chain.faults(self._content().splitlines(), where=str(self.path))
+        """Return what is wrong with the chain, as `faults` does."""
+        return faults(self._content().splitlines(), where=str(self.path))
 
     def lines(self) -> list[bytes]:
         """Return the finished lines: not one that a run has not written to its end."""
@@ -110,23 +217,6 @@ class Ledger:
             return self.path.read_bytes()
         except FileNotFoundError:
             return b""
-
-    def _bring_back(
-        self, recovered: Recovered, *, now: datetime, run_id: str
-    ) -> list[bytes]:
-        if recovered.lines:
-            files.write_atomically(
-                self.path, (line + b"\n" for line in recovered.lines), mode=0o600
-            )
-        elif recovered.next_number:
-            marker = chain.beginning(
-                number=recovered.next_number,
-                now=now,
-                run_id=run_id,
-                reasons=recovered.reasons,
-            )
-            self._write(chain.to_line(marker))
-        return self._content().splitlines()
 
     def _write(self, line: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -8,7 +8,7 @@ from typing import Any
 
 from opskit.backup.create import create_backup
 from opskit.catalog import catalog
-from opskit.catalog.changes import newly_excluded, sudden_changes
+from opskit.catalog.differences import newly_excluded, sudden_changes
 from opskit.catalog.manifest import Manifest
 from opskit.errors import StoreError
 from opskit.log import logger

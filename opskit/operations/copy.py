@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opskit.catalog.copying import CopyResult, copy_set
+from opskit.catalog.reader import BadObject
 from opskit.catalog.sets import BackupSet
-from opskit.catalog.verify import BadObject
 from opskit.checks import count
 from opskit.errors import IntegrityError, LockHeld, StoreError, UsageError
 from opskit.operations.outcome import Failure, Outcome, Record, not_recorded

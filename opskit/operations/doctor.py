@@ -168,10 +168,8 @@ def _room(run: Run, examined: Sequence[ExaminedDatabase]) -> Iterator[Check]:
         wanted[name] = stores.size_bytes(each_folder.path)
     made: dict[str, int] = {}
     try:
-        for each_set in sorted(
-            run.listing().sets, key=lambda each: each.summary.started_at
-        ):
-            made[each_set.summary.source] = each_set.summary.size_bytes
+        for each_set in sorted(run.listing().sets, key=lambda each: each.started_at):
+            made[each_set.source] = each_set.size_bytes
     except StoreError:
         return  # every store is unhealthy, which was said
     sizes = wanted | {name: size for name, size in made.items() if name in wanted}

@@ -19,7 +19,7 @@ from opskit.evidence import store_evidence, write_report
 from opskit.operations import keys, sources
 from opskit.operations.outcome import Outcome, Record, not_recorded, worst
 from opskit.operations.run import Run
-from opskit.store.s3.challenge import challenge
+from opskit.store.s3.trial import challenge
 
 _NAME = "restore-drill"
 

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from opskit import files
-from opskit.catalog import prune as catalog_prune
 from opskit.catalog import retention
+from opskit.catalog import retention as catalog_prune
 from opskit.catalog.retention import RetentionPlan
 from opskit.catalog.sets import BackupSet, ListedSet
 from opskit.errors import RetentionRefused
@@ -242,7 +242,7 @@ def _locked_until(run: Run, sets: Sequence[ListedSet]) -> dict[str, datetime]:
     """Return when the last object lock on a set ends, where it has one."""
     days = {name: each.object_lock_days for name, each in run.settings.stores.items()}
     return {
-        each.summary.backup_id: each.summary.finished_at + timedelta(days=longest)
+        each.backup_id: each.finished_at + timedelta(days=longest)
         for each in sets
         if (longest := max(days[store.name] for store in each.stores))
     }

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from opskit import log
 from opskit.errors import OpskitError, machine_faults
-from opskit.ledger import Ledger, LedgerEntry, copies, sync
-from opskit.ledger.sync import LedgerReport
+from opskit.ledger import Ledger, LedgerEntry, copies
+from opskit.ledger.copies import LedgerReport
 from opskit.operations.outcome import Record
 from opskit.store import Store
 
@@ -32,7 +32,7 @@ class RunLedger:
 
     @cached_property
     def _ledger(self) -> Ledger:
-        return sync.connected(
+        return copies.connected(
             self.folder / "ledger.jsonl",
             ledger_id=self.id,
             stores=self.stores,
@@ -58,7 +58,7 @@ class RunLedger:
 
     def verify(self) -> LedgerReport:
         """Compare the records with each other and with their copies."""
-        return sync.verify_with_copies(
+        return copies.verify_with_copies(
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
@@ -101,7 +101,7 @@ class RunLedger:
     def _copy(self, stores: Sequence[Store]) -> None:
         try:
             with machine_faults("ledger"):
-                warnings = sync.push(self._ledger, ledger_id=self.id, stores=stores)
+                warnings = copies.push(self._ledger, ledger_id=self.id, stores=stores)
         except OpskitError as error:
             log.logger().warning("the ledger was not copied", reason=error.message)
             return

@@ -14,10 +14,9 @@ from typing import Protocol
 
 from opskit import config, files, locks, log
 from opskit.catalog import catalog
-from opskit.catalog.cache import CatalogCache
 from opskit.catalog.catalog import Catalog, Known
 from opskit.catalog.manifest import Manifest, of_database
-from opskit.catalog.sets import BackupSet, ListedSet
+from opskit.catalog.sets import BackupSet, CatalogCache, ListedSet
 from opskit.catalog.writer import Protection
 from opskit.config import DatabaseSettings, FolderSettings, Settings
 from opskit.crypto.keys import Identities

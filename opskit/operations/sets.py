@@ -43,13 +43,12 @@ class ListedSets:
 
 
 def _listed_as_json(each: ListedSet, at: datetime) -> dict[str, Any]:
-    summary = each.summary
     return {
-        "backup_id": summary.backup_id,
-        "source": summary.source,
-        "finished_at": summary.finished_at.isoformat(),
-        "age_seconds": round((at - summary.finished_at).total_seconds()),
-        "size_bytes": summary.size_bytes,
+        "backup_id": each.backup_id,
+        "source": each.source,
+        "finished_at": each.finished_at.isoformat(),
+        "age_seconds": round((at - each.finished_at).total_seconds()),
+        "size_bytes": each.size_bytes,
         "proof": each.proof,
         "pinned": each.is_pinned,
         "stores": [store.name for store in each.stores],

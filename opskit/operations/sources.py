@@ -62,7 +62,7 @@ def with_sets(run: Run) -> list[str]:
     if configured:
         return configured
     listing = run.listing()
-    usable = [each.summary.source for each in listing.sets]
+    usable = [each.source for each in listing.sets]
     unusable = [each.key.partition("/")[0] for each in listing.unreadable]
     if not usable and not unusable:
         raise UsageError(

@@ -9,8 +9,8 @@ from typing import Any
 
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.reader import BadObject, VerifyResult, is_gone, verify_set
 from opskit.catalog.sets import BackupSet
-from opskit.catalog.verify import BadObject, VerifyResult, is_gone, verify_set
 from opskit.checks import Check, count
 from opskit.errors import (
     IntegrityError,

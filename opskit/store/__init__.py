@@ -5,13 +5,11 @@ from __future__ import annotations
 from opskit.config import StoreSettings
 from opskit.store.base import ObjectInfo, Store
 from opskit.store.local import LocalStore
-from opskit.store.memory import MemoryStore
 from opskit.store.s3.store import S3Store
 from opskit.store.wrappers import RetryingStore, ThrottledStore, unwrapped
 
 __all__ = [
     "LocalStore",
-    "MemoryStore",
     "ObjectInfo",
     "RetryingStore",
     "S3Store",

@@ -72,10 +72,10 @@ def backups(
 def _list(listed: ListedSets) -> Iterator[str]:
     rows = [
         [
-            each.summary.backup_id,
-            text.moment(each.summary.finished_at),
-            f"{duration((listed.at - each.summary.finished_at).total_seconds())} ago",
-            size(each.summary.size_bytes),
+            each.backup_id,
+            text.moment(each.finished_at),
+            f"{duration((listed.at - each.finished_at).total_seconds())} ago",
+            size(each.size_bytes),
             f"{each.proof}{', pinned' if each.is_pinned else ''}",
             ", ".join(store.name for store in each.stores),
         ]

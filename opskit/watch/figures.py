@@ -118,7 +118,7 @@ def backups(runs: Iterable[LedgerEntry], sets: Iterable[ListedSet]) -> list[Back
             made[str(run.details.get("backup_id"))] = Backup(
                 at=began(run), size_bytes=size, seconds=_figure(run.seconds)
             )
-    for each in (one.summary for one in sets):
+    for each in sets:
         made[each.backup_id] = Backup(
             at=each.started_at,
             size_bytes=each.size_bytes,

@@ -50,7 +50,7 @@ def checks(state: State, settings: Settings) -> list[Check]:
         examined += _of_source(source, state)
         if settings.drill.rto is not None:
             examined += _restore_time(source, settings.drill.rto.total_seconds())
-    needed = sum(s.sets[0].summary.size_bytes for s in state.sources if s.sets)
+    needed = sum(s.sets[0].size_bytes for s in state.sources if s.sets)
     for store in state.stores:
         examined += _of_store(store, needed)
     examined += _last_runs(state)
@@ -161,7 +161,7 @@ def _drill(source: SourceState, now: datetime) -> Check:
 def _newest_set(source: SourceState) -> Iterator[Check]:
     name = label(source)
     for newest in source.sets[:1]:
-        backup_id = newest.summary.backup_id
+        backup_id = newest.backup_id
         failed = newest.proof == "failed"
         yield Check(
             name=f"{name}: proof",

@@ -170,7 +170,7 @@ def _figures(source: SourceState) -> dict[str, float | None]:
         **_answered("source", source),
     }
     if source.sets:
-        figures["backup_size_bytes"] = source.sets[0].summary.size_bytes
+        figures["backup_size_bytes"] = source.sets[0].size_bytes
     if (run := source.last_run) is not None:
         figures |= {
             "backup_last_run_timestamp_seconds": ended_at(run).timestamp(),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit import __version__, log
-from opskit.catalog import catalog, prune
+from opskit.catalog import catalog, retention
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.sets import ListedSet, Unreadable
 from opskit.config import DatabaseSettings, FolderSettings
@@ -287,7 +287,7 @@ def _last_success(
     newest: dict[str, datetime] = {}
     for each in sets:
         for store in each.stores:
-            at = each.summary.finished_at
+            at = each.finished_at
             newest[store.name] = max(at, newest.get(store.name, at))
     for silent in (each.name for each in stores if not each.reachable):
         for run in runs:
@@ -335,7 +335,7 @@ def _drills(
                 drills[evidence.run_id] = DrillRecord(
                     finished_at=evidence.at,
                     passed=evidence.passed,
-                    backup_id=each.summary.backup_id,
+                    backup_id=each.backup_id,
                     run_id=evidence.run_id,
                 )
     newest_first = sorted(drills.values(), key=lambda d: d.finished_at, reverse=True)
@@ -358,9 +358,9 @@ def _recorded_drill(entry: LedgerEntry) -> DrillRecord:
 def _unconfirmed_changes(run: Run, newest: Sequence[ListedSet]) -> tuple[str, ...]:
     """Return what the newest set holds suddenly less of, unless somebody looked."""
     try:
-        known = prune.candidates(newest, trust=keys.trust(run.settings))
+        known = retention.candidates(newest, trust=keys.trust(run.settings))
     except StoreError:
-        return newest[0].summary.sudden_changes
+        return newest[0].sudden_changes
     return tuple(change for each in known for change in each.unconfirmed_changes)
 
 

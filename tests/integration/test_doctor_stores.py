@@ -14,7 +14,7 @@ import pytest
 from opskit.checks import Check, Health, worst
 from opskit.doctor.stores import examine
 from opskit.store import S3Store, Store, open_store
-from opskit.store.s3.challenge import challenge
+from opskit.store.s3.trial import challenge
 from tests import s3_servers
 from tests.proxy import Fault, Proxy, proxy_to
 from tests.s3_servers import BUCKET, LOCKED_BUCKET, S3Server

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from opskit.catalog.manifest import of_database
-from opskit.catalog.verify import verify_set
+from opskit.catalog.reader import verify_set
 from opskit.config import Query
 from opskit.errors import DatabaseError
 from opskit.postgres import database

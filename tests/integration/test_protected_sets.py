@@ -23,10 +23,9 @@ from opskit.backup.database import DatabaseBackup
 from opskit.backup.stream import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, of_database
-from opskit.catalog.reader import SetReader
+from opskit.catalog.reader import SetReader, verify_set
 from opskit.catalog.sets import BackupSet
 from opskit.catalog.trust import Trust
-from opskit.catalog.verify import verify_set
 from opskit.catalog.writer import Protection
 from opskit.config import Settings
 from opskit.config.crypto import EncryptionSettings

@@ -15,7 +15,7 @@ import pytest
 
 from opskit.catalog import catalog
 from opskit.catalog.manifest import Manifest, StoredObject
-from opskit.catalog.verify import verify_set
+from opskit.catalog.reader import verify_set
 from opskit.errors import (
     ObjectExists,
     OpskitError,

@@ -10,10 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opskit.catalog import catalog
-from opskit.catalog.cache import CatalogCache
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
-from opskit.catalog.sets import ListedSet
+from opskit.catalog.sets import CatalogCache, ListedSet
 from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError
@@ -83,8 +82,8 @@ def test_a_bucket_is_listed_by_pages(
     direct.delete(made[5].prefix + SIGNATURE_NAME)
     third = _list(store, tmp_path / "cache")
 
-    assert [each.summary for each in first.sets] == [
-        each.summary for each in catalog.read([direct]).sets
+    assert [(each.prefix, each.manifest_sha256) for each in first.sets] == [
+        (each.prefix, each.manifest_sha256) for each in catalog.read([direct]).sets
     ]
     assert asked_first["GetObject"] == 2 * SETS
     assert second.sets == first.sets

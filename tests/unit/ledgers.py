@@ -8,8 +8,9 @@ from pathlib import Path
 
 from opskit.errors import StoreError
 from opskit.ledger import Ledger, LedgerEntry
-from opskit.ledger.sync import connected, push
-from opskit.store import MemoryStore, ObjectInfo, Store
+from opskit.ledger.copies import connected, push
+from opskit.store import ObjectInfo, Store
+from tests.memory_store import MemoryStore
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 NAME = "web-0123abcd"

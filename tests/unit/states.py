@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opskit.catalog.proof import EvidenceName
-from opskit.catalog.sets import Copy, ListedSet, Summary
+from opskit.catalog.sets import Copy, ListedSet
 from opskit.ledger import LedgerEntry
-from opskit.store import MemoryStore
 from opskit.watch.state import (
     DiskState,
     DrillRecord,
@@ -19,6 +18,7 @@ from opskit.watch.state import (
     State,
     StoreState,
 )
+from tests.memory_store import MemoryStore
 
 NOW = datetime(2026, 11, 30, 10, 12, tzinfo=UTC)
 STORES = (MemoryStore("local"), MemoryStore("offsite"))
@@ -154,14 +154,12 @@ def _sets(runs: Sequence[LedgerEntry]) -> tuple[ListedSet, ...]:
         evidence = () if drill is None else (_evidence(drill),)
         made.append(
             ListedSet(
-                summary=Summary(
-                    backup_id=details["backup_id"],
-                    source=details["source"],
-                    started_at=at,
-                    snapshot_at=at,
-                    finished_at=datetime.fromisoformat(run.time),
-                    size_bytes=details["size_bytes"],
-                ),
+                backup_id=details["backup_id"],
+                source=details["source"],
+                started_at=at,
+                snapshot_at=at,
+                finished_at=datetime.fromisoformat(run.time),
+                size_bytes=details["size_bytes"],
                 manifest_sha256="0" * 64,
                 copies=tuple(
                     Copy(store=store, evidence=evidence)
@@ -203,9 +201,7 @@ def source_state(
     sets = _sets(runs)
     newest: dict[str, datetime] = {}
     for each in sets[::-1]:
-        newest |= dict.fromkeys(
-            (store.name for store in each.stores), each.summary.finished_at
-        )
+        newest |= dict.fromkeys((store.name for store in each.stores), each.finished_at)
     drills = [_drill(each) for each in runs if each.operation == "restore-drill"]
     fields: dict[str, Any] = {
         "name": name,

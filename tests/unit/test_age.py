@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.crypto import age, public
+from opskit.crypto import age, keys
 from opskit.crypto import keys as crypto_keys
 from opskit.crypto.age import BLOCK_BYTES, BlockReader, BlockWriter, streamed
 from opskit.crypto.keys import Identities, NoMatchingIdentity
@@ -335,10 +335,10 @@ def test_recipients_are_normalised(tmp_path: Path) -> None:
     ed25519 = stock.ssh_key(tmp_path / "ed25519")
     rsa = stock.ssh_key(tmp_path / "rsa", "-b", "2048", kind="rsa")
 
-    assert public.recipient(f"  {own}\n")[0] == own
-    assert public.recipient(own.upper())[0] == own
-    assert public.recipient(f"{ed25519}  ops@example  two\n")[0] == ed25519
-    assert public.recipient(rsa)[0] == rsa
+    assert keys.recipient(f"  {own}\n")[0] == own
+    assert keys.recipient(own.upper())[0] == own
+    assert keys.recipient(f"{ed25519}  ops@example  two\n")[0] == ed25519
+    assert keys.recipient(rsa)[0] == rsa
 
 
 @pytest.mark.parametrize(
@@ -361,21 +361,21 @@ def test_recipients_are_normalised(tmp_path: Path) -> None:
 def test_what_is_no_recipient_is_refused(text: str) -> None:
     """What is allowed stands in the message."""
     with pytest.raises(ValueError, match="is not a recipient: write age1…"):
-        public.recipient(text)
+        keys.recipient(text)
 
 
 def test_an_rsa_key_that_age_refuses_is_refused(tmp_path: Path) -> None:
     """What would be encrypted to it, the stock program would not open."""
     small = stock.ssh_key(tmp_path / "rsa", "-b", "1024", kind="rsa")
     with pytest.raises(ValueError, match="is not a recipient: write age1"):
-        public.recipient(small)
+        keys.recipient(small)
 
 
 @pytest.mark.parametrize("secret", [str(_own), str(_own).lower()], ids=count())
 def test_a_private_key_given_by_mistake_is_not_shown(secret: str) -> None:
     """Neither in the message nor in the error behind it."""
     with pytest.raises(ValueError, match="must stay secret") as refused:
-        public.recipient(secret)
+        keys.recipient(secret)
 
     assert secret not in str(refused.value)
     assert refused.value.__context__ is None

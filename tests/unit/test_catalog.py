@@ -11,7 +11,7 @@ from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.sets import BackupSet
 from opskit.errors import IntegrityError, UsageError
-from opskit.store import MemoryStore
+from tests.memory_store import MemoryStore
 from tests.unit.builders import (
     STARTED_AT,
     manifest,

@@ -15,15 +15,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from structlog.testing import capture_logs
 
 from opskit.catalog import catalog
-from opskit.catalog.cache import CatalogCache
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
-from opskit.catalog.sets import ListedSet, Place, summary_of
+from opskit.catalog.sets import CatalogCache, ListedSet, Place
 from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
-from opskit.store import LocalStore, MemoryStore, Store
+from opskit.store import LocalStore, Store
 from opskit.store.wrappers import StoreWrapper
+from tests.memory_store import MemoryStore
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_evidence
 from tests.unit.conftest import Unprivileged
@@ -88,7 +88,7 @@ def list_sets(
 
 def ids(found: Catalog[ListedSet]) -> list[str]:
     """Return the ids of the sets that are listed."""
-    return [each.summary.backup_id for each in found.sets]
+    return [each.backup_id for each in found.sets]
 
 
 def cached(folder: Path) -> dict[str, Any]:
@@ -137,12 +137,7 @@ def test_a_listing_says_what_the_catalog_says(
     for _ in range(2):
         found = list_sets(store, folder, trust=trust)
 
-        assert [each.summary for each in found.sets] == [
-            summary_of(each.manifest) for each in truth.sets
-        ]
-        assert [
-            (each.manifest_sha256, each.copies, each.proof) for each in found.sets
-        ] == [(each.manifest_sha256, each.copies, each.proof) for each in truth.sets]
+        assert [*found.sets] == [each.without_manifest() for each in truth.sets]
         assert found.unreadable == truth.unreadable
         assert [each.isoformat() for each in _times(found)] == [
             each.manifest.finished_at.isoformat() for each in truth.sets
@@ -150,7 +145,7 @@ def test_a_listing_says_what_the_catalog_says(
 
 
 def _times(found: Catalog[ListedSet]) -> list[Any]:
-    return [each.summary.finished_at for each in found.sets]
+    return [each.finished_at for each in found.sets]
 
 
 def test_new_evidence_costs_the_reading_of_its_own_set(
@@ -226,23 +221,24 @@ def _look_trusted(folder: Path, store: Store, made: Manifest) -> None:
     list_sets(store, folder)  # seals the set as it lies there, and refuses it
     document = cached(folder)
     entry = document["sets"][made.prefix]
-    assert "refused" in entry
-    summary = summary_of(made)
-    del entry["refused"]
-    entry |= {
-        "sha256": "0" * 64,
-        "summary": {
-            "backup_id": summary.backup_id,
-            "source": summary.source,
-            "started_at": summary.started_at.isoformat(),
-            "snapshot_at": summary.snapshot_at.isoformat(),
-            "finished_at": summary.finished_at.isoformat(),
-            "size_bytes": summary.size_bytes,
-            "sudden_changes": [],
-        },
-        "is_pinned": False,
-        "evidence": ["evidence/20260311T030000Z-drill-passed-abc123.json"],
-        "faults": [],
+    assert isinstance(entry["known"], str)
+    entry["known"] = {
+        "backup_id": made.backup_id,
+        "source": made.source,
+        "started_at": made.started_at.isoformat(),
+        "snapshot_at": made.snapshot_at.isoformat(),
+        "finished_at": made.finished_at.isoformat(),
+        "size_bytes": made.size_bytes,
+        "sudden_changes": [],
+        "manifest_sha256": "0" * 64,
+        "copies": [
+            {
+                "store": store.name,
+                "evidence": ["evidence/20260311T030000Z-drill-passed-abc123.json"],
+                "is_pinned": False,
+                "faults": [],
+            }
+        ],
     }
     rewrite(folder, document)
 
@@ -357,10 +353,11 @@ def test_a_damaged_file_is_made_anew(store: Counting, folder: Path, text: str) -
         ("evidence", ["evidence/x.json"]),
         ("evidence", {"a": 1}),
         ("faults", [["one"]]),
-        ("sha256", "../x"),
-        ("sha256", None),
+        ("manifest_sha256", "../x"),
+        ("manifest_sha256", None),
+        ("copies", []),
         ("seal", None),
-        ("refused", ["x"]),
+        ("known", ["x"]),
     ],
 )
 def test_a_damaged_entry_is_read_again(
@@ -371,12 +368,14 @@ def test_a_damaged_entry_is_read_again(
     first = list_sets(store, folder)
     document = cached(folder)
     (entry,) = document["sets"].values()
-    summary = entry["summary"]
-    altered = (
-        entry | {"summary": summary | {field: value}}
-        if field in summary
-        else entry | {field: value}
-    )
+    known = entry["known"]
+    (copy,) = known["copies"]
+    if field in copy:
+        altered = entry | {"known": known | {"copies": [copy | {field: value}]}}
+    elif field in known:
+        altered = entry | {"known": known | {field: value}}
+    else:
+        altered = entry | {field: value}
     rewrite(folder, document | {"sets": {next(iter(document["sets"])): altered}})
 
     assert list_sets(store, folder) == first

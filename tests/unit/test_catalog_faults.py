@@ -16,8 +16,9 @@ from opskit.catalog import manifest as manifests
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.trust import Trust
 from opskit.errors import ObjectNotFound, StoreError
-from opskit.store import LocalStore, MemoryStore, ObjectInfo, Store
+from opskit.store import LocalStore, ObjectInfo, Store
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit.builders import STARTED_AT, manifest, store_set
 from tests.unit.conftest import Unprivileged
 

@@ -8,9 +8,10 @@ from contextlib import closing
 
 import pytest
 
-from opskit.catalog.sets import in_order, readers
+from opskit.catalog.catalog import in_order, readers
 from opskit.config import StoreSettings
-from opskit.store import LocalStore, MemoryStore, open_store
+from opskit.store import LocalStore, open_store
+from tests.memory_store import MemoryStore
 
 _SECONDS_MAX = 20.0
 

@@ -53,7 +53,7 @@ def _again(run: Run) -> Run:
 
 def _ids(run: Run, *, listed: bool) -> list[str]:
     found = run.listing() if listed else run.catalog()
-    return [each.summary.backup_id for each in found.sets]
+    return [each.backup_id for each in found.sets]
 
 
 def test_a_later_run_lists_without_reading(
@@ -84,7 +84,7 @@ def test_nothing_is_deleted_because_a_cache_says_so(
     (path,) = (run.state_dir / "catalog-cache").iterdir()
     document = json.loads(path.read_text())
     seal = document["sets"][newer.prefix]["seal"]
-    document["sets"][newer.prefix] = {"seal": seal, "refused": "forged"}
+    document["sets"][newer.prefix] = {"seal": seal, "known": "forged"}
     path.write_text(json.dumps(document))
 
     def pruned(*, dry_run: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.catalog.changes import newly_excluded, sudden_changes
+from opskit.catalog.differences import newly_excluded, sudden_changes
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.proof import CONFIRMATION_FOLDER, is_mark, mark_name
 from tests.unit.builders import folder_manifest, manifest

@@ -10,7 +10,7 @@ from opskit.catalog import catalog
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.errors import IntegrityError, UsageError
 from opskit.operations.sources import parse_time
-from opskit.store import MemoryStore
+from tests.memory_store import MemoryStore
 from tests.unit.builders import STARTED_AT, manifest, store_set
 
 DAY = timedelta(days=1)

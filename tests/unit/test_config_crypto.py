@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.config.crypto import EncryptionSettings, SigningSettings
-from opskit.crypto import public
+from opskit.crypto import keys as crypto_keys
 from opskit.errors import ConfigurationError
 from tests.unit.conftest import LoadConfig
 
@@ -31,7 +31,7 @@ def _ssh(kind: str, *fields: bytes) -> str:
 
 
 def _line(private: Any) -> str:
-    return public.line(private.public_key())
+    return crypto_keys.line(private.public_key())
 
 
 ED25519 = _line(Ed25519PrivateKey.generate())

@@ -13,10 +13,11 @@ from opskit.catalog import catalog
 from opskit.catalog.copying import CopyResult, copy_set
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, parse
 from opskit.catalog.proof import CONFIRMATION_FOLDER, mark_name
-from opskit.catalog.verify import verify_set
+from opskit.catalog.reader import verify_set
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError
-from opskit.store import LocalStore, MemoryStore, ObjectInfo, Store
+from opskit.store import LocalStore, ObjectInfo, Store
 from tests.faulty import Crash, FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit.builders import (
     CONTENTS,
     STARTED_AT,

@@ -15,11 +15,11 @@ from opskit.config import StoreSettings
 from opskit.doctor import stores
 from opskit.doctor.stores import examine
 from opskit.errors import StoreError
-from opskit.store import LocalStore, MemoryStore, ObjectInfo, RetryingStore, S3Store
-from opskit.store.s3.challenge import challenge
-from opskit.store.s3.scratch import Scratch
+from opskit.store import LocalStore, ObjectInfo, RetryingStore, S3Store
+from opskit.store.s3.trial import Scratch, challenge
 from opskit.store.wrappers import StoreWrapper
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 
 NOW = datetime(2026, 3, 10, 3, tzinfo=UTC)
 

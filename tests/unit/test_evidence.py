@@ -13,8 +13,9 @@ import pytest
 from opskit.checks import Check, not_checked
 from opskit.drill.report import DrillEvidence, DrillFigures
 from opskit.evidence import set_subject, store_evidence, write_report
-from opskit.store import MemoryStore, ObjectInfo
+from opskit.store import ObjectInfo
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit import builders
 
 GOOD = Check(name="table public.t", passed=True)

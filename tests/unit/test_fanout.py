@@ -12,8 +12,9 @@ import pytest
 from opskit.catalog import writer as catalog_writer
 from opskit.catalog.writer import put_everywhere
 from opskit.errors import ObjectExists, ObjectNotFound, StoreError
-from opskit.store import LocalStore, MemoryStore, ObjectInfo, Store
+from opskit.store import LocalStore, ObjectInfo, Store
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit.store_contract import keys, read
 
 KEY = "shop/2026/dump"

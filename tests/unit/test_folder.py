@@ -33,7 +33,8 @@ from opskit.errors import (
 )
 from opskit.folders.lock import ServiceLock
 from opskit.folders.restore import FolderResult, FolderTarget, restore_set
-from opskit.store import MemoryStore, ObjectInfo, Store
+from opskit.store import ObjectInfo, Store
+from tests.memory_store import MemoryStore
 from tests.unit.files_sets import differences, dump, now, source
 
 _own = pyrage.x25519.Identity.generate()

@@ -11,9 +11,15 @@ import pytest
 
 from opskit.catalog import catalog, sets
 from opskit.ledger import Ledger, copies
-from opskit.ledger.sync import LedgerReport, read_copies, sent_path, verify_with_copies
-from opskit.store import MemoryStore, ObjectInfo, Store
+from opskit.ledger.copies import (
+    LedgerReport,
+    read_copies,
+    sent_path,
+    verify_with_copies,
+)
+from opskit.store import ObjectInfo, Store
 from tests.faulty import Crash, FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit.ledgers import (
     COUNT,
     NAME,
@@ -78,7 +84,7 @@ def test_copies_are_no_backup_sets(store: MemoryStore, ledger: Ledger) -> None:
     found = catalog.read([store])
 
     assert (found.sets, found.unreadable) == ((), ())
-    assert sets.group_by_set(store.list()) == []
+    assert sets.places_of(store.list()) == []
 
 
 def test_the_name_is_made_of_host_and_folder() -> None:
@@ -244,7 +250,7 @@ def test_a_ledger_cut_at_its_end_is_found(
     assert len(report.faults) == 1
     assert report.faults[0] == (
         "store a: the end was cut off here: the copies go on "
-        f"(record {copies.ranges(range(left, COUNT))})"
+        f"(record {copies._ranges(range(left, COUNT))})"
     )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from opskit.ledger import Ledger
-from opskit.ledger.sync import LedgerReport, verify_with_copies
-from opskit.store import MemoryStore, Store
+from opskit.ledger.copies import LedgerReport, verify_with_copies
+from opskit.store import Store
+from tests.memory_store import MemoryStore
 from tests.unit.ledgers import (
     COUNT,
     NAME,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from opskit.catalog import prune
+from opskit.catalog import retention
 from opskit.catalog.manifest import MANIFEST_NAME
-from opskit.catalog.prune import GRACE
-from opskit.store import LocalStore, MemoryStore, Store
+from opskit.catalog.retention import GRACE
+from opskit.store import LocalStore, Store
+from tests.memory_store import MemoryStore
 from tests.unit.builders import (
     manifest,
     store_evidence,
@@ -27,7 +28,7 @@ def _later(after: timedelta) -> datetime:
 
 
 def _found(store: Store, after: timedelta = 2 * GRACE) -> list[str]:
-    return prune.orphans(store, source="shop", now=_later(after))
+    return retention.orphans(store, source="shop", now=_later(after))
 
 
 @pytest.fixture

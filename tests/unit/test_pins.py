@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from opskit.catalog import catalog, prune
-from opskit.catalog.cache import CatalogCache
+from opskit.catalog import catalog, retention
 from opskit.catalog.copying import copy_set
 from opskit.catalog.proof import PIN_FOLDER
-from opskit.catalog.prune import candidates
-from opskit.catalog.retention import plan
+from opskit.catalog.retention import candidates, plan
+from opskit.catalog.sets import CatalogCache
 from opskit.catalog.trust import Trust
 from opskit.config import RetentionSettings
 from opskit.crypto.signatures import Signer
-from opskit.store import MemoryStore
+from tests.memory_store import MemoryStore
 from tests.unit.builders import STARTED_AT, store_set
 
 OURS, THEIRS = (Signer(Ed25519PrivateKey.generate()) for _ in range(2))
@@ -45,7 +44,7 @@ def stores() -> list[MemoryStore]:
 def _pin(stores: list[MemoryStore], signer: Signer | None = None) -> str:
     """Pin the older set, and return its id."""
     oldest = catalog.read(stores).sets[-1]
-    prune.pin(oldest, at=NOW, run_id="abc123", signer=signer)
+    retention.pin(oldest, at=NOW, run_id="abc123", signer=signer)
     return oldest.manifest.backup_id
 
 
@@ -57,7 +56,7 @@ def test_retention_keeps_a_pinned_set_until_the_pin_is_removed(
     backup_id = _pin(stores)
     pinned = catalog.read(stores).sets
     kept = plan(candidates(pinned), NEWEST_ALONE, now=NOW)
-    removed = prune.unpin(pinned[-1])
+    removed = retention.unpin(pinned[-1])
     after = plan(candidates(catalog.read(stores).sets), NEWEST_ALONE, now=NOW)
 
     assert before.delete == after.delete == (backup_id,)
@@ -65,7 +64,7 @@ def test_retention_keeps_a_pinned_set_until_the_pin_is_removed(
     assert kept.delete == ()
     assert all(copy.is_pinned for copy in pinned[-1].copies)
     assert removed
-    assert not prune.unpin(pinned[-1])
+    assert not retention.unpin(pinned[-1])
     assert not any(PIN_FOLDER in e.key for store in stores for e in store.list())
 
 
@@ -80,7 +79,7 @@ def test_a_listing_remembers_a_pin_and_notices_that_it_is_gone(
         return catalog.list_sets(stores[:1], caches=caches).sets[-1].is_pinned
 
     seen = [is_pinned(), is_pinned()]
-    prune.unpin(catalog.read(stores).sets[-1])
+    retention.unpin(catalog.read(stores).sets[-1])
 
     assert seen == [True, True]
     assert not is_pinned()
@@ -93,7 +92,7 @@ def test_one_copy_with_a_pin_is_enough(stores: list[MemoryStore]) -> None:
 
     assert [copy.is_pinned for copy in found.copies] == [True, False]
     assert found.is_pinned
-    assert prune.is_pinned_now(found, Trust())
+    assert retention.is_pinned_now(found, Trust())
 
 
 def test_a_pin_is_copied_with_its_set(stores: list[MemoryStore]) -> None:
@@ -105,7 +104,7 @@ def test_a_pin_is_copied_with_its_set(stores: list[MemoryStore]) -> None:
     trust = Trust((OURS.public_key,))
 
     assert catalog.read([target]).sets[0].is_pinned
-    assert prune.is_pinned_now(catalog.read([target]).sets[0], trust)
+    assert retention.is_pinned_now(catalog.read([target]).sets[0], trust)
 
 
 @pytest.mark.parametrize("signer", [None, THEIRS])
@@ -117,14 +116,14 @@ def test_where_keys_are_trusted_only_their_pins_count(
     found = catalog.read(stores).sets[-1]
     trust = Trust((OURS.public_key,))
 
-    assert not prune.is_pinned_now(found, trust)
-    assert prune.is_pinned_now(found, Trust())
+    assert not retention.is_pinned_now(found, trust)
+    assert retention.is_pinned_now(found, Trust())
 
 
 def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
     """A signed one that is moved beside another set does not count there."""
     oldest, newest = (catalog.read(stores).sets[each] for each in (-1, 0))
-    prune.pin(oldest, at=NOW, run_id="abc123", signer=OURS)
+    retention.pin(oldest, at=NOW, run_id="abc123", signer=OURS)
     for store in stores:
         for each in list(store.list(oldest.manifest.prefix + PIN_FOLDER)):
             with store.open(each.key) as file:
@@ -132,8 +131,8 @@ def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
                 store.put(moved, [file.read()])
     trust = Trust((OURS.public_key,))
 
-    assert prune.is_pinned_now(oldest, trust)
-    assert not prune.is_pinned_now(newest, trust)
+    assert retention.is_pinned_now(oldest, trust)
+    assert not retention.is_pinned_now(newest, trust)
 
 
 def test_a_pin_is_named_beside_other_reasons() -> None:

@@ -18,17 +18,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from opskit.backup.create import BackupResult, create_backup
 from opskit.catalog import catalog
 from opskit.catalog.manifest import MANIFEST_NAME, StoredObject, of_database, parse
-from opskit.catalog.reader import SetReader
+from opskit.catalog.reader import SetReader, verify_set
 from opskit.catalog.trust import Trust
-from opskit.catalog.verify import verify_set
 from opskit.catalog.writer import Protection, SetWriter
 from opskit.crypto import age, signatures
 from opskit.crypto.keys import Identities
 from opskit.crypto.signatures import Signer
 from opskit.errors import BackupFailed, StoreError
 from opskit.postgres.inventory import Role
-from opskit.store import MemoryStore, ObjectInfo, Store
+from opskit.store import ObjectInfo, Store
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT
 

@@ -6,14 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from opskit.catalog import catalog, prune
+from opskit.catalog import catalog, retention
 from opskit.catalog.proof import CONFIRMATION_FOLDER, mark_name
 from opskit.catalog.retention import Candidate, plan
 from opskit.catalog.sets import BackupSet
 from opskit.config import RetentionSettings
 from opskit.errors import StoreError
-from opskit.store import MemoryStore, Store
+from opskit.store import Store
 from tests.faulty import Crash, FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit.builders import STARTED_AT, store_evidence, store_set
 from tests.unit.store_contract import keys
 
@@ -45,7 +46,7 @@ def test_a_deleted_set_is_gone_from_every_store() -> None:
     made = store_set(stores)
     store_evidence(stores[0], made, kind="drill", passed=True)
     other = store_set(stores, started_at=STARTED_AT - DAY)
-    prune.delete_set(_the_set(stores))
+    retention.delete_set(_the_set(stores))
 
     assert [each.manifest for each in catalog.read(stores).sets] == [other]
     assert all(key.startswith(other.prefix) for s in stores for key in keys(s))
@@ -56,7 +57,7 @@ def test_the_manifest_goes_first() -> None:
     inner = MemoryStore("a")
     store_set([inner])
     with pytest.raises(Crash):
-        prune.delete_set(_the_set([FaultyStore(inner, crash_at=2)]))
+        retention.delete_set(_the_set([FaultyStore(inner, crash_at=2)]))
 
     assert catalog.read([inner]).sets == ()
     assert len(keys(inner)) == 3
@@ -67,7 +68,7 @@ def _steps() -> int:
     store = FaultyStore(MemoryStore("a"))
     store_set([store])
     before = store.steps
-    prune.delete_set(_the_set([store]))
+    retention.delete_set(_the_set([store]))
     return store.steps - before
 
 
@@ -80,13 +81,13 @@ def test_a_crash_at_any_step_leaves_no_half_set(crash_at: int, number: int) -> N
     stores: list[Store] = list(inner)
     stores[number] = FaultyStore(inner[number], crash_at=crash_at)
     with pytest.raises(Crash):
-        prune.delete_set(_the_set(stores))
+        retention.delete_set(_the_set(stores))
 
     for store in inner:
         _assert_all_listed_are_whole(store)
 
     for each in catalog.read(inner).sets:
-        prune.delete_set(each)
+        retention.delete_set(each)
 
     assert catalog.read(inner).sets == ()
 
@@ -105,7 +106,7 @@ def test_a_store_that_refuses_keeps_its_set_whole() -> None:
     before = keys(store)
 
     with pytest.raises(StoreError, match="refused to delete"):
-        prune.delete_set(_the_set([store]))
+        retention.delete_set(_the_set([store]))
 
     assert keys(store) == before
     _assert_all_listed_are_whole(store)
@@ -119,7 +120,7 @@ def test_a_damaged_copy_does_not_cost_the_good_one_its_place() -> None:
         store_evidence(good, made, kind="drill", passed=True)
         store_evidence(damaged, made, kind="verify", passed=False)
     planned = plan(
-        prune.candidates(catalog.read([good, damaged]).sets),
+        retention.candidates(catalog.read([good, damaged]).sets),
         POLICY,
         now=STARTED_AT + 100 * DAY,
     )
@@ -134,7 +135,7 @@ def test_retention_is_given_what_it_needs() -> None:
     store_evidence(store, made, kind="drill", passed=True)
     older = store_set([store], started_at=STARTED_AT - DAY)
 
-    assert prune.candidates(catalog.read([store]).sets) == [
+    assert retention.candidates(catalog.read([store]).sets) == [
         Candidate(backup_id=made.backup_id, started_at=STARTED_AT, proof="drilled"),
         Candidate(
             backup_id=older.backup_id,
@@ -155,9 +156,9 @@ def test_a_change_counts_until_somebody_confirms_it() -> None:
     changes = ("table public.t is gone (it held 3 rows)",)
     made = store_set(stores, sudden_changes=changes)
     stores[0].put(made.prefix + "confirmed/readme.txt", [b"x"])
-    before = prune.candidates(catalog.read(stores).sets)
+    before = retention.candidates(catalog.read(stores).sets)
     _confirm(stores[1], made.prefix)
-    after = prune.candidates(catalog.read(stores).sets)
+    after = retention.candidates(catalog.read(stores).sets)
 
     assert [each.unconfirmed_changes for each in before] == [changes]
     assert [each.unconfirmed_changes for each in after] == [()]
@@ -169,7 +170,7 @@ def test_locks_are_given_on_by_the_id_of_the_set() -> None:
     made = store_set([store])
     store_set([store], started_at=STARTED_AT - DAY)
     until = STARTED_AT + DAY
-    found = prune.candidates(
+    found = retention.candidates(
         catalog.read([store]).sets, locked_until={made.backup_id: until}
     )
 

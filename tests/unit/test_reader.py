@@ -19,8 +19,7 @@ import zstandard
 from opskit.backup.stream import compressed
 from opskit.catalog import private
 from opskit.catalog.manifest import Encryption, Manifest, StoredObject, of_database
-from opskit.catalog.reader import SetReader
-from opskit.catalog.verify import verify_set
+from opskit.catalog.reader import SetReader, verify_set
 from opskit.catalog.writer import Protection, SetWriter
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import (
@@ -33,8 +32,8 @@ from opskit.errors import (
 from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.restore.unpack import unpack_dump
-from opskit.store import MemoryStore
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit import builders
 
 DUMP = bytes(range(256)) * 20_000

@@ -15,8 +15,9 @@ from opskit.errors import (
     StoreError,
     StoreUnavailable,
 )
-from opskit.store import MemoryStore, RetryingStore, unwrapped
+from opskit.store import RetryingStore, unwrapped
 from opskit.store.wrappers import StoreWrapper
+from tests.memory_store import MemoryStore
 
 CONTENT = bytes(range(256)) * 4
 CALLS: dict[str, Callable[[RetryingStore], object]] = {

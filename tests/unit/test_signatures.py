@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.crypto import public, signatures
+from opskit.crypto import keys as crypto_keys
+from opskit.crypto import signatures
 from opskit.crypto.signatures import SignatureError, Signer
 from opskit.errors import ConfigurationError
 from tests.unit import stock
@@ -144,8 +145,8 @@ def test_a_trusted_key_that_is_none_is_a_matter_of_the_configuration() -> None:
 
 def test_a_public_key_is_normalised() -> None:
     """The comment and spaces go."""
-    assert public.signing_key(KEY.public_key)[0] == KEY.public_key
-    assert public.signing_key(f" {KEY.public_key}  a b\n")[0] == KEY.public_key
+    assert crypto_keys.signing_key(KEY.public_key)[0] == KEY.public_key
+    assert crypto_keys.signing_key(f" {KEY.public_key}  a b\n")[0] == KEY.public_key
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_what_is_no_ed25519_key_is_refused(text: str) -> None:
     with pytest.raises(
         ValueError, match="is not an ed25519 key: write ssh-ed25519 AAAA…"
     ):
-        public.signing_key(text)
+        crypto_keys.signing_key(text)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_what_is_no_ed25519_key_is_refused(text: str) -> None:
 def test_a_private_key_given_by_mistake_is_not_shown(secret: str) -> None:
     """Neither in part."""
     with pytest.raises(ValueError, match="must stay secret") as refused:
-        public.signing_key(secret)
+        crypto_keys.signing_key(secret)
 
     assert "b3Blbn" not in str(refused.value)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from opskit.store import LocalStore, MemoryStore, RetryingStore, Store, ThrottledStore
+from opskit.store import LocalStore, RetryingStore, Store, ThrottledStore
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit.store_contract import StoreContract
 
 

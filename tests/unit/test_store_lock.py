@@ -149,7 +149,7 @@ def test_locks_are_no_backup_sets(store: SharedStore) -> None:
     """The catalog passes over the folder of the locks."""
     with _hold(store):
         assert catalog.read([store]).sets == ()
-        assert sets.group_by_set(store.list()) == []
+        assert sets.places_of(store.list()) == []
 
 
 @pytest.mark.parametrize(

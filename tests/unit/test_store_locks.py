@@ -9,7 +9,8 @@ import pytest
 
 from opskit.backup.create import LockStore, locked, no_lock
 from opskit.errors import LockHeld, StoreError
-from opskit.store import MemoryStore, Store
+from opskit.store import Store
+from tests.memory_store import MemoryStore
 
 
 def locks(

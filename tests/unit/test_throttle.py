@@ -7,7 +7,6 @@ import pytest
 from opskit.config import StoreSettings
 from opskit.store import (
     LocalStore,
-    MemoryStore,
     RetryingStore,
     S3Store,
     Store,
@@ -15,6 +14,7 @@ from opskit.store import (
     open_store,
     unwrapped,
 )
+from tests.memory_store import MemoryStore
 
 
 class _Clock:

@@ -27,7 +27,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.evidence import Evidence, set_subject, store_evidence
-from opskit.store import MemoryStore
+from tests.memory_store import MemoryStore
 from tests.unit import builders
 from tests.unit.builders import STARTED_AT, store_objects
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from opskit.catalog.verify import BadObject, checked, require_stored, verify_set
+from opskit.catalog.reader import BadObject, checked, require_stored, verify_set
 from opskit.errors import (
     IntegrityError,
     ObjectUnreadable,
     StoreError,
     StoreUnavailable,
 )
-from opskit.store import MemoryStore, ObjectInfo, Store
+from opskit.store import ObjectInfo, Store
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 from tests.unit.builders import CONTENTS, manifest, store_objects
 
 DUMP = manifest().object("dump")

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
-from opskit.store import MemoryStore, ObjectInfo
+from opskit.store import ObjectInfo
+from tests.memory_store import MemoryStore
 
 _PATIENCE_SECONDS = 30
 

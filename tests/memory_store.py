@@ -1,4 +1,4 @@
-"""A store in memory: a real second implementation, for tests and dry runs."""
+"""A store in memory: a real second implementation of the protocol."""
 
 from __future__ import annotations
 
