@@ -236,6 +236,8 @@ def routes(
     from starlette.responses import HTMLResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
+    templates = environment(settings.scheduler.zone)
+
     def page(request: Request) -> Response:
         known = state()
         if known is None:
@@ -249,10 +251,11 @@ def routes(
         return Response(content, media_type=_FILES[name])
 
     def runbook(request: Request) -> Response:
-        text = _runbooks().get(request.path_params["name"])
-        if text is None:
+        name = request.path_params["name"]
+        if name not in _runbooks():
             return PlainTextResponse("There is no such runbook.", 404)
-        return PlainTextResponse(text)
+        template = templates.get_template("runbook.html")
+        return HTMLResponse(template.render(name=name, text=_runbooks()[name]))
 
     return [
         Route("/", page),
