@@ -100,7 +100,7 @@ def backup(
 
 def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
     """Back up one configured source."""
-    with run.recorded("backup", name) as record:
+    with run.recorded("backup", name, watched=True) as record:
         keys.require_own_trust(run.settings)
         source = sources.build(run, name)
         record.begin(source=name)

@@ -64,7 +64,7 @@ def copy(
     on_set: Callable[[CopyResult], None] = lambda _result: None,
 ) -> Outcome[Copied]:
     """Copy the sets that a store lacks; `on_set` gets each result at once."""
-    with run.recorded("copy") as record:
+    with run.recorded("copy", watched=True) as record:
         source = _store(run, "--from", request.from_store)
         target = _store(run, "--to", request.to_store)
         if source is target:

@@ -68,8 +68,9 @@ class Drills:
 
 def drill(run: Run, request: RestoreDrillRequest) -> Outcome[Drilled]:
     """Drill one set."""
-    with run.recorded(_NAME) as record:
+    with run.recorded(_NAME, watched=True) as record:
         source = sources.of_sets(run, database=request.database, files=request.files)
+        record.subject = source
         chosen = _choose(run, source, request.backup)
         _drill_set(run, chosen, request.mutants, record)
     return record.outcome
@@ -82,7 +83,7 @@ def drill_all(
     on_done: Callable[[Outcome[Drilled]], None] = lambda _outcome: None,
 ) -> Outcome[Drills]:
     """Drill the newest set of every source; `on_done` gets each outcome at once."""
-    with run.recorded(_NAME) as record:
+    with run.recorded(_NAME, watched=True) as record:
         outcomes: list[Outcome[Drilled]] = []
         for name in sources.with_sets(run):
             outcomes.append(_drill_newest(run, name, mutants))
@@ -94,7 +95,7 @@ def drill_all(
 
 
 def _drill_newest(run: Run, source: str, mutants: int | None) -> Outcome[Drilled]:
-    with run.recorded(_NAME, source) as record:
+    with run.recorded(_NAME, source, watched=True) as record:
         _drill_set(run, _choose(run, source, ""), mutants, record)
     return record.outcome
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from opskit.errors import OpskitError, StoreError
+from opskit.errors import ConfigurationError, OpskitError, StoreError
 from opskit.ledger import LedgerEntry
 
 # Of several failures the first of these decides about the exit code: what is known
@@ -155,6 +156,13 @@ class Record:
         self.on_record = True
         self.details |= details
         self.on_begin(self)
+
+    def keep(self) -> None:
+        """Have an error on record that came before the beginning."""
+        with suppress(ConfigurationError):  # the error is shown all the same
+            self.require_ledger()
+            self.on_record = True
+            self.details |= {"source": self.subject} if self.subject else {}
 
     def report(self, *errors: OpskitError | Failure) -> None:
         """Report errors of an operation that did its work all the same."""

@@ -133,7 +133,7 @@ def prune(
 def _prune_source(
     run: Run, name: str, request: PruneRequest, on_step: OnStep
 ) -> Outcome[Pruned]:
-    with run.recorded("prune", name) as record:
+    with run.recorded("prune", name, watched=not request.dry_run) as record:
         pruning = _Pruning(run=run, name=name, record=record, on_step=on_step)
         try:
             if request.dry_run:

@@ -286,11 +286,14 @@ class Run:
         return RunLedger(folder=self._writable(""), stores=self.stores, clock=now)
 
     @contextmanager
-    def recorded(self, operation: str, subject: str = "") -> Iterator[Record]:
+    def recorded(
+        self, operation: str, subject: str = "", *, watched: bool = False
+    ) -> Iterator[Record]:
         """Do an operation in the block; its outcome is that of the record afterwards.
 
         An error that opskit raises becomes part of the outcome. What has begun to be
-        recorded gets its line in the ledger, however it ends. All that wants to know
+        recorded gets its line in the ledger, however it ends. If it is `watched`, so
+        does an error before that, unless the call was wrong. All that wants to know
         what became of operations learns it here.
         """
         record = Record(
@@ -310,6 +313,8 @@ class Run:
             raise
         except OpskitError as error:
             record.fail(error)
+            if watched and type(error) is not UsageError:
+                record.keep()
         except Exception as error:
             # Its words may hold rows.
             unexpected = f"unexpected error: {type(error).__name__}"

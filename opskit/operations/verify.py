@@ -60,7 +60,7 @@ def verify(
     on_set: Callable[[Manifest, str], None] = lambda _manifest, _state: None,
 ) -> Outcome[Verified]:
     """Verify one set or all; `on_set` gets each at once, and in a word how it is."""
-    with run.recorded("verify") as record:
+    with run.recorded("verify", watched=True) as record:
         catalog = run.catalog()
         chosen = (
             [catalog.find(request.backup)] if request.backup else list(catalog.sets)

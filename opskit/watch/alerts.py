@@ -63,13 +63,17 @@ def decide(
     """Return what to tell of the latest operation: a new fault, its end, or nothing.
 
     Each fault is told once until so many good runs of the same operation and source
-    follow each other; then that is told. An interrupt is neither good nor a fault.
+    follow each other; then that is told. A fault without a source was one of every
+    source. An interrupt is neither good nor a fault.
     """
     told: set[str] = set()
     good = 0
     kind: Kind | None = None
-    key = (latest.operation, latest.source)
-    same = [each for each in history if (each.operation, each.source) == key]
+    same = [
+        each
+        for each in history
+        if each.operation == latest.operation and each.source in (latest.source, "")
+    ]
     for each in [*same, latest]:
         kind = None
         if each.good:

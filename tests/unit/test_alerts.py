@@ -73,3 +73,12 @@ def test_sources_and_operations_are_told_apart() -> None:
     other = _ending("failed", source="crm", code=10, error="store offsite is away")
 
     assert _told(AWAY, other, drill, GOOD) == ["failed", "failed", None, "recovered"]
+
+
+def test_a_fault_without_a_source_ends_for_each_source() -> None:
+    """No store was reached, so that nobody knew what was to be drilled."""
+    every = _ending("failed", source="", code=10, error="no store can be reached")
+
+    assert _told(every, every, GOOD, GOOD, AWAY) == [
+        "failed", None, "recovered", None, "failed",
+    ]  # fmt: skip

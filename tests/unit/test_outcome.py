@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from opskit.errors import BackupFailed, LockHeld, OpskitError, StoreError, UsageError
+from opskit.errors import (
+    BackupFailed,
+    ConfigurationError,
+    LockHeld,
+    OpskitError,
+    StoreError,
+    UsageError,
+)
 from opskit.operations.outcome import Failure, Outcome, worst
 from opskit.operations.run import Run
 from tests.unit.conftest import LoadConfig
@@ -179,3 +186,24 @@ def test_an_outcome_is_frozen(run: Run) -> None:
 
     with pytest.raises(dataclasses.FrozenInstanceError):
         outcome.status = "passed"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [(StoreError("away"), True), (ConfigurationError("no key"), True),
+     (UsageError("no such set"), False)],
+)  # fmt: skip
+def test_an_error_before_the_beginning_is_on_record_unless_the_call_was_wrong(
+    error: OpskitError, recorded: bool, run: Run
+) -> None:
+    """Whoever watches learns of a drill that could not even choose its set."""
+    with run.recorded("restore-drill", "shop", watched=True) as record:
+        _raise(error)
+
+    assert record.outcome.exit_code == error.exit_code
+    assert (record.entry is not None) is recorded
+    if record.entry is not None:
+        assert (record.entry.outcome, record.entry.details["source"]) == (
+            "failed",
+            "shop",
+        )
