@@ -107,6 +107,11 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"drill.try_to_destroy names {name}, which is no configured store"
                 )
+        for name in self.notify.heartbeats:
+            if name not in self.databases and name not in self.files:
+                raise ValueError(
+                    f"notify.heartbeats names {name}, which is no configured source"
+                )
         return self
 
 
@@ -195,6 +200,8 @@ def _problem(detail: ErrorDetails) -> str:
         return f"{key} is missing"
     message = detail["msg"].removeprefix("Value error, ")
     shown = _shown(detail["input"])
+    if location[:1] == ["notify"] and "/" in shown:
+        shown = MASK  # an address, whose path alone may be a secret
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,18 @@ class Examined:
 
 
 def doctor(
-    run: Run, *, on_check: Callable[[Check], None] = lambda _check: None
+    run: Run,
+    *,
+    also: Iterable[Check] = (),
+    on_check: Callable[[Check], None] = lambda _check: None,
 ) -> Outcome[Examined]:
-    """Examine what the settings name; `on_check` gets each check at once."""
+    """Examine what the settings name, and `also` what the caller does.
+
+    `on_check` gets each check at once.
+    """
     with run.recorded("doctor") as record:
         checks = []
-        for each in _examine(run):
+        for each in chain(_examine(run), also):
             checks.append(each)
             on_check(each)
         judge(record, checks)
@@ -62,7 +69,6 @@ def judge(record: Record, checks: Sequence[Check]) -> None:
 
 
 def _examine(run: Run) -> Iterator[Check]:
-
     drill = run.settings.drill
     yield stores.examine_folder(
         "state folder",

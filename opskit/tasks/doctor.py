@@ -18,16 +18,27 @@ if TYPE_CHECKING:
     from opskit.operations.outcome import Outcome
 
 
-@command(help={"json": "print one JSON document"})
-def doctor(say: Say, json: bool = False) -> Outcome[Examined]:
-    """Check configuration, databases, programs, stores, space and drill servers.
+@command(
+    help={
+        "notify": "send a test message to every receiver",
+        "json": "print one JSON document",
+    }
+)
+def doctor(say: Say, notify: bool = False, json: bool = False) -> Outcome[Examined]:
+    """Check configuration, databases, programs, stores, drill servers, receivers.
 
-    Example: inv doctor
+    Example: inv doctor --notify
     """
     from opskit.operations.doctor import doctor as examine
+    from opskit.watch.notify import examine as examine_receivers
     from opskit.watch.runs import start
 
-    return examine(start(), on_check=lambda check: say(*_lines(check)))
+    run = start()
+    return examine(
+        run,
+        also=examine_receivers(run, send=notify),
+        on_check=lambda check: say(*_lines(check)),
+    )
 
 
 @command(help={"json": "print one JSON document"})

@@ -298,7 +298,9 @@ def _notifications(entries: Iterable[LedgerEntry]) -> Iterator[Check]:
             passed=passed,
             advisory=True,
             observed=f"{entry.outcome}, {entry.time[:16]}Z",
-            hint="" if passed else "Run `inv doctor`, which sends a test message.",
+            hint=""
+            if passed
+            else "Correct its address, then run `inv doctor --notify`.",
         )
 
 

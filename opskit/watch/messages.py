@@ -47,8 +47,7 @@ def _service(number: int, url: str) -> tuple[str, Apprise]:
     from apprise import Apprise, AppriseAsset
 
     # Its words may hold addresses, and would come out beside our own logs.
-    logging.getLogger("apprise").addHandler(logging.NullHandler())
-    logging.getLogger("apprise").propagate = False
+    logging.getLogger("apprise").disabled = True
     # Without a limit of apprise's own, whose threads would keep the process from
     # ending; nothing is kept on disk.
     asset = AppriseAsset(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from opskit import log
+from opskit.checks import Check, attempt
 from opskit.config import Settings
+from opskit.config.watch import WebhookSettings, read_key
 from opskit.errors import OpskitError
 from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Record
@@ -72,13 +76,41 @@ class Notifier:
 
         Heartbeats are left out: a request to one counts as a run.
         """
+        body = f"host: {socket.gethostname()}"
         deliveries = [
-            *self._messages.deliveries(
-                "opskit: test message", f"host: {socket.gethostname()}", "info"
-            ),
+            *self._messages.deliveries("opskit: test message", body, "info"),
             *webhooks(run.settings, _event("test", run, {})),
         ]
         return _send(run, "test", deliveries)
+
+
+def examine(run: Run, *, send: bool) -> Iterator[Check]:
+    """Yield whether hooks and receivers can be used; with `send`, by a test message."""
+    hooks = run.settings.hooks
+    for arguments in (*hooks.before, *hooks.after, *hooks.failed):
+        program = shutil.which(arguments[0])
+        yield Check(
+            name=f"hook {arguments[0]}",
+            passed=program is not None,
+            observed=program or "there is no such program",
+            hint="" if program else "Correct its path, and let this user run it.",
+        )
+    for number, receiver in enumerate(run.settings.notify.webhooks, 1):
+        yield attempt(f"secret of webhook {number}", partial(_secret, receiver))
+    if send:
+        for name, reason in Notifier(run.settings).test(run):
+            yield Check(
+                name=f"notification {name}",
+                passed=not reason,
+                advisory=True,
+                observed=reason or "took the test message",
+                hint="Correct its address." if reason else "",
+            )
+
+
+def _secret(receiver: WebhookSettings) -> str:
+    read_key("notify.webhooks.secret_file", receiver.secret_file)
+    return f"{receiver.secret_file} can be read"
 
 
 def _send(

@@ -15,6 +15,7 @@ from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Failure
 from opskit.operations.run import Run, begin
 from opskit.watch import deliveries, runs
+from opskit.watch.notify import examine
 from tests.receivers import Receiver, away, receiver
 from tests.unit.conftest import LoadConfig
 
@@ -245,3 +246,63 @@ def test_a_webhook_gets_every_operation(
     assert events[1]["data"]["code"] == 40
     assert {each["data"]["source"] for each in events} == {"shop"}
     assert {each["data"]["run_id"] for each in events} == {run.run_id}
+
+
+def test_a_test_message_reaches_every_receiver_but_no_heartbeat(
+    make_run: MakeRun, one: Receiver, tmp_path: Path
+) -> None:
+    """A request to a heartbeat would count as a run."""
+    path = tmp_path / "secret"
+    path.write_text("s3cret")
+    path.chmod(0o600)
+    host = one.url.replace("http", "json")
+    run = make_run(
+        f'[notify]\nurls = ["{host}/people", "{away().replace("http", "json")}/"]\n'
+        f'heartbeats = {{ shop = "{one.url}/ping" }}\n'
+        f'[[notify.webhooks]]\nurl = "{one.url}/hook"\nsecret_file = "{path}"\n'
+        '[hooks]\nafter = [["true"], ["no-such-program"]]'
+    )
+    quiet = list(examine(run, send=False))
+    assert one.requests == []
+    checks = list(examine(run, send=True))
+
+    assert sorted(one.paths()) == ["/hook", "/people"]
+    assert [each.name for each in quiet] == [
+        "hook true", "hook no-such-program", "secret of webhook 1",
+    ]  # fmt: skip
+    assert {each.name: each.passed for each in checks} == {
+        "hook true": True,
+        "hook no-such-program": False,
+        "secret of webhook 1": True,
+        "notification message 1 (json)": True,
+        "notification message 2 (json)": False,
+        "notification webhook 1": True,
+    }
+    assert [e.details["receiver"] for e in _notified(run)] == ["message 2 (json)"]
+
+
+def test_a_heartbeat_of_no_source_is_refused(make_run: MakeRun) -> None:
+    """A name that is misspelt would never be pinged."""
+    with pytest.raises(ConfigurationError, match="heartbeats names shpo"):
+        make_run('[notify.heartbeats]\nshpo = "https://hc.example/ping"')
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        f'[notify]\nurls = "slack://{CANARY}/B/C"',
+        f'[notify]\nurls = [{{ x = "slack://{CANARY}/B/C" }}]',
+        f'[notify.heartbeats]\nshop = "hc.example/{CANARY}"',
+        f'[notify.heartbeats]\nshop = ["https://hc.example/{CANARY}"]',
+        f'[notify]\nsentry_dsn = ["https://{CANARY}@example.org/1"]',
+        f'[[notify.webhooks]]\nurl = "example.org/{CANARY}"\nsecret_file = "x"',
+    ],
+)
+def test_a_value_of_the_wrong_form_is_refused_without_being_shown(
+    section: str, make_run: MakeRun
+) -> None:
+    """The key is named; an address is a secret."""
+    with pytest.raises(ConfigurationError, match="notify") as raised:
+        make_run(section)
+
+    assert CANARY not in str(raised.value)
