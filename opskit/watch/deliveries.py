@@ -90,8 +90,9 @@ def request(
     timeout: float,
     body: bytes = b"",
     headers: Mapping[str, str] | None = None,
-) -> None:
-    """Send one request, and read no more of the answer than its status.
+    answer_bytes: int = 0,
+) -> bytes:
+    """Send one request; read its status, and no more of the answer than so many bytes.
 
     Redirects are not followed. A user and a password in the address are sent as HTTP
     basic authentication.
@@ -119,6 +120,7 @@ def request(
             redirect=False,
             preload_content=False,
         )
+        answer: bytes = response.read(answer_bytes) if answer_bytes else b""
         response.close()
     except (HTTPError, OSError, ValueError) as error:
         raise NotDelivered(_reason(error, timeout), passing=True) from None
@@ -132,6 +134,7 @@ def request(
             f"it answered {response.status}",
             passing=response.status >= 500 or response.status == _BUSY,
         )
+    return answer
 
 
 def _pool(scheme: str, host: str) -> PoolManager:

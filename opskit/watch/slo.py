@@ -1,12 +1,20 @@
-"""The objectives of the operated service, as queries for Prometheus."""
+"""The objectives of the operated service: as queries, and what Prometheus measured."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
 
 from opskit.config.watch import SloSettings, latency_seconds
+from opskit.watch.deliveries import Delivery, deliver, request
+
+_ANSWER_BYTES_MAX = 64 * 1024
+_ANSWER_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,7 @@ class ServiceQueries:
 
     def requests(self, window: str) -> str:
         """Return the query of requests a second."""
-        return f"sum(rate({self._series(self.slo.requests_metric)}[{window}]))"
+        return f"sum(rate({self.series(self.slo.requests_metric)}[{window}]))"
 
     def errors(self, window: str) -> str:
         """Return the query of requests a second that the service failed."""
@@ -26,27 +34,34 @@ class ServiceQueries:
     def rate_limited(self, window: str) -> str:
         """Return the query of requests a second that a rate limit refused."""
         if metric := self.slo.rate_limited_metric:
-            return f"sum(rate({self._series(metric)}[{window}]))"
+            return f"sum(rate({self.series(metric)}[{window}]))"
         return self._with_status("429", window)
 
     def latency(self, share: float, window: str) -> str:
         """Return the query of the seconds within which a share has its answer."""
-        buckets = self._series(f"{self.slo.latency_metric}_bucket")
+        buckets = self.series(f"{self.slo.latency_metric}_bucket")
         return (
             f"histogram_quantile({share:.6g}, sum by (le) (rate({buckets}[{window}])))"
         )
 
+    def budget_left(self, availability: float, window: str) -> str:
+        """Return the query of the share of an error budget that is not used up."""
+        budget = round(1 - availability / 100, 9)
+        failed = f"({self.errors(window)} or vector(0)) / {self.requests(window)}"
+        return f"1 - {failed} / {budget:.6g}"
+
     def enough(self, metric: str, window: str) -> str:
         """Return the condition that a counter rose enough to say something."""
-        number = f"sum(increase({self._series(metric)}[{window}]))"
+        number = f"sum(increase({self.series(metric)}[{window}]))"
         return f"{number} >= {self.slo.minimum_requests}"
 
     def _with_status(self, pattern: str, window: str) -> str:
         matcher = f'{self.slo.status_label}=~"{pattern}"'
-        series = self._series(self.slo.requests_metric, matcher)
+        series = self.series(self.slo.requests_metric, matcher)
         return f"sum(rate({series}[{window}]))"
 
-    def _series(self, metric: str, *matchers: str) -> str:
+    def series(self, metric: str, *matchers: str) -> str:
+        """Return the selector of a metric of the service."""
         labels = [f"{name}={json.dumps(v)}" for name, v in self.slo.labels.items()]
         inside = ", ".join([*labels, *matchers])
         return f"{metric}{{{inside}}}" if inside else metric
@@ -128,3 +143,85 @@ def _share(
     part: Callable[[str], str], whole: Callable[[str], str]
 ) -> Callable[[float, str], str]:
     return lambda share, window: f"{part(window)} / {whole(window)} > {share:.6g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceFigures:
+    """What Prometheus measured of the service in a period, or why it did not.
+
+    Shares are from 0 to 1. A figure that there is no data of is missing. Prometheus
+    may know less than the whole period: `since` is when its data begins.
+    """
+
+    error: str = ""
+    since: datetime | None = None
+    requests: float | None = None
+    availability: float | None = None
+    budget_left: float | None = None
+    p95_seconds: float | None = None
+    p99_seconds: float | None = None
+    rate_limited: float | None = None
+
+
+def measure(slo: SloSettings, *, start: datetime, end: datetime) -> ServiceFigures:
+    """Ask Prometheus for the figures of a period; a failure is one of them."""
+    if not slo.prometheus_url:
+        return ServiceFigures(error="no Prometheus is configured")
+    period = max(end - start, timedelta(minutes=1))
+    query = " or ".join(
+        f'label_replace({expr}, "figure", "{name}", "", "")'
+        for name, expr in _expressions(slo, period).items()
+    )
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        answers.append(
+            request(
+                "POST",
+                f"{slo.prometheus_url.rstrip('/')}/api/v1/query",
+                timeout=_ANSWER_SECONDS,
+                body=urlencode({"query": query, "time": end.timestamp()}).encode(),
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+                answer_bytes=_ANSWER_BYTES_MAX,
+            )
+        )
+
+    delivery = Delivery(receiver="Prometheus", send=ask, seconds=_ANSWER_SECONDS)
+    if reason := deliver([delivery])[0]:
+        return ServiceFigures(error=f"Prometheus gives no figures: {reason}")
+    try:
+        return _figures(json.loads(answers[0]), start)
+    except (ValueError, TypeError, LookupError):
+        return ServiceFigures(error="the answer is not one of Prometheus")
+
+
+def _expressions(slo: SloSettings, period: timedelta) -> dict[str, str]:
+    service = ServiceQueries(slo)
+    window = f"{period.total_seconds():.0f}s"
+    requests = service.requests(window)
+    # A subquery sees when there were any series at all.
+    step = f"{max(60, period.total_seconds() // 500):.0f}s"
+    known = f"timestamp(sum({service.series(slo.requests_metric)}))"
+    found = {
+        "since": f"min_over_time({known}[{window}:{step}])",
+        "requests": f"{requests} * {period.total_seconds():.0f}",
+        "availability": f"1 - ({service.errors(window)} or vector(0)) / {requests}",
+        "p95_seconds": service.latency(0.95, window),
+        "p99_seconds": service.latency(0.99, window),
+        "rate_limited": f"({service.rate_limited(window)} or vector(0)) / {requests}",
+    }
+    if slo.availability is not None:
+        found["budget_left"] = service.budget_left(slo.availability, window)
+    return found
+
+
+def _figures(document: Any, start: datetime) -> ServiceFigures:
+    figures: dict[str, Any] = {
+        str(each["metric"]["figure"]): value
+        for each in document["data"]["result"]
+        if math.isfinite(value := float(each["value"][1]))
+    }
+    if "since" not in figures:
+        return ServiceFigures(error="Prometheus knows no requests in this period")
+    since = max(start, datetime.fromtimestamp(figures.pop("since"), UTC))
+    return ServiceFigures(since=since, **figures)
