@@ -56,6 +56,7 @@ _TEXTS = {
     "store_latency_seconds": "How long the store took to answer.",
     "store_clock_offset_seconds": "How far its clock is ahead of this host's.",
     "store_unreadable_sets": "Backup sets whose manifest cannot be used.",
+    "notification_last_succeeded": "Whether the last message was delivered.",
     "disk_free_bytes": "Free space where the folder lies.",
     "disk_size_bytes": "Size of the file system where the folder lies.",
     "memory_available_bytes": "Memory that is available.",
@@ -208,11 +209,14 @@ def _counted(state: State) -> Iterator[Metric]:
     missed.update({(each.name,): 0 for each in state.sources})
     runs: Counter[tuple[str, ...]] = Counter()
     sent: Counter[tuple[str, ...]] = Counter()
+    delivered: dict[tuple[str, ...], float] = {}
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for each in state.entries:
         source = str(each.details.get("source", ""))
         if each.operation == "notify":
-            sent[str(each.details.get("receiver", "")), each.outcome] += 1
+            receiver = str(each.details.get("receiver", ""))
+            sent[receiver, each.outcome] += 1
+            delivered[(receiver,)] = each.outcome == "ok"
             continue
         runs[source, each.operation, each.outcome] += 1
         if each.outcome == "missed":
@@ -224,6 +228,7 @@ def _counted(state: State) -> Iterator[Metric]:
     yield _counter(
         "notifications", "Messages that were sent.", "receiver outcome", sent
     )
+    yield _gauge("notification_last_succeeded", "receiver", delivered.items())
     took = HistogramMetricFamily(
         "opskit_run_duration_seconds",
         "How long runs took.",

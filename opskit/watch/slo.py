@@ -199,11 +199,11 @@ def _expressions(slo: SloSettings, period: timedelta) -> dict[str, str]:
     service = ServiceQueries(slo)
     window = f"{period.total_seconds():.0f}s"
     requests = service.requests(window)
-    # A subquery sees when there were any series at all.
+    # A subquery sees when there were any series at all, if they are not too young.
     step = f"{max(60, period.total_seconds() // 500):.0f}s"
     known = f"timestamp(sum({service.series(slo.requests_metric)}))"
     found = {
-        "since": f"min_over_time({known}[{window}:{step}])",
+        "since": f"min_over_time({known}[{window}:{step}]) or {known}",
         "requests": f"{requests} * {period.total_seconds():.0f}",
         "availability": f"1 - ({service.errors(window)} or vector(0)) / {requests}",
         "p95_seconds": service.latency(0.95, window),

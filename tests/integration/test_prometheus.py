@@ -1,0 +1,318 @@
+"""A real Prometheus: it scrapes opskit, alerts fire in it, and dashboards have data."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from opskit import config
+from opskit.config import Settings
+from opskit.operations.backup import BackupRequest, backup
+from opskit.operations.drill import RestoreDrillRequest, drill
+from opskit.operations.run import begin
+from opskit.watch import dashboards, web
+from opskit.watch.rules import groups, render
+from opskit.watch.slo import measure
+from opskit.watch.state import Watch, gather
+from tests.s3_servers import free_ports
+from tests.support import bound
+from tests.unit import stock
+
+_SECONDS_MAX = 60.0
+# What each scrape of the service adds: so many requests of each status.
+STATUSES = {"200": 95, "429": 3, "500": 2}
+FAST, SLOW = 0.05, 1.5  # seconds; of each scrape's answers, every tenth is slow
+
+
+class Service(BaseHTTPRequestHandler):
+    """A service in use: whenever its metrics are read, it has had more requests."""
+
+    def do_GET(self) -> None:
+        """Count some requests, then show the metrics."""
+        server = self.server
+        assert isinstance(server, ServiceServer)
+        body = server.metrics()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+class ServiceServer(ThreadingHTTPServer):
+    """The metrics of a service under their usual names."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Service)
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "http_requests", "Requests.", ["status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "http_request_duration_seconds", "Latency.", registry=self.registry
+        )
+
+    def metrics(self) -> bytes:
+        """Return the metrics after some more requests."""
+        for status, number in STATUSES.items():
+            self.requests.labels(status).inc(number)
+        for number in range(100):
+            self.seconds.observe(SLOW if number % 10 == 0 else FAST)
+        return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A Prometheus that scrapes both, and the configuration of opskit."""
+
+    url: str
+    settings: Settings
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """Ask the API."""
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(
+            f"{self.url}/api/v1/{path}?{query}", timeout=30
+        ) as answer:
+            return json.load(answer)["data"]
+
+    def values(self, expr: str) -> list[float]:
+        """Return what a query gives now, without what is no number."""
+        found = self.get("query", query=expr)["result"]
+        return [v for each in found if math.isfinite(v := float(each["value"][1]))]
+
+    def firing(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the alerts that fire, by name."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for each in self.get("alerts")["alerts"]:
+            if each["state"] == "firing":
+                found.setdefault(each["labels"]["alertname"], []).append(each)
+        return found
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait for something to be true, and return it."""
+    end = time.monotonic() + _SECONDS_MAX
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.2)
+    return found
+
+
+def configured(folder: Path, prometheus_url: str) -> Settings:
+    """Back two folders up, and drill them; one of them is stale at once."""
+    for name in ("store", "hasty", "patient"):
+        (folder / name).mkdir()
+        (folder / name / "file").write_text("content")
+    text = f"""\
+[stores.near]
+url = {json.dumps((folder / "store").as_uri())}
+[files.hasty]
+path = {json.dumps(str(folder / "hasty"))}
+schedule = "@hourly"
+max_age = "1s"
+[files.patient]
+path = {json.dumps(str(folder / "patient"))}
+schedule = "@daily"
+[scheduler]
+listen = "127.0.0.1:0"
+[notify]
+runbooks_url = "https://git.example/runbooks/"
+[slo]
+availability = 99.9
+error_rate = 0.01
+latency = {{ p95 = "1s", p99 = "2s" }}
+labels = {{ job = "service" }}
+prometheus_url = {json.dumps(prometheus_url)}
+"""
+    path = folder / "opskit.toml"
+    path.write_text(text)
+    settings = config.load(path)
+    assert backup(begin(settings), BackupRequest()).exit_code == 0
+    for name in settings.files:
+        assert drill(begin(settings), RestoreDrillRequest(files=name)).exit_code == 0
+    return settings
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with the rules, which need not hold for minutes here."""
+    program = stock.program("prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        settings = configured(folder, url)
+        run = begin(settings)
+        watch = Watch(lambda: gather(run), interval_seconds=2)
+        stack.callback(watch.stop)
+        serving = web.serve(run, watch)
+        stack.callback(serving.stop)
+        service = stack.enter_context(ServiceServer())
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        stack.callback(service.shutdown)
+        rules = render(groups(settings), runbooks_url=settings.notify.runbooks_url)
+        (folder / "rules.yml").write_text(re.sub(r"for: \w+", "for: 0s", rules))
+        jobs = {"opskit": serving.address[1], "service": service.server_port}
+        (folder / "prometheus.yml").write_text(
+            json.dumps(
+                {
+                    "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                    "rule_files": ["rules.yml"],
+                    "scrape_configs": [
+                        {
+                            "job_name": job,
+                            "static_configs": [{"targets": [f"127.0.0.1:{each}"]}],
+                        }
+                        for job, each in jobs.items()
+                    ],
+                }
+            )
+        )
+        command = [
+            program,
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]
+        stack.enter_context(bound(command, log=folder / "log", cwd=folder))
+        found = Prometheus(url, settings)
+        until(lambda: is_scraping(found))
+        yield found
+
+
+def is_scraping(prometheus: Prometheus) -> bool:
+    """Tell whether Prometheus runs and has samples from which rates can be told."""
+    try:
+        return len(prometheus.values('count_over_time(up{job=~".+"}[1m]) > 5')) == 2
+    except OSError:
+        return False
+
+
+def test_every_target_is_up(prometheus: Prometheus) -> None:
+    """Prometheus reads the metrics of opskit without a complaint."""
+    until(
+        lambda: (
+            [each["health"] for each in prometheus.get("targets")["activeTargets"]]
+            == ["up", "up"]
+        )
+    )
+
+
+def test_a_stale_backup_raises_its_alert(prometheus: Prometheus) -> None:
+    """It names the source and the store; a source with more patience raises none."""
+    (alert,) = until(lambda: prometheus.firing().get("OpskitBackupStale"))
+
+    labels, texts = alert["labels"], alert["annotations"]
+    assert (labels["source"], labels["store"], labels["severity"]) == (
+        "hasty",
+        "near",
+        "critical",
+    )
+    assert texts["summary"] == "No fresh backup of hasty in near"
+    assert re.search(r"of hasty in the store near is .*\ds old", texts["description"])
+    assert texts["runbook_url"] == "https://git.example/runbooks/backup-failed.md"
+
+
+def test_a_service_that_misses_its_objectives_raises_alerts(
+    prometheus: Prometheus,
+) -> None:
+    """Two percent fail where a tenth of one may; answers within two seconds are fine."""
+    firing = until(
+        lambda: (
+            "ServiceAvailabilityFastBurn" in prometheus.firing() and prometheus.firing()
+        )
+    )
+
+    assert {name for name in firing if name.startswith("Service")} <= {
+        "ServiceAvailabilityFastBurn",
+        "ServiceAvailabilitySlowBurn",
+        "ServiceErrorRateSlowBurn",
+        "ServiceLatencyP95SlowBurn",
+    }
+    assert {
+        each["labels"]["job"] for each in firing["ServiceAvailabilityFastBurn"]
+    } == {"service"}
+
+
+def test_no_other_alert_fires_and_every_rule_is_well(prometheus: Prometheus) -> None:
+    """Prometheus evaluates every rule without an error."""
+    rules = [
+        rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]
+    ]
+
+    assert {rule["name"] for rule in rules} == {
+        alert.name for group in groups(prometheus.settings) for alert in group.alerts
+    }
+    assert {
+        rule["name"]: rule.get("lastError") for rule in rules if rule.get("lastError")
+    } == {}
+    opskit = {name for name in prometheus.firing() if name.startswith("Opskit")}
+    assert opskit <= {"OpskitBackupStale", "OpskitDiskFilling"}
+
+
+@pytest.mark.parametrize("name", ["opskit", "service"])
+def test_every_graph_of_a_dashboard_has_data(prometheus: Prometheus, name: str) -> None:
+    """Each query of each panel gives numbers."""
+    dashboard = (
+        dashboards.opskit()
+        if name == "opskit"
+        else dashboards.service(prometheus.settings.slo)
+    )
+    queries = [
+        target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+    ]
+
+    assert queries
+    for query in queries:
+        assert until(lambda query=query: prometheus.values(query)), query
+
+
+def test_the_figures_of_a_report_are_those_of_the_service(
+    prometheus: Prometheus,
+) -> None:
+    """Shares and percentiles are what the service counted, of the time since it began."""
+    now = datetime.now(UTC)
+
+    figures = measure(prometheus.settings.slo, start=now - timedelta(days=7), end=now)
+
+    assert figures.error == ""
+    assert figures.availability == pytest.approx(0.98, abs=0.001)
+    assert figures.budget_left == pytest.approx(1 - 0.02 / 0.001, abs=1)
+    assert figures.rate_limited == pytest.approx(0.03, abs=0.001)
+    assert figures.p95_seconds is not None
+    assert 1 < figures.p95_seconds < 2.5
+    assert figures.p99_seconds is not None
+    assert 1 < figures.p99_seconds < 2.5
+    assert figures.requests is not None
+    assert figures.requests > 100
+    assert figures.since is not None
+    # The subquery looks every half hour.
+    assert figures.since > now - timedelta(hours=1)
+
+
+def test_a_period_without_requests_is_said(prometheus: Prometheus) -> None:
+    """Nothing measured is not nothing failed."""
+    end = datetime.now(UTC) - timedelta(days=30)
+
+    figures = measure(prometheus.settings.slo, start=end - timedelta(days=7), end=end)
+
+    assert figures.availability is None
+    assert "no requests" in figures.error

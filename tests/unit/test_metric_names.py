@@ -1,0 +1,53 @@
+"""What rules and dashboards ask for is what opskit exports."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from opskit.checks import Health
+from opskit.watch import dashboards, metrics
+from tests.unit import states
+from tests.unit.test_rules import alerts
+
+
+def exported() -> dict[str, set[str]]:
+    """Return the labels of every metric of a state in which everything has happened."""
+    records = states.Records()
+    records.add(states.NOW, "notify", receiver="mail")
+    state = states.well()
+    told = replace(state, entries=(*state.entries, *records.in_order()))
+    text = metrics.render(told, Health.HEALTHY).decode()
+    samples = re.findall(r"^(opskit_\w+)(?:\{(.*)\})? ", text, re.MULTILINE)
+    return {name: set(re.findall(r'(\w+)="', labels)) for name, labels in samples}
+
+
+def test_every_metric_in_a_rule_is_exported() -> None:
+    """An alert about a metric that nobody exports would never fire."""
+    asked = {
+        name
+        for alert in alerts().values()
+        for name in re.findall(r"\bopskit_\w+", alert.expr)
+    }
+
+    assert asked
+    assert asked <= exported().keys()
+
+
+def test_every_label_in_a_text_is_one_of_its_metrics() -> None:
+    """A text with an empty name in it helps nobody."""
+    labels = exported()
+    for alert in alerts().values():
+        used = re.findall(r"\$labels\.(\w+)", alert.summary + alert.description)
+        metric = re.search(r"\bopskit_\w+", alert.expr)
+
+        assert not used or (metric and set(used) <= labels[metric[0]]), alert.name
+
+
+def test_every_metric_in_a_dashboard_is_exported() -> None:
+    """A graph of nothing would look as if all were well."""
+    asked = set(re.findall(r"\bopskit_\w+", json.dumps(dashboards.opskit())))
+
+    assert asked
+    assert asked <= exported().keys()
