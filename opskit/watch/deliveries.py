@@ -38,7 +38,7 @@ class Delivery:
     """
 
     receiver: str
-    send: Callable[[], None]
+    send: Callable[[], object]
     seconds: float
 
 
@@ -66,16 +66,17 @@ def deliver(deliveries: Sequence[Delivery]) -> list[str]:
     return list(reasons)
 
 
-def repeated(attempt: Callable[[], None]) -> None:
+def repeated(attempt: Callable[[], object]) -> None:
     """Make an attempt up to three times, while what kept it from success may pass."""
     for pause in _PAUSES_SECONDS:
         try:
-            return attempt()
+            attempt()
+            return
         except NotDelivered as error:
             if not error.passing:
                 raise
         time.sleep(pause)
-    return attempt()
+    attempt()
 
 
 def repeated_seconds(timeout: float) -> float:

@@ -1,0 +1,144 @@
+"""What is said where Prometheus gives no figures: never an error, never a long wait."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from opskit.config.watch import SloSettings
+from opskit.watch import slo
+from opskit.watch.slo import ServiceFigures, measure
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+START = NOW - timedelta(days=7)
+
+
+@contextmanager
+def answering(status: int, body: bytes, **headers: str) -> Iterator[str]:
+    """Give the address of a server that gives every request the same answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def figures(url: str) -> ServiceFigures:
+    """Ask for the figures of a week."""
+    return measure(SloSettings(prometheus_url=url), start=START, end=NOW)
+
+
+def document(**values: str) -> bytes:
+    """Return an answer of Prometheus."""
+    result = [
+        {"metric": {"figure": name}, "value": [1.0, value]}
+        for name, value in values.items()
+    ]
+    return json.dumps({"status": "success", "data": {"result": result}}).encode()
+
+
+def test_without_an_address_nothing_is_asked() -> None:
+    """It is said that no Prometheus is configured."""
+    assert figures("") == ServiceFigures(error="no Prometheus is configured")
+
+
+def test_a_closed_port_is_said() -> None:
+    """The reason is the operating system's, without the address."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        found = figures(f"http://127.0.0.1:{listening.getsockname()[1]}")
+
+    assert found == ServiceFigures(
+        error="Prometheus gives no figures: it cannot be reached: Connection refused"
+    )
+
+
+def test_one_that_never_answers_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It accepts the connection and falls silent."""
+    monkeypatch.setattr(slo, "_ANSWER_SECONDS", 0.5)
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        found = figures(f"http://127.0.0.1:{listening.getsockname()[1]}")
+
+    assert "no answer within" in found.error
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (422, b'{"status":"error"}', "it answered 422"),
+        (503, b"", "it answered 503"),
+        (307, b"", "redirects are not followed"),
+        (200, b"<html>", "not one of Prometheus"),
+        (200, b"[]", "not one of Prometheus"),
+        (200, b'{"data":{"result":[{"metric":{}}]}}', "not one of Prometheus"),
+        (200, document(surprise="1", since="1"), "not one of Prometheus"),
+        (200, b" " * 100_000 + document(since="1"), "not one of Prometheus"),
+        (200, document(), "no requests"),
+        (200, document(p95_seconds="NaN"), "no requests"),
+    ],
+)
+def test_an_answer_without_figures_is_said(
+    status: int, body: bytes, words: str
+) -> None:
+    """No exception comes of it, whatever the answer is."""
+    with answering(status, body, Location="http://127.0.0.1:1/") as url:
+        found = figures(url)
+
+    assert words in found.error
+    assert found == ServiceFigures(error=found.error)
+
+
+def test_what_there_is_no_data_of_is_missing() -> None:
+    """NaN is no figure; the period begins no sooner than it was asked for."""
+    answer = document(
+        since="0",
+        requests="12",
+        availability="0.5",
+        p95_seconds="NaN",
+        p99_seconds="+Inf",
+    )
+    with answering(200, answer) as url:
+        found = figures(url)
+
+    assert found == ServiceFigures(since=START, requests=12, availability=0.5)
+
+
+def test_the_query_is_about_the_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows end with the period and are as long as it."""
+    asked: list[bytes] = []
+
+    def request(*_arguments: object, body: bytes, **_options: object) -> bytes:
+        asked.append(body)
+        return document()
+
+    monkeypatch.setattr(slo, "request", request)
+
+    figures("http://127.0.0.1:1/prometheus/")
+
+    (body,) = asked
+    assert f"time={NOW.timestamp()}".encode() in body
+    assert b"%5B604800s%5D" in body
