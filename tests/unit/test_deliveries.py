@@ -19,7 +19,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliveries, "_PAUSES_SECONDS", (0.0, 0.0))
 
 
-def _delivery(send: Callable[[], None], seconds: float = WAIT_SECONDS) -> Delivery:
+def _delivery(send: Callable[[], object], seconds: float = WAIT_SECONDS) -> Delivery:
     return Delivery(receiver="one", send=send, seconds=seconds)
 
 
