@@ -19,9 +19,6 @@ from development.configuration_head import HEAD
 from opskit.config import ENVIRONMENT_PREFIX, Settings
 from opskit.config.section import format_duration
 
-# Keys and sections that are read and checked although nothing acts on them so far.
-NOT_ACTED_ON_YET = ("scheduler.textfile",)
-
 _NAMES: dict[object, str] = {
     str: "text",
     SecretStr: "text, never shown",
@@ -49,13 +46,6 @@ class _Section:
 def render() -> str:
     """Return the text of docs/configuration.md."""
     return HEAD + "".join(map(_render_section, _sections()))
-
-
-def keys() -> set[str]:
-    """Return every key and section, with dots, as `NOT_ACTED_ON_YET` writes them."""
-    sections = _sections()
-    names = {_join(each.path, name) for each in sections for name in each.fields}
-    return names | {each.path for each in sections if each.path}
 
 
 def _sections() -> list[_Section]:
@@ -116,11 +106,9 @@ def _join(path: str, name: str) -> str:
 
 def _render_section(section: _Section) -> str:
     about = "" if section.model is Settings else f"{getdoc(section.model)}\n"
-    if section.path in NOT_ACTED_ON_YET:
-        about += "Read and checked, but nothing acts on this section yet.\n"
     rows = "".join(
         f"| `{name}` | {_type(field.annotation, field)} | {_default(field)} | "
-        f"{_variable(section, name)} | {_meaning(section, name, field)} |\n"
+        f"{_variable(section, name)} | {_meaning(field)} |\n"
         for name, field in section.fields.items()
     )
     return (
@@ -140,11 +128,8 @@ def _variable(section: _Section, name: str) -> str:
     return f"`{section.variable}__{name.upper()}`"
 
 
-def _meaning(section: _Section, name: str, field: FieldInfo) -> str:
-    meaning = (field.description or "").replace("|", "\\|")
-    if _join(section.path, name) in NOT_ACTED_ON_YET:
-        meaning += "; read and checked, but nothing acts on it yet"
-    return meaning
+def _meaning(field: FieldInfo) -> str:
+    return (field.description or "").replace("|", "\\|")
 
 
 def _type(annotation: object, field: FieldInfo | None = None) -> str:

@@ -89,6 +89,13 @@ class SchedulerSettings(Section):
             raise ValueError("must be HOST:PORT, for instance 127.0.0.1:8321")
         return listen
 
+    @field_validator("textfile")
+    @classmethod
+    def _collected(cls, path: Path | None) -> Path | None:
+        if path is not None and (path.suffix != ".prom" or not path.is_absolute()):
+            raise ValueError("must be an absolute path that ends in .prom")
+        return path
+
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
         """The time zone of the schedules."""

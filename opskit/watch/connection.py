@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-# More than answer 503: a host has only so many files open.
-_CONNECTIONS_MAX = 512
+_FILES_WANTED = 4096
 _REQUEST_SECONDS = 15.0
+
+
+def connections_max() -> int:
+    """Let the process have many files open; return how many may be connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _FILES_WANTED:
+        soft = (
+            _FILES_WANTED
+            if hard == resource.RLIM_INFINITY
+            else min(_FILES_WANTED, hard)
+        )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft // 2
 
 
 class Connection(H11Protocol):
@@ -18,13 +31,14 @@ class Connection(H11Protocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._connections_max = connections_max()
         self._limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, unless there are too many."""
         super().connection_made(transport)
         self._renew()
-        if len(self.connections) > _CONNECTIONS_MAX:
+        if len(self.connections) > self._connections_max:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

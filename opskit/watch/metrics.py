@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opskit import files
-from opskit.checks import Health
+from opskit.checks import Health, worst
+from opskit.operations.outcome import Record
+from opskit.operations.run import Run
+from opskit.watch.health import checks
 from opskit.watch.state import (
     Answer,
     SourceState,
     State,
     ended_at,
+    gather,
     missed_runs,
     succeeded,
 )
@@ -74,13 +78,20 @@ def render(state: State, health: Health) -> bytes:
     return generate_latest(registry)
 
 
-def write_textfile(path: Path, state: State, health: Health) -> None:
-    """Write the same for node_exporter's textfile collector, atomically.
+class Textfile:
+    """An observer that writes the same for node_exporter's textfile collector."""
 
-    Raises:
-        OSError: the file cannot be written.
-    """
-    files.write_atomically(path, [render(state, health)], mode=_READABLE)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def started(self, run: Run, record: Record) -> None:
+        """Do nothing: the file is about runs that ended."""
+
+    def ended(self, run: Run, record: Record) -> None:
+        """Write the file, atomically."""
+        state = gather(run)
+        content = render(state, worst(checks(state, run.settings)))
+        files.write_atomically(self._path, [content], mode=_READABLE)
 
 
 class _Collector:

@@ -75,4 +75,8 @@ def _observers(settings: Settings) -> tuple[Observer, ...]:
         from opskit.watch.tracking import Tracking
 
         observers.append(Tracking(notify))
+    if settings.scheduler.textfile is not None:
+        from opskit.watch.metrics import Textfile
+
+        observers.append(Textfile(settings.scheduler.textfile))
     return tuple(observers)

@@ -53,7 +53,6 @@ _HEADERS = {
 _REQUESTS_PER_SECOND = 500  # of one client
 _TARGET_BYTES_MAX = 2048
 _HEADER_BYTES_MAX = 16 * 1024
-_CONNECTIONS_MAX = 256
 _BACKLOG = 128
 _IDLE_SECONDS = 5
 _STOP_SECONDS = 3
@@ -100,7 +99,6 @@ def serve(run: Run, watch: Watch) -> Serving:
             proxy_headers=False,
             headers=[*_HEADERS.items()],
             backlog=_BACKLOG,
-            limit_concurrency=_CONNECTIONS_MAX,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
@@ -228,7 +226,7 @@ class _Gate:
             return _error(429, "too many requests", {"Retry-After": "1"})
         if len(scope["raw_path"]) + len(scope["query_string"]) > _TARGET_BYTES_MAX:
             return _error(414, "the address is too long")
-        if sum(len(k) + len(v) for k, v in scope["headers"]) > _HEADER_BYTES_MAX:
+        if sum(len(k) + len(v) + 4 for k, v in scope["headers"]) > _HEADER_BYTES_MAX:
             return _error(431, "the headers are too long")
         given = _given_key(headers)
         right = bool(self._key) and hmac.compare_digest(given or b"", self._key)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from development.configuration_docs import NOT_ACTED_ON_YET, keys, render
+from development.configuration_docs import render
 from opskit.config import Settings, load
 from opskit.errors import OpskitError, UsageError
 from opskit.tasks.arguments import parse
@@ -148,19 +148,6 @@ def test_a_part_of_a_configuration_that_is_shown_can_be_loaded(
     settings = load(path)
 
     assert settings != Settings(), name
-
-
-def test_what_is_said_to_have_no_effect_has_none() -> None:
-    """A key that nothing acts on is a key of the model and read by no module."""
-    code = "".join(
-        path.read_text(encoding="utf-8")
-        for path in (ROOT / "opskit").rglob("*.py")
-        if path.parent.name != "config"
-    )
-    attributes = [name.rpartition(".")[2] for name in NOT_ACTED_ON_YET]
-
-    assert set(NOT_ACTED_ON_YET) <= keys()
-    assert re.findall(rf"\.(?:{'|'.join(attributes)})\b", code) == []
 
 
 @of_each_document
