@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from opskit.config import Settings
+from opskit.config.section import format_duration
 from opskit.config.watch import SloSettings
 from opskit.watch.slo import Objective, ServiceQueries, objectives
 
@@ -58,8 +59,8 @@ class Group:
 def groups(settings: Settings) -> list[Group]:
     """Return the rules about opskit, and those about the service if `[slo]` is set."""
     found = [
-        Group(name="opskit-backups", alerts=tuple(_backups(settings))),
-        Group(name="opskit-host", alerts=tuple(_host())),
+        Group(name="opskit-backups", alerts=(*_BACKUPS, *_configured(settings))),
+        Group(name="opskit-host", alerts=_HOST),
     ]
     for speed, interval in (("Fast", ""), ("Slow", "5m")):
         if burning := tuple(_burning(settings.slo, speed)):
@@ -68,35 +69,8 @@ def groups(settings: Settings) -> list[Group]:
     return found
 
 
-def _backups(settings: Settings) -> Iterator[Alert]:
-    yield Alert(
-        name="OpskitBackupStale",
-        expr="time() - opskit_backup_last_success_timestamp_seconds\n"
-        "  > ignoring (store) group_left () opskit_source_max_age_seconds",
-        summary="No fresh backup of {{ $labels.source }} in {{ $labels.store }}",
-        description="The newest set of {{ $labels.source }} in the store "
-        "{{ $labels.store }} is {{ $value | humanizeDuration }} old, more than max_age "
-        "allows.",
-        runbook="backup-failed",
-    )
-    yield Alert(
-        name="OpskitBackupMissing",
-        expr="opskit_sets == 0",
-        summary="No backup of {{ $labels.source }} in {{ $labels.store }}",
-        description="The store {{ $labels.store }} holds no set of "
-        "{{ $labels.source }} at all.",
-        runbook="backup-failed",
-        hold="1h",
-    )
-    yield Alert(
-        name="OpskitBackupFailed",
-        expr="opskit_backup_last_run_succeeded == 0",
-        summary="The last backup of {{ $labels.source }} failed",
-        description="The last backup of {{ $labels.source }} made no set, or did not "
-        "reach every store.",
-        runbook="backup-failed",
-        severity="warning",
-    )
+def _configured(settings: Settings) -> Iterator[Alert]:
+    """Yield the alerts that need more of the configuration than metrics hold."""
     grace = int(settings.scheduler.grace.total_seconds())
     yield Alert(
         name="OpskitRunMissed",
@@ -110,97 +84,30 @@ def _backups(settings: Settings) -> Iterator[Alert]:
         severity="warning",
     )
     yield Alert(
-        name="OpskitDrillStale",
-        expr="time() - opskit_drill_last_success_timestamp_seconds\n"
-        "  > opskit_drill_max_age_seconds",
-        summary="{{ $labels.source }} has not been drilled for too long",
-        description="The last drill of {{ $labels.source }} that passed is "
-        "{{ $value | humanizeDuration }} old: nothing proves that newer sets can be "
-        "restored.",
+        name="OpskitDrillMissing",
+        expr="opskit_drill_max_age_seconds\n"
+        "  unless opskit_drill_last_success_timestamp_seconds",
+        summary="No drill of {{ $labels.source }} ever passed",
+        description="{{ $labels.source }} has been watched for longer than max_age of "
+        "drills, and nothing proves that a set of it can be restored.",
         runbook="drill-stale",
         severity="warning",
+        hold=format_duration(settings.drill.max_age),
     )
-    yield Alert(
-        name="OpskitDrillFailed",
-        expr="opskit_drill_last_run_passed == 0",
-        summary="The newest drill of {{ $labels.source }} failed",
-        description="A backup set of {{ $labels.source }} was restored and differs "
-        "from what was dumped, or could not be restored.",
-        runbook="drill-failed",
-        hold="0m",
-    )
-    yield Alert(
-        name="OpskitBackupChanged",
-        expr="opskit_backup_sudden_changes > 0",
-        summary="{{ $labels.source }} holds far less than before",
-        description="In the newest set of {{ $labels.source }} a table is missing, or "
-        "its size or number of rows fell by more than max_drop.",
-        runbook="sudden-change",
-        hold="0m",
-    )
-    yield Alert(
-        name="OpskitAbsent",
-        expr="\nor ".join(
-            f"absent(opskit_source_max_age_seconds{{source={json.dumps(name)}}})"
-            for name in (*settings.databases, *settings.files)
+    if sources := (*settings.databases, *settings.files):
+        yield Alert(
+            name="OpskitAbsent",
+            expr="\nor ".join(
+                f"absent(opskit_source_max_age_seconds{{source={json.dumps(name)}}})"
+                for name in sources
+            ),
+            summary="Nothing reports on {{ $labels.source }}",
+            description="Prometheus gets no metrics of opskit about "
+            "{{ $labels.source }}: the scheduler does not run, cannot be reached, or "
+            "has another configuration.",
+            runbook="scheduler-absent",
+            hold="10m",
         )
-        or "absent(opskit_ledger_intact)",
-        summary="Nothing reports on {{ $labels.source }}",
-        description="Prometheus gets no metrics of opskit about {{ $labels.source }}: "
-        "the scheduler does not run, cannot be reached, or has another configuration.",
-        runbook="scheduler-absent",
-        hold="10m",
-    )
-
-
-def _host() -> Iterator[Alert]:
-    yield Alert(
-        name="OpskitStoreUnreachable",
-        expr="opskit_store_reachable == 0",
-        summary="The store {{ $labels.store }} cannot be reached",
-        description="Backups are not stored in {{ $labels.store }}, and nothing can be "
-        "restored from it.",
-        runbook="store-unreachable",
-        hold="10m",
-    )
-    yield Alert(
-        name="OpskitStoreSlow",
-        expr=f"avg_over_time(opskit_store_latency_seconds[30m]) > {_STORE_SECONDS_MAX}",
-        summary="The store {{ $labels.store }} is slow",
-        description="The store {{ $labels.store }} takes "
-        "{{ $value | humanizeDuration }} for its smallest answer.",
-        runbook="store-unreachable",
-        severity="warning",
-        hold="15m",
-    )
-    yield Alert(
-        name="OpskitDiskFilling",
-        expr=f"opskit_disk_free_bytes / opskit_disk_size_bytes < {_DISK_FREE_MIN}",
-        summary="The disk of {{ $labels.path }} is nearly full",
-        description="{{ $value | humanizePercentage }} of the disk of "
-        "{{ $labels.path }} are free.",
-        runbook="disk-full",
-        severity="warning",
-        hold="10m",
-    )
-    yield Alert(
-        name="OpskitLedgerBroken",
-        expr="opskit_ledger_intact == 0",
-        summary="The ledger is not intact",
-        description="Records of runs were changed or removed, here or in a store.",
-        runbook="ledger-broken",
-        hold="0m",
-    )
-    yield Alert(
-        name="OpskitNotificationsFailing",
-        expr="opskit_notification_last_succeeded == 0",
-        summary="Messages to {{ $labels.receiver }} fail",
-        description="The last message to {{ $labels.receiver }} could not be "
-        "delivered: nobody learns of failures there.",
-        runbook="notifications-failing",
-        severity="warning",
-        hold="15m",
-    )
 
 
 def _burning(slo: SloSettings, speed: str) -> Iterator[Alert]:
@@ -259,3 +166,113 @@ def _lines(alert: Alert, runbooks: str) -> Iterator[str]:
     yield f"          summary: {json.dumps(alert.summary, ensure_ascii=False)}"
     yield f"          description: {json.dumps(alert.description, ensure_ascii=False)}"
     yield f"          runbook_url: {json.dumps(f'{runbooks}/{alert.runbook}.md')}"
+
+
+_BACKUPS = (
+    Alert(
+        name="OpskitBackupStale",
+        expr="time() - opskit_backup_last_success_timestamp_seconds\n"
+        "  > ignoring (store) group_left () opskit_source_max_age_seconds",
+        summary="No fresh backup of {{ $labels.source }} in {{ $labels.store }}",
+        description="The newest set of {{ $labels.source }} in the store "
+        "{{ $labels.store }} is {{ $value | humanizeDuration }} old, more than max_age "
+        "allows.",
+        runbook="backup-failed",
+    ),
+    Alert(
+        name="OpskitBackupMissing",
+        expr="opskit_sets == 0",
+        summary="No backup of {{ $labels.source }} in {{ $labels.store }}",
+        description="The store {{ $labels.store }} holds no set of "
+        "{{ $labels.source }} at all.",
+        runbook="backup-failed",
+        hold="1h",
+    ),
+    Alert(
+        name="OpskitBackupFailed",
+        expr="opskit_backup_last_run_succeeded == 0",
+        summary="The last backup of {{ $labels.source }} failed",
+        description="The last backup of {{ $labels.source }} made no set, or did not "
+        "reach every store.",
+        runbook="backup-failed",
+        severity="warning",
+    ),
+    Alert(
+        name="OpskitBackupChanged",
+        expr="opskit_backup_sudden_changes > 0",
+        summary="{{ $labels.source }} holds far less than before",
+        description="In the newest set of {{ $labels.source }} a table is missing, or "
+        "its size or number of rows fell by more than max_drop.",
+        runbook="sudden-change",
+        hold="0m",
+    ),
+    Alert(
+        name="OpskitDrillStale",
+        expr="time() - opskit_drill_last_success_timestamp_seconds\n"
+        "  > opskit_drill_max_age_seconds",
+        summary="{{ $labels.source }} has not been drilled for too long",
+        description="The last drill of {{ $labels.source }} that passed is "
+        "{{ $value | humanizeDuration }} old: nothing proves that newer sets can be "
+        "restored.",
+        runbook="drill-stale",
+        severity="warning",
+    ),
+    Alert(
+        name="OpskitDrillFailed",
+        expr="opskit_drill_last_run_passed == 0",
+        summary="The newest drill of {{ $labels.source }} failed",
+        description="A backup set of {{ $labels.source }} was restored and differs "
+        "from what was dumped, or could not be restored.",
+        runbook="drill-failed",
+        hold="0m",
+    ),
+)
+_HOST = (
+    Alert(
+        name="OpskitStoreUnreachable",
+        expr="opskit_store_reachable == 0",
+        summary="The store {{ $labels.store }} cannot be reached",
+        description="Backups are not stored in {{ $labels.store }}, and nothing can be "
+        "restored from it.",
+        runbook="store-unreachable",
+        hold="10m",
+    ),
+    Alert(
+        name="OpskitStoreSlow",
+        expr=f"avg_over_time(opskit_store_latency_seconds[30m]) > {_STORE_SECONDS_MAX}",
+        summary="The store {{ $labels.store }} is slow",
+        description="The store {{ $labels.store }} takes "
+        "{{ $value | humanizeDuration }} for its smallest answer.",
+        runbook="store-unreachable",
+        severity="warning",
+        hold="15m",
+    ),
+    Alert(
+        name="OpskitDiskFilling",
+        expr=f"opskit_disk_free_bytes / opskit_disk_size_bytes < {_DISK_FREE_MIN}",
+        summary="The disk of {{ $labels.path }} is nearly full",
+        description="{{ $value | humanizePercentage }} of the disk of "
+        "{{ $labels.path }} are free.",
+        runbook="disk-full",
+        severity="warning",
+        hold="10m",
+    ),
+    Alert(
+        name="OpskitLedgerBroken",
+        expr="opskit_ledger_intact == 0",
+        summary="The ledger is not intact",
+        description="Records of runs were changed or removed, here or in a store.",
+        runbook="ledger-broken",
+        hold="0m",
+    ),
+    Alert(
+        name="OpskitNotificationsFailing",
+        expr="opskit_notification_last_succeeded == 0",
+        summary="Messages to {{ $labels.receiver }} fail",
+        description="The last message to {{ $labels.receiver }} could not be "
+        "delivered: nobody learns of failures there.",
+        runbook="notifications-failing",
+        severity="warning",
+        hold="15m",
+    ),
+)

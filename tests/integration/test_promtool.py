@@ -149,9 +149,10 @@ MAX_AGES = {
     MAX_AGE: "93600x9000",
     'opskit_source_max_age_seconds{source="state"}': "7200x9000",
 }
+MAX_DRILL_AGE = f"opskit_drill_max_age_seconds{{{SHOP}}}"
 DRILLED = {
     f"opskit_drill_last_success_timestamp_seconds{{{SHOP}}}": "0x9000",
-    f"opskit_drill_max_age_seconds{{{SHOP}}}": "172800x9000",
+    MAX_DRILL_AGE: "172800x9000",
 }
 MISSED = f"opskit_runs_missed_total{{{SHOP}}}"
 RUN = {
@@ -192,6 +193,11 @@ CASES = [
     Case("OpskitRunMissed", "within the grace", RUN, 36 * HOUR),
     Case("OpskitDrillStale", "too late", DRILLED, 49 * HOUR, (SHOP,)),
     Case("OpskitDrillStale", "in time", DRILLED, 48 * HOUR),
+    Case(
+        "OpskitDrillMissing", "never", {MAX_DRILL_AGE: "1x2000"}, 9 * DAY, (SHOP,), 10
+    ),
+    Case("OpskitDrillMissing", "not yet", {MAX_DRILL_AGE: "1x2000"}, 7 * DAY, (), 10),
+    Case("OpskitDrillMissing", "once", DRILLED, 9 * DAY, (), 10),
     Case(
         "OpskitDrillFailed",
         "of one source",

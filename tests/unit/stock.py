@@ -10,13 +10,15 @@ from typing import NoReturn
 
 import pytest
 
+# What a package of Debian brings beside the program of its name.
+_PACKAGES = {"age-keygen": "age", "promtool": "prometheus"}
+
 
 def program(name: str) -> str:
     """Return a program's path; a skip without one, or a failure where it is demanded."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if found is None:
-        # Debian's package age brings age-keygen too.
-        missing("age" if name == "age-keygen" else name)
+        missing(_PACKAGES.get(name, name))
     return found
 
 
