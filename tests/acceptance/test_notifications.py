@@ -115,7 +115,8 @@ def test_a_fault_and_its_end_reach_everybody(service: Service) -> None:
         "opskit: backup of state failed",
         "opskit: backup of state works again",
     ]
-    assert f"error: {failed['error']}" in messages[0]["message"]
+    words = failed["error"].removeprefix("state: ")
+    assert messages[0]["message"].startswith(f"error: {words}\nhint: ")
     assert failed["run_id"] in messages[0]["message"]
     events = _events(one)
     assert [(each["type"], each["data"]["alert"]) for each in events] == [
