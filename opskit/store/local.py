@@ -64,7 +64,6 @@ class LocalStore:
         return self._root
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        """See `Store.put`."""
         path = self._path(key)
         with self._translated(key), contextlib.ExitStack() as stack:
             self._require_no_links(key)
@@ -87,7 +86,6 @@ class LocalStore:
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
-        """See `Store.open`."""
         check_key(key)
         self._require_root()
         with self._reading(key):
@@ -97,14 +95,12 @@ class LocalStore:
             yield file
 
     def stat(self, key: str) -> ObjectInfo:
-        """See `Store.stat`."""
         check_key(key)
         self._require_root()
         with self._reading(key), self._parent(key) as (folder, name):
             return self._info(key, self._file_status(key, folder, name))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See `Store.list`."""
         return self._below(prefix, temporary=False)
 
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -124,7 +120,6 @@ class LocalStore:
         return swept
 
     def delete(self, key: str) -> None:
-        """See `Store.delete`."""
         path = self._path(key)
         with self._translated(key):
             self._require_no_links(key)
@@ -135,7 +130,6 @@ class LocalStore:
             self._remove_empty(path.parent)
 
     def discard(self, prefix: str) -> None:
-        """See `Store.discard`."""
         key = prefix.removesuffix("/")
         folder = self._path(key)
         with self._translated(prefix):

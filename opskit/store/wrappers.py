@@ -36,35 +36,27 @@ class StoreWrapper:
         return self._inner.name
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        """See `Store.put`."""
         return self._inner.put(key, chunks)
 
     def open(self, key: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
-        """See `Store.open`."""
         return self._inner.open(key, start)
 
     def stat(self, key: str) -> ObjectInfo:
-        """See `Store.stat`."""
         return self._inner.stat(key)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See `Store.list`."""
         return self._inner.list(prefix)
 
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See `Store.unfinished`."""
         return self._inner.unfinished(prefix)
 
     def sweep(self, prefix: str, *, before: datetime) -> int:
-        """See `Store.sweep`."""
         return self._inner.sweep(prefix, before=before)
 
     def delete(self, key: str) -> None:
-        """See `Store.delete`."""
         self._inner.delete(key)
 
     def discard(self, prefix: str) -> None:
-        """See `Store.discard`."""
         self._inner.discard(prefix)
 
 
@@ -106,32 +98,25 @@ class RetryingStore(StoreWrapper):
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
-        """See `Store.open`."""
         with _Resumed(self._inner, key, start, self.again) as resumed:
             yield cast("BinaryIO", io.BufferedReader(resumed, _BUFFER_BYTES))
 
     def stat(self, key: str) -> ObjectInfo:
-        """See `Store.stat`."""
         return self.again(lambda: self._inner.stat(key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See `Store.list`."""
         return iter(self.again(lambda: [*self._inner.list(prefix)]))
 
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See `Store.unfinished`."""
         return iter(self.again(lambda: [*self._inner.unfinished(prefix)]))
 
     def sweep(self, prefix: str, *, before: datetime) -> int:
-        """See `Store.sweep`."""
         return self.again(lambda: self._inner.sweep(prefix, before=before))
 
     def delete(self, key: str) -> None:
-        """See `Store.delete`."""
         self.again(lambda: self._inner.delete(key))
 
     def discard(self, prefix: str) -> None:
-        """See `Store.discard`."""
         self.again(lambda: self._inner.discard(prefix))
 
     def again(self, call: Callable[[], _T]) -> _T:
@@ -220,12 +205,10 @@ class ThrottledStore(StoreWrapper):
         self._pace = _Pace(bytes_per_second, clock, sleep)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        """See `Store.put`."""
         return self._inner.put(key, self._paced(chunks))
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
-        """See `Store.open`."""
         with (
             self._inner.open(key, start) as file,
             io.BufferedReader(_Paced(file, self._pace), _READ_BYTES) as paced,

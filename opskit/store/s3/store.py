@@ -105,7 +105,6 @@ class S3Store:
             yield cast(BinaryIO, file)
 
     def stat(self, key: str) -> ObjectInfo:
-        """See `Store.stat`."""
         return info_of(key, self._bucket.on("head_object", check_key(key)))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -127,7 +126,6 @@ class S3Store:
             yield info
 
     def sweep(self, prefix: str, *, before: datetime) -> int:
-        """See `Store.sweep`."""
         swept = 0
         for upload in [*self._uploads(prefix)]:
             try:
@@ -145,7 +143,6 @@ class S3Store:
             self._bucket.on("delete_object", check_key(key))
 
     def discard(self, prefix: str) -> None:
-        """See `Store.discard`."""
         check_key(prefix.removesuffix("/"))
         for upload in [*self._uploads(prefix)]:
             abort(self._bucket, self._key(upload), upload["UploadId"])
