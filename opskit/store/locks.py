@@ -37,18 +37,16 @@ _KEY = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, order=True)
 class Living:
-    """A run whose claim counts: its first and its last sign of life still there."""
+    """A run whose claim counts: its first and its last sign of life still there.
 
-    run_id: str
+    In order, who was there first; of two at the same time, the same for everybody.
+    """
+
     first_at: datetime
-    newest: ObjectInfo
-
-    @property
-    def order(self) -> tuple[datetime, str]:
-        """Who was there first; of two at the same time, the same one for everybody."""
-        return (self.first_at, self.run_id)
+    run_id: str
+    newest: ObjectInfo = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) 
     others: list[Living] = []
     litter: list[str] = []
     mine = _living(run_id, claims[run_id], released[run_id])
-    for run in sorted(claims.keys() | released.keys()):
+    for run in sorted({*claims, *released}):
         living = _living(run, claims[run], released[run])
         moments = [each.newest.modified_at for each in (mine, living) if each]
         if living is None or max(moments) - min(moments) > dead_after:
@@ -88,8 +86,7 @@ def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) 
             litter += [each.key for each in released[run].values()]
         elif run != run_id:
             others.append(living)
-    others.sort(key=lambda each: each.order)
-    return Seen(mine=mine, others=tuple(others), litter=tuple(litter))
+    return Seen(mine=mine, others=tuple(sorted(others)), litter=tuple(litter))
 
 
 def _living(
@@ -125,25 +122,22 @@ class Claim:
         self._content = json.dumps(record).encode()
         self._uptime = uptime
         self._folder = f"{FOLDER}{source}/"
-        self._next = self._first_free()
+        self._own = f"{self._folder}{run_id}/"
+        # Above all numbers that this run has used for this source before.
+        keys = [_KEY.fullmatch(each.key) for each in store.list(self._own)]
+        self._next = max((int(key["number"]) for key in keys if key), default=-1) + 1
         self._put: list[int] = []
         self._withdrawn = False
 
-    @property
-    def is_put(self) -> bool:
-        """Whether there is something to withdraw."""
-        return bool(self._put)
-
     def put(self) -> None:
-        """Put the next sign of life; the last but one is not needed any more.
-
-        The last one stays: a listing that goes on meanwhile must not miss both.
+        """Put the first sign of life, unless it is there.
 
         Raises:
             StoreError: the store refused; trying again is safe.
         """
-        self._withdrawn = False
-        self._put_next()
+        if not self._put:
+            self._withdrawn = False
+            self._put_next()
 
     def renew(self) -> None:
         """Put the next sign of life of a claim that must still be there.
@@ -174,7 +168,7 @@ class Claim:
                 self.store.delete(self._key(number))
         except StoreError:
             with suppress(StoreError):
-                self.store.put(self._key(over[-1], "released"), [])
+                self.store.put(_release(self._key(over[-1])), [])
         del self._put[: len(over)]
 
     def clean(self, litter: Iterable[str]) -> None:
@@ -189,7 +183,7 @@ class Claim:
             for folder in {
                 each.key.rpartition("/")[0] + "/"
                 for each in self.store.unfinished(self._folder)
-            } - {self._folder, f"{self._folder}{self.run_id}/"}:
+            } - {self._folder, self._own}:
                 self.store.discard(folder)
 
     def bury(self, other: Living) -> None:
@@ -198,16 +192,18 @@ class Claim:
         Raises:
             StoreError: the store refused.
         """
-        prefix = f"{self._folder}{other.run_id}/"
         try:
-            for each in [*self.store.list(prefix)]:
+            for each in [*self.store.list(f"{self._folder}{other.run_id}/")]:
                 self.store.delete(each.key)
         except StoreError:
-            over = other.newest.key.removesuffix(".json") + ".released"
             with suppress(ObjectExists):
-                self.store.put(over, [])
+                self.store.put(_release(other.newest.key), [])
 
     def _put_next(self) -> None:
+        """Put a sign of life; the last but one is not needed any more.
+
+        The last one stays: a listing that goes on meanwhile must not miss both.
+        """
         started = self._uptime()
         number = self._next
         if number not in self._put:
@@ -220,19 +216,12 @@ class Claim:
                 self.store.delete(self._key(self._put[0]))
                 del self._put[0]
 
-    def _first_free(self) -> int:
-        """Return a number above all that this run has used for this source before."""
-        prefix = f"{self._folder}{self.run_id}/"
-        keys = [_KEY.fullmatch(each.key) for each in self.store.list(prefix)]
-        return max((int(key["number"]) for key in keys if key), default=-1) + 1
-
-    def _key(self, number: int, kind: str = "json") -> str:
-        return f"{self._folder}{self.run_id}/{number:06d}.{kind}"
+    def _key(self, number: int) -> str:
+        return f"{self._own}{number:06d}.json"
 
 
-def _is_full(error: StoreError) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+def _release(key: str) -> str:
+    return key.removesuffix(".json") + ".released"
 
 
 def _put_patiently(store: Store, key: str, content: bytes) -> None:
@@ -249,7 +238,8 @@ def _put_patiently(store: Store, key: str, content: bytes) -> None:
                 # Our own, if it is there: an earlier try arrived but seemed to fail.
                 store.stat(key)
             except StoreError as error:
-                if not _is_full(error):
+                number = getattr(error.__cause__, "errno", None)
+                if number not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 store.put(key, [])
         except (ObjectExists, ObjectNotFound):
@@ -276,16 +266,6 @@ class Timing:
     dead_after_seconds: float = 300
     attempts: int = 5
     pause_seconds: float = 2
-
-    @property
-    def dead_after(self) -> timedelta:
-        """The age at which a claim is dead."""
-        return timedelta(seconds=self.dead_after_seconds)
-
-    @property
-    def sure_seconds(self) -> float:
-        """How long after the last renewal its run may rely on the lock."""
-        return self.dead_after_seconds * _SURE_SHARE
 
 
 def uptime() -> float:
@@ -320,7 +300,6 @@ def hold(
             the lock was lost to another run.
         StoreError: the store cannot be used, or the claim cannot be renewed.
     """
-    timing = timing or Timing()
     record = {
         "operation": operation,
         "run_id": run_id,
@@ -330,7 +309,7 @@ def hold(
         "started_at": clock().isoformat(),
     }
     claim = Claim(store, source, run_id=run_id, record=record, uptime=uptime)
-    lock = HeldLock(claim, timing, uptime, owner)
+    lock = HeldLock(claim, timing or Timing(), uptime, owner)
     try:
         lock.acquire(sleep, random)
         with lock.renewed():
@@ -355,18 +334,18 @@ class HeldLock:
         self, sleep: Callable[[float], None], random: Callable[[], float]
     ) -> None:
         seen = Seen(mine=None, others=(), litter=())
+        dead_after = timedelta(seconds=self._timing.dead_after_seconds)
         for attempt in range(self._timing.attempts):
             if attempt:
                 sleep(self._timing.pause_seconds * (0.5 + random()))
-            if not self._claim.is_put:
-                self._claim.put()
-            seen = self._without_killed(self._claim.look(self._timing.dead_after))
+            self._claim.put()
+            seen = self._without_killed(self._claim.look(dead_after))
             if seen.mine is not None and not seen.others:
                 self()
                 self.got_at = seen.mine.newest.modified_at
                 self._claim.clean(seen.litter)
                 return
-            if seen.mine is None or seen.others[0].order < seen.mine.order:
+            if seen.mine is None or seen.others[0] < seen.mine:
                 self._claim.withdraw()
         raise _held(self._claim, seen, self._timing)
 
@@ -390,7 +369,8 @@ class HeldLock:
                 hint="See whether another host backs up the same source, and whether "
                 "the clock of the store jumps.",
             )
-        if self._uptime() - self._claim.sure_since > self._timing.sure_seconds:
+        sure_seconds = self._timing.dead_after_seconds * _SURE_SHARE
+        if self._uptime() - self._claim.sure_since > sure_seconds:
             raise StoreError(
                 f"{where} could not be renewed in time: {self._trouble}",
                 hint="Check that the store can be reached, then run this again.",
