@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from opskit.errors import IntegrityError, LockHeld
+from opskit.errors import LockHeld
 
 LOCK_WAIT_SECONDS = 30.0
 # The temporary names that `atomic_writer` uses.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
-
-State = TypeVar("State")
 
 
 def fsync_directory(directory: Path) -> None:
@@ -37,15 +34,15 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def make_directories(directory: Path, *, mode: int = 0o700) -> None:
-    """Create a directory and its missing parents, each entry made durable."""
+def make_directories(directory: Path) -> None:
+    """Create a directory and its missing parents (0700), each entry made durable."""
     missing = []
     while not directory.exists():
         missing.append(directory)
         directory = directory.parent
     for path in reversed(missing):
         # Somebody else may be making the same parents right now.
-        path.mkdir(mode=mode, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         fsync_directory(path.parent)
 
 
@@ -154,9 +151,9 @@ def write_atomically(
     return size_bytes
 
 
-def write_text(target: Path, text: str, *, mode: int = 0o600) -> None:
+def write_text(target: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
-    write_atomically(target, [text.encode()], mode=mode)
+    write_atomically(target, [text.encode()])
 
 
 @contextlib.contextmanager
@@ -181,40 +178,3 @@ def locked(
         yield
     finally:
         held.release()
-
-
-def update_json(
-    path: Path,
-    change: Callable[[State], State],
-    *,
-    default: State,
-    wait_seconds: float | None = None,
-) -> State:
-    """Read a JSON file, change it and write it back, under a lock.
-
-    Concurrent callers on this host take turns, so no update is lost.
-
-    Raises:
-        LockHeld: the lock was not free within `wait_seconds`.
-        IntegrityError: the file is not JSON; it is left as it is.
-    """
-    lock = path.with_name(path.name + ".lock")
-    with locked(lock, what=str(path), wait_seconds=wait_seconds):
-        state = change(_read_json(path, default))
-        write_text(path, json.dumps(state, indent=2, sort_keys=True) + "\n")
-        return state
-
-
-def _read_json(path: Path, default: State) -> State:
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return default
-    try:
-        state: State = json.loads(text)
-    except ValueError as error:
-        raise IntegrityError(
-            f"{path} is not valid JSON: {error}",
-            hint="Restore the file from a copy or move it aside; it was not changed.",
-        ) from error
-    return state

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePath
+from typing import Any
 
 from opskit import files
 from opskit.checks import count
@@ -410,31 +411,33 @@ def _holds(store: Store, key: str) -> bool:
     return True
 
 
-_Table = dict[str, dict[str, int]]
-
-
 def sent_path(ledger: Path) -> Path:
     """Return the file that says how much of a ledger each store was sent."""
     return ledger.with_suffix(".copies.json")
 
 
+def _note(ledger: Path, ledger_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return that file, and what it says of a ledger; a damaged one says nothing."""
+    note, of_ledger = None, None
+    with suppress(FileNotFoundError, ValueError):
+        note = json.loads(sent_path(ledger).read_bytes())
+    if isinstance(note, dict):
+        of_ledger = note.get(ledger_id)
+    return (
+        note if isinstance(note, dict) else {},
+        of_ledger if isinstance(of_ledger, dict) else {},
+    )
+
+
 def _read_sent(ledger: Path, ledger_id: str, store: str) -> int:
     """Return the number of the first record not sent yet; 0 if that is not known."""
-    try:
-        number = json.loads(sent_path(ledger).read_bytes())[ledger_id][store]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return 0
+    number = _note(ledger, ledger_id)[1].get(store)
     return number if isinstance(number, int) else 0
 
 
 def _write_sent(ledger: Path, ledger_id: str, store: str, number: int) -> None:
-    def change(table: _Table) -> _Table:
-        table.setdefault(ledger_id, {})[store] = number
-        return table
-
-    path, empty = sent_path(ledger), _Table()
-    try:
-        files.update_json(path, change, default=empty)
-    except (IntegrityError, AttributeError, TypeError):
-        path.unlink(missing_ok=True)
-        files.update_json(path, change, default=empty)
+    path = sent_path(ledger)
+    with files.locked(path.with_name(f"{path.name}.lock"), what=str(path)):
+        note, of_ledger = _note(ledger, ledger_id)
+        note[ledger_id] = of_ledger | {store: number}
+        files.write_text(path, json.dumps(note, indent=2, sort_keys=True) + "\n")

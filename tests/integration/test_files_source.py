@@ -152,6 +152,7 @@ def test_bsdtar_reads_the_archive_too(tmp_path: Path) -> None:
 
 
 WRITER = """
+import json
 import sys
 from pathlib import Path
 from filelock import FileLock
@@ -163,11 +164,8 @@ while True:
     number += 1
     with FileLock(lock):
         for name in ("a.json", "z.json"):
-            files.update_json(
-                folder / name,
-                lambda state: {"number": number, "fill": "x" * (number % 5000)},
-                default={},
-            )
+            state = {"number": number, "fill": "x" * (number % 5000)}
+            files.write_text(folder / name, json.dumps(state))
 """
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from opskit import files
+from opskit.errors import LockHeld
 from tests.unit.conftest import Unprivileged
 
 NEW = [b"new ", b"content"]
@@ -188,3 +190,17 @@ def test_directories_are_made_for_their_owner_alone(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_lock_that_stays_taken_is_reported(tmp_path: Path) -> None:
+    """The wait for another process is bounded, and the error says how long it was."""
+    lock = tmp_path / "state.lock"
+
+    with (
+        FileLock(lock),
+        pytest.raises(LockHeld, match=r"the state is locked .* over 0\.1 seconds"),
+        files.locked(lock, what="the state", wait_seconds=0.1),
+    ):
+        pass
+    with files.locked(lock, what="the state", wait_seconds=0):
+        assert lock.exists()

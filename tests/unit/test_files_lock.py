@@ -110,7 +110,7 @@ def test_the_service_is_locked_out_for_the_length_of_the_block(
 
 
 def test_filelock_and_the_backup_lock_each_other_out(path: Path) -> None:
-    """It is the same lock that opskit's own update_json takes."""
+    """It is the same lock that the filelock library takes."""
     with (
         held(_lock(path)),
         pytest.raises(Timeout),
