@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from opskit import __version__, files
+from opskit.catalog.documents import (
+    EvidenceKind,
+    EvidenceName,
+    document_bytes,
+    evidence_name,
+    store_document,
+)
 from opskit.catalog.manifest import MANIFEST_NAME, DatabaseManifest, Manifest
-from opskit.catalog.proof import EvidenceKind, EvidenceName, evidence_name
 from opskit.catalog.reader import is_gone
-from opskit.catalog.trust import document_bytes, store_document
 from opskit.checks import Check
 from opskit.crypto import age
 from opskit.crypto.signatures import Signer

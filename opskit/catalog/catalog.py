@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Generic, TypeVar
 
+from opskit.catalog.documents import Trust, warn_of
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.sets import (
     BackupSet,
@@ -21,7 +22,6 @@ from opskit.catalog.sets import (
     read_set,
     sets_in,
 )
-from opskit.catalog.trust import Trust, warn_of
 from opskit.errors import (
     IntegrityError,
     ObjectNotFound,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opskit.catalog import manifest as manifests
+from opskit.catalog.documents import parse_evidence
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
-from opskit.catalog.proof import parse_evidence
 from opskit.catalog.reader import (
     BLOCK_BYTES,
     VerifyResult,

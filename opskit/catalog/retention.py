@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from opskit.catalog.manifest import MANIFEST_NAME
-from opskit.catalog.proof import (
+from opskit.catalog.documents import (
     CONFIRMATION_FOLDER,
     PIN_FOLDER,
     Proof,
+    Trust,
     is_mark,
     mark_name,
+    store_document,
 )
+from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.sets import BackupSet, ListedSet, places_of
-from opskit.catalog.trust import Trust, store_document
 from opskit.config import RetentionSettings
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer

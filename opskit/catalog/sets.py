@@ -30,18 +30,19 @@ from pydantic_core import core_schema
 
 from opskit import __version__, files
 from opskit.catalog import manifest as manifests
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest, is_backup_id, set_prefix
-from opskit.catalog.proof import (
+from opskit.catalog.documents import (
+    NOT_SIGNED,
     PIN_FOLDER,
     EvidenceName,
     Proof,
+    Trust,
     best,
     combined,
     is_mark,
     parse_evidence,
     proof_of,
 )
-from opskit.catalog.trust import NOT_SIGNED, Trust
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest, is_backup_id, set_prefix
 from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreError
 from opskit.log import logger
 from opskit.store import ObjectInfo, Store

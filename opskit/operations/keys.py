@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opskit.catalog.trust import Trust
+from opskit.catalog.documents import Trust
 from opskit.catalog.writer import Protection
 from opskit.config import Settings
 from opskit.crypto import keys as crypto_keys

@@ -22,13 +22,13 @@ from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
 from opskit.backup.stream import DatabaseSource
 from opskit.catalog import catalog
+from opskit.catalog.documents import Trust
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, of_database
 from opskit.catalog.reader import SetReader, verify_set
 from opskit.catalog.sets import BackupSet
-from opskit.catalog.trust import Trust
 from opskit.catalog.writer import Protection
 from opskit.config import Settings
-from opskit.config.crypto import EncryptionSettings
+from opskit.config.settings import EncryptionSettings
 from opskit.crypto import age
 from opskit.crypto import keys as crypto_keys
 from opskit.crypto.keys import Identities, NoMatchingIdentity

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
+from opskit.catalog.documents import Trust
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from opskit.catalog.sets import CatalogCache, ListedSet
-from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError
 from opskit.store import Store, open_store

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from opskit.catalog.documents import EvidenceKind, evidence_name
 from opskit.catalog.manifest import (
     MANIFEST_NAME,
     DatabaseManifest,
@@ -15,7 +16,6 @@ from opskit.catalog.manifest import (
     StoredObject,
     set_prefix,
 )
-from opskit.catalog.proof import EvidenceKind, evidence_name
 from opskit.store import Store
 
 STARTED_AT = datetime(2026, 3, 10, 3, tzinfo=UTC)

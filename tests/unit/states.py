@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from opskit.catalog.proof import EvidenceName
+from opskit.catalog.documents import EvidenceName
 from opskit.catalog.sets import Copy, ListedSet
 from opskit.ledger import LedgerEntry
 from opskit.watch.state import (

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
+from opskit.catalog.documents import Trust
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from opskit.catalog.sets import CatalogCache, ListedSet, Place
-from opskit.catalog.trust import Trust
 from opskit.crypto.signatures import Signer
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError, UsageError
 from opskit.store import LocalStore, Store

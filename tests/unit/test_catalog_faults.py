@@ -13,8 +13,8 @@ import pytest
 
 from opskit.catalog import catalog
 from opskit.catalog import manifest as manifests
+from opskit.catalog.documents import Trust
 from opskit.catalog.manifest import MANIFEST_NAME
-from opskit.catalog.trust import Trust
 from opskit.errors import ObjectNotFound, StoreError
 from opskit.store import LocalStore, ObjectInfo, Store
 from tests.faulty import FaultyStore

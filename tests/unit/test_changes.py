@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.catalog.differences import newly_excluded, sudden_changes
+from opskit.catalog.documents import CONFIRMATION_FOLDER, is_mark, mark_name
 from opskit.catalog.manifest import Manifest
-from opskit.catalog.proof import CONFIRMATION_FOLDER, is_mark, mark_name
 from tests.unit.builders import folder_manifest, manifest
 
 

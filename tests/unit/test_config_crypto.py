@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.config.crypto import EncryptionSettings, SigningSettings
+from opskit.config.settings import EncryptionSettings, SigningSettings
 from opskit.crypto import keys as crypto_keys
 from opskit.errors import ConfigurationError
 from tests.unit.conftest import LoadConfig

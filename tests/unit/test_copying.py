@@ -11,8 +11,8 @@ import pytest
 
 from opskit.catalog import catalog
 from opskit.catalog.copying import CopyResult, copy_set
+from opskit.catalog.documents import CONFIRMATION_FOLDER, mark_name
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, parse
-from opskit.catalog.proof import CONFIRMATION_FOLDER, mark_name
 from opskit.catalog.reader import verify_set
 from opskit.errors import IntegrityError, ObjectNotFound, StoreError
 from opskit.store import LocalStore, ObjectInfo, Store

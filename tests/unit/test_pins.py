@@ -11,10 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opskit.catalog import catalog, retention
 from opskit.catalog.copying import copy_set
-from opskit.catalog.proof import PIN_FOLDER
+from opskit.catalog.documents import PIN_FOLDER, Trust
 from opskit.catalog.retention import candidates, plan
 from opskit.catalog.sets import CatalogCache
-from opskit.catalog.trust import Trust
 from opskit.config import RetentionSettings
 from opskit.crypto.signatures import Signer
 from tests.memory_store import MemoryStore

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.catalog.proof import (
+from opskit.catalog.documents import (
     EvidenceKind,
     EvidenceName,
     Proof,

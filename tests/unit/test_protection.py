@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opskit.backup.create import BackupResult, create_backup
 from opskit.catalog import catalog
+from opskit.catalog.documents import Trust
 from opskit.catalog.manifest import MANIFEST_NAME, StoredObject, of_database, parse
 from opskit.catalog.reader import SetReader, verify_set
-from opskit.catalog.trust import Trust
 from opskit.catalog.writer import Protection, SetWriter
 from opskit.crypto import age, signatures
 from opskit.crypto.keys import Identities

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from opskit.catalog import catalog, retention
-from opskit.catalog.proof import CONFIRMATION_FOLDER, mark_name
+from opskit.catalog.documents import CONFIRMATION_FOLDER, mark_name
 from opskit.catalog.retention import Candidate, plan
 from opskit.catalog.sets import BackupSet
 from opskit.config import RetentionSettings

@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from opskit.catalog.proof import Proof
+from opskit.catalog.documents import Proof
 from opskit.catalog.retention import Candidate, plan
 from opskit.config import RetentionSettings
 

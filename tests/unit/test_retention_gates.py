@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from opskit.catalog.proof import Proof
+from opskit.catalog.documents import Proof
 from opskit.catalog.retention import Candidate, RetentionPlan, plan
 from opskit.config import RetentionSettings
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opskit.catalog.proof import Proof
+from opskit.catalog.documents import Proof
 from opskit.catalog.retention import Candidate, RetentionPlan, plan
 from opskit.config import RetentionSettings
 

@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from opskit.catalog import catalog
 from opskit.catalog.catalog import Catalog
+from opskit.catalog.documents import EvidenceKind, Trust
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
-from opskit.catalog.proof import EvidenceKind
 from opskit.catalog.sets import BackupSet
-from opskit.catalog.trust import Trust
 from opskit.checks import Check
 from opskit.crypto.signatures import Signer
 from opskit.errors import (
