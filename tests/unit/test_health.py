@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from opskit.catalog.proof import EvidenceName
 
+from opskit.catalog.documents import EvidenceName
 from opskit.catalog.sets import Unreadable
 from opskit.checks import Check, Health, worst
 from opskit.config import Settings
