@@ -23,6 +23,8 @@ from opskit.store.base import read_whole
 _SIGNATURE_BYTES_MAX = 64 * 1024
 _DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 NOT_SIGNED = "no trusted key signed it"
+# Where reports lie that are about no one set.
+REPORTS_FOLDER = "_reports/"
 _HINT = (
     "Do not use it before you know who wrote it. Sets from before signatures were "
     "configured can be used while [signing] trusted_keys is empty."

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from opskit.catalog.documents import (
     CONFIRMATION_FOLDER,
     PIN_FOLDER,
+    REPORTS_FOLDER,
     Proof,
     Trust,
     is_mark,
@@ -317,5 +318,6 @@ def sweep(store: Store, *, source: str, now: datetime) -> int:
     Raises:
         StoreError: the store refused.
     """
-    places = (f"{source}/", f"{store_locks.FOLDER}{source}/", copies.FOLDER)
+    own = (f"{source}/", f"{store_locks.FOLDER}{source}/")
+    places = (*own, copies.FOLDER, REPORTS_FOLDER)
     return sum(store.sweep(place, before=now - GRACE) for place in places)

@@ -127,7 +127,7 @@ def render(evidence: DrillEvidence, manifest: Manifest) -> str:
     """Return the report of a drill."""
     figures = evidence.figures
     verdict = "PASSED" if evidence.passed else "DID NOT PASS"
-    drill_server = _cell(figures.drill_server or "not started")
+    drill_server = cell(figures.drill_server or "not started")
     rto = _duration(figures.rto_seconds)
     rpo = _duration(figures.rpo_seconds)
     return f"""\
@@ -168,7 +168,7 @@ def _origin(manifest: Manifest) -> str:
     read_at = f"{manifest.snapshot_at:%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(manifest, FolderManifest):
         return f"""\
-| source | `{manifest.source}`, {_cell(manifest.inventory.path)} |
+| source | `{manifest.source}`, {cell(manifest.inventory.path)} |
 | read | {read_at} by opskit {manifest.tool_version} |"""
     manifest = of_database(manifest)
     return f"""\
@@ -199,7 +199,7 @@ def _table(checks: Iterable[Check]) -> str:
     rows = (
         "| {} | {} | {} | {} | {} |".format(
             "passed" if check.passed else "**failed**",
-            *map(_cell, (check.name, check.expected, check.observed, check.detail)),
+            *map(cell, (check.name, check.expected, check.observed, check.detail)),
         )
         for check in checks
     )
@@ -207,8 +207,8 @@ def _table(checks: Iterable[Check]) -> str:
     return head + "\n".join(rows)
 
 
-def _cell(text: str) -> str:
-    """Keep what a table or a value is called from being taken for the report's own."""
+def cell(text: str) -> str:
+    """Keep a name or a value from being taken for Markdown of the report's own."""
     for special, written in _ESCAPES.items():
         text = text.replace(special, written)
     return "".join(
@@ -224,7 +224,7 @@ def _not_checked(checks: Sequence[Check]) -> str:
     if not checks:
         return ""
     lines = "\n".join(
-        f"- **{_cell(each.name)}**: {_cell(each.detail)}" for each in checks
+        f"- **{cell(each.name)}**: {cell(each.detail)}" for each in checks
     )
     return f"\n## What was not checked\n\n{lines}\n"
 
@@ -235,8 +235,8 @@ def _mutants(mutants: Mapping[str, Any] | None) -> str:
         return ""
     rows = "\n".join(
         f"| {'noticed' if each['noticed'] else '**not noticed**'} | "
-        f"{_cell(each['kind'])} | {_cell(each['target'])} | "
-        f"{_cell(each['noticed_by'])} |"
+        f"{cell(each['kind'])} | {cell(each['target'])} | "
+        f"{cell(each['noticed_by'])} |"
         for each in mutants["mutants"]
     )
     # Rounded down: only all of them are 100 %.
@@ -257,7 +257,7 @@ the copy, each taken back at once; {mutants["killed"]} were noticed (kill rate
 def _warnings(warnings: Sequence[str]) -> str:
     if not warnings:
         return ""
-    lines = "\n".join(f"- {_cell(warning)}" for warning in warnings)
+    lines = "\n".join(f"- {cell(warning)}" for warning in warnings)
     return f"\n## Noted when the backup was taken\n\n{lines}\n"
 
 

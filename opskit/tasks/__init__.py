@@ -22,6 +22,7 @@ for _task in (
     doctor.ledger,
     scheduler.scheduler,
     watch.rules,
+    watch.report,
 ):
     namespace.add_task(_task)
 

@@ -1,12 +1,18 @@
-"""`rules`: alert rules for Prometheus, and dashboards for Grafana."""
+"""`rules` and `report`: alert rules and dashboards, and what auditors ask for."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
+from opskit.checks import count
 from opskit.errors import UsageError
 from opskit.tasks.command import command
 from opskit.tasks.output import Say
+
+if TYPE_CHECKING:
+    from opskit.operations.outcome import Outcome
+    from opskit.watch.report import Reported
 
 
 @command(help={"dashboard": "a dashboard for Grafana instead: opskit or service"})
@@ -32,3 +38,40 @@ def rules(say: Say, dashboard: str = "") -> None:
             hint="Name opskit or service: `inv rules --dashboard opskit`.",
         )
     say(*text.splitlines())
+
+
+@command(
+    help={
+        "week": "the last seven days",
+        "month": "the last month: the document for auditors",
+        "json": "print one JSON document",
+    }
+)
+def report(
+    say: Say, week: bool = False, month: bool = False, json: bool = False
+) -> Outcome[Reported]:
+    """Write a report of backups, drills and objectives, and store it beside the sets.
+
+    Example: inv report --month
+    """
+    from opskit.watch.report import ReportRequest
+    from opskit.watch.report import report as write
+    from opskit.watch.runs import start
+
+    if week == month:
+        raise UsageError(
+            "report needs one period", hint="Give --week or --month, not both."
+        )
+    outcome = write(start(), ReportRequest(period="week" if week else "month"))
+    if (done := outcome.result) is not None:
+        for each in done.facts["sources"]:
+            backups = each["backups"]
+            say(
+                f"{each['source']}: {count(backups['ok'], 'backup')}, "
+                f"{backups['failed']} failed, {backups['missed']} missed; "
+                f"{count(each['drills']['passed'], 'drill')} passed, "
+                f"{each['drills']['failed']} did not"
+            )
+        say(f"report: {done.report}", f"with drawings: {done.html}")
+        say(f"stored in {', '.join(done.stores) or 'no store'}")
+    return outcome

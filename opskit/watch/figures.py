@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
+from itertools import pairwise
 from typing import Literal
 
 from opskit.catalog.sets import ListedSet
 from opskit.checks import count
 from opskit.ledger import LedgerEntry
+from opskit.watch.state import missed_runs
 
 DAYS = 90
 DayState = Literal["ok", "failed", "missed", "none"]
@@ -24,6 +26,8 @@ DayState = Literal["ok", "failed", "missed", "none"]
 _WORST_FIRST: tuple[DayState, ...] = ("failed", "missed", "ok")
 _DRILLS_MIN = 5
 _CONFIDENCE = 0.95
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_BLOCKS_MAX = 60
 
 
 def outcome_of(entry: LedgerEntry) -> DayState:
@@ -39,10 +43,22 @@ def outcome_of(entry: LedgerEntry) -> DayState:
     return "ok" if entry.outcome == "ok" and not incomplete else "failed"
 
 
-def success_rate(entries: Iterable[LedgerEntry]) -> float | None:
-    """Return the share of runs that succeeded; a missed one did not."""
-    states = [outcome_of(each) for each in entries]
-    return states.count("ok") / len(states) if states else None
+def tally(entries: Iterable[LedgerEntry]) -> Counter[DayState]:
+    """Return how many runs ended how; a record may be of several missed ones."""
+    counts: Counter[DayState] = Counter()
+    for each in entries:
+        counts[outcome_of(each)] += missed_runs(each) or 1
+    return counts
+
+
+def in_words(counts: Mapping[DayState, int]) -> str:
+    """Return how many runs there were and what share succeeded."""
+    total = sum(counts.values())
+    if not total:
+        return "no runs"
+    # Rounded down: only all of them are 100 %.
+    percent = math.floor(1000 * counts.get("ok", 0) / total) / 10
+    return f"{percent:g} % of {count(total, 'run')} succeeded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +66,7 @@ class Day:
     """One day of a calendar, with how many runs ended how."""
 
     date: date
-    counts: Mapping[DayState, int]
+    counts: Counter[DayState]
 
     @property
     def state(self) -> DayState:
@@ -69,18 +85,32 @@ class Day:
 
 
 def calendar(
-    entries: Iterable[LedgerEntry], *, until: date, zone: tzinfo, days: int = DAYS
+    runs: Iterable[LedgerEntry],
+    sets: Iterable[ListedSet] = (),
+    *,
+    until: date,
+    zone: tzinfo,
+    days: int = DAYS,
 ) -> tuple[Day, ...]:
-    """Return the days up to one, the oldest first, with the runs of each."""
+    """Return the days up to one, the oldest first, with the runs of each.
+
+    Sets that no record tells of were made by other hosts.
+    """
     first = until - timedelta(days=days - 1)
     counts: dict[date, Counter[DayState]] = {
         first + timedelta(days=number): Counter() for number in range(days)
     }
-    for entry in entries:
-        for each in _days_of(entry, zone):
-            if each in counts:
-                counts[each][outcome_of(entry)] += 1
-    return tuple(Day(date=each, counts=runs) for each, runs in counts.items())
+    on_record = set()
+    for run in runs:
+        on_record.add(str(run.details.get("backup_id")))
+        theirs = _days_of(run, zone)
+        for day in theirs & counts.keys():
+            counts[day][outcome_of(run)] += (missed_runs(run) or 1) // len(theirs) or 1
+    for each in sets:
+        day = each.started_at.astimezone(zone).date()
+        if each.backup_id not in on_record and day in counts:
+            counts[day]["ok"] += 1
+    return tuple(Day(date=day, counts=ended) for day, ended in counts.items())
 
 
 def began(entry: LedgerEntry) -> datetime:
@@ -101,8 +131,8 @@ class Backup:
     """What one backup came to; the set may be gone by now."""
 
     at: datetime
-    size_bytes: float
-    seconds: float
+    size_bytes: float = 0.0
+    seconds: float = 0.0
 
 
 def backups(runs: Iterable[LedgerEntry], sets: Iterable[ListedSet]) -> list[Backup]:
@@ -113,10 +143,11 @@ def backups(runs: Iterable[LedgerEntry], sets: Iterable[ListedSet]) -> list[Back
     """
     made: dict[str, Backup] = {}
     for run in runs:
-        size = number(run, "size_bytes")
-        if run.operation == "backup" and run.outcome == "ok" and size:
-            made[str(run.details.get("backup_id"))] = Backup(
-                at=began(run), size_bytes=size, seconds=_figure(run.seconds)
+        if run.operation == "backup" and run.details.get("backup_id"):
+            made[str(run.details["backup_id"])] = Backup(
+                at=began(run),
+                size_bytes=number(run, "size_bytes"),
+                seconds=_figure(run.seconds),
             )
     for each in sets:
         made[each.backup_id] = Backup(
@@ -125,6 +156,22 @@ def backups(runs: Iterable[LedgerEntry], sets: Iterable[ListedSet]) -> list[Back
             seconds=(each.finished_at - each.started_at).total_seconds(),
         )
     return sorted(made.values(), key=lambda each: each.at)
+
+
+def largest_age(
+    made: Sequence[Backup], *, since: datetime, until: datetime
+) -> float | None:
+    """Return how many seconds of data could have been lost at the worst moment.
+
+    That is the age of the newest backup right before the next one was done, or at the
+    end. None where the first backup came later.
+    """
+    ages = [
+        (min(after.at + timedelta(seconds=after.seconds), until) - before.at)
+        for before, after in pairwise([*made, Backup(at=until)])
+        if after.at >= since and before.at <= until
+    ]
+    return max(ages).total_seconds() if ages else None
 
 
 def drilled(runs: Iterable[LedgerEntry]) -> list[tuple[float, float]]:
@@ -178,6 +225,13 @@ class Curve:
         return _points(self.points)
 
     @property
+    def blocks(self) -> str:
+        """The same as a line of text."""
+        heights = [1 - y / self.height for _, y in self.points]
+        step = max(1, math.ceil(len(heights) / _BLOCKS_MAX))
+        return "".join(_BLOCKS[int(each * 7.999)] for each in heights[::step])
+
+    @property
     def area(self) -> str:
         """The same, closed along the base."""
         (first, _), (last, _) = self.points[0], self.points[-1]
@@ -193,8 +247,8 @@ def curve(
     width: float = 320,
     height: float = 56,
 ) -> Curve | None:
-    """Return a curve of at least two values; the oldest come first."""
-    shown = [(at, value) for at, value in values if since <= at <= until]
+    """Return a curve of at least two values, known ones; the oldest come first."""
+    shown = [(at, value) for at, value in values if since <= at <= until and value]
     if len(shown) < 2:
         return None
     lowest, highest = (find(value for _, value in shown) for find in (min, max))
@@ -341,13 +395,3 @@ def growth(sizes: Sequence[tuple[datetime, float]], *, at: datetime) -> float | 
     days = [(time - start).total_seconds() for time, _ in sizes]
     slope, intercept = statistics.linear_regression(days, [size for _, size in sizes])
     return max(0.0, intercept + slope * (at - start).total_seconds())
-
-
-def in_words(entries: Sequence[LedgerEntry]) -> str:
-    """Return how many runs there were and what share succeeded."""
-    rate = success_rate(entries)
-    if rate is None:
-        return "no runs"
-    # Rounded down: only all of them are 100 %.
-    percent = math.floor(rate * 1000) / 10
-    return f"{percent:g} % of {count(len(entries), 'run')} succeeded"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -75,10 +76,18 @@ def environment(zone: ZoneInfo) -> Environment:
         "duration": duration,
         "count": count,
         "moment": lambda at: f"{at.astimezone(zone):%Y-%m-%d %H:%M}",
+        "seconds": lambda s: "not measured" if s is None else duration(s),
+        "rate": figures.in_words,
+        "rows": lambda entries: map(_row, entries),
         "phrases": _phrases,
         "runbook": _runbook,
     }
-    made.globals |= {"size": size, "duration": duration, "zone": zone.key}
+    made.globals |= {
+        "size": size,
+        "duration": duration,
+        "zone": zone.key,
+        "marks": _MARKS,
+    }
     return made
 
 
@@ -114,7 +123,6 @@ def render(
                 (each for each in checks if each.status is not Health.HEALTHY),
                 key=lambda each: -order.index(each.status),
             ),
-            marks=_MARKS,
             sources=[_source(each, state, settings) for each in state.sources],
             objective=seconds_of(settings.drill.rto),
             stores=state.stores,
@@ -136,7 +144,8 @@ def _source(source: SourceState, state: State, settings: Settings) -> dict[str, 
     """Return what the page shows of one source."""
     now, zone = state.time, settings.scheduler.zone
     runs = [each for each in source.runs if each.operation == "backup"]
-    days = figures.calendar(runs, until=now.astimezone(zone).date(), zone=zone)
+    today = now.astimezone(zone).date()
+    days = figures.calendar(runs, source.sets, until=today, zone=zone)
     since = datetime.combine(days[0].date, time(), tzinfo=zone)
     made = figures.backups(source.runs, source.sets)
     sizes = [(each.at, each.size_bytes) for each in made if each.at >= since]
@@ -154,7 +163,7 @@ def _source(source: SourceState, state: State, settings: Settings) -> dict[str, 
         "stores": [
             (name, at, at is None or now - at > source.max_age) for name, at in times
         ],
-        "rate": figures.in_words([e for e in runs if figures.began(e) >= since]),
+        "rate": figures.in_words(sum((each.counts for each in days), Counter())),
         "days": days,
         "bad_days": [each for each in days if each.state in ("failed", "missed")][::-1],
         "sizes": figures.curve(sizes, since=since, until=now),
@@ -191,7 +200,7 @@ def _ledger(entries: Sequence[LedgerEntry], query: Mapping[str, str]) -> dict[st
             for name in _FILTERS
         },
         "is_filtered": any(chosen.values()),
-        "rate": figures.in_words(matching),
+        "rate": figures.in_words(figures.tally(matching)),
         "rows": [_row(each) for each in shown],
         "older": "" if is_last else urlencode(chosen | {"before": shown[-1].sequence}),
     }
@@ -220,6 +229,8 @@ def about(entry: LedgerEntry) -> str:
     """Return what a record says beside its outcome: what failed, which set."""
     details = entry.details
     parts = [str(details[key]) for key in ("error", "backup_id") if details.get(key)]
+    if details.get("passed") is False:
+        parts.append("the drill did not pass")
     lacking = details.get("failed_stores")
     if isinstance(lacking, list) and lacking:
         parts.append(f"not stored in {', '.join(map(str, lacking))}")

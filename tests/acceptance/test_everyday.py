@@ -354,3 +354,25 @@ def test_every_task_has_help_with_an_example(project: Project) -> None:
     assert {"backup", "restore-drill", "restore", "prune", "quickstart"} <= set(names)
     for name in names:
         assert f"inv {name}" in project.run(name, "--help")
+
+
+def test_a_report_of_what_was_done(project: Project) -> None:
+    """A document for programs, two for people, in the state folder and in the store."""
+    project.run("backup")
+
+    document = project.json("report", "--month")
+    words = project.run("report", "--week")
+
+    assert (document["status"], document["period"]) == ("ok", "month")
+    (shop,) = document["sources"]
+    assert shop["backups"] == {"ok": 1, "failed": 0, "missed": 0}
+    assert shop["rpo"]["met"] is True
+    assert "Reviewed by" in Path(document["html"]).read_text()
+    markdown = Path(document["report"]).read_text()
+    assert "| shop | 1 | 0 | 0 | 0 of 0 |" in markdown
+    assert len([*project.store.glob("_reports/*/*.md")]) == 2
+    assert "shop: 1 backup, 0 failed, 0 missed; 0 drills passed, 0 did not" in words
+    assert len(project.json("backups")["backups"]) == 1
+    for wrong in ((), ("--week", "--month")):
+        refused = project.json("report", *wrong, code=2)
+        assert "--week or --month" in refused["hint"]

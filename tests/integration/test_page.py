@@ -19,20 +19,9 @@ from opskit.errors import StoreError
 from opskit.operations.run import Run
 from opskit.watch import web
 from opskit.watch.state import State, Watch
-from tests.unit import states, stock
+from tests.integration.browsers import TIMEOUT_MS, chromium
+from tests.unit import states
 
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--disable-sync",
-    "--no-first-run",
-]
-# The machine may be busy with other tests.
-_TIMEOUT_MS = 60_000
 DESKTOP, PHONE = (1280, 900), (390, 844)
 HOSTILE = "</title></script><script>window.hit=1</script><img src=x onerror='hit=1'>"
 
@@ -42,13 +31,8 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without a window."""
-    program = stock.program("chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=program, args=_ARGUMENTS, timeout=_TIMEOUT_MS
-        )
+    with sync_playwright() as playwright, chromium(playwright) as running:
         yield running
-        running.close()
 
 
 class _Frozen(Run):
@@ -101,7 +85,7 @@ def show(browser: Browser) -> Iterator[Open]:
         address = stack.enter_context(served(state, settings()))
         view: Any = {"width": size[0], "height": size[1]}
         context = stack.enter_context(browser.new_context(viewport=view, **options))
-        context.set_default_timeout(_TIMEOUT_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         shown = context.new_page()
         shown.on("console", lambda message: complaints.append(message.text))
         shown.on("pageerror", lambda error: complaints.append(str(error)))
@@ -282,7 +266,7 @@ def test_a_browser_asks_for_the_key(browser: Browser, tmp_path: Any) -> None:
             with browser.new_context(
                 http_credentials={"username": "any", "password": password}
             ) as context:
-                answer = context.new_page().goto(address, timeout=_TIMEOUT_MS)
+                answer = context.new_page().goto(address, timeout=TIMEOUT_MS)
                 assert answer is not None
                 assert answer.status == code
 
@@ -291,7 +275,7 @@ def test_before_the_first_state_the_page_says_so(browser: Browser) -> None:
     """The daemon has just started."""
     with served(None, settings()) as address, browser.new_context() as context:
         shown = context.new_page()
-        answer = shown.goto(address, timeout=_TIMEOUT_MS)
+        answer = shown.goto(address, timeout=TIMEOUT_MS)
 
         assert answer is not None
         assert answer.status == 503
