@@ -12,7 +12,6 @@ from opskit import log
 from opskit.checks import Check, attempt
 from opskit.config import Settings
 from opskit.config.watch import WebhookSettings, read_key
-from opskit.errors import OpskitError
 from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Record
 from opskit.operations.run import Run
@@ -159,11 +158,8 @@ def _failing(entries: Sequence[LedgerEntry]) -> set[str]:
 
 
 def _entries(run: Run, before: LedgerEntry | None = None) -> list[LedgerEntry]:
-    """Return what is on record, up to an entry; a broken ledger counts as empty."""
-    try:
-        entries = run.ledger.entries()
-    except OpskitError:
-        return []
+    """Return what is on record, up to an entry; lines that are no records are left."""
+    entries, _faults = run.ledger.readable()
     return [e for e in entries if before is None or e.sequence < before.sequence]
 
 

@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
+from tests.acceptance.scheduling import QUIET, Scheduled, hourly
 from tests.acceptance.services import Service
 from tests.receivers import Receiver, away, receiver
 
@@ -216,6 +218,30 @@ def test_an_interrupted_backup_is_told_to_programs_and_heartbeats_alone(
     assert f"/{CANARY}-m" not in one.paths()
     assert f"/{CANARY}-h/fail" in one.paths()
     assert _hooks(service) == ["started", "interrupted"]
+
+
+def test_a_missed_run_is_told_by_the_scheduler(tmp_path: Path) -> None:
+    """It never ran, so that only the scheduler can tell; the next one runs well."""
+    service = Scheduled(tmp_path)
+    service.fill(a="one")
+    line = hourly()
+    with receiver() as one:
+        address = one.url.replace("http", "json")
+        notify = (
+            f'[notify]\nurls = ["{address}"]\nheartbeats.state = "{one.url}/beat"\n'
+        )
+        service.set_up(QUIET + notify, of_state=f'schedule = "{line}"')
+        service.since(timedelta(hours=3), backup__state=line)
+        service.run("scheduler", "--once")
+
+    messages = [json.loads(each.body) for each in one.requests if each.body]
+    assert [each["title"] for each in messages] == [
+        "opskit: backup of state did not run",
+        "opskit: backup of state works again",
+    ]
+    assert "2 runs of backup state missed" in messages[0]["message"]
+    beats = [each for each in one.paths() if "beat" in each]
+    assert beats == ["/beat/fail", "/beat/start", "/beat"]
 
 
 def _until_begun(one: Receiver, process: subprocess.Popen[str]) -> None:

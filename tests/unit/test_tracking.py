@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 import sentry_sdk
+from invoke.context import Context
+from invoke.exceptions import Exit
 
 from opskit import log
 from opskit.errors import BackupFailed, ConfigurationError
 from opskit.operations.run import Run, begin
+from opskit.tasks.command import command
+from opskit.tasks.output import Say
 from opskit.watch import runs
 from opskit.watch.tracking import capture
 from tests.receivers import Receiver, receiver
@@ -112,6 +116,29 @@ def test_an_unexpected_error_is_an_event_without_data(
     assert "vars" not in str(thrown)
     assert socket.gethostname() not in str(event)
     assert not {"server_name", "modules", "extra", "user"} & event.keys()
+
+
+def test_an_unexpected_error_of_a_task_is_an_event(
+    server: Receiver,
+    make_run: MakeRun,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The person who called it sees it as ever."""
+    monkeypatch.setattr("signal.signal", lambda *_arguments: None)
+
+    @command()
+    def broken(say: Say) -> None:
+        make_run(_dsn(server))
+        _raise(KeyError(f"{CANARY}-words"))
+
+    with pytest.raises(Exit) as ended:
+        broken(Context())
+
+    assert ended.value.code == 1
+    assert "please report it" in capsys.readouterr().err
+    (event,) = _events(server)
+    assert event["exception"]["values"][0]["type"] == "KeyError"
 
 
 def test_a_server_that_points_elsewhere_is_not_followed(make_run: MakeRun) -> None:
