@@ -17,9 +17,7 @@ from opskit.operations.outcome import Record
 from opskit.operations.run import Run
 from opskit.watch.alerts import Ending, Kind, decide
 from opskit.watch.deliveries import Delivery, deliver
-from opskit.watch.heartbeats import heartbeats
-from opskit.watch.messages import Messages
-from opskit.watch.webhooks import webhooks
+from opskit.watch.receivers import Messages, heartbeats, webhooks
 
 OPERATION = "notify"
 _TITLES = {

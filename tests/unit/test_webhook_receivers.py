@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from opskit.watch.webhooks import signed
+from opskit.watch.receivers import signed
 from tests.unit import stock
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"

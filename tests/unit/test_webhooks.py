@@ -16,7 +16,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from opskit.config import Settings
 from opskit.watch import deliveries
 from opskit.watch.deliveries import deliver
-from opskit.watch.webhooks import signed, webhooks
+from opskit.watch.receivers import signed, webhooks
 from tests.receivers import Receiver, Request, receiver
 from tests.unit.conftest import LoadConfig
 

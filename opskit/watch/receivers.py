@@ -1,0 +1,195 @@
+"""Receivers: heartbeats, services that people read, and signed webhooks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from opskit.config import Settings
+from opskit.config.watch import NotifySettings, WebhookSettings, read_key
+from opskit.errors import ConfigurationError
+from opskit.log import hide
+from opskit.operations.outcome import Record
+from opskit.watch.deliveries import (
+    Delivery,
+    NotDelivered,
+    repeated,
+    repeated_seconds,
+    request,
+)
+
+if TYPE_CHECKING:
+    from apprise import Apprise
+
+Signal = Literal["start", "success", "fail"]
+Tone = Literal["failure", "success", "info"]
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}(?=://)")
+_BASE64_MARK = "whsec_"
+
+
+def heartbeats(
+    settings: Settings, record: Record, signal: Signal
+) -> Iterator[Delivery]:
+    """Yield the request about a backup or a drill, if its source has a heartbeat."""
+    notify = settings.notify
+    addresses, name = {
+        "backup": (notify.heartbeats, "heartbeat"),
+        "restore-drill": (notify.drill_heartbeats, "drill heartbeat"),
+    }.get(record.operation, ({}, ""))
+    source = str(record.details.get("source", ""))
+    if source not in addresses:
+        return
+    url = _address(addresses[source].get_secret_value(), signal, record.run_id)
+    timeout = notify.timeout.total_seconds()
+    send = partial(request, "GET", url, timeout=timeout)
+    once = signal == "start"  # what is about to run does not wait for long
+    yield Delivery(
+        receiver=f"{name} {source}",
+        send=send if once else partial(repeated, send),
+        seconds=timeout if once else repeated_seconds(timeout),
+    )
+
+
+def _address(url: str, signal: Signal, run_id: str) -> str:
+    """Return the address of a signal in the form of healthchecks.io.
+
+    The id of the run has to be a UUID there: it is the last group of one.
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/") + ("" if signal == "success" else f"/{signal}")
+    rid = urlencode({"rid": uuid.UUID(int=int(run_id, 16))})
+    query = f"{parts.query}&{rid}" if parts.query else rid
+    return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
+
+
+class Messages:
+    """The services that people read.
+
+    Raises:
+        ConfigurationError: an address matches no service.
+    """
+
+    def __init__(self, settings: NotifySettings) -> None:
+        self._seconds = settings.timeout.total_seconds()
+        self._services = [
+            _service(number, url.get_secret_value())
+            for number, url in enumerate(settings.urls, 1)
+        ]
+
+    def deliveries(self, title: str, body: str, tone: Tone) -> Iterator[Delivery]:
+        """Yield the message to every service."""
+        for name, service in self._services:
+            yield Delivery(
+                receiver=name,
+                send=partial(_send, service, title, body, tone),
+                seconds=self._seconds,
+            )
+
+
+def _service(number: int, url: str) -> tuple[str, Apprise]:
+    """Return what an address is called without its secrets, and its service."""
+    from apprise import Apprise, AppriseAsset
+
+    # Its words may hold addresses, and would come out beside our own logs.
+    logging.getLogger("apprise").disabled = True
+    # Without a limit of apprise's own, whose threads would keep the process from
+    # ending; nothing is kept on disk.
+    asset = AppriseAsset(
+        app_id="opskit",
+        app_desc="opskit",
+        async_mode=False,
+        http_redirects=False,
+        service_timeout=0,
+        storage_mode="memory",
+    )
+    scheme = match[0] if (match := _SCHEME.match(url)) else "no scheme"
+    service = Apprise(asset=asset)
+    if not service.add(url) or not len(service):
+        raise ConfigurationError(
+            f"number {number} of notify.urls ({scheme}) matches no service of apprise",
+            hint="See docs/notifications.md for the form of an address, for instance "
+            "mailto://user:password@example.org or ntfy://ntfy.sh/topic.",
+        )
+    return f"message {number} ({scheme})", service
+
+
+def _send(service: Apprise, title: str, body: str, tone: Tone) -> None:
+    from apprise import NotifyFormat, NotifyType
+
+    result = service.notify(
+        body=body,
+        title=title,
+        notify_type=NotifyType(tone),
+        body_format=NotifyFormat.TEXT,
+    )
+    if result.status:
+        raise NotDelivered(f"apprise answers {result.status.name}", passing=False)
+
+
+def webhooks(settings: Settings, event: Mapping[str, Any]) -> Iterator[Delivery]:
+    """Yield the requests that bring an event to every receiver."""
+    timeout = settings.notify.timeout.total_seconds()
+    body = json.dumps(event).encode()
+    for number, receiver in enumerate(settings.notify.webhooks, 1):
+        attempt = partial(_post, receiver, body, str(uuid.uuid4()), timeout)
+        yield Delivery(
+            receiver=f"webhook {number}",
+            send=partial(repeated, attempt),
+            seconds=repeated_seconds(timeout),
+        )
+
+
+def _post(
+    receiver: WebhookSettings, body: bytes, message_id: str, timeout: float
+) -> None:
+    try:
+        secret = read_key("notify.webhooks.secret_file", receiver.secret_file)
+    except ConfigurationError as error:
+        raise NotDelivered(error.message, passing=False) from None
+    hide(secret)
+    headers = signed(body, secret, message_id=message_id, seconds=int(time.time()))
+    request("POST", receiver.url, timeout=timeout, body=body, headers=headers)
+
+
+def signed(
+    body: bytes, secret: str, *, message_id: str, seconds: int
+) -> dict[str, str]:
+    """Return the headers of a message: its id, the time, and two forms of signature.
+
+    `X-Signature` is of the body alone. That of Standard Webhooks covers the id and the
+    time, so that an old message cannot be sent again.
+    """
+    content = f"{message_id}.{seconds}.".encode() + body
+    signatures = [
+        base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+        for key in _keys(secret)
+    ]
+    plain = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return {
+        "Content-Type": "application/json",
+        "X-Request-ID": message_id,
+        "X-Signature": f"sha256={plain}",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(seconds),
+        "webhook-signature": " ".join(f"v1,{each}" for each in signatures),
+    }
+
+
+def _keys(secret: str) -> list[bytes]:
+    """Return what the secret may stand for: Standard Webhooks write keys in base64."""
+    try:
+        decoded = base64.b64decode(secret.removeprefix(_BASE64_MARK), validate=True)
+    except ValueError:
+        return [secret.encode()]
+    marked = secret.startswith(_BASE64_MARK)
+    return [decoded] if marked else [decoded, secret.encode()]
