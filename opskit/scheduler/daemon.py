@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from opskit.errors import LockHeld, OpskitError
+from opskit.errors import (
+    ConfigurationError,
+    LockHeld,
+    OpskitError,
+    machine_faults,
+)
 from opskit.log import logger
-from opskit.operations.outcome import Failure, Outcome, worst
+from opskit.operations.outcome import Outcome, worst
 from opskit.operations.run import Run
 from opskit.scheduler.dispatcher import Dispatcher
-from opskit.scheduler.jobs import Ended, Limits, Running, launch
+from opskit.scheduler.jobs import Limits, Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
 from opskit.scheduler.timetable import Job, jobs, wake_up
+from opskit.watch.state import Watch, gather
+
+if TYPE_CHECKING:
+    from opskit.watch.web import Serving
 
 # The clock may be set, so the next due time is computed anew at least so often.
 _LOOK_SECONDS_MAX = 30.0
@@ -42,13 +52,15 @@ class Daemon:
         self.run = load()
         self._wake = threading.Event()
         self._stopping = self._reloading = False
-        self._leads = False
+        self._leads: bool | None = None
         self._journal = Journal(self.run)
         self._lease = Lease(self.run)
         self._dispatcher = Dispatcher(
-            records=self._journal, launch=self._launch, retry=retry
+            journal=self._journal, launch=self._launch, retry=retry
         )
         self._timetable: tuple[Job, ...] = ()
+        self._began = self.run.now()
+        self._web: Web | None = None
 
     def stop(self) -> None:
         """Have it end; callable from a signal's handler."""
@@ -60,16 +72,20 @@ class Daemon:
         self._reloading = True
         self._wake.set()
 
-    def serve(self) -> Outcome[Any]:
+    def serve(self) -> None:
         """Run until it is told to end."""
-        began, started_at = time.monotonic(), self.run.now()
         alarm = BackgroundScheduler(timezone=UTC)
         alarm.start()
         try:
             self._learn()
+            self._web = Web(self.run, self._say)
             while not self._stopping:
                 self._wake.clear()
-                self._tick()
+                try:
+                    with machine_faults("scheduler"):
+                        self._tick()
+                except OpskitError as error:
+                    logger().error("the scheduler goes on", reason=error.message)
                 if (due := wake_up(self._timetable, now=self.run.now())) is not None:
                     alarm.add_job(
                         self._wake.set,
@@ -83,7 +99,8 @@ class Daemon:
         finally:
             alarm.shutdown(wait=False)
             self._end()
-        return self._outcome(began, started_at)
+            if self._web is not None:
+                self._web.close()
 
     def once(self) -> Outcome[Any]:
         """Run what is due, and what comes due meanwhile; then end.
@@ -91,7 +108,7 @@ class Daemon:
         Raises:
             LockHeld: another scheduler leads.
         """
-        began, started_at = time.monotonic(), self.run.now()
+        began = time.monotonic()
         try:
             self._learn()
             if not self._lease.acquire():
@@ -106,7 +123,15 @@ class Daemon:
                 self._tick()
         finally:
             self._end()
-        return self._outcome(began, started_at)
+        failures = [*self._dispatcher.failures, *self._dispatcher.waiting]
+        return Outcome(
+            operation="scheduler",
+            status="error" if failures else "ok",
+            run_id=self.run.run_id,
+            started_at=self._began,
+            seconds=round(time.monotonic() - began, 3),
+            errors=(worst(failures),) if failures else (),
+        )
 
     @property
     def _pause(self) -> float:
@@ -123,7 +148,11 @@ class Daemon:
         if self._reloading:
             self._reloading = False
             self._read_again()
-        self._dispatcher.collect()
+        has_news = self._dispatcher.collect()
+        if self._web is not None:
+            self._web.open()
+            if has_news:
+                self._web.watch.refresh()
         self._lease.check()
         held = self._lease.acquire()
         if held != self._leads:
@@ -132,6 +161,7 @@ class Daemon:
         if held:
             self._dispatcher.start(
                 self._timetable,
+                new_since=self._began,
                 now=self.run.now(),
                 grace=self.run.settings.scheduler.grace,
                 may_start=lambda: not self._stopping and self._lease.check(),
@@ -155,13 +185,17 @@ class Daemon:
         """Take a new configuration; one that is broken changes nothing."""
         try:
             run = self._load()
+            web = None if self._web is None else Web(run, self._say)
         except OpskitError as error:
             logger().error(
                 "the configuration was not read again, the one before stays in use",
                 reason=error.message,
             )
             return
+        if self._web is not None:
+            self._web.close()
         self._lease.release()
+        self._web = web
         self.run = self._journal.run = run
         self._lease = Lease(run)
         self._learn()
@@ -178,23 +212,50 @@ class Daemon:
             self._dispatcher.collect()
         self._lease.release()
 
-    def _outcome(self, began: float, started_at: datetime) -> Outcome[Any]:
-        results = self._dispatcher.results
-        failures = [_failure(job, ended) for job, ended in results if ended.code]
-        return Outcome(
-            operation="scheduler",
-            status="error" if failures else "ok",
-            run_id=self.run.run_id,
-            started_at=started_at,
-            seconds=round(time.monotonic() - began, 3),
-            errors=(worst(failures), *failures) if failures else (),
-        )
 
+class Web:
+    """Health, metrics and the page over HTTP, as soon as their port is free."""
 
-def _failure(job: Job, ended: Ended) -> Failure:
-    error = str(ended.document.get("error", f"ended with {ended.code}"))
-    return Failure(
-        exit_code=ended.code if ended.code > 0 else OpskitError.exit_code,
-        message=f"{job.name}: {error}",
-        hint=str(ended.document.get("hint", "")),
-    )
+    def __init__(self, run: Run, say: Callable[..., None]) -> None:
+        """Begin to listen.
+
+        Raises:
+            ConfigurationError: the settings are wrong; not if the port is in use.
+        """
+        self._run, self._say = run, say
+        self._serving: Serving | None = None
+        self._refusal = ""
+        self.watch = Watch(lambda: gather(run))
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
+
+    def open(self) -> None:
+        """Listen, if that is asked for and not done."""
+        if self._serving is not None or not self._run.settings.scheduler.listen:
+            return
+        from opskit.watch import web
+
+        try:
+            self._serving = web.serve(self._run, self.watch)
+        except ConfigurationError as error:
+            if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                raise
+            if error.message == self._refusal:
+                return
+            self._refusal = error.message
+            logger().warning(
+                "no page until its port is free: another scheduler or program has it",
+                reason=error.message,
+            )
+        else:
+            host, port = self._serving.address
+            self._say(f"status page: http://{host}:{port}/")
+
+    def close(self) -> None:
+        """End it."""
+        self.watch.stop(wait_seconds=1)
+        if self._serving is not None:
+            self._serving.stop()

@@ -4,55 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from opskit.errors import LockHeld
 from opskit.log import logger
-from opskit.scheduler.jobs import Cause, Ended
-from opskit.scheduler.timetable import Due, History, Job, Key, Missed, standing
+from opskit.operations.outcome import Failure
+from opskit.scheduler.jobs import Ended, Running
+from opskit.scheduler.journal import Journal
+from opskit.scheduler.timetable import Due, Job, Key, standing
 
 _TOGETHER_MAX = 4
 # A lock that is held is tried again after this time, then after twice as long, ….
 _RETRY = timedelta(seconds=30)
 _RETRY_MAX = timedelta(minutes=15)
-
-
-class Work(Protocol):
-    """A job that was started."""
-
-    job: Job
-    at: datetime
-    ended: Ended | None
-
-    def stop(self, cause: Cause = "stopped") -> None:
-        """Tell it to end."""
-        ...
-
-
-class Records(Protocol):
-    """The ledger, as far as it concerns jobs."""
-
-    def history(self) -> History:
-        """Return what ran, and since when the timetable has its lines."""
-        ...
-
-    def missed(self, job: Job, missed: Missed) -> None:
-        """Record runs that will not be made up for."""
-        ...
-
-    def ended(self, job: Job, at: datetime, ended: Ended) -> None:
-        """Record the end of a job that has not recorded it itself."""
-        ...
-
-
-@dataclass
-class _Wait:
-    """A job whose lock was held: how often, and when it is tried again."""
-
-    times: int
-    until: float
 
 
 class Dispatcher:
@@ -61,16 +25,17 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        records: Records,
-        launch: Callable[[Job, datetime], Work],
+        journal: Journal,
+        launch: Callable[[Job, datetime], Running],
         retry: timedelta = _RETRY,
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.records = records
-        self.results: list[tuple[Job, Ended]] = []
+        self.failures: list[Failure] = []
+        self._journal = journal
         self._launch, self._retry, self._uptime = launch, retry, uptime
-        self._running: dict[Key, Work] = {}
-        self._waits: dict[Key, _Wait] = {}
+        self._running: dict[Key, Running] = {}
+        # How often a job found its lock held, when it is tried again, and who holds it.
+        self._waits: dict[Key, tuple[int, float, Failure]] = {}
         # What the ledger should say: one that cannot be written must not start a job
         # over and over again.
         self._done: dict[Key, datetime] = {}
@@ -81,52 +46,57 @@ class Dispatcher:
         return bool(self._running)
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether a job that found its lock held is to be tried again."""
-        return bool(self._waits)
+    def waiting(self) -> list[Failure]:
+        """What the jobs met that found their lock held and are to be tried again."""
+        return [failure for _times, _until, failure in self._waits.values()]
 
     def stop(self) -> None:
         """Tell every job to end."""
         for each in self._running.values():
             each.stop()
 
-    def collect(self) -> None:
-        """Take note of the jobs that have ended."""
-        for key, work in [*self._running.items()]:
-            if work.ended is not None:
-                del self._running[key]
-                self._conclude(work, work.ended)
+    def collect(self) -> bool:
+        """Take note of the jobs that have ended; return whether there were any."""
+        over = [each for each in self._running.values() if each.ended is not None]
+        for work in over:
+            del self._running[work.job.key]
+            assert work.ended is not None
+            self._conclude(work, work.ended)
+        return bool(over)
 
-    def _conclude(self, work: Work, ended: Ended) -> None:
+    def _conclude(self, work: Running, ended: Ended) -> None:
         if ended.code == LockHeld.exit_code and not ended.cause:
-            self._wait(work.job, str(ended.document.get("error", "its lock is held")))
+            self._wait(work.job, ended.failure(work.job))
             return
         self._waits.pop(work.job.key, None)
-        self.results.append((work.job, ended))
+        if ended.code:
+            self.failures.append(ended.failure(work.job))
         if ended.cause == "stopped":
             return  # it is still due, for who comes next
         self._done[work.job.key] = work.at
-        done = self.records.history().done.get(work.job.key)
+        done = self._journal.history().done.get(work.job.key)
         if done is None or done < work.at:
-            self.records.ended(work.job, work.at, ended)
+            self._journal.ended(work.job, work.at, ended)
 
     def start(
         self,
         jobs: Sequence[Job],
         *,
+        new_since: datetime,
         now: datetime,
         grace: timedelta,
         may_start: Callable[[], bool],
     ) -> None:
         """Start what is due of these jobs, and record what was missed of them.
 
-        `may_start` is asked right before each start and each record.
+        A job that the ledger does not know is due from `new_since` on. `may_start` is
+        asked right before each start and each record.
         """
-        history = self.records.history()
+        history = self._journal.history()
         for job in jobs:
-            since = history.since(job)
-            if since is None or job.key in self._running:
+            if job.key in self._running:
                 continue
+            since = history.since(job) or new_since
             since = max(since, self._done.get(job.key, since))
             due = standing(job, since=since, now=now, grace=grace)
             if due is None:
@@ -140,8 +110,7 @@ class Dispatcher:
         Backups run side by side, up to a number. What goes through every set runs one
         after the other, and nothing changes the sets of a source twice at once.
         """
-        wait = self._waits.get(job.key)
-        if wait and self._uptime() < wait.until:
+        if job.key in self._waits and self._uptime() < self._waits[job.key][1]:
             return False
         others = [each.job for each in self._running.values()]
         if job.operation != "backup" and any(
@@ -160,27 +129,26 @@ class Dispatcher:
         job = due.job
         if due.missed is not None:
             self._done[job.key] = due.missed.last
-            self.records.missed(job, due.missed)
+            self._journal.missed(job, due.missed)
         if due.at is None:
             self._waits.pop(job.key, None)
             return
         try:
             self._running[job.key] = self._launch(job, due.at)
         except LockHeld as error:
-            self._wait(job, error.message)
+            self._wait(job, Failure.of(error))
         except OSError as error:
             self._done[job.key] = due.at
-            document = {"error": f"{job.name} could not be started: {error}"}
-            self.records.ended(job, due.at, Ended(code=1, document=document))
+            document = {"error": f"it could not be started: {error}"}
+            self._journal.ended(job, due.at, Ended(code=1, document=document))
 
-    def _wait(self, job: Job, reason: str) -> None:
-        before = self._waits.get(job.key)
-        times = before.times + 1 if before else 0
-        pause = min(_RETRY_MAX, self._retry * 2 ** min(times, 10))
-        self._waits[job.key] = _Wait(times, self._uptime() + pause.total_seconds())
+    def _wait(self, job: Job, failure: Failure) -> None:
+        times = self._waits[job.key][0] if job.key in self._waits else 0
+        pause = min(_RETRY_MAX, self._retry * 2 ** min(times, 10)).total_seconds()
+        self._waits[job.key] = (times + 1, self._uptime() + pause, failure)
         logger().warning(
             "a job is tried again later",
             job=job.name,
-            seconds=pause.total_seconds(),
-            reason=reason,
+            seconds=pause,
+            reason=failure.message,
         )

@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from opskit import files
-from opskit.errors import LockHeld
+from opskit.errors import BackupFailed, DrillFailed, LockHeld
+from opskit.operations.outcome import Failure
 from opskit.scheduler.timetable import Job
 from opskit.threads import Thread
 
 _LOOK_SECONDS = 0.5
+_HINT = "What the job said is in the log of the scheduler."
+# What a job without an exit code of the contract counts as.
+_CODES = {"backup": BackupFailed.exit_code, "restore-drill": DrillFailed.exit_code}
 Cause = Literal["", "late", "stopped"]
 
 
@@ -38,6 +42,21 @@ class Ended:
     def run_id(self) -> str:
         """The run that it was, if it said so."""
         return str(self.document.get("run_id", ""))
+
+    def failure(self, job: Job) -> Failure:
+        """Return what is said of a job that failed."""
+        code = self.code if self.code > 0 else _CODES.get(job.operation, 1)
+        message = str(self.document.get("error", f"it ended with exit code {code}"))
+        if self.cause == "late":
+            code = _CODES.get(job.operation, 1)
+            message = "it was ended: it took longer than scheduler.job_timeout"
+        elif self.code < 0:
+            message = f"it was ended by signal {-self.code}"
+        return Failure(
+            exit_code=code,
+            message=f"{job.name}: {message}",
+            hint=str(self.document.get("hint", "")) or _HINT,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

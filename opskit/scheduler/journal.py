@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from opskit.config.section import format_duration
-from opskit.errors import BackupFailed, DrillFailed, OpskitError
-from opskit.ledger import LedgerEntry
+from opskit.errors import OpskitError
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
 from opskit.scheduler.jobs import Ended
 from opskit.scheduler.timetable import MISSED, SCHEDULER, History, Job, Missed, history
 from opskit.watch import runs
-
-_HINT = "The log of the scheduler has what the job said."
-# What a job without an exit code of the contract counts as.
-_CODES = {"backup": BackupFailed.exit_code, "restore-drill": DrillFailed.exit_code}
 
 
 class Journal:
@@ -26,28 +20,22 @@ class Journal:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._seen: tuple[int, int] | None = None
-        self._entries: list[LedgerEntry] = []
+        self._history = History(done={}, known={})
 
     def history(self) -> History:
-        """Return what the ledger knows of the timetable by now."""
-        return history(self._read(), now=self.run.now())
-
-    def _read(self) -> list[LedgerEntry]:
-        """Return the records; they are read again when the file has changed."""
+        """Return what the ledger knows; it is read again when it has changed."""
         seen = self.run.ledger.state
         if seen != self._seen:
-            self._entries, _faults = self.run.ledger.readable()
+            entries, _faults = self.run.ledger.readable()
+            self._history = history(entries, now=self.run.now())
             self._seen = seen
-        return self._entries
+        return self._history
 
-    def learn(self, jobs: Sequence[Job]) -> History:
-        """Record the timetable if it is new, and return the history with it.
-
-        A job that is new is due from now on.
-        """
+    def learn(self, jobs: Sequence[Job]) -> None:
+        """Record the timetable if it is new: what is new in it is due from now on."""
         lines = {each.name: each.written for each in jobs}
         known = {name: line for name, (line, _) in self.history().known.items()}
-        if lines != known or not self._entries:
+        if lines != known:
             record = Record(
                 operation=SCHEDULER,
                 run_id=self.run.run_id,
@@ -57,15 +45,16 @@ class Journal:
                 require_ledger=lambda: self.run.ledger,
             )
             self.run.ledger.add(record)
-        return self.history()
 
     def missed(self, job: Job, missed: Missed) -> None:
         """Record runs that will not be made up for, and tell whoever watches."""
-        times = f"{missed.number} runs" if missed.number > 1 else "a run"
+        runs_missed = f"{missed.number} runs were missed, the last"
+        if missed.number == 1:
+            runs_missed = "a run was missed,"
         failure = Failure(
-            exit_code=_CODES.get(job.operation, OpskitError.exit_code),
-            message=f"{times} of {job.name} missed, the last one due at "
-            f"{missed.last.isoformat()}",
+            exit_code=OpskitError.exit_code,
+            message=f"{job.name}: {runs_missed} due at "
+            f"{missed.last:%Y-%m-%d %H:%M} UTC",
             hint="See when the scheduler ran, and whether jobs take longer than the "
             "time between them.",
         )
@@ -85,8 +74,7 @@ class Journal:
             )
             self.run.ledger.add(record)
             return
-        failure = _failure(job, ended, self.run.settings.scheduler.job_timeout)
-        self._event(job, "failed", failure, run_id=ended.run_id, due=due)
+        self._event(job, "failed", ended.failure(job), run_id=ended.run_id, due=due)
 
     def _event(
         self,
@@ -102,22 +90,3 @@ class Journal:
         runs.record_event(
             self.run, job.operation, outcome, failure, run_id=run_id, **details
         )
-
-
-def _failure(job: Job, ended: Ended, limit: timedelta) -> Failure:
-    """Return what is said of a job that could not say it in the ledger."""
-    code = ended.code if ended.code > 0 else _CODES.get(job.operation, 1)
-    message = str(ended.document.get("error", ""))
-    if ended.cause == "late":
-        code = _CODES.get(job.operation, 1)
-        message = (
-            f"{job.name} was ended: it took longer than scheduler.job_timeout, "
-            f"{format_duration(limit)}"
-        )
-    elif not message and ended.code < 0:
-        message = f"{job.name} was ended by signal {-ended.code}"
-    return Failure(
-        exit_code=code,
-        message=message or f"{job.name} ended with exit code {ended.code}",
-        hint=str(ended.document.get("hint", "")) or _HINT,
-    )
