@@ -113,6 +113,15 @@ def calendar(
     return tuple(Day(date=day, counts=ended) for day, ended in counts.items())
 
 
+def backups_since(runs: Iterable[LedgerEntry], since: datetime) -> list[LedgerEntry]:
+    """Return the records of backups from a time on."""
+    return [
+        run
+        for run in runs
+        if run.operation == "backup" and datetime.fromisoformat(run.time) >= since
+    ]
+
+
 def began(entry: LedgerEntry) -> datetime:
     """Return when a run began; version 0.1 recorded only when it ended."""
     return _time(entry.started_at) or datetime.fromisoformat(entry.time)
@@ -136,14 +145,14 @@ class Backup:
 
 
 def backups(runs: Iterable[LedgerEntry], sets: Iterable[ListedSet]) -> list[Backup]:
-    """Return the backups of a source that succeeded, the oldest first.
+    """Return the backups of a source that were stored, the oldest first.
 
     From the sets that exist, also of other hosts, and from records of those that do
     not any more.
     """
     made: dict[str, Backup] = {}
     for run in runs:
-        if run.operation == "backup" and run.details.get("backup_id"):
+        if run.details.get("backup_id"):
             made[str(run.details["backup_id"])] = Backup(
                 at=began(run),
                 size_bytes=number(run, "size_bytes"),

@@ -31,17 +31,19 @@ if TYPE_CHECKING:
 _ROWS = 50
 _FILTERS = ("source", "operation", "outcome")
 _MARKS = {Health.HEALTHY: "ok", Health.DEGRADED: "missed", Health.UNHEALTHY: "failed"}
-# By the words in the name of a check; the first that fits counts.
+# By the name of a check and what was observed; the first that fits counts.
 _RUNBOOKS = (
-    ("sudden change", "sudden-change.md"),
-    ("drill", "drill-failed.md"),
-    ("time of a restore", "drill-failed.md"),
-    ("proof", "set-refused.md"),
-    ("manifests", "set-refused.md"),
-    ("newest set", "backup-failed.md"),
-    ("backup", "backup-failed.md"),
-    ("connection", "backup-failed.md"),
-    ("store ", "store-unreachable.md"),
+    (r".* \| missed", "run-missed.md"),
+    (r".*did not pass|last restore-drill|.*time of a restore", "drill-failed.md"),
+    (r".*newest drill", "drill-stale.md"),
+    (r".*sudden change|.*duration", "sudden-change.md"),
+    (r".*(proof|manifests)", "set-refused.md"),
+    (r"disk|.*room", "disk-full.md"),
+    (r"store", "store-unreachable.md"),
+    (r".*(newest set|backup|connection)", "backup-failed.md"),
+    (r"ledger", "ledger-broken.md"),
+    (r"notification", "notifications-failing.md"),
+    (r"scheduler", "scheduler-absent.md"),
 )
 _AHEAD = timedelta(days=figures.DAYS)
 _FILES = {"page.css": "text/css", "icon.svg": "image/svg+xml"}
@@ -60,6 +62,7 @@ class _Row:
     run_id: str
 
 
+@cache
 def environment(zone: ZoneInfo) -> Environment:
     """Return what renders templates; whatever they show is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -103,7 +106,8 @@ def _phrases(hint: str) -> Iterator[tuple[str, bool]]:
 
 def _runbook(check: Check) -> str:
     """Return the runbook to open when a check has failed, if there is one."""
-    return next((name for word, name in _RUNBOOKS if word in check.name), "")
+    text = f"{check.name} | {check.observed}"
+    return next((name for what, name in _RUNBOOKS if re.match(what, text)), "")
 
 
 def render(
@@ -143,11 +147,12 @@ def seconds_of(length: timedelta | None) -> float | None:
 def _source(source: SourceState, state: State, settings: Settings) -> dict[str, Any]:
     """Return what the page shows of one source."""
     now, zone = state.time, settings.scheduler.zone
-    runs = [each for each in source.runs if each.operation == "backup"]
     today = now.astimezone(zone).date()
+    first = today - timedelta(days=figures.DAYS - 1)
+    since = datetime.combine(first, time(), tzinfo=zone)
+    runs = figures.backups_since(source.runs, since)
     days = figures.calendar(runs, source.sets, until=today, zone=zone)
-    since = datetime.combine(days[0].date, time(), tzinfo=zone)
-    made = figures.backups(source.runs, source.sets)
+    made = figures.backups(runs, source.sets)
     sizes = [(each.at, each.size_bytes) for each in made if each.at >= since]
     seconds = [(each.at, each.seconds) for each in made if each.at >= since]
     drills = figures.drilled(source.runs)

@@ -141,7 +141,9 @@ class SourceReport:
 def of_source(source: SourceState, period: Period, settings: Settings) -> SourceReport:
     """Return what became of a source; RPO and RTO are the worst of the period."""
     since, until = period.since, period.until
-    made = figures.backups(source.runs, source.sets)
+    # What began before the period counts until the first backup in it was done.
+    runs = [each for each in source.runs if each.operation == "backup"]
+    made = figures.backups(runs, source.sets)
     drills = tuple(
         each for each in reversed(source.drills) if since <= each.finished_at <= until
     )
@@ -149,7 +151,7 @@ def of_source(source: SourceState, period: Period, settings: Settings) -> Source
     return SourceReport(
         source=source,
         days=figures.calendar(
-            (each for each in source.runs if each.operation == "backup"),
+            runs,
             source.sets,
             until=until.date(),
             zone=settings.scheduler.zone,
@@ -228,7 +230,7 @@ class Facts:
 def render(facts: Facts, zone: ZoneInfo) -> dict[str, str]:
     """Return the report in its two forms, by the ending of the file's name."""
     style = (resources.files("opskit.watch") / "static" / "page.css").read_text("utf-8")
-    shown = {"facts": facts, "met": _MET}
+    shown = {"facts": facts, "met": _MET, "weeks": _weeks}
     html = page.environment(zone).get_template("report.html")
     markdown = _markdown(zone).get_template("report.md")
     return {
@@ -239,11 +241,9 @@ def render(facts: Facts, zone: ZoneInfo) -> dict[str, str]:
 
 def _markdown(zone: ZoneInfo) -> Environment:
     """Return what renders templates of Markdown, and escapes what they show."""
-    made = page.environment(zone)
-    made.autoescape = False
-    made.finalize = lambda value: cell(str(value))
-    made.filters["weeks"] = _weeks
-    return made
+    return page.environment(zone).overlay(
+        autoescape=False, finalize=lambda value: cell(str(value))
+    )
 
 
 def _weeks(days: Iterable[figures.Day]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from opskit.checks import Check
 from opskit.config import Settings
 from opskit.watch import health, page
 from opskit.watch.state import State
@@ -44,10 +45,45 @@ def test_what_is_wrong_stands_first_with_its_runbook() -> None:
 
 def test_each_runbook_that_the_page_links_exists() -> None:
     """In this repository, and in what is installed from it."""
-    names = {name for _word, name in page._RUNBOOKS}
+    names = {name for _what, name in page._RUNBOOKS}
 
     assert names <= page._runbooks().keys()
     assert names <= {each.name for each in (ROOT / "runbooks").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "observed", "runbook"),
+    [
+        ("database shop: newest set in local", "3 d old", "backup-failed"),
+        ("database shop: connection", "refused", "backup-failed"),
+        ("last backup shop", "failed, 2026", "backup-failed"),
+        ("last backup shop", "missed, 2026", "run-missed"),
+        ("last verify", "missed, 2026", "run-missed"),
+        ("last restore-drill shop", "failed, 2026", "drill-failed"),
+        ("database shop: newest drill that passed", "9 d old", "drill-stale"),
+        (
+            "database shop: newest drill that passed",
+            "none; the drill of shop-1 did not pass",
+            "drill-failed",
+        ),
+        ("database shop: time of a restore", "2 h 0 min", "drill-failed"),
+        ("database shop: sudden change", "public.t", "sudden-change"),
+        ("files state: proof", "state-1 is failed", "set-refused"),
+        ("store local", "refused", "store-unreachable"),
+        ("store local: clock", "differs", "store-unreachable"),
+        ("store local: room", "1 MiB free", "disk-full"),
+        ("disk /", "1 MiB free", "disk-full"),
+        ("ledger", "record 3", "ledger-broken"),
+        ("notification mail", "failed", "notifications-failing"),
+        ("scheduler", "gathered 1 h ago", "scheduler-absent"),
+        ("memory", "1 MiB", ""),
+    ],
+)
+def test_each_fault_has_its_runbook(name: str, observed: str, runbook: str) -> None:
+    """By what was examined and what was observed."""
+    found = page._runbook(Check(name=name, passed=False, observed=observed))
+
+    assert found == (f"{runbook}.md" if runbook else "")
 
 
 @pytest.mark.parametrize(
