@@ -73,10 +73,10 @@ class DrillSettings(Section):
 
     server: Literal["auto", "installed", "embedded", "container", "existing"] = Field(
         default="auto",
-        description="where the throw-away server comes from: programs installed on "
-        "this machine, the embedded ones, a container, an existing server; auto: "
-        "the first of these two that has the right major version, else a container if "
-        "`image` is set",
+        description="where the throw-away server comes from: `installed` programs, the "
+        "`embedded` ones, a `container`, an `existing` server; `auto`: installed or "
+        "embedded programs of the right major version, else a container if `image` is "
+        "set",
     )
     accept_newer_major: bool = Field(
         default=False,
@@ -84,7 +84,7 @@ class DrillSettings(Section):
     )
     allow: Annotated[list[str], AfterValidator(known_kinds)] = Field(
         default=[],
-        description="what a drill may do without, named as the drill names it, for "
+        description="what a drill may do without, by the names that it prints, for "
         "instance `extension pg_cron` or `TRIGGER public.orders audit`; the evidence "
         "says what was not checked",
     )

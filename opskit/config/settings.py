@@ -99,7 +99,7 @@ class EncryptionSettings(_KeySection):
     )
     identity_passphrase: SecretStr = Field(
         default=SecretStr(""),
-        description="its passphrase, if it has one; leave it to the environment",
+        description="its passphrase, if it has one; better set in the environment",
     )
     identity_passphrase_file: KeyFile = Field(
         default=None,
@@ -124,7 +124,7 @@ class SigningSettings(_KeySection):
     )
     key_passphrase: SecretStr = Field(
         default=SecretStr(""),
-        description="its passphrase, if it has one; leave it to the environment",
+        description="its passphrase, if it has one; better set in the environment",
     )
     key_passphrase_file: KeyFile = Field(
         default=None,
@@ -132,8 +132,8 @@ class SigningSettings(_KeySection):
     )
     trusted_keys: list[str] = Field(
         default=[],
-        description="public keys, `ssh-ed25519 AAAA…`; if there is one, a set that "
-        "none of them signed is refused",
+        description="public keys, `ssh-ed25519 AAAA…`; if any is set, sets that none "
+        "of them signed are refused",
     )
 
     @field_validator("trusted_keys")
@@ -202,8 +202,9 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto",
-        description="console: warnings and errors as text; json: a JSON object a line, "
-        "every step too; auto: console on a terminal, else warnings and errors as JSON",
+        description="`console`: warnings and errors as text; `json`: one JSON object "
+        "per line, with every step; `auto`: `console` on a terminal, otherwise "
+        "warnings and errors as JSON",
     )
 
     @model_validator(mode="after")

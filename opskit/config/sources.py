@@ -40,7 +40,7 @@ class SourceRetention(Section):
     min_keep: Count = Field(
         default=2,
         ge=1,
-        description="the smallest number of good sets to keep, whatever the rest says",
+        description="how many good sets are kept in any case",
     )
 
 
@@ -116,17 +116,17 @@ class DatabaseSettings(Section):
         default="", description="cron line of the backup, in `scheduler.timezone`"
     )
     exclude_tables: list[str] = Field(
-        default=[], description="pg_dump patterns of tables to leave out altogether"
+        default=[], description="pg_dump patterns of tables to leave out"
     )
     exclude_table_data: list[str] = Field(
-        default=[], description="pg_dump patterns of tables stored without their rows"
+        default=[], description="pg_dump patterns of tables to store without their rows"
     )
     max_age: Duration = Field(
         default=timedelta(hours=26),
-        description="a newest set older than this is unhealthy",
+        description="if the newest set is older than this, the source is unhealthy",
     )
     retention: SourceRetention | None = Field(
-        default=None, description="rules of its own instead of `[retention]`"
+        default=None, description="its own rules instead of those of `[retention]`"
     )
     lock_wait: Duration = Field(
         default=timedelta(seconds=60),
@@ -137,9 +137,9 @@ class DatabaseSettings(Section):
     streams: Count = Field(
         default=0,
         le=32,
-        description="how many dumps may run at once under one snapshot, each with a "
-        "connection of its own, for the largest tables and for the rest. Small tables "
-        "get no stream of their own. 0: half of this machine's processors, at most 4",
+        description="how many dumps may run at once in one snapshot, each with its own "
+        "connection; large tables are divided among them. 0: half of this machine's "
+        "processors, at most 4",
     )
 
     @model_validator(mode="after")
@@ -193,11 +193,11 @@ class FolderSettings(Section):
     )
     compression_level: CompressionLevel = 3
     retention: SourceRetention | None = Field(
-        default=None, description="rules of its own instead of `[retention]`"
+        default=None, description="its own rules instead of those of `[retention]`"
     )
     max_age: Duration = Field(
         default=timedelta(hours=26),
-        description="a newest set older than this is unhealthy",
+        description="if the newest set is older than this, the source is unhealthy",
     )
 
     @field_validator("path")

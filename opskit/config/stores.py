@@ -43,25 +43,26 @@ class StoreSettings(Section):
     """One place where backup sets live; all but url and bandwidth_limit is for S3."""
 
     url: str = Field(
-        description="`file:///absolute/folder` or `s3://bucket/prefix`, the prefix may "
-        "be left out; credentials come from AWS's environment variables, profile, web "
-        "identity or instance role and never stand here"
+        description="`file:///absolute/folder`, `s3://bucket` or `s3://bucket/prefix`; "
+        "without credentials, which come from AWS's environment variables, profile, "
+        "web identity or instance role"
     )
     endpoint_url: str = Field(
-        default="", description="address of any S3-compatible server; empty for AWS"
+        default="", description="address of an S3-compatible server; empty for AWS"
     )
     region: str = Field(
         default="", description="empty for that of the environment or the profile"
     )
     profile: str = Field(
-        default="", description="profile in AWS's files that the credentials are in"
+        default="", description="profile in AWS's files that holds the credentials"
     )
     addressing: Literal["auto", "path", "virtual"] = Field(
         default="auto",
-        description="whether the bucket stands in the path or in the host's name",
+        description="whether requests have the bucket in the path or in the host name",
     )
     ca_file: Path | None = Field(
-        default=None, description="certificates (PEM) that the server's is checked with"
+        default=None,
+        description="certificates (PEM) to check the server's certificate with",
     )
     proxy: str = Field(
         default="",
@@ -76,7 +77,7 @@ class StoreSettings(Section):
         default=10_000,
         ge=100,
         le=10_000,
-        description="how many parts the server allows an object; some allow 1000",
+        description="how many parts of one object the server accepts; some accept 1000",
     )
     part_size_bytes: Size = Field(
         default=8 * _MIB,

@@ -307,7 +307,7 @@ KILLED = """
 import io, os, sys
 from contextlib import contextmanager
 from pathlib import Path
-from opskit.folders import beside
+from opskit.folders import restore as beside
 from opskit.folders.restore import FolderTarget, restore_folder
 from tests.unit.files_sets import dump, now
 
