@@ -107,6 +107,7 @@ def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
 
     Example: inv quickstart
     """
+    from opskit.config.watch import SchedulerSettings
     from opskit.operations.quickstart import quickstart as prove_sample
 
     def summarize(outcome: Outcome[Any]) -> None:
@@ -124,6 +125,9 @@ def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
             "",
             f"proved: every row came back; a restore takes {duration(rto_seconds)}",
             f"look at the sets: `inv --config {outcome.result.config} backups`",
+            f"see the status page: `inv --config {outcome.result.config} scheduler`, "
+            f"then open http://{SchedulerSettings().listen}/",
+            "(the sample's server is gone, and the page says so)",
         )
     return outcome
 

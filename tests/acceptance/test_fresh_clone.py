@@ -233,6 +233,7 @@ def test_quickstart_in_a_fresh_clone(who: str, folder: Path) -> None:
     for run, _out, error in results:
         assert run.returncode == 0, error
     assert "proved: every row came back" in results[0][1]
+    assert "opskit.toml scheduler`, then open http://127.0.0.1:8321/" in results[0][1]
     document = json.loads(results[1][1])
     assert document["drill"]["passed"]
     assert Path(document["drill"]["report"]).is_file()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from opskit.config import Settings
 from opskit.errors import StoreError
+from opskit.operations.quickstart import quickstart
 from opskit.operations.run import Run
 from opskit.watch import web
 from opskit.watch.state import State, Watch
+from tests.acceptance.scheduling import Daemon, eventually
 from tests.integration.browsers import TIMEOUT_MS, chromium
 from tests.unit import states
 
@@ -280,3 +284,31 @@ def test_before_the_first_state_the_page_says_so(browser: Browser) -> None:
         assert answer is not None
         assert answer.status == 503
         assert shown.inner_text("body") == "Nothing was gathered yet."
+
+
+def test_the_scheduler_shows_the_sample_of_the_quickstart(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From nothing to a page: the set, its drill, and the server that is gone."""
+    quickstart(tmp_path, on_start=lambda _: None, on_done=lambda _: None)
+    monkeypatch.setenv("OPSKIT_SCHEDULER__LISTEN", "127.0.0.1:0")
+    with ExitStack() as stack:
+        daemon = Daemon(tmp_path, "daemon")
+        stack.callback(daemon.kill)
+        daemon.says("status page: http://")
+        address = re.findall(r"http://127\.0\.0\.1:\d+/", daemon.output)[0]
+        context = stack.enter_context(browser.new_context())
+        shown = context.new_page()
+
+        def is_there() -> bool:
+            answer = shown.goto(address, timeout=TIMEOUT_MS)
+            return answer is not None and answer.ok
+
+        eventually(is_there, that="a page")
+        assert shown.locator("h1").inner_text().strip() == "Unhealthy"
+        text = shown.locator(".source").inner_text()
+        assert "100 % of 1 run succeeded" in text
+        assert "passed" in text
+        assert "drilled" in text
+        shot(shown, "quickstart")
+        assert daemon.end() == 0
