@@ -164,6 +164,8 @@ class NotifySettings(Section):
     @field_validator("runbooks_url")
     @classmethod
     def _address(cls, url: str) -> str:
+        if any(each.isspace() for each in url):
+            raise ValueError("must not hold spaces")
         return _web_address(url) if url else url
 
 

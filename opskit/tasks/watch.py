@@ -23,11 +23,11 @@ def rules(say: Say, dashboard: str = "") -> None:
     """
     from opskit.operations.run import start
     from opskit.watch import dashboards
-    from opskit.watch.rules import groups, render
+    from opskit.watch.rules import render
 
     settings = start().settings
     if not dashboard:
-        text = render(groups(settings), runbooks_url=settings.notify.runbooks_url)
+        text = render(settings)
     elif dashboard == "opskit":
         text = json.dumps(dashboards.opskit(), indent=2)
     elif dashboard == "service":

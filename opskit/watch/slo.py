@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -72,15 +73,15 @@ class Objective:
     """What a share of the requests, the budget, may miss.
 
     `missed(share, window)` is the condition that more than a share of them missed it,
-    `counter` counts what the shares are of.
+    `enough(window)` that there were enough of them to say so.
     """
 
     name: str
     promise: str
     budget: float
     runbook: str
-    counter: str
     missed: Callable[[float, str], str]
+    enough: Callable[[str], str]
 
 
 def objectives(slo: SloSettings) -> list[Objective]:
@@ -100,8 +101,8 @@ def objectives(slo: SloSettings) -> list[Objective]:
                 "of the requests",
                 budget=slo.rate_limited,
                 runbook="service-rate-limited",
-                counter=slo.requests_metric,
                 missed=_share(service.rate_limited, service.requests),
+                enough=partial(service.enough, slo.requests_metric),
             )
         )
     return found
@@ -123,8 +124,8 @@ def _latency(service: ServiceQueries, percent: int, text: str) -> Objective:
         promise=f"{percent} % of the answers take at most {text}",
         budget=round(1 - percent / 100, 9),
         runbook="service-slow",
-        counter=f"{service.slo.latency_metric}_count",
         missed=missed,
+        enough=partial(service.enough, f"{service.slo.latency_metric}_count"),
     )
 
 
@@ -134,8 +135,8 @@ def _errors(service: ServiceQueries, name: str, budget: float) -> Objective:
         promise=f"at most {budget * 100:.6g} % of the requests fail",
         budget=budget,
         runbook="service-errors",
-        counter=service.slo.requests_metric,
         missed=_share(service.errors, service.requests),
+        enough=partial(service.enough, service.slo.requests_metric),
     )
 
 

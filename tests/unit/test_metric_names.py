@@ -28,7 +28,7 @@ def test_every_metric_in_a_rule_is_exported() -> None:
     asked = {
         name
         for alert in alerts().values()
-        for name in re.findall(r"\bopskit_\w+", alert.expr)
+        for name in re.findall(r"\bopskit_\w+", alert["expr"])
     }
 
     assert asked
@@ -39,10 +39,10 @@ def test_every_label_in_a_text_is_one_of_its_metrics() -> None:
     """A text with an empty name in it helps nobody."""
     labels = exported()
     for alert in alerts().values():
-        used = re.findall(r"\$labels\.(\w+)", alert.summary + alert.description)
-        metric = re.search(r"\bopskit_\w+", alert.expr)
+        used = re.findall(r"\$labels\.(\w+)", "".join(alert["annotations"].values()))
+        metric = re.search(r"\bopskit_\w+", alert["expr"])
 
-        assert not used or (metric and set(used) <= labels[metric[0]]), alert.name
+        assert not used or (metric and set(used) <= labels[metric[0]]), alert["alert"]
 
 
 def test_every_metric_in_a_dashboard_is_exported() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import promql_parser
 import pytest
 import yaml
 
 from opskit.config import Settings
-from opskit.watch.rules import Alert, groups, render
+from opskit.watch.rules import render
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Settings.model_validate(
@@ -28,9 +29,13 @@ SETTINGS = Settings.model_validate(
 )
 
 
+Alert = dict[str, Any]
+
+
 def alerts(settings: Settings = SETTINGS) -> dict[str, Alert]:
     """Return every alert by its name."""
-    return {each.name: each for group in groups(settings) for each in group.alerts}
+    read = yaml.safe_load(render(settings))
+    return {each["alert"]: each for group in read["groups"] for each in group["rules"]}
 
 
 def slo(**keys: object) -> Settings:
@@ -40,41 +45,48 @@ def slo(**keys: object) -> Settings:
 
 def shares(alert: Alert) -> set[float]:
     """Return the shares that an alert compares with."""
-    return {float(share) for share in re.findall(r"> ([\d.e-]+)", alert.expr)}
-
-
-def test_the_file_says_what_the_rules_say() -> None:
-    """YAML gives back every text, with quotes, backslashes and lines in it."""
-    read = yaml.safe_load(render(groups(SETTINGS), runbooks_url="https://x.example/r/"))
-
-    assert [
-        {
-            "alert": alert.name,
-            "expr": alert.expr + "\n",
-            "for": alert.hold,
-            "labels": {**alert.labels, "severity": alert.severity},
-            "annotations": {
-                "summary": alert.summary,
-                "description": alert.description,
-                "runbook_url": f"https://x.example/r/{alert.runbook}.md",
-            },
-        }
-        for group in groups(SETTINGS)
-        for alert in group.alerts
-    ] == [rule for group in read["groups"] for rule in group["rules"]]
+    return {float(share) for share in re.findall(r"> ([\d.e-]+)", alert["expr"])}
 
 
 @pytest.mark.parametrize("alert", alerts().values(), ids=alerts())
 def test_an_alert_is_complete(alert: Alert) -> None:
     """It parses, and its runbook exists and names it."""
-    promql_parser.parse(alert.expr)
-    runbook = ROOT / "runbooks" / f"{alert.runbook}.md"
+    promql_parser.parse(alert["expr"])
+    texts = alert["annotations"]
+    form = re.sub(r"^(Service\w+)(Fast|Slow)Burn$", r"\1…Burn", alert["alert"])
 
-    assert alert.severity in ("critical", "warning")
-    assert alert.summary
-    assert alert.description.endswith(".")
-    form = re.sub(r"^(Service\w+)(Fast|Slow)Burn$", r"\1…Burn", alert.name)
-    assert f"`{form}`" in runbook.read_text(encoding="utf-8")
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert texts["summary"]
+    assert texts["description"].endswith(".")
+    assert f"`{form}`" in (ROOT / texts["runbook_url"]).read_text(encoding="utf-8")
+
+
+def test_labels_of_the_service_are_in_the_queries_and_on_the_alerts() -> None:
+    """Whatever their values hold, YAML and PromQL give it back."""
+    alert = alerts()["ServiceAvailabilityFastBurn"]
+    expected = SETTINGS.slo.labels
+
+    assert alert["labels"] == {**expected, "severity": "critical"}
+    assert 'job="the \\"shop\\"", path="C:\\\\new"' in alert["expr"]
+
+
+def test_runbooks_are_linked_where_they_lie() -> None:
+    """The address in the configuration comes before their names, with one slash."""
+    settings = Settings.model_validate(
+        {"notify": {"runbooks_url": "https://git.example/runbooks/"}}
+    )
+    links = {each["annotations"]["runbook_url"] for each in alerts(settings).values()}
+
+    assert "https://git.example/runbooks/disk-full.md" in links
+    assert all(
+        re.fullmatch(r"https://git.example/runbooks/[\w-]+\.md", e) for e in links
+    )
+
+
+def test_without_sources_nothing_can_be_absent() -> None:
+    """The rules of an empty configuration are rules too."""
+    assert "OpskitAbsent" not in alerts(Settings())
+    assert "OpskitStoreSlow" in alerts(Settings())
 
 
 def test_the_document_lists_every_alert() -> None:
@@ -85,9 +97,9 @@ def test_the_document_lists_every_alert() -> None:
     speeds = {name for name in listed if name.startswith("…")}
 
     assert listed == {
-        each.name: each.severity
-        for each in alerts().values()
-        if each.name.startswith("Opskit")
+        name: each["labels"]["severity"]
+        for name, each in alerts().items()
+        if name.startswith("Opskit")
     } | {"…FastBurn": "critical", "…SlowBurn": "warning"} | {
         name: "" for name in listed if name.startswith("Service")
     }
@@ -138,8 +150,8 @@ def test_a_counter_of_refusals_is_used_if_there_is_one() -> None:
     counted = alerts(slo(availability=99, rate_limited_metric="refused_total"))
     plain = alerts(slo(availability=99, status_label="code"))
 
-    assert "rate(refused_total[1h])" in counted["ServiceRateLimitFastBurn"].expr
-    assert 'code=~"429"' in plain["ServiceRateLimitFastBurn"].expr
+    assert "rate(refused_total[1h])" in counted["ServiceRateLimitFastBurn"]["expr"]
+    assert 'code=~"429"' in plain["ServiceRateLimitFastBurn"]["expr"]
 
 
 @pytest.mark.parametrize(
