@@ -411,6 +411,15 @@ def _holds(store: Store, key: str) -> bool:
     return True
 
 
+def lost_here(ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]) -> list[str]:
+    """Return whether records that were copied are gone here; no store is asked."""
+    lines = ledger.lines()
+    end = first_number(lines) + len(lines)
+    sent = [_read_sent(ledger.path, ledger_id, each.name) for each in stores]
+    lost = max(sent, default=0) - end
+    return [f"the end is gone here: {count(lost, 'record')}"] if lost > 0 else []
+
+
 def sent_path(ledger: Path) -> Path:
     """Return the file that says how much of a ledger each store was sent."""
     return ledger.with_suffix(".copies.json")

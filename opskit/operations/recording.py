@@ -48,8 +48,14 @@ class RunLedger:
         return self._ledger.entries()
 
     def readable(self) -> tuple[list[LedgerEntry], list[str]]:
-        """Return the records that can be read, oldest first, and the chain's faults."""
-        return self._ledger.readable()
+        """Return the records that can be read, oldest first, and what is wrong here.
+
+        No store is asked.
+        """
+        entries, faults = self._ledger.readable()
+        return entries, faults + copies.lost_here(
+            self._ledger, ledger_id=self.id, stores=self.stores
+        )
 
     @property
     def state(self) -> tuple[int, int]:

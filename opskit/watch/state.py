@@ -33,6 +33,8 @@ from opskit.threads import Pool, Thread
 
 _PROBES_AT_ONCE = 16
 _MEMORY = Path("/proc/meminfo")
+# Lists of large stores cost money; what this host does is seen at once.
+_LISTED_AGAIN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +74,12 @@ class MemoryState:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreState(Answer):
-    """One store; `disk` only of a store in a folder of this host."""
+    """One store and its sets; `disk` only of a store in a folder of this host."""
 
     name: str
+    sets: tuple[ListedSet, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    listed_at: datetime | None = None
     disk: DiskState | None = None
 
 
@@ -156,8 +160,11 @@ class State:
         return next((each for each in self.sources if each.name == name), None)
 
 
-def gather(run: Run) -> State:
+def gather(run: Run, before: State | None = None) -> State:
     """Ask everything that the settings name; what does not answer is part of the state.
+
+    A store that was listed for the state `before` is not listed again before it is
+    time, or something is put on record.
 
     Raises:
         ConfigurationError: there is no store, or a key cannot be used.
@@ -167,23 +174,32 @@ def gather(run: Run) -> State:
         **settings.databases,
         **settings.files,
     }
+    entries, faults = run.ledger.readable()
+    known = {}
+    if before is not None and len(before.entries) == len(entries):
+        since = run.now() - _LISTED_AGAIN
+        known = {
+            e.name: e for e in before.stores if e.listed_at and e.listed_at > since
+        }
     with Pool(_PROBES_AT_ONCE, thread_name_prefix="watch") as pool:
-        looking = [pool.submit(_look_into, run, each) for each in run.stores]
+        looking = [
+            pool.submit(_look_into, run, each, known.get(each.name))
+            for each in run.stores
+        ]
         asking = {
             name: pool.submit(_ask, run, each) for name, each in configured.items()
         }
-    looked = [each.result() for each in looking]
-    listing = catalog.joined([listed for _state, listed in looked])
-    entries, faults = run.ledger.readable()
-    stores = tuple(state for state, _listed in looked)
-    sources = tuple(
-        _source(run, name, each.result(), stores, listing, entries)
-        for name, each in asking.items()
+    stores = tuple(each.result() for each in looking)
+    listing = catalog.joined(
+        Catalog(sets=each.sets, unreadable=each.unreadable) for each in stores
     )
     return State(
         time=run.now(),
         version=__version__,
-        sources=sources,
+        sources=tuple(
+            _source(run, name, each.result(), stores, listing, entries)
+            for name, each in asking.items()
+        ),
         stores=stores,
         entries=tuple(entries),
         ledger_faults=tuple(faults),
@@ -192,26 +208,26 @@ def gather(run: Run) -> State:
     )
 
 
-def _look_into(run: Run, store: Store) -> tuple[StoreState, Catalog[ListedSet]]:
-    """Ask a store for its time and its sets."""
+def _look_into(run: Run, store: Store, known: StoreState | None) -> StoreState:
+    """Ask a store for its time and, unless they are known, its sets."""
     inner = unwrapped(store)
     state = StoreState(
         name=store.name,
         disk=_disk(inner.root) if isinstance(inner, LocalStore) else None,
     )
-    nothing: Catalog[ListedSet] = Catalog(sets=(), unreadable=())
     try:
         latency, offset = probes.ping(store, now=run.now)
-        listed = run.sets_in([store])
+        listed = run.sets_in([store]) if known is None else known
     except StoreError as error:
-        return replace(state, error=error.message, hint=error.hint), nothing
-    state = replace(
+        return replace(state, error=error.message, hint=error.hint)
+    return replace(
         state,
         latency_seconds=latency,
         clock_offset_seconds=offset,
+        sets=listed.sets,
         unreadable=listed.unreadable,
+        listed_at=run.now() if known is None else known.listed_at,
     )
-    return state, listed
 
 
 def _ask(run: Run, source: DatabaseSettings | FolderSettings) -> dict[str, Any]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from opskit import config
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
 from opskit.watch.state import gather
+from tests import s3_servers
 from tests.conftest import MakeDatabase
+from tests.s3_servers import S3Server, free_ports
 
 
 def configured(folder: Path, more: str) -> Run:
@@ -116,3 +122,85 @@ def test_a_broken_ledger_keeps_nothing_from_being_gathered(tmp_path: Path) -> No
 
     assert [each.sequence for each in state.entries] == [0, 2]
     assert len(state.ledger_faults) == 2
+
+
+def test_records_that_were_cut_off_are_missed_without_asking_a_store(
+    tmp_path: Path,
+) -> None:
+    """Also if the whole file is gone."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    for _ in range(3):
+        backup(configured(tmp_path, source(tmp_path)), BackupRequest())
+    ledger = tmp_path / ".opskit" / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+
+    def faults() -> tuple[str, ...]:
+        return gather(configured(tmp_path, source(tmp_path))).ledger_faults
+
+    assert faults() == ()
+    ledger.write_text("".join(lines[:2]))
+    assert faults() == ("the end is gone here: 1 record",)
+    ledger.unlink()
+    assert faults() == ("the end is gone here: 3 records",)
+
+
+def test_a_store_is_not_listed_again_before_something_happens(tmp_path: Path) -> None:
+    """A record is what happens; a store that was away is listed when it is back."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    section = source(tmp_path)
+    backup(configured(tmp_path, section), BackupRequest())
+    run = configured(tmp_path, section)
+    first = gather(run)
+    shutil.rmtree(tmp_path / "near" / "data")
+    (tmp_path / "far").rename(tmp_path / "away")
+
+    known = gather(run, first)
+
+    assert [len(each.sets) for each in known.stores] == [1, 0]
+    assert not known.stores[1].reachable
+    (tmp_path / "away").rename(tmp_path / "far")
+    assert [len(each.sets) for each in gather(run, known).stores] == [1, 1]
+    backup(configured(tmp_path, section), BackupRequest())
+    assert [len(each.sets) for each in gather(run, known).stores] == [1, 2]
+    assert [len(each.sets) for each in gather(run).stores] == [1, 2]
+
+
+def test_a_store_on_a_server_that_is_away_is_given_up_soon(tmp_path: Path) -> None:
+    """The state of the others does not wait for every retry."""
+    (tmp_path / "near").mkdir()
+    (tmp_path / "far").mkdir()
+    (port,) = free_ports(1)
+    section = (
+        f'[stores.bucket]\nurl = "s3://bucket/x"\n'
+        f'endpoint_url = "http://127.0.0.1:{port}"\n'
+    )
+    began = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_servers.environment().items():
+            patch.setenv(name, value)
+        state = gather(configured(tmp_path, source(tmp_path) + section))
+
+    assert [each.reachable for each in state.stores] == [True, True, False]
+    assert time.monotonic() - began < 60
+
+
+def test_the_clock_of_an_s3_server_is_compared(tmp_path: Path, moto: S3Server) -> None:
+    """A store in a folder has no clock of its own."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    section = (
+        f'[stores.bucket]\nurl = "s3://{s3_servers.BUCKET}/state"\n'
+        f'endpoint_url = "{moto.endpoint_url}"\nregion = "us-east-1"\n'
+        'addressing = "path"\n'
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_servers.environment().items():
+            patch.setenv(name, value)
+        stores = gather(configured(tmp_path, source(tmp_path) + section)).stores
+
+    assert [each.reachable for each in stores] == [True, True, True]
+    assert stores[0].clock_offset_seconds is None
+    assert abs(stores[2].clock_offset_seconds or 99) < 30
+    assert stores[2].latency_seconds is not None

@@ -18,6 +18,7 @@ from opskit.watch.health import checks
 from opskit.watch.state import State, StoreState
 from tests.unit import states, stock
 
+ROOT = Path(__file__).resolve().parents[2]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 # By the contract: each with its labels.
 CONTRACT = {
@@ -179,7 +180,7 @@ def test_what_is_not_known_is_left_out() -> None:
     }
 
 
-def test_ages_are_not_metrics_but_times(tmp_path: Path) -> None:
+def test_ages_are_not_metrics_but_times() -> None:
     """An hour later the same state has the same metrics, but for its own time."""
     state = states.well()
     later = replace(state, time=state.time + timedelta(hours=1))
@@ -188,3 +189,14 @@ def test_ages_are_not_metrics_but_times(tmp_path: Path) -> None:
     assert {name for (name, _labels), _value in changed} == {
         "opskit_state_timestamp_seconds"
     }
+
+
+def test_the_document_lists_every_metric_and_no_other() -> None:
+    """With the names that Prometheus shows."""
+    document = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    section = document.partition("## GET /metrics")[2].partition("\n## ")[0]
+    text = rendered(states.sick())
+
+    assert set(re.findall(r"`(opskit_\w+)`", section)) == set(
+        re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)
+    )
