@@ -18,7 +18,7 @@ from typing import Literal
 from opskit.catalog.sets import ListedSet
 from opskit.checks import count
 from opskit.ledger import LedgerEntry
-from opskit.watch.state import missed_runs
+from opskit.watch.state import figure, missed_runs
 
 DAYS = 90
 DayState = Literal["ok", "failed", "missed", "none"]
@@ -156,7 +156,7 @@ def backups(runs: Iterable[LedgerEntry], sets: Iterable[ListedSet]) -> list[Back
             made[str(run.details["backup_id"])] = Backup(
                 at=began(run),
                 size_bytes=number(run, "size_bytes"),
-                seconds=_figure(run.seconds),
+                seconds=figure(run.seconds) or 0.0,
             )
     for each in sets:
         made[each.backup_id] = Backup(
@@ -195,13 +195,7 @@ def drilled(runs: Iterable[LedgerEntry]) -> list[tuple[float, float]]:
 
 def number(entry: LedgerEntry, key: str) -> float:
     """Return a figure of a record, 0 where it has none."""
-    return _figure(entry.details.get(key))
-
-
-def _figure(value: object) -> float:
-    if isinstance(value, int | float) and math.isfinite(value):
-        return max(0.0, float(value))
-    return 0.0
+    return figure(entry.details.get(key)) or 0.0
 
 
 def _days_of(entry: LedgerEntry, zone: tzinfo) -> set[date]:

@@ -5,6 +5,7 @@ Health, metrics, the page and reports read a State, and nothing else.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -333,7 +334,7 @@ def missed_runs(entry: LedgerEntry) -> int:
         return 0
     due = entry.details.get("due")
     number = due.get("number", 1) if isinstance(due, dict) else 1
-    return number if isinstance(number, int) else 1
+    return max(1, number) if isinstance(number, int) else 1
 
 
 def _drills(
@@ -360,15 +361,27 @@ def _drills(
 
 def _recorded_drill(entry: LedgerEntry) -> DrillRecord:
     details: dict[str, Any] = entry.details
+    phases = details.get("phases")
     return DrillRecord(
         finished_at=ended_at(entry),
         passed=bool(details["passed"]),
         backup_id=str(details.get("backup_id", "")),
         run_id=entry.run_id,
-        rto_seconds=details.get("rto_seconds"),
-        rpo_seconds=details.get("rpo_seconds"),
-        phases=details.get("phases") or {},
+        rto_seconds=figure(details.get("rto_seconds")),
+        rpo_seconds=figure(details.get("rpo_seconds")),
+        phases={
+            str(name): seconds
+            for name, each in (phases.items() if isinstance(phases, dict) else ())
+            if (seconds := figure(each)) is not None
+        },
     )
+
+
+def figure(value: object) -> float | None:
+    """Return what a record holds as a number, if it is a plain one, not below zero."""
+    if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
+        return float(value)
+    return None
 
 
 def _unconfirmed_changes(run: Run, newest: Sequence[ListedSet]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import pytest
 from opskit.checks import Check
 from opskit.config import Settings
 from opskit.watch import health, page
+from opskit.watch import state as state_module
 from opskit.watch.state import State
 from tests.unit.states import NOW, Records, sick, source_state, state_of, well
 
@@ -228,3 +229,35 @@ def test_records_of_any_form_are_shown(details: dict[str, Any]) -> None:
     state = state_of([replace(source_state("shop", ()), runs=runs)], entries=runs)
 
     assert "</html>" in page.render(state, [], Settings(), {})
+
+
+@pytest.mark.parametrize(
+    ("figures", "rto", "phases"),
+    [
+        ({"rto_seconds": "soon", "phases": [1]}, None, {}),
+        (
+            {"rto_seconds": -1, "phases": {"fetch": "x", "restore": 2}},
+            None,
+            {"restore": 2},
+        ),
+        ({"rto_seconds": float("inf"), "phases": {"": None}}, None, {}),
+        (
+            {"rto_seconds": 7, "rpo_seconds": {}, "phases": {"fetch": 1.5}},
+            7,
+            {"fetch": 1.5},
+        ),
+    ],
+)
+def test_drills_of_any_form_are_shown(
+    figures: dict[str, Any], rto: float | None, phases: dict[str, float]
+) -> None:
+    """What is no figure in a record is none on the page."""
+    records = Records()
+    entry = records.add(NOW, "restore-drill", source="shop", passed=True, **figures)
+    drills = state_module._drills((), [entry])
+    source = replace(source_state("shop", ()), runs=(entry,), drills=drills)
+
+    text = rendered(state_of([source], entries=(entry,)))
+
+    assert (drills[0].rto_seconds, drills[0].phases) == (rto, phases)
+    assert "Newest drill" in text
