@@ -1,6 +1,6 @@
 """Progress of long work: a bar with percentage and time left, on a terminal only.
 
-There is one screen for the process. Whoever starts long work opens a bar; the code that
+There is one screen for the process. Code that starts long work opens a bar; code that
 reads, loads or compares advances it, from any thread.
 """
 

@@ -46,7 +46,7 @@ class Feed:
     """Work in a thread of its own on blocks that are handed to it one by one.
 
     Only so many blocks wait at once. However the work ends, also before the last of
-    the blocks, whoever hands them on is not held up, and must `finish` or `abandon`.
+    the blocks, the caller is not held up, and must `finish` or `abandon`.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Feed:
             self._work(self._blocks())
         except Abandoned:
             pass
-        except BaseException as error:  # noqa: BLE001 - for whoever hands on the blocks
+        except BaseException as error:  # noqa: BLE001 - for the caller
             self.error = error
         for _ in self._rest:
             pass

@@ -280,7 +280,7 @@ def list_sets(
                     if cache is not None and is_lasting and each is not None:
                         cache.remember(place, believed, each)
                 yield each
-        finally:  # an interrupted run has not read in vain
+        finally:  # also what an interrupted run has read
             if cache is not None:
                 cache.drop_others(prefix, places)
                 cache.save()

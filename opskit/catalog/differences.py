@@ -56,7 +56,10 @@ def differences(
     Without `with_digests`, as of encrypted sets that cannot be opened here, tables with
     as many rows and files of the same size are listed as not compared.
     """
-    sizes = _sizes(older, newer)
+    sizes = {
+        "size_bytes_before": older.size_bytes,
+        "size_bytes_after": newer.size_bytes,
+    }
     if isinstance(older, FolderManifest):
         return sizes | _files(older, of_folder(newer), with_digests)
     older, newer = of_database(older), of_database(newer)
@@ -77,13 +80,6 @@ def is_equal(document: Mapping[str, Any]) -> bool | None:
         return False
     unknown = [v for key, v in document.items() if key.endswith("_not_compared")]
     return None if any(unknown) else True
-
-
-def _sizes(older: Manifest, newer: Manifest) -> dict[str, Any]:
-    return {
-        "size_bytes_before": older.size_bytes,
-        "size_bytes_after": newer.size_bytes,
-    }
 
 
 def _tables(

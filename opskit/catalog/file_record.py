@@ -32,7 +32,7 @@ class FileRecord(BaseModel):
     zeros. Hard links between other things than files are not recorded.
     """
 
-    # A later version of the same format may add keys; they are not ours to refuse.
+    # A later version of the same format may add keys.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     path: str

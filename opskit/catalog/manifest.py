@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -35,9 +35,8 @@ _ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
 
 def new_backup_id(source: str, started_at: datetime) -> str:
     """Return an id for a set of this source begun at this time."""
-    return (
-        f"{source}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    )
+    time = f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    return f"{source}-{time}-{secrets.token_hex(3)}"
 
 
 def set_prefix(source: str, started_at: datetime, backup_id: str) -> str:
@@ -76,7 +75,7 @@ Time = Annotated[AwareDatetime, BeforeValidator(_written_as_text)]
 
 
 class _Record(BaseModel):
-    # A later version of the same format may add keys; they are not ours to refuse.
+    # A later version of the same format may add keys.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -184,13 +183,19 @@ class _Manifest(_Record):
         """The size of all objects."""
         return sum(each.size_bytes for each in self.objects)
 
-    def _missing(self, content_roles: Sequence[str]) -> list[str]:
-        needed = [*content_roles, *(["private"] if self.encryption else [])]
+    @property
+    def content_roles(self) -> tuple[str, ...]:
+        """The roles of the dumps, the catch-all first, or of the archive."""
+        raise NotImplementedError
+
+    def faults(self) -> list[str]:
+        """Return what is missing or contradicts itself; nothing if it is complete."""
+        needed = [*self.content_roles, *(["private"] if self.encryption else [])]
         held = {each.role for each in self.objects}
-        found = [f"it names no {role} object" for role in needed if role not in held]
+        faults = [f"it names no {role} object" for role in needed if role not in held]
         if self.format_version >= PRIVATE_DIGESTS_VERSION and not self.encryption:
-            found.append("it is not encrypted, as sets of its format are")
-        return found
+            faults.append("it is not encrypted, as sets of its format are")
+        return faults
 
     def object(self, role: str) -> StoredObject:
         """Return the object that plays a role in the set.
@@ -244,7 +249,6 @@ class DatabaseManifest(_Manifest):
 
     @property
     def content_roles(self) -> tuple[str, ...]:
-        """The roles of the dumps, the catch-all first."""
         return tuple(self.dump_bytes_of)
 
     @property
@@ -269,23 +273,21 @@ class DatabaseManifest(_Manifest):
         """The major version of the pg_dump that dumped it."""
         return int(re.split(r"\D", self.client_version, maxsplit=1)[0])
 
-    def missing(self) -> list[str]:
-        """Return what is missing in the manifest; nothing if it is complete."""
-        found = self._missing(self.content_roles)
+    def faults(self) -> list[str]:
+        faults = super().faults()
         held = {each.role for each in self.objects}
         dumps = {role for role in held if role == CATCH_ALL or role.startswith(ROWS)}
-        roles = self.content_roles
-        if roles[0] != CATCH_ALL or dumps != {*roles}:
-            found.append("its streams are not the dumps among its objects")
+        if self.content_roles[0] != CATCH_ALL or dumps != {*self.content_roles}:
+            faults.append("its streams are not the dumps among its objects")
         if self.format_version < PRIVATE_DIGESTS_VERSION:
             bare = [f"table {each.name}" for each in self.tables if not each.digest]
             if not self.large_objects.digest:
                 bare.append("large objects")
-            found += [f"it has no digest of {name}" for name in bare]
+            faults += [f"it has no digest of {name}" for name in bare]
         for name in ("server_version", "client_version"):
             if not re.match(r"\d", getattr(self, name)):
-                found.append(f"{name} does not begin with a number")
-        return found + [
+                faults.append(f"{name} does not begin with a number")
+        return faults + [
             f"inventory.{name} is missing"
             for name in ("database", "size_bytes", "locale", "roles", "extensions")
             if name not in self.inventory.model_fields_set
@@ -302,17 +304,11 @@ class FolderManifest(_Manifest):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many tables, rows and files there are."""
         return {"tables": 0, "rows": 0, "files": len(self.files)}
 
     @property
     def content_roles(self) -> tuple[str, ...]:
-        """The role of the archive."""
         return ("files",)
-
-    def missing(self) -> list[str]:
-        """Return what is missing in the manifest; nothing if it is complete."""
-        return self._missing(self.content_roles)
 
 
 # The record of one backup set; which it is, `kind` says.
@@ -321,7 +317,7 @@ _KINDS: dict[str, type[Manifest]] = {
     "postgres": DatabaseManifest,
     "files": FolderManifest,
 }
-# Every field in the order in which it is stored,
+# Every field in the order of the stored document,
 _ORDER = (
     "format_version", "backup_id", "source", "kind", "started_at", "finished_at",
     "snapshot", "snapshot_at", "server_version", "client_version", "tool_version",
@@ -380,8 +376,8 @@ def parse(content: bytes, *, key: str) -> Manifest:
         raise _altered(
             f"{key} is not a complete manifest: {where}: {error.errors()[0]['msg']}"
         ) from None
-    if missing := manifest.missing():
-        raise _altered(f"{key} is not a complete manifest: {missing[0]}")
+    if faults := manifest.faults():
+        raise _altered(f"{key} is not a complete manifest: {faults[0]}")
     _require_keys_of_its_own(manifest, key)
     return manifest
 
@@ -401,9 +397,8 @@ def is_bounded(content: bytes) -> bool:
     """Return whether a manifest can be parsed in bounded memory."""
     records = content.count(b"{")
     values = records + content.count(b"[") + content.count(b",")
-    return (
-        len(content) <= BYTES_MAX and records <= _RECORDS_MAX and values <= _VALUES_MAX
-    )
+    is_few = records <= _RECORDS_MAX and values <= _VALUES_MAX
+    return is_few and len(content) <= BYTES_MAX
 
 
 def too_large(key: str) -> IntegrityError:
@@ -442,17 +437,13 @@ def _require_keys_of_its_own(manifest: Manifest, key: str) -> None:
     if manifest.signature is not None:
         named.append(manifest.signature.object)
     for each in named:
-        if not _may_be_named(each, prefix):
+        is_own = each.startswith(prefix) and each != key and each.isprintable()
+        try:
+            check_key(each)
+        except StoreError:
+            is_own = False
+        if not is_own:
             raise _altered(f"{key} names an object outside of its set: {each!r}")
-    roles = [each.role for each in manifest.objects]
-    if len({*named}) < len(named) or len({*roles}) < len(roles):
-        raise _altered(f"{key} names the same object twice")
-
-
-def _may_be_named(key: str, prefix: str) -> bool:
-    try:
-        check_key(key)
-    except StoreError:
-        return False
-    is_own = key.startswith(prefix) and key != prefix + MANIFEST_NAME
-    return is_own and key.isprintable()
+    for several in (named, [each.role for each in manifest.objects]):
+        if len({*several}) < len(several):
+            raise _altered(f"{key} names the same object twice")

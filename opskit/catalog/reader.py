@@ -49,8 +49,7 @@ class BadObject:
 class VerifyResult:
     """What was read of a set, and what was wrong with it.
 
-    `not_read` is why the store did not give the rest of it: that says nothing about the
-    set, which is neither whole nor damaged as far as one knows.
+    `not_read` is why the store did not give the rest, which may be whole or damaged.
     """
 
     objects: int

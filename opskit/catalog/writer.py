@@ -24,7 +24,7 @@ _STALLED_SECONDS_MAX = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStream:
-    """What was stored, and which stores failed to store it."""
+    """What was stored, and which stores failed."""
 
     size_bytes: int
     sha256: str
@@ -49,7 +49,7 @@ class _Writer:
         return self._error or self._feed.error
 
     def write(self, block: bytes) -> None:
-        """Hand on a block; waits while the store is behind, but not for ever."""
+        """Hand on a block; waits for the store, but not without a limit."""
         if self.error is None:
             with self._given_up():
                 self._feed.put(block, _STALLED_SECONDS_MAX)
@@ -122,10 +122,10 @@ def put_everywhere(
         raise
     failed: dict[str, StoreError] = {}
     for writer in writers:
-        if writer.error is not None:
-            if not isinstance(writer.error, StoreError):
-                raise writer.error
+        if isinstance(writer.error, StoreError):
             failed[writer.store.name] = writer.error
+        elif writer.error is not None:
+            raise writer.error
     if len(failed) == len(writers):
         raise next(iter(failed.values()))
     return StoredStream(size_bytes=size_bytes, sha256=digest.hexdigest(), failed=failed)
@@ -173,11 +173,16 @@ class SetWriter:
 
     def put_open(self, name: str, role: str, chunks: Iterable[bytes]) -> None:
         """Store an object that anybody may read."""
-        key = self.prefix + name
-        size_bytes, sha256 = self._everywhere(key, chunks)
-        stored = StoredObject(key=key, role=role, size_bytes=size_bytes, sha256=sha256)
+        stored = self._everywhere(name, chunks)
         with self._lock:
-            self.objects.append(stored)
+            self.objects.append(
+                StoredObject(
+                    key=self.prefix + name,
+                    role=role,
+                    size_bytes=stored.size_bytes,
+                    sha256=stored.sha256,
+                )
+            )
 
     def leave_out(self, failed: Mapping[str, StoreError]) -> None:
         """Go on without stores that have failed."""
@@ -202,7 +207,7 @@ class SetWriter:
 
     def record(self, name: str, content: bytes) -> None:
         """Store what is no object of the set itself: its manifest, a signature."""
-        self._everywhere(self.prefix + name, [content])
+        self._everywhere(name, [content])
 
     def discard(self, everywhere: Sequence[Store]) -> bool:
         """Remove the set again; return whether every store could do so."""
@@ -217,7 +222,7 @@ class SetWriter:
                 logger().error("cannot clean up", store=store.name, error=error.message)
         return clean
 
-    def _everywhere(self, key: str, chunks: Iterable[bytes]) -> tuple[int, str]:
-        stored = put_everywhere(self.stores, key, chunks)
+    def _everywhere(self, name: str, chunks: Iterable[bytes]) -> StoredStream:
+        stored = put_everywhere(self.stores, self.prefix + name, chunks)
         self.leave_out(stored.failed)
-        return stored.size_bytes, stored.sha256
+        return stored

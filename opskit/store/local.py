@@ -55,7 +55,6 @@ class LocalStore:
 
     @property
     def name(self) -> str:
-        """The name that the configuration gives it."""
         return self._name
 
     @property
@@ -193,7 +192,7 @@ class LocalStore:
     def _unreadable(
         self, folder: str, key: str, error: OSError
     ) -> Iterator[ObjectInfo]:
-        """Yield a folder that cannot be listed; it may be no business of ours."""
+        """Yield a folder that cannot be listed; it may not be one of opskit's."""
         if key not in self._reported:
             self._reported.add(key)
             logger().warning(
@@ -289,7 +288,7 @@ class LocalStore:
 
     @staticmethod
     def _pass_through(chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Mark errors of the source, lest they be taken for the store's own."""
+        """Mark errors of the source, to tell them from the store's own."""
         try:
             yield from chunks
         except OSError as error:

@@ -81,7 +81,7 @@ def judge(objects: Iterable[ObjectInfo], *, run_id: str, dead_after: timedelta) 
         living = _living(run, claims[run], released[run])
         moments = [each.newest.modified_at for each in (mine, living) if each]
         if living is None or max(moments) - min(moments) > dead_after:
-            # Releases go last, lest a claim comes back to life without its own.
+            # Releases go last: without its own, a claim would count again.
             litter += [each.key for each in claims[run].values()]
             litter += [each.key for each in released[run].values()]
         elif run != run_id:

@@ -32,7 +32,6 @@ class StoreWrapper:
 
     @property
     def name(self) -> str:
-        """The name that the configuration gives the store inside."""
         return self._inner.name
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:

@@ -185,7 +185,7 @@ class Bucket:
             return bytes(body.read())
 
     def pages(
-        self, operation: str, field: str, prefix: str, **parameters: object
+        self, operation: str, field: str, prefix: str
     ) -> Iterator[dict[str, Any]]:
         """Yield the entries of all pages of a listing below a prefix of keys.
 
@@ -195,7 +195,7 @@ class Bucket:
         client, full_prefix = self.client, self.full_key(prefix)
         with translated(self.where, prefix):
             pages = client.get_paginator(operation).paginate(
-                Bucket=self.name, Prefix=full_prefix, **parameters
+                Bucket=self.name, Prefix=full_prefix
             )
             for page in pages:
                 # Some servers take `a//` for `a/`.
@@ -257,15 +257,10 @@ class Body(io.RawIOBase):
         self._where, self._key = where, key
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read as much as the server has sent.
-
-        Raises:
-            StoreUnavailable: the connection was cut, or the bytes ended early.
-        """
+        """Read; `StoreUnavailable` if the connection was cut, or the bytes ended."""
         view = memoryview(buffer)
         with translated(self._where, self._key, reading=True):
             got = self._body.read(len(view))
@@ -285,7 +280,6 @@ class Body(io.RawIOBase):
             count -= len(got)
 
     def close(self) -> None:
-        """Give the connection up."""
         if not self.closed:
             self._body.close()
         super().close()

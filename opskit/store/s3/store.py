@@ -49,7 +49,6 @@ class S3Store:
 
     @property
     def name(self) -> str:
-        """The name that the configuration gives it."""
         return self._name
 
     @property
@@ -117,7 +116,7 @@ class S3Store:
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.unfinished`; here these are uploads that were not completed.
 
-        A server that cannot list them has none as far as one can know.
+        Of a server that cannot list them, none are known.
         """
         for upload in sorted(self._uploads(prefix), key=lambda each: str(each["Key"])):
             info = self._entry(upload, "Initiated")

@@ -340,7 +340,7 @@ class _Victim:
         self._store.delete(self._key)
 
     def _overwrite(self) -> None:
-        # The protocol never writes over a key; whoever may delete still can.
+        # The protocol never writes over a key, but deleting allows it.
         self._store.delete(self._key)
         self._store.put(self._key, [b"overwritten"])
 

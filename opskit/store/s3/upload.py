@@ -248,7 +248,7 @@ def cut(chunks: Iterable[bytes], sizes: PartSizes) -> Iterator[tuple[bytearray, 
                 full = [part]
                 sent_bytes += wanted
                 part, wanted = bytearray(), sizes.next_bytes(sent_bytes)
-                # Not held here while it is sent, nor by whoever it passes.
+                # Neither this function nor its callers hold it while it is sent.
                 yield full.pop(), False
             taken = view[: wanted - len(part)]
             part += taken
