@@ -24,7 +24,7 @@ from opskit.log import mask, masked
 from opskit.operations import keys
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
-from opskit.watch import figures, health, page
+from opskit.watch import figures, health, page, slo
 from opskit.watch.state import DrillRecord, SourceState, State, gather
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def _facts(run: Run, period: Period) -> Facts:
         period=period,
         state=state,
         checks=health.checks(state, run.settings),
-        service=(),
+        service=slo.checks(run.settings.slo, start=period.since, end=period.until),
         sources=tuple(of_source(each, period, run.settings) for each in state.sources),
     )
 

@@ -11,11 +11,14 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from opskit.checks import Check
 from opskit.config.watch import SloSettings, latency_seconds
 from opskit.watch.deliveries import Delivery, deliver, request
 
 _ANSWER_BYTES_MAX = 64 * 1024
 _ANSWER_SECONDS = 20.0
+# What Prometheus may lack of a period without a word about it.
+_SHORT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -226,3 +229,50 @@ def _figures(document: Any, start: datetime) -> ServiceFigures:
         return ServiceFigures(error="Prometheus knows no requests in this period")
     since = max(start, datetime.fromtimestamp(figures.pop("since"), UTC))
     return ServiceFigures(since=since, **figures)
+
+
+def checks(slo: SloSettings, *, start: datetime, end: datetime) -> list[Check]:
+    """Return whether the objectives were met in a period; none without a Prometheus."""
+    if not slo.prometheus_url:
+        return []
+    found = measure(slo, start=start, end=end)
+    if found.error:
+        return [Check(name="Prometheus", passed=None, observed=found.error)]
+    since = ""
+    if found.since is not None and found.since - start > _SHORT:
+        since = f" (since {found.since:%Y-%m-%d %H:%M} UTC)"
+    failed = None if found.availability is None else 1 - found.availability
+    floors = (
+        ("availability", _percent(found.availability), slo.availability, "%"),
+        ("error budget left", _percent(found.budget_left), _floor(slo), "%"),
+    )
+    ceilings = (
+        ("error rate", _percent(failed), _percent(slo.error_rate), "%"),
+        ("p95", found.p95_seconds, _seconds(slo.latency.p95), "s"),
+        ("p99", found.p99_seconds, _seconds(slo.latency.p99), "s"),
+        ("refused", _percent(found.rate_limited), _percent(slo.rate_limited), "%"),
+    )
+    return [
+        Check(
+            name=name,
+            passed=None if value is None else value * sign <= limit * sign,
+            expected=f"at {words} {limit:.6g} {unit}",
+            observed="" if value is None else f"{value:.6g} {unit}{since}",
+        )
+        for words, sign, rows in (("least", -1, floors), ("most", 1, ceilings))
+        for name, value, limit, unit in rows
+        if limit is not None
+    ]
+
+
+def _floor(slo: SloSettings) -> float | None:
+    """Return what must be left of the error budget, if there is one."""
+    return None if slo.availability is None else 0.0
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 6)
+
+
+def _seconds(text: str) -> float | None:
+    return latency_seconds(text) if text else None

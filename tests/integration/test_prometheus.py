@@ -26,6 +26,7 @@ from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import begin
 from opskit.watch import dashboards, web
+from opskit.watch.report import ReportRequest, report
 from opskit.watch.rules import render
 from opskit.watch.slo import measure
 from opskit.watch.state import Watch, gather
@@ -315,3 +316,16 @@ def test_a_period_without_requests_is_said(prometheus: Prometheus) -> None:
 
     assert figures.availability is None
     assert "no requests" in figures.error
+
+
+def test_a_report_holds_the_figures(prometheus: Prometheus) -> None:
+    """The objectives of the service stand beside those of backups and drills."""
+    outcome = report(begin(prometheus.settings), ReportRequest(period="week"))
+
+    assert outcome.result is not None
+    service = {each["name"]: each for each in outcome.result.facts["service"]}
+    assert service["availability"]["passed"] is False
+    assert service["availability"]["expected"] == "at least 99.9 %"
+    assert service["availability"]["observed"].startswith("98 % (since ")
+    assert service["p99"]["passed"] is True
+    assert "| availability | at least 99.9 % |" in outcome.result.report.read_text()

@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from opskit.config.watch import SloSettings
+from opskit.config.watch import LatencySettings, SloSettings
 from opskit.watch import slo
-from opskit.watch.slo import ServiceFigures, measure
+from opskit.watch.slo import ServiceFigures, checks, measure
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 START = NOW - timedelta(days=7)
@@ -142,3 +142,54 @@ def test_the_query_is_about_the_period(monkeypatch: pytest.MonkeyPatch) -> None:
     (body,) = asked
     assert f"time={NOW.timestamp()}".encode() in body
     assert b"%5B604800s%5D" in body
+
+
+def test_a_report_compares_figures_with_objectives() -> None:
+    """A row for each objective; what was not measured is neither met nor missed."""
+    answer = document(
+        since=str(START.timestamp()),
+        availability="0.998",
+        budget_left="-1",
+        p95_seconds="0.3",
+        p99_seconds="NaN",
+        rate_limited="0.01",
+    )
+    with answering(200, answer) as url:
+        settings = SloSettings(
+            prometheus_url=url,
+            availability=99.9,
+            error_rate=0.01,
+            latency=LatencySettings(p95="300ms", p99="1s"),
+        )
+        found = checks(settings, start=START, end=NOW)
+
+    assert [
+        (each.name, each.passed, each.expected, each.observed) for each in found
+    ] == [
+        ("availability", False, "at least 99.9 %", "99.8 %"),
+        ("error budget left", False, "at least 0 %", "-100 %"),
+        ("error rate", True, "at most 1 %", "0.2 %"),
+        ("p95", True, "at most 0.3 s", "0.3 s"),
+        ("p99", None, "at most 1 s", ""),
+        ("refused", True, "at most 5 %", "1 %"),
+    ]
+
+
+def test_a_report_says_since_when_there_are_figures() -> None:
+    """Prometheus may forget sooner than a month ends."""
+    answer = document(since=str(NOW.timestamp() - 3 * 86_400), rate_limited="0.1")
+    with answering(200, answer) as url:
+        (found,) = checks(SloSettings(prometheus_url=url), start=START, end=NOW)
+
+    assert not found.passed
+    assert found.observed == "10 % (since 2026-11-27 12:00 UTC)"
+
+
+def test_a_report_says_why_there_are_no_figures() -> None:
+    """Nothing is said of a service where no Prometheus is configured."""
+    with answering(503, b"") as url:
+        (found,) = checks(SloSettings(prometheus_url=url), start=START, end=NOW)
+
+    assert (found.name, found.passed) == ("Prometheus", None)
+    assert "it answered 503" in found.observed
+    assert checks(SloSettings(availability=99), start=START, end=NOW) == []
