@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from statistics import median
@@ -55,7 +55,7 @@ def checks(state: State, settings: Settings) -> list[Check]:
         examined += _of_store(store, needed)
     examined += _last_runs(state)
     examined.append(_ledger(state))
-    examined += _notifications(state.entries)
+    examined += _notifications(state.notified)
     examined += map(_disk, state.disks)
     if state.memory is not None:
         examined.append(_memory(state.memory))
@@ -285,19 +285,15 @@ def _ledger(state: State) -> Check:
     )
 
 
-def _notifications(entries: Iterable[LedgerEntry]) -> Iterator[Check]:
-    last = {
-        str(each.details.get("receiver", "")): each
-        for each in entries
-        if each.operation == "notify"
-    }
-    for receiver, entry in sorted(last.items()):
+def _notifications(notified: Mapping[str, LedgerEntry]) -> Iterator[Check]:
+    for receiver, entry in sorted(notified.items()):
         passed = entry.outcome == "ok"
+        because = f": {entry.details['error']}" if "error" in entry.details else ""
         yield Check(
             name=f"notification {receiver}",
             passed=passed,
             advisory=True,
-            observed=f"{entry.outcome}, {entry.time[:16]}Z",
+            observed=f"{entry.outcome}, {entry.time[:16]}Z{because}",
             hint=""
             if passed
             else "Correct its address, then run `inv doctor --notify`.",

@@ -220,14 +220,12 @@ def _counted(state: State) -> Iterator[Metric]:
     missed.update({(each.name,): 0 for each in state.sources})
     runs: Counter[tuple[str, ...]] = Counter()
     sent: Counter[tuple[str, ...]] = Counter()
-    delivered: dict[tuple[str, ...], float] = {}
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for each in state.entries:
         source = str(each.details.get("source", ""))
         if each.operation == "notify":
             receiver = str(each.details.get("receiver", ""))
             sent[receiver, each.outcome] += 1
-            delivered[(receiver,)] = each.outcome == "ok"
             continue
         runs[source, each.operation, each.outcome] += 1
         if each.outcome == "missed":
@@ -237,9 +235,15 @@ def _counted(state: State) -> Iterator[Metric]:
     yield _counter("runs_missed", "Runs that never began.", "source", missed)
     yield _counter("runs", "Runs on record.", "source operation outcome", runs)
     yield _counter(
-        "notifications", "Messages that were sent.", "receiver outcome", sent
+        "notifications",
+        "Messages on record: those that failed, and the first after them.",
+        "receiver outcome",
+        sent,
     )
-    yield _gauge("notification_last_succeeded", "receiver", delivered.items())
+    delivered = [
+        ((name,), each.outcome == "ok") for name, each in state.notified.items()
+    ]
+    yield _gauge("notification_last_succeeded", "receiver", delivered)
     took = HistogramMetricFamily(
         "opskit_run_duration_seconds",
         "How long runs took.",

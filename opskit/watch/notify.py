@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,14 @@ from opskit.operations.outcome import Record
 from opskit.operations.run import Run
 from opskit.watch.alerts import Ending, Kind, decide
 from opskit.watch.deliveries import Delivery, deliver
-from opskit.watch.receivers import Messages, heartbeats, webhooks
+from opskit.watch.receivers import (
+    OPERATION,
+    Messages,
+    heartbeats,
+    last_notified,
+    webhooks,
+)
 
-OPERATION = "notify"
 _TITLES = {
     "failed": "{subject} failed",
     "missed": "{subject} did not run",
@@ -120,14 +125,14 @@ def _send(
     sent = list(deliveries)
     if not sent:
         return []
-    failing = _failing(_entries(run))
+    last = last_notified(_entries(run), run.settings.notify)
     results = list(zip((each.receiver for each in sent), deliver(sent), strict=True))
     for receiver, reason in results:
         if reason:
             log.logger().warning(
                 "a receiver was not reached", receiver=receiver, reason=reason
             )
-        if reason or receiver in failing:
+        if reason or (receiver in last and last[receiver].outcome != "ok"):
             _record(run, receiver, about, reason)
     return results
 
@@ -143,16 +148,6 @@ def _record(run: Run, receiver: str, about: str, reason: str) -> None:
         require_ledger=lambda: run.ledger,
     )
     run.ledger.add(record)
-
-
-def _failing(entries: Sequence[LedgerEntry]) -> set[str]:
-    """Return the receivers whose last record is of a failure."""
-    last = {
-        str(each.details.get("receiver")): each.outcome
-        for each in entries
-        if each.operation == OPERATION
-    }
-    return {name for name, outcome in last.items() if outcome != "ok"}
 
 
 def _entries(run: Run, before: LedgerEntry | None = None) -> list[LedgerEntry]:

@@ -10,14 +10,17 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
+from pydantic import SecretStr
+
 from opskit.config import Settings
 from opskit.config.watch import NotifySettings, WebhookSettings, read_key
 from opskit.errors import ConfigurationError
+from opskit.ledger import LedgerEntry
 from opskit.log import hide
 from opskit.operations.outcome import Record
 from opskit.watch.deliveries import (
@@ -31,10 +34,35 @@ from opskit.watch.deliveries import (
 if TYPE_CHECKING:
     from apprise import Apprise
 
+OPERATION = "notify"  # in the ledger
 Signal = Literal["start", "success", "fail"]
 Tone = Literal["failure", "success", "info"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}(?=://)")
 _BASE64_MARK = "whsec_"
+
+
+def last_notified(
+    entries: Iterable[LedgerEntry], settings: NotifySettings
+) -> dict[str, LedgerEntry]:
+    """Return the last record of each receiver, by its name, if it is configured."""
+    last = {
+        str(each.details.get("receiver")): each
+        for each in entries
+        if each.operation == OPERATION
+    }
+    names = [
+        *(_service_name(*each) for each in enumerate(settings.urls, 1)),
+        *(f"webhook {number}" for number, _ in enumerate(settings.webhooks, 1)),
+        *(f"heartbeat {source}" for source in settings.heartbeats),
+        *(f"drill heartbeat {source}" for source in settings.drill_heartbeats),
+    ]
+    return {name: last[name] for name in names if name in last}
+
+
+def _service_name(number: int, url: SecretStr) -> str:
+    """Return what a service is called: nothing but the scheme of its address."""
+    scheme = _SCHEME.match(url.get_secret_value())
+    return f"message {number} ({scheme[0] if scheme else 'no scheme'})"
 
 
 def heartbeats(
@@ -82,7 +110,7 @@ class Messages:
     def __init__(self, settings: NotifySettings) -> None:
         self._seconds = settings.timeout.total_seconds()
         self._services = [
-            _service(number, url.get_secret_value())
+            _service(_service_name(number, url), url)
             for number, url in enumerate(settings.urls, 1)
         ]
 
@@ -96,8 +124,7 @@ class Messages:
             )
 
 
-def _service(number: int, url: str) -> tuple[str, Apprise]:
-    """Return what an address is called without its secrets, and its service."""
+def _service(name: str, url: SecretStr) -> tuple[str, Apprise]:
     from apprise import Apprise, AppriseAsset
 
     # Its words may hold addresses, and would come out beside our own logs.
@@ -112,15 +139,14 @@ def _service(number: int, url: str) -> tuple[str, Apprise]:
         service_timeout=0,
         storage_mode="memory",
     )
-    scheme = match[0] if (match := _SCHEME.match(url)) else "no scheme"
     service = Apprise(asset=asset)
-    if not service.add(url) or not len(service):
+    if not service.add(url.get_secret_value()) or not len(service):
         raise ConfigurationError(
-            f"number {number} of notify.urls ({scheme}) matches no service of apprise",
+            f"the address of {name} in notify.urls matches no service of apprise",
             hint="See docs/notifications.md for the form of an address, for instance "
             "mailto://user:password@example.org or ntfy://ntfy.sh/topic.",
         )
-    return f"message {number} ({scheme})", service
+    return name, service
 
 
 def _send(service: Apprise, title: str, body: str, tone: Tone) -> None:

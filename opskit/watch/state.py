@@ -31,6 +31,7 @@ from opskit.operations import keys
 from opskit.operations.run import Run
 from opskit.store import LocalStore, Store, unwrapped
 from opskit.threads import Pool, Thread
+from opskit.watch.receivers import last_notified
 
 _PROBES_AT_ONCE = 16
 _MEMORY = Path("/proc/meminfo")
@@ -145,7 +146,10 @@ class SourceState(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Everything that is known at one time; `entries` is the ledger, oldest first."""
+    """Everything that is known at one time; `entries` is the ledger, oldest first.
+
+    `notified` is the last record of each receiver that is configured, if it has one.
+    """
 
     time: datetime
     version: str
@@ -153,6 +157,7 @@ class State:
     stores: tuple[StoreState, ...]
     entries: tuple[LedgerEntry, ...]
     ledger_faults: tuple[str, ...]
+    notified: Mapping[str, LedgerEntry]
     disks: tuple[DiskState, ...]
     memory: MemoryState | None
 
@@ -204,6 +209,7 @@ def gather(run: Run, before: State | None = None) -> State:
         stores=stores,
         entries=tuple(entries),
         ledger_faults=tuple(faults),
+        notified=last_notified(entries, settings.notify),
         disks=tuple(_disks(run)),
         memory=_memory(),
     )

@@ -178,7 +178,7 @@ def test_an_address_of_no_service_is_a_wrong_configuration(service: Service) -> 
 
     document = service.json("backup", code=2)
 
-    assert "number 1 of notify.urls (nosuch) matches no service" in document["error"]
+    assert "message 1 (nosuch) in notify.urls matches no service" in document["error"]
     assert service.files() == []
     assert _traces(service, str(document) + service.errors) == []
 

@@ -235,6 +235,7 @@ def state_of(sources: Sequence[SourceState], **changes: Any) -> State:
         ),
         "entries": tuple(entries[number] for number in sorted(entries)),
         "ledger_faults": (),
+        "notified": {},
         "disks": (
             DiskState(
                 path="/var/lib/opskit", free_bytes=71 * 10**9, total_bytes=10**11

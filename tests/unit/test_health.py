@@ -177,7 +177,12 @@ BAD: dict[str, tuple[Change, str, Health]] = {
         UNHEALTHY,
     ),
     "a message": (
-        recorded("notify", "failed", receiver="mail"),
+        lambda state: replace(
+            state,
+            notified={
+                "mail": states.Records().add(NOW, "notify", "failed", error="no answer")
+            },
+        ),
         "notification mail",
         DEGRADED,
     ),

@@ -16,6 +16,7 @@ from opskit.operations.outcome import Failure
 from opskit.operations.run import Run, begin
 from opskit.watch import deliveries, runs
 from opskit.watch.notify import examine
+from opskit.watch.receivers import last_notified
 from tests.receivers import Receiver, away, receiver
 from tests.unit.conftest import LoadConfig
 
@@ -143,6 +144,19 @@ def test_a_receiver_that_fails_is_on_record_and_changes_nothing(
     assert "a receiver was not reached" in shown.err
 
 
+def test_a_receiver_that_is_removed_is_not_failing_any_more(
+    make_run: MakeRun,
+) -> None:
+    """Health looks at those that are configured; the ledger keeps the record."""
+    run = make_run(f'[notify.heartbeats]\nshop = "{away()}"')
+    _backup(run)
+    without = make_run("")
+
+    (name,) = last_notified(run.ledger.entries(), run.settings.notify)
+    assert name == "heartbeat shop"
+    assert last_notified(run.ledger.entries(), without.settings.notify) == {}
+
+
 @pytest.mark.parametrize(
     ("address", "receiver_name"),
     [
@@ -168,9 +182,7 @@ def test_no_part_of_an_address_is_shown_or_recorded(
             "apprise answers FAILURE" in (tmp_path / ".opskit/ledger.jsonl").read_text()
         )
     else:
-        with pytest.raises(
-            ConfigurationError, match=r"number 1 of notify\.urls"
-        ) as got:
+        with pytest.raises(ConfigurationError, match=r"message 1 \(nosuch\)") as got:
             make_run(section)
         assert got.value.exit_code == 2
         assert CANARY not in str(got.value)
