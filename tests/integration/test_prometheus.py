@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import threading
 import time
 import urllib.parse
@@ -25,11 +26,10 @@ from opskit.config import Settings
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import begin
-from opskit.watch import dashboards, web
+from opskit.watch import dashboards
 from opskit.watch.report import ReportRequest, report
 from opskit.watch.rules import render
 from opskit.watch.slo import measure
-from opskit.watch.state import Watch, gather
 from tests.s3_servers import free_ports
 from tests.support import bound
 from tests.unit import stock
@@ -118,7 +118,7 @@ def until(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def configured(folder: Path, prometheus_url: str) -> Settings:
+def configured(folder: Path, port: int, prometheus_url: str) -> Settings:
     """Back two folders up, and drill them; one of them is stale at once."""
     for name in ("store", "hasty", "patient"):
         (folder / name).mkdir()
@@ -128,13 +128,17 @@ def configured(folder: Path, prometheus_url: str) -> Settings:
 url = {json.dumps((folder / "store").as_uri())}
 [files.hasty]
 path = {json.dumps(str(folder / "hasty"))}
-schedule = "@hourly"
+schedule = "@yearly"
 max_age = "1s"
 [files.patient]
 path = {json.dumps(str(folder / "patient"))}
-schedule = "@daily"
+schedule = "@yearly"
 [scheduler]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:{port}"
+verify = ""
+drill = ""
+prune = ""
+report = ""
 [notify]
 runbooks_url = "https://git.example/runbooks/"
 [slo]
@@ -158,15 +162,16 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     """Prometheus with the rules, which need not hold for minutes here."""
     program = stock.program("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
+    port, own_port = free_ports(2)
+    url = f"http://127.0.0.1:{own_port}"
     with ExitStack() as stack:
-        settings = configured(folder, url)
-        run = begin(settings)
-        watch = Watch(lambda: gather(run), interval_seconds=2)
-        stack.callback(watch.stop)
-        serving = web.serve(run, watch)
-        stack.callback(serving.stop)
+        settings = configured(folder, port, url)
+        scheduler = [sys.executable, "-m", "opskit", "scheduler"]
+        daemon = stack.enter_context(
+            bound(scheduler, log=folder / "daemon", cwd=folder)
+        )
+        stack.callback(daemon.wait, _SECONDS_MAX)
+        stack.callback(daemon.terminate)
         service = stack.enter_context(ServiceServer())
         threading.Thread(target=service.serve_forever, daemon=True).start()
         stack.callback(service.shutdown)
@@ -174,7 +179,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         (folder / "rules.yml").write_text(
             re.sub(r"interval: \w+", "interval: 1s", rules)
         )
-        jobs = {"opskit": serving.address[1], "service": service.server_port}
+        jobs = {"opskit": port, "service": service.server_port}
         (folder / "prometheus.yml").write_text(
             json.dumps(
                 {
@@ -194,7 +199,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             program,
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
+            f"--web.listen-address=127.0.0.1:{own_port}",
         ]
         stack.enter_context(bound(command, log=folder / "log", cwd=folder))
         found = Prometheus(url, settings)
