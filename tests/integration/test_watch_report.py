@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,23 @@ def test_a_store_that_fails_is_reported_and_the_others_get_it(tmp_path: Path) ->
     assert (last.operation, last.details["failed_stores"]) == ("report", ["near"])
     health = {each["name"]: each["status"] for each in document["checks"]}
     assert health["store near"] == "unhealthy"
+
+
+def test_a_prometheus_that_is_away_keeps_no_report_from_being_written(
+    tmp_path: Path,
+) -> None:
+    """The report says why it has no figures of the service."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        run = configured(tmp_path, f'[slo]\nprometheus_url = "{url}"\n')
+
+        document = written(report(run, ReportRequest(period="month")))
+
+    (service,) = document["service"]
+    assert (service["name"], service["passed"]) == ("Prometheus", None)
+    assert "Prometheus gives no figures" in service["observed"]
+    assert "Prometheus gives no figures" in Path(document["report"]).read_text()
 
 
 def test_secrets_are_in_no_report(tmp_path: Path) -> None:
