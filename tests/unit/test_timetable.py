@@ -1,0 +1,221 @@
+"""The timetable: what is due, what was missed, and what may run beside what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from opskit.scheduler.timetable import SCHEDULER, history, standing
+from tests.unit.scheduled import GRACE, Scheduler, moment, record, timetable
+
+NOON = moment("2026-03-10T12:00")
+HOUR = timedelta(hours=1)
+
+
+def test_the_jobs_of_a_configuration() -> None:
+    """Each source has its backup and its drill; an empty line switches a job off."""
+    wanted = timetable("0 2 * * *", drill="0 4 * * 0", report="0 6 1 * *")
+
+    assert [(each.name, each.arguments) for each in wanted] == [
+        ("backup shop", ("--database", "shop")),
+        ("restore-drill shop", ("--database", "shop")),
+        ("report", ("--month",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("now", "at", "missed"),
+    [
+        ("2026-03-10T01:59", None, None),
+        ("2026-03-10T02:00", "2026-03-10T02:00", None),
+        ("2026-03-10T14:00", "2026-03-10T02:00", None),
+        # Too late: it will not be made up for.
+        ("2026-03-10T14:01", None, ("2026-03-10T02:00", "2026-03-10T02:00", 1)),
+        # Of several the last one is made up for.
+        ("2026-03-13T02:10", "2026-03-13T02:00",
+         ("2026-03-10T02:00", "2026-03-12T02:00", 3)),
+        ("2026-03-13T20:00", None, ("2026-03-10T02:00", "2026-03-13T02:00", 4)),
+    ],
+)  # fmt: skip
+def test_what_is_due_of_a_job(
+    now: str, at: str | None, missed: tuple[str, str, int] | None
+) -> None:
+    """An overdue job runs once, up to the grace; every other run was missed."""
+    (job,) = timetable("0 2 * * *")
+
+    due = standing(job, since=moment("2026-03-09T02:00"), now=moment(now), grace=GRACE)
+
+    assert (at and moment(at)) == (due and due.at)
+    if missed is None:
+        assert due is None or due.missed is None
+    else:
+        assert due is not None
+        assert due.missed is not None
+        assert (moment(missed[0]), moment(missed[1]), missed[2]) == (
+            due.missed.first,
+            due.missed.last,
+            due.missed.number,
+        )
+
+
+@pytest.mark.parametrize(
+    ("entry", "counts"),
+    [
+        (record("backup", NOON, source="shop"), True),
+        (record("backup", NOON, source="shop", outcome="failed", code=40), True),
+        (record("backup", NOON, source="shop", outcome="failed", code=11), False),
+        (record("backup", NOON, source="shop", outcome="interrupted"), False),
+        (record("backup", NOON, source="other"), False),
+        (record("restore-drill", NOON, source="shop"), False),
+        # A clock that was a month ahead must not switch a job off for that time.
+        (record("backup", NOON + timedelta(days=30), source="shop"), False),
+        (replace(record("backup", NOON, source="shop"), started_at="?"), False),
+        (record("backup", NOON, source="shop", outcome="missed"), False),
+        (record("backup", NOON, source="shop", outcome="missed",
+                due={"last": NOON.isoformat()}), True),
+    ],
+)  # fmt: skip
+def test_what_counts_as_a_run(entry: object, counts: bool) -> None:
+    """A failure is a run; what was interrupted or found a lock held is still due."""
+    (job,) = timetable("0 2 * * *")
+    learnt = record(
+        SCHEDULER, moment("2026-03-01T00:00"), lines={job.name: job.written}
+    )
+
+    known = history([learnt, entry], now=NOON + HOUR)  # type: ignore[list-item]
+
+    assert counts == (known.since(job) == NOON)
+
+
+def test_a_line_counts_from_when_it_was_first_seen() -> None:
+    """A new line, a changed one and one that was off begin anew; others go on."""
+    (daily,) = timetable("0 2 * * *")
+    (later,) = timetable("0 5 * * *")
+    learnt = [
+        record(SCHEDULER, moment(f"2026-03-0{day}T00:00"), lines=lines)
+        for day, lines in (
+            (1, {daily.name: daily.written}),
+            (2, {daily.name: daily.written, "prune": "@daily UTC"}),
+            (3, {daily.name: later.written}),
+        )
+    ]
+
+    def since(number: int) -> object:
+        known = history(learnt[:number], now=NOON)
+        return known.since(daily), known.since(later)
+
+    begun = moment("2026-03-01T00:00:01")
+    assert (begun, None) == since(1)
+    assert (begun, None) == since(2)
+    assert (None, moment("2026-03-03T00:00:01")) == since(3)
+    assert since(0) == (None, None)
+
+
+def test_a_clock_that_is_set() -> None:
+    """Set back by an hour it repeats no run, set forward it leaves out none."""
+    wanted = timetable("@hourly", prune="15 10 * * *")
+    scheduler = Scheduler(wanted, moment("2026-03-10T09:30"))
+
+    ran = []
+    for now in (
+        "10:00:05", "10:20", "11:00:05",
+        "10:00:10", "10:15:10", "10:59",  # back by an hour
+        "11:00:00", "12:00:02",
+        "14:00:30",  # forward by more than an hour
+        "15:00",
+    ):  # fmt: skip
+        ran.append((now, scheduler.catch_up(moment(f"2026-03-10T{now}"))))
+        scheduler.restart()
+
+    assert [each for each in ran if each[1]] == [
+        ("10:00:05", ["backup shop"]),
+        ("10:20", ["prune"]),
+        ("11:00:05", ["backup shop"]),
+        ("12:00:02", ["backup shop"]),
+        ("14:00:30", ["backup shop"]),
+        ("15:00", ["backup shop"]),
+    ]
+    # 13:00 never was, by this clock; the run of 14:00 took its place.
+    ((name, missed),) = scheduler.reported
+    assert (name, missed.number) == ("backup shop", 1)
+    assert missed.first == moment("2026-03-10T13:00")
+
+
+def test_what_may_run_beside_what() -> None:
+    """Backups run side by side, the rest in turn, and prune never beside a backup."""
+    wanted = timetable(
+        "0 2 * * *", verify="0 2 * * *", drill="0 2 * * *", prune="0 2 * * *"
+    )
+    scheduler = Scheduler(wanted, NOON)
+
+    assert scheduler.tick(moment("2026-03-11T02:00")) == [
+        "backup shop",
+        "restore-drill shop",
+    ]
+    assert scheduler.tick() == []
+    scheduler.end("restore-drill shop")
+    assert scheduler.tick() == ["verify"]
+    scheduler.end("verify")
+    assert scheduler.tick() == []
+    scheduler.end("backup shop")
+    assert scheduler.tick() == ["prune"]
+    # The next backup waits for prune, and runs once it has ended.
+    assert scheduler.tick(moment("2026-03-12T02:00")) == []
+    scheduler.end("prune")
+    assert "backup shop" in scheduler.tick()
+
+
+def test_a_held_lock_is_tried_again_less_and_less_often() -> None:
+    """The run is still due; when its grace is over it was missed."""
+    scheduler = Scheduler(timetable("0 2 * * *"), NOON)
+    tries = []
+    due = moment("2026-03-11T02:00")
+    for second in range(0, 13 * 3600, 5):
+        scheduler.uptime = second
+        if scheduler.tick(due + timedelta(seconds=second)):
+            tries.append(second)
+            scheduler.end("backup shop", code=11, outcome="failed")
+
+    assert tries[:4] == [0, 35, 100, 225]
+    assert 40 < len(tries) < 60
+    ((_name, missed),) = scheduler.reported
+    assert missed.last == due
+
+
+def test_what_is_stopped_is_still_due_and_what_failed_is_not() -> None:
+    """A run that ended with its scheduler is made up for by the next one."""
+    scheduler = Scheduler(timetable("0 2 * * *"), NOON)
+    now = moment("2026-03-11T02:00")
+
+    assert scheduler.tick(now) == ["backup shop"]
+    scheduler.dispatcher.stop()
+    scheduler.end("backup shop", code=130, outcome="interrupted")
+    scheduler.restart()
+    assert scheduler.tick(now + HOUR) == ["backup shop"]
+    # It says nothing, as a process that was killed: the scheduler records it.
+    scheduler.end("backup shop", code=-9, outcome="")
+    assert scheduler.tick(now + 2 * HOUR) == []
+    scheduler.restart()
+    assert scheduler.tick(now + 2 * HOUR) == []
+
+
+def test_nothing_is_started_without_the_lead() -> None:
+    """It is asked for right before each start and each record of a missed run."""
+    scheduler = Scheduler(timetable("0 2 * * *"), NOON)
+    scheduler.may_start = lambda: False
+
+    assert scheduler.tick(moment("2026-03-13T02:00")) == []
+    assert scheduler.reported == []
+
+
+def test_a_ledger_that_cannot_be_written_starts_no_job_twice() -> None:
+    """What ran is remembered while the process lives."""
+    scheduler = Scheduler(timetable("0 2 * * *"), NOON)
+    scheduler.write = lambda _entry: None  # type: ignore[method-assign]
+
+    assert scheduler.tick(moment("2026-03-13T02:00")) == ["backup shop"]
+    scheduler.end("backup shop")
+    assert scheduler.tick() == []
+    assert len(scheduler.reported) == 1
