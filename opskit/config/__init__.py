@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from opskit.config.drill import DrillSettings, LoadSettings, Query, RestoreSettings
-from opskit.config.settings import ENVIRONMENT_PREFIX, Settings, load
+from opskit.config.settings import (
+    ENVIRONMENT_PREFIX,
+    Settings,
+    configuration_path,
+    load,
+)
 from opskit.config.sources import (
     DatabaseSettings,
     FolderSettings,
@@ -24,5 +29,6 @@ __all__ = [
     "Settings",
     "SourceRetention",
     "StoreSettings",
+    "configuration_path",
     "load",
 ]

@@ -235,14 +235,19 @@ class Settings(BaseSettings):
         return self
 
 
+def configuration_path() -> Path:
+    """Return the file that OPSKIT_CONFIG names, else `./opskit.toml`."""
+    return Path.cwd() / (os.environ.get("OPSKIT_CONFIG") or "opskit.toml")
+
+
 def load(path: Path | None = None) -> Settings:
-    """Read a file, by default the one OPSKIT_CONFIG names, else `./opskit.toml`.
+    """Read a file, by default that of `configuration_path`.
 
     Raises:
         ConfigurationError: no file, not TOML, an unknown key, a wrong type, or an
             impossible value; the message names the key, the value and what is allowed.
     """
-    path = Path.cwd() / (path or os.environ.get("OPSKIT_CONFIG") or "opskit.toml")
+    path = Path.cwd() / path if path else configuration_path()
     content = _read_toml(path)
     _require_sections(os.environ)
 

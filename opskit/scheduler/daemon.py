@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from opskit.config import configuration_path
 from opskit.errors import (
     ConfigurationError,
     LockHeld,
@@ -21,7 +22,7 @@ from opskit.log import logger
 from opskit.operations.outcome import Outcome, worst
 from opskit.operations.run import Run
 from opskit.scheduler.dispatcher import Dispatcher
-from opskit.scheduler.jobs import Limits, Running, launch
+from opskit.scheduler.jobs import Conditions, Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
 from opskit.scheduler.timetable import Job, jobs, wake_up
@@ -50,6 +51,7 @@ class Daemon:
     ) -> None:
         self._load, self._say = load, say
         self.run = load()
+        self._configuration = configuration_path().read_bytes()
         self._wake = threading.Event()
         self._stopping = self._reloading = False
         self._leads: bool | None = None
@@ -170,21 +172,19 @@ class Daemon:
     def _launch(self, job: Job, at: datetime) -> Running:
         scheduler = self.run.settings.scheduler
         self._say(f"{job.name}, due at {at:%Y-%m-%d %H:%M:%S} UTC, begins")
-        return launch(
-            job,
-            at,
-            folder=self.run.state_dir / "locks",
-            limits=Limits(
-                seconds=scheduler.job_timeout.total_seconds(),
-                stop_seconds=scheduler.stop_timeout.total_seconds(),
-            ),
-            on_end=self._wake.set,
+        conditions = Conditions(
+            configuration=self._configuration,
+            state_dir=self.run.state_dir,
+            seconds=scheduler.job_timeout.total_seconds(),
+            stop_seconds=scheduler.stop_timeout.total_seconds(),
         )
+        return launch(job, at, conditions, on_end=self._wake.set)
 
     def _read_again(self) -> None:
         """Take a new configuration; one that is broken changes nothing."""
         try:
             run = self._load()
+            configuration = configuration_path().read_bytes()
             web = None if self._web is None else Web(run, self._say)
         except OpskitError as error:
             logger().error(
@@ -195,7 +195,7 @@ class Daemon:
         if self._web is not None:
             self._web.close()
         self._lease.release()
-        self._web = web
+        self._web, self._configuration = web, configuration
         self.run = self._journal.run = run
         self._lease = Lease(run)
         self._learn()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +24,7 @@ from opskit.scheduler.timetable import Job
 from opskit.threads import Thread
 
 _LOOK_SECONDS = 0.5
+_PROGRAM = (sys.executable, "-P", "-m", "opskit")
 _HINT = "What the job said is in the log of the scheduler."
 # What a job without an exit code of the contract counts as.
 _CODES = {"backup": BackupFailed.exit_code, "restore-drill": DrillFailed.exit_code}
@@ -60,9 +61,15 @@ class Ended:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long a job may take, and how long it may take to end when told to."""
+class Conditions:
+    """What jobs run with: a configuration, a folder for locks, and limits of time.
 
+    The configuration is the content of the file as it was read. A job must not meet
+    one that is broken, or one that somebody is just writing.
+    """
+
+    configuration: bytes
+    state_dir: Path
     seconds: float
     stop_seconds: float
 
@@ -79,21 +86,21 @@ class Running:
         *,
         process: subprocess.Popen[bytes],
         output: IO[bytes],
-        limits: Limits,
+        conditions: Conditions,
         on_end: Callable[[], None],
     ) -> None:
         self.job, self.at = job, at
         self._process, self._output = process, output
-        self._limits, self._on_end = limits, on_end
+        self._conditions, self._on_end = conditions, on_end
         self._cause: Cause = ""
-        self._deadline = time.monotonic() + limits.seconds
+        self._deadline = time.monotonic() + conditions.seconds
         self._thread = Thread(self._watch, name=f"job {job.name}")
 
     def stop(self, cause: Cause = "stopped") -> None:
         """Tell the process to end; what is left of it after a while is killed."""
         if not self._cause:
             self._cause = cause
-            self._deadline = time.monotonic() + self._limits.stop_seconds
+            self._deadline = time.monotonic() + self._conditions.stop_seconds
             self._process.terminate()
 
     def _watch(self) -> None:
@@ -122,40 +129,43 @@ class Running:
 
 
 def launch(
-    job: Job,
-    at: datetime,
-    *,
-    folder: Path,
-    limits: Limits,
-    on_end: Callable[[], None],
-    program: Sequence[str] = (sys.executable, "-P", "-m", "opskit"),
+    job: Job, at: datetime, conditions: Conditions, *, on_end: Callable[[], None]
 ) -> Running:
     """Start a job in a process group of its own.
 
-    The process holds the job's lock in the folder for as long as it lives, also
+    The process holds the job's lock in the state folder for as long as it lives, also
     when whoever started it is gone.
 
     Raises:
         LockHeld: the job runs already, started by another process.
         OSError: the process or its lock cannot be made.
     """
-    lock = _lock(job, folder)
+    lock = _lock(job, conditions.state_dir / "locks")
     # No pipe: a job whose scheduler was killed must be able to write it.
     output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the job has ended
     try:
-        process = subprocess.Popen(
-            [*program, job.operation, *job.arguments, "--json"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            start_new_session=True,
-            pass_fds=[lock],
-        )
+        with tempfile.TemporaryFile() as configuration:
+            configuration.write(conditions.configuration)
+            configuration.seek(0)
+            process = subprocess.Popen(
+                [*_PROGRAM, job.operation, *job.arguments, "--json"],
+                env=os.environ
+                | {
+                    "OPSKIT_CONFIG": f"/dev/fd/{configuration.fileno()}",
+                    "OPSKIT_STATE_DIR": str(conditions.state_dir),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                start_new_session=True,
+                pass_fds=[lock, configuration.fileno()],
+            )
         record = {"pid": process.pid, "started_at": at.isoformat()}
-        os.pwrite(lock, json.dumps(record).encode(), 0)
+        with suppress(OSError):  # it only says who holds the lock
+            os.pwrite(lock, json.dumps(record).encode(), 0)
     finally:
         os.close(lock)
     return Running(
-        job, at, process=process, output=output, limits=limits, on_end=on_end
+        job, at, process=process, output=output, conditions=conditions, on_end=on_end
     )
 
 

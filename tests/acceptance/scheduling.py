@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,22 +46,38 @@ class Scheduled(Service):
         """The ledger of this host."""
         return Ledger(self.folder / ".opskit" / "ledger.jsonl")
 
-    def since(self, ago: timedelta, **lines: str) -> datetime:
+    def since(self, ago: timedelta, **lines: str) -> None:
         """Have the ledger say that it has had these lines for some time."""
-        began = datetime.now(UTC) - ago
-        self.ledger.append(
-            now=began,
-            run_id="before",
-            operation="scheduler",
-            outcome="ok",
-            details={
-                "lines": {
-                    name.replace("__", " ").replace("_", "-"): f"{line} UTC"
-                    for name, line in lines.items()
-                }
-            },
+        for each in ({}, lines):
+            written = {
+                name.replace("__", " ").replace("_", "-"): f"{line} UTC"
+                for name, line in each.items()
+            }
+            self.ledger.append(
+                now=datetime.now(UTC) - ago,
+                run_id="before",
+                operation="scheduler",
+                outcome="ok",
+                details={"lines": written},
+            )
+
+    def job(self, name: str) -> int:
+        """Wait until a job runs, and return its process id."""
+        path = self.folder / ".opskit" / "locks" / f"job-{name}.lock"
+
+        def pid() -> int:
+            text = path.read_text() if path.exists() else ""
+            found = int(json.loads(text)["pid"]) if text else 0
+            return found if Path(f"/proc/{found}/cmdline").exists() else 0
+
+        return int(eventually(pid, that=f"{name} runs"))
+
+    def wait_for(self, operation: str, outcome: str, number: int = 1) -> None:
+        """Wait until the ledger has so many records."""
+        eventually(
+            lambda: len(self.records(operation, outcome)) >= number,
+            that=f"{number} times {operation} {outcome}",
         )
-        return began
 
     def records(self, operation: str, outcome: str = "") -> list[dict[str, Any]]:
         """Return what the ledger has of an operation."""
@@ -72,6 +90,7 @@ class Scheduled(Service):
 
     def daemon(self, stack: ExitStack, name: str = "daemon") -> Daemon:
         """Start a scheduler, which ends with the test at the latest."""
+        (self.folder / "tmp").mkdir(exist_ok=True)
         daemon = Daemon(self.folder, name)
         stack.callback(daemon.kill)
         return daemon
@@ -86,6 +105,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "opskit", "scheduler"],
                 cwd=folder,
+                env={"PATH": os.environ["PATH"], "TMPDIR": str(folder / "tmp")},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -106,6 +126,10 @@ class Daemon:
         )
         assert self.output.count(words) >= times, self.output
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """Kill it as the kernel would, and wait for its end."""
         self.process.kill()
@@ -115,8 +139,3 @@ class Daemon:
         """Tell it to end, and return its exit code."""
         self.process.terminate()
         return self.process.wait(PATIENCE_SECONDS)
-
-
-def as_json(text: str) -> list[dict[str, Any]]:
-    """Return the lines of a log that are JSON."""
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]

@@ -77,6 +77,7 @@ class Scheduler(Journal):
         self.reported: list[tuple[str, Missed]] = []
         self.may_start: Callable[[], bool] = lambda: True
         self.uptime = 0.0
+        self.is_full = False
         lines = {each.name: each.written for each in wanted}
         self.learnt = record("scheduler", now, lines=lines)
         self.restart()
@@ -88,7 +89,9 @@ class Scheduler(Journal):
         )
 
     def write(self, entry: LedgerEntry) -> None:
-        """Append a record to the ledger."""
+        """Append a record to the ledger, unless its disk is full."""
+        if self.is_full:
+            return
         of_job = self.entries.setdefault(
             f"{entry.operation} {entry.details.get('source')}", []
         )
