@@ -38,6 +38,7 @@ from opskit.watch import metrics, page
 from opskit.watch.connection import Connection
 from opskit.watch.health import checks, freshness
 from opskit.watch.state import State, Watch
+from opskit.watch.tracking import capture
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -217,6 +218,7 @@ class _Gate:
             log.logger().error(
                 "a request failed", path=scope["path"], reason=repr(error)
             )
+            Thread(capture, error, name="tracking")  # others are not kept waiting
             await _error(500, "internal error")(scope, receive, send)
 
     async def _refusal(self, scope: Scope) -> Response | None:

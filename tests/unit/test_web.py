@@ -302,12 +302,14 @@ def test_a_path_of_megabytes_is_not_read(serve: Serve) -> None:
 def test_a_fault_of_our_own_is_an_error_with_every_header_too(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The client does not learn what it was; the log says it."""
+    """The client does not learn what it was; the log and error tracking do."""
+    tracked: list[BaseException] = []
 
     def render(*_arguments: object) -> bytes:
         raise ValueError("a secret of ours")
 
     monkeypatch.setattr(metrics, "render", render)
+    monkeypatch.setattr(web, "capture", tracked.append)
     log.configure(run_id="0123", form="json")
     site = serve()
 
@@ -317,6 +319,8 @@ def test_a_fault_of_our_own_is_an_error_with_every_header_too(
     assert HEADERS.items() <= answer.headers.items()
     assert b"secret" not in answer.body
     assert "a secret of ours" in capfd.readouterr().err
+    wait_for(lambda: bool(tracked))
+    assert isinstance(tracked[0], ValueError)
 
 
 def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(
