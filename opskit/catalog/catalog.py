@@ -61,17 +61,9 @@ class Catalog(Generic[Known]):
         """Return the sets of one source, or of all, newest first."""
         return [each for each in self.sets if source in (None, each.source)]
 
-    def choose(self, wanted: str, *, source: str | None = None) -> Known:
-        """Return the set with this id or with the only id that begins so, or `latest`.
-
-        With a source, the last two mean a set of that source.
-
-        Raises:
-            IntegrityError: its manifest cannot be used.
-            UsageError: no store holds it, or several sets are meant.
-        """
+    def _choose(self, wanted: str, *, source: str | None = None) -> Known:
         if wanted == LATEST:
-            return self.choose_newest(source or self.only_source())
+            return self._choose_newest(source or self.only_source())
         bad = {_id_of(each): each for each in self.unreadable}
         known = {each.backup_id: each for each in self.sets}
         beginning = f"{source}-" if source else ""
@@ -99,13 +91,7 @@ class Catalog(Generic[Known]):
             details={"bad": [{"key": bad[chosen].key, "reason": bad[chosen].reason}]},
         )
 
-    def choose_newest(self, source: str, *, at: datetime | None = None) -> Known:
-        """Return the newest set of a source, or the newest of its state at a time.
-
-        Raises:
-            IntegrityError: there is a newer one, but its manifest cannot be used.
-            UsageError: there is none.
-        """
+    def _choose_newest(self, source: str, *, at: datetime | None = None) -> Known:
         sets = self.of(source)
         if at is not None:
             sets = [each for each in sets if each.snapshot_at <= at]
@@ -115,7 +101,7 @@ class Catalog(Generic[Known]):
         for bad in self.unreadable:
             of_source, _date, backup_id, _name = bad.key.split("/")
             if of_source == source and newest_id < backup_id < newer_than_asked:
-                self.choose(backup_id)  # says why it cannot be used
+                self._choose(backup_id)  # says why it cannot be used
         if sets:
             return sets[0]
         if at is not None and (oldest := self.of(source)[-1:]):
@@ -130,31 +116,33 @@ class Catalog(Generic[Known]):
         )
 
     def find(self, wanted: str, *, source: str | None = None) -> BackupSet:
-        """Return the set that `choose` chooses, read from its stores.
+        """Return the set with this id or with the only id that begins so, or `latest`.
+
+        With a source, the last two mean a set of that source.
 
         Raises:
             IntegrityError: its manifest cannot be used.
             UsageError: no store holds it, or several sets are meant.
             StoreError: its stores cannot be reached.
         """
-        return self._read(self.choose(wanted, source=source))
+        return self._read(self._choose(wanted, source=source))
 
     def newest(self, source: str, *, at: datetime | None = None) -> BackupSet:
-        """Return the set that `choose_newest` chooses, read from its stores.
+        """Return the newest set of a source, or the newest of its state at a time.
 
         Raises:
             IntegrityError: its manifest, or that of a newer one, cannot be used.
             UsageError: there is none.
             StoreError: its stores cannot be reached.
         """
-        return self._read(self.choose_newest(source, at=at))
+        return self._read(self._choose_newest(source, at=at))
 
     def _read(self, chosen: ListedSet) -> BackupSet:
         if isinstance(chosen, BackupSet):
             return chosen
         catalog = _read_below(chosen.stores, chosen.prefix, self.trust)
         catalog.warn()
-        return catalog.choose(chosen.backup_id)
+        return catalog._choose(chosen.backup_id)
 
     def warn(self) -> None:
         """Log every store and manifest that cannot be used."""

@@ -16,115 +16,104 @@ from opskit.errors import (
 )
 from opskit.log import mask
 
-# The right that an operation needs, as policies name it.
-RIGHTS = {
-    "PutObject": "s3:PutObject",
+# The rights of operations that are not named like the operation.
+_RIGHTS = {
     "CreateMultipartUpload": "s3:PutObject",
     "UploadPart": "s3:PutObject",
     "CompleteMultipartUpload": "s3:PutObject",
-    "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
     "ListObjectsV2": "s3:ListBucket",
     "HeadBucket": "s3:ListBucket",
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
     "ListParts": "s3:ListMultipartUploadParts",
-    "AbortMultipartUpload": "s3:AbortMultipartUpload",
-    "DeleteObject": "s3:DeleteObject",
     "DeleteObjects": "s3:DeleteObject",
-    "GetBucketVersioning": "s3:GetBucketVersioning",
     "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
-    "GetObjectRetention": "s3:GetObjectRetention",
-    "PutObjectRetention": "s3:PutObjectRetention",
 }
-
 # Operations that ask for a lock of what they write.
-LOCKING = {"PutObject", "CreateMultipartUpload"}
-NO_LOCK = (
+_LOCKING = {"PutObject", "CreateMultipartUpload"}
+_NO_LOCK = (
     "The bucket may have no object lock: make one that has, or set object_lock_days "
     "to 0."
 )
-_REGION = (
-    "the bucket {bucket} is in another region or behind another address",
-    "Set region, and endpoint_url if there is one, to those of the bucket.",
-)
-_EXPIRED = (
-    "the credentials have expired",
-    "Get new ones: log in again, or renew AWS_SESSION_TOKEN.",
-)
-_FULL = (
-    "the store is full",
-    "Free some space, prune, or raise the quota; earlier backup sets are untouched.",
-)
-_DAMAGED = (
-    "what arrived at the server is not what was sent",
-    "Look at the network and at proxies between here and the store; run again.",
-)
-_LOCK = (
-    "the bucket {bucket} has no object lock",
-    "Make a bucket with object lock, or set object_lock_days to 0.",
-)
-# By the server's code: what failed, and the hint.
-BY_CODE = {
-    "400": (  # HEAD has no words
+_Table = tuple[tuple[set[str], str, str], ...]
+# What failed, and the hint, by the server's codes.
+_BY_CODE: _Table = (
+    (
+        {"400"},  # HEAD has no words
         "the server refused without a word",
         "Expired credentials, a wrong region or a wrong address look like this.",
     ),
-    "InvalidAccessKeyId": (
+    (
+        {"InvalidAccessKeyId"},
         "the access key is not known to the server",
         "Look at AWS_ACCESS_KEY_ID or the profile, and at endpoint_url.",
     ),
-    "SignatureDoesNotMatch": (
+    (
+        {"SignatureDoesNotMatch"},
         "the secret key is wrong",
         "Look at AWS_SECRET_ACCESS_KEY or the profile; it belongs to the access key.",
     ),
-    "ExpiredToken": _EXPIRED,
-    "ExpiredTokenException": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-    "RequestExpired": _EXPIRED,
-    "InvalidToken": (
+    (
+        {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired",
+         "RequestExpired"},
+        "the credentials have expired",
+        "Get new ones: log in again, or renew AWS_SESSION_TOKEN.",
+    ),
+    (
+        {"InvalidToken"},
         "the session token is not valid",
         "Unset AWS_SESSION_TOKEN if the key is a lasting one, or get a new token.",
     ),
-    "NoSuchBucket": (
+    (
+        {"NoSuchBucket"},
         "there is no bucket {bucket}",
         "Create it, or look at url and endpoint_url.",
     ),
-    "PermanentRedirect": _REGION,
-    "TemporaryRedirect": _REGION,
-    "301": _REGION,
-    "307": _REGION,
-    "AuthorizationHeaderMalformed": _REGION,
-    "IllegalLocationConstraintException": _REGION,
-    "RequestTimeTooSkewed": (
+    (
+        {"PermanentRedirect", "TemporaryRedirect", "301", "307",
+         "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"},
+        "the bucket {bucket} is in another region or behind another address",
+        "Set region, and endpoint_url if there is one, to those of the bucket.",
+    ),
+    (
+        {"RequestTimeTooSkewed"},
         "the clocks of this host and of the server differ too much",
         "Set this host's clock: S3 allows 15 minutes of difference.",
     ),
-    "ObjectLockConfigurationNotFoundError": _LOCK,
-    "InvalidBucketState": _LOCK,
-    "QuotaExceeded": _FULL,
-    "InsufficientStorage": _FULL,
-    "InsufficientCapacity": _FULL,
-    "XMinioStorageFull": _FULL,
-    "XMinioAdminBucketQuotaExceeded": _FULL,
-    "StorageFull": _FULL,
-    "507": _FULL,
-    "BadDigest": _DAMAGED,
-    "XAmzContentSHA256Mismatch": _DAMAGED,
-    "XAmzContentChecksumMismatch": _DAMAGED,
-    "EntityTooLarge": (
+    (
+        {"ObjectLockConfigurationNotFoundError", "InvalidBucketState"},
+        "the bucket {bucket} has no object lock",
+        "Make a bucket with object lock, or set object_lock_days to 0.",
+    ),
+    (
+        {"QuotaExceeded", "InsufficientStorage", "InsufficientCapacity", "StorageFull",
+         "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "507"},
+        "the store is full",
+        "Free some space, prune, or raise the quota; earlier backup sets are "
+        "untouched.",
+    ),
+    (
+        {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"},
+        "what arrived at the server is not what was sent",
+        "Look at the network and at proxies between here and the store; run again.",
+    ),
+    (
+        {"EntityTooLarge"},
         "the object or a part of it is larger than the server allows",
         "Lower part_size_bytes, or ask the provider for the limit.",
     ),
-    "NoSuchUpload": (
+    (
+        {"NoSuchUpload"},
         "the upload is gone before it was completed",
         "Another run or the bucket's lifecycle rules removed it; run again.",
     ),
-    "MethodNotAllowed": (
+    (
+        {"MethodNotAllowed"},
         "the server does not allow this",
         "Look at endpoint_url: it must be the S3 address itself.",
     ),
-}
-PASSING = {
+)  # fmt: skip
+_PASSING = {
     "SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "Throttling",
     "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "RequestTimeout",
     "BandwidthLimitExceeded", "OperationAborted", "500", "502", "503", "504", "408",
@@ -138,8 +127,8 @@ _CREDENTIALS = {
     "LoginInsufficientPermissions", "UnknownCredentialError", "InvalidConfigError",
     "MissingDependencyException",
 }  # fmt: skip
-# By the class of boto3's error, where no server answered.
-BY_CLASS = (
+# The same by the class of boto3's error, if no server answered.
+_BY_CLASS: _Table = (
     (
         _CREDENTIALS,
         "there are no usable credentials",
@@ -180,11 +169,15 @@ BY_CLASS = (
 )  # fmt: skip
 
 
-def by_message(message: str) -> str:
+def _known(name: str, table: _Table) -> tuple[str, str] | None:
+    return next(((said, hint) for names, said, hint in table if name in names), None)
+
+
+def _by_message(message: str) -> str:
     """Return the hint for a refusal that only its words tell apart."""
     small = message.lower()
     if "lock" in small or "retention" in small or "worm" in small:
-        return NO_LOCK
+        return _NO_LOCK
     if ("same" in small and "length" in small) or "same size" in small:
         return (
             "The server wants parts of one size: raise part_size_bytes to the size of "
@@ -300,11 +293,11 @@ def answered(error: Exception, where: Where, key: str) -> StoreError:
         return exists(where, key)
     if is_denied(error):
         return _denied(where, key, operation)
-    if code in BY_CODE:
-        said, hint = BY_CODE[code]
+    if known := _known(code, _BY_CODE):
+        said, hint = known
         said = said.format(bucket=where.bucket)
         return StoreError(f"{where.text(key)}: {said}", hint=hint)
-    if code in PASSING or status in (429, 500, 502, 503, 504):
+    if code in _PASSING or status in (429, 500, 502, 503, 504):
         return RetriesExhausted(
             f"{where.text(key)}: the server answered {_short(code or str(status))} to "
             f"{operation}, {_tries(where.attempts)}",
@@ -312,9 +305,9 @@ def answered(error: Exception, where: Where, key: str) -> StoreError:
             "run again later.",
         )
     said = _short(f"{code or status} {_message(error)}".strip())
-    hint = by_message(_message(error))
-    if where.locks and code == "InvalidRequest" and operation in LOCKING:
-        hint = NO_LOCK
+    hint = _by_message(_message(error))
+    if where.locks and code == "InvalidRequest" and operation in _LOCKING:
+        hint = _NO_LOCK
     return StoreError(
         f"{where.text(key)}: the server refused {operation}: {said}", hint=hint
     )
@@ -329,7 +322,7 @@ def exists(where: Where, key: str) -> ObjectExists:
 
 
 def _denied(where: Where, key: str, operation: str) -> StoreError:
-    right = RIGHTS.get(operation, f"s3:{operation}")
+    right = _RIGHTS.get(operation, f"s3:{operation}")
     return StoreError(
         f"{where.text(key)}: the credentials lack the right {right}",
         hint=f"Grant {right} on the bucket {where.bucket}, or use other credentials; a "
@@ -349,7 +342,11 @@ def _unanswered(
     )
     from botocore.exceptions import ConnectionError as NoConnection
 
-    said, hint = _known(error)
+    kinds = (_known(kind.__name__, _BY_CLASS) for kind in type(error).__mro__)
+    said, hint = next(
+        filter(None, kinds),
+        (_short(str(error)), "Look at the store's settings and at the network."),
+    )
     if reading and not isinstance(error, FlexibleChecksumError | ChecksumError):
         return StoreUnavailable(f"{where.text(key)}: {said}", hint=hint)
     # These are what boto3 has asked again for.
@@ -358,14 +355,6 @@ def _unanswered(
             f"{where.text(key)}: {said}, {_tries(where.attempts)}", hint=hint
         )
     return StoreError(f"{where.text(key)}: {said}", hint=hint)
-
-
-def _known(error: Exception) -> tuple[str, str]:
-    for kind in type(error).__mro__:
-        for names, said, hint in BY_CLASS:
-            if kind.__name__ in names:
-                return said, hint
-    return _short(str(error)), "Look at the store's settings and at the network."
 
 
 def _tries(attempts: int) -> str:
