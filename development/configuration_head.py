@@ -14,7 +14,7 @@ exclude_table_data = ["public.cache"]   # the table, but not its rows
 [stores.local]                          # every set goes to every store named
 url = "file:///var/backups/opskit"      # the folder must exist
 
-[stores.offsite]                        # credentials the AWS way, never here
+[stores.offsite]                        # credentials are not in this file
 url = "s3://acme-backups/prod"
 endpoint_url = "https://s3.example.net" # left out for AWS
 object_lock_days = 0
@@ -34,20 +34,20 @@ min_keep = 2                            # never fewer good sets than this
 work_dir = "/var/tmp"                   # room for the dump and for a whole copy
 timeout = "2h"
 
-[[drill.queries]]                       # your own question to the restored copy
+[[drill.queries]]                       # your own check of the restored copy
 name = "there are orders"
 sql = "SELECT count(*) > 0 FROM public.orders"
 expect = true
 database = "shop"
 
 [restore]                               # what is not set here is as in [drill]
-allow = ["TRIGGER public.orders audit"] # restored without, and said each time
+allow = ["TRIGGER public.orders audit"] # restored without it, with a warning
 """
 
 HEAD = f"""\
 # Configuration
 
-<!-- Written from the settings model: do not edit. CONTRIBUTING.md tells how. -->
+<!-- Written from the settings model: do not edit, see CONTRIBUTING.md. -->
 
 opskit reads `opskit.toml` in the working directory, or the file that `OPSKIT_CONFIG`
 names. An unknown key, a wrong type or an impossible value is refused with exit code 2
@@ -58,17 +58,17 @@ before anything is touched.
 
 ## The environment
 
-Every key can be set by an environment variable, which wins over the file. The tables
+Every key can be set by an environment variable, which overrides the file. The tables
 below give its name: `{ENVIRONMENT_PREFIX}`, section and key, joined by two underscores.
 
-- `NAME` stands for the name that you gave a database, a folder or a store, in
-  capitals. A name with `-` makes a variable that most shells cannot set.
+- `NAME` stands for the name of a database, a folder or a store, in capitals. A name
+  with `-` gives a variable that most shells cannot set.
 - A list is written as JSON: `OPSKIT_DATABASES__SHOP__EXCLUDE_TABLES='["public.x"]'`.
 - A variable that begins with `{ENVIRONMENT_PREFIX}` and names no section is refused.
   `OPSKIT_CONFIG` and `OPSKIT_DEBUG` (set to anything, it shows the traceback of an
-  unexpected error) are no keys.
+  unexpected error) are not keys.
 - PostgreSQL's own variables (`PGPASSFILE`, `PGPASSWORD`, `PGSERVICEFILE` and so on)
-  hold for whatever the URL leaves out; so do AWS's (`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`
+  apply to whatever the URL leaves out; so do AWS's (`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`
   and so on) for [the credentials of stores](stores.md#credentials), which have no key.
 
 ## How values are written

@@ -28,6 +28,8 @@ from opskit.store import locks as store_locks
 # Clocks of two hosts differ; a set this far ahead of us is not from the future.
 _CLOCK_TOLERANCE = timedelta(minutes=10)
 _CHANGES_SHOWN = 3
+# What an unfinished run left is removed after this time.
+GRACE = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +164,6 @@ def _order(each: Candidate) -> tuple[datetime, str]:
     return (each.started_at, each.backup_id)
 
 
-GRACE = timedelta(days=1)
-
-
 def candidates(
     sets: Iterable[ListedSet],
     *,
@@ -188,19 +187,14 @@ def candidates(
             backup_id=each.backup_id,
             started_at=each.started_at,
             proof=each.best_proof,
-            unconfirmed_changes=_unconfirmed_changes(each, believed),
+            unconfirmed_changes=()
+            if each.sudden_changes and is_marked(CONFIRMATION_FOLDER, each, believed)
+            else each.sudden_changes,
             locked_until=locks.get(each.backup_id),
             is_pinned=each.is_pinned,
         )
         for each in sets
     ]
-
-
-def _unconfirmed_changes(each: ListedSet, trust: Trust) -> tuple[str, ...]:
-    changes = each.sudden_changes
-    if changes and _is_marked(CONFIRMATION_FOLDER, each, trust):
-        return ()
-    return changes
 
 
 def confirm(
@@ -255,16 +249,12 @@ def unpin(each: BackupSet) -> bool:
     return bool(pins)
 
 
-def is_pinned_now(each: BackupSet, trust: Trust) -> bool:
-    """Return whether a pin that counts lies beside a set now.
+def is_marked(folder: str, each: ListedSet, trust: Trust) -> bool:
+    """Return whether a pin or a confirmation that counts lies beside a set now.
 
     Raises:
         StoreError: a store cannot be asked.
     """
-    return _is_marked(PIN_FOLDER, each, trust)
-
-
-def _is_marked(folder: str, each: ListedSet, trust: Trust) -> bool:
     return any(
         trust.counts(store, key, manifest_sha256=each.manifest_sha256)
         for store, key in _marks_beside(folder, each)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from opskit.catalog import retention as catalog_retention
+from opskit.catalog import retention
 from opskit.errors import UsageError
 from opskit.operations import keys
 from opskit.operations.outcome import Outcome
@@ -47,9 +47,9 @@ def pin(run: Run, request: PinRequest) -> Outcome[Pinned]:
         # Whatever prunes this set now leaves it alone, and looks for pins afterwards.
         with run.reading(backup_id):
             if remove:
-                changed = catalog_retention.unpin(chosen)
+                changed = retention.unpin(chosen)
             elif changed := not all(copy.is_pinned for copy in chosen.copies):
-                catalog_retention.pin(
+                retention.pin(
                     chosen,
                     at=run.now(),
                     run_id=run.run_id,
@@ -99,7 +99,7 @@ def confirm(run: Run, request: ConfirmRequest) -> Outcome[Confirmed]:
         record.begin(
             source=chosen.manifest.source, backup_id=backup_id, changes=list(changes)
         )
-        catalog_retention.confirm(
+        retention.confirm(
             chosen,
             at=run.now(),
             run_id=run.run_id,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from opskit import files
 from opskit.catalog import retention
-from opskit.catalog import retention as catalog_prune
+from opskit.catalog.documents import PIN_FOLDER
 from opskit.catalog.retention import RetentionPlan
 from opskit.catalog.sets import BackupSet, ListedSet
 from opskit.errors import RetentionRefused
@@ -188,7 +188,7 @@ class _Pruning:
 
     def _plan(self, sets: Sequence[ListedSet], now: datetime) -> RetentionPlan:
         run = self.run
-        candidates = catalog_prune.candidates(
+        candidates = retention.candidates(
             sets, trust=keys.trust(run.settings), locked_until=_locked_until(run, sets)
         )
         plan = retention.plan(candidates, sources.policy(run, self.name), now=now)
@@ -211,22 +211,22 @@ class _Pruning:
                 if not unread:
                     self._step("keep", backup_id, [_BEING_READ])
                     continue
-                if catalog_prune.is_pinned_now(by_id[backup_id], trust):
+                if retention.is_marked(PIN_FOLDER, by_id[backup_id], trust):
                     self._step("keep", backup_id, ["pinned"])
                     continue
                 for require_held in locks.values():
                     require_held()
-                catalog_prune.delete_set(by_id[backup_id])
+                retention.delete_set(by_id[backup_id])
             self.deleted.append(backup_id)
             self._step("delete", backup_id)
 
     def _tidy(self, store: Store, lock: HeldLock) -> None:
         """Remove what killed runs left of this source in a store."""
-        for prefix in catalog_prune.orphans(store, source=self.name, now=lock.got_at):
+        for prefix in retention.orphans(store, source=self.name, now=lock.got_at):
             lock()
             store.discard(prefix)
             self._step("remove", prefix)
-        catalog_prune.sweep(store, source=self.name, now=lock.got_at)
+        retention.sweep(store, source=self.name, now=lock.got_at)
 
     def _step(
         self,

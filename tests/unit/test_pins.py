@@ -91,7 +91,7 @@ def test_one_copy_with_a_pin_is_enough(stores: list[MemoryStore]) -> None:
 
     assert [copy.is_pinned for copy in found.copies] == [True, False]
     assert found.is_pinned
-    assert retention.is_pinned_now(found, Trust())
+    assert retention.is_marked(PIN_FOLDER, found, Trust())
 
 
 def test_a_pin_is_copied_with_its_set(stores: list[MemoryStore]) -> None:
@@ -103,7 +103,7 @@ def test_a_pin_is_copied_with_its_set(stores: list[MemoryStore]) -> None:
     trust = Trust((OURS.public_key,))
 
     assert catalog.read([target]).sets[0].is_pinned
-    assert retention.is_pinned_now(catalog.read([target]).sets[0], trust)
+    assert retention.is_marked(PIN_FOLDER, catalog.read([target]).sets[0], trust)
 
 
 @pytest.mark.parametrize("signer", [None, THEIRS])
@@ -115,8 +115,8 @@ def test_where_keys_are_trusted_only_their_pins_count(
     found = catalog.read(stores).sets[-1]
     trust = Trust((OURS.public_key,))
 
-    assert not retention.is_pinned_now(found, trust)
-    assert retention.is_pinned_now(found, Trust())
+    assert not retention.is_marked(PIN_FOLDER, found, trust)
+    assert retention.is_marked(PIN_FOLDER, found, Trust())
 
 
 def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
@@ -130,8 +130,8 @@ def test_a_pin_is_of_its_own_manifest_alone(stores: list[MemoryStore]) -> None:
                 store.put(moved, [file.read()])
     trust = Trust((OURS.public_key,))
 
-    assert retention.is_pinned_now(oldest, trust)
-    assert not retention.is_pinned_now(newest, trust)
+    assert retention.is_marked(PIN_FOLDER, oldest, trust)
+    assert not retention.is_marked(PIN_FOLDER, newest, trust)
 
 
 def test_a_pin_is_named_beside_other_reasons() -> None:
