@@ -15,7 +15,6 @@ from psycopg import conninfo
 
 from opskit.backup.create import BackupResult, create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.stream import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
@@ -23,7 +22,7 @@ from opskit.config import DrillSettings
 from opskit.drill.report import DrillEvidence
 from opskit.drill.run import DrillRequest, drill
 from opskit.postgres import content
-from opskit.postgres.connect import Connection, connect
+from opskit.postgres.connect import connect
 from opskit.postgres.parameters import parse
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
@@ -56,9 +55,7 @@ def back_up(
     """Back a database up into a local store."""
     found = programs.installations() if installations is None else installations
     return create_backup(
-        DatabaseBackup(
-            DatabaseSource(name=SOURCE, url=url, installations=found, **options)
-        ),
+        DatabaseBackup(name=SOURCE, url=url, installations=found, **options),
         [LocalStore("local", store_dir)] if stores is None else stores,
         run_id="abc123",
         state_dir=store_dir.parent / "state",
@@ -113,8 +110,8 @@ def run_drill(
 
 
 def _tampering(tamper: Callable[[str], None]) -> Callable[..., Filled]:
-    def fill_and_tamper(connection: Connection, job: FillJob) -> Filled:
-        filled = fill(connection, job)
+    def fill_and_tamper(job: FillJob) -> Filled:
+        filled = fill(job)
         tamper(filled.url)
         return filled
 

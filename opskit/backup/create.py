@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -80,22 +79,26 @@ class Source(Protocol):
 
 
 @contextmanager
-def writing(directory: Path, *, source: str, prefix: str) -> Iterator[None]:
-    """Note on disk that a set is being written, until the block has ended in order.
+def _writing(
+    directory: Path, writer: SetWriter, stores: Sequence[Store], source: str
+) -> Iterator[None]:
+    """Note on disk that a set is being written; on an error, remove what there is.
 
-    The caller holds the lock of the source. An error inside the block leaves the note,
-    unless the caller has removed the set and calls `forget`.
+    The caller holds the lock of the source. The note stays where that fails.
     """
     files.make_directories(directory)
-    path = _path(directory, source, prefix)
-    files.write_text(path, json.dumps({"source": source, "prefix": prefix}))
-    yield
+    name = writer.prefix.rstrip("/").rpartition("/")[2]
+    path = directory / f"{source}@{name}.json"
+    note = {"source": source, "prefix": writer.prefix}
+    files.write_text(path, json.dumps(note))
+    try:
+        yield
+    except BaseException:
+        # Also for Ctrl-C. What cannot be removed now, the next run removes.
+        if writer.discard(stores):
+            _drop(path)
+        raise
     _drop(path)
-
-
-def forget(directory: Path, *, source: str, prefix: str) -> None:
-    """Drop the note of a set that was removed again."""
-    _drop(_path(directory, source, prefix))
 
 
 def _drop(path: Path) -> None:
@@ -144,10 +147,6 @@ def _exists(store: Store, key: str) -> bool:
     except ObjectNotFound:
         return False
     return True
-
-
-def _path(directory: Path, source: str, prefix: str) -> Path:
-    return directory / f"{source}@{prefix.rstrip('/').rpartition('/')[2]}.json"
 
 
 # Holds the lock in one store, and yields what raises an error once it is lost.
@@ -207,8 +206,6 @@ def locked(stores: Sequence[Store], lock: LockStore) -> Iterator[LockedStores]:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupResult:
-    """A set that was recorded, where it stands, and where it could not be stored."""
-
     manifest: Manifest
     stores: tuple[str, ...]
     failed: dict[str, StoreError] = field(default_factory=dict)
@@ -239,38 +236,36 @@ def create_backup(
         DatabaseError: the server is unreachable or refuses.
         LockHeld: another host is backing up this source.
     """
-    protection = protection or Protection()
-    journal = state_dir / "inflight"
-    clean_up(journal, source=source.name, stores=stores)
+    name, journal = source.name, state_dir / "inflight"
+    clean_up(journal, source=name, stores=stores)
     started_at = clock()
     with (
         source.opened(run_id=run_id, clock=clock) as opened,
         locked(stores, lock) as held,
     ):
-        backup_id = new_backup_id(source.name, started_at)
-        prefix = set_prefix(source.name, started_at, backup_id)
+        backup_id = new_backup_id(name, started_at)
         writer = SetWriter(
-            prefix=prefix,
+            prefix=set_prefix(name, started_at, backup_id),
             stores=held.usable,
             failed=held.failed,
-            protection=protection,
+            protection=protection or Protection(),
         )
         logger().info("backup started", backup_id=backup_id)
-        with (
-            writing(journal, source=source.name, prefix=prefix),
-            _removed_on_error(writer, stores, journal, source.name),
-        ):
+        with _writing(journal, writer, stores, name):
             content = opened.write(writer)
-            manifest = _begun(backup_id, source.name, started_at, content)
-            manifest = manifest.model_copy(
-                update={"sudden_changes": tuple(notice(manifest))}
-            )
+            manifest = _begun(backup_id, name, started_at, content)
+            changes = {"sudden_changes": tuple(notice(manifest))}
+            manifest = manifest.model_copy(update=changes)
             manifest = _complete(manifest, opened, writer, clock)
             opened.require_held()
             writer.leave_out(held.require_held())
             writer.look_again()
             _record(writer, manifest)
-            _clean_failed(writer, stores)
+            # What has the place already is not ours: it may be the set itself, where
+            # two names lead to one store.
+            failed = writer.failed.items()
+            ours = {key for key, error in failed if not isinstance(error, ObjectExists)}
+            writer.discard([each for each in stores if each.name in ours])
     return BackupResult(
         manifest=manifest,
         stores=tuple(each.name for each in writer.stores),
@@ -295,31 +290,6 @@ def _begun(
             **content,
         }
     )
-
-
-def _clean_failed(writer: SetWriter, stores: Sequence[Store]) -> None:
-    """Remove what stores have of a set that they could not take as a whole."""
-    # What has the place already is not ours: it may be the set itself, where two names
-    # lead to one store.
-    ours = {
-        name
-        for name, error in writer.failed.items()
-        if not isinstance(error, ObjectExists)
-    }
-    writer.discard([each for each in stores if each.name in ours])
-
-
-@contextlib.contextmanager
-def _removed_on_error(
-    writer: SetWriter, stores: Sequence[Store], journal: Path, source: str
-) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        # Also for Ctrl-C. What cannot be removed now, the next run removes.
-        if writer.discard(stores):
-            forget(journal, source=source, prefix=writer.prefix)
-        raise
 
 
 def _complete(

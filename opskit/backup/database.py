@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,63 +130,35 @@ _LOOK_SECONDS = 0.2
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
-class DatabaseBackup:
+@dataclass(frozen=True, kw_only=True)
+class DatabaseBackup(DatabaseSource):
     """A database to back up; the lock is taken in the database itself."""
-
-    source: DatabaseSource
-
-    @property
-    def name(self) -> str:
-        """See `Source.name`."""
-        return self.source.name
 
     @contextlib.contextmanager
     def opened(
         self, *, run_id: str, clock: Callable[[], datetime]
     ) -> Iterator[DatabaseDump]:
-        """See `Source.opened`: one snapshot.
+        """See `Source.opened`: one snapshot, and all locks of its dump.
 
         Raises:
             DatabaseError: the server is unreachable or refuses.
             ClientToolError: there are no programs for its major.
+            BackupFailed: pg_dump failed, or waited too long for a lock.
         """
+        name, wait = f"backup {self.name}", self.lock_wait
         with (
-            database_lock(
-                self.source.url,
-                name=f"backup {self.name}",
-                run_id=run_id,
-                lock_wait=self.source.lock_wait,
-            ) as lock,
-            _dump(self.source, lock, run_id=run_id) as dump,
+            database_lock(self.url, name=name, run_id=run_id, lock_wait=wait) as lock,
+            contextlib.ExitStack() as stack,
         ):
-            yield dump
-
-
-@contextlib.contextmanager
-def _dump(
-    source: DatabaseSource, lock: DatabaseLock, *, run_id: str
-) -> Iterator[DatabaseDump]:
-    """Take a snapshot of a database and yield its dump, which has all its locks.
-
-    What changes between the snapshot and the locks spoils it; then it begins again, a
-    few times.
-
-    Raises:
-        DatabaseError: the server is unreachable or refuses.
-        ClientToolError: there are no programs for its major.
-        BackupFailed: pg_dump failed, or waited too long for a lock.
-    """
-    major = server_major(lock.connection)
-    client = find_client(source.installations, server_major=major)
-    require_same_server(source.url, client, lock.connection)
-    with contextlib.ExitStack() as stack:
-        try:
-            yield _entered(stack, source, lambda: _locked(source, client, lock, run_id))
-        except LockWait:
-            raise
-        except BackupFailed as error:
-            raise error.replace(hint=_hint(source, lock) or error.hint) from error
+            major = server_major(lock.connection)
+            client = find_client(self.installations, server_major=major)
+            require_same_server(self.url, client, lock.connection)
+            try:
+                yield _entered(stack, self, client, lock, run_id)
+            except LockWait:
+                raise
+            except BackupFailed as error:
+                raise error.replace(hint=_hint(self, lock) or error.hint) from error
 
 
 def _hint(source: DatabaseSource, lock: DatabaseLock) -> str:
@@ -201,13 +172,16 @@ def _hint(source: DatabaseSource, lock: DatabaseLock) -> str:
 def _entered(
     stack: contextlib.ExitStack,
     source: DatabaseSource,
-    begin: Callable[[], contextlib.AbstractContextManager[DatabaseDump]],
+    client: Installation,
+    lock: DatabaseLock,
+    run_id: str,
 ) -> DatabaseDump:
-    for attempt in itertools.count(1):
+    """Begin a dump; what changes between the snapshot and the locks begins it again."""
+    for attempts_left in reversed(range(_ATTEMPTS)):
         try:
-            return stack.enter_context(begin())
+            return stack.enter_context(_locked(source, client, lock, run_id))
         except SchemaChanged as error:
-            if attempt == _ATTEMPTS:
+            if not attempts_left:
                 raise
             logger().warning(
                 "the backup begins again with a new snapshot",
@@ -290,8 +264,7 @@ def _require_locks(streams: Sequence[DumpStream], watch: LockWatch) -> None:
 
 def _require_unchanged(taken: Snapshot) -> None:
     """Check, while all locks are held, that what the snapshot saw is dumped."""
-    rewritten = snapshot.rewritten_tables(taken.connection)
-    if rewritten:
+    if rewritten := snapshot.rewritten_tables(taken.connection):
         raise SchemaChanged(
             f"{', '.join(rewritten)} was truncated or rewritten after the snapshot "
             "was taken",

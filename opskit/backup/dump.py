@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from opskit.backup import guide
@@ -47,52 +47,44 @@ OfExtensions = Mapping[tuple[str, str], tuple[str, str | None]]
 def table_records(
     readers: Iterable[ArchiveReader], of_extensions: OfExtensions
 ) -> tuple[TableRecord, ...]:
-    """Return a record of each table whose data came by in any of the archives."""
-    found = []
+    tables = []
     for entry, content in (each for reader in readers for each in reader.tables()):
-        extension, condition = of_extensions.get(
-            (entry.schema, entry.name), (None, None)
+        name = (entry.schema, entry.name)
+        extension, condition = of_extensions.get(name, (None, None))
+        record = TableRecord(
+            schema=entry.schema,
+            name=entry.name,
+            rows=content.rows,
+            digest=content.digest,
+            columns=entry.columns,
+            via_root=entry.loaded_into,
+            extension=extension,
+            condition=condition,
         )
-        found.append(
-            TableRecord(
-                schema=entry.schema,
-                name=entry.name,
-                rows=content.rows,
-                digest=content.digest,
-                columns=entry.columns,
-                via_root=entry.loaded_into,
-                extension=extension,
-                condition=condition,
-            )
-        )
-    return tuple(found)
+        tables.append(record)
+    return tuple(tables)
 
 
 def sequence_records(
     reader: ArchiveReader, of_extensions: OfExtensions
 ) -> tuple[SequenceRecord, ...]:
-    """Return a record of each sequence that the dump sets."""
-    found = []
+    sequences = []
     for entry in reader.contents.entries:
         if entry.kind == "SEQUENCE SET":
             last_value, is_called = entry.sequence_value
-            extension, _condition = of_extensions.get(
-                (entry.schema, entry.name), (None, None)
+            name = (entry.schema, entry.name)
+            record = SequenceRecord(
+                schema=entry.schema,
+                name=entry.name,
+                last_value=last_value,
+                is_called=is_called,
+                extension=of_extensions.get(name, (None, None))[0],
             )
-            found.append(
-                SequenceRecord(
-                    schema=entry.schema,
-                    name=entry.name,
-                    last_value=last_value,
-                    is_called=is_called,
-                    extension=extension,
-                )
-            )
-    return tuple(found)
+            sequences.append(record)
+    return tuple(sequences)
 
 
 def large_objects_record(reader: ArchiveReader) -> LargeObjectsRecord:
-    """Return a record of all large objects that came by."""
     found = reader.large_objects()
     return LargeObjectsRecord(
         count=found.count, size_bytes=found.size_bytes, digest=found.digest
@@ -144,7 +136,6 @@ class DatabaseDump:
         return self._streams[0].reader.contents.entries
 
     def write(self, writer: SetWriter) -> dict[str, Any]:
-        """See `OpenSource.write`."""
         source, inventory = self._source, self._inventory
         logger().info(
             "dumping",
@@ -195,7 +186,6 @@ class DatabaseDump:
         encrypted: bool,
         signed: bool,
     ) -> str:
-        """See `OpenSource.guide`."""
         return guide.render(
             backup_id=backup_id,
             inventory=self._inventory,
@@ -211,16 +201,11 @@ class DatabaseDump:
         )
 
     def globals(self) -> Globals:
-        """Return the server's roles and tablespaces, and note the same roles.
-
-        Raises:
-            BackupFailed: roles change all the time, or one of the dump's is gone.
-        """
+        """Return the server's roles and tablespaces, and note the same roles."""
         found, taken = _roles(self._source, self._client, self._watch.connection)
         _require_roles(taken, self._entries, self._inventory.needed_roles)
-        self._inventory = self._inventory.model_copy(
-            update={"roles": taken, "role_passwords": found.with_passwords}
-        )
+        changes = {"roles": taken, "role_passwords": found.with_passwords}
+        self._inventory = self._inventory.model_copy(update=changes)
         if not found.with_passwords:
             self._warn(
                 "roles are stored without password hashes: "
@@ -250,15 +235,10 @@ class DatabaseDump:
             for each in self._streams:
                 each.end()
 
-        jobs = [functools.partial(store, each) for each in self._streams]
-        together(jobs, stop=end)
+        together([partial(store, each) for each in self._streams], stop=end)
 
     def _tables(self) -> tuple[TableRecord, ...]:
-        """Return what the streams held, once they have gone by as a whole.
-
-        Raises:
-            BackupFailed: a table of the snapshot is not in it, or twice.
-        """
+        """Return what the streams held, once they have gone by as a whole."""
         readers = [each.reader for each in self._streams]
         tables = table_records(readers, self._of_extensions)
         held = Counter((table.schema_name, table.name) for table in tables)
@@ -299,9 +279,6 @@ def _roles(
 
     The programs for the SQL know no snapshot, and the connection must not be in one: it
     is done again while roles change.
-
-    Raises:
-        BackupFailed: they change all the time.
     """
     for _ in range(_ROLES_ATTEMPTS):
         before = roles.take(connection)
@@ -321,11 +298,7 @@ def _roles(
 def _require_roles(
     taken: Iterable[Role], entries: Iterable[TocEntry], needed: Iterable[str]
 ) -> None:
-    """Check that a role which the dump names was not dropped or renamed since.
-
-    Raises:
-        BackupFailed: one is gone, so that nobody could restore the dump.
-    """
+    """Check that a role which the dump names was not dropped or renamed since."""
     named = {entry.owner for entry in entries}.union(needed) - {""}
     gone = named - {each.name for each in taken}
     # PostgreSQL's own are on every server, and in no dump of the roles.

@@ -33,7 +33,6 @@ Then `backup_id` in it must be `{backup_id}`, and the digests below those of its
 
 
 def checksums(objects: Iterable[StoredObject]) -> str:
-    """Return the lines that `sha256sum --check` reads."""
     return "\n".join(
         f"{each.sha256}  {each.key.rpartition('/')[2]}" for each in objects
     )
@@ -87,7 +86,6 @@ class _Loading:
         )
 
     def step(self) -> str:
-        """Return the step of the guide as Markdown."""
         source, options = code(self._inventory.database), self._session_options()
         if self._is_always_there:
             # It cannot be created again, and is seldom empty: restore beside it.
@@ -225,12 +223,10 @@ def _connection(name: str) -> str:
 
 
 def code(text: str) -> str:
-    """Return a text as code in Markdown."""
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def major_of(version: str) -> int:
-    """Return the major of a version of PostgreSQL."""
     return int(version.split(".", maxsplit=1)[0])
 
 

@@ -107,7 +107,6 @@ class DumpStream:
         return sum(map(weights.of, done)) + part
 
     def end(self) -> None:
-        """End the program; callable from any thread."""
         self._running.end()
 
     @property
@@ -212,11 +211,9 @@ def shares(
 ) -> tuple[tuple[TableName, ...], ...]:
     """Return the tables of each stream but the catch-all; empty if one is enough.
 
-    Args:
-        sizes: bytes of the tables that may have a stream to themselves.
-        streams: how many there may be, the catch-all among them.
-        others_bytes: what the catch-all dumps anyway.
-        relations: how many relations the catalog has.
+    `sizes` are bytes of the tables that may have a stream to themselves, `others_bytes`
+    what the catch-all dumps anyway; it counts among the `streams`. `relations` is how
+    many the catalog has.
     """
     least = max(_STREAM_BYTES_MIN, relations * _BYTES_PER_RELATION)
     ordered = sorted(sizes, key=lambda each: (-sizes[each], each))
@@ -228,11 +225,8 @@ def shares(
         number = loads.index(min(loads))
         loads[number] += sizes[table]
         tables[number].append(table)
-    return tuple(
-        tuple(held)
-        for held, load in zip(tables[1:], loads[1:], strict=True)
-        if load >= least
-    )
+    own = zip(tables[1:], loads[1:], strict=True)
+    return tuple(tuple(held) for held, load in own if load >= least)
 
 
 def commands(
@@ -244,11 +238,8 @@ def commands(
 ) -> list[tuple[str, list[str]]]:
     """Return the role and the command of each dump, the catch-all first.
 
-    Args:
-        source: what to dump, and in how many streams at most.
-        program: pg_dump and the arguments that all dumps have.
-        expected: the tables whose rows must be dumped; no others are dumped alone.
-        sizes: how large they are.
+    `program` is pg_dump and the arguments that all dumps have, `expected` the tables
+    whose rows must be dumped; no others are dumped alone.
     """
     alone = {
         table: size_bytes
@@ -262,36 +253,26 @@ def commands(
         others_bytes=others_bytes + sizes.large_objects_bytes,
         relations=sizes.relations,
     )
-    common = [*program, *_manner(source)]
-    away = [schema.exact_pattern(*table) for tables in own for table in tables]
-    without_data = (*source.exclude_table_data, *away)
-    catch_all = [
-        *(f"--exclude-table={pattern}" for pattern in source.exclude_tables),
-        *(f"--exclude-table-data={pattern}" for pattern in without_data),
-    ]
-    return [
-        (CATCH_ALL, [*common, *catch_all]),
-        *(
-            (f"{ROWS}{number}", [*common, *_only(tables)])
-            for number, tables in enumerate(own, start=1)
-        ),
-    ]
-
-
-def _manner(source: DatabaseSource) -> list[str]:
-    return [
+    common = [
+        *program,
         f"--dbname={client_connection(source.url)}",
         "--format=custom",
         "--compress=0",
         "--no-password",
         f"--lock-wait-timeout={milliseconds(source.lock_wait)}",
     ]
-
-
-def _only(tables: Sequence[TableName]) -> list[str]:
-    # Not --data-only, which warns of foreign keys that form a circle.
-    wanted = [f"--table={schema.exact_pattern(*table)}" for table in tables]
-    return ["--section=data", "--strict-names", *wanted]
+    away = [schema.exact_pattern(*table) for tables in own for table in tables]
+    catch_all = [f"--exclude-table={each}" for each in source.exclude_tables]
+    catch_all += [
+        f"--exclude-table-data={each}" for each in (*source.exclude_table_data, *away)
+    ]
+    dumps = [(CATCH_ALL, [*common, *catch_all])]
+    for number, tables in enumerate(own, start=1):
+        wanted = [f"--table={schema.exact_pattern(*table)}" for table in tables]
+        # Not --data-only, which warns of foreign keys that form a circle.
+        rows = ["--section=data", "--strict-names", *wanted]
+        dumps.append((f"{ROWS}{number}", [*common, *rows]))
+    return dumps
 
 
 @dataclass(frozen=True)
@@ -308,7 +289,6 @@ class Plan:
     expected: set[TableName]
 
     def streams(self, snapshot_id: str) -> tuple[DumpStream, ...]:
-        """Return the dumps under a snapshot, not yet begun."""
         environment = client_environment(self.source.url)
         return tuple(
             DumpStream(
@@ -323,17 +303,12 @@ class Plan:
 def make_plan(
     source: DatabaseSource, client: Installation, connection: Connection
 ) -> Plan:
-    """Plan the dumps of a database as it is now."""
     sizes = snapshot.table_sizes(connection)
     expected = expected_tables(source, connection)
     # Named, so that no setting of the role or the environment chooses another.
     encoding = connection.info.parameter_status("server_encoding")
-    planned = commands(
-        source,
-        [client.program("pg_dump"), f"--encoding={encoding}"],
-        expected=expected,
-        sizes=sizes,
-    )
+    program = [client.program("pg_dump"), f"--encoding={encoding}"]
+    planned = commands(source, program, expected=expected, sizes=sizes)
     return Plan(source, client, sizes, planned, expected)
 
 

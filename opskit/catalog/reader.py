@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import zstandard
 
 from opskit.catalog import private
 from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject, of_database
+from opskit.catalog.sets import BackupSet
 from opskit.crypto import age
 from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.errors import (
@@ -24,6 +25,7 @@ from opskit.errors import (
     ObjectUnreadable,
     StoreError,
 )
+from opskit.log import logger
 from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.progress import advance
@@ -32,6 +34,7 @@ from opskit.store import Store
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+T = TypeVar("T")
 
 BLOCK_BYTES = 1024 * 1024
 
@@ -382,3 +385,25 @@ def _named(stored: StoredObject) -> Iterator[None]:
         raise IntegrityError(
             f"{stored.key} cannot be unpacked: {error}", hint=HINT
         ) from error
+
+
+def from_first_whole_copy(
+    chosen: BackupSet, identities: Identities | None, read: Callable[[SetReader], T]
+) -> T:
+    """Return what `read` makes of the first store's copy that is whole.
+
+    Raises:
+        IntegrityError: none is, or the store could not be read (StoreError).
+        ConfigurationError: the set is encrypted and no identity here opens it.
+    """
+    *_others, last = chosen.stores
+    for store in chosen.stores:
+        reader = SetReader(manifest=chosen.manifest, store=store, identities=identities)
+        reader.require_identities()
+        try:
+            return read(reader)
+        except (IntegrityError, StoreError) as error:
+            if store is last:
+                raise
+            logger().error("trying the next store", failed=error.message)
+    raise AssertionError

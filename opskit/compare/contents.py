@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
+from typing import NamedTuple
 
 from opskit.catalog.manifest import (
     DatabaseManifest,
@@ -36,21 +37,19 @@ def units_of(tables: Iterable[TableRecord]) -> list[Sequence[TableRecord]]:
     """
     units: dict[tuple[str, str], list[TableRecord]] = {}
     for table in tables:
-        units.setdefault(table.via_root or (table.schema_name, table.name), []).append(
-            table
-        )
+        units.setdefault(unit_of(table), []).append(table)
     return list(units.values())
+
+
+def unit_of(table: TableRecord) -> tuple[str, str]:
+    """Return what the table is compared with: itself, or the root above it."""
+    return table.via_root or (table.schema_name, table.name)
 
 
 def unit_name(tables: Sequence[TableRecord]) -> str:
     """Return the name of the check that a unit gets."""
-    first = tables[0]
-    if first.via_root is not None:
-        return f"partitions below {'.'.join(first.via_root)}"
-    return f"table {first.schema_name}.{first.name}"
-
-
-_NAMES_SHOWN = 20
+    kind = "table" if tables[0].via_root is None else "partitions below"
+    return f"{kind} {'.'.join(unit_of(tables[0]))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,69 +127,30 @@ def _loaded_alone(
 
 
 def _tables_compared(copy: RestoredCopy, tables_read: int) -> Check:
-    rows = sum(table.rows for table in copy.tables)
-    detail = f"{rows} rows by the manifest"
+    rows, name = sum(table.rows for table in copy.tables), "tables compared"
     if not copy.manifest.tables:
         detail = "the manifest lists no table: the source had none"
-    elif not copy.tables:
-        return Check(
-            name="tables compared",
-            passed=False,
-            expected=f"some of {len(copy.manifest.tables)}",
-            observed="0",
-            detail="every table was left out: that proves nothing",
-        )
-    return compare("tables compared", len(copy.tables), tables_read, detail)
-
-
-def compare_with_archive(
-    manifest: DatabaseManifest, entries: Iterable[TocEntry]
-) -> list[Check]:
-    """Compare which tables and sequences the manifest lists with those of the archive.
-
-    What the manifest does not list, nothing else would compare.
-    """
-    held: dict[str, set[tuple[str, str]]] = {"TABLE DATA": set(), "SEQUENCE SET": set()}
-    for each in entries:
-        if each.kind in held:
-            held[each.kind].add((each.schema, each.name))
-    return [
-        _listed("tables of the archive", manifest.tables, held["TABLE DATA"]),
-        _listed("sequences of the archive", manifest.sequences, held["SEQUENCE SET"]),
-    ]
-
-
-def _listed(
-    name: str,
-    records: Iterable[TableRecord | SequenceRecord],
-    held: set[tuple[str, str]],
-) -> Check:
-    listed = {(each.schema_name, each.name) for each in records}
-    differ = sorted(f"{schema}.{name}" for schema, name in listed ^ held)
-    return Check(
-        name=name,
-        passed=not differ,
-        expected=str(len(listed)),
-        observed=str(len(held)),
-        detail=", ".join(differ[:_NAMES_SHOWN]),
-    )
+    elif copy.tables:
+        detail = f"{rows} rows by the manifest"
+    else:
+        some = f"some of {len(copy.manifest.tables)}"
+        return compare(name, some, 0, "every table was left out: that proves nothing")
+    return compare(name, len(copy.tables), tables_read, detail)
 
 
 def compare_large_objects(copy: RestoredCopy) -> Check:
-    """Compare all large objects by number, size and digest."""
     with copy.connect() as connection:
         return check_large_objects(connection, copy.manifest.large_objects)
 
 
 def check_large_objects(connection: Connection, expected: LargeObjectsRecord) -> Check:
     """Compare all large objects as the session sees them."""
-    observed = content.large_objects_digest(connection)
     return compare(
         "large objects",
-        f"{expected.count} objects, {expected.size_bytes} bytes, "
-        f"digest {expected.digest}",
-        f"{observed.count} objects, {observed.size_bytes} bytes, "
-        f"digest {observed.digest}",
+        *(
+            f"{each.count} objects, {each.size_bytes} bytes, digest {each.digest}"
+            for each in (expected, content.large_objects_digest(connection))
+        ),
     )
 
 
@@ -202,32 +162,32 @@ def _compare_tables(
     With each check comes how many tables were read for it.
     """
     units = units_of(copy.tables)
-    todo: SimpleQueue[tuple[int, Sequence[TableRecord]]] = SimpleQueue()
-    results: dict[int, tuple[Check, int]] = {}
-    for number, unit in enumerate(units):
-        if (known := equal.get(unit_name(unit))) is not None:
-            results[number] = known, len(unit)
-        else:
-            todo.put((number, unit))
+    results = {
+        number: (equal[unit_name(unit)], len(unit))
+        for number, unit in enumerate(units)
+        if unit_name(unit) in equal
+    }
+    left = SimpleQueue[int]()
+    for number in range(len(units)):
+        if number not in results:
+            left.put(number)
     stopped = threading.Event()
-
-    def alive() -> None:
-        if stopped.is_set():
-            raise Interrupted("the comparison was interrupted")
 
     def work() -> None:
         with copy.connect() as connection:
             content.use_encoding(connection, copy.manifest.inventory.encoding)
             while True:
-                alive()
+                require_going(stopped)
                 try:
-                    number, unit = todo.get_nowait()
+                    number = left.get_nowait()
                 except Empty:
                     return
-                check, was_read = check_tables(connection, unit, alive)
-                results[number] = check, len(unit) if was_read else 0
+                check, was_read = check_tables(
+                    connection, units[number], lambda: require_going(stopped)
+                )
+                results[number] = check, len(units[number]) if was_read else 0
 
-    workers = min(copy.limits.jobs, todo.qsize())
+    workers = min(copy.limits.jobs, left.qsize())
     with Pool(max(1, workers)) as pool:
         try:
             for done in [pool.submit(work) for _ in range(workers)]:
@@ -238,6 +198,12 @@ def _compare_tables(
     return [results[number] for number in range(len(units))]
 
 
+def require_going(stopped: threading.Event) -> None:
+    """Raise Interrupted once a comparison is to end."""
+    if stopped.is_set():
+        raise Interrupted("the comparison was interrupted")
+
+
 def check_tables(
     connection: Connection,
     tables: Sequence[TableRecord],
@@ -245,7 +211,7 @@ def check_tables(
 ) -> tuple[Check, bool]:
     """Compare one table, or several taken together, as the session sees them.
 
-    The second value tells whether they could be read at all.
+    The second value says whether they could be read at all.
     """
     name = unit_name(tables)
     recorded = total(
@@ -268,10 +234,7 @@ def check_tables(
     except ServerFault:
         raise
     except DatabaseError as error:
-        missing = Check(
-            name=name, passed=False, expected=expected, detail=error.message
-        )
-        return missing, False
+        return _unreadable(name, expected, error), False
     difference = ""
     if observed.rows != recorded.rows:
         difference = f"{observed.rows - recorded.rows:+d} rows"
@@ -281,8 +244,11 @@ def check_tables(
     return compare(name, expected, seen, difference), True
 
 
+def _unreadable(name: str, expected: str, error: DatabaseError) -> Check:
+    return Check(name=name, passed=False, expected=expected, detail=error.message)
+
+
 def check_sequence(connection: Connection, record: SequenceRecord) -> Check:
-    """Compare one sequence as the session sees it."""
     name = f"sequence {record.schema_name}.{record.name}"
     expected = _sequence_text(record.last_value, record.is_called)
     try:
@@ -293,7 +259,7 @@ def check_sequence(connection: Connection, record: SequenceRecord) -> Check:
     except ServerFault:
         raise
     except DatabaseError as error:
-        return Check(name=name, passed=False, expected=expected, detail=error.message)
+        return _unreadable(name, expected, error)
     return compare(name, expected, _sequence_text(*observed))
 
 
@@ -306,40 +272,13 @@ _Look = Callable[[Connection], "list[_Equal]"]
 _RUNS_TEXT = re.compile(r"_to_xml|\bts_stat\b|\bts_rewrite\b")
 
 
-@dataclass(frozen=True)
-class _Equal:
+class _Equal(NamedTuple):
     """Tables that were equal, and which transaction had written each before."""
 
     tables: Sequence[TableRecord]
     writers: Sequence[str]
     check: Check
     is_early: bool
-
-    def still_holds(self, connection: Connection) -> bool:
-        """Return whether nobody has written into the tables since."""
-        with translated(self.check.name):
-            return all(
-                content.is_as_written(
-                    connection,
-                    each.schema_name,
-                    each.name,
-                    each.columns,
-                    rows=each.rows,
-                    by=by,
-                )
-                for each, by in zip(self.tables, self.writers, strict=True)
-            )
-
-
-@contextmanager
-def _left_for_later() -> Iterator[None]:
-    """Leave a table that cannot be read to the comparison after the load."""
-    try:
-        yield
-    except ServerFault:
-        raise
-    except DatabaseError:
-        return
 
 
 class Meanwhile:
@@ -380,12 +319,7 @@ class Meanwhile:
         self._start(max(1, self._copy.limits.jobs // 2))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stopped.set()
         self._join()
 
@@ -422,13 +356,11 @@ class Meanwhile:
             return not content.runs_own_code(connection)
 
     def _finish(self) -> None:
-        """Do all that is to do, with as many threads as there are jobs."""
         self._start(self._copy.limits.jobs - len(self._threads))
         self._join()
 
     def _start(self, number: int) -> None:
-        for _ in range(number):
-            self._threads.append(Thread(self._work, name="compare"))
+        self._threads += [Thread(self._work, name="compare") for _ in range(number)]
 
     def _join(self) -> None:
         for _ in self._threads:
@@ -438,18 +370,22 @@ class Meanwhile:
         self._threads.clear()
 
     def _work(self) -> None:
+        equal: list[_Equal] = []
         look = self._todo.get()
         if look is None:
             return
-        equal = []
         try:
             with self._copy.connect() as connection:
                 encoding = self._copy.manifest.inventory.encoding
                 content.use_encoding(connection, encoding)
                 while look is not None:
-                    self._alive()
-                    with _left_for_later():
+                    require_going(self._stopped)
+                    try:
                         equal += look(connection)
+                    except ServerFault:
+                        raise
+                    except DatabaseError:
+                        pass  # the comparison after the load will read it
                     look = self._todo.get()
                 # A copy that was dropped, to be made anew, has ended this session.
                 connection.execute("SELECT")
@@ -466,12 +402,23 @@ class Meanwhile:
             writers = [
                 content.writer(connection, each.schema_name, each.name) for each in unit
             ]
-        check, _was_read = check_tables(connection, unit, self._alive)
+        check, _was_read = check_tables(
+            connection, unit, lambda: require_going(self._stopped)
+        )
         return [_Equal(unit, writers, check, is_early)] if check.passed else []
 
     def _look_again(self, equal: _Equal, connection: Connection) -> list[_Equal]:
-        return [equal] if equal.still_holds(connection) else []
-
-    def _alive(self) -> None:
-        if self._stopped.is_set():
-            raise Interrupted("the comparison was interrupted")
+        """Return the same if nobody has written into the tables since."""
+        with translated(equal.check.name):
+            still_holds = all(
+                content.is_as_written(
+                    connection,
+                    each.schema_name,
+                    each.name,
+                    each.columns,
+                    rows=each.rows,
+                    by=by,
+                )
+                for each, by in zip(equal.tables, equal.writers, strict=True)
+            )
+        return [equal] if still_holds else []

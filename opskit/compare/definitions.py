@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,10 +63,6 @@ class CopyToDescribe:
     with_tablespaces: bool = True
     without_settings: bool = False
 
-    def at(self, url: str) -> CopyToDescribe:
-        """Return the same for another database."""
-        return replace(self, url=url)
-
 
 @dataclass(frozen=True, order=True)
 class Definition:
@@ -92,16 +88,10 @@ def describe(copy: CopyToDescribe) -> Contents:
         DatabaseError: it failed.
     """
     path = copy.folder / "definitions.pgdump"
+    arguments = ["--format=custom", "--compress=0", "--schema-only", "--no-password"]
+    arguments += [f"--dbname={client_connection(copy.url)}", f"--file={path}"]
     client.run(
-        [
-            copy.installation.program("pg_dump"),
-            f"--dbname={client_connection(copy.url)}",
-            "--format=custom",
-            "--compress=0",
-            "--schema-only",
-            "--no-password",
-            f"--file={path}",
-        ],
+        [copy.installation.program("pg_dump"), *arguments],
         client_environment(copy.url),
         doing="pg_dump of the copy",
         timeout_seconds=copy.timeout_seconds,
@@ -126,7 +116,6 @@ def by_key(
     of_source: bool,
     archive: Sequence[TocEntry] = (),
 ) -> Definitions:
-    """Return what is compared of entries; `archive` is what they were taken out of."""
     found: Definitions = defaultdict(list)
     entries = list(entries)
     made = {entry.dump_id for entry in archive or entries}
@@ -217,19 +206,19 @@ def build(
     Raises:
         DatabaseError: by the connection's own context, if one is refused.
     """
-    run_bytes(connection, _SETTINGS.encode())
-    for entry in kept:
-        if entry.kind in _FIRST:
-            run_bytes(connection, _bytes(entry, archive))
-    run_bytes(connection, ahead.encode(archive.codec, "surrogateescape"))
-    for entry in kept:
-        if entry.kind not in SKIPPED and entry.kind not in (*_FIRST, *_LAST):
-            run_bytes(connection, _bytes(entry, archive))
-    for entry in kept:
-        if entry.kind in _LAST:
-            run_bytes(connection, _bytes(entry, archive))
-    for entry in grants_of_others_in(archive):
-        run_bytes(connection, _bytes(entry, archive))
+    first = [each for each in kept if each.kind in _FIRST]
+    last = [each for each in kept if each.kind in _LAST]
+    elsewhere = SKIPPED | {*_FIRST, *_LAST}
+    others = [each for each in kept if each.kind not in elsewhere]
+    grants = grants_of_others_in(archive)
+    for text in (
+        _SETTINGS,
+        *(each.definition for each in first),
+        ahead,
+        *(each.definition for each in (*others, *last, *grants)),
+    ):
+        # In the encoding that the archive's first entry sets.
+        run_bytes(connection, text.encode(archive.codec, "surrogateescape"))
 
 
 def grants_of_others_in(archive: Contents) -> list[TocEntry]:
@@ -244,11 +233,6 @@ def grants_of_others_in(archive: Contents) -> list[TocEntry]:
         for entry in archive.entries
         if entry.kind == "ACL" and entry.is_about_others(made)
     ]
-
-
-def _bytes(entry: TocEntry, archive: Contents) -> bytes:
-    """Return a statement in the encoding that the archive's first entry sets."""
-    return entry.definition.encode(archive.codec, "surrogateescape")
 
 
 # The values in their texts may be passwords.
@@ -291,53 +275,55 @@ def compare_definitions(
     not_checked = {
         key for key in by_key(lost, copy, of_source=True) if key[0] in _MADE_IN_PART
     }
-    observed = {
-        key: found
-        for key, found in by_key(describe(copy).entries, copy, of_source=False).items()
-        if key not in not_checked
-    }
+    described = by_key(describe(copy).entries, copy, of_source=False)
+    observed = {key: each for key, each in described.items() if key not in not_checked}
     differing = sorted(
         key
         for key in expected.keys() | observed.keys()
         if expected.get(key) != observed.get(key)
     )
-    grants_of_others = {
-        key
-        for key in by_key(grants_of_others_in(archive), copy, of_source=True)
-        if key in differing
-    }
+    grants_of_others = by_key(grants_of_others_in(archive), copy, of_source=True)
     open_questions = [
         key
         for key in differing
         if key in grants_of_others or _is_open(key, expected, observed)
     ]
-    settled, trouble = _settle(open_questions, observed, copy, reference)
+    settled, detail = _settle(open_questions, observed, copy, reference)
     failed = [key for key in differing if key not in settled]
     number = sum(map(len, expected.values()))
     found = sum(map(len, observed.values()))
+    if settled:
+        names = ", ".join(map(_label, sorted(settled)[:_SETTLED_SHOWN]))
+        detail = (
+            f"{len(settled)} are written in other words by this server, after any "
+            f"restore: {names}"
+        )
     summary = Check(
         name="definitions",
         passed=not failed and bool(number or not found),
         expected=f"{number} statements",
         observed=f"{found} statements, {len(failed)} differ",
-        detail=trouble
-        or (
-            f"{len(settled)} are written in other words by this server, after any "
-            f"restore: {', '.join(map(_label, sorted(settled)[:_SETTLED_SHOWN]))}"
-            if settled
-            else ""
-        ),
+        detail=detail,
     )
     return [summary, *_differences(failed, expected, observed)]
 
 
 def _is_open(key: Key, expected: Definitions, observed: Definitions) -> bool:
-    """Return whether the server may have written a statement in other words."""
+    """Return whether the server may have written a statement in other words.
+
+    Owner and storage must be equal where both sides have the entry. Several entries of
+    one name, as operators have, are in the order of their texts.
+    """
+    before, after = expected.get(key), observed.get(key)
     return (
         key[0] not in SKIPPED
-        and (key in observed or key[0] in _WRITTEN_INTO_OTHERS)
-        and _texts(expected.get(key)) != _texts(observed.get(key))
-        and _same_belongings(expected.get(key), observed.get(key))
+        and (after is not None or key[0] in _WRITTEN_INTO_OTHERS)
+        and _texts(before) != _texts(after)
+        and (
+            before is None
+            or after is None
+            or [e.belongings for e in before] == [e.belongings for e in after]
+        )
     )
 
 
@@ -363,18 +349,6 @@ def _settle(
     }, ""
 
 
-def _same_belongings(
-    before: Sequence[Definition] | None, after: Sequence[Definition] | None
-) -> bool:
-    """Return whether owner and storage are equal where both sides have the entry.
-
-    Several entries of one name, as operators have, are in the order of their texts.
-    """
-    if before is None or after is None:
-        return True
-    return [e.belongings for e in before] == [e.belongings for e in after]
-
-
 def _texts(found: Sequence[Definition] | None) -> list[str]:
     return [each.text for each in found or ()]
 
@@ -383,9 +357,24 @@ def _differences(
     failed: Sequence[Key], expected: Definitions, observed: Definitions
 ) -> Iterator[Check]:
     for key in failed[:_CHECKS_SHOWN]:
-        yield _difference(key, expected, observed)
-    if len(failed) > _CHECKS_SHOWN:
-        rest = failed[_CHECKS_SHOWN:]
+        is_secret = key[0] in _SECRET
+        before = _lines(expected.get(key), is_secret=is_secret)
+        after = _lines(observed.get(key), is_secret=is_secret)
+        if before is None or after is None:
+            first, second = (
+                "missing" if each is None else "there" for each in (before, after)
+            )
+        elif is_secret and before == after:
+            first, second = "a value that may be a secret", "another value"
+        else:
+            first, second = _only(before, after), _only(after, before)
+        yield Check(
+            name=f"definition of {_label(key)}",
+            passed=False,
+            expected=first,
+            observed=second,
+        )
+    if rest := failed[_CHECKS_SHOWN:]:
         yield Check(
             name="more definitions",
             passed=False,
@@ -393,30 +382,6 @@ def _differences(
             observed=f"{len(rest)} more differ",
             detail=", ".join(_label(key) for key in rest[:_CHECKS_SHOWN]),
         )
-
-
-def _difference(
-    key: Key,
-    expected: Mapping[Key, Sequence[Definition]],
-    observed: Mapping[Key, Sequence[Definition]],
-) -> Check:
-    is_secret = key[0] in _SECRET
-    before = _lines(expected.get(key), is_secret=is_secret)
-    after = _lines(observed.get(key), is_secret=is_secret)
-    if before is None or after is None:
-        first, second = (
-            "there" if each is not None else "missing" for each in (before, after)
-        )
-    else:
-        first, second = _only(before, after), _only(after, before)
-        if is_secret and before == after:
-            first, second = "a value that may be a secret", "another value"
-    return Check(
-        name=f"definition of {_label(key)}",
-        passed=False,
-        expected=first,
-        observed=second,
-    )
 
 
 def _lines(found: Sequence[Definition] | None, *, is_secret: bool) -> list[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+from opskit.catalog.manifest import DatabaseManifest
 from opskit.checks import Check, compare
 from opskit.compare.contents import RestoredCopy
 from opskit.postgres import schema, survey
@@ -129,19 +130,41 @@ def _populated(
     pg_dump leaves empty what was filled from a view that is empty now, so that the
     archive tells, not the source.
     """
-    expected = sorted(
+    expected = {
         f"{entry.schema}.{entry.name}"
         for entry in entries
         if entry.kind == "MATERIALIZED VIEW DATA"
         and entry.dump_id not in concessions.not_made
-    )
-    differ = sorted(set(expected) ^ set(observed))
+    }
+    return _same_names("materialized views filled", expected, set(observed))
+
+
+def compare_with_archive(
+    manifest: DatabaseManifest, entries: Iterable[TocEntry]
+) -> list[Check]:
+    """Compare which tables and sequences the manifest lists with those of the archive.
+
+    What the manifest does not list, nothing else would compare.
+    """
+    held: dict[str, set[str]] = {"TABLE DATA": set(), "SEQUENCE SET": set()}
+    for each in entries:
+        if each.kind in held:
+            held[each.kind].add(f"{each.schema}.{each.name}")
+    tables = {f"{each.schema_name}.{each.name}" for each in manifest.tables}
+    sequences = {f"{each.schema_name}.{each.name}" for each in manifest.sequences}
+    return [
+        _same_names("tables of the archive", tables, held["TABLE DATA"]),
+        _same_names("sequences of the archive", sequences, held["SEQUENCE SET"]),
+    ]
+
+
+def _same_names(name: str, expected: set[str], observed: set[str]) -> Check:
     return Check(
-        name="materialized views filled",
-        passed=not differ,
+        name=name,
+        passed=expected == observed,
         expected=str(len(expected)),
         observed=str(len(observed)),
-        detail=_listed("", differ),
+        detail=_listed("", sorted(expected ^ observed)),
     )
 
 
@@ -152,7 +175,6 @@ def check_kind(
     *,
     names_shown: int = _NAMES_SHOWN,
 ) -> Check:
-    """Compare the objects of one kind by name and state."""
     before = {each.name: each.state for each in expected if each.kind == kind}
     after = {each.name: each.state for each in observed if each.kind == kind}
     changed = [

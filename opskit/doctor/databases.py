@@ -23,9 +23,8 @@ from opskit.postgres.connect import Connection, connect, query_value, server_maj
 from opskit.postgres.inventory import Inventory, Loss
 from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.servers.programs import Installation, find_client
-from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import accept
-from opskit.preflight.shortages import Shortage
+from opskit.preflight.shortages import Shortage, role_shortages
 from opskit.restore import surroundings, unpack
 from opskit.restore.job import FillJob
 from opskit.restore.make import make
@@ -37,12 +36,10 @@ class ExaminedDatabase:
     """The checks of one database; `inventory` is None where it is unreachable."""
 
     name: str
-    major: int = 0
     inventory: Inventory | None = None
     checks: list[Check] = field(default_factory=list)
 
     def add(self, check: Check) -> None:
-        """Add a check of this database."""
         name = f"database {self.name}: {check.name}"
         self.checks.append(replace(check, name=name))
 
@@ -54,14 +51,13 @@ def examine(
     examined = ExaminedDatabase(name=name)
     try:
         with connect(url, purpose="doctor") as connection:
-            examined.major = server_major(connection)
             inventory = examined.inventory = survey.take(connection)
             version = f"PostgreSQL {inventory.server_version}"
             examined.add(Check(name="connection", passed=True, observed=version))
             for check in _rights(connection):
                 examined.add(check)
             examined.add(_not_dumped(inventory.beyond_dumps))
-            examined.add(_programs(url, examined.major, connection, installations))
+            examined.add(_programs(url, connection, installations))
     except DatabaseError as error:
         examined.add(failure("connection", error))
     return examined
@@ -74,43 +70,49 @@ def examine_restore(examined: ExaminedDatabase, url: str) -> None:
     name = "restore here"
     try:
         with database.maintenance(url, purpose="doctor") as connection:
-            lacking = preflight_shortages.role_shortages(connection, examined.inventory)
+            lacking = role_shortages(connection, examined.inventory)
             role = query_value(connection, "SELECT current_user")
     except DatabaseError as error:
         examined.add(failure(name, error))
         return
-    examined.add(
-        Check(
-            name=name,
-            passed=not lacking,
-            advisory=True,
-            observed="; ".join(each.detail for each in lacking)
-            or f"the role {role} can restore here",
-            hint=lacking[0].hint if lacking else "",
-        )
+    observed = f"the role {role} can restore here"
+    if lacking:
+        observed = "; ".join(each.detail for each in lacking)
+    hint = lacking[0].hint if lacking else ""
+    examined.add(_advice(name, not lacking, observed, hint))
+
+
+def _advice(
+    name: str, passed: bool, observed: str, hint: str, expected: str = ""
+) -> Check:
+    return Check(
+        name=name,
+        passed=passed,
+        advisory=True,
+        expected=expected,
+        observed=observed,
+        hint="" if passed else hint,
     )
 
 
 def _rights(connection: Connection) -> Iterator[Check]:
     for name, unreadable, hint in _unreadable(connection):
-        yield Check(
-            name=name,
-            passed=not unreadable,
-            expected="none" if unreadable else "",
-            observed=f"{len(unreadable)}, for instance {unreadable[0]}"
-            if unreadable
-            else "none",
-            hint=hint if unreadable else "",
-        )
+        if unreadable:
+            yield Check(
+                name=name,
+                passed=False,
+                expected="none",
+                observed=f"{len(unreadable)}, for instance {unreadable[0]}",
+                hint=hint,
+            )
+        else:
+            yield Check(name=name, passed=True, observed="none")
     with_passwords = roles.passwords_readable(connection)
-    yield Check(
-        name="passwords of roles",
-        passed=with_passwords,
-        advisory=True,
-        observed="can be read" if with_passwords else "cannot be read",
-        hint=""
-        if with_passwords
-        else "Roles are backed up without passwords; only a superuser can read them.",
+    yield _advice(
+        "passwords of roles",
+        with_passwords,
+        "can be read" if with_passwords else "cannot be read",
+        "Roles are backed up without passwords; only a superuser can read them.",
     )
 
 
@@ -134,50 +136,39 @@ def _unreadable(connection: Connection) -> Iterator[tuple[str, list[str], str]]:
 
 
 def _not_dumped(losses: Sequence[Loss]) -> Check:
-    name = "what no dump holds"
-    if not losses:
-        return Check(name=name, passed=True, observed="nothing")
-    return Check(
-        name=name,
-        passed=False,
-        advisory=True,
-        observed="; ".join(f"{each.name} ({each.reason})" for each in losses),
-        hint="Keep statements that make it again, for instance in sql_after; or take "
-        "what is yours out of the extension: ALTER EXTENSION name DROP TABLE table.",
+    return _advice(
+        "what no dump holds",
+        not losses,
+        "; ".join(f"{each.name} ({each.reason})" for each in losses) or "nothing",
+        "Keep statements that make it again, for instance in sql_after; or take what "
+        "is yours out of the extension: ALTER EXTENSION name DROP TABLE table.",
     )
 
 
 def _programs(
-    url: str, major: int, connection: Connection, installations: Sequence[Installation]
+    url: str, connection: Connection, installations: Sequence[Installation]
 ) -> Check:
+    major = server_major(connection)
     try:
         program = find_client(installations, server_major=major)
         client.require_same_server(url, program, connection)
     except DatabaseError as error:
         return failure("pg_dump", error)
-    exact = program.major == major
-    return Check(
-        name="pg_dump",
-        passed=exact,
-        advisory=True,
-        expected=f"major {major}",
-        observed=program.version,
-        hint=""
-        if exact
-        else f"A restore needs pg_restore {program.major} or newer; install the client "
+    return _advice(
+        "pg_dump",
+        program.major == major,
+        program.version,
+        f"A restore needs pg_restore {program.major} or newer; install the client "
         f"programs of {major}.",
+        expected=f"major {major}",
     )
 
 
-def examine_drill(name: str, trial: Trial, settings: DrillSettings) -> Iterator[Check]:
+def examine_drill(name: str, trial: Trial) -> Iterator[Check]:
     """Start the server that a drill would run on, and yield all that it lacks."""
     try:
         with open_server(
-            settings,
-            trial.installations,
-            major=trial.major,
-            system_identifier=trial.inventory.system_identifier,
-            preload=trial.inventory.preloaded,
+            trial.settings, trial.installations, trial.inventory
         ) as running:
             lacking = [*_lacking(name, trial, running)]
     except OpskitError as error:
@@ -200,7 +191,7 @@ def _lacking(name: str, trial: Trial, running: DrillServer) -> Iterator[Check]:
         )
         return
     for each in lacking:
-        allowed = each.name in trial.allowed
+        allowed = each.name in trial.settings.allow
         yield Check(
             name=f"drill {name}: {each.name}",
             passed=False,
@@ -221,13 +212,10 @@ class Trial:
     """A live database, what is known of it, and what a drill of it is given."""
 
     url: str = field(repr=False)
-    major: int
     inventory: Inventory
     installations: Sequence[Installation]
-    allowed: Sequence[str] = ()
-    sql_before: Sequence[str] = ()
+    settings: DrillSettings
     exclude_tables: Sequence[str] = ()
-    work_dir: Path | None = None
     run_id: str
 
 
@@ -236,62 +224,45 @@ def shortages(trial: Trial, running: DrillServer) -> list[Shortage]:
 
     Everything that stands before the rows is made on the server, from a dump of the
     live database's definitions.
-
-    Raises:
-        DatabaseError: the definitions cannot be dumped, or not be made at all.
     """
-    program = find_client(trial.installations, server_major=trial.major)
-    limits = Limits(seconds=_SECONDS_MAX, jobs=1, work_dir=trial.work_dir)
+    inventory, settings = trial.inventory, trial.settings
+    program = find_client(trial.installations, server_major=inventory.server_major)
+    limits = Limits(seconds=_SECONDS_MAX, jobs=1, work_dir=settings.work_dir)
+    known: dict[str, Any] = {"inventory": inventory, "tables": (), "sequences": ()}
+    manifest = DatabaseManifest.model_construct(client_version=program.version, **known)
     with unpack.folder(limits) as folder:
         archive = folder / "dump.pgdump"
         roles_sql = _dump(trial, program, archive)
         entries = toc.read(archive).entries
-        known: dict[str, Any] = {
-            "inventory": trial.inventory,
-            "client_version": program.version,
-            "tables": (),
-            "sequences": (),
-        }
-        manifest = DatabaseManifest.model_construct(**known)
-        with place_beside(
-            running, trial.inventory.database, run_id=trial.run_id
-        ) as place:
-            lacking = surroundings.shortages(place, trial.inventory, entries)
-            if any(each.name not in trial.allowed for each in lacking):
+        with place_beside(running, inventory.database, run_id=trial.run_id) as place:
+            lacking = surroundings.shortages(place, inventory, entries)
+            if any(each.name not in settings.allow for each in lacking):
                 return lacking
             if running.is_throwaway:
-                surroundings.make_surroundings(
-                    place, roles_sql, trial.inventory.tablespaces
-                )
+                surroundings.make_surroundings(place, roles_sql, inventory.tablespaces)
             job = FillJob(
-                server_url=place.server_url,
-                name=place.name,
+                place=place,
                 manifest=manifest,
                 archive=archive,
                 entries=entries,
                 installations=trial.installations,
                 limits=limits,
                 concessions=accept(entries, lacking, manifest),
-                loading=LoadSettings(sql_before=trial.sql_before),
-                run_id=place.run_id,
+                loading=LoadSettings(sql_before=settings.sql_before),
             )
             with surroundings.owners_raised(place, entries):
-                failures = make(place.connection, job)
+                failures = make(job)
     return lacking + [each.as_shortage() for each in failures]
 
 
 def _dump(trial: Trial, program: Installation, archive: Path) -> str:
-    """Dump the definitions into a file; return the roles as SQL."""
+    arguments = ["--format=custom", "--compress=0", "--schema-only", "--no-password"]
+    arguments += [f"--exclude-table={each}" for each in trial.exclude_tables]
+    arguments += [f"--lock-wait-timeout={_LOCK_WAIT.seconds}s", f"--file={archive}"]
     client.run(
         [
             program.program("pg_dump"),
-            "--format=custom",
-            "--compress=0",
-            "--schema-only",
-            "--no-password",
-            f"--lock-wait-timeout={_LOCK_WAIT.seconds}s",
-            *(f"--exclude-table={each}" for each in trial.exclude_tables),
-            f"--file={archive}",
+            *arguments,
             f"--dbname={client_connection(trial.url)}",
         ],
         client_environment(trial.url),

@@ -133,7 +133,6 @@ class _Examination:
         return _good("honoured; large objects are streamed in parts")
 
     def _upload(self, name: str, **options: object) -> None:
-        """Put an object by an upload of one small part."""
         with self.place.upload(name) as upload_id:
             part = self.place.part(name, upload_id, b"part")
             self.place.complete(name, upload_id, part, **options)

@@ -149,7 +149,6 @@ def _remove(scratch: Scratch) -> Check | None:
 
 
 def _usable(store: Store, key: str) -> Check:
-    """Write an object, read it back, look for it in the listing, and delete it."""
     return _without_name(attempt(f"store {store.name}", lambda: _use(store, key)))
 
 
@@ -258,7 +257,6 @@ def examine_files(name: str, path: Path, lock: ServiceLock | None) -> Iterator[C
 
 
 def size_bytes(path: Path) -> int:
-    """Return the size of the files in a folder, as far as they can be seen."""
     return sum(each.stat(follow_symlinks=False).st_size for each in _files(path, []))
 
 

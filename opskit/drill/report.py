@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from opskit import __version__
 from opskit.catalog.manifest import FolderManifest, Manifest, of_database
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check, count, not_checked
+from opskit.errors import OpskitError
 from opskit.evidence import Evidence, set_subject
 from opskit.log import logger
 from opskit.mutants.mutant import MutantReport
@@ -68,6 +69,10 @@ class DrillRecord:
             before = self.phases.get(name, 0.0)
             self.phases[name] = round(before + time.monotonic() - began, 3)
 
+    def fail(self, name: str, error: OpskitError) -> None:
+        """Add a check that did not pass for an error."""
+        self.checks.append(Check(name=name, passed=False, detail=str(error)))
+
     def leave_out_mutants(self) -> None:
         """Say that no damage was planted, so that nothing shows the drill can fail."""
         reason = "none were asked for ([drill] mutants = 0)"
@@ -81,7 +86,6 @@ class DrillRecord:
         started_at: datetime,
         finished_at: datetime,
     ) -> DrillEvidence:
-        """Return what the drill proved of a set."""
         manifest = chosen.manifest
         rto = sum(self.phases.get(name, 0.0) for name in _RESTORE_PHASES)
         rpo = (started_at - manifest.snapshot_at).total_seconds()
@@ -124,12 +128,13 @@ _ESCAPES = {
 
 
 def render(evidence: DrillEvidence, manifest: Manifest) -> str:
-    """Return the report of a drill."""
+    """Return the report of a drill, in Markdown."""
     figures = evidence.figures
     verdict = "PASSED" if evidence.passed else "DID NOT PASS"
     drill_server = cell(figures.drill_server or "not started")
-    rto = _duration(figures.rto_seconds)
-    rpo = _duration(figures.rpo_seconds)
+    rto, rpo = _duration(figures.rto_seconds), _duration(figures.rpo_seconds)
+    not_made = [f"**{cell(e.name)}**: {cell(e.detail)}" for e in evidence.not_checked]
+    phases = (f"| {name} | {each:.2f} |" for name, each in figures.phases.items())
     return f"""\
 # Restore drill of {manifest.backup_id}: {verdict}
 
@@ -149,19 +154,24 @@ def render(evidence: DrillEvidence, manifest: Manifest) -> str:
 ## What differed
 
 {_table(evidence.failed) if evidence.failed else "Nothing."}
-{_not_checked(evidence.not_checked)}{_mutants(figures.mutants)}
+{_section("What was not checked", not_made)}{_mutants(figures.mutants)}
 ## Phases
 
 | phase | seconds |
 |---|---:|
-{_phases(figures.phases)}
+{chr(10).join(phases)}
 
 ## Everything that was compared
 
 {_EXPECTED[manifest.kind]} The observed values were read from the restored copy.
 
 {_table(evidence.made)}
-{_warnings(manifest.warnings)}"""
+{_section("Noted when the backup was taken", map(cell, manifest.warnings))}"""
+
+
+def _section(title: str, points: Iterable[str]) -> str:
+    lines = "\n".join(f"- {each}" for each in points)
+    return f"\n## {title}\n\n{lines}\n" if lines else ""
 
 
 def _origin(manifest: Manifest) -> str:
@@ -216,19 +226,6 @@ def cell(text: str) -> str:
     )
 
 
-def _phases(phases: Mapping[str, float]) -> str:
-    return "\n".join(f"| {name} | {seconds:.2f} |" for name, seconds in phases.items())
-
-
-def _not_checked(checks: Sequence[Check]) -> str:
-    if not checks:
-        return ""
-    lines = "\n".join(
-        f"- **{cell(each.name)}**: {cell(each.detail)}" for each in checks
-    )
-    return f"\n## What was not checked\n\n{lines}\n"
-
-
 def _mutants(mutants: Mapping[str, Any] | None) -> str:
     """Return how the drill showed that it can fail."""
     if mutants is None:
@@ -252,13 +249,6 @@ the copy, each taken back at once; {mutants["killed"]} were noticed (kill rate
 |---|---|---|---|
 {rows}
 """
-
-
-def _warnings(warnings: Sequence[str]) -> str:
-    if not warnings:
-        return ""
-    lines = "\n".join(f"- {cell(warning)}" for warning in warnings)
-    return f"\n## Noted when the backup was taken\n\n{lines}\n"
 
 
 def _duration(seconds: float | None) -> str:

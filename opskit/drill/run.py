@@ -3,41 +3,183 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from opskit.catalog.manifest import DatabaseManifest
 from opskit.checks import Check, compare, count, not_checked
+from opskit.compare import definitions
 from opskit.compare.contents import RestoredCopy
-from opskit.config import DrillSettings
-from opskit.drill import comparison
+from opskit.compare.definitions import CopyToDescribe, describe
+from opskit.config import DrillSettings, Query
 from opskit.drill.report import DrillEvidence, DrillRecord
 from opskit.drill.servers import (
     DrillServer,
     opening_server,
     place_beside,
 )
-from opskit.errors import DatabaseError, IntegrityError, ServerFault
+from opskit.errors import DatabaseError, IntegrityError, OpskitError, ServerFault
 from opskit.log import logger
 from opskit.mutants.planting import plant
+from opskit.postgres import database, roles, scratch
+from opskit.postgres.archive.toc import Contents
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    limit_statements,
+    translated,
+    user_query,
+)
+from opskit.postgres.parameters import with_database
+from opskit.postgres.servers import throwaway
+from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
 from opskit.progress import bar
+from opskit.restore import load
 from opskit.restore.engine import (
     Bound,
     CopyRequest,
     Fetched,
     NoProgress,
     Restored,
+    Terms,
     restored,
 )
 from opskit.restore.fill import Filled
 from opskit.restore.job import FillJob
-from opskit.restore.make import with_shortages
+from opskit.restore.make import statements_ahead, with_shortages
 from opskit.restore.surroundings import Place
+
+
+def compare_definitions(
+    restored: Restored, installations: Sequence[Installation]
+) -> list[Check]:
+    """Compare the definitions, with those of a database made of the archive's own.
+
+    The programs are those that the set came from, as far as the server takes them.
+    """
+    place, copy, fetched = restored.place, restored.copy, restored.fetched
+    concessions, manifest = restored.concessions, restored.copy.manifest
+    source = manifest.inventory
+    described = CopyToDescribe(
+        url=copy.url,
+        installation=load.choose_program(
+            [each for each in installations if each.major >= place.major],
+            client_major=manifest.client_major,
+            server_major=manifest.client_major,
+        ),
+        folder=fetched.archive.parent,
+        timeout_seconds=copy.limits.seconds,
+        names=(source.database, place.name),
+        first_roles=(source.first_role, roles.first_role(place.connection)),
+        with_owners=not concessions.without_owners,
+        with_tablespaces=not concessions.without_tablespaces,
+        without_settings=bool(
+            concessions.subjects("setting") or concessions.subjects("role")
+        ),
+    )
+    kept = concessions.entries(fetched.contents.entries)
+    ahead = ";".join(statements_ahead(kept, manifest, concessions))
+
+    def make_reference() -> Contents:
+        name = place.reference
+        url = with_database(described.url, name)
+        inventory = concessions.inventory(source)
+        scratch.create(place.connection, name, inventory, run_id=place.run_id)
+        try:
+            database.make_bare(url, inventory)
+            with connect(url, purpose="reference") as beside:
+                limit_statements(beside, copy.limits.seconds)
+                definitions.build(beside, fetched.contents, kept, ahead)
+            return describe(replace(described, url=url))
+        finally:
+            database.drop(place.connection, name)
+
+    return definitions.compare_definitions(
+        fetched.contents,
+        described,
+        left_out=concessions.not_made,
+        reference=make_reference,
+    )
+
+
+def compare_roles(place: Place, copy: RestoredCopy, concessions: Concessions) -> Check:
+    """Compare the roles of the set with those of the server.
+
+    On a server that is not thrown away there are others as well, and only the roles
+    that the database needs are its concern.
+    """
+    inventory = copy.manifest.inventory
+    allowed = concessions.subjects("role") | concessions.subjects("role-attributes")
+    observed = {each.name: each for each in roles.take(place.connection)}
+    expected = {each.name: each for each in inventory.roles}
+    first = (inventory.first_role, roles.first_role(place.connection))
+    ours = None
+    if place.is_throwaway:
+        ours = expected.pop(throwaway.SUPERUSER, None)
+        observed.pop(throwaway.SUPERUSER, None)
+        names = expected.keys() | observed.keys()
+    else:
+        names = set(inventory.needed_roles) - allowed
+    differ = sorted(
+        name
+        for name in names
+        if name not in expected
+        or name not in observed
+        or expected[name].differences(
+            observed[name],
+            majors=(copy.manifest.server_major, place.major),
+            with_password=place.is_throwaway,
+            with_parameters=name not in first,
+        )
+    )
+    return Check(
+        name="roles",
+        passed=not differ,
+        expected=str(len(names & expected.keys())),
+        observed=str(len(names & observed.keys())),
+        detail=", ".join(differ)
+        or ("" if ours is None else "but for the drill's own role"),
+    )
+
+
+def run_queries(copy: RestoredCopy, queries: Sequence[Query]) -> list[Check]:
+    if not queries:
+        return []
+    with connect(copy.url, purpose="queries") as connection:
+        limit_statements(connection, copy.limits.seconds)
+        # The user's text is written for the database's own search path.
+        connection.execute("RESET search_path")
+        return [_run_query(connection, query) for query in queries]
+
+
+def _run_query(connection: Connection, query: Query) -> Check:
+    name, expected = f"query {query.name}", _text(query.expect)
+    try:
+        with translated(name):
+            rows = [list(row) for row in user_query(connection, query.sql)]
+    except ServerFault:
+        raise
+    except DatabaseError as error:
+        return Check(name=name, passed=False, expected=expected, detail=error.message)
+    observed: Any = rows
+    if not isinstance(query.expect, list) and len(rows) == 1 and len(rows[0]) == 1:
+        observed = rows[0][0]
+    # By their text: 12 and Decimal("12") are the same answer to a person.
+    return compare(name, expected, _text(observed), query.sql)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return str(value)
+
 
 _CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 
@@ -70,9 +212,7 @@ def drill(request: DrillRequest, *, clock: Callable[[], datetime]) -> DrillEvide
     except _Ended:
         pass  # a check says why
     except NoProgress as error:
-        run.record.checks.append(
-            Check(name="time limit", passed=False, detail=error.message)
-        )
+        run.record.fail("time limit", error)
     return run.record.evidence(
         request.chosen,
         run_id=request.run_id,
@@ -85,7 +225,7 @@ class _Ended(Exception):
     """A check did not pass, and there is nothing to go on with."""
 
 
-class _Drill:
+class _Drill(Terms):
     """The terms of a drill: what is wrong with the set is a check that does not pass.
 
     The record holds what is known so far.
@@ -110,11 +250,7 @@ class _Drill:
 
     @contextmanager
     def copy(self) -> Iterator[Restored]:
-        """Yield the restored copy, all of it compared.
-
-        Raises:
-            _Ended: it is not equal, or could not be made.
-        """
+        """Yield the restored copy, all of it compared."""
         with restored(self._request, self, self._bound) as made:
             self.record.checks += made.checks
             if any(check.failed for check in self.record.checks):
@@ -130,16 +266,16 @@ class _Drill:
         except IntegrityError as error:
             if name != "fetch":
                 raise
-            self._end("stored objects", str(error), error)
+            self._end("stored objects", error)
         except (ServerFault, NoProgress):
             raise
         except DatabaseError as error:
             if name not in ("surroundings", "restore") or self._bound.passed():
                 raise
-            self._end("restore", str(error), error)
+            self._end("restore", error)
 
-    def _end(self, name: str, detail: str, error: Exception) -> NoReturn:
-        self.record.checks.append(Check(name=name, passed=False, detail=detail))
+    def _end(self, name: str, error: OpskitError) -> NoReturn:
+        self.record.fail(name, error)
         raise _Ended from error
 
     @contextmanager
@@ -150,9 +286,7 @@ class _Drill:
             opening_server(
                 request.settings,
                 request.installations,
-                major=manifest.server_major,
-                system_identifier=manifest.inventory.system_identifier,
-                preload=manifest.inventory.preloaded,
+                manifest.inventory,
             ) as wait,
             ExitStack() as stack,
         ):
@@ -172,28 +306,19 @@ class _Drill:
 
             yield open_place
 
-    def accept_shortages(self, place: Place, missing: Sequence[Shortage]) -> None:
-        """Go on without what is allowed by name.
-
-        Raises:
-            DatabaseError: the server lacks something else.
-        """
-        del place
+    def accept_shortages(self, missing: Sequence[Shortage]) -> None:
+        """Go on without what is allowed by name."""
         require_allowed(self._server.description, missing, self._request.loading.allow)
 
     def accept_definitions(
-        self, place: Place, job: FillJob, failures: Sequence[Failure]
+        self, job: FillJob, failures: Sequence[Failure]
     ) -> Concessions:
         """Return what is done without, as these definitions could not be made.
 
         What the server refuses of it is no finding about the set, unless the definition
         itself is broken.
-
-        Raises:
-            DatabaseError: the server lacks something that is not allowed to be missing.
         """
-        allowed = self._request.loading.allow
-        refused = [each for each in failures if each.name not in allowed]
+        refused = self._refused(failures)
         if broken := [each for each in refused if not each.is_shortage]:
             self._note_refused(broken)
             raise _Ended
@@ -202,27 +327,14 @@ class _Drill:
                 self._server.description, [each.as_shortage() for each in refused]
             )
         concessions = with_shortages(job, [each.as_shortage() for each in failures])
-        self.record.checks += [
-            not_checked(check, reason)
-            for check, reason in (
-                *concessions.unmade(job.entries),
-                *unmade_anyway(place, job.manifest),
-            )
-        ]
+        unmade = concessions.unmade(job.entries)
+        unmade += unmade_anyway(job.place, job.manifest)
+        self.record.checks += [not_checked(check, reason) for check, reason in unmade]
         return concessions
 
     def accept_rows(self, copy: RestoredCopy, filled: Filled) -> None:
-        """Note what could not be made after the rows.
-
-        Raises:
-            _Ended: not all of it is allowed to be missing.
-        """
-        allowed = self._request.loading.allow
-        refused = [
-            each
-            for each in filled.failures
-            if not each.is_outside and each.name not in allowed
-        ]
+        """Note what could not be made after the rows."""
+        refused = self._refused(e for e in filled.failures if not e.is_outside)
         self._note_refused(refused, filled.words)
         if refused:
             raise _Ended
@@ -231,44 +343,39 @@ class _Drill:
         self.record.tables = len(copy.tables)
         self.record.rows = sum(table.rows for table in copy.tables)
 
+    def _refused(self, failures: Iterable[Failure]) -> list[Failure]:
+        allowed = self._request.loading.allow
+        return [each for each in failures if each.name not in allowed]
+
     def _note_refused(self, refused: Sequence[Failure], words: str = "") -> None:
-        """Add the check that names the entries that could not be made."""
+        observed = f"{count(len(refused), 'entry', 'entries')} could not be made"
+        details = "; ".join(each.error for each in refused)
         self.record.checks.append(
             compare(
                 "restore",
                 "no error",
-                f"{count(len(refused), 'entry', 'entries')} could not be made"
-                if refused
-                else "no error",
-                "; ".join(each.error for each in refused) or words,
+                observed if refused else "no error",
+                details or words,
             )
         )
 
     def compare_more(self, restored: Restored) -> list[Check]:
-        """Compare definitions and roles, and ask the user's own queries."""
-        request, source = self._request, restored.copy.manifest.source
+        request, copy = self._request, restored.copy
+        place, source = restored.place, copy.manifest.source
         queries = [e for e in request.settings.queries if e.database in ("", source)]
         return [
-            *comparison.compare_definitions(restored, request.installations),
-            comparison.compare_roles(
-                restored.place, restored.copy, restored.concessions
-            ),
-            *comparison.run_queries(restored.copy, queries),
+            *compare_definitions(restored, request.installations),
+            compare_roles(place, copy, restored.concessions),
+            *run_queries(copy, queries),
         ]
 
     def plant_mutants(self, made: Restored) -> None:
-        """Damage the copy, to show that the comparison can fail."""
-        request = self._request
-        if not request.mutants:
+        number, seed = self._request.mutants, self._request.run_id
+        if not number:
             self.record.leave_out_mutants()
             return
-        with (
-            self.phase("mutants"),
-            bar("trying mutants", request.mutants, unit="mutants"),
-        ):
-            self.record.mutants = plant(
-                made.copy, number=request.mutants, seed=request.run_id
-            )
+        with self.phase("mutants"), bar("trying mutants", number, unit="mutants"):
+            self.record.mutants = plant(made.copy, number=number, seed=seed)
             self.record.checks.append(self.record.mutants.check())
 
 
@@ -295,38 +402,32 @@ def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
     """Return the error that names all that a server lacks, and what to do."""
     names = ", ".join(json.dumps(each.name, ensure_ascii=False) for each in refused)
     container = any(each.what.startswith("extension") for each in refused)
+    missing = [{"name": e.name, "detail": e.detail, "hint": e.hint} for e in refused]
     return DatabaseError(
         f"{server} lacks what the set needs",
         said="; ".join(each.detail for each in refused),
         hint=f"{refused[0].hint} {_CONTAINER_HINT if container else ''}"
         "To drill without, with evidence that says what was not checked, set "
         f"allow = [{names}] in [drill].",
-        details={
-            "missing": [
-                {"name": each.name, "detail": each.detail, "hint": each.hint}
-                for each in refused
-            ]
-        },
+        details={"missing": missing},
     )
 
 
 def unmade_anyway(place: Place, manifest: DatabaseManifest) -> list[tuple[str, str]]:
     """Return what is not checked whatever is allowed, and why."""
-    unmade = [
-        (loss, "the role that took the backup may not read them, so it has none")
-        for loss in manifest.inventory.not_dumped
-    ]
-    unmade += [(each.name, each.reason) for each in manifest.inventory.beyond_dumps]
+    inventory = manifest.inventory
+    no_right = "the role that took the backup may not read them, so it has none"
+    unmade = [(loss, no_right) for loss in inventory.not_dumped]
+    unmade += [(each.name, each.reason) for each in inventory.beyond_dumps]
     unmade += [
         (
             f"owner of the extension {each.name} and of what is in it",
             f"it is {each.owner}'s, and becomes that of the role that restores it",
         )
-        for each in manifest.inventory.extensions
-        if each.owner not in (None, manifest.inventory.first_role)
+        for each in inventory.extensions
+        if each.owner not in (None, inventory.first_role)
     ]
     if not place.is_throwaway:
-        unmade.append(
-            ("passwords of roles", "their hashes differ from server to server")
-        )
+        reason = "their hashes differ from server to server"
+        unmade.append(("passwords of roles", reason))
     return unmade

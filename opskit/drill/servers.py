@@ -12,6 +12,7 @@ from opskit.errors import ClientToolError, ConfigurationError
 from opskit.log import logger
 from opskit.postgres import database, extensions, scratch, survey
 from opskit.postgres.connect import connect, query_value, server_major
+from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
@@ -33,28 +34,20 @@ class DrillServer:
     description: str
     confinement: str = ""
     major: int
-    is_throwaway: bool
+    is_throwaway: bool = True
     url: Callable[[str], str] = field(repr=False)
 
     @property
     def full_description(self) -> str:
-        """What it is, and what it is kept apart from."""
         return ", ".join(filter(None, (self.description, self.confinement)))
 
 
-@contextlib.contextmanager
 def open_server(
-    settings: DrillSettings,
-    installations: Sequence[Installation],
-    *,
-    major: int,
-    system_identifier: str,
-    preload: Sequence[str] = (),
-) -> Iterator[DrillServer]:
-    """Yield a server for a set; a throw-away one is gone when the block ends.
+    settings: DrillSettings, installations: Sequence[Installation], source: Inventory
+) -> contextlib.AbstractContextManager[DrillServer]:
+    """Return a server for a set; a throw-away one is gone when the block ends.
 
-    `major` and `system_identifier` are those of the server that the set is from;
-    `preload` are libraries that it preloads and the set needs.
+    `source` describes the database that the set is from.
 
     Raises:
         ClientToolError: there is none of the set's major.
@@ -62,24 +55,16 @@ def open_server(
         DatabaseError: it does not start, or is unreachable.
     """
     if settings.server == "existing":
-        with _existing(settings, major, system_identifier) as running:
-            yield running
-    elif installation := _installation(settings, installations, major):
-        with _programs(settings, installation, major, preload) as running:
-            yield running
-    else:
-        with _container(settings, major) as running:
-            yield running
+        return _existing(settings, source)
+    installation = _installation(settings, installations, source.server_major)
+    if installation is None:
+        return _container(settings, source.server_major)
+    return _programs(settings, installation, source)
 
 
 @contextlib.contextmanager
 def opening_server(
-    settings: DrillSettings,
-    installations: Sequence[Installation],
-    *,
-    major: int,
-    system_identifier: str,
-    preload: Sequence[str] = (),
+    settings: DrillSettings, installations: Sequence[Installation], source: Inventory
 ) -> Iterator[Callable[[], DrillServer]]:
     """Open a server beside what the block does; yield a call that waits for it.
 
@@ -87,19 +72,16 @@ def opening_server(
     breaks off waits for that. Any other one is opened by the call, which raises what
     `open_server` does.
     """
-    opened = open_server(
-        settings,
-        installations,
-        major=major,
-        system_identifier=system_identifier,
-        preload=preload,
-    )
     with contextlib.ExitStack() as stack:
-        if not _is_of_programs(settings, installations, major):
-            yield lambda: stack.enter_context(opened)
+
+        def enter() -> DrillServer:
+            return stack.enter_context(open_server(settings, installations, source))
+
+        if not _is_of_programs(settings, installations, source.server_major):
+            yield enter
             return
         with Pool(1) as pool:  # leaving it waits for the thread
-            yield pool.submit(stack.enter_context, opened).result
+            yield pool.submit(enter).result
 
 
 def _is_of_programs(
@@ -134,13 +116,13 @@ def _installation(
 
 @contextlib.contextmanager
 def _programs(
-    settings: DrillSettings,
-    installation: Installation,
-    major: int,
-    preload: Sequence[str],
+    settings: DrillSettings, installation: Installation, source: Inventory
 ) -> Iterator[DrillServer]:
-    kind = "embedded" if installation.embedded else "installed"
-    preloading = extensions.settings(installation, preload)
+    major, kind = (
+        installation.major,
+        "embedded" if installation.embedded else "installed",
+    )
+    preloading = extensions.settings(installation, source.preloaded)
     with throwaway.throwaway(
         installation,
         base=settings.work_dir,
@@ -148,20 +130,19 @@ def _programs(
     ) as running:
         yield DrillServer(
             description=_describe(
-                installation.version, installation.major, major, kind
+                installation.version, major, source.server_major, kind
             ),
             confinement=running.confinement,
-            major=installation.major,
-            is_throwaway=True,
+            major=major,
             url=running.url,
         )
 
 
 @contextlib.contextmanager
-def _container(settings: DrillSettings, major: int) -> Iterator[DrillServer]:
+def _container(settings: DrillSettings, needed: int) -> Iterator[DrillServer]:
     from opskit.postgres.servers.container import container
 
-    image = (settings.image or _DEFAULT_IMAGE).replace("{major}", str(major))
+    image = (settings.image or _DEFAULT_IMAGE).replace("{major}", str(needed))
     with container(
         image=image,
         memory=settings.memory,
@@ -170,21 +151,14 @@ def _container(settings: DrillSettings, major: int) -> Iterator[DrillServer]:
         base=settings.work_dir,
         timeout_seconds=_CONTAINER_SECONDS_MAX,
     ) as running:
-        _require_major(running.major, major, settings, f"the image {image}")
-        yield DrillServer(
-            description=_describe(
-                running.version, running.major, major, f"container of {image}"
-            ),
-            major=running.major,
-            is_throwaway=True,
-            url=running.url,
-        )
+        major = running.major
+        _require_major(major, needed, settings, f"the image {image}")
+        description = _describe(running.version, major, needed, f"container of {image}")
+        yield DrillServer(description=description, major=major, url=running.url)
 
 
 @contextlib.contextmanager
-def _existing(
-    settings: DrillSettings, needed: int, system_identifier: str
-) -> Iterator[DrillServer]:
+def _existing(settings: DrillSettings, source: Inventory) -> Iterator[DrillServer]:
     existing_url = settings.resolve_existing_url()
     if not existing_url:
         raise ConfigurationError(
@@ -194,8 +168,9 @@ def _existing(
     with connect(existing_url, purpose="drill") as connection:
         major = server_major(connection)
         version = str(query_value(connection, "SHOW server_version")).split()[0]
-        is_source = survey.system_identifier(connection) == system_identifier
+        identifier = survey.system_identifier(connection)
         is_superuser = survey.is_superuser(connection)
+    is_source = identifier == source.system_identifier
     if is_source and not settings.on_source_server:
         raise ConfigurationError(
             "[drill] existing_url leads to the very server that the set is from "
@@ -209,8 +184,8 @@ def _existing(
             hint="Objects of any owner are restored and settings of any kind; name a "
             "superuser of a server that is there for drills.",
         )
-    _require_major(major, needed, settings, "the server of existing_url")
-    description = _describe(version, major, needed, "existing")
+    _require_major(major, source.server_major, settings, "the server of existing_url")
+    description = _describe(version, major, source.server_major, "existing")
     yield DrillServer(
         description=description + (", the source's own" if is_source else ""),
         major=major,

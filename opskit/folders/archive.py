@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -39,7 +39,7 @@ class Changed(Exception):
     """The entry is not what it was a moment ago: read it again."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Content:
     """A file as it was at one moment.
 
@@ -59,7 +59,6 @@ class Content:
         return sum(length for _at, length in self.segments) < self.stat.st_size
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield what the segments hold."""
         self.spool.seek(0)
         while block := self.spool.read(tree.BLOCK_BYTES):
             yield block
@@ -80,11 +79,10 @@ def unchanged(
         BackupFailed: there is no space to spool it.
         OSError: as the system says, with the path in the tree.
     """
+    place = None if spool_dir is None else str(spool_dir)
     with (
         _opened(entry) as descriptor,
-        tempfile.SpooledTemporaryFile(
-            SPOOL_BYTES_MAX, dir=None if spool_dir is None else str(spool_dir)
-        ) as spool,
+        tempfile.SpooledTemporaryFile(SPOOL_BYTES_MAX, dir=place) as spool,
     ):
         before = os.fstat(descriptor)
         if file_type(before.st_mode) != "file":
@@ -108,29 +106,23 @@ def unchanged(
         if size_bytes != before.st_size or not _same(before, os.fstat(descriptor)):
             raise Changed
         sha256 = digest.hexdigest()
-        if not is_locked and sha256 != _read_again(entry, descriptor, size_bytes):
-            raise Changed
-        yield Content(
-            stat=before,
-            sha256=sha256,
-            segments=tuple(segments),
-            spool=spool,
-            has_attributes=has_attributes,
-        )
+        if not is_locked:
+            with named(entry.path):
+                if sha256 != tree.sha256(descriptor, size_bytes):
+                    raise Changed
+        yield Content(before, sha256, tuple(segments), spool, has_attributes)
 
 
 @contextlib.contextmanager
 def _opened(entry: Entry) -> Iterator[int]:
-    try:
-        opened = entry.open()
-    except OSError as error:
-        if error.errno in _REPLACED:
-            raise Changed from error
-        raise
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(entry.opened())
+        except OSError as error:
+            if error.errno in _REPLACED:
+                raise Changed from error
+            raise
         yield opened
-    finally:
-        os.close(opened)
 
 
 @contextlib.contextmanager
@@ -148,11 +140,6 @@ def _spooling(spool_dir: Path | None) -> Iterator[None]:
 def _blocks(entry: Entry, descriptor: int, size_bytes: int) -> Iterator[bytes]:
     with named(entry.path):
         yield from tree.blocks(descriptor, size_bytes)
-
-
-def _read_again(entry: Entry, descriptor: int, size_bytes: int) -> str:
-    with named(entry.path):
-        return tree.sha256(descriptor, size_bytes)
 
 
 def _keep(
@@ -232,7 +219,6 @@ class Links:
         return path if then == state(found) else None
 
     def add(self, path: str, found: os.stat_result) -> None:
-        """Remember a file that was read."""
         if found.st_nlink > 1:
             self._known[found.st_dev, found.st_ino] = (path, state(found))
 
@@ -255,31 +241,19 @@ def reading(
     if kind is None:
         yield None
     elif first is not None:
-        record = _record(entry, found, target=first, is_hardlink=True)
-        yield Reading(record=record, state=state(found))
+        yield _reading(entry, found, target=first, is_hardlink=True)
     elif kind == "file":
         with unchanged(entry, spool_dir=spool_dir, is_locked=is_locked) as content:
             links.add(entry.path, content.stat)
-            yield Reading(
-                record=_record(
-                    entry, content.stat, sha256=content.sha256, sparse=content.sparse
-                ),
-                state=state(content.stat),
-                has_attributes=content.has_attributes,
-                content=content,
-            )
+            yield _reading(entry, content.stat, content)
     elif kind == "symlink":
-        record = _record(entry, found, target=_target(entry))
-        if state(entry.look()) != state(found):
+        read = _reading(entry, found, target=_target(entry))
+        if state(entry.look()) != read.state:
             raise Changed
-        yield Reading(record=record, state=state(found))
+        yield read
     else:
         is_labelled = kind == "directory" and extended_attributes(entry.directory)
-        yield Reading(
-            record=_record(entry, found),
-            state=state(found),
-            has_attributes=bool(is_labelled),
-        )
+        yield replace(_reading(entry, found), has_attributes=bool(is_labelled))
 
 
 def _target(entry: Entry) -> str:
@@ -291,24 +265,29 @@ def _target(entry: Entry) -> str:
         raise
 
 
-def _record(
+def _reading(
     entry: Entry,
     found: os.stat_result,
+    content: Content | None = None,
     *,
-    sha256: str = "",
     target: str = "",
     is_hardlink: bool = False,
-    sparse: bool = False,
-) -> FileRecord:
-    return describe(
+) -> Reading:
+    record = describe(
         entry.path,
         found,
-        sha256=sha256,
+        sha256=content.sha256 if content else "",
         target=target,
         is_hardlink=is_hardlink,
-        sparse=sparse,
+        sparse=content is not None and content.sparse,
         owner=_owner(found.st_uid),
         group=_group(found.st_gid),
+    )
+    return Reading(
+        record=record,
+        state=state(found),
+        has_attributes=content is not None and content.has_attributes,
+        content=content,
     )
 
 
@@ -340,7 +319,6 @@ _TYPES: dict[FileType, bytes] = {
 
 
 def member(record: FileRecord, content: Content | None = None) -> Iterator[bytes]:
-    """Yield header and content of a member."""
     info = _header(record)
     if content is None:
         yield _written(info)
@@ -410,21 +388,16 @@ def _map(content: Content) -> bytes:
 
 def _filled(content: Content) -> Iterator[bytes]:
     """Yield the whole file, holes as zeros."""
-    if not content.sparse:
-        yield from content.blocks()
-        return
     content.spool.seek(0)
     position = 0
-    for offset, length in content.segments:
+    for offset, length in (*content.segments, (content.stat.st_size, 0)):
         yield from _zeros(offset - position)
-        left = length
-        while left:
-            block = content.spool.read(min(1024**2, left))
-            assert block, "the spool is shorter than its segments"
-            left -= len(block)
-            yield block
         position = offset + length
-    yield from _zeros(content.stat.st_size - position)
+        while length:
+            block = content.spool.read(min(1024**2, length))
+            assert block, "the spool is shorter than its segments"
+            length -= len(block)
+            yield block
 
 
 def _zeros(size_bytes: int) -> Iterator[bytes]:

@@ -158,13 +158,7 @@ class FolderSource:
     def opened(
         self, *, run_id: str, clock: Callable[[], datetime]
     ) -> Iterator[FolderDump]:
-        """See `Source.opened`: the service's lock is held for the length of the block.
-
-        Raises:
-            ConfigurationError: the path is not a folder, or the lock cannot be one.
-            BackupFailed: the folder is not there, or not for this user.
-            LockHeld: the service did not release its lock in time.
-        """
+        """See `Source.opened`: the service's lock is held while the block lasts."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._root())  # before a lock is made beside it
             is_new = self.lock is not None and stack.enter_context(held(self.lock))
@@ -179,22 +173,20 @@ class FolderSource:
 
     @contextlib.contextmanager
     def _root(self) -> Iterator[int]:
-        try:
-            root = open_root(self.path)
-        except NotADirectoryError as error:
-            raise ConfigurationError(
-                f"{self.path} is not a folder",
-                hint=f"Name a folder in [files.{self.name}] path.",
-            ) from error
-        except OSError as error:
-            raise BackupFailed(
-                f"{self.path} cannot be read: {error.strerror}",
-                hint="Check the path and that this user may read it.",
-            ) from error
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                root = stack.enter_context(open_root(self.path))
+            except NotADirectoryError as error:
+                raise ConfigurationError(
+                    f"{self.path} is not a folder",
+                    hint=f"Name a folder in [files.{self.name}] path.",
+                ) from error
+            except OSError as error:
+                raise BackupFailed(
+                    f"{self.path} cannot be read: {error.strerror}",
+                    hint="Check the path and that this user may read it.",
+                ) from error
             yield root
-        finally:
-            os.close(root)
 
 
 class FolderDump:
@@ -218,7 +210,6 @@ class FolderDump:
         return tuple(self._records)
 
     def write(self, writer: SetWriter) -> dict[str, Any]:
-        """See `OpenSource.write`."""
         source = self._source
         logger().info("reading files", source=source.name)
         total = _size_bytes(source.path) if progress.is_shown() else None
@@ -244,7 +235,6 @@ class FolderDump:
         encrypted: bool,
         signed: bool,
     ) -> str:
-        """See `OpenSource.guide`."""
         return render(
             backup_id=backup_id,
             path=self._source.path,

@@ -21,19 +21,17 @@ from typing import Any, BinaryIO
 
 from opskit.catalog.file_record import FileRecord
 from opskit.catalog.manifest import of_folder
-from opskit.catalog.reader import SetReader
+from opskit.catalog.reader import SetReader, from_first_whole_copy
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
 from opskit.crypto.keys import Identities
 from opskit.errors import IntegrityError, StoreError, UsageError
 from opskit.files import fsync_directory
-from opskit.folders.compare import compare
-from opskit.folders.extract import extract
+from opskit.folders.copy import compare, extract
 from opskit.folders.lock import ServiceLock, held
 from opskit.folders.tree import encoded
 from opskit.log import logger
 from opskit.progress import bar
-from opskit.store import Store
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -68,27 +66,17 @@ _NAME_BYTES_MAX = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """A new folder beside `target`, and the open lock of its owner."""
-
     target: Path
     path: Path
     lock: int
 
     def take_place(self) -> None:
-        """Give the copy the target's name, which is free or that of an empty folder.
-
-        Raises:
-            OSError: something else has the name.
-        """
+        """Give the copy the target's name, which is free or that of an empty folder."""
         self.path.rename(self.target)
         fsync_directory(self.target.parent)
 
     def swap(self, kept: Path) -> None:
-        """Give the copy the target's name, and the target the name `kept`.
-
-        Raises:
-            OSError: as the system says; the target is then as it was.
-        """
+        """Give the copy the target's name, and the target the name `kept`."""
         _write(
             self.lock,
             _mark(self.path) | {"kept": kept.name, "copy": _identity(self.path)},
@@ -245,8 +233,6 @@ class FolderTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderResult:
-    """What was restored and compared, and where the replaced folder is now."""
-
     target: Path
     replaced: Path | None
     entries: int
@@ -306,11 +292,7 @@ def restore_folder(
 
 
 def require_target(target: Path, *, replace: bool) -> bool:
-    """Return whether the target holds anything; refuse one that cannot be replaced.
-
-    Raises:
-        UsageError: see `restore_folder`.
-    """
+    """Return whether the target holds anything; refuse one that cannot be replaced."""
     if not target.name or not target.parent.is_dir():
         raise UsageError(
             f"{target} has no parent folder",
@@ -367,7 +349,6 @@ def _locked(lock: ServiceLock | None, target: Path) -> Iterator[tuple[str, ...]]
 
 
 def _free_name(target: Path, now: datetime) -> Path:
-    """Return the name that the old folder is kept under."""
     name = f"{target.name}.before-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     number, free = 1, target.with_name(name)
     while os.path.lexists(free):
@@ -399,18 +380,10 @@ def restore_set(
     If a copy of the set is damaged, the next store's is used.
     """
 
-    def restore_from(store: Store) -> FolderResult:
-        reader = SetReader(manifest=chosen.manifest, store=store, identities=identities)
-        reader.require_identities()
+    def restore(reader: SetReader) -> FolderResult:
         reader.read_others()
         records = of_folder(reader.opened()).files
         with bar("restoring the files", chosen.manifest.size_bytes):
             return restore_folder(wanted, records, reader.open_tar, clock=clock)
 
-    *others, last = chosen.stores
-    for store in others:
-        try:
-            return restore_from(store)
-        except (IntegrityError, StoreError) as error:
-            logger().error("trying the next store", failed=error.message)
-    return restore_from(last)
+    return from_first_whole_copy(chosen, identities, restore)

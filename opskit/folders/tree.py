@@ -23,7 +23,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
     """An entry of a tree, and the open directory that contains it as `name`.
 
@@ -37,19 +37,17 @@ class Entry:
     stat: os.stat_result
 
     def look(self) -> os.stat_result:
-        """Return what the entry is now."""
         with named(self.path):
             return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
     def read_link(self) -> str:
-        """Return the text of a symbolic link."""
         with named(self.path):
             return decoded(os.readlink(self.name, dir_fd=self.directory))
 
-    def open(self) -> int:
-        """Return a new descriptor of a file, or of what has replaced it."""
+    def opened(self) -> contextlib.AbstractContextManager[int]:
+        """Open a file, or what has replaced it; yield its descriptor."""
         with named(self.path):
-            return os.open(self.name, _READ, dir_fd=self.directory)
+            return closing(os.open(self.name, _READ, dir_fd=self.directory))
 
 
 def walk(
@@ -68,24 +66,20 @@ def walk(
     while pending:
         path = pending.pop()
         try:
-            directory = open_directory(root, path)
+            opened = open_directory(root, path)
         except OSError as error:
             if error.errno not in _REPLACED:
                 raise
             gone(path)
             continue
-        try:
-            below: list[str] = []
-            yield Entry(
-                path=path, name=b".", directory=directory, stat=os.fstat(directory)
-            )
+        below: list[str] = []
+        with closing(opened) as directory:
+            yield Entry(path, b".", directory, os.fstat(directory))
             for entry in _entries(directory, path, leave_out, gone):
                 if file_type(entry.stat.st_mode) == "directory":
                     below.append(entry.path)
                 else:
                     yield entry
-        finally:
-            os.close(directory)
         pending += reversed(below)
 
 
@@ -107,16 +101,23 @@ def _entries(
         except FileNotFoundError:
             gone(below)
         else:
-            yield Entry(path=below, name=name, directory=directory, stat=status)
+            yield Entry(below, name, directory, status)
 
 
-def open_root(path: Path) -> int:
-    """Return a descriptor of the directory that a tree begins with.
+@contextlib.contextmanager
+def open_root(path: Path) -> Iterator[int]:
+    """Yield a descriptor of the directory that a tree begins with."""
+    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
+        yield descriptor
 
-    Raises:
-        OSError: it does not exist, is no directory, or this user may not read it.
-    """
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+@contextlib.contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """Close a descriptor when the block ends."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def open_directory(root: int, path: str, *, to_list: bool = True) -> int:
@@ -142,12 +143,9 @@ def open_directory(root: int, path: str, *, to_list: bool = True) -> int:
 def parent_of(root: int, path: str) -> Iterator[tuple[int, bytes]]:
     """Yield an open directory of a tree and the name in it that a path stands for."""
     parent, _slash, name = path.rpartition("/")
-    descriptor = open_directory(root, parent or ROOT, to_list=False)
-    try:
-        with named(path):
-            yield descriptor, encoded(name)
-    finally:
-        os.close(descriptor)
+    opened = open_directory(root, parent or ROOT, to_list=False)
+    with closing(opened) as descriptor, named(path):
+        yield descriptor, encoded(name)
 
 
 @contextlib.contextmanager
@@ -160,7 +158,6 @@ def named(path: str) -> Iterator[None]:
 
 
 def join(directory: str, name: str) -> str:
-    """Return the path of a name in a directory of the tree."""
     return name if directory == ROOT else f"{directory}/{name}"
 
 
@@ -189,7 +186,6 @@ def blocks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
 
 
 def sha256(descriptor: int, size_bytes: int) -> str:
-    """Return the SHA-256 of an open file of a size; holes count as zeros."""
     digest = hashlib.sha256()
     for block in blocks(descriptor, size_bytes):
         digest.update(block)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from opskit.catalog.file_record import ROOT, FileRecord, shown
 from opskit.checks import Check
-from opskit.folders.compare import compare
+from opskit.folders.copy import compare
 from opskit.folders.tree import encoded, join
 from opskit.mutants.mutant import Attempts, Miss, Mutant, MutantReport, rotate
 
@@ -44,19 +44,15 @@ class Ground:
         self._digests = {each.path: each.sha256 for each in records if each.sha256}
 
     def shuffled(self) -> list[FileRecord]:
-        """Return the records in an order of chance."""
         return self.rng.sample(list(self.records.values()), len(self.records))
 
     def digests_but(self, paths: Collection[str]) -> dict[str, str]:
-        """Return the digests of the files that need not be read again."""
         return {p: each for p, each in self._digests.items() if p not in paths}
 
     def place(self, path: str) -> bytes:
-        """Return where an entry of the copy lies."""
         return os.path.join(self._copy, encoded(path))
 
     def is_empty(self, record: FileRecord) -> bool:
-        """Return whether nothing is in a directory of the copy."""
         return record.path not in self._parents
 
     @contextlib.contextmanager
@@ -108,7 +104,6 @@ class Ground:
         os.utime(self.place(parent), ns=(time_ns, time_ns))
 
     def new_path(self, record: FileRecord) -> str:
-        """Return a path in a directory that nothing has."""
         path = join(record.path, "mutant")
         while path in self.records:
             path += "-"

@@ -45,12 +45,10 @@ class MutantReport:
 
     @property
     def survivors(self) -> tuple[Mutant, ...]:
-        """The mutants that the comparison did not notice."""
         return tuple(each for each in self.planted if not each.noticed)
 
     @property
     def killed(self) -> int:
-        """How many mutants the comparison noticed."""
         return len(self.planted) - len(self.survivors)
 
     @property
@@ -81,7 +79,6 @@ class MutantReport:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as a JSON-ready document."""
         return {
             "seed": self.seed,
             "planted": len(self.planted),
@@ -102,8 +99,6 @@ def _listed(label: str, names: list[str] | tuple[str, ...]) -> str:
 
 
 class Miss(Enum):
-    """Why an attempt planted nothing."""
-
     NOTHING_THERE = auto()
     REFUSED = auto()
 
@@ -177,7 +172,6 @@ Supply = Iterator[Candidate | None]
 
 
 def written(text: str) -> Statement:
-    """Return a statement that the server itself wrote, quoted as it needs to be."""
     return sql.SQL(text)
 
 

@@ -31,8 +31,6 @@ ROLE = "pg_monitor"
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One way to damage objects; `part` is the kind of `schema` that must notice."""
-
     kind: str
     part: str
     query: LiteralString
@@ -271,7 +269,6 @@ class Parts:
             self.names.setdefault(each.kind, []).append(each.name)
 
     def check(self, part: str, connection: Connection) -> Check:
-        """Compare the objects of one kind as the session sees them."""
         observed = schema.take(connection, kinds=[part])
         expected = self._ground.copy.schema
         # All of them: what is shortened for people may be the very one looked for.
@@ -292,7 +289,6 @@ class Parts:
     def candidate(
         self, part: str, statements: Sequence[Statement], text: str, names: list[str]
     ) -> Candidate:
-        """Return a candidate that the comparison of a part must notice."""
         return Candidate(
             target=text,
             statements=statements,

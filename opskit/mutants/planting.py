@@ -144,7 +144,6 @@ def _additions(ground: Ground, seed: str) -> Supply:
 def _sequence_bounds(
     connection: Connection, schema: str, name: str
 ) -> tuple[int, int, int] | None:
-    """Return increment, least and greatest value of a sequence, if it is there."""
     row = connection.execute(
         """
         SELECT s.seqincrement, s.seqmin, s.seqmax FROM pg_sequence s
@@ -158,25 +157,21 @@ def _sequence_bounds(
 
 
 def _set_sequence(schema: str, name: str, value: int) -> Statement:
-    """Return what sets a sequence; unlike setval, it can be rolled back."""
     return sql.SQL("ALTER SEQUENCE {} RESTART WITH {}").format(
         sql.Identifier(schema, name), sql.Literal(value)
     )
 
 
 def _size(connection: Connection, oid: int) -> int:
-    """Return the number of bytes in a large object."""
     row = connection.execute("SELECT octet_length(lo_get(%s))", (oid,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def _delete(oid: int) -> Statement:
-    """Return what deletes a large object."""
     return sql.SQL("SELECT lo_unlink({})").format(sql.Literal(oid))
 
 
 def _flip(oid: int, offset: int) -> Statement:
-    """Return what flips one bit of a large object."""
     return sql.SQL(
         "SELECT lo_put({0}, {1}, set_byte(lo_get({0}, {1}, 1), 0, "
         "get_byte(lo_get({0}, {1}, 1), 0) # 1))"
@@ -184,7 +179,6 @@ def _flip(oid: int, offset: int) -> Statement:
 
 
 def _add(oid: int) -> Statement:
-    """Return what adds a large object of one byte."""
     return sql.SQL(r"SELECT lo_from_bytea({}, '\x00')").format(sql.Literal(oid))
 
 
@@ -223,17 +217,12 @@ def _prepare_session(connection: Connection) -> bool:
 
 @contextlib.contextmanager
 def _undone(connection: Connection) -> Iterator[None]:
-    """Run the block in a transaction that is rolled back, however the block ends.
-
-    Raises:
-        DatabaseError: the server refused something in the block.
-    """
+    """Run the block in a transaction that is rolled back, however the block ends."""
     with translated("mutant"), connection.transaction(force_rollback=True):
         yield
 
 
 def _run(connection: Connection, statements: Sequence[Statement]) -> int:
-    """Run statements and return how many rows the last of them touched."""
     touched = 0
     for statement in statements:
         touched = connection.execute(statement).rowcount

@@ -106,16 +106,13 @@ def _examine(run: Run) -> Iterator[Check]:
         if each.inventory is not None:
             trial = Trial(
                 url=run.database(each.name).resolve_url(),
-                major=each.major,
                 inventory=each.inventory,
                 installations=run.installations,
-                allowed=drill.allow,
-                sql_before=drill.sql_before,
+                settings=drill,
                 exclude_tables=run.database(each.name).exclude_tables,
-                work_dir=drill.work_dir,
                 run_id=run.run_id,
             )
-            yield from databases.examine_drill(each.name, trial, drill)
+            yield from databases.examine_drill(each.name, trial)
 
 
 def _keys(run: Run) -> Iterator[Check]:

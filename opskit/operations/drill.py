@@ -10,7 +10,7 @@ from typing import Any
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.sets import BackupSet
 from opskit.checks import not_checked
-from opskit.drill.folder import FolderDrillRequest, drill_folder
+from opskit.drill.folder import drill_folder
 from opskit.drill.report import DrillEvidence, render
 from opskit.drill.run import DrillRequest
 from opskit.drill.run import drill as drill_database
@@ -190,13 +190,14 @@ def _challenged(
 def _drill(run: Run, chosen: BackupSet, mutants: int) -> DrillEvidence:
     settings = run.settings.drill
     if chosen.manifest.kind == "files":
-        folder_request = FolderDrillRequest(
-            chosen=chosen,
+        return drill_folder(
+            chosen,
             mutants=mutants,
-            work_dir=settings.work_dir,
+            run_id=run.run_id,
+            clock=run.now,
             identities=run.identities,
+            work_dir=settings.work_dir,
         )
-        return drill_folder(folder_request, run_id=run.run_id, clock=run.now)
     request = DrillRequest(
         chosen=chosen,
         installations=run.installations,

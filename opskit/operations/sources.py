@@ -109,20 +109,18 @@ def build(run: Run, name: str) -> Source:
             compression_level=folder.compression_level,
         )
     from opskit.backup.database import DatabaseBackup
-    from opskit.backup.stream import DatabaseSource, usual_streams
+    from opskit.backup.stream import usual_streams
 
     settings = run.database(name)
     return DatabaseBackup(
-        DatabaseSource(
-            name=name,
-            url=settings.resolve_url(),
-            installations=run.installations,
-            exclude_tables=settings.exclude_tables,
-            exclude_table_data=settings.exclude_table_data,
-            lock_wait=settings.lock_wait,
-            compression_level=settings.compression_level,
-            streams=settings.streams or usual_streams(os.cpu_count() or 1),
-        )
+        name=name,
+        url=settings.resolve_url(),
+        installations=run.installations,
+        exclude_tables=settings.exclude_tables,
+        exclude_table_data=settings.exclude_table_data,
+        lock_wait=settings.lock_wait,
+        compression_level=settings.compression_level,
+        streams=settings.streams or usual_streams(os.cpu_count() or 1),
     )
 
 

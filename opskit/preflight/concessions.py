@@ -61,7 +61,6 @@ class Failure:
         )
 
     def as_shortage(self) -> Shortage:
-        """Return it as what the server lacks."""
         kind, _, subject = self.name.partition(" ")
         return Shortage(
             what=kind,
@@ -73,13 +72,11 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """Why nothing of it is checked."""
         if self.is_outside:
             return "it reads foreign tables, and a drill connects to nothing outside"
         return f"it could not be made: {self.error}"
 
     def as_json(self) -> dict[str, str]:
-        """Return it as `--json` prints it."""
         return {"name": self.name, "error": self.error}
 
     def excuses(self, missing: SchemaObject) -> bool:
@@ -147,17 +144,14 @@ class Concessions:
 
     @property
     def without_owners(self) -> bool:
-        """Whether owners and grants are left out."""
         return bool(self.subjects("role"))
 
     @property
     def without_tablespaces(self) -> bool:
-        """Whether everything comes to the database's own tablespace."""
         return bool(self.subjects("tablespace"))
 
     @property
     def without_locale(self) -> bool:
-        """Whether the database gets another locale than the source's."""
         return bool(self.subjects("locale") or self.subjects("provider"))
 
     @property
@@ -174,7 +168,6 @@ class Concessions:
 
     @property
     def names(self) -> list[str]:
-        """What was accepted, by name."""
         shortages = [each.name for each in self.accepted]
         return shortages + [each.name for each in self.failures]
 
@@ -183,19 +176,16 @@ class Concessions:
         return any(each.excuses(missing) for each in self.failures)
 
     def inventory(self, inventory: Inventory) -> Inventory:
-        """Return the inventory for the copy, with the locale that it can have."""
         if not self.without_locale:
             return inventory
         return inventory.model_copy(update={"locale": _STAND_IN_LOCALE})
 
     def entries(self, entries: Iterable[TocEntry]) -> list[TocEntry]:
-        """Return the entries that are restored."""
         return [each for each in entries if each.dump_id not in self.left_out]
 
     def kept(
         self, records: Iterable[_Named], kind: str, entries: Iterable[TocEntry]
     ) -> tuple[_Named, ...]:
-        """Return the records whose entries of this kind are restored."""
         lost = {
             (entry.schema, entry.name)
             for entry in entries

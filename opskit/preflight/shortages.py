@@ -6,14 +6,12 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from opskit.errors import ServerFault
 from opskit.postgres import extensions, roles, survey
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
 from opskit.postgres.connect import (
     Connection,
-    query,
     query_column,
     query_value,
     server_major,
@@ -46,7 +44,6 @@ class Shortage:
 
     @property
     def name(self) -> str:
-        """The kind and the thing, as `[drill] allow` names them."""
         return f"{self.what} {self.subject}"
 
 
@@ -84,7 +81,7 @@ def shortages(
         found += _roles(offered, inventory, entries)
         found += _role_attributes(connection, inventory)
     if not is_throwaway:
-        found += _tablespaces(offered, inventory)
+        found += _each("tablespace", set(inventory.tablespaces) - offered.tablespaces)
         found += _owners(offered, inventory, entries)
     return found
 
@@ -113,15 +110,12 @@ def _extensions(offered: Capabilities, inventory: Inventory) -> Iterator[Shortag
 def _libraries(
     connection: Connection, offered: Capabilities, inventory: Inventory
 ) -> Iterator[Shortage]:
-    for name in inventory.preloaded:
-        if name in offered.extensions and not extensions.is_usable(connection, name):
-            yield Shortage(
-                what="library",
-                subject=name,
-                detail=f"the source preloads the library {name} for its extension; the "
-                "server does not, and cannot load it later",
-                hint="Add it to shared_preload_libraries and restart the server.",
-            )
+    missing = [
+        name
+        for name in inventory.preloaded
+        if name in offered.extensions and not extensions.is_usable(connection, name)
+    ]
+    return _each("library", missing)
 
 
 def _locales(
@@ -192,18 +186,13 @@ def _locale(name: str, where: str) -> Shortage:
 def _settings(
     connection: Connection, offered: Capabilities, inventory: Inventory
 ) -> Iterator[Shortage]:
-    names = {
+    wanted = {
         name.lower() for each in inventory.database_settings for name in each.settings
     }
     # A name with a dot is a placeholder that any server accepts.
-    for name in sorted(names - offered.settings):
-        if "." not in name and not survey.has_setting(connection, name):
-            yield Shortage(
-                what="setting",
-                subject=name,
-                detail=f"the database sets {name}, which this server does not know",
-                hint="Use a server of the same version and build.",
-            )
+    names = {name for name in wanted - offered.settings if "." not in name}
+    missing = {e for e in names if not survey.has_setting(connection, e)}
+    return _each("setting", missing)
 
 
 def _settings_of_locales(
@@ -237,45 +226,25 @@ def require_locales_of_roles(connection: Connection, statements: Iterable[str]) 
 def _access_methods(
     offered: Capabilities, entries: Iterable[TocEntry]
 ) -> Iterator[Shortage]:
+    # One of the extensions may bring it.
+    if any(entry.kind == "EXTENSION" for entry in entries):
+        return iter(())
     made = {entry.name for entry in entries if entry.kind == "ACCESS METHOD"}
     used = {entry.access_method for entry in entries if entry.access_method}
-    extensions = any(entry.kind == "EXTENSION" for entry in entries)
-    for name in sorted(used - made - offered.access_methods):
-        # One of the extensions may bring it.
-        if not extensions:
-            yield Shortage(
-                what="access-method",
-                subject=name,
-                detail=f"tables are stored by {name}, which this server lacks",
-                hint=_EXTENSION_HINT,
-            )
+    return _each("access-method", used - made - offered.access_methods)
 
 
 def _xml(connection: Connection, entries: Iterable[TocEntry]) -> Iterator[Shortage]:
     """Yield a shortage if XML cannot be read: tables could be made, rows not loaded."""
     if any(each.holds_xml for each in entries) and not survey.has_xml(connection):
-        yield Shortage(
-            what="feature",
-            subject="xml",
-            detail="tables of the set hold XML, which the server was built without",
-            hint="Use a PostgreSQL that is built with libxml.",
-        )
+        yield from _each("feature", ["xml"])
 
 
 def _roles(
     offered: Capabilities, inventory: Inventory, entries: Iterable[TocEntry]
 ) -> Iterator[Shortage]:
-    needed = {
-        *inventory.needed_roles,
-        *(entry.owner for entry in entries),
-    } - {""}
-    for name in sorted(needed - offered.roles):
-        yield Shortage(
-            what="role",
-            subject=name,
-            detail=f"objects of the set belong to the role {name} or name it",
-            hint="Create the role on the server; the set's roles.sql shows how it was.",
-        )
+    needed = {*inventory.needed_roles, *(entry.owner for entry in entries)}
+    return _each("role", needed - {""} - offered.roles)
 
 
 def _role_attributes(
@@ -283,28 +252,52 @@ def _role_attributes(
 ) -> Iterator[Shortage]:
     there = {each.name: each for each in roles.take(connection)}
     majors = (inventory.server_major, server_major(connection))
-    wanted = set(inventory.needed_roles)
     for each in inventory.roles:
         name = each.name
-        if name in wanted and name in there:
-            differ = each.differences(there[name], majors=majors, with_password=False)
-            if differ:
-                yield Shortage(
-                    what="role-attributes",
-                    subject=name,
-                    detail=f"the server's role {name} differs in {', '.join(differ)}",
-                    hint="Make it as the set's roles.sql shows it, if it should be.",
-                )
+        if name not in inventory.needed_roles or name not in there:
+            continue
+        if differ := each.differences(there[name], majors=majors, with_password=False):
+            yield Shortage(
+                what="role-attributes",
+                subject=name,
+                detail=f"the server's role {name} differs in {', '.join(differ)}",
+                hint="Make it as the set's roles.sql shows it, if it should be.",
+            )
 
 
-def _tablespaces(offered: Capabilities, inventory: Inventory) -> Iterator[Shortage]:
-    for name in sorted(set(inventory.tablespaces) - offered.tablespaces):
-        yield Shortage(
-            what="tablespace",
-            subject=name,
-            detail=f"tables of the set lie in the tablespace {name}",
-            hint="Create it; the set's tablespaces.sql shows how it was.",
-        )
+_TEXTS = {
+    "access-method": (
+        "tables are stored by {}, which this server lacks",
+        _EXTENSION_HINT,
+    ),
+    "feature": (
+        "tables of the set hold XML, which the server was built without",
+        "Use a PostgreSQL that is built with libxml.",
+    ),
+    "library": (
+        "the source preloads the library {} for its extension; the server does not, "
+        "and cannot load it later",
+        "Add it to shared_preload_libraries and restart the server.",
+    ),
+    "role": (
+        "objects of the set belong to the role {} or name it",
+        "Create the role on the server; the set's roles.sql shows how it was.",
+    ),
+    "setting": (
+        "the database sets {}, which this server does not know",
+        "Use a server of the same version and build.",
+    ),
+    "tablespace": (
+        "tables of the set lie in the tablespace {}",
+        "Create it; the set's tablespaces.sql shows how it was.",
+    ),
+}
+
+
+def _each(what: str, names: Iterable[str]) -> Iterator[Shortage]:
+    detail, hint = _TEXTS[what]
+    for name in sorted(names):
+        yield Shortage(what=what, subject=name, detail=detail.format(name), hint=hint)
 
 
 def _owners(
@@ -376,15 +369,12 @@ def _room(connection: Connection, inventory: Inventory) -> Iterator[Shortage]:
     """Yield a shortage if the disk is too small, where the data folder lies here."""
     if not connection.info.host.startswith("/"):
         return
-    folder = query_value(
-        connection,
-        "SELECT setting FROM pg_settings WHERE name = 'data_directory'",
-    )
+    query = "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
+    folder, needed_bytes = query_value(connection, query), inventory.size_bytes
     try:
-        free_bytes = shutil.disk_usage(Path(folder or "/nowhere")).free
+        free_bytes = shutil.disk_usage(folder or "/nowhere").free
     except OSError:
         return  # in a container, or not for this user to see
-    needed_bytes = inventory.size_bytes
     if free_bytes < needed_bytes:
         yield Shortage(
             what="room",
@@ -399,44 +389,34 @@ def _owners_out_of_reach(
     connection: Connection, inventory: Inventory, user: str
 ) -> Iterator[Shortage]:
     """Yield the roles that the copy's objects could not be given to."""
-    right = (
-        "SET" if server_major(connection) >= FIRST_WITH_MEMBERSHIP_OPTIONS else "MEMBER"
-    )
-    owners = [*inventory.owners, inventory.owner]
-    for name, missing in query(
+    has_set = server_major(connection) >= FIRST_WITH_MEMBERSHIP_OPTIONS
+    for name in query_column(
         connection,
-        "SELECT rolname, NOT (pg_has_role(oid, %s) AND pg_has_role(oid, 'USAGE')) "
-        "FROM pg_roles WHERE rolname = ANY (%s) AND rolname !~ '^pg_' ORDER BY 1",
-        right,
-        owners,
+        "SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) AND rolname !~ '^pg_' "
+        "AND NOT (pg_has_role(oid, %s) AND pg_has_role(oid, 'USAGE')) ORDER BY 1",
+        [*inventory.owners, inventory.owner],
+        "SET" if has_set else "MEMBER",
     ):
-        if missing:
-            yield Shortage(
-                what="right",
-                subject=f"membership in {name}",
-                detail=f"objects of the set belong to the role {name}, and {user} may "
-                "not act as it",
-                hint=f"{_ROLE_HINT} Or let a superuser run GRANT {quoted(name)} TO "
-                f"{quoted(user)}.",
-            )
+        yield Shortage(
+            what="right",
+            subject=f"membership in {name}",
+            detail=f"objects of the set belong to the role {name}, and {user} may not "
+            "act as it",
+            hint=f"{_ROLE_HINT} Or let a superuser run GRANT {quoted(name)} TO "
+            f"{quoted(user)}.",
+        )
 
 
 def _new_roles(
-    connection: Connection,
-    inventory: Inventory,
-    user: str,
-    attributes: Role,
+    connection: Connection, inventory: Inventory, user: str, attributes: Role
 ) -> Iterator[Shortage]:
-    there = roles.names(connection)
-    wanted = set(inventory.needed_roles) - there
     of_superusers = {
         each.name
         for each in inventory.roles
         if any(getattr(each, attribute) for attribute in _ATTRIBUTES_OF_SUPERUSERS)
     }
-    for name in sorted(wanted):
-        if attributes.createrole and name not in of_superusers:
-            continue
+    missing = set(inventory.needed_roles) - roles.names(connection)
+    for name in sorted(missing & of_superusers if attributes.createrole else missing):
         yield Shortage(
             what="right",
             subject=f"creation of {name}",
@@ -449,14 +429,13 @@ def _new_roles(
 def _extensions_for_superusers(
     connection: Connection, inventory: Inventory, user: str
 ) -> Iterator[Shortage]:
-    wanted: Sequence[str] = [each.name for each in inventory.extensions]
     for name in query_column(
         connection,
         "SELECT DISTINCT v.name::text FROM pg_available_extensions e "
         "JOIN pg_available_extension_versions v "
         "ON v.name = e.name AND v.version = e.default_version "
         "WHERE v.superuser AND NOT v.trusted AND v.name = ANY (%s) ORDER BY 1",
-        wanted,
+        [each.name for each in inventory.extensions],
     ):
         yield Shortage(
             what="right",

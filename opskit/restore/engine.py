@@ -9,13 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from opskit.catalog.manifest import DatabaseManifest, TableRecord, of_database
-from opskit.catalog.reader import SetReader
+from opskit.catalog.reader import SetReader, from_first_whole_copy
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
 from opskit.compare import contents, structure
@@ -24,10 +23,8 @@ from opskit.config import LoadSettings
 from opskit.crypto.keys import Identities
 from opskit.errors import (
     DatabaseError,
-    IntegrityError,
     OpskitError,
     ServerFault,
-    StoreError,
 )
 from opskit.log import logger
 from opskit.postgres import locks
@@ -43,7 +40,7 @@ from opskit.preflight.shortages import Shortage
 from opskit.progress import bar
 from opskit.restore import load, select, surroundings, unpack
 from opskit.restore.fill import Filled, fill
-from opskit.restore.job import FillJob, copy_url, warn_of_code
+from opskit.restore.job import FillJob, warn_of_code
 from opskit.restore.make import make
 from opskit.restore.surroundings import Place
 from opskit.threads import Thread
@@ -69,7 +66,6 @@ class Bound:
         self._standing: list[Session] = []
 
     def passed(self) -> bool:
-        """Return whether the time is over, and everything is being ended."""
         return self._passed.is_set()
 
     @contextmanager
@@ -163,7 +159,6 @@ class CopyRequest:
 
     @property
     def manifest(self) -> DatabaseManifest:
-        """The manifest of the set."""
         return of_database(self.chosen.manifest)
 
 
@@ -194,31 +189,37 @@ class Restored:
     checks: Sequence[Check] = ()
 
 
-class Terms(Protocol):
+class Terms:
     """Where a copy is made, and what happens when something is missing or fails."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Surround a phase: fetch, surroundings, restore, compare."""
+        return nullcontext()
 
     def opening(self) -> AbstractContextManager[Callable[[Fetched], Place]]:
         """Open the server beside the reading; yield what waits for the place."""
+        raise NotImplementedError
 
-    def accept_shortages(self, place: Place, missing: Sequence[Shortage]) -> None:
+    def accept_shortages(self, missing: Sequence[Shortage]) -> None:
         """Raise an error unless the copy may be made without all of this."""
+        raise NotImplementedError
 
     def accept_definitions(
-        self, place: Place, job: FillJob, failures: Sequence[Failure]
+        self, job: FillJob, failures: Sequence[Failure]
     ) -> Concessions:
         """Return what the copy does without, as these definitions could not be made.
 
         Raises an error where it may not.
         """
+        raise NotImplementedError
 
     def accept_rows(self, copy: RestoredCopy, filled: Filled) -> None:
         """Raise an error unless the copy may lack what could not be made at the end."""
+        raise NotImplementedError
 
     def compare_more(self, restored: Restored) -> list[Check]:
         """Compare what is not compared of every copy."""
+        return []
 
 
 @contextmanager
@@ -231,11 +232,10 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
         IntegrityError: the set is damaged.
         DatabaseError: the server refuses, or lacks what the set needs.
     """
-    is_whole = not request.tables
+    is_whole, own = not request.tables, request.loading
     with ExitStack() as stack:
-        folder = stack.enter_context(
-            unpack.folder(request.limits, request.manifest.dump_bytes)
-        )
+        needed_bytes = request.manifest.dump_bytes
+        folder = stack.enter_context(unpack.folder(request.limits, needed_bytes))
         open_place = stack.enter_context(terms.opening())
         with _phase(request, terms, "fetch"):
             fetched = _read(request, folder)
@@ -245,20 +245,30 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
         lacking = surroundings.shortages(
             place, manifest.inventory, wanted, is_whole=is_whole
         )
-        terms.accept_shortages(place, lacking)
+        terms.accept_shortages(lacking)
         concessions = accept(wanted, lacking, manifest)
         stack.enter_context(bound.over(place.url_beside, [place.name, place.reference]))
-        job = _job(request, place, fetched, wanted, concessions, bound)
+        job = FillJob(
+            place=place,
+            manifest=manifest,
+            archive=fetched.archive,
+            entries=wanted,
+            is_whole=is_whole,
+            installations=request.installations,
+            limits=request.limits,
+            concessions=concessions,
+            loading=own,
+            trust=request.trust,
+            is_over=bound.passed,
+            offline=request.offline,
+        )
         roles_created = _surround(request, terms, place, fetched, wanted)
-        with (
-            _phase(request, terms, "restore"),
-            surroundings.owners_raised(place, wanted),
-        ):
-            failures = make(place.connection, job)
-        concessions = terms.accept_definitions(place, job, failures)
+        with _loading(request, terms, job):
+            failures = make(job)
+        concessions = terms.accept_definitions(job, failures)
         job = replace(job, concessions=concessions)
         copy = RestoredCopy(
-            url=copy_url(place.connection, job),
+            url=job.url,
             manifest=manifest,
             schema=fetched.schema,
             limits=request.limits,
@@ -270,15 +280,11 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
         )
         early = None
         if request.compares_early:
-            own = request.loading.sql_before or request.loading.sql_after
-            alone = place.is_throwaway and not own
+            alone = place.is_throwaway and not (own.sql_before or own.sql_after)
             early = stack.enter_context(Meanwhile(copy, entries, alone=alone))
             job = replace(job, loaded=early.loaded)
-        with (
-            _phase(request, terms, "restore"),
-            surroundings.owners_raised(place, wanted),
-        ):
-            filled = fill(place.connection, job)
+        with _loading(request, terms, job):
+            filled = fill(job)
         terms.accept_rows(copy, filled)
         made = Restored(
             place=place,
@@ -294,8 +300,16 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
 
 
 @contextmanager
+def _loading(request: CopyRequest, terms: Terms, job: FillJob) -> Iterator[None]:
+    with (
+        _phase(request, terms, "restore"),
+        surroundings.owners_raised(job.place, job.entries),
+    ):
+        yield
+
+
+@contextmanager
 def _phase(request: CopyRequest, terms: Terms, name: str) -> Iterator[None]:
-    """Do what the caller does around a phase, and show how far it is."""
     manifest = request.manifest
     totals = {"fetch": manifest.size_bytes}
     if not request.tables:
@@ -305,75 +319,32 @@ def _phase(request: CopyRequest, terms: Terms, name: str) -> Iterator[None]:
 
 
 def _read(request: CopyRequest, folder: Path) -> Fetched:
-    """Unpack the dump from the first store whose copy is whole, and read the rest.
+    """Unpack the dump from the first store whose copy is whole, and read the rest."""
+    manifest, archive = request.manifest, folder / "dump.pgdump"
 
-    Raises:
-        IntegrityError: an object is missing, or not what the manifest says.
-        ConfigurationError: the set is encrypted and no identity here opens it.
-    """
-    manifest = request.manifest
-    archive = folder / "dump.pgdump"
-    *others, last = request.chosen.stores
-    for store in (*others, last):
-        logger().info("reading", backup_id=manifest.backup_id, store=store.name)
-        reader = SetReader(
-            manifest=manifest, store=store, identities=request.identities
+    def read(reader: SetReader) -> Fetched:
+        logger().info("reading", backup_id=manifest.backup_id, store=reader.store.name)
+        unpack.unpack_dump(reader, archive)
+        return Fetched(
+            manifest=of_database(reader.opened()),
+            archive=archive,
+            contents=toc.read(archive),
+            roles_sql=reader.read_text("roles"),
+            schema=reader.read_schema() if request.by_name else (),
+            objects=len(manifest.dump_bytes_of) + reader.read_others(),
         )
-        reader.require_identities()
-        try:
-            unpack.unpack_dump(reader, archive)
-            fetched = Fetched(
-                manifest=of_database(reader.opened()),
-                archive=archive,
-                contents=toc.read(archive),
-                roles_sql=reader.read_text("roles"),
-                schema=reader.read_schema() if request.by_name else (),
-                objects=len(manifest.dump_bytes_of) + reader.read_others(),
-            )
-        except (IntegrityError, StoreError) as error:
-            if store is last:
-                raise
-            logger().error("trying the next store", failed=error.message)
-        else:
-            break
-    return fetched
+
+    return from_first_whole_copy(request.chosen, request.identities, read)
 
 
 def _wanted(
     request: CopyRequest, fetched: Fetched
 ) -> tuple[Sequence[TocEntry], Sequence[TableRecord]]:
-    """Return the entries that are restored, and the tables."""
     entries, tables = fetched.contents.entries, fetched.manifest.tables
     if not request.tables:
         return entries, tables
     wanted, names = select.entries_for(entries, request.tables)
     return wanted, [e for e in tables if (e.schema_name, e.name) in names]
-
-
-def _job(
-    request: CopyRequest,
-    place: Place,
-    fetched: Fetched,
-    entries: Sequence[TocEntry],
-    concessions: Concessions,
-    bound: Bound,
-) -> FillJob:
-    return FillJob(
-        server_url=place.server_url,
-        name=place.name,
-        manifest=fetched.manifest,
-        archive=fetched.archive,
-        entries=entries,
-        is_whole=not request.tables,
-        installations=request.installations,
-        limits=request.limits,
-        concessions=concessions,
-        loading=request.loading,
-        run_id=place.run_id,
-        trust=request.trust,
-        is_over=bound.passed,
-        offline=request.offline,
-    )
 
 
 def _surround(
@@ -384,22 +355,21 @@ def _surround(
     entries: Sequence[TocEntry],
 ) -> tuple[str, ...]:
     """Make roles and tablespaces; return the roles made on a server that stays."""
+    manifest, roles_sql = fetched.manifest, fetched.roles_sql
     # Missing programs are this machine's fault: that is known before anything is made.
     load.choose_program(
         request.installations,
-        client_major=fetched.manifest.client_major,
+        client_major=manifest.client_major,
         server_major=place.major,
     )
-    inventory = fetched.manifest.inventory
+    inventory = manifest.inventory
     if place.is_throwaway:
         with _phase(request, terms, "surroundings"):
-            surroundings.make_surroundings(
-                place, fetched.roles_sql, inventory.tablespaces
-            )
+            surroundings.make_surroundings(place, roles_sql, inventory.tablespaces)
     elif place.creates_roles:
         return surroundings.create_roles(
             place.connection,
-            fetched.roles_sql,
+            roles_sql,
             inventory,
             entries,
             is_whole=not request.tables,
@@ -418,7 +388,7 @@ def _compare(
     if request.tables:
         return contents.compare_load(copy, equal)
     return [
-        *contents.compare_with_archive(copy.manifest, entries),
+        *structure.compare_with_archive(copy.manifest, entries),
         *contents.compare_load(copy, equal),
         contents.compare_large_objects(copy),
         *structure.compare_structure(

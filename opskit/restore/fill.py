@@ -14,9 +14,8 @@ from opskit.postgres.archive.toc import (
     sequence_values,
     with_dependents,
 )
-from opskit.postgres.connect import Connection, connect
+from opskit.postgres.connect import connect
 from opskit.postgres.database import RowCheck
-from opskit.postgres.parameters import with_database, with_settings
 from opskit.postgres.sql_text import statements_by_role
 from opskit.preflight.concessions import Failure
 from opskit.progress import measured
@@ -25,9 +24,6 @@ from opskit.restore.job import (
     FillJob,
     Rights,
     choose,
-    copy_url,
-    plain_settings,
-    silencing,
 )
 from opskit.restore.make import Steps, failure, load_again, make, run_all
 
@@ -43,7 +39,7 @@ class Filled:
     failures: tuple[Failure, ...]
 
 
-def fill(connection: Connection, job: FillJob) -> Filled:
+def fill(job: FillJob) -> Filled:
     """Load all rows into what `make` made, and after them as much as can be made.
 
     What fails with parallel jobs may be a matter of their timing, and a CHECK may
@@ -55,7 +51,7 @@ def fill(connection: Connection, job: FillJob) -> Filled:
         DatabaseError: the server or pg_restore refuses rows.
     """
     try:
-        return _fill(connection, job)
+        return _fill(job)
     except ServerFault:
         raise
     except DatabaseError as error:
@@ -64,22 +60,25 @@ def fill(connection: Connection, job: FillJob) -> Filled:
         logger().warning(
             "loading once more with one job, checks after rows", failed=error.message
         )
-        _make_again(connection, job)
-    return _fill(connection, job.as_last_try())
+        _make_again(job)
+    return _fill(job.as_last_try())
 
 
-def _make_again(connection: Connection, job: FillJob) -> None:
-    scratch.drop_made(connection, job.server_url, job.name, run_id=job.run_id)
-    make(connection, job)
+def _make_again(job: FillJob) -> None:
+    place = job.place
+    scratch.drop_made(
+        place.connection, place.server_url, place.name, run_id=place.run_id
+    )
+    make(job)
 
 
-def _fill(connection: Connection, job: FillJob) -> Filled:
-    url = copy_url(connection, job)
+def _fill(job: FillJob) -> Filled:
+    url, place = job.url, job.place
     size_bytes = job.manifest.inventory.size_bytes if job.is_whole else None
-    given = _rights(connection, job, url)
+    given = _rights(job, url)
     handlers = _disconnected(given, job)
     with measured(
-        "loading", size_bytes, lambda: database.size_bytes(connection, job.name)
+        "loading", size_bytes, lambda: database.size_bytes(place.connection, place.name)
     ):
         loaded = _load(given, job)
     failures = _put_back(given, job, loaded.taken)
@@ -90,7 +89,7 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
             extensions.connect_again(copy, handlers)
     run_all(url, job.loading.sql_after, job.limits.seconds)
     if job.is_whole:
-        failures += _set_properties(connection, job)
+        failures += _set_properties(job)
     failures += [
         Failure(entry=entry, error="", is_outside=True)
         for entry in job.concessions.entries(job.entries)
@@ -99,19 +98,17 @@ def _fill(connection: Connection, job: FillJob) -> Filled:
     return Filled(url=url, words=loaded.words, failures=tuple(failures))
 
 
-def _rights(connection: Connection, job: FillJob, url: str) -> Rights:
-    plain = with_database(job.server_url, job.name)
+def _rights(job: FillJob, url: str) -> Rights:
     ourselves = Rights(
         url=url,
-        connection=connection,
-        login_url=with_settings(plain, plain_settings(connection, job)),
-        settings=silencing(connection),
+        connection=job.place.connection,
+        login_url=job.plain_url,
+        settings=job.silencing(),
     )
     return choose(ourselves, job.concessions.entries(job.entries), job.trust)
 
 
 def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Failure]:
-    """Add constraints to what has its rows now, with the rights of its owner."""
     made_with = {
         (e.schema, e.name): e for e in job.entries if e.kind in _WITH_ROW_CHECKS
     }
@@ -136,14 +133,13 @@ def _put_back(given: Rights, job: FillJob, taken: Sequence[RowCheck]) -> list[Fa
     return failures
 
 
-def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
-    """Give the database its own settings, grants and comment."""
-    failures = []
+def _set_properties(job: FillJob) -> list[Failure]:
+    failures, place = [], job.place
     for entry in job.entries:
         script = database.property_script(
             [entry],
             job.manifest.inventory.database,
-            job.name,
+            place.name,
             without_settings=job.concessions.subjects("setting"),
             without_roles=job.concessions.subjects("role"),
             with_grants=not job.concessions.without_owners,
@@ -152,7 +148,7 @@ def _set_properties(connection: Connection, job: FillJob) -> list[Failure]:
             entry,
             statements_by_role(script),
             lambda each: scratch.run_about(
-                connection, job.name, each, run_id=job.run_id
+                place.connection, place.name, each, run_id=place.run_id
             ),
         )
         if error is not None:

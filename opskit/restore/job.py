@@ -22,6 +22,7 @@ from opskit.postgres.parameters import with_database, with_settings
 from opskit.postgres.roles import RowsRole, superusers
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions
+from opskit.restore.surroundings import Place
 from opskit.workspace import Limits
 
 # What of a table or domain is computed for each row; all that follows is looked at.
@@ -65,7 +66,6 @@ class Rights:
 
     @contextlib.contextmanager
     def for_rows(self) -> Iterator[str]:
-        """Yield the URL for rows."""
         if not self.login_url:
             yield self.url
             return
@@ -156,20 +156,18 @@ _FIRST_WITH_EVENT_TRIGGERS_SETTING = 17
 
 @dataclass(frozen=True, kw_only=True)
 class FillJob:
-    """What to make of which archive.
+    """What to make of which archive, and where.
 
-    `entries` are the archive's contents as far as they are wanted, `is_whole` tells
-    whether that is all of them. In the `last_try`, rows are loaded
-    without CHECK constraints, which are put back afterwards, and an error is judged.
-    `trust` is called where code of these roles will run with the rights of a superuser.
-    Where it is `offline`, nothing that is loaded connects to foreign servers.
-    `run_id` is that of the run that the copy is marked for; one on a throw-away server
-    needs no mark. `loaded` is called for entries that are in already, see
-    `load.LoadJob.finished`. `is_over` says whether the run's time is over.
+    `entries` are the wanted ones of the archive, `is_whole` says whether that
+    is all of them. In the `last_try`, rows are loaded without CHECK constraints, which
+    are put back afterwards, and an error is judged. `trust` is called where code of
+    these roles will run with the rights of a superuser. Where it is `offline`, nothing
+    that is loaded connects to foreign servers. `loaded` is called for entries that are
+    in already, see `load.LoadJob.finished`; `is_over` says whether the run's time is
+    over.
     """
 
-    server_url: str = field(repr=False)
-    name: str
+    place: Place
     manifest: DatabaseManifest
     archive: Path
     entries: Sequence[TocEntry]
@@ -181,16 +179,11 @@ class FillJob:
     last_try: bool = False
     loaded: Callable[[int], None] = lambda _dump_id: None
     trust: Callable[[Sequence[str]], None] = warn_of_code
-    run_id: str = ""
     is_over: Callable[[], bool] = lambda: False
     offline: bool = False
 
     def require_time(self) -> None:
-        """Refuse what was seen once the run's sessions were being ended.
-
-        Raises:
-            ServerFault: the time is over; `Bound` says what held it up.
-        """
+        """Refuse what was seen once the run's sessions were being ended."""
         if self.is_over():
             raise ServerFault("the time for the load is over")
 
@@ -203,30 +196,34 @@ class FillJob:
         """The dump ids of entries that would read foreign tables where nothing may."""
         return reads_elsewhere(self.entries) if self.offline else set()
 
+    @property
+    def url(self) -> str:
+        """How to connect to the copy so that nothing in it acts by itself.
 
-def copy_url(connection: Connection, job: FillJob) -> str:
-    """Return how to connect to the copy so that nothing in it acts by itself.
+        Its triggers and event triggers, its rules, its libraries and settings are the
+        service's; loading and comparing must meet the tables alone.
+        """
+        settings = self.silencing()
+        return with_settings(self.plain_url, settings) if settings else self.plain_url
 
-    Its triggers and event triggers, its rules, its libraries and settings are the
-    service's; loading and comparing must meet the tables alone.
-    """
-    settings = plain_settings(connection, job) | silencing(connection)
-    return with_settings(with_database(job.server_url, job.name), settings)
+    @property
+    def plain_url(self) -> str:
+        """How a role that is no superuser connects to the copy."""
+        connection, place = self.place.connection, self.place
+        settings = {"default_transaction_read_only": "off", "role": "none"}
+        money = self.manifest.inventory.money_locale
+        if money and survey.has_locale(connection, money):
+            settings["lc_monetary"] = money
+        settings |= survey.of_sessions(connection, self.loading.settings)
+        return with_settings(with_database(place.server_url, place.name), settings)
 
-
-def plain_settings(connection: Connection, job: FillJob) -> dict[str, str]:
-    settings = {"default_transaction_read_only": "off", "role": "none"}
-    money = job.manifest.inventory.money_locale
-    if money and survey.has_locale(connection, money):
-        settings["lc_monetary"] = money
-    return settings | survey.of_sessions(connection, job.loading.settings)
-
-
-def silencing(connection: Connection) -> dict[str, str]:
-    """Return the settings that only a superuser can give a session."""
-    if not survey.is_superuser(connection):
-        return {}
-    settings = {"session_replication_role": "replica", "session_preload_libraries": ""}
-    if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:
-        settings["event_triggers"] = "off"
-    return settings
+    def silencing(self) -> dict[str, str]:
+        """Return the settings that only a superuser can give a session."""
+        connection = self.place.connection
+        if not survey.is_superuser(connection):
+            return {}
+        settings = {"session_replication_role": "replica"}
+        settings["session_preload_libraries"] = ""
+        if server_major(connection) >= _FIRST_WITH_EVENT_TRIGGERS_SETTING:
+            settings["event_triggers"] = "off"
+        return settings

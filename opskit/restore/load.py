@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from opskit.errors import ClientToolError, DatabaseError, ServerFault
 from opskit.log import mask
@@ -84,9 +84,20 @@ def run(
         stderr=subprocess.PIPE,
         process_group=0,
     )
-    assert process.stderr is not None
-    said = Said(finished, may_fail)
-    listener = _Listener(process.stderr, said, process.terminate)
+    stream = process.stderr
+    assert stream is not None
+    said, said_bytes = Said(finished, may_fail), bytearray()
+
+    def listen() -> None:
+        """Read to the end, and end the program where it must not go on."""
+        with stream:
+            for line in said.complaints(stream):
+                said_bytes.extend(line)
+                del said_bytes[:-_WORDS_BYTES_MAX]
+                if said.must_stop:
+                    process.terminate()
+
+    listener = Thread(listen, name="pg_restore")
     try:
         process.wait(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
@@ -96,8 +107,8 @@ def run(
         ) from None
     finally:
         client.stop(process)
-        listener.wait()
-    words = mask(listener.words.decode("utf-8", "replace")).strip()
+        listener.join(_END_SECONDS_MAX)
+    words = mask(said_bytes.decode("utf-8", "replace")).strip()
     if said.must_stop or not said.only_what_may_fail:
         code = 1 if said.must_stop else process.returncode
         if code > 0:
@@ -165,28 +176,6 @@ class Said:
         return False
 
 
-class _Listener:
-    """Reads what pg_restore says to the end, and ends it where it must not go on."""
-
-    def __init__(self, stream: IO[bytes], said: Said, stop: Callable[[], None]) -> None:
-        self.words = b""
-        self._stream = stream
-        self._said = said
-        self._stop_program = stop
-        self._thread = Thread(self._read, name="pg_restore")
-
-    def wait(self) -> None:
-        """Wait for the end of what the program says."""
-        self._thread.join(_END_SECONDS_MAX)
-
-    def _read(self) -> None:
-        with self._stream:
-            for line in self._said.complaints(self._stream):
-                self.words = (self.words + line)[-_WORDS_BYTES_MAX:]
-                if self._said.must_stop:
-                    self._stop_program()
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoadJob:
     """What to load where.
@@ -214,11 +203,8 @@ def choose_program(
     Raises:
         ClientToolError: none can read it.
     """
-    usable = [
-        each
-        for each in available
-        if each.has(CLIENT_PROGRAMS) and each.major >= client_major
-    ]
+    readers = [each for each in available if each.major >= client_major]
+    usable = [each for each in readers if each.has(CLIENT_PROGRAMS)]
     if not usable:
         raise ClientToolError(
             f"no pg_restore of major {client_major} or newer was found",
@@ -233,15 +219,10 @@ def load(job: LoadJob) -> tuple[str, frozenset[int]]:
     Raises:
         LoadFailed: another entry failed; its words name the object.
     """
-    arguments = [
-        *_pg_restore(job),
-        "--no-password",
-        f"--jobs={job.limits.jobs}",
-        f"--dbname={client_connection(job.url)}",
-        str(job.archive),
-    ]
+    options = ["--no-password", f"--jobs={job.limits.jobs}"]
+    options += [f"--dbname={client_connection(job.url)}", str(job.archive)]
     return run(
-        arguments,
+        [*_pg_restore(job), *options],
         client_environment(job.url),
         timeout_seconds=job.limits.seconds,
         finished=job.finished,
@@ -250,11 +231,7 @@ def load(job: LoadJob) -> tuple[str, frozenset[int]]:
 
 
 def script(job: LoadJob) -> bytes:
-    """Return the statements that pg_restore would run, without psql's own commands.
-
-    Raises:
-        DatabaseError: it failed.
-    """
+    """Return the statements that pg_restore would run, without psql's own commands."""
     output, _words = client.run(
         script_arguments(job),
         client_environment(job.url),
@@ -269,7 +246,6 @@ def script(job: LoadJob) -> bytes:
 
 
 def script_arguments(job: LoadJob) -> list[str]:
-    """Return the command that prints what the job would run."""
     return [*_pg_restore(job), "--file=-", str(job.archive)]
 
 

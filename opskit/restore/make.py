@@ -30,7 +30,7 @@ from opskit.postgres.sql_text import quoted
 from opskit.preflight.concessions import Concessions, Failure, accept
 from opskit.preflight.shortages import Shortage
 from opskit.restore import load
-from opskit.restore.job import FillJob, Rights, copy_url
+from opskit.restore.job import FillJob, Rights
 from opskit.restore.load import LoadFailed, LoadJob, script_arguments
 
 _CONNECTION_LOST = 2  # psql's exit code
@@ -153,7 +153,6 @@ def statements_ahead(
 
 
 def extension_statement(name: str) -> str:
-    """Return how the statement begins that creates an extension."""
     return f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}"
 
 
@@ -216,7 +215,6 @@ class Steps:
 
     @property
     def words(self) -> str:
-        """What pg_restore said in all steps."""
         return "\n".join(filter(None, self._words))
 
     def step(self, wanted: Collection[int], url: str = "") -> None:
@@ -311,11 +309,10 @@ def run_all(url: str, statements: Sequence[str], timeout_seconds: float) -> None
                 database.run_script(connection, statement)
 
 
-def make(connection: Connection, job: FillJob) -> list[Failure]:
+def make(job: FillJob) -> list[Failure]:
     """Create the database and everything that stands before the rows.
 
-    `connection` leads to another database of the same server. What the server refuses
-    is returned, without what only depends on it.
+    What the server refuses is returned, without what only depends on it.
 
     Raises:
         ServerFault: the server or a machine failed.
@@ -326,16 +323,16 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
     inventory = given_up.inventory(manifest.inventory)
     own = next((each for each in job.entries if each.kind == "DATABASE"), None)
     scratch.create(
-        connection,
-        job.name,
+        job.place.connection,
+        job.place.name,
         inventory,
-        run_id=job.run_id,
+        run_id=job.place.run_id,
         tablespace=own.tablespace if own and not given_up.without_tablespaces else "",
     )
-    url = copy_url(connection, job)
+    url = job.url
     database.make_bare(url, inventory)
     _run_before(url, job)
-    given = Rights(url=url, connection=connection)
+    given = Rights(url=url, connection=job.place.connection)
     # No two of them are made at once, so that another try makes no difference.
     failures = _make_definitions(given, job.as_last_try())
     job.require_time()
@@ -343,7 +340,6 @@ def make(connection: Connection, job: FillJob) -> list[Failure]:
 
 
 def _run_before(url: str, job: FillJob) -> None:
-    """Run the user's own statements in the empty copy, where no set is to blame."""
     try:
         run_all(url, job.loading.sql_before, job.limits.seconds)
     except DatabaseError as error:
@@ -418,6 +414,5 @@ def _run_under_other_names(given: Rights, job: FillJob, statement: str) -> bool:
 
 
 def with_shortages(job: FillJob, found: Iterable[Shortage]) -> Concessions:
-    """Return the job's concessions, and what is done without for these shortages."""
     shortages = (*job.concessions.accepted, *found)
     return accept(job.entries, shortages, job.manifest)

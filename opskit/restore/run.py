@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from shlex import quote
@@ -18,13 +18,11 @@ from opskit.errors import DatabaseError, IntegrityError, UsageError
 from opskit.log import logger
 from opskit.postgres import database, roles, schema, scratch
 from opskit.postgres.connect import Connection, connect, server_major
-from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import with_database
 from opskit.preflight import shortages
-from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.concessions import Concessions, Failure
 from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
-from opskit.restore.engine import Bound, CopyRequest, Fetched, Restored, restored
+from opskit.restore.engine import Bound, CopyRequest, Fetched, Terms, restored
 from opskit.restore.fill import Filled
 from opskit.restore.job import FillJob
 from opskit.restore.make import with_shortages
@@ -32,7 +30,6 @@ from opskit.restore.surroundings import Place, with_members
 
 
 def holds_data(connection: Connection, server_url: str, target: str) -> bool:
-    """Return whether the target exists and holds anything."""
     if not database.exists(connection, target):
         return False
     with connect(with_database(server_url, target), purpose="restore") as found:
@@ -49,35 +46,22 @@ def not_accepted(
     return [e for e in shortages if e.name.removeprefix("right ") not in accepted]
 
 
-def require_able(
-    connection: Connection,
-    inventory: Inventory,
-    target: str,
-    *,
-    is_whole: bool,
-    accepted: Collection[str] = (),
-) -> None:
-    """Refuse before anything is read what the role or the server could not do.
-
-    Raises:
-        DatabaseError: all of it, by name.
-    """
-    lacking = not_accepted(
-        preflight_shortages.role_shortages(connection, inventory, is_whole=is_whole),
-        accepted,
+def _require_able(connection: Connection, request: RestoreRequest) -> None:
+    """Refuse before anything is read what the role or the server could not do."""
+    needed = shortages.role_shortages(
+        connection, request.manifest.inventory, is_whole=not request.tables
     )
-    if lacking:
+    if lacking := not_accepted(needed, request.loading.allow):
         raise DatabaseError(
-            f"the set cannot be restored here: "
-            f"{'; '.join(each.detail for each in lacking)}",
+            "the set cannot be restored here: "
+            + "; ".join(each.detail for each in lacking),
             hint=f"{lacking[0].hint} Nothing was read or touched.",
             details={"missing": [each.name for each in lacking]},
         )
-    found = scratch.obstacles(connection, target)
-    if found:
+    if obstacles := scratch.obstacles(connection, request.target):
         raise DatabaseError(
-            f"the database {target} cannot be replaced now: it has "
-            + ", and ".join(found),
+            f"the database {request.target} cannot be replaced now: it has "
+            + ", and ".join(obstacles),
             hint="End it, if need be as a role that may, and run this again; or "
             "restore to another name.",
         )
@@ -189,13 +173,7 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
     with database.maintenance(request.server_url) as connection:
         require_target(connection, request)
         sweep(connection, request.server_url, request.target)
-        require_able(
-            connection,
-            manifest.inventory,
-            request.target,
-            is_whole=not request.tables,
-            accepted=request.loading.allow,
-        )
+        _require_able(connection, request)
         with restored(request, _Terms(request, connection), bound) as made:
             _require_equal(made.checks)
             replaced = swap(
@@ -217,44 +195,31 @@ def restore(request: RestoreRequest, *, clock: Callable[[], datetime]) -> Restor
     )
 
 
-class _Terms:
+class _Terms(Terms):
     """A restore goes beside the target, and may lack what the user accepts by name."""
 
     def __init__(self, request: RestoreRequest, connection: Connection) -> None:
         self._request, self._connection = request, connection
 
-    def phase(self, name: str) -> AbstractContextManager[None]:
-        del name  # no time is taken of it
-        return nullcontext()
-
     @contextmanager
     def opening(self) -> Iterator[Callable[[Fetched], Place]]:
         """Yield what gives the copy a name, under which an error drops it."""
-        request = self._request
+        request, connection = self._request, self._connection
+        url = request.server_url
         with ExitStack() as stack:
+            yield lambda _fetched: Place(
+                server_url=url,
+                connection=connection,
+                name=stack.enter_context(beside(connection, url, request.target)),
+                run_id=request.run_id,
+                creates_roles=True,
+            )
 
-            def open_place(_fetched: Fetched) -> Place:
-                return Place(
-                    server_url=request.server_url,
-                    connection=self._connection,
-                    name=stack.enter_context(
-                        beside(self._connection, request.server_url, request.target)
-                    ),
-                    run_id=request.run_id,
-                    creates_roles=True,
-                )
-
-            yield open_place
-
-    def accept_shortages(self, place: Place, missing: Sequence[Shortage]) -> None:
+    def accept_shortages(self, missing: Sequence[Shortage]) -> None:
         """Go on without what is accepted, an extension's version and a setting.
 
         These must not keep anybody from the data.
-
-        Raises:
-            DatabaseError: the server lacks something else.
         """
-        del place
         if refused := refused_shortages(missing, self._request.loading.allow):
             raise DatabaseError(
                 "the server lacks what the set needs",
@@ -267,18 +232,11 @@ class _Terms:
             logger().warning("restoring without", missing=each.name, reason=each.detail)
 
     def accept_definitions(
-        self, place: Place, job: FillJob, failures: Sequence[Failure]
+        self, job: FillJob, failures: Sequence[Failure]
     ) -> Concessions:
-        """Return what the restore does without, with what stands before the rows.
-
-        Raises:
-            DatabaseError: the server refused a definition that nobody accepts to lose.
-        """
-        del place
-        refused = [
-            each for each in failures if each.name not in self._request.loading.allow
-        ]
-        if refused:
+        """Return what the restore does without, with what stands before the rows."""
+        allow = self._request.loading.allow
+        if refused := [each for each in failures if each.name not in allow]:
             raise DatabaseError(
                 "the server refuses what stands before the rows",
                 said="; ".join(each.error for each in refused),
@@ -290,34 +248,24 @@ class _Terms:
         return with_shortages(job, [each.as_shortage() for each in failures])
 
     def accept_rows(self, copy: RestoredCopy, filled: Filled) -> None:
-        """Accept what the user accepts of the entries after the rows.
-
-        Raises:
-            IntegrityError: another one failed.
-        """
-        del copy
-        request, failures = self._request, filled.failures
-        refused = [each for each in failures if each.name not in request.loading.allow]
+        """Accept what the user accepts of the entries after the rows."""
+        failures, allow = filled.failures, self._request.loading.allow
         for each in failures:
             logger().warning(
                 "an entry could not be made", name=each.name, reason=each.error
             )
-        if refused:
-            names = [*request.loading.allow, *(each.name for each in refused)]
+        if refused := [each for each in failures if each.name not in allow]:
+            names = [each.name for each in refused]
+            flags = _flags(dict.fromkeys([*allow, *names]))
             # By name alone: the server's words may hold rows, and this goes on record.
             raise IntegrityError(
                 "all rows were loaded, but "
                 f"{count(len(refused), 'entry', 'entries')} after them could not be "
-                f"made: {'; '.join(each.name for each in refused[:_FAILURES_SHOWN])}",
+                f"made: {'; '.join(names[:_FAILURES_SHOWN])}",
                 hint="The copy was dropped and nothing was replaced. To keep it "
-                f"without them: `{request.command} {_flags(dict.fromkeys(names))}`",
+                f"without them: `{self._request.command} {flags}`",
                 details={"failures": [each.as_json() for each in failures]},
             )
-
-    def compare_more(self, restored: Restored) -> list[Check]:
-        """Compare nothing more: that is what drills are for."""
-        del restored
-        return []
 
 
 def refused_shortages(
@@ -337,11 +285,7 @@ def _flags(names: Iterable[str]) -> str:
 
 
 def _require_equal(checks: Sequence[Check]) -> None:
-    """Refuse a copy that differs from the record of its set.
-
-    Raises:
-        IntegrityError: it names the first check that did not pass.
-    """
+    """Refuse a copy that differs from the record of its set."""
     failed = [check for check in checks if check.failed]
     for check in failed:
         logger().error("the copy differs", **check.as_json())
@@ -357,11 +301,7 @@ def _require_equal(checks: Sequence[Check]) -> None:
 
 
 def require_target(connection: Connection, request: RestoreRequest) -> bool:
-    """Return whether the target holds anything; refuse what must not be replaced.
-
-    Raises:
-        UsageError: see `restore`.
-    """
+    """Return whether the target holds anything; refuse what must not be replaced."""
     if request.replace and request.tables:
         raise UsageError(
             "--table and --replace do not go together: replacing a database by one "
@@ -444,7 +384,6 @@ def plan(request: RestoreRequest) -> RestorePlan:
 
 def _tables(request: RestoreRequest) -> Sequence[TableRecord]:
     """Return the tables with rows; only the dump shows a partitioned one's parts."""
+    wanted = request.tables
     tables = request.manifest.tables
-    if not request.tables:
-        return tables
-    return [t for t in tables if (t.schema_name, t.name) in request.tables]
+    return [t for t in tables if not wanted or (t.schema_name, t.name) in wanted]

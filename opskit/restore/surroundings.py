@@ -37,7 +37,6 @@ class Place:
 
     @property
     def major(self) -> int:
-        """The server's major version."""
         return server_major(self.connection)
 
     @property
@@ -137,7 +136,6 @@ def create_roles(
 def _roles_of(
     entries: Sequence[TocEntry], inventory: Inventory, *, is_whole: bool
 ) -> set[str]:
-    """Return the roles that own what is restored, or that it names."""
     named = set(inventory.needed_roles)
     if is_whole:
         return named

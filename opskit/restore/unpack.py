@@ -30,14 +30,8 @@ _QUEUED_BLOCKS_MAX = 8
 
 
 class Writable(Protocol):
-    """As much of a file as is needed."""
-
     def write(self, block: bytes, /) -> object:
-        """Write a block.
-
-        Raises:
-            OSError: it could not be written.
-        """
+        """Write a block."""
 
 
 class WrittenBehind(Feed):
@@ -51,31 +45,19 @@ class WrittenBehind(Feed):
         super().__init__(write, name="writer", blocks_max=_QUEUED_BLOCKS_MAX)
 
     def write(self, block: bytes) -> None:
-        """Hand on a block; waits while the file is behind.
-
-        Raises:
-            OSError: an earlier one could not be written.
-        """
+        """Hand on a block; waits while the file is behind."""
         self.require_well()
         self.put(block)
 
     def require_well(self) -> None:
-        """Check that nothing has failed so far.
-
-        Raises:
-            OSError: a block could not be written.
-        """
+        """Check that nothing has failed so far."""
         if self.error is not None:
             raise self.error
 
 
 @contextlib.contextmanager
 def written_behind(file: Writable) -> Iterator[WrittenBehind]:
-    """Yield what takes blocks for a file; after the block all of them are written.
-
-    Raises:
-        OSError: something could not be written.
-    """
+    """Yield what takes blocks for a file; after the block all of them are written."""
     behind = WrittenBehind(file)
     try:
         yield behind
@@ -109,12 +91,7 @@ class JoinedFile:
 
     @contextmanager
     def part(self, number: int) -> Iterator[PartOfFile]:
-        """Yield what takes the bytes of one dump; each needs a thread of its own.
-
-        Raises:
-            IntegrityError: the dump is not what the others, or its size, say.
-            OSError: the disk does not take it.
-        """
+        """Yield what takes the bytes of one dump; each needs a thread of its own."""
         with self._path.open("r+b") as file, written_behind(file) as behind:
             yield PartOfFile(
                 file,
@@ -125,18 +102,12 @@ class JoinedFile:
             )
 
     def abandon(self) -> None:
-        """Let nobody wait for heads any longer."""
         with self._changed:
             self._is_abandoned = True
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Write the head, once every part has been written.
-
-        Raises:
-            IntegrityError: data that the heads promise did not come.
-            OSError: the disk does not take it.
-        """
+        """Write the head, once every part has been written."""
         assert self._joined is not None
         with self._path.open("r+b") as file:
             try:
@@ -175,8 +146,6 @@ class JoinedFile:
 
 
 class PartOfFile(io.RawIOBase):
-    """Takes the bytes of one dump."""
-
     def __init__(
         self,
         file: BinaryIO,
@@ -194,16 +163,10 @@ class PartOfFile(io.RawIOBase):
         self._held: bytearray | None = bytearray()
 
     def writable(self) -> bool:
-        """See `io.RawIOBase.writable`."""
         return True
 
     def write(self, data: Buffer, /) -> int:
-        """Take the next bytes; waits for the heads of the others behind its own.
-
-        Raises:
-            IntegrityError: they are more than there should be, or no archive.
-            OSError: earlier ones could not be written.
-        """
+        """Take the next bytes; waits for the heads of the others behind its own."""
         block = bytes(data)
         self._taken_bytes += len(block)
         if self._taken_bytes > self._size_bytes:
@@ -221,11 +184,7 @@ class PartOfFile(io.RawIOBase):
         return len(block)
 
     def finish(self, name: str) -> None:
-        """Check that all bytes have come, of what the message calls `name`.
-
-        Raises:
-            IntegrityError: some are missing, or it is no archive.
-        """
+        """Check that all bytes have come, of what the message calls `name`."""
         if self._taken_bytes != self._size_bytes:
             raise IntegrityError(
                 f"{name} unpacks to {self._taken_bytes} bytes where the manifest says "
@@ -377,11 +336,7 @@ def folder(limits: Limits, needed_bytes: int = 0) -> Iterator[Path]:
 
 
 def _require_room(path: Path, needed_bytes: int) -> None:
-    """Refuse early what would fill the disk half-way.
-
-    Raises:
-        DatabaseError: less than `needed_bytes` is free there.
-    """
+    """Refuse early what would fill the disk half-way."""
     free_bytes = shutil.disk_usage(path).free
     if free_bytes < needed_bytes:
         raise DatabaseError(

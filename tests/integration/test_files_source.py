@@ -23,8 +23,7 @@ from opskit.backup.stream import compressed
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
 from opskit.folders.backup import render
-from opskit.folders.compare import compare
-from opskit.folders.extract import extract
+from opskit.folders.copy import compare, extract
 from opskit.folders.restore import FolderTarget, restore_folder, sweep
 from tests.unit.files_sets import (
     IS_ROOT,

@@ -20,7 +20,6 @@ import pytest
 
 from opskit.backup.create import create_backup
 from opskit.backup.database import DatabaseBackup
-from opskit.backup.stream import DatabaseSource
 from opskit.catalog import catalog
 from opskit.catalog.documents import Trust
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, of_database
@@ -160,7 +159,7 @@ def made(
         LocalStore("near", base / "store"),
     ]
     result = create_backup(
-        DatabaseBackup(DatabaseSource(name=SOURCE, url=url, installations=found)),
+        DatabaseBackup(name=SOURCE, url=url, installations=found),
         stores,
         run_id="abc123",
         state_dir=base / "state",

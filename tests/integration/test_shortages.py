@@ -167,17 +167,16 @@ def test_doctor_names_it_before_the_drill(
     assert examined.inventory is not None
     trial = Trial(
         url=url,
-        major=15,
         inventory=examined.inventory,
         installations=programs.installations(),
+        settings=DrillSettings(accept_newer_major=True),
         run_id="abc123",
     )
-    lesser = DrillSettings(accept_newer_major=True)
     at_newer = replace(trial, installations=newer())
 
     with initialised.copied():
-        own = [*databases.examine_drill("shop", trial, lesser)]
-        found = [*databases.examine_drill("shop", at_newer, lesser)]
+        own = [*databases.examine_drill("shop", trial)]
+        found = [*databases.examine_drill("shop", at_newer)]
 
     assert [(e.name, e.observed) for e in own[1:]] == []
     assert [each.name for each in found] == [

@@ -14,8 +14,7 @@ from typing import Any, BinaryIO
 
 from opskit.catalog.file_record import FileRecord
 from opskit.folders.backup import FolderDump, FolderSource
-from opskit.folders.compare import compare
-from opskit.folders.extract import extract
+from opskit.folders.copy import compare, extract
 from opskit.folders.lock import ServiceLock
 from opskit.folders.restore import OpenTar
 

@@ -17,9 +17,9 @@ from opskit.compare.contents import (
     _loaded_alone,
     _tables_compared,
     check_tables,
-    compare_with_archive,
     units_of,
 )
+from opskit.compare.structure import compare_with_archive
 from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres import content
 from opskit.postgres.archive.digest import ContentDigest

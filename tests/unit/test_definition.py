@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from opskit.compare.definitions import Definition
@@ -145,7 +147,7 @@ def test_things_of_one_name_but_another_kind_or_schema_are_apart() -> None:
 def test_the_same_may_be_asked_of_another_database() -> None:
     """Only the address changes, and it is not shown by accident."""
     one = described(with_owners=False)
-    other = one.at("postgresql://db.example/reference")
+    other = replace(one, url="postgresql://db.example/reference")
 
     assert other == described(
         with_owners=False, url="postgresql://db.example/reference"

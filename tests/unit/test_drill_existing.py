@@ -16,6 +16,7 @@ from opskit.errors import ClientToolError, ConfigurationError
 from opskit.postgres import survey
 from opskit.postgres.connect import Connection
 from opskit.postgres.parameters import parse
+from tests.unit.entries import inventory
 
 URL = "postgresql://ops:hunter2@drill.example:6432/postgres"
 SOURCE = "7300000000000000001"
@@ -47,7 +48,9 @@ def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def _opened(settings: DrillSettings, major: int = 16) -> DrillServer:
-    with open_server(settings, [], major=major, system_identifier=SOURCE) as found:
+    with open_server(
+        settings, [], inventory(server_version=f"{major}.4", system_identifier=SOURCE)
+    ) as found:
         return found
 
 

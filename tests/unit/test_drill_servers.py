@@ -25,6 +25,7 @@ from opskit.postgres.servers.programs import (
     SERVER_PROGRAMS,
     Installation,
 )
+from tests.unit.entries import inventory
 
 URL = "postgresql://ops:hunter2@drill.example:6432/postgres"
 IMAGE = "registry.example/postgres-with-more:{major}"
@@ -78,8 +79,7 @@ def _opened(
     with open_server(
         settings,
         installations,
-        major=major,
-        system_identifier=SOURCE,
+        inventory(server_version=f"{major}.4", system_identifier=SOURCE),
     ) as found:
         return found
 
@@ -248,7 +248,9 @@ def test_programs_are_started_beside_the_block(
 
     monkeypatch.setattr(servers_throwaway, "throwaway", slow)
     with opening_server(
-        DrillSettings(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
+        DrillSettings(),
+        [_installed(tmp_path, 16)],
+        inventory(server_version="16.4", system_identifier=SOURCE),
     ) as wait:
         assert begun.wait(30)
         allowed.set()
@@ -264,7 +266,9 @@ def test_a_block_that_does_not_ask_ends_the_server_as_well(
 ) -> None:
     """A set that cannot be read needs no server, which is gone all the same."""
     with opening_server(
-        DrillSettings(), [_installed(tmp_path, 16)], major=16, system_identifier=SOURCE
+        DrillSettings(),
+        [_installed(tmp_path, 16)],
+        inventory(server_version="16.4", system_identifier=SOURCE),
     ):
         pass
 
@@ -275,7 +279,9 @@ def test_a_block_that_does_not_ask_ends_the_server_as_well(
 def test_a_container_is_started_by_the_call(made: dict[str, Any], kind: str) -> None:
     """To fetch its image may take long, which nobody would want to wait for in vain."""
     request = DrillSettings(server=kind, image=IMAGE)
-    with opening_server(request, [], major=16, system_identifier=SOURCE) as wait:
+    with opening_server(
+        request, [], inventory(server_version="16.4", system_identifier=SOURCE)
+    ) as wait:
         assert "started" not in made
 
         assert wait().url("x") == "container/x"
@@ -285,7 +291,11 @@ def test_a_container_is_started_by_the_call(made: dict[str, Any], kind: str) -> 
 def test_missing_programs_are_an_error_of_the_call(made: dict[str, Any]) -> None:
     """Not before: what is wrong with the set comes first."""
     with (
-        opening_server(DrillSettings(), [], major=16, system_identifier=SOURCE) as wait,
+        opening_server(
+            DrillSettings(),
+            [],
+            inventory(server_version="16.4", system_identifier=SOURCE),
+        ) as wait,
         pytest.raises(ClientToolError, match="no PostgreSQL 16 server programs"),
     ):
         wait()
@@ -302,11 +312,17 @@ def test_a_server_that_does_not_start_is_an_error_of_the_call(
 
     monkeypatch.setattr(servers_throwaway, "throwaway", broken)
     programs = [_installed(tmp_path, 16)]
-    with opening_server(DrillSettings(), programs, major=16, system_identifier=SOURCE):
+    with opening_server(
+        DrillSettings(),
+        programs,
+        inventory(server_version="16.4", system_identifier=SOURCE),
+    ):
         pass
     with (
         opening_server(
-            DrillSettings(), programs, major=16, system_identifier=SOURCE
+            DrillSettings(),
+            programs,
+            inventory(server_version="16.4", system_identifier=SOURCE),
         ) as wait,
         pytest.raises(DatabaseError, match="initdb failed"),
     ):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opskit.errors import StoreError
-from opskit.folders.compare import compare
+from opskit.folders.copy import compare
 from opskit.mutants.folders import plant
 from tests.unit.files_sets import (
     IS_ROOT,

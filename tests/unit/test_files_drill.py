@@ -13,7 +13,7 @@ from opskit.catalog.file_record import FileRecord
 from opskit.checks import Check
 from opskit.drill.folder import drill_copy
 from opskit.drill.report import DrillRecord
-from opskit.folders.compare import compare
+from opskit.folders.copy import compare
 from opskit.mutants import folders
 from opskit.mutants.folders import KINDS, Ground, Planted
 from tests.unit.conftest import Unprivileged

@@ -11,6 +11,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -459,9 +460,9 @@ def test_a_file_swapped_right_before_it_is_opened_is_looked_at_again(
 ) -> None:
     """Neither is a link followed then, nor does a pipe hold the backup up."""
     (tmp_path / "elsewhere").write_text("secret")
-    real = Entry.open
+    real = Entry.opened
 
-    def swap_and_open(entry: Entry) -> int:
+    def swap_and_open(entry: Entry) -> AbstractContextManager[int]:
         if entry.path == "b" and (folder / "b").is_file():
             (folder / "b").unlink()
             if kind == "symlink":
@@ -472,7 +473,7 @@ def test_a_file_swapped_right_before_it_is_opened_is_looked_at_again(
                 (folder / "b").mkdir()
         return real(entry)
 
-    monkeypatch.setattr(Entry, "open", swap_and_open)
+    monkeypatch.setattr(Entry, "opened", swap_and_open)
     dumped = dump(folder)
 
     assert b"secret" not in dumped.tar

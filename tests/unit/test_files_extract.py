@@ -16,8 +16,7 @@ import pytest
 from opskit.catalog.file_record import FileRecord, FileType
 from opskit.errors import IntegrityError, OpskitError, StoreError
 from opskit.folders.archive import member
-from opskit.folders.compare import compare
-from opskit.folders.extract import extract
+from opskit.folders.copy import compare, extract
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import IS_ROOT, MIB, Dumped, dump, make_odd, make_sparse
 
@@ -234,7 +233,7 @@ def test_a_full_disk_is_told(
     def full(*_arguments: Any, **_options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("opskit.folders.extract._write_all", full)
+    monkeypatch.setattr("opskit.folders.copy._write_all", full)
 
     with pytest.raises(StoreError, match="cannot be written: No space left"):
         extract(io.BytesIO(dumped.tar), place, dumped.records)

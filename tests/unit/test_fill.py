@@ -21,6 +21,7 @@ from opskit.restore import fill, load, make
 from opskit.restore import job as restore_job
 from opskit.restore import make as loading
 from opskit.restore.job import FillJob, Rights
+from opskit.restore.surroundings import Place
 from opskit.workspace import Limits
 from tests.unit import builders
 from tests.unit.entries import entry, inventory, shortage
@@ -47,8 +48,11 @@ DOMAIN = [
 
 def _job(**changes: Any) -> FillJob:
     fields: dict[str, Any] = {
-        "server_url": "postgresql://ops:hunter2@db.example/postgres",
-        "name": "copy",
+        "place": Place(
+            server_url="postgresql://ops:hunter2@db.example/postgres",
+            connection=CONNECTION,
+            name="copy",
+        ),
         "manifest": builders.manifest(inventory=inventory()),
         "archive": Path("/nowhere/dump.pgdump"),
         "entries": PLAIN,
@@ -97,7 +101,7 @@ def test_nothing_in_the_copy_acts_by_itself(
         lambda _c, name: knows_money and name == "fr_FR.UTF-8",
     )
     monkeypatch.setattr(restore_job, "server_major", lambda _c: major)
-    found = parse(restore_job.copy_url(CONNECTION, _job()))
+    found = parse(_job().url)
 
     assert found == {
         "user": "ops",
@@ -115,7 +119,7 @@ def test_money_is_as_it_comes_where_the_source_says_nothing(
     monkeypatch.setattr(survey, "is_superuser", lambda _c: False)
     monkeypatch.setattr(survey, "has_locale", lambda _c, _name: True)
     manifest = builders.manifest(inventory=inventory(settings={}))
-    found = parse(restore_job.copy_url(CONNECTION, _job(manifest=manifest)))
+    found = parse(_job(manifest=manifest).url)
 
     assert "lc_monetary" not in found["options"]
 
@@ -281,7 +285,7 @@ def test_a_new_database_is_bare_before_anything_is_loaded(
     filled: list[Any], tmp_path: Path
 ) -> None:
     """What the source has no more would be in the way of what it has."""
-    make.make(CONNECTION, _job(archive=tmp_path / "dump.pgdump"))
+    make.make(_job(archive=tmp_path / "dump.pgdump"))
 
     assert filled == [("create", "copy"), ("bare", "copy", "icu"), [1, 2, 3, 10, 20]]
 
@@ -303,7 +307,7 @@ def test_settings_of_a_role_that_is_missing_are_left_out(
         entries=[*PLAIN, own],
         concessions=_without(("role", "app")),
     )
-    fill.fill(CONNECTION, job)
+    fill.fill(job)
 
     assert filled[-1] == "ALTER ROLE ops IN DATABASE \"copy\" SET a TO 'b'"
 

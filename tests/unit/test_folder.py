@@ -22,7 +22,7 @@ from opskit.catalog.sets import BackupSet
 from opskit.catalog.writer import Protection
 from opskit.checks import Check
 from opskit.crypto.keys import Identities
-from opskit.drill.folder import FolderDrillRequest, drill_folder
+from opskit.drill.folder import drill_folder
 from opskit.drill.report import DrillEvidence
 from opskit.errors import (
     ConfigurationError,
@@ -152,8 +152,9 @@ def drill(
     stores: Sequence[Store], *, mutants: int = 0, **options: Any
 ) -> DrillEvidence:
     """Drill the one set."""
-    request = FolderDrillRequest(chosen=only(stores), mutants=mutants, **options)
-    return drill_folder(request, run_id="def456", clock=lambda: NOW)
+    return drill_folder(
+        only(stores), mutants=mutants, run_id="def456", clock=lambda: NOW, **options
+    )
 
 
 def failed(evidence: DrillEvidence) -> list[Check]:
@@ -287,11 +288,7 @@ def test_without_the_identity_nothing_is_read(
     with pytest.raises(ConfigurationError, match=OWN.recipients[0]):
         restore_set(chosen, FolderTarget(path=tmp_path / "back"), clock=now)
     with pytest.raises(ConfigurationError, match=OWN.recipients[0]):
-        drill_folder(
-            FolderDrillRequest(chosen=chosen, mutants=0),
-            run_id="def456",
-            clock=lambda: NOW,
-        )
+        drill_folder(chosen, mutants=0, run_id="def456", clock=lambda: NOW)
 
     assert [store.opened for store in stores] == [[], []]
 

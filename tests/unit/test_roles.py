@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opskit.drill.comparison import compare_roles
+from opskit.drill.run import compare_roles
 from opskit.postgres import roles
 from opskit.postgres.inventory import Inventory, Role
 from opskit.preflight.concessions import Concessions

@@ -1,4 +1,4 @@
-"""Extracts the archive of a folder into a new one, and nowhere else."""
+"""The copy of a folder: extracted from its archive, compared with the set's records."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ import contextlib
 import errno
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from opskit.catalog.file_record import ROOT, FileRecord, FileType, is_beneath, shown
+from opskit.catalog.file_record import (
+    ROOT,
+    FileRecord,
+    FileType,
+    describe,
+    file_type,
+    is_beneath,
+    listed,
+    shown,
+)
 from opskit.catalog.reader import HINT
+from opskit.checks import Check
 from opskit.errors import IntegrityError, StoreError
 from opskit.folders.tree import (
     BLOCK_BYTES,
+    Entry,
     decoded,
     encoded,
     named,
     open_root,
     parent_of,
+    sha256,
+    walk,
 )
 
 # Set-user-id and set-group-id: they must not give the rights of another owner.
@@ -53,12 +66,8 @@ def extract(tar_stream: BinaryIO, target: Path, records: Sequence[FileRecord]) -
             lead out of the directory.
         StoreError: the directory cannot be written, or the disk is full.
     """
-    root = open_root(target)
-    try:
-        with _translated(target):
-            _Extraction(root, records).run(tar_stream)
-    finally:
-        os.close(root)
+    with open_root(target) as root, _translated(target):
+        _Extraction(root, records).run(tar_stream)
 
 
 @dataclass
@@ -148,24 +157,18 @@ class _Extraction:
         content = archive.extractfile(member)
         assert content is not None  # it is a file
         descriptor = os.open(name, _NEW, 0o600, dir_fd=parent)
+        offset = 0
         with content, open(descriptor, "wb", buffering=0) as file:
-            for offset, block in _blocks(content, member.size):
-                if expected.sparse and block == _ZEROS[: len(block)]:
-                    continue
-                file.seek(offset)
-                _write_all(file, block)
+            while offset < member.size:
+                # In pieces small enough to find holes in.
+                block = content.read(min(len(_ZEROS), member.size - offset))
+                if not block:
+                    raise _damaged("is cut short")
+                if not (expected.sparse and block == _ZEROS[: len(block)]):
+                    file.seek(offset)
+                    _write_all(file, block)
+                offset += len(block)
             file.truncate(member.size)
-
-
-def _blocks(content: IO[bytes], size_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Yield a file in pieces small enough to find holes in, and their places."""
-    offset = 0
-    while offset < size_bytes:
-        block = content.read(min(len(_ZEROS), size_bytes - offset))
-        if not block:
-            raise _damaged("is cut short")
-        yield offset, block
-        offset += len(block)
 
 
 def _write_all(file: IO[bytes], block: bytes) -> None:
@@ -238,3 +241,144 @@ def _translated(target: Path) -> Iterator[None]:
             f"{shown(path or str(target))} cannot be written: {error.strerror}",
             hint="Check the rights and the free space there, then run it again.",
         ) from error
+
+
+NAME = "files"
+_SHOWN_MAX = 100
+_FIELDS = ("type", "mode", "mtime_ns", "size_bytes", "sha256", "target")
+
+
+def compare(
+    target: Path,
+    records: Sequence[FileRecord],
+    *,
+    known: Mapping[str, str] | None = None,
+) -> list[Check]:
+    """Return a check of the whole, and a failed one for each entry that differs.
+
+    Names, types, modes, owners, times, contents and links are compared; only root can
+    set owners, so for other users they are only listed. At most 100 entries that differ
+    have a check of their own. `known` holds digests, by path, of files that need not be
+    read again.
+
+    Raises:
+        StoreError: the directory cannot be read.
+    """
+    left = {record.path: record for record in records}
+    differing: dict[str, str] = {}
+    foreign: list[str] = []
+    links: dict[tuple[int, int], str] = {}
+    with _unreadable(target), open_root(target) as root:
+        for entry in walk(root):
+            record = left.pop(entry.path, None)
+            if record is None:
+                differing[entry.path] = "is not in the set"
+                continue
+            observed = _observe(entry, links, known or {})
+            if observed is not None and _is_foreign(record, observed):
+                foreign.append(entry.path)
+            if difference := _differences(record, observed):
+                differing[entry.path] = difference
+    differing |= dict.fromkeys(left, "is missing")
+    return _checks(len(records), differing, foreign)
+
+
+@contextlib.contextmanager
+def _unreadable(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        within = shown(str(error.filename))
+        what = target if within == str(target) else f"{within} in {target}"
+        raise StoreError(
+            f"{what} cannot be read: {error.strerror}",
+            hint="Run this as a user who may read the copy, such as root.",
+        ) from error
+
+
+def _observe(
+    entry: Entry, links: dict[tuple[int, int], str], known: Mapping[str, str]
+) -> FileRecord | None:
+    """Return the record of an entry as it is; None for sockets and devices."""
+    status = entry.stat
+    kind = file_type(status.st_mode)
+    if kind is None:
+        return None
+    if kind == "symlink":
+        return describe(entry.path, status, target=entry.read_link())
+    if kind != "file":
+        return describe(entry.path, status)
+    first = links.setdefault((status.st_dev, status.st_ino), entry.path)
+    if first != entry.path:
+        return describe(entry.path, status, target=first, is_hardlink=True)
+    digest = known.get(entry.path) or _digest(entry)
+    return describe(entry.path, status, sha256=digest)
+
+
+def _digest(entry: Entry) -> str:
+    with entry.opened() as descriptor, named(entry.path):
+        return sha256(descriptor, entry.stat.st_size)
+
+
+def _is_foreign(record: FileRecord, observed: FileRecord) -> bool:
+    """Return whether the owner is another, and this user could not make it right."""
+    owners = (observed.uid, observed.gid) == (record.uid, record.gid)
+    return not owners and os.geteuid() != 0
+
+
+def _differences(record: FileRecord, observed: FileRecord | None) -> str:
+    if observed is None:
+        return f"type: a {record.type} is expected, a socket or a device is there"
+    names = [name for name in _FIELDS if name != "mode"]
+    if record.type != "symlink":  # its mode means nothing
+        names.append("mode")
+    if not _is_foreign(record, observed):
+        names += ["uid", "gid"]
+    else:
+        record = record.model_copy(update={"mode": record.mode & ~LENDING_BITS})
+    return "; ".join(
+        f"{name}: {_value(record, name)} is expected, {_value(observed, name)} is there"
+        for name in names
+        if getattr(record, name) != getattr(observed, name)
+    )
+
+
+def _value(record: FileRecord, name: str) -> str:
+    value = getattr(record, name)
+    if name == "mode":
+        return f"{value:04o}"
+    return shown(str(value)) or "none"
+
+
+def _checks(
+    number: int, differing: Mapping[str, str], foreign: list[str]
+) -> list[Check]:
+    details = ["names, types, modes, owners, times, contents, links"]
+    if foreign:
+        details.append(
+            "not root, so the owner could not be set and was not compared: "
+            f"{listed(foreign)}"
+        )
+    if not number:
+        details.append("the set names no entry at all")
+    equal, paths = f"{number} equal entries", sorted(differing)
+    whole = Check(
+        name=NAME,
+        passed=not differing and number > 0,
+        expected=equal if number else "at least the folder",
+        observed=f"{len(paths)} differ" if paths else equal,
+        detail="; ".join(details),
+    )
+    return [
+        whole,
+        *(
+            Check(
+                name=f"file {shown(path)}",
+                passed=False,
+                expected="as in the set",
+                observed="different",
+                detail=differing[path],
+            )
+            for path in paths[:_SHOWN_MAX]
+        ),
+    ]
