@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,6 +170,7 @@ FREE = 'opskit_disk_free_bytes{path="/srv"}'
 SIZE = {'opskit_disk_size_bytes{path="/srv"}': "100x99"}
 SETS = f'opskit_sets{{{SHOP}, store="far"}}'
 SUCCEEDED = f"opskit_backup_last_run_succeeded{{{SHOP}}}"
+HEALTH = "opskit_health_status"
 LEDGER = "opskit_ledger_intact"
 SENT = "opskit_notification_last_succeeded"
 CASES = [
@@ -212,6 +214,8 @@ CASES = [
     Case("OpskitAbsent", "one", MAX_AGES | {MAX_AGE: "1x20 _x99"}, 40, (SHOP,)),
     Case("OpskitAbsent", "all", {}, 20, (SHOP, 'source="state"')),
     Case("OpskitAbsent", "none", MAX_AGES, 20),
+    Case("OpskitUnhealthy", "unhealthy", {HEALTH: "2x99"}, 20, ("",)),
+    Case("OpskitUnhealthy", "degraded", {HEALTH: "1x99"}, 20),
     Case("OpskitStoreUnreachable", "gone", {REACHABLE: "1 0x99"}, 20, ('store="far"',)),
     Case("OpskitStoreUnreachable", "for moments", {REACHABLE: "0x8 1 0x8"}, 17),
     Case("OpskitStoreSlow", "for an hour", {LATENCY: "9x99"}, 60, ('store="far"',)),
@@ -260,7 +264,7 @@ CASES = [
 ]
 
 
-def unit_test(case: Case) -> dict[str, object]:
+def unit_test(case: Case) -> dict[str, Any]:
     """Return a case in the form of promtool."""
     alert = ALERTS[case.alert]
     labels = alert["labels"].items()
@@ -286,6 +290,22 @@ def unit_test(case: Case) -> dict[str, object]:
     }
 
 
+def unit_tests(
+    tmp_path: Path, alert: str, tests: list[dict[str, Any]], step: int = 1
+) -> Path:
+    """Write tests of one rule; with the others, each would be evaluated as often."""
+    rules, path = tmp_path / "rules.yml", tmp_path / "test.yml"
+    alone = {"groups": [{"name": "alone", "rules": [ALERTS[alert]]}]}
+    rules.write_text(json.dumps(alone), encoding="utf-8")
+    content = {
+        "rule_files": [str(rules)],
+        "evaluation_interval": f"{step}m",
+        "tests": tests,
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
 def test_the_rules_are_rules(tmp_path: Path) -> None:
     """Promtool reads the file, with its templates, and counts every rule."""
     path = tmp_path / "rules.yml"
@@ -299,20 +319,45 @@ def test_the_rules_are_rules(tmp_path: Path) -> None:
 def test_a_rule_fires_when_it_should(alert: str, tmp_path: Path) -> None:
     """Every alert has series that it fires on, and series that it is silent on."""
     cases = [case for case in CASES if case.alert == alert]
-    # Alone, so that the others are not evaluated as many times.
-    alone = {"groups": [{"name": "alone", "rules": [ALERTS[alert]]}]}
-    rules, path = tmp_path / "rules.yml", tmp_path / "test.yml"
-    rules.write_text(json.dumps(alone), encoding="utf-8")
-    path.write_text(
-        json.dumps(
-            {
-                "rule_files": [str(rules)],
-                "evaluation_interval": f"{cases[0].step}m",
-                "tests": [unit_test(case) for case in cases],
-            }
-        ),
-        encoding="utf-8",
+    path = unit_tests(
+        tmp_path, alert, [unit_test(case) for case in cases], cases[0].step
     )
 
     assert {bool(case.fires) for case in cases} == {True, False}
     stock.run("promtool", "test", "rules", path)
+
+
+@pytest.mark.parametrize("source", ["shop", ""])
+def test_a_missed_run_of_no_source_is_said_too(source: str, tmp_path: Path) -> None:
+    """Prune and reports are about every source; their text has no gap."""
+    about = f"A run of {source}" if source else "A run"
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {
+                "series": f'opskit_runs_missed_total{{source="{source}"}}',
+                "values": "0x60 1x99",
+            }
+        ],
+        "alert_rule_test": [
+            {
+                "eval_time": "70m",
+                "alertname": "OpskitRunMissed",
+                "exp_alerts": [
+                    {
+                        "exp_labels": {"severity": "warning"}
+                        | ({"source": source} if source else {}),
+                        "exp_annotations": {
+                            "summary": f"{about} was missed",
+                            "description": f"{about} was due and did not start in time.",
+                            "runbook_url": "runbooks/run-missed.md",
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+
+    stock.run(
+        "promtool", "test", "rules", unit_tests(tmp_path, "OpskitRunMissed", [test])
+    )
