@@ -225,7 +225,7 @@ class Web:
         self._run, self._say = run, say
         self._serving: Serving | None = None
         self._refusal = ""
-        self.watch = Watch(lambda: gather(run))
+        self.watch = Watch(lambda before: gather(run, before))
         try:
             self.open()
         except BaseException:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opskit import files
 from opskit.checks import Health, worst
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
 # node_exporter reads the file as a user of its own.
 _READABLE = 0o644
 _BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 10_800, 21_600, 86_400)
-_Samples = Iterable[tuple[tuple[str, ...], float | None]]
 _TEXTS = {
     "build_info": "The version of opskit.",
-    "health_status": "Health of all that is watched: "
-    "0 healthy, 1 degraded, 2 unhealthy.",
+    "health_status": "Health of everything: 0 healthy, 1 degraded, 2 unhealthy.",
     "state_timestamp_seconds": "When the state that these metrics show was gathered.",
     "ledger_intact": "Whether the chain of the ledger's records is whole.",
     "backup_last_success_timestamp_seconds": "When the newest set was finished.",
@@ -63,9 +62,13 @@ _TEXTS = {
     "notification_last_succeeded": "Whether the last message was delivered.",
     "disk_free_bytes": "Free space where the folder lies.",
     "disk_size_bytes": "Size of the file system where the folder lies.",
-    "memory_available_bytes": "Memory that is available.",
-    "memory_size_bytes": "Memory of this host.",
+    "runs": "Runs on record.",
+    "runs_missed": "Runs that never began.",
+    "run_duration_seconds": "How long runs took.",
+    "notifications": "Messages on record: those that failed, and the first after them.",
 }
+_Labels = dict[str, str]
+_Sample = tuple[str, _Labels, float | None]
 
 
 def render(state: State, health: Health) -> bytes:
@@ -101,184 +104,126 @@ class _Collector:
         self._state, self._health = state, health
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric: gauges of the state, then what the ledger counts."""
-        state = self._state
-        yield _gauge("build_info", "version", [((state.version,), 1)])
-        for name, number in (
-            ("health_status", list(Health).index(self._health)),
-            ("state_timestamp_seconds", state.time.timestamp()),
-            ("ledger_intact", not state.ledger_faults),
-        ):
-            yield _gauge(name, "", [((), number)])
-        yield from self._by_source()
-        yield from self._by_store()
-        yield from self._of_host()
-        yield from _counted(state)
+        """Yield gauges of the state, then what the ledger counts."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    def _by_source(self) -> Iterator[Metric]:
-        known = {each.name: _figures(each) for each in self._state.sources}
-        for name in dict.fromkeys(name for each in known.values() for name in each):
-            samples = [((source,), each.get(name)) for source, each in known.items()]
-            yield _gauge(name, "source", samples)
-        yield _gauge(
-            "drill_phase_duration_seconds",
-            "source phase",
-            [
-                ((each.name, phase), seconds)
-                for each in self._state.sources
-                if each.last_measured
-                for phase, seconds in each.last_measured.phases.items()
-            ],
-        )
-
-    def _by_store(self) -> Iterator[Metric]:
-        sources, stores = self._state.sources, self._state.stores
-        for name in _answered("store", Answer()):
-            samples = [((e.name,), _answered("store", e)[name]) for e in stores]
-            yield _gauge(name, "store", samples)
-        yield _gauge(
-            "store_unreadable_sets",
-            "store",
-            [((each.name,), len(each.unreadable)) for each in stores],
-        )
-        yield _gauge(
-            "backup_last_success_timestamp_seconds",
-            "source store",
-            [
-                ((source.name, store), at.timestamp())
-                for source in sources
-                for store, at in source.last_success.items()
-            ],
-        )
-        yield _gauge(
-            "sets",
-            "source store",
-            [
-                ((source.name, store.name), _sets_in(source, store.name))
-                for source in sources
-                for store in stores
-                if store.reachable
-            ],
-        )
-
-    def _of_host(self) -> Iterator[Metric]:
-        disks = {each.path: each for each in self._state.disks}
-        disks |= {e.disk.path: e.disk for e in self._state.stores if e.disk}
-        for name, of_disk in (("free", "free_bytes"), ("size", "total_bytes")):
-            samples = [((path,), getattr(e, of_disk)) for path, e in disks.items()]
-            yield _gauge(f"disk_{name}_bytes", "path", samples)
-        if (memory := self._state.memory) is not None:
-            yield _gauge("memory_available_bytes", "", [((), memory.available_bytes)])
-            yield _gauge("memory_size_bytes", "", [((), memory.total_bytes)])
+        status = list(Health).index(self._health)
+        gauges = [("health_status", {}, status), *_gauges(self._state)]
+        yield from _families(GaugeMetricFamily, gauges)
+        yield from _families(CounterMetricFamily, _counts(self._state))
+        yield _durations(self._state)
 
 
-def _figures(source: SourceState) -> dict[str, float | None]:
-    """Return the value of each gauge that there is one of for each source."""
-    figures: dict[str, float | None] = {
-        "backup_sudden_changes": len(source.unconfirmed_changes),
-        "source_max_age_seconds": source.max_age.total_seconds(),
-        "source_expected_interval_seconds": source.interval_seconds,
-        "drill_max_age_seconds": source.drill_max_age.total_seconds(),
-        **_answered("source", source),
-    }
-    if source.sets:
-        figures["backup_size_bytes"] = source.sets[0].size_bytes
-    if (run := source.last_run) is not None:
-        figures |= {
-            "backup_last_run_timestamp_seconds": ended_at(run).timestamp(),
-            "backup_last_run_succeeded": succeeded(run),
-            "backup_duration_seconds": run.seconds,
-        }
+def _families(kind: Any, samples: Iterable[_Sample]) -> Iterable[Metric]:
+    """Return the metrics of a kind; samples without a value are left out."""
+    families: dict[str, Any] = {}
+    for name, labels, number in samples:
+        if number is not None:
+            if name not in families:
+                text = _TEXTS[name]
+                families[name] = kind(f"opskit_{name}", text, labels=[*labels])
+            families[name].add_metric([*labels.values()], float(number))
+    return families.values()
+
+
+def _gauges(state: State) -> Iterator[_Sample]:
+    yield "build_info", {"version": state.version}, 1
+    yield "state_timestamp_seconds", {}, state.time.timestamp()
+    yield "ledger_intact", {}, not state.ledger_faults
+    for source in state.sources:
+        yield from _of_source(source, {"source": source.name})
+        for store in state.stores:
+            labels = {"source": source.name, "store": store.name}
+            at = source.last_success.get(store.name)
+            yield "backup_last_success_timestamp_seconds", labels, _timestamp(at)
+            if store.reachable:
+                held = [each for s in source.sets for each in s.stores]
+                yield "sets", labels, sum(each.name == store.name for each in held)
+    for store in state.stores:
+        labels = {"store": store.name}
+        yield from _answered("store", store, labels)
+        yield "store_unreadable_sets", labels, len(store.unreadable)
+    for disk in {*state.disks, *(each.disk for each in state.stores if each.disk)}:
+        yield "disk_free_bytes", {"path": disk.name}, disk.free_bytes
+        yield "disk_size_bytes", {"path": disk.name}, disk.total_bytes
+    for receiver, entry in state.notified.items():
+        yield "notification_last_succeeded", {"receiver": receiver}, succeeded(entry)
+
+
+def _of_source(source: SourceState, labels: _Labels) -> Iterator[_Sample]:
+    yield "backup_sudden_changes", labels, len(source.unconfirmed_changes)
+    yield "source_max_age_seconds", labels, source.max_age.total_seconds()
+    yield "source_expected_interval_seconds", labels, source.interval_seconds
+    yield "drill_max_age_seconds", labels, source.drill_max_age.total_seconds()
+    yield from _answered("source", source, labels)
+    for newest in source.sets[:1]:
+        yield "backup_size_bytes", labels, newest.size_bytes
+    for run in source.backups[-1:]:
+        yield "backup_last_run_timestamp_seconds", labels, _timestamp(ended_at(run))
+        yield "backup_last_run_succeeded", labels, succeeded(run)
+        yield "backup_duration_seconds", labels, run.seconds
     for drill in source.drills[:1]:
-        figures["drill_last_run_timestamp_seconds"] = drill.finished_at.timestamp()
-        figures["drill_last_run_passed"] = drill.passed
-    if (last := source.last_passed) is not None:
-        figures["drill_last_success_timestamp_seconds"] = last.finished_at.timestamp()
+        at = _timestamp(drill.finished_at)
+        yield "drill_last_run_timestamp_seconds", labels, at
+        yield "drill_last_run_passed", labels, drill.passed
+    if (passed := source.last_passed) is not None:
+        at = _timestamp(passed.finished_at)
+        yield "drill_last_success_timestamp_seconds", labels, at
     if (measured := source.last_measured) is not None:
-        figures["drill_rto_seconds"] = measured.rto_seconds
-        figures["drill_rpo_seconds"] = measured.rpo_seconds
-    return figures
+        yield "drill_rto_seconds", labels, measured.rto_seconds
+        yield "drill_rpo_seconds", labels, measured.rpo_seconds
+        for phase, seconds in measured.phases.items():
+            yield "drill_phase_duration_seconds", labels | {"phase": phase}, seconds
 
 
-def _answered(kind: str, answer: Answer) -> dict[str, float | None]:
-    return {
-        f"{kind}_reachable": answer.reachable,
-        f"{kind}_latency_seconds": answer.latency_seconds,
-        f"{kind}_clock_offset_seconds": answer.clock_offset_seconds,
-    }
+def _answered(kind: str, answer: Answer, labels: _Labels) -> Iterator[_Sample]:
+    yield f"{kind}_reachable", labels, answer.reachable
+    yield f"{kind}_latency_seconds", labels, answer.latency_seconds
+    yield f"{kind}_clock_offset_seconds", labels, answer.clock_offset_seconds
 
 
-def _sets_in(source: SourceState, store: str) -> int:
-    return sum(store in (s.name for s in each.stores) for each in source.sets)
+def _timestamp(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()
 
 
-def _counted(state: State) -> Iterator[Metric]:
+def _counts(state: State) -> Iterator[_Sample]:
     """Yield what the ledger counts: it only ever grows."""
-    from prometheus_client.core import HistogramMetricFamily
-
-    missed: Counter[tuple[str, ...]] = Counter()
-    missed.update({(each.name,): 0 for each in state.sources})
-    runs: Counter[tuple[str, ...]] = Counter()
-    sent: Counter[tuple[str, ...]] = Counter()
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    runs: Counter[tuple[str, str, str]] = Counter()
+    missed = Counter({each.name: 0 for each in state.sources})
+    sent: Counter[tuple[str, str]] = Counter()
     for each in state.entries:
         source = str(each.details.get("source", ""))
         if each.operation == "notify":
-            receiver = str(each.details.get("receiver", ""))
-            sent[receiver, each.outcome] += 1
+            sent[str(each.details.get("receiver", "")), each.outcome] += 1
             continue
         runs[source, each.operation, each.outcome] += 1
         if each.outcome == "missed":
-            missed[(source,)] += missed_runs(each)
-        elif each.seconds is not None:
+            missed[source] += missed_runs(each)
+    for (source, operation, outcome), number in sorted(runs.items()):
+        labels = {"source": source, "operation": operation, "outcome": outcome}
+        yield "runs", labels, number
+    for source, number in missed.items():
+        yield "runs_missed", {"source": source}, number
+    for (receiver, outcome), number in sorted(sent.items()):
+        yield "notifications", {"receiver": receiver, "outcome": outcome}, number
+
+
+def _durations(state: State) -> Metric:
+    from prometheus_client.core import HistogramMetricFamily
+
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for each in state.entries:
+        if each.seconds is not None and each.outcome != "missed":
+            source = str(each.details.get("source", ""))
             seconds[source, each.operation].append(each.seconds)
-    yield _counter("runs_missed", "Runs that never began.", "source", missed)
-    yield _counter("runs", "Runs on record.", "source operation outcome", runs)
-    yield _counter(
-        "notifications",
-        "Messages on record: those that failed, and the first after them.",
-        "receiver outcome",
-        sent,
-    )
-    delivered = [
-        ((name,), each.outcome == "ok") for name, each in state.notified.items()
-    ]
-    yield _gauge("notification_last_succeeded", "receiver", delivered)
+    name = "run_duration_seconds"
     took = HistogramMetricFamily(
-        "opskit_run_duration_seconds",
-        "How long runs took.",
-        labels=["source", "operation"],
+        f"opskit_{name}", _TEXTS[name], labels=["source", "operation"]
     )
-    for labels, values in sorted(seconds.items()):
-        took.add_metric(labels, _buckets(values), sum(values))
-    yield took
-
-
-def _gauge(name: str, labels: str, samples: _Samples) -> Metric:
-    """Return a gauge with the samples that have a value."""
-    from prometheus_client.core import GaugeMetricFamily
-
-    gauge = GaugeMetricFamily(f"opskit_{name}", _TEXTS[name], labels=labels.split())
-    for values, number in samples:
-        if number is not None:
-            gauge.add_metric(values, float(number))
-    return gauge
-
-
-def _counter(
-    name: str, text: str, labels: str, numbers: Counter[tuple[str, ...]]
-) -> Metric:
-    from prometheus_client.core import CounterMetricFamily
-
-    counter = CounterMetricFamily(f"opskit_{name}", text, labels=labels.split())
-    for values, number in sorted(numbers.items()):
-        counter.add_metric(values, number)
-    return counter
-
-
-def _buckets(values: list[float]) -> list[tuple[str, float]]:
-    """Return how many of the values are at most the bound of each bucket."""
-    numbers = Counter(bisect_left(_BUCKETS, each) for each in values)
-    at_most = accumulate(numbers[index] for index in range(len(_BUCKETS) + 1))
     bounds = [*(str(float(each)) for each in _BUCKETS), "+Inf"]
-    return list(zip(bounds, at_most, strict=True))
+    for labels, values in sorted(seconds.items()):
+        numbers = Counter(bisect_left(_BUCKETS, each) for each in values)
+        at_most = accumulate(numbers[index] for index in range(len(bounds)))
+        buckets = list(zip(bounds, at_most, strict=True))
+        took.add_metric(labels, buckets, sum(values))
+    return took

@@ -58,19 +58,11 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiskState:
-    """The file system that a folder lies on."""
+class Room:
+    """How much is left of memory, or of the file system where a folder lies."""
 
-    path: str
+    name: str
     free_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryState:
-    """The memory of this host."""
-
-    available_bytes: int
     total_bytes: int
 
 
@@ -82,7 +74,7 @@ class StoreState(Answer):
     sets: tuple[ListedSet, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     listed_at: datetime | None = None
-    disk: DiskState | None = None
+    disk: Room | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +96,7 @@ class SourceState(Answer):
 
     `sets` and `drills` begin with the newest, `runs`, the records about this source,
     with the oldest. `last_success` gives, by store, when the newest set there was
-    finished. `missed` counts the runs that never began.
+    finished.
     """
 
     name: str
@@ -118,20 +110,15 @@ class SourceState(Answer):
     last_success: Mapping[str, datetime]
     runs: tuple[LedgerEntry, ...]
     drills: tuple[DrillRecord, ...]
-    missed: int
 
-    def runs_of(self, operation: str) -> list[LedgerEntry]:
-        """Return the runs of one operation that began, the oldest first."""
+    @property
+    def backups(self) -> list[LedgerEntry]:
+        """The backups that began, however they ended, the oldest first."""
         return [
             each
             for each in self.runs
-            if each.operation == operation and each.outcome != "missed"
+            if each.operation == "backup" and each.outcome != "missed"
         ]
-
-    @property
-    def last_run(self) -> LedgerEntry | None:
-        """The newest backup that began, however it ended."""
-        return next(iter(self.runs_of("backup")[-1:]), None)
 
     @property
     def last_passed(self) -> DrillRecord | None:
@@ -158,12 +145,8 @@ class State:
     entries: tuple[LedgerEntry, ...]
     ledger_faults: tuple[str, ...]
     notified: Mapping[str, LedgerEntry]
-    disks: tuple[DiskState, ...]
-    memory: MemoryState | None
-
-    def source(self, name: str) -> SourceState | None:
-        """Return one source by its name."""
-        return next((each for each in self.sources if each.name == name), None)
+    disks: tuple[Room, ...]
+    memory: Room | None
 
 
 def gather(run: Run, before: State | None = None) -> State:
@@ -293,7 +276,6 @@ def _source(
         last_success=_last_success(stores, sets, runs),
         runs=runs,
         drills=_drills(sets, runs),
-        missed=sum(missed_runs(each) for each in runs),
     )
 
 
@@ -336,10 +318,8 @@ def succeeded(entry: LedgerEntry) -> bool:
 
 def missed_runs(entry: LedgerEntry) -> int:
     """Return of how many runs a record says that they never began."""
-    if entry.outcome != "missed":
-        return 0
     due = entry.details.get("due")
-    number = due.get("number", 1) if isinstance(due, dict) else 1
+    number = due.get("number") if isinstance(due, dict) else None
     return max(1, number) if isinstance(number, int) else 1
 
 
@@ -399,28 +379,27 @@ def _unconfirmed_changes(run: Run, newest: Sequence[ListedSet]) -> tuple[str, ..
     return tuple(change for each in known for change in each.unconfirmed_changes)
 
 
-def _disks(run: Run) -> list[DiskState]:
+def _disks(run: Run) -> list[Room]:
     work_dir = run.settings.drill.work_dir or Path(tempfile.gettempdir())
     return [disk for each in (run.state_dir, work_dir) if (disk := _disk(each))]
 
 
-def _disk(folder: Path) -> DiskState | None:
+def _disk(folder: Path) -> Room | None:
     with suppress(OSError):
         usage = shutil.disk_usage(folder)
-        return DiskState(
-            path=str(folder), free_bytes=usage.free, total_bytes=usage.total
-        )
+        return Room(name=str(folder), free_bytes=usage.free, total_bytes=usage.total)
     return None
 
 
-def _memory() -> MemoryState | None:
+def _memory() -> Room | None:
     """Return the memory of this host where Linux tells it."""
     with suppress(OSError, KeyError, ValueError):
         lines = (line.split() for line in _MEMORY.read_text("ascii").splitlines())
-        kibibytes = {line[0]: int(line[1]) for line in lines if len(line) > 1}
-        return MemoryState(
-            available_bytes=kibibytes["MemAvailable:"] * 1024,
-            total_bytes=kibibytes["MemTotal:"] * 1024,
+        bytes_ = {line[0]: int(line[1]) * 1024 for line in lines if len(line) > 1}
+        return Room(
+            name="memory",
+            free_bytes=bytes_["MemAvailable:"],
+            total_bytes=bytes_["MemTotal:"],
         )
     return None
 
@@ -429,11 +408,12 @@ class Watch:
     """The newest state, gathered in the background: again and again, and when asked.
 
     Whoever reads it never waits. It is None until the first one is there; what keeps a
-    newer one from being gathered is logged, and the state grows old.
+    newer one from being gathered is logged, and the state grows old. `gather` gets the
+    state before.
     """
 
     def __init__(
-        self, gather: Callable[[], State], *, interval_seconds: float = 30
+        self, gather: Callable[[State | None], State], *, interval_seconds: float = 30
     ) -> None:
         self.state: State | None = None
         self._gather, self._interval_seconds = gather, interval_seconds
@@ -455,7 +435,7 @@ class Watch:
         while not self._is_stopped:
             self._wake.clear()
             try:
-                self.state = self._gather()
+                self.state = self._gather(self.state)
             except Exception as error:  # noqa: BLE001 - the next one may succeed
                 log.logger().error("the state cannot be gathered", reason=str(error))
             self._wake.wait(self._interval_seconds)

@@ -50,7 +50,7 @@ class _Frozen(Run):
 def served(state: State | None, settings: Settings) -> Iterator[str]:
     """Serve a state; yield the address of the page."""
 
-    def gather() -> State:
+    def gather(_before: State | None) -> State:
         if state is None:
             raise StoreError("no store can be reached", hint="Wait.")
         return state

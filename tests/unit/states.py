@@ -11,9 +11,8 @@ from opskit.catalog.documents import EvidenceName
 from opskit.catalog.sets import Copy, ListedSet
 from opskit.ledger import LedgerEntry
 from opskit.watch.state import (
-    DiskState,
     DrillRecord,
-    MemoryState,
+    Room,
     SourceState,
     State,
     StoreState,
@@ -215,7 +214,6 @@ def source_state(
         "last_success": newest,
         "runs": runs,
         "drills": tuple(drills[::-1]),
-        "missed": sum(each.outcome == "missed" for each in runs),
         "latency_seconds": 0.004,
         "clock_offset_seconds": 0.01,
     }
@@ -237,11 +235,9 @@ def state_of(sources: Sequence[SourceState], **changes: Any) -> State:
         "ledger_faults": (),
         "notified": {},
         "disks": (
-            DiskState(
-                path="/var/lib/opskit", free_bytes=71 * 10**9, total_bytes=10**11
-            ),
+            Room(name="/var/lib/opskit", free_bytes=71 * 10**9, total_bytes=10**11),
         ),
-        "memory": MemoryState(available_bytes=5 * 10**9, total_bytes=8 * 10**9),
+        "memory": Room(name="memory", free_bytes=5 * 10**9, total_bytes=8 * 10**9),
     }
     return State(**fields | changes)
 

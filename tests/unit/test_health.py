@@ -14,7 +14,7 @@ from opskit.catalog.sets import Unreadable
 from opskit.checks import Check, Health, worst
 from opskit.config import Settings
 from opskit.watch.health import checks, freshness
-from opskit.watch.state import DiskState, MemoryState, SourceState, State
+from opskit.watch.state import Room, SourceState, State
 from tests.unit import states
 from tests.unit.states import NOW
 
@@ -146,7 +146,7 @@ BAD: dict[str, tuple[Change, str, Health]] = {
         UNHEALTHY,
     ),
     "a store without room": (
-        of_store(disk=DiskState(path="/b", free_bytes=10**6, total_bytes=10**9)),
+        of_store(disk=Room(name="/b", free_bytes=10**6, total_bytes=10**9)),
         "store offsite: room",
         UNHEALTHY,
     ),
@@ -189,21 +189,21 @@ BAD: dict[str, tuple[Change, str, Health]] = {
     "a disk": (
         lambda state: replace(
             state,
-            disks=(DiskState(path="/", free_bytes=10**9, total_bytes=10**12),),
+            disks=(Room(name="/", free_bytes=10**9, total_bytes=10**12),),
         ),
         "disk /",
         DEGRADED,
     ),
     "a full disk": (
         lambda state: replace(
-            state, disks=(DiskState(path="/", free_bytes=0, total_bytes=10**9),)
+            state, disks=(Room(name="/", free_bytes=0, total_bytes=10**9),)
         ),
         "disk /",
         UNHEALTHY,
     ),
     "memory": (
         lambda state: replace(
-            state, memory=MemoryState(available_bytes=10**6, total_bytes=10**9)
+            state, memory=Room(name="memory", free_bytes=10**6, total_bytes=10**9)
         ),
         "memory",
         DEGRADED,
