@@ -301,7 +301,7 @@ def _complete(
     """Store what goes with the contents, and return the manifest as it will be."""
     protection = writer.protection
     changes: dict[str, object] = {}
-    if protection.encrypts:
+    if protection.recipients:
         manifest, hidden = private.split(manifest)
         writer.put(private.NAME, private.ROLE, [hidden])
         changes["encryption"] = Encryption(
@@ -317,7 +317,7 @@ def _complete(
     guide = opened.guide(
         manifest.backup_id,
         writer.objects,
-        encrypted=protection.encrypts,
+        encrypted=bool(protection.recipients),
         signed=protection.signer is not None,
     )
     writer.put_open("RESTORE.md", "guide", [guide.encode()])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Generic, TypeVar
 
-from opskit.catalog.documents import Trust, warn_of
+from opskit.catalog.documents import ANYONE, Trust, warn_of
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest
 from opskit.catalog.sets import (
     BackupSet,
@@ -55,7 +55,7 @@ class Catalog(Generic[Known]):
     sets: tuple[Known, ...]
     unreadable: tuple[Unreadable, ...]
     unreachable: tuple[StoreError, ...] = ()
-    trust: Trust = field(default_factory=Trust)
+    trust: Trust = ANYONE
 
     def of(self, source: str | None) -> list[Known]:
         """Return the sets of one source, or of all, newest first."""
@@ -195,7 +195,7 @@ def _id_of(bad: Unreadable) -> str:
 
 
 def read(
-    stores: Iterable[Store], *, source: str | None = None, trust: Trust | None = None
+    stores: Iterable[Store], *, source: str | None = None, trust: Trust = ANYONE
 ) -> Catalog[BackupSet]:
     """List the stores and read every manifest in them.
 
@@ -206,7 +206,7 @@ def read(
     Raises:
         StoreError: no store can be reached.
     """
-    return _read_below(stores, _prefix(source), trust or Trust())
+    return _read_below(stores, _prefix(source), trust)
 
 
 def _prefix(source: str | None) -> str:
@@ -232,7 +232,7 @@ def list_sets(
     stores: Iterable[Store],
     *,
     source: str | None = None,
-    trust: Trust | None = None,
+    trust: Trust = ANYONE,
     caches: Mapping[str, CatalogCache] | None = None,
 ) -> Catalog[ListedSet]:
     """List the stores; read only the manifests that their caches do not know.
@@ -243,13 +243,13 @@ def list_sets(
     Raises:
         StoreError: no store can be reached.
     """
-    prefix, believed = _prefix(source), trust or Trust()
+    prefix = _prefix(source)
 
     def list_all(
         store: Store, places: list[Place]
     ) -> Iterator[ListedSet | Unreadable | None]:
         def look(place: Place) -> tuple[ListedSet | Unreadable | None, bool]:
-            each, is_lasting = attempt(store, place, believed)
+            each, is_lasting = attempt(store, place, trust)
             if isinstance(each, BackupSet):
                 return each.without_manifest(), is_lasting
             return each, is_lasting
@@ -257,7 +257,7 @@ def list_sets(
         cache = (caches or {}).get(store.name)
         known: dict[str, ListedSet | Unreadable | None] = {}
         if cache is not None:
-            known = {e.prefix: cache.recall(store, e, believed) for e in places}
+            known = {e.prefix: cache.recall(store, e, trust) for e in places}
         missing = [each for each in places if known.get(each.prefix) is None]
         outcomes = in_order(look, missing, threads=readers(store))
         try:
@@ -266,14 +266,14 @@ def list_sets(
                 if each is None:
                     each, is_lasting = next(outcomes)
                     if cache is not None and is_lasting and each is not None:
-                        cache.remember(place, believed, each)
+                        cache.remember(place, trust, each)
                 yield each
         finally:  # also what an interrupted run has read
             if cache is not None:
                 cache.drop_others(prefix, places)
                 cache.save()
 
-    return _collect(stores, prefix, believed, list_all)
+    return _collect(stores, prefix, trust, list_all)
 
 
 def readers(store: Store) -> int:
@@ -378,7 +378,7 @@ def _merge(known: Known | None, other: Known) -> Known | Unreadable:
 
 
 def latest(
-    stores: Iterable[Store], *, source: str, trust: Trust | None = None
+    stores: Iterable[Store], *, source: str, trust: Trust = ANYONE
 ) -> Manifest | None:
     """Return the manifest of the newest set of a source, without reading the others.
 
@@ -392,7 +392,7 @@ def latest(
     trouble: StoreError | None = None
     for store in stores:
         try:
-            manifest = _latest_in(store, source, trust or Trust())
+            manifest = _latest_in(store, source, trust)
         except StoreError as error:
             trouble = error
             continue

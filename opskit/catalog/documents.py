@@ -121,6 +121,9 @@ class Trust:
         return not fault
 
 
+ANYONE = Trust()
+
+
 def warn_of(store: Store, key: str, fault: str) -> None:
     """Say why a document does not count."""
     logger().warning(

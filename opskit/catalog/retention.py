@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from opskit.catalog.documents import (
+    ANYONE,
     CONFIRMATION_FOLDER,
     PIN_FOLDER,
     REPORTS_FOLDER,
@@ -167,7 +168,7 @@ def _order(each: Candidate) -> tuple[datetime, str]:
 def candidates(
     sets: Iterable[ListedSet],
     *,
-    trust: Trust | None = None,
+    trust: Trust = ANYONE,
     locked_until: Mapping[str, datetime] | None = None,
 ) -> list[Candidate]:
     """Return what retention needs to know of sets.
@@ -181,14 +182,13 @@ def candidates(
             asked whether somebody confirmed it.
     """
     locks = locked_until or {}
-    believed = trust or Trust()
     return [
         Candidate(
             backup_id=each.backup_id,
             started_at=each.started_at,
             proof=each.best_proof,
             unconfirmed_changes=()
-            if each.sudden_changes and is_marked(CONFIRMATION_FOLDER, each, believed)
+            if each.sudden_changes and is_marked(CONFIRMATION_FOLDER, each, trust)
             else each.sudden_changes,
             locked_until=locks.get(each.backup_id),
             is_pinned=each.is_pinned,

@@ -138,11 +138,6 @@ class Protection:
     recipients: tuple[str, ...] = ()
     signer: Signer | None = field(default=None, repr=False)
 
-    @property
-    def encrypts(self) -> bool:
-        """Whether anything is encrypted."""
-        return bool(self.recipients)
-
 
 @dataclass(kw_only=True)
 class SetWriter:
@@ -164,7 +159,7 @@ class SetWriter:
         Raises:
             StoreError: no store is left that takes it.
         """
-        if not self.protection.encrypts:
+        if not self.protection.recipients:
             self.put_open(name, role, chunks)
             return
         # Its thread must not outlive stores that take no more.

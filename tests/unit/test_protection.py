@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -370,4 +370,3 @@ def test_no_thread_outlives_a_store_that_fails(back_up: Back) -> None:
 def test_a_protection_shows_no_secret() -> None:
     """Neither key nor signer stands in what a log may print."""
     assert "Signer" not in repr(BOTH)
-    assert (BOTH.encrypts, replace(BOTH, recipients=()).encrypts) == (True, False)
