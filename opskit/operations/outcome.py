@@ -30,10 +30,14 @@ ResultT = TypeVar("ResultT", bound=Result, covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error as a value: what failed, what to do, and what else is known."""
+    """An error as a value: what failed, what to do, and what else is known.
+
+    The summary is the message without the words of a server, which may hold rows.
+    """
 
     exit_code: int
     message: str
+    summary: str = ""
     hint: str = ""
     details: Mapping[str, object] = field(default_factory=dict)
 
@@ -43,6 +47,7 @@ class Failure:
         return cls(
             exit_code=error.exit_code,
             message=error.message,
+            summary=error.summary,
             hint=error.hint,
             details=error.details,
         )
@@ -69,6 +74,7 @@ def not_recorded(error: StoreError) -> Failure:
     return Failure(
         exit_code=error.exit_code,
         message=f"the evidence could not be stored: {error.message}",
+        summary=f"the evidence could not be stored: {error.summary}",
         hint=error.hint or "Let these credentials write evidence beside the sets.",
         details=error.details,
     )
@@ -174,14 +180,14 @@ class Record:
         """Note the error that ended the operation; it decides about the exit code."""
         self.failures.insert(0, Failure.of(error))
         self.store_failed = isinstance(error, StoreError)
-        # A server's words may hold rows; copies of the ledger are not encrypted.
-        self.details |= {"error": error.summary, "code": error.exit_code}
 
     def end(self) -> None:
-        """Stop the clock; the details say if anything failed."""
+        """Stop the clock; the details say what failed, if anything did."""
         self._seconds = self.seconds
         if self.failures:
-            self.details.setdefault("code", self.failures[0].exit_code)
+            first = self.failures[0]
+            self.details.setdefault("error", first.summary or first.message)
+            self.details.setdefault("code", first.exit_code)
 
     @property
     def outcome(self) -> Outcome[Any]:

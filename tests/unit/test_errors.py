@@ -76,6 +76,7 @@ def test_what_a_server_says_is_shown_and_never_recorded(
         require_ledger=lambda: None,
     )
     record.fail(raised.value)
+    record.end()
 
     assert ROW in str(raised.value)
     assert record.details["error"] == raised.value.summary

@@ -144,6 +144,19 @@ def test_a_receiver_that_fails_is_on_record_and_changes_nothing(
     assert "a receiver was not reached" in shown.err
 
 
+def test_a_service_that_took_a_part_has_failed(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """Only full success is one: an address may stand for several services."""
+    both = f"{one.url}, {away()}".replace("http", "json")
+    run = make_run(f'[notify]\nurls = ["{both}"]')
+    _backup(run, BackupFailed("no"))
+
+    assert len(one.requests) == 1
+    (entry,) = _notified(run)
+    assert entry.details["error"] == "apprise answers PARTIAL"
+
+
 def test_a_receiver_that_is_removed_is_not_failing_any_more(
     make_run: MakeRun,
 ) -> None:

@@ -101,11 +101,15 @@ def test_the_ledger_keeps_the_code_of_an_operation_that_did_part_of_its_work(
     """Who reads the ledger alone can tell full success from less."""
     with run.recorded("backup", "shop") as record:
         record.begin(source="shop")
-        record.report(StoreError("offsite is away"))
+        record.report(StoreError("offsite is away", said="in its own words"))
 
     assert record.entry is not None
     assert record.entry.outcome == "ok"
-    assert record.entry.details == {"source": "shop", "code": 10}
+    assert record.entry.details == {
+        "source": "shop",
+        "code": 10,
+        "error": "offsite is away",
+    }
 
 
 def test_an_observer_that_fails_ends_nothing(
