@@ -271,7 +271,7 @@ def test_no_other_alert_fires_and_every_rule_is_well(prometheus: Prometheus) -> 
         rule["name"]: rule.get("lastError") for rule in rules if rule.get("lastError")
     } == {}
     opskit = {name for name in prometheus.firing() if name.startswith("Opskit")}
-    assert opskit <= {"OpskitBackupStale", "OpskitDiskFilling"}
+    assert opskit <= {"OpskitBackupStale", "OpskitUnhealthy", "OpskitDiskFilling"}
 
 
 @pytest.mark.parametrize("name", ["opskit", "service"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -313,6 +315,35 @@ def test_the_rules_are_rules(tmp_path: Path) -> None:
     said = stock.run("promtool", "check", "rules", path)
 
     assert f"{len(ALERTS)} rules found" in said.decode()
+
+
+def opskit(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run opskit in a folder, and return what it printed."""
+    (folder / "opskit.toml").write_text('[files.state]\npath = "/srv/state"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "opskit", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def test_the_task_prints_a_file_for_prometheus(tmp_path: Path) -> None:
+    """What it prints is the whole file and nothing else; no store is needed for it."""
+    path = tmp_path / "rules.yml"
+    path.write_text(opskit(tmp_path, "rules"))
+
+    assert b"SUCCESS" in stock.run("promtool", "check", "rules", path)
+
+
+@pytest.mark.parametrize("name", ["opskit", "service"])
+def test_the_task_prints_a_dashboard(name: str, tmp_path: Path) -> None:
+    """It is one JSON document; another name is refused."""
+    assert json.loads(opskit(tmp_path, "rules", "--dashboard", name))["panels"]
+    assert opskit(tmp_path, "rules", "--dashboard", f"{name}s", code=2) == ""
 
 
 @pytest.mark.parametrize("alert", ALERTS)
