@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import timedelta
 from hashlib import sha256
 
@@ -98,10 +98,15 @@ class Lease:
                 lock = stack.enter_context(held)
                 _end_when_idle(lock.connection, settings.scheduler.takeover / 2)
                 return stack.pop_all(), lock
-            claim = stack.enter_context(self._claim())
+            owner = ""
+            with suppress(LockHeld):
+                # While it is held, another claim of this host is that of a dead one.
+                stack.enter_context(self._alone_on_host())
+                owner = self._run.ledger.id
+            claim = stack.enter_context(self._claim(owner))
             return stack.pop_all(), claim
 
-    def _claim(self) -> AbstractContextManager[HeldLock]:
+    def _claim(self, owner: str) -> AbstractContextManager[HeldLock]:
         seconds = self._run.settings.scheduler.takeover.total_seconds()
         return hold(
             self._run.stores[-1],  # the one that other hosts are likeliest to see
@@ -110,6 +115,7 @@ class Lease:
             run_id=self._run.run_id,
             host=socket.gethostname(),
             pid=os.getpid(),
+            owner=owner,
             clock=self._run.now,
             timing=Timing(
                 renew_seconds=seconds / 8, dead_after_seconds=seconds / 2, attempts=1
@@ -120,15 +126,7 @@ class Lease:
         if self._is_alone:
             return
         try:
-            self._stack.enter_context(
-                locks.exclusive(
-                    self._run.state_dir / "locks",
-                    _NAME,
-                    operation=_NAME,
-                    run_id=self._run.run_id,
-                    now=self._run.now(),
-                )
-            )
+            self._stack.enter_context(self._alone_on_host())
         except LockHeld as held:
             self.holder = held.message
             return
@@ -137,6 +135,15 @@ class Lease:
             reason=error.message,
         )
         self._is_alone, self.holder = True, ""
+
+    def _alone_on_host(self) -> AbstractContextManager[None]:
+        return locks.exclusive(
+            self._run.state_dir / "locks",
+            _NAME,
+            operation=_NAME,
+            run_id=self._run.run_id,
+            now=self._run.now(),
+        )
 
 
 def _place(stores: dict[str, StoreSettings]) -> str:

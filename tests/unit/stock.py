@@ -11,7 +11,11 @@ from typing import NoReturn
 import pytest
 
 # What a package of Debian brings beside the program of its name.
-_PACKAGES = {"age-keygen": "age", "promtool": "prometheus"}
+_PACKAGES = {
+    "age-keygen": "age",
+    "promtool": "prometheus",
+    "systemd-analyze": "systemd",
+}
 
 
 def program(name: str) -> str:
