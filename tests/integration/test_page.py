@@ -122,6 +122,8 @@ SHOWN = {
     "sick": (states.sick, DESKTOP, "light"),
     "sick-dark-phone": (states.sick, PHONE, "dark"),
     "empty": (lambda: states.state_of([]), PHONE, "light"),
+    "crowded": (states.crowded, DESKTOP, "light"),
+    "crowded-phone": (states.crowded, (320, 640), "dark"),
 }
 
 

@@ -296,3 +296,37 @@ def sick() -> State:
             StoreState(name="offsite", error=error, hint="See that the server runs."),
         ),
     )
+
+
+def crowded() -> State:
+    """Return a state with long names and errors, hourly backups, and few drills."""
+    records = Records()
+    names = [f"{letter * 60}-{number}" for number, letter in enumerate("wmi")]
+    for name in names:
+        record_nights(records, name, days=40, drill_every=30, size=9e11, growth=2e9)
+    for hour in range(24 * 20):
+        records.add(
+            NOW - timedelta(hours=hour),
+            "backup",
+            "failed" if hour % 50 == 7 else "ok",
+            seconds=0.4 + hour % 5,
+            source="state",
+            backup_id=f"state-{hour}",
+            stores=["local"],
+            failed_stores=["offsite"] if hour == 3 else [],
+            size_bytes=2000 + hour,
+            **({"error": "/very/long" * 40, "code": 40} if hour % 50 == 7 else {}),
+        )
+    entries = records.in_order()
+    return state_of(
+        [
+            *(source_state(name, entries) for name in names),
+            source_state("state", entries, kind="files", schedule="@hourly"),
+        ],
+        entries=entries,
+        ledger_faults=("record 7 does not follow the record before it: " + "x" * 300,),
+        stores=(
+            StoreState(name="local", latency_seconds=0.001, clock_offset_seconds=-400),
+            StoreState(name="offsite", error="https://s3.example/" + "a" * 300),
+        ),
+    )
