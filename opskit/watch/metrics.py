@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 # node_exporter reads the file as a user of its own.
 _READABLE = 0o644
-_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 10_800, 21_600, 86_400)
 _TEXTS = {
     "build_info": "The version of opskit.",
     "health_status": "Health of everything: 0 healthy, 1 degraded, 2 unhealthy.",
@@ -64,7 +61,6 @@ _TEXTS = {
     "disk_size_bytes": "Size of the file system where the folder lies.",
     "runs": "Runs on record.",
     "runs_missed": "Runs that never began.",
-    "run_duration_seconds": "How long runs took.",
     "notifications": "Messages on record: those that failed, and the first after them.",
 }
 _Labels = dict[str, str]
@@ -111,7 +107,6 @@ class _Collector:
         gauges = [("health_status", {}, status), *_gauges(self._state)]
         yield from _families(GaugeMetricFamily, gauges)
         yield from _families(CounterMetricFamily, _counts(self._state))
-        yield _durations(self._state)
 
 
 def _families(kind: Any, samples: Iterable[_Sample]) -> Iterable[Metric]:
@@ -206,24 +201,3 @@ def _counts(state: State) -> Iterator[_Sample]:
         yield "runs_missed", {"source": source}, number
     for (receiver, outcome), number in sorted(sent.items()):
         yield "notifications", {"receiver": receiver, "outcome": outcome}, number
-
-
-def _durations(state: State) -> Metric:
-    from prometheus_client.core import HistogramMetricFamily
-
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for each in state.entries:
-        if each.seconds is not None and each.outcome != "missed":
-            source = str(each.details.get("source", ""))
-            seconds[source, each.operation].append(each.seconds)
-    name = "run_duration_seconds"
-    took = HistogramMetricFamily(
-        f"opskit_{name}", _TEXTS[name], labels=["source", "operation"]
-    )
-    bounds = [*(str(float(each)) for each in _BUCKETS), "+Inf"]
-    for labels, values in sorted(seconds.items()):
-        numbers = Counter(bisect_left(_BUCKETS, each) for each in values)
-        at_most = accumulate(numbers[index] for index in range(len(bounds)))
-        buckets = list(zip(bounds, at_most, strict=True))
-        took.add_metric(labels, buckets, sum(values))
-    return took

@@ -6,15 +6,18 @@ with the same headers, or the connection is closed.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
 import ipaddress
+import resource
 import socket
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import h11
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
@@ -27,6 +30,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from opskit import __version__, log
 from opskit.checks import Check, Health, worst
@@ -35,7 +39,6 @@ from opskit.errors import ConfigurationError
 from opskit.operations.run import Run
 from opskit.threads import Thread
 from opskit.watch import metrics, page
-from opskit.watch.connection import Connection
 from opskit.watch.health import checks, freshness
 from opskit.watch.state import State, Watch
 from opskit.watch.tracking import capture
@@ -55,7 +58,9 @@ _REQUESTS_PER_SECOND = 500  # of one client
 _TARGET_BYTES_MAX = 2048
 _HEADER_BYTES_MAX = 16 * 1024
 _BACKLOG = 128
+_FILES_WANTED = 4096
 _IDLE_SECONDS = 5
+_REQUEST_SECONDS = 15.0
 _STOP_SECONDS = 3
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 
@@ -260,3 +265,62 @@ def _error(
     code: int, message: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     return JSONResponse({"status": "error", "error": message}, code, headers)
+
+
+def connections_max() -> int:
+    """Let the process have many files open; return how many may be connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES_WANTED if hard == resource.RLIM_INFINITY else hard
+    soft = max(soft, min(_FILES_WANTED, most))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft // 2
+
+
+class Connection(H11Protocol):
+    """A connection that ends if it takes too long over a request and its answer."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._connections_max = connections_max()
+        self._limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, unless there are too many."""
+        super().connection_made(transport)
+        self._renew()
+        if len(self.connections) > self._connections_max:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self._limit is not None:
+            self._limit.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Allow as much time again for the next request."""
+        self._renew()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, with the headers of every answer."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        response = h11.Response(
+            status_code=400,
+            headers=[
+                *self.server_state.default_headers,
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"connection", b"close"),
+            ],
+            reason=STATUS_PHRASES[400],
+        )
+        for event in (response, h11.Data(data=msg.encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _renew(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = self.loop.call_later(_REQUEST_SECONDS, self.transport.abort)

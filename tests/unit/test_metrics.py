@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from opskit.checks import Health, worst
 from opskit.config import Settings
-from opskit.ledger import LedgerEntry
 from opskit.watch import metrics
 from opskit.watch.health import checks
 from opskit.watch.state import State, StoreState
@@ -122,28 +120,6 @@ def test_a_sick_state_shows_in_the_metrics() -> None:
     assert value(found, "store_reachable", store="offsite") == 0
     away = frozenset({("source", "shop"), ("store", "offsite")})
     assert ("opskit_sets", away) not in found
-
-
-def entry(seconds: float, operation: str = "backup") -> LedgerEntry:
-    """Return a run of the source shop that took so long."""
-    records = states.Records()
-    return records.add(states.NOW, operation, seconds=seconds, source="shop")
-
-
-def test_durations_are_counted_in_buckets() -> None:
-    """Each holds what is at most its bound, the last one everything."""
-    runs = tuple(map(entry, (0.5, 1.0, 1.1, 299, 10**6)))
-    found = samples(replace(states.well(), entries=runs))
-    name = "run_duration_seconds"
-    labels = {"source": "shop", "operation": "backup"}
-
-    assert value(found, f"{name}_bucket", le="1.0", **labels) == 2
-    assert value(found, f"{name}_bucket", le="5.0", **labels) == 3
-    assert value(found, f"{name}_bucket", le="300.0", **labels) == 4
-    assert value(found, f"{name}_bucket", le="86400.0", **labels) == 4
-    assert value(found, f"{name}_bucket", le="+Inf", **labels) == 5
-    assert value(found, f"{name}_count", **labels) == 5
-    assert math.isclose(value(found, f"{name}_sum", **labels), 1_000_301.6)
 
 
 def test_no_sample_has_a_timestamp() -> None:

@@ -23,7 +23,7 @@ from opskit.checks import Health
 from opskit.config import Settings
 from opskit.errors import ConfigurationError
 from opskit.operations.run import Run
-from opskit.watch import connection, metrics, web
+from opskit.watch import metrics, web
 from opskit.watch.state import Room, State, StoreState, Watch
 from tests.unit import states
 
@@ -327,7 +327,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not keep its connection, however it goes on, and others are answered."""
-    monkeypatch.setattr(connection, "_REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 1.0)
     site = serve()
 
     with site.connected() as slow:
@@ -343,7 +343,7 @@ def test_a_body_without_end_is_cut_off(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody reads it."""
-    monkeypatch.setattr(connection, "_REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 1.0)
     head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
 
     with serve().connected() as endless:
@@ -363,8 +363,8 @@ def test_idle_connections_do_not_keep_others_out(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There are only so many at once; those that do nothing end soon."""
-    monkeypatch.setattr(connection, "connections_max", lambda: 5)
-    monkeypatch.setattr(connection, "_REQUEST_SECONDS", 3.0)
+    monkeypatch.setattr(web, "connections_max", lambda: 5)
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 3.0)
     site = serve()
 
     with contextlib.ExitStack() as stack:
