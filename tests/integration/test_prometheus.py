@@ -80,12 +80,35 @@ class ServiceServer(ThreadingHTTPServer):
         return generate_latest(self.registry)
 
 
+class Scheduler:
+    """The scheduler of a folder, as a process that can be ended and started again."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self.start()
+
+    def start(self) -> None:
+        """Start it."""
+        command = [sys.executable, "-m", "opskit", "scheduler"]
+        log = self._folder / "scheduler.log"
+        self._process = self._stack.enter_context(
+            bound(command, log=log, cwd=self._folder)
+        )
+        self._stack.callback(self.stop)
+
+    def stop(self) -> None:
+        """End it as a service manager does."""
+        self._process.terminate()
+        self._process.wait(_SECONDS_MAX)
+
+
 @dataclass(frozen=True)
 class Prometheus:
-    """A Prometheus that scrapes both, and the configuration of opskit."""
+    """A Prometheus that scrapes both, the scheduler, and its configuration."""
 
     url: str
     settings: Settings
+    scheduler: Scheduler
 
     def get(self, path: str, **parameters: str) -> Any:
         """Ask the API."""
@@ -166,12 +189,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     url = f"http://127.0.0.1:{own_port}"
     with ExitStack() as stack:
         settings = configured(folder, port, url)
-        scheduler = [sys.executable, "-m", "opskit", "scheduler"]
-        daemon = stack.enter_context(
-            bound(scheduler, log=folder / "daemon", cwd=folder)
-        )
-        stack.callback(daemon.wait, _SECONDS_MAX)
-        stack.callback(daemon.terminate)
+        scheduler = Scheduler(folder, stack)
         service = stack.enter_context(ServiceServer())
         threading.Thread(target=service.serve_forever, daemon=True).start()
         stack.callback(service.shutdown)
@@ -202,15 +220,16 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             f"--web.listen-address=127.0.0.1:{own_port}",
         ]
         stack.enter_context(bound(command, log=folder / "log", cwd=folder))
-        found = Prometheus(url, settings)
+        found = Prometheus(url, settings, scheduler)
         until(lambda: is_scraping(found))
         yield found
 
 
 def is_scraping(prometheus: Prometheus) -> bool:
     """Tell whether Prometheus runs and has samples from which rates can be told."""
+    some = ("opskit_ledger_intact", 'http_requests_total{status="200"}')
     try:
-        return len(prometheus.values('count_over_time(up{job=~".+"}[1m]) > 5')) == 2
+        return all(prometheus.values(f"count_over_time({e}[1m]) > 5") for e in some)
     except OSError:
         return False
 
@@ -238,6 +257,18 @@ def test_a_stale_backup_raises_its_alert(prometheus: Prometheus) -> None:
     assert texts["summary"] == "No fresh backup of hasty in near"
     assert re.search(r"of hasty in the store near is .*\ds old", texts["description"])
     assert texts["runbook_url"] == "https://git.example/runbooks/backup-failed.md"
+
+
+def test_a_scheduler_that_ended_is_noticed(prometheus: Prometheus) -> None:
+    """Its metrics are gone with it: that is an alert for each source, until it is back."""
+    prometheus.scheduler.stop()
+
+    absent = until(lambda: prometheus.firing().get("OpskitAbsent"))
+    summaries = {each["annotations"]["summary"] for each in absent}
+    assert summaries == {"Nothing reports on hasty", "Nothing reports on patient"}
+
+    prometheus.scheduler.start()
+    until(lambda: "OpskitAbsent" not in prometheus.firing())
 
 
 def test_a_service_that_misses_its_objectives_raises_alerts(
