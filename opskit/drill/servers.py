@@ -140,8 +140,15 @@ def _programs(
 
 @contextlib.contextmanager
 def _container(settings: DrillSettings, needed: int) -> Iterator[DrillServer]:
-    from opskit.postgres.servers.container import container
-
+    try:
+        from opskit.postgres.servers.container import container
+    except ImportError as error:
+        raise ClientToolError(
+            "containers cannot be used",
+            said=str(error),
+            hint="Install opskit with its container extra (opskit[container]), or "
+            "choose another drill server.",
+        ) from error
     image = (settings.image or _DEFAULT_IMAGE).replace("{major}", str(needed))
     with container(
         image=image,

@@ -24,11 +24,12 @@ import pytest
 from docker.errors import NotFound
 from testcontainers.core.docker_client import DockerClient
 
+from opskit.config import DrillSettings
+from opskit.drill.servers import open_server
 from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres.connect import connect
 from opskit.postgres.servers import container as module
-from opskit.postgres.servers.container import ContainerServer
-from opskit.postgres.servers.engine import Box
+from opskit.postgres.servers.container import Box, ContainerServer
 from opskit.postgres.servers.throwaway import SUPERUSER
 from tests.integration.conftest import REQUIRE
 from tests.support import execute, value
@@ -387,15 +388,17 @@ def test_an_engine_on_another_machine_is_refused(
 
 
 def test_without_the_optional_packages_the_error_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who did not install them learns how."""
-    monkeypatch.delitem(sys.modules, "opskit.postgres.servers.engine")
-    monkeypatch.delattr("opskit.postgres.servers.engine")
+    monkeypatch.delitem(sys.modules, "opskit.postgres.servers.container")
+    monkeypatch.delattr("opskit.postgres.servers.container")
     monkeypatch.setitem(sys.modules, "testcontainers.core.container", None)
 
     with pytest.raises(ClientToolError) as raised:
-        container("none", tmp_path).__enter__()
+        open_server(
+            DrillSettings(server="container"), [], major=16, system_identifier="1"
+        ).__enter__()
     assert "opskit[container]" in raised.value.hint
 
 

@@ -1,4 +1,8 @@
-"""Throw-away servers in containers: out of any image that holds PostgreSQL."""
+"""Throw-away servers in containers, out of any image that holds PostgreSQL.
+
+The only Docker module, imported where a container is asked for: `testcontainers`, and
+the Docker client that it stands on, are an optional extra and slow to import.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,45 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import LogConfig
+from docker.utils import parse_repository_tag
+from requests.exceptions import RequestException
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
 
 from opskit import workspace
-from opskit.errors import ClientToolError, DatabaseError
+from opskit.errors import DatabaseError
 from opskit.postgres.parameters import arguments, parse, throwaway_url
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.throwaway import PORT, SUPERUSER
+from opskit.threads import Thread
 
-if TYPE_CHECKING:
-    from opskit.postgres.servers.engine import Box
+_USER = "postgres"
+_LOOPBACK = "127.0.0.1"
+_REQUEST_SECONDS_MAX = 120
+_REMOVE_SECONDS_MAX = 600
+_LOG_BYTES_MAX = "10m"
+_PROCESSES_MAX = 1024
+# Parallel queries and index builds share memory there; Docker's own 64 MB are too few.
+_SHARED_MEMORY = "512m"
+_GONE, _BEING_REMOVED = 404, 409
+_ENGINE_HINT = (
+    "Start the container engine (Debian: systemctl start docker), or name its socket "
+    "in DOCKER_HOST; this user must be allowed to use it."
+)
+_IMAGE_HINT = (
+    "Check the image's name, and fetch it once by hand (docker pull); where no "
+    "registry can be reached, bring it with docker load."
+)
+_START_HINT = (
+    "The image must hold PostgreSQL, a shell and the user postgres; the limits must "
+    "be ones that the engine can keep."
+)
 
 
 KIND = "container"
@@ -96,12 +127,11 @@ def container(
     and starting end within about `timeout_seconds`.
 
     Raises:
-        ClientToolError: the optional packages for containers are not installed.
         DatabaseError: no engine answers, the image is not to be had or holds no
             PostgreSQL, or the server does not start; its log is quoted.
     """
     deadline = time.monotonic() + timeout_seconds
-    with _box(image) as box:
+    with contextlib.closing(Box(image)) as box:
         workspace.sweep(KIND, base=base)
         with workspace.throwaway(KIND, base=base) as folder:
             _sweep(box, folder)
@@ -110,18 +140,13 @@ def container(
             with _removed(box, folder) as name:
                 box.start(
                     name,
-                    _SCRIPT,
-                    _arguments(settings or {}),
-                    environment={
-                        "OPSKIT_PASSWORD": password,
-                        "OPSKIT_SUPERUSER": SUPERUSER,
-                    },
+                    password,
+                    _SETTINGS | dict(settings or {}),
                     labels=_labels(folder),
-                    port=PORT,
                     memory=memory,
                     cpus=cpus,
                 )
-                port = box.port(PORT)
+                port = box.port()
                 version = _await(box, _url(password, port), deadline)
                 yield ContainerServer(
                     version=version,
@@ -133,32 +158,14 @@ def container(
                 )
 
 
-@contextlib.contextmanager
-def _box(image: str) -> Iterator[Box]:
-    try:
-        from opskit.postgres.servers import engine as servers_engine
-    except ImportError as error:
-        raise ClientToolError(
-            "containers cannot be used",
-            said=str(error),
-            hint="Install opskit with its container extra (opskit[container]), or "
-            "choose another drill server.",
-        ) from error
-    with contextlib.closing(servers_engine.Box(image)) as box:
-        yield box
-
-
 def _labels(folder: Path) -> dict[str, str]:
     base = folder.parent.stat()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         boot = ""
-    return {
-        _FOLDER: folder.name,
-        _BASE: f"{base.st_dev}:{base.st_ino}",
-        _BOOT: boot,
-    }
+    where = f"{base.st_dev}:{base.st_ino}"
+    return {_FOLDER: folder.name, _BASE: where, _BOOT: boot}
 
 
 def _sweep(box: Box, folder: Path) -> None:
@@ -169,17 +176,15 @@ def _sweep(box: Box, folder: Path) -> None:
     """
     ours = _labels(folder)
     for container in box.labelled(_BOOT):
-        theirs = container.labels
+        theirs = container["Labels"]
         if theirs[_BOOT] != ours[_BOOT]:
             # One that runs belongs to another machine with a way to this engine.
-            is_dead = container.has_run
+            is_dead = container["State"] == "exited"
         else:
-            is_dead = (
-                theirs.get(_BASE) == ours[_BASE]
-                and not (folder.parent / theirs[_FOLDER]).exists()
-            )
+            is_near = theirs.get(_BASE) == ours[_BASE]
+            is_dead = is_near and not (folder.parent / theirs[_FOLDER]).exists()
         if is_dead:
-            box.remove(container.identifier)
+            box.remove(container["Id"])
 
 
 @contextlib.contextmanager
@@ -196,19 +201,9 @@ def _removed(box: Box, folder: Path) -> Iterator[str]:
     box.remove(name)
 
 
-def _arguments(settings: Mapping[str, str]) -> list[str]:
-    both = _SETTINGS | dict(settings)
-    return [word for name, value in both.items() for word in ("-c", f"{name}={value}")]
-
-
 def _url(password: str, port: int, database: str = "postgres") -> str:
-    return throwaway_url(
-        host="127.0.0.1",
-        port=port,
-        user=SUPERUSER,
-        database=database,
-        password=password,
-    )
+    who = {"user": SUPERUSER, "password": password}
+    return throwaway_url(host=_LOOPBACK, port=port, database=database, **who)
 
 
 def _await(box: Box, url: str, deadline: float) -> str:
@@ -218,8 +213,7 @@ def _await(box: Box, url: str, deadline: float) -> str:
         parse(url) | {"connect_timeout": str(_CONNECT_SECONDS_MAX)}
     )
     while time.monotonic() < deadline:
-        how = box.ended()
-        if how is not None:
+        if how := box.ended():
             reason = how
             break
         try:
@@ -228,8 +222,7 @@ def _await(box: Box, url: str, deadline: float) -> str:
                 version = found.info.parameter_status("server_version") or ""
                 return version.split()[0]
         except psycopg.OperationalError as error:
-            words = " ".join(str(error).split())
-            reason = f"it did not answer in time: {words}"
+            reason = f"it did not answer in time: {' '.join(str(error).split())}"
             time.sleep(_POLL_SECONDS)
     raise DatabaseError(
         f"the server in the container did not start ({reason})",
@@ -237,3 +230,172 @@ def _await(box: Box, url: str, deadline: float) -> str:
         hint="The lines are from its log: the image must hold PostgreSQL, and the "
         "memory limit must leave it room.",
     )
+
+
+class Box:
+    """A container, its published port on loopback alone."""
+
+    def __init__(self, image: str) -> None:
+        """Reach the engine that DOCKER_HOST or Docker's own context names.
+
+        Raises:
+            DatabaseError: none answers, or it is on another machine.
+        """
+        # Its reaper is a container too, whose image may be out of reach. What a killed
+        # run leaves behind is found by its labels.
+        testcontainers_config.ryuk_disabled = True
+        with _translated("the container engine does not answer", _ENGINE_HINT):
+            self._container = DockerContainer(
+                image, docker_client_kw={"timeout": _REQUEST_SECONDS_MAX}
+            )
+            self._client = self._container.get_docker_client().client
+        address = urlsplit(self._client.api.base_url)
+        if address.hostname not in ("localhost", _LOOPBACK, "::1"):
+            self.close()
+            raise DatabaseError(
+                "the container engine is on another machine",
+                hint="Its servers are published on loopback only, so that it must run "
+                "on this one: unset DOCKER_HOST, or let it name a socket.",
+            )
+
+    def fetch(self, *, deadline: float) -> None:
+        """Get the image from its registry where it is not here; raise DatabaseError."""
+        image = self._container.image
+        with _translated(f"the image {image} could not be looked up", _IMAGE_HINT):
+            try:
+                self._client.images.get(image)
+            except ImageNotFound:
+                pass
+            else:
+                return
+        failures: list[str] = []
+        # The client waits for a registry without a bound, and cannot be interrupted.
+        fetching = Thread(self._pull, image, failures, name="image")
+        fetching.join(max(0.0, deadline - time.monotonic()))
+        if fetching.is_alive():
+            raise DatabaseError(
+                f"the image {image} did not arrive in time", hint=_IMAGE_HINT
+            )
+        if failures:
+            raise DatabaseError(
+                f"the image {image} is not here and could not be fetched",
+                said=failures[0],
+                hint=_IMAGE_HINT,
+            )
+
+    def _pull(self, image: str, failures: list[str]) -> None:
+        repository, tag = parse_repository_tag(image)
+        try:
+            events = self._client.api.pull(repository, tag, stream=True, decode=True)
+            failures += [event["error"] for event in events if "error" in event]
+        except (DockerException, RequestException) as error:
+            failures.append(_words(error))
+
+    def start(
+        self,
+        name: str,
+        password: str,
+        settings: Mapping[str, str],
+        *,
+        labels: Mapping[str, str],
+        memory: str,
+        cpus: float,
+    ) -> None:
+        """Start the script as `postgres`, in place of the image's own entry point."""
+        box = self._container.with_name(name)
+        box.with_envs(OPSKIT_PASSWORD=password, OPSKIT_SUPERUSER=SUPERUSER)
+        options = (("-c", f"{key}={each}") for key, each in settings.items())
+        box.with_command([word for option in options for word in option])
+        # Docker takes an address with the port; the library's types do not say so.
+        box.ports[str(PORT)] = (_LOOPBACK, None)  # type: ignore[assignment]
+        with _translated("the container could not be started", _START_HINT):
+            # The engine refuses more than there are.
+            cores = min(cpus, self._client.info()["NCPU"])
+            box.with_kwargs(
+                entrypoint=["/bin/sh", "-c", _SCRIPT, "opskit"],
+                user=_USER,
+                working_dir="/",
+                network="bridge",
+                labels=dict(labels),
+                mem_limit=memory,
+                memswap_limit=memory,
+                nano_cpus=round(cores * 1_000_000_000),
+                pids_limit=_PROCESSES_MAX,
+                shm_size=_SHARED_MEMORY,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                # The engine's default could be a journal that outlives the container.
+                log_config=LogConfig(
+                    type="json-file", config={"max-size": _LOG_BYTES_MAX}
+                ),
+            ).start()
+
+    def port(self) -> int:
+        """Return the published port; raise DatabaseError if the container ended."""
+        with _translated("the container cannot be asked for its port", _ENGINE_HINT):
+            try:
+                client = self._container.get_docker_client()
+                return int(client.port(self._container.get_container_id(), PORT))
+            except ConnectionError:
+                raise DatabaseError(
+                    "the container ended as soon as it began",
+                    said=self.last_lines(),
+                    hint=_START_HINT,
+                ) from None
+
+    def ended(self) -> str | None:
+        """Return how the container ended, or None while it runs."""
+        with _translated("the container cannot be looked up", _ENGINE_HINT):
+            box = self._container.get_wrapped_container()
+            box.reload()
+            state = box.attrs["State"]
+        if state["Running"]:
+            return None
+        why = ", having reached its memory limit" if state["OOMKilled"] else ""
+        return f"ended with code {state['ExitCode']}{why}"
+
+    def last_lines(self, count: int = 5) -> str:
+        """Return the end of what the container wrote, in one line."""
+        with _translated("the container's log cannot be read", _ENGINE_HINT):
+            log = self._container.get_wrapped_container().logs(tail=count)
+        return " / ".join(log.decode("utf-8", "replace").strip().splitlines())
+
+    def remove(self, name: str) -> None:
+        """Remove a container, if it is there, with its volumes.
+
+        By a name that was chosen before, so that one which an interrupted start has
+        not heard of goes as well. Raises DatabaseError where it stays.
+        """
+        self._client.api.timeout = _REMOVE_SECONDS_MAX
+        with _translated(
+            f"the container {name} could not be removed",
+            f"It holds a copy of the data: docker rm --force --volumes {name}",
+        ):
+            try:
+                self._client.api.remove_container(name, v=True, force=True)
+            except APIError as error:
+                if error.status_code not in (_GONE, _BEING_REMOVED):
+                    raise
+
+    def labelled(self, label: str) -> list[dict[str, Any]]:
+        """Return all containers that have a label, as the engine describes them."""
+        with _translated("the containers could not be listed", _ENGINE_HINT):
+            find = self._client.api.containers
+            return list(find(all=True, filters={"label": label}))
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._client.close()
+
+
+@contextlib.contextmanager
+def _translated(failed: str, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except (DockerException, RequestException) as error:
+        raise DatabaseError(failed, said=_words(error), hint=hint) from error
+
+
+def _words(error: Exception) -> str:
+    explanation = error.explanation if isinstance(error, APIError) else None
+    return str(explanation or error).strip().replace("\n", " / ")
