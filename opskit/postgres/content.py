@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
+from typing import LiteralString
 
 import psycopg
 from psycopg import pq, sql
@@ -19,7 +20,13 @@ from opskit.postgres.archive.digest import (
     LargeObjectsDigest,
     RowDigest,
 )
-from opskit.postgres.connect import Connection, query, query_column, query_value
+from opskit.postgres.connect import (
+    Connection,
+    execute,
+    query,
+    query_column,
+    query_value,
+)
 from opskit.progress import advance
 
 BATCH_BYTES = 1024 * 1024
@@ -97,9 +104,7 @@ def use_encoding(connection: Connection, encoding: str) -> None:
     """Read text in the encoding that the dump was written in."""
     if encoding == "SQL_ASCII":
         return  # its bytes come unconverted already, see `connect`
-    connection.execute(
-        sql.SQL("SET client_encoding = {}").format(sql.Literal(encoding))
-    )
+    execute(connection, "SET client_encoding = {encoding}", encoding=encoding)
 
 
 def table_digest(
@@ -137,11 +142,8 @@ def table_digest(
 
 def writer(connection: Connection, schema: str, name: str) -> str:
     """Return the transaction that wrote one of a table's rows, empty without rows."""
-    row = connection.execute(
-        sql.SQL("SELECT xmin::text FROM ONLY {} LIMIT 1").format(
-            sql.Identifier(schema, name)
-        )
-    ).fetchone()
+    statement: LiteralString = "SELECT xmin::text FROM ONLY {}.{} LIMIT 1"
+    row = execute(connection, statement, schema, name).fetchone()
     return row[0] if row else ""
 
 
@@ -162,16 +164,13 @@ def is_as_written(
     Raises:
         DatabaseError: by the connection's own context, if a column is gone.
     """
-    counts = connection.execute(
-        sql.SQL("SELECT count(*), {} FROM (SELECT {} FROM ONLY {}) AS rows").format(
-            sql.SQL("count(*) FILTER (WHERE xmin <> {}::xid)").format(sql.Literal(by))
-            if by
-            else sql.SQL("0"),
-            sql.SQL(", ").join(map(sql.Identifier, ["xmin", *columns])),
-            sql.Identifier(schema, name),
-        )
-    ).fetchone()
-    return counts == (rows, 0)
+    count: LiteralString = (
+        "count(*), count(*) FILTER (WHERE xmin <> nullif({by}, '')::xid)"
+    )
+    of_rows = "{}, " * len(columns) + "xmin FROM ONLY {}.{}"
+    statement = f"SELECT {count} FROM (SELECT {of_rows}) AS rows"  # noqa: S608
+    counts = execute(connection, statement, *columns, schema, name, by=by)
+    return counts.fetchone() == (rows, 0)
 
 
 def runs_own_code(connection: Connection) -> bool:
@@ -215,11 +214,8 @@ def rows_inserted(connection: Connection) -> dict[tuple[str, str], int]:
 
 def sequence_value(connection: Connection, schema: str, name: str) -> tuple[int, bool]:
     """Return the last value of a sequence, and whether it was handed out."""
-    row = connection.execute(
-        sql.SQL("SELECT last_value, is_called FROM {}").format(
-            sql.Identifier(schema, name)
-        )
-    ).fetchone()
+    statement: LiteralString = "SELECT last_value, is_called FROM {}.{}"
+    row = execute(connection, statement, schema, name).fetchone()
     assert row is not None  # a sequence always has its one row
     return int(row[0]), bool(row[1])
 

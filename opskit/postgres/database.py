@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -13,34 +14,28 @@ from psycopg import sql
 from opskit.errors import DatabaseError
 from opskit.postgres import roles
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection, connect, query, query_value
+from opskit.postgres.connect import Connection, connect, execute, query, query_value
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import with_settings
 from opskit.postgres.sql_text import quoted, statements
 
-_MAINTENANCE = ("postgres", "template1")
 NAME_BYTES_MAX = 63
 
 
 @contextmanager
 def maintenance(url: str, *, purpose: str = "restore") -> Iterator[Connection]:
-    """Yield a connection from which databases can be created and renamed.
-
-    Raises:
-        DatabaseError: the server is unreachable or refuses.
-    """
-    first, second = _MAINTENANCE
+    """Yield a connection from which databases can be created and renamed."""
     url = with_settings(url, {"default_transaction_read_only": "off"})
     with ExitStack() as stack:
+
+        def enter(name: str) -> Connection:
+            session = connect(url, purpose=purpose, database=name)
+            return stack.enter_context(session)
+
         try:
-            connection = stack.enter_context(
-                connect(url, purpose=purpose, database=first)
-            )
-        except DatabaseError:
-            # Some servers have no database of that name.
-            connection = stack.enter_context(
-                connect(url, purpose=purpose, database=second)
-            )
+            connection = enter("postgres")
+        except DatabaseError:  # some servers have no database of that name
+            connection = enter("template1")
         yield connection
 
 
@@ -52,14 +47,9 @@ def exists(connection: Connection, name: str) -> bool:
 
 
 def create_tablespace(connection: Connection, name: str) -> None:
-    """Create a tablespace inside the server's own data folder.
-
-    That kind is meant for tests; it serves a server that is lost anyway.
-    """
+    """Create a tablespace in the server's data folder: for servers that are lost."""
     connection.execute("SET allow_in_place_tablespaces = on")
-    connection.execute(
-        sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(sql.Identifier(name))
-    )
+    execute(connection, "CREATE TABLESPACE {} LOCATION ''", name)
 
 
 def size_bytes(connection: Connection, name: str) -> int:
@@ -117,36 +107,30 @@ def create_like(
     *,
     tablespace: str = "",
 ) -> None:
-    """Create an empty database with the encoding, locale and owner of the source.
-
-    Raises:
-        DatabaseError: the server refuses, or lacks the locale.
-    """
+    """Create an empty database with the encoding, locale and owner of the source."""
     locale = inventory.locale
-    clauses = [
-        sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)),
-        sql.SQL("ENCODING {}").format(sql.Literal(inventory.encoding)),
-        sql.SQL("LC_COLLATE {}").format(sql.Literal(locale.collate)),
-        sql.SQL("LC_CTYPE {}").format(sql.Literal(locale.ctype)),
-    ]
-    if locale.provider != "libc":
-        clauses.append(sql.SQL("LOCALE_PROVIDER {}").format(sql.SQL(locale.provider)))
-        keyword = "ICU_LOCALE {}" if locale.provider == "icu" else "BUILTIN_LOCALE {}"
-        clauses.append(sql.SQL(keyword).format(sql.Literal(locale.locale)))
-    if locale.icu_rules:
-        clauses.append(sql.SQL("ICU_RULES {}").format(sql.Literal(locale.icu_rules)))
-    if inventory.owner in roles.names(connection):
-        clauses.append(sql.SQL("OWNER {}").format(sql.Identifier(inventory.owner)))
-    if tablespace:
-        clauses.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(tablespace)))
-    connection.execute(sql.SQL(" ").join(clauses))
+    own = locale.provider if locale.provider != "libc" else None
+    owned = inventory.owner in roles.names(connection)
+    options: dict[LiteralString, str | None] = {
+        "ENCODING": inventory.encoding,
+        "LC_COLLATE": locale.collate,
+        "LC_CTYPE": locale.ctype,
+        "LOCALE_PROVIDER": own,
+        "ICU_LOCALE": locale.locale if own == "icu" else None,
+        "BUILTIN_LOCALE": locale.locale if own == "builtin" else None,
+        "ICU_RULES": locale.icu_rules or None,
+        "OWNER": inventory.owner if owned else None,
+        "TABLESPACE": tablespace or None,
+    }
+    statement: LiteralString = "CREATE DATABASE {} TEMPLATE template0"
+    given = {key: each for key, each in options.items() if each is not None}
+    for key in given:
+        statement += f" {key} {{{key}}}"
+    execute(connection, statement, name, **given)
 
 
 def make_bare(url: str, inventory: Inventory) -> None:
-    """Drop from a new database what each has, and the source has no more.
-
-    pg_dump does not say that it is gone.
-    """
+    """Drop what each new database has and the source has not; dumps do not say so."""
     unwanted = []
     if not inventory.has_public:
         unwanted.append("DROP SCHEMA public")
@@ -159,34 +143,23 @@ def make_bare(url: str, inventory: Inventory) -> None:
 
 def allow_connections(connection: Connection, name: str, *, allowed: bool) -> None:
     """Let new sessions into a database, or keep everybody out."""
-    connection.execute(
-        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(
-            sql.Identifier(name), sql.Literal(allowed)
-        )
-    )
+    statement: LiteralString = "ALTER DATABASE {} ALLOW_CONNECTIONS {allowed}"
+    execute(connection, statement, name, allowed=allowed)
 
 
 def rename(connection: Connection, old: str, new: str) -> None:
     """Rename a database that nobody is in."""
-    connection.execute(
-        sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
-            sql.Identifier(old), sql.Identifier(new)
-        )
-    )
+    execute(connection, "ALTER DATABASE {} RENAME TO {}", old, new)
 
 
 def drop(connection: Connection, name: str) -> None:
     """Drop a database, ending its sessions; a missing one is dropped already."""
-    connection.execute(
-        sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-    )
+    execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 
 def drop_template(connection: Connection, name: str) -> None:
     """Drop a database even if others are made like it."""
-    connection.execute(
-        sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name))
-    )
+    execute(connection, "ALTER DATABASE {} IS_TEMPLATE false", name)
     drop(connection, name)
 
 

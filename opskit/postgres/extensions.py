@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
+from typing import LiteralString
 
 import psycopg
-from psycopg import conninfo, sql
+from psycopg import conninfo
 
-from opskit.postgres.connect import Connection, query, query_column, query_value
+from opskit.postgres.connect import (
+    Connection,
+    execute,
+    query,
+    query_column,
+    query_value,
+)
 from opskit.postgres.inventory import Extension, library_names
 from opskit.postgres.servers.programs import Installation
 
@@ -130,7 +137,7 @@ def is_usable(connection: Connection, name: str) -> bool:
     }
     try:
         with psycopg.connect(conninfo.make_conninfo("", **own)) as session:
-            session.execute(sql.SQL("LOAD {}").format(sql.Literal(name)))
+            execute(session, "LOAD {name}", name=name)
     except psycopg.Error:
         return False
     return True
@@ -157,11 +164,7 @@ def disconnect(connection: Connection) -> Handlers:
         """,
     )
     for name, *_handler, _is_member in wrappers:
-        connection.execute(
-            sql.SQL("ALTER FOREIGN DATA WRAPPER {} NO HANDLER").format(
-                sql.Identifier(name)
-            )
-        )
+        execute(connection, "ALTER FOREIGN DATA WRAPPER {} NO HANDLER", name)
     return {
         name: (schema, handler)
         for name, schema, handler, is_member in wrappers
@@ -172,8 +175,5 @@ def disconnect(connection: Connection) -> Handlers:
 def connect_again(connection: Connection, handlers: Handlers) -> None:
     """Give wrappers their handlers back."""
     for name, handler in handlers.items():
-        connection.execute(
-            sql.SQL("ALTER FOREIGN DATA WRAPPER {} HANDLER {}").format(
-                sql.Identifier(name), sql.Identifier(*handler)
-            )
-        )
+        statement: LiteralString = "ALTER FOREIGN DATA WRAPPER {} HANDLER {}.{}"
+        execute(connection, statement, name, *handler)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import LiteralString
 
 import psycopg
-from psycopg import conninfo, sql
+from psycopg import conninfo
 
 from opskit.errors import DatabaseError
 from opskit.log import logger
@@ -19,7 +19,9 @@ from opskit.postgres import client
 from opskit.postgres.connect import (
     Connection,
     connect,
+    execute,
     milliseconds,
+    query,
     query_column,
     query_value,
     server_major,
@@ -39,17 +41,11 @@ from opskit.postgres.sql_text import quoted, statements, unquoted
 
 def take(connection: Connection) -> tuple[Role, ...]:
     """Return the server's roles with their rights, settings and memberships."""
-    readable = passwords_readable(connection)
-    password = (
-        "(SELECT md5(a.rolpassword) FROM pg_authid a WHERE a.oid = r.oid)"
-        if readable
-        else "NULL"
-    )
-    options = (
-        "m.inherit_option, m.set_option"
-        if server_major(connection) >= FIRST_WITH_MEMBERSHIP_OPTIONS
-        else "NULL, NULL"
-    )
+    digest, options = "NULL", "NULL, NULL"
+    if readable := passwords_readable(connection):
+        digest = "(SELECT md5(rolpassword) FROM pg_authid a WHERE a.oid = r.oid)"
+    if server_major(connection) >= FIRST_WITH_MEMBERSHIP_OPTIONS:
+        options = "m.inherit_option, m.set_option"
     rows = connection.execute(
         f"""
         SELECT r.rolname, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb,
@@ -67,7 +63,7 @@ def take(connection: Connection) -> tuple[Role, ...]:
                               b.rolname, m.admin_option, {options})
                      FROM pg_auth_members m JOIN pg_roles b ON b.oid = m.roleid
                      WHERE m.member = r.oid ORDER BY 1),
-               {password}
+               {digest}
         FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
         """  # noqa: S608  # put together from constants
     ).fetchall()
@@ -106,8 +102,7 @@ def superusers_meanwhile(
 
     def alter(attribute: LiteralString) -> None:
         for name in raised:
-            statement = sql.SQL("ALTER ROLE {} " + attribute)
-            connection.execute(statement.format(sql.Identifier(name)))
+            execute(connection, "ALTER ROLE {} " + attribute, name)
 
     alter("SUPERUSER")
     try:
@@ -196,9 +191,6 @@ def rows_role(
     A superuser's session cannot give its rights up for good: a function may take them
     back. So the role logs in by itself. `connection` is a superuser's, `url` leads to
     the database, `settings` are those of the role that only a superuser may set.
-
-    Raises:
-        DatabaseError: the server does not let the role in.
     """
     _drop_leftovers(connection)
     name, password = f"{_PREFIX}{secrets.token_hex(6)}", secrets.token_urlsafe(24)
@@ -225,16 +217,14 @@ def allow_rows(url: str, role: RowsRole) -> None:
             "SELECT nspname FROM pg_namespace "
             "WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'",
         ):
-            names = (sql.Identifier(schema), sql.Identifier(role.name))
             for grant in _GRANTS:
-                connection.execute(sql.SQL(grant).format(*names))
+                execute(connection, grant, schema, role.name)
 
 
 def become_member(connection: Connection, role: RowsRole, owner: str) -> None:
     """Give the role another one's rights, until it is dropped."""
-    names = (sql.Identifier(owner), sql.Identifier(role.name))
     with translated("role"):
-        connection.execute(sql.SQL("GRANT {} TO {}").format(*names))
+        execute(connection, "GRANT {} TO {}", owner, role.name)
 
 
 def _create(
@@ -244,37 +234,27 @@ def _create(
     digest = connection.pgconn.encrypt_password(
         password.encode(), name.encode(), b"scram-sha-256"
     ).decode()
-    role = sql.Identifier(name)
     until = str(query_value(connection, "SELECT now() + %s::interval", _VALID))
-    statements = [
-        sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} VALID UNTIL {}").format(
-            role, sql.Literal(digest), sql.Literal(until)
-        ),
-        sql.SQL("COMMENT ON ROLE {} IS {}").format(role, sql.Literal(_MARK)),
-    ]
-    statements += [
-        sql.SQL("ALTER ROLE {} SET {} = {}").format(
-            role, sql.Identifier(setting), sql.Literal(value)
-        )
-        for setting, value in settings.items()
-        if value  # an empty list of libraries cannot be set so
-    ]
+    create: LiteralString = "CREATE ROLE {} LOGIN PASSWORD {hash} VALID UNTIL {until}"
     with translated("role"), connection.transaction():
-        for statement in statements:
-            connection.execute(statement)
+        execute(connection, create, name, hash=digest, until=until)
+        execute(connection, "COMMENT ON ROLE {} IS {mark}", name, mark=_MARK)
+        for setting, value in settings.items():
+            if value:  # an empty list of libraries cannot be set so
+                statement: LiteralString = "ALTER ROLE {} SET {} = {value}"
+                execute(connection, statement, name, setting, value=value)
 
 
 def _drop(connection: Connection, url: str, name: str) -> None:
     """Drop the role, its grants and what code that it ran has made; never raise."""
-    role = sql.Identifier(name)
+    end: LiteralString = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+    )
     try:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
-            (name,),
-        )
+        query(connection, end, name)
         with contextlib.suppress(DatabaseError), connect(url, purpose="restore") as it:
-            it.execute(sql.SQL("DROP OWNED BY {}").format(role))
-        connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
+            execute(it, "DROP OWNED BY {}", name)
+        execute(connection, "DROP ROLE IF EXISTS {}", name)
     except psycopg.Error as error:
         logger().warning(
             "a role could not be dropped; drop it by hand", role=name, reason=str(error)
@@ -295,7 +275,7 @@ def _drop_leftovers(connection: Connection) -> None:
         _MARK,
     ):
         with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):
-            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+            execute(connection, "DROP ROLE {}", name)
 
 
 _TIMEOUT_SECONDS = 600
@@ -340,11 +320,7 @@ def dump_globals(
 ) -> Globals:
     """Return the server's globals as far as the connection's role may read them.
 
-    Password hashes can be read by superusers alone; for others the roles come
-    without.
-
-    Raises:
-        DatabaseError: pg_dumpall failed.
+    Superusers alone can read hashes of passwords; for others roles come without.
     """
     with_passwords = passwords_readable(connection)
     # Its role may have a limit that is meant for others.

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import LiteralString
 
 import psycopg
-from psycopg import sql
 
 from opskit.errors import DatabaseError
 from opskit.log import logger
@@ -24,6 +23,7 @@ from opskit.postgres import database
 from opskit.postgres.connect import (
     Connection,
     connect,
+    execute,
     query,
     query_column,
     query_value,
@@ -39,6 +39,9 @@ _MARK = re.compile(
 )
 # The class of the advisory locks of copies, beside the digest of a name.
 _LOCK_CLASS = 1_869_640_555
+_DESCRIBED: LiteralString = (
+    "SELECT oid, datname, shobj_description(oid, 'pg_database') FROM pg_database "
+)
 
 
 def create(
@@ -54,9 +57,6 @@ def create(
     Without a run it gets no mark, and nobody ever drops it. No other run takes a copy
     for a dead one's until the connection ends. A kill between
     creation and mark leaves an empty database that nobody drops but its owner.
-
-    Raises:
-        DatabaseError: the server refuses, or lacks the locale.
     """
     if not run_id:
         database.create_like(connection, name, inventory, tablespace=tablespace)
@@ -117,20 +117,12 @@ def drop_copy(connection: Connection, url: str, name: str) -> None:
     if name not in copies:
         return
     _reopen(connection, name, copies[name])
-    with contextlib.suppress(DatabaseError):
-        # A database that cannot be entered is dropped all the same, or says why not.
-        _drop_subscriptions(with_database(url, name))
-    database.drop(connection, name)
+    _drop(connection, url, name)
 
 
 def drop_made(connection: Connection, url: str, name: str, *, run_id: str) -> None:
     """Drop what `create` made for this run; without a run it has no mark."""
-    if run_id:
-        drop_copy(connection, url, name)
-        return
-    with contextlib.suppress(DatabaseError):
-        _drop_subscriptions(with_database(url, name))
-    database.drop(connection, name)
+    (drop_copy if run_id else _drop)(connection, url, name)
 
 
 def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
@@ -158,23 +150,18 @@ def sweep(connection: Connection, url: str, *, looks_like: str) -> None:
 
 def _reopen(connection: Connection, copy: str, closed: int | None) -> None:
     """Let sessions into a copy, and into what is closed for it, where they are not."""
-    for name in query_column(
-        connection,
-        "SELECT datname FROM pg_database WHERE NOT datallowconn "
-        "AND (datname = %s OR oid = %s)",
-        copy,
-        closed,
-    ):
+    closed_ones: LiteralString = (
+        "SELECT datname FROM pg_database "
+        "WHERE NOT datallowconn AND (datname = %s OR oid = %s)"
+    )
+    for name in query_column(connection, closed_ones, copy, closed):
         database.allow_connections(connection, name, allowed=True)
 
 
 def _copies(connection: Connection) -> Iterator[tuple[str, int | None]]:
     """Yield the copies that the connection's role owns, and what each keeps closed."""
-    for oid, name, comment in query(
-        connection,
-        "SELECT oid, datname, shobj_description(oid, 'pg_database') FROM pg_database "
-        "WHERE pg_has_role(datdba, 'USAGE')",
-    ):
+    statement = _DESCRIBED + "WHERE pg_has_role(datdba, 'USAGE')"
+    for oid, name, comment in query(connection, statement):
         mark = _mark_of(oid, name, comment or "")
         if mark is not None:
             yield name, None if mark["closed"] is None else int(mark["closed"])
@@ -182,10 +169,9 @@ def _copies(connection: Connection) -> Iterator[tuple[str, int | None]]:
 
 def _idle(connection: Connection) -> set[str]:
     """Return the databases that no session is in, or holds the lock of a copy."""
-    return set(
-        query_column(
-            connection,
-            """
+    names = query_column(
+        connection,
+        """
         SELECT datname FROM pg_database d
         WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)
           AND NOT EXISTS (
@@ -193,21 +179,15 @@ def _idle(connection: Connection) -> set[str]:
             WHERE l.locktype = 'advisory' AND l.classid = %s::bigint::oid
               AND l.objid::bigint = hashtext(d.datname::text)::bigint & 4294967295)
         """,
-            _LOCK_CLASS,
-        )
+        _LOCK_CLASS,
     )
+    return set(names)
 
 
 def _described(connection: Connection, name: str) -> list[tuple[int, str]]:
-    return [
-        (int(oid), comment or "")
-        for oid, comment in query(
-            connection,
-            "SELECT oid, shobj_description(oid, 'pg_database') FROM pg_database "
-            "WHERE datname = %s",
-            name,
-        )
-    ]
+    statement = _DESCRIBED + "WHERE datname = %s"
+    rows = query(connection, statement, name)
+    return [(int(oid), comment or "") for oid, _name, comment in rows]
 
 
 def _binding(oid: int, name: str) -> str:
@@ -226,11 +206,14 @@ def _own_comment(oid: int, name: str, comment: str) -> str:
 
 
 def _comment(connection: Connection, name: str, text: str) -> None:
-    connection.execute(
-        sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-            sql.Identifier(name), sql.Literal(text or None)
-        )
-    )
+    execute(connection, "COMMENT ON DATABASE {} IS {text}", name, text=text or None)
+
+
+def _drop(connection: Connection, url: str, name: str) -> None:
+    with contextlib.suppress(DatabaseError):
+        # A database that cannot be entered is dropped all the same, or says why not.
+        _drop_subscriptions(with_database(url, name))
+    database.drop(connection, name)
 
 
 def _drop_subscriptions(url: str) -> None:
@@ -240,15 +223,9 @@ def _drop_subscriptions(url: str) -> None:
             "SELECT subname FROM pg_subscription s JOIN pg_database d "
             "ON d.oid = s.subdbid WHERE d.datname = current_database()",
         ):
-            for action in ("ALTER {} DISABLE", "ALTER {} SET (slot_name = NONE)"):
-                inside.execute(_about_subscription(action, subscription))
-            inside.execute(_about_subscription("DROP {}", subscription))
-
-
-def _about_subscription(action: LiteralString, name: str) -> sql.Composed:
-    return sql.SQL(action).format(
-        sql.SQL("SUBSCRIPTION {}").format(sql.Identifier(name))
-    )
+            execute(inside, "ALTER SUBSCRIPTION {} DISABLE", subscription)
+            execute(inside, "ALTER SUBSCRIPTION {} SET (slot_name=NONE)", subscription)
+            execute(inside, "DROP SUBSCRIPTION {}", subscription)
 
 
 _SECONDS_MAX = 30.0
@@ -350,9 +327,10 @@ def _still_in_use(
 ) -> DatabaseError:
     """Keep the copy, which is complete, and return the error that says so."""
     unmark(connection, copy)
-    steps = "" if kept is None else f"ALTER DATABASE {quoted(target)} RENAME TO "
-    steps += "" if kept is None else f"{quoted(kept)}; "
-    steps += f"ALTER DATABASE {quoted(copy)} RENAME TO {quoted(target)};"
+    names = [(copy, target)] if kept is None else [(target, kept), (copy, target)]
+    steps = " ".join(
+        f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)};" for old, new in names
+    )
     inside = obstacles(connection, target) or obstacles(connection, copy)
     return DatabaseError(
         f"the databases cannot be renamed while they are in use: {', '.join(inside)}",

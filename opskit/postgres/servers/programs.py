@@ -60,7 +60,7 @@ def _root() -> Path | None:
     specification = importlib.util.find_spec(_PACKAGE)
     if specification is None or specification.origin is None:
         return None
-    return Path(specification.origin).parent
+    return Path(specification.origin).parent.resolve()
 
 
 CLIENT_PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql")
