@@ -250,10 +250,7 @@ _GROUPS: dict[str, Callable[[str, str, str], Loss]] = {
 
 
 def _altered_rows(connection: Connection) -> Iterator[Loss]:
-    """Yield the configuration tables whose rows of the extension were changed.
-
-    A condition says which rows are the user's; the others the extension brings.
-    """
+    """Yield tables with changed rows that are, by a condition, their extension's."""
     tables = query(
         connection,
         """
@@ -284,10 +281,7 @@ def _altered_rows(connection: Connection) -> Iterator[Loss]:
 
 
 def _exists(connection: Connection, select: str) -> bool | None:
-    """Return whether a query gives a row, None if its table is locked.
-
-    The lock on the table is given back.
-    """
+    """Return whether a query gives a row, None if its table is locked; keep no lock."""
     try:
         with connection.transaction(force_rollback=True):
             connection.execute("SET LOCAL lock_timeout = '2s'")

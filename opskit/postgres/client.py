@@ -66,8 +66,8 @@ class Messages:
 def complaints(lines: Iterable[bytes], progress: Listener) -> Iterator[bytes]:
     """Yield the lines that a program would say without being asked for its progress.
 
-    The others go to `progress`. A line that does not begin with the program's name goes
-    on with what the server said in the one before, if it did.
+    The others go to `progress`. A line without the program's name goes on with what the
+    server said in the one before, if it did.
     """
     is_notice = False
     for line in lines:
@@ -101,21 +101,13 @@ class Running:
             self._process.terminate()
 
     def require_well(self, wait_seconds: float = 0) -> None:
-        """Check that it has not failed; wait a while for its end, if need be.
-
-        Raises:
-            BackupFailed: it did not exit with 0; its words are in the message.
-        """
+        """Raise BackupFailed if it failed; wait a while for its end, if need be."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             if code := self._process.wait(wait_seconds):
                 raise failure(self._name, code, self._messages.text())
 
     def blocks(self, idle: Callable[[], None] = lambda: None) -> Iterator[bytes]:
-        """Yield its output in blocks, to the end; `idle` is called while it is silent.
-
-        Raises:
-            BackupFailed: it did not exit with 0; its words are in the message.
-        """
+        """Yield its output to the end, then `require_well`; call `idle` in silence."""
         with self._output as output:
             while self._held_bytes:
                 self._held_bytes -= len(output.read(self._held_bytes))
@@ -134,8 +126,8 @@ def running(
 ) -> Iterator[Running]:
     """Run a program; whatever happens in the block, it is gone afterwards.
 
-    `progress` is told what it says of its progress, see `Messages`. A program that is
-    `held` cannot write a byte, nor end well, until its blocks are read.
+    `progress` is for `Messages`. A program that is `held` cannot write a byte, nor end
+    well, until its blocks are read.
     """
     reader, writer = os.pipe()
     held_bytes = _fill(writer) if held else 0
@@ -174,9 +166,8 @@ def _fill(pipe: int) -> int:
 class _Blocks:
     """The output of a program in blocks, until it ends.
 
-    A pipe gives what is in it, often little: enough is gathered that what is done with
-    each block costs less than reading it. The buffer is used again and again: memory
-    that is new each time costs as much as copying.
+    A pipe gives what is in it, often little: what is gathered makes up for the reading.
+    New memory each time would cost as much as copying, so the buffer stays.
     """
 
     def __init__(
@@ -212,10 +203,7 @@ class _Blocks:
 
 
 def _written_in_blocks(arguments: Sequence[str]) -> list[str]:
-    """Let a program write more at a time than the 4 KiB that a pipe is given.
-
-    Each write wakes its reader. `stdbuf`, of the GNU coreutils, becomes the program.
-    """
+    """Let GNU's `stdbuf` start it: then it writes more at a time than 4 KiB."""
     stdbuf = shutil.which("stdbuf")
     return [*([stdbuf, f"-o{_WRITTEN_BYTES}"] if stdbuf else []), *arguments]
 
@@ -245,7 +233,7 @@ def run(
     timeout_seconds: float,
     stdin: bytes | None = None,
 ) -> tuple[bytes, str]:
-    """Run a program to its end and return its output and its words.
+    """Run a program to its end and return its output and its words; else raise.
 
     Raises:
         ServerFault: it took longer than allowed, or was killed.
@@ -274,12 +262,7 @@ def run(
 
 
 def require_success(doing: str, code: int, words: str) -> None:
-    """Judge the exit code of a program that speaks to a server.
-
-    Raises:
-        ServerFault: it was killed.
-        DatabaseError: it did not exit with 0.
-    """
+    """Raise ServerFault for a program that was killed, DatabaseError for a failure."""
     if code < 0:
         raise ServerFault(
             f"{doing} was killed by signal {-code}",
@@ -322,13 +305,10 @@ _SERVER: LiteralString = "SELECT pg_postmaster_start_time()"
 def require_same_server(
     url: str, installation: Installation, connection: Connection
 ) -> None:
-    """Check that psql, by the same URL, reaches the same server with the same settings.
+    """Raise DatabaseError if psql by this URL reaches another server or settings.
 
-    They have another libpq than we have: it may look for a socket elsewhere, and not
-    know a parameter of the URL.
-
-    Raises:
-        DatabaseError: they do not.
+    Its libpq is another one: it may look for a socket elsewhere, or not know a
+    parameter.
     """
     shows = [f"--command=SHOW {name}" for name in PINNED_SETTINGS]
     try:

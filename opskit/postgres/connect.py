@@ -42,11 +42,9 @@ _LIMITS_LIFTED = {
 
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Turn what psycopg raises in the block into a DatabaseError.
+    """Turn what psycopg raises in the block into a DatabaseError with a hint.
 
-    Raises:
-        ServerFault: the server or a machine failed, or the connection was lost.
-        DatabaseError: the server refused; with its own words and what to do.
+    It is a ServerFault if the server or a machine failed, or the connection was lost.
     """
     try:
         yield
@@ -80,10 +78,8 @@ def connect(
 
     The search path is empty but for pg_catalog, so that every name that the server
     writes is qualified. The application name tells an administrator who this is. No
-    statement waits longer than `lock_wait` for a lock, if that is given.
-
-    Raises:
-        DatabaseError: the server is unreachable or refuses, now or in the block.
+    statement waits longer than `lock_wait` for a lock. What psycopg raises, in the
+    block too, is `translated`.
     """
     parameters = parse(url)
     if database is not None:
@@ -111,11 +107,7 @@ def connect(
 
 
 def require_pinned(connection: Connection, settings: Mapping[str, str]) -> None:
-    """Check that a session by the connection's URL has the settings it was sent.
-
-    Raises:
-        DatabaseError: it has another one; the message says who did not pass it on.
-    """
+    """Raise DatabaseError, with the reason, if a session lacks its settings."""
     for name, value in PINNED_SETTINGS.items():
         # DateStyle is shown with the order of its fields, which decides no output.
         if settings.get(name, "").partition(",")[0] != value:
@@ -217,26 +209,21 @@ _LANGUAGES = "pl"
 def is_server_fault(sqlstate: str, source_file: str) -> bool:
     """Return whether an error says that the server or its machine failed.
 
-    A function may raise any SQLSTATE. Then the error was reported by a source file of
-    its language, and it is the function's.
+    A function may raise any SQLSTATE; then a source file of its language reports it.
     """
     return sqlstate.startswith(_CLASSES) and not source_file.startswith(_LANGUAGES)
 
 
 def ends_sessions(sqlstate: str) -> bool:
-    """Return whether an error says that the server or the connection went away.
-
-    A function can end the session that it runs in; the server is up then.
-    """
+    """Return whether a server or connection is gone, or a function's session."""
     return sqlstate.startswith(("08", "57P"))
 
 
 def last_error(variable: str, words: str) -> tuple[str, str]:
     """Return SQLSTATE and source file of the last error that a verbose psql met.
 
-    `variable` is psql's variable LAST_ERROR_SQLSTATE; it is empty if the connection was
-    lost, of which the server says the code. An error's text may hold anything, but its
-    source file comes after it.
+    `variable` is psql's LAST_ERROR_SQLSTATE, empty after a lost connection. An error's
+    text may hold anything, but its source file comes after it.
     """
     codes = [*_ENDED.findall(words), *_CODE.findall(variable)]
     sources = _SOURCE.findall(words)

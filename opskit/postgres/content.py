@@ -40,10 +40,8 @@ def rows_in_pieces(
 ) -> Iterator[bytes]:
     """Yield the text of a COPY TO STDOUT: small rows together, large ones cut.
 
-    `alive` is called now and then; it may raise to end the reading.
-
-    Raises:
-        psycopg.Error: the server refused or broke off; for `translated`.
+    `alive` is called now and then; it may raise to end the reading. Raises
+    psycopg.Error.
     """
     libpq = connection.pgconn
     next_row = libpq.get_copy_data
@@ -80,11 +78,7 @@ def rows_in_pieces(
 
 
 def _require_end(libpq: pq.abc.PGconn) -> None:
-    """Take the outcome of the COPY, which leaves the connection ready for the next.
-
-    Raises:
-        psycopg.Error: it did not come to its end.
-    """
+    """Take the COPY's outcome to free the connection; psycopg.Error if it failed."""
     failed = None
     # All that is left of the answer is a few bytes, and on its way.
     while (result := libpq.get_result()) is not None:
@@ -120,9 +114,6 @@ def table_digest(
 
     With a condition (a WHERE clause of an extension's own) only those rows count.
     `alive` is called now and then; it may raise to end the reading.
-
-    Raises:
-        DatabaseError: by the connection's own context, if the table is not readable.
     """
     table = sql.Identifier(schema, name)
     listed = sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -158,11 +149,8 @@ def is_as_written(
 ) -> bool:
     """Return whether a table has so many rows, all written by one transaction.
 
-    If that transaction had ended before a digest was taken of as many rows, the columns
-    hold today what the digest is of: whoever adds or changes a row writes it anew.
-
-    Raises:
-        DatabaseError: by the connection's own context, if a column is gone.
+    If that ended before a digest was taken of as many rows, the columns hold today what
+    the digest is of: whoever adds or changes a row writes it anew.
     """
     count: LiteralString = (
         "count(*), count(*) FILTER (WHERE xmin <> nullif({by}, '')::xid)"
@@ -176,9 +164,9 @@ def is_as_written(
 def runs_own_code(connection: Connection) -> bool:
     """Return whether functions of the database itself may run when it is loaded.
 
-    What calls one depends on it in the catalog: a constraint, an index, a view, a type,
-    an operator. Loading rows fires no trigger and computes no default, and a function
-    that only others call needs one of those as well. Libraries may do anything.
+    What calls one depends on it in the catalog. Loading rows fires no trigger and
+    computes no default, and a function that only others call needs one of those as
+    well. Libraries may do anything.
     """
     return bool(query_value(connection, _OWN_CODE))
 
@@ -200,10 +188,7 @@ _OWN_CODE = """
 
 
 def rows_inserted(connection: Connection) -> dict[tuple[str, str], int]:
-    """Return how many rows the server has counted that came into each table.
-
-    Rows that are gone again, for instance by a TRUNCATE, are counted as well.
-    """
+    """Return how many rows came into each table, also those that are gone again."""
     return {
         (schema, name): count
         for schema, name, count in query(
@@ -269,12 +254,9 @@ _CODECS = {
 
 
 def python_codec(encoding: str) -> str:
-    """Return the codec that reads text of a PostgreSQL server encoding.
+    """Return the codec of a PostgreSQL server encoding; LookupError if it is none.
 
     Callers decode with `surrogateescape`, so that bytes which no codec knows survive.
-
-    Raises:
-        LookupError: PostgreSQL has no such server encoding.
     """
     if encoding in _CODECS:
         return _CODECS[encoding]

@@ -181,10 +181,7 @@ def property_script(
     without_roles: Collection[str] = (),
     with_grants: bool = True,
 ) -> str:
-    """Return the archive's settings, grants and comments of the database itself.
-
-    They name the source's database, which is another one here.
-    """
+    """Return the archive's settings, grants and comments of the database itself."""
     names = (source, quoted(source))
     tags = {source, *(f"DATABASE {name}" for name in names)}
     old = "|".join(map(re.escape, names))
@@ -216,10 +213,7 @@ def _is_of_database(entry: TocEntry) -> bool:
 
 @dataclass(frozen=True)
 class RowCheck:
-    """A constraint of a table or a domain, and the statement that puts it back.
-
-    `heirs` are the tables that inherit it, each with its schema.
-    """
+    """A constraint of a table or domain, what puts it back, and who inherits it."""
 
     schema: str
     of: str
@@ -231,9 +225,9 @@ class RowCheck:
 def take_off_checks(connection: Connection) -> list[RowCheck]:
     """Drop all CHECK constraints of tables and domains; return them in that order.
 
-    One that was inherited goes with its parent's, and what a child has of its own
-    after that is taken in the next round. One that could not be put back stays: that of
-    a domain which is used within an array or a composite type.
+    An inherited one goes with its parent's; what a child has of its own then is taken
+    in the next round. Those of domains within arrays or composite types cannot be put
+    back, and stay.
     """
     checks: list[RowCheck] = []
     staying: set[int] = set()

@@ -39,8 +39,7 @@ def take(connection: Connection) -> tuple[Extension, ...]:
 def relations(connection: Connection) -> dict[tuple[str, str], tuple[str, str | None]]:
     """Return the extensions' configuration tables and sequences, by schema and name.
 
-    With each comes its extension, and the condition of the rows that are dumped: the
-    others are brought by the extension itself.
+    With each come its extension, and the condition of the rows that are dumped.
     """
     rows = query(
         connection,
@@ -59,10 +58,7 @@ def relations(connection: Connection) -> dict[tuple[str, str], tuple[str, str | 
 
 
 def names_in_settings(connection: Connection) -> list[str]:
-    """Return what settings of the server's extensions may call a database.
-
-    A library that is not loaded does not show its settings; the file has them.
-    """
+    """Return what settings of extensions, loaded or in files, may call a database."""
     return query_column(
         connection,
         """
@@ -82,8 +78,8 @@ def under_name(connection: Connection, name: str) -> Iterator[None]:
     """Run the block in a transaction that sees its own database under another name.
 
     An extension may refuse any database but the one that a setting of the server names.
-    A session cannot rename its own database, and the name may be in use. Nobody else
-    sees the names of the block: those of before are committed. A superuser may do this.
+    A session cannot rename its own database, and the name may be in use; nobody else
+    sees the names of the block. A superuser may do this.
     """
     own = query_value(connection, "SELECT current_database()")
     spare = f"opskit_{secrets.token_hex(8)}"
@@ -123,10 +119,7 @@ def settings(installation: Installation, libraries: Sequence[str]) -> dict[str, 
 
 
 def is_usable(connection: Connection, name: str) -> bool:
-    """Return whether the server has a library loaded, or can load it now.
-
-    It is tried in a session of its own: some end the session if they came too late.
-    """
+    """Return whether a library is loaded, or a new session can load it now."""
     shown = query_value(connection, "SHOW shared_preload_libraries")
     if name in library_names(str(shown)):
         return True

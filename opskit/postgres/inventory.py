@@ -20,10 +20,7 @@ class _Record(BaseModel):
 
 
 class Locale(_Record):
-    """How the database compares and sorts texts.
-
-    `version` is that of the operating system's collations, not the database's own.
-    """
+    """How the database sorts texts; `version` is that of the system's collations."""
 
     provider: str = ""
     collate: str = ""
@@ -77,9 +74,9 @@ class Role(_Record):
     ) -> list[str]:
         """Return the fields in which the same role of another server differs.
 
-        A password that could not be read, and options of memberships that one of the
-        majors does not have, are not compared. Grants on settings are recorded with the
-        first role wherever somebody else has one: compare those of the others.
+        Passwords that could not be read, and options of memberships that one major
+        lacks, are not compared. Grants on settings are recorded with the first role
+        wherever somebody else has one: compare those of the others.
         """
         ignored = {"password_unread"}
         if not with_password or self.password_unread:
@@ -173,11 +170,7 @@ class Inventory(_Record):
 
     @property
     def preloaded(self) -> list[str]:
-        """What the server preloads for an extension of the database.
-
-        Libraries have the names of their extensions. A role without privileges does
-        not see what is preloaded.
-        """
+        """What is preloaded for extensions, by name, as far as the role sees it."""
         names = library_names(self.settings.get("shared_preload_libraries") or "")
         extensions = {each.name for each in self.extensions}
         return [name for name in names if name in extensions]

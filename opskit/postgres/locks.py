@@ -134,8 +134,7 @@ class LockWait(BackupFailed):
 class LockWatch:
     """Looks through another session at what the pg_dumps begun from now on wait for.
 
-    pg_dump bounds its wait for tables alone; it waits for ever for what it reads of
-    the catalog.
+    pg_dump bounds its wait for tables, but not for what it reads of the catalog.
     """
 
     def __init__(self, lock: DatabaseLock, limit: timedelta) -> None:
@@ -157,7 +156,6 @@ class LockWatch:
         Raises:
             LockWait: one has waited for longer than the limit.
             SchemaChanged: one waits for somebody who waits for another one of them.
-            DatabaseError: the connection is lost.
         """
         with self._guard:
             now = time.monotonic()
@@ -182,10 +180,7 @@ class LockWatch:
                 raise self.waited("pg_dump")
 
     def wait_for_end(self) -> None:
-        """Wait until the server has noticed that they ended, and their place is free.
-
-        Not for long, and not where the connection is lost: nothing depends on it.
-        """
+        """Wait a little until the server has noticed that they ended."""
         with contextlib.suppress(DatabaseError), translated("waiting for pg_dump"):
             for _ in range(_END_LOOKS):
                 if not query(self.connection, _OURS + "TABLE ours", self._begun):

@@ -57,9 +57,8 @@ _NUMBERS = {"port", "tcp_user_timeout", *_BOUNDS}
 def parse(url: str) -> dict[str, str]:
     """Return the parameters of a connection URL, its secrets masked from now on.
 
-    Raises:
-        ConfigurationError: it is not one, or leads nowhere. Nothing of it is shown:
-            libpq's own words repeat a part, which may be one of the password.
+    Raises ConfigurationError, and shows nothing of the URL: libpq's own words repeat a
+    part of it, which may be one of the password.
     """
     try:
         parsed = conninfo.conninfo_to_dict(url)
@@ -109,8 +108,7 @@ def throwaway_url(
 ) -> str:
     """Return the URL of a throw-away server, which no variable of libpq changes.
 
-    Variables are meant for the user's own servers: an address, a service or a mode of
-    TLS among them would lead what is for this server elsewhere, or nowhere.
+    Variables are for the user's own servers, and would lead elsewhere, or nowhere.
     """
     query = urlencode({_ALONE[0]: _ALONE[1], **parameters}, quote_via=quote)
     place = f"{quote(host, safe='')}:{port}/{quote(database, safe='')}"
@@ -169,11 +167,8 @@ def database_name(url: str) -> str:
 def target(text: str) -> tuple[str, str]:
     """Return the URL (empty for a mere name) and the name that a person's text means.
 
-    Whatever may be a connection string is read as one or refused, and none of it is
-    shown: taken for a name, its password would be made the name of a database.
-
-    Raises:
-        ConfigurationError: it is neither, or names no database.
+    Whatever may be a connection string is read as one or refused by ConfigurationError,
+    and not shown: as a name, its password would be made the name of a database.
     """
     if "=" not in text and "://" not in text:
         url, name = "", text
@@ -238,10 +233,7 @@ def client_connection(url: str) -> str:
 
     The database is always named, unless a service names it: programs take a bare name
     that looks like a URL for one. So is the folder of the socket, where no host is:
-    each build of libpq looks for it in a folder of its own.
-
-    Raises:
-        ConfigurationError: the URL holds a secret that has no other way.
+    each build of libpq has its own. ConfigurationError: a secret has no other way.
     """
     parameters = bounded(parse(url))
     for secret in _WITHOUT_VARIABLE & parameters.keys():

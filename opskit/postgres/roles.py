@@ -134,8 +134,8 @@ def needed(connection: Connection) -> list[str]:
 def owners(connection: Connection) -> list[str]:
     """Return the roles that own something in the database that a dump restores.
 
-    Who owns an extension, and what is in it, is decided where it is created. The first
-    role's belongings are in no list of dependencies.
+    Not extensions and what is in them; the first role's belongings are not in
+    pg_shdepend.
     """
     return query_column(
         connection,
@@ -208,8 +208,7 @@ def rows_role(
 def allow_rows(url: str, role: RowsRole) -> None:
     """Let the role read and write the rows of one database, until it is dropped.
 
-    Its own code can give it a password that others know, so it gets no rights beyond
-    that database.
+    No more than that: its own code can give it a password that others know.
     """
     with connect(url, purpose="restore") as connection:
         for schema in query_column(
@@ -262,10 +261,7 @@ def _drop(connection: Connection, url: str, name: str) -> None:
 
 
 def _drop_leftovers(connection: Connection) -> None:
-    """Drop roles of loads that were killed: those with our mark, no longer valid.
-
-    One that still owns something in a copy goes when that copy has gone.
-    """
+    """Drop roles of killed loads that are no longer valid and own nothing."""
     for name in query_column(
         connection,
         """
@@ -297,10 +293,7 @@ _SUPERUSERS = re.compile(r" (?:NO)?(?:SUPERUSER|REPLICATION|BYPASSRLS)\b")
 
 @dataclass(frozen=True, kw_only=True)
 class Globals:
-    """SQL that recreates roles and tablespaces, and whether it holds passwords.
-
-    Of a server that has PostgreSQL's own tablespaces alone there is no SQL.
-    """
+    """SQL that recreates roles and tablespaces; none for PostgreSQL's own alone."""
 
     roles_sql: bytes
     tablespaces_sql: bytes
@@ -318,10 +311,7 @@ def dump_globals(
     *,
     lock_wait: timedelta,
 ) -> Globals:
-    """Return the server's globals as far as the connection's role may read them.
-
-    Superusers alone can read hashes of passwords; for others roles come without.
-    """
+    """Return the server's globals; hashes of passwords only a superuser reads."""
     with_passwords = passwords_readable(connection)
     # Its role may have a limit that is meant for others.
     url = with_settings(
@@ -378,8 +368,8 @@ def role_statements(
 ) -> list[str]:
     """Return the statements that make the wanted roles, of which none exists.
 
-    A role that exists is left as it is, but for its memberships in those that are
-    made. Without a superuser's rights nothing is said that takes them.
+    A role that exists gets no more than memberships in those that are made. Without a
+    superuser's rights nothing is said that takes them.
     """
     kept = []
     for statement in statements(roles_sql):

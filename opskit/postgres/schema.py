@@ -47,10 +47,7 @@ def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[
 
 
 def has_exact_pattern(schema: str, name: str) -> bool:
-    """Return whether `exact` can name a relation.
-
-    pg_dump takes its arguments to be in the database's encoding, whatever that is.
-    """
+    """Return whether pg_dump can read a relation's name in any encoding."""
     return (schema + name).isascii() and (schema + name).isprintable()
 
 
@@ -62,8 +59,7 @@ def exact_pattern(schema: str, name: str) -> str:
 def pattern_regexes(pattern: str) -> tuple[str | None, str]:
     """Return the regular expressions of a pattern's schema (None for none) and name.
 
-    Raises:
-        ConfigurationError: it has more parts than schema and name.
+    Raises ConfigurationError if it has more parts than these.
     """
     parts = [""]
     quoted = False
@@ -312,10 +308,7 @@ def take(
     exclude_tables: Sequence[str] = (),
     kinds: Sequence[str] = KINDS,
 ) -> list[SchemaObject]:
-    """Return the objects of the connection's database that are of `kinds`, sorted.
-
-    What an extension owns is the extension's own affair and left out.
-    """
+    """Return the objects of these kinds, sorted, but for those of extensions."""
     excluded = excluded_relations(connection, exclude_tables)
     objects = []
     for kind in kinds:

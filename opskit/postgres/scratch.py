@@ -55,8 +55,8 @@ def create(
     """Create a database like the source's and mark it as a copy of this run.
 
     Without a run it gets no mark, and nobody ever drops it. No other run takes a copy
-    for a dead one's until the connection ends. A kill between
-    creation and mark leaves an empty database that nobody drops but its owner.
+    for a dead one's until the connection ends. A kill before the mark leaves an empty
+    database.
     """
     if not run_id:
         database.create_like(connection, name, inventory, tablespace=tablespace)
@@ -73,10 +73,7 @@ def create(
 def mark(
     connection: Connection, name: str, run_id: str, *, closed: int | None = None
 ) -> None:
-    """Write the mark in front of the comment that a copy has.
-
-    `closed` is the number of a database that is closed to sessions for the copy.
-    """
+    """Write the mark before a copy's comment, with a database that it keeps closed."""
     for oid, comment in _described(connection, name):
         also = "" if closed is None else f", closed {closed}"
         text = f"[opskit copy, run {run_id}, {_binding(oid, name)}{also}]"
@@ -107,11 +104,10 @@ def without_mark(statement: str) -> str:
 
 
 def drop_copy(connection: Connection, url: str, name: str) -> None:
-    """Drop a copy, with the subscriptions in it, which would hold it back.
+    """Drop a copy that has its mark, with its subscriptions, which would hold it back.
 
-    `url` leads to any database of the server. A database without a mark is not
-    touched; one that is closed for the copy is opened first. A copy's subscriptions
-    were never connected; nothing is asked of their publishers.
+    `url` leads to any database of the server. One that is closed for the copy is opened
+    first. Subscriptions were never connected; nothing is asked of their publishers.
     """
     copies = dict(_copies(connection))
     if name not in copies:
@@ -269,10 +265,8 @@ def take_name(
     """Give a copy the name `target`; a database that has it is called `kept` then.
 
     Everybody is kept out first. Whatever happens, the old database lets sessions in
-    again; after a kill, `scratch.sweep` sees to that, by the copy's mark.
-
-    Raises:
-        DatabaseError: somebody who may not be ended stays, or the role may not rename.
+    again; after a kill, `sweep` sees to that. DatabaseError: somebody stays who may not
+    be ended.
     """
     names = [copy] if kept is None else [copy, target]
     if kept is not None:

@@ -34,10 +34,7 @@ class Snapshot:
 
 @contextlib.contextmanager
 def exported(url: str, *, purpose: str, lock_wait: timedelta) -> Iterator[Snapshot]:
-    """Yield a snapshot that other sessions can adopt while the block lasts.
-
-    `taken_at` is by the server's own clock.
-    """
+    """Yield a snapshot that other sessions can adopt; its time is the server's."""
     with connect(
         url, purpose=purpose, autocommit=False, lock_wait=lock_wait
     ) as connection:
@@ -55,11 +52,7 @@ class DatabaseLock:
     connection: Connection
 
     def require_held(self) -> None:
-        """Check that the lock is still held.
-
-        Raises:
-            DatabaseError: its connection is lost, and the lock with it.
-        """
+        """Raise DatabaseError if the connection is lost, and the lock with it."""
         with translated(f"the lock {self.name} was lost, another run may have started"):
             self.connection.execute("SELECT 1")
 
@@ -70,11 +63,8 @@ def database_lock(
 ) -> Iterator[DatabaseLock]:
     """Hold an advisory lock in the database itself: one run, from whichever host.
 
-    It lives on a connection of its own and dies with it. `lock_wait` is how long that
-    connection waits for the locks of others.
-
-    Raises:
-        LockHeld: another session holds it; the message says who, and since when.
+    It dies with its own connection, which waits `lock_wait` for locks of others.
+    LockHeld says who holds it, and since when.
     """
     purpose = f"{name} run {run_id}"
     with connect(url, purpose=purpose, lock_wait=lock_wait) as connection:
@@ -125,13 +115,11 @@ _PAGE_BYTES = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class TableSizes:
-    """Bytes and rows of tables by schema and name, bytes of large objects, and a count.
+    """Bytes and rows of tables by schema and name, and what else is in the database.
 
-    The count is of relations. What was never analyzed has no rows.
-
-    Only tables that can be dumped by themselves are among them: rows of partitions by
-    hash may have to be loaded through their root, which pg_dump decides by the whole
-    tree.
+    What was never analyzed has no rows. Only tables that can be dumped by themselves
+    are among them: rows of partitions by hash may have to be loaded through their root,
+    which pg_dump decides by the whole tree.
     """
 
     tables: dict[tuple[str, str], int]
@@ -141,7 +129,7 @@ class TableSizes:
 
 
 def table_sizes(connection: Connection) -> TableSizes:
-    """Return the sizes as they were when a table was last vacuumed or analyzed.
+    """Return the sizes as of the last vacuum or analyze.
 
     Asking the files for them would lock each table, and wait for every migration.
     """
@@ -221,9 +209,8 @@ def expected_tables(
 ) -> set[tuple[str, str]]:
     """Return the tables (schema, name) whose rows a dump of this snapshot must hold.
 
-    Asked of the catalog, not of pg_dump, so that a table which pg_dump left out is
-    noticed. Tables of extensions are the extensions' own; a standby has no rows of
-    unlogged tables to give.
+    Asked of the catalog, so that a table which pg_dump left out is noticed. Tables of
+    extensions are their own; a standby has no rows of unlogged tables to give.
     """
     left_out = excluded_relations(connection, [*exclude_tables, *exclude_table_data])
     rows = query(
@@ -250,8 +237,8 @@ def rewritten_tables(connection: Connection) -> list[str]:
     """Return the tables whose rows were replaced since the snapshot was taken.
 
     TRUNCATE and the rewriting kinds of ALTER TABLE do not wait for a snapshot: until
-    pg_dump has its locks they can leave it an empty table, or another one. Those that
-    were dropped are gone by then, and are named as the snapshot knows them.
+    pg_dump has its locks they can leave it an empty table, or another one. Dropped ones
+    are named as the snapshot knows them.
     """
     return query_column(
         connection,

@@ -19,10 +19,9 @@ def unquoted(identifier: str) -> str:
 
 
 def statements(sql: str) -> Iterator[str]:
-    """Yield the statements of a script of pg_dumpall, without comments.
+    """Yield the statements of a script of pg_dumpall, but no comments and commands.
 
-    Semicolons and line ends inside quotes belong to a name or a value. Lines that
-    begin with a backslash are psql's own and left out.
+    Semicolons and line ends inside quotes belong to a name or a value.
     """
     statement: list[str] = []
     quote = ""

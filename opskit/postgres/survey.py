@@ -23,11 +23,7 @@ _FIRST_WITH_BUILTIN_PROVIDER = 17
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a server offers.
-
-    `extensions` maps each name to the versions that can be created; `settings` are the
-    parameters that it knows.
-    """
+    """What a server offers: versions by extension, its parameters, and more."""
 
     extensions: dict[str, frozenset[str]]
     settings: frozenset[str]
@@ -79,10 +75,7 @@ def is_superuser(connection: Connection) -> bool:
 
 
 def has_locale(connection: Connection, name: str) -> bool:
-    """Return whether the server's operating system knows a locale.
-
-    Asked by a setting that the server checks with `setlocale`; it is set back.
-    """
+    """Return whether the server's operating system knows a locale (`setlocale`)."""
     refusal = psycopg.errors.InvalidParameterValue
     return _can(
         connection, "SELECT set_config('lc_monetary', %s, true)", name, refusal=refusal
@@ -171,10 +164,7 @@ def unreadable_relations(connection: Connection) -> list[str]:
 
 
 def role_in_place_of_ours(connection: Connection) -> tuple[str, str, str] | None:
-    """Return the session's role, quoted, if a setting put it in place of our own.
-
-    With it come our own role and the database, quoted as well.
-    """
+    """Return the role that a setting put before ours, ours, and the database."""
     ((given, ours, database),) = query(
         connection,
         "SELECT quote_ident(current_user), quote_ident(session_user), "
@@ -184,10 +174,7 @@ def role_in_place_of_ours(connection: Connection) -> tuple[str, str, str] | None
 
 
 def unreadable_large_objects(connection: Connection) -> list[str]:
-    """Return the numbers of the large objects that the role may not read.
-
-    No predefined role gives that right.
-    """
+    """Return the numbers of the large objects that the role cannot read."""
     return query_column(
         connection,
         """
@@ -325,10 +312,7 @@ def _collations(connection: Connection) -> tuple[Collation, ...]:
 
 
 def _has_money(connection: Connection) -> bool:
-    """Return whether a column, domain or range is of the type money.
-
-    Its text depends on lc_monetary, which pg_dump does not set.
-    """
+    """Return whether anything is of type money, whose text depends on lc_monetary."""
     return bool(
         query_value(
             connection,
@@ -393,8 +377,8 @@ def _database_settings(connection: Connection) -> tuple[DatabaseSettings, ...]:
 def _not_dumped(connection: Connection) -> tuple[str, ...]:
     """Return what pg_dump leaves out of this role's dumps without a word.
 
-    Subscriptions, and the options of user mappings, are for superusers alone; that
-    there are some, everybody may know.
+    Subscriptions and options of user mappings are superusers'; all may see there are
+    some.
     """
     if is_superuser(connection):
         return ()

@@ -43,7 +43,7 @@ class RowDigest:
     """Takes COPY text in pieces of any size and sums the digests of its rows.
 
     A newline inside a value is escaped in COPY text, so each newline ends a row.
-    Memory stays constant even where one row is larger than the pieces.
+    Memory stays constant.
     """
 
     def __init__(self) -> None:
@@ -76,10 +76,7 @@ class RowDigest:
             self._partial.update(rest)
 
     def update_lines(self, lines: list[bytes]) -> bool:
-        """Take whole rows, without the ends of their lines, in less time than text.
-
-        Returns whether they were that; if not, nothing was taken.
-        """
+        """Take whole rows without line ends, which is quicker; False if not whole."""
         if self._partial is not None or b"\n" in b"".join(lines):
             return False
         if lines:
@@ -89,10 +86,7 @@ class RowDigest:
         return True
 
     def drop_terminator(self) -> bool:
-        """Take the lines with which pg_dump ends a table out of the sum again.
-
-        Returns whether they were there; where not, the data is cut short.
-        """
+        """Take pg_dump's end of a table out again; False if there is none."""
         # With the line end before it: a row may end in the same characters.
         if self._tail not in (_TERMINATOR, b"\n" + _TERMINATOR):
             return False
@@ -101,11 +95,7 @@ class RowDigest:
         return True
 
     def result(self) -> ContentDigest:
-        """Return the digest of all rows.
-
-        Raises:
-            ValueError: the text ended in the middle of a row.
-        """
+        """Return the digest of all rows; ValueError if the last one has no end."""
         if self._partial is not None:
             raise ValueError("the data ends in the middle of a row")
         return ContentDigest(rows=self._rows, digest=f"{self._sum % _MODULUS:032x}")
@@ -114,8 +104,8 @@ class RowDigest:
 def _sum_of_digests(lines: Sequence[bytes]) -> int:
     """Return the sum of the lines' digests.
 
-    All digests stand in one long number, with room between for what is carried. Halves
-    of it are added until one is left: far fewer steps of Python than one for each line.
+    All stand in one long number, with room for what is carried; halves of it are added
+    until one is left: far fewer steps of Python than one for each line.
     """
     total = int.from_bytes(_CARRY.join(map(xxh3_128_digest, lines)), "big")
     count = len(lines)

@@ -67,10 +67,7 @@ class TocEntry:
         return f"{self.kind} {name}"
 
     def is_about_others(self, made: Collection[int]) -> bool:
-        """Whether it is about an object that an archive which makes these does not.
-
-        Such an object is built in or an extension's, and nothing restores its owner.
-        """
+        """Whether what it is about is not made: it is built in or an extension's."""
         return (
             self.kind in ABOUT_OBJECTS
             and bool(self.dependencies)
@@ -86,11 +83,9 @@ class TocEntry:
     def loaded_into(self) -> tuple[str, str] | None:
         """Schema and name of the table that the rows are copied into, if another one.
 
-        pg_dump loads a partition through the root of its tree where the restored
-        server may route the rows differently: hash partitions on an enum are such.
-
-        Raises:
-            ArchiveError: the COPY statement is not of the known form.
+        pg_dump loads a partition through the root of its tree where the restored server
+        may route rows differently (hash partitions on an enum). ArchiveError: unknown
+        form.
         """
         statement = self._copy()
         target = (unquoted(statement["schema"]), unquoted(statement["name"]))
@@ -98,21 +93,13 @@ class TocEntry:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the table's data was copied with, in that order.
-
-        Raises:
-            ArchiveError: the COPY statement is not of the known form.
-        """
+        """The columns of the COPY statement in its order; ArchiveError if unknown."""
         columns = self._copy()["columns"] or ""
         return tuple(map(unquoted, re.findall(_IDENTIFIER, columns)))
 
     @property
     def sequence_value(self) -> tuple[int, bool]:
-        """The last value of a SEQUENCE SET entry, and whether it was handed out.
-
-        Raises:
-            ArchiveError: the statement is not of the known form.
-        """
+        """The value of a SEQUENCE SET, and whether it was used; or ArchiveError."""
         value = _SETVAL.search(self.definition)
         if value is None:
             raise ArchiveError(

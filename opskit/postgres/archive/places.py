@@ -29,9 +29,8 @@ _KEPT_BYTES = len(_TABLE_END) - 1
 class ArchivePlaces:
     """Fed with the bytes of an archive, notes where each block of data begins.
 
-    What it does not know it raises no error about, but notes no more: that costs time
-    and nothing else. pg_restore searches for what has no place, and checks what it
-    finds at one.
+    At what it does not know it stops noting, without an error: that costs time alone,
+    for pg_restore searches for what has no place, and checks what it finds at one.
     """
 
     def __init__(self) -> None:
@@ -178,11 +177,7 @@ class Part:
 
 
 class JoinedHead:
-    """The head of the whole; `size_bytes` is known before any data is.
-
-    Raises:
-        ArchiveError: the parts are not of one dump.
-    """
+    """The head of the whole before its data; ArchiveError if it is of several dumps."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
@@ -219,14 +214,9 @@ class JoinedHead:
     ) -> None:
         """Write the head before the data of all parts, and number their blocks.
 
-        Args:
-            file: begins with room for the head; the data stands in it already.
-            starts: where the data of each part begins in it.
-            offsets: where each part has a block of data, by dump id, counted from the
-                beginning of that part itself.
-
-        Raises:
-            ArchiveError: a block was not found.
+        The file begins with room for the head; the data of each part begins at its
+        `starts`. `offsets` are where each part's blocks are by dump id, from that
+        part's own beginning. Raises ArchiveError if a block is missing.
         """
         head = bytearray(self._content)
         for number, part in enumerate(self._parts):

@@ -35,8 +35,8 @@ _LINE_END_AND_PLUS = ord("\n")
 def whole_rows(data: bytes, position: int) -> tuple[list[bytes], int]:
     """Return the chunks at a position that are a line each, and where they end.
 
-    pg_dump makes a chunk of every row. The rows come without the ends of their lines.
-    Left to whoever needs more than that are what is cut in two and the table's end.
+    pg_dump makes a chunk of every row. They come without line ends; what is cut in two,
+    and the table's end, are left.
     """
     rows: list[bytes] = []
     unpack = _BETWEEN_ROWS.unpack_from
@@ -80,19 +80,11 @@ class ArchiveReader:
 
     @property
     def contents(self) -> Contents:
-        """The head of the archive.
-
-        Raises:
-            ArchiveError: the bytes fed so far do not reach its end.
-        """
+        """The head of the archive; ArchiveError as long as that is not complete."""
         return self._head.contents
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes.
-
-        Raises:
-            ArchiveError: they are not what the format allows here.
-        """
+        """Take the next bytes; ArchiveError if the format does not allow them here."""
         if self._head.is_done:
             self._consume(self._carry + data if self._carry else data)
         else:
@@ -108,11 +100,7 @@ class ArchiveReader:
         self._carry = data[position:]
 
     def close(self) -> None:
-        """Check that the archive has ended where it should.
-
-        Raises:
-            ArchiveError: it is cut short, or data of an entry never came.
-        """
+        """Raise ArchiveError if the archive is cut short, or data never came."""
         if not self._head.is_done:
             self._begin(self._head.close())
         contents = self.contents
@@ -220,10 +208,7 @@ class ArchiveReader:
         return end
 
     def _chunks(self, data: bytes, position: int, pieces: list[bytes]) -> int:
-        """Collect chunk contents; `_chunk_left` is -1 once the last one was read.
-
-        All bytes at hand are consumed, but for a length that is cut in two.
-        """
+        """Collect chunks; `_chunk_left` is -1 after the last. A cut length is left."""
         size = len(data)
         left = self._chunk_left
         start = position

@@ -21,11 +21,7 @@ _INTEGER = struct.Struct("<BI")  # a sign, and a magnitude
 
 
 class NeedMore(Exception):
-    """The bytes at hand end before the table of contents does.
-
-    `needed_bytes` is a guess, by the entries that have come, of how many it has; 0 is
-    none.
-    """
+    """The head does not end within the bytes; `needed_bytes` is a guess, or 0."""
 
     needed_bytes = 0
 
@@ -97,10 +93,9 @@ class EntrySpan:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where things stand in the head: each entry with data, by dump id.
+    """Where the head has entries with data, by dump id, and the number of entries.
 
-    `count_at` is where the number of entries stands; `post_data_at` the first entry
-    that must come after all data, or the head's end.
+    `post_data_at` is the first entry that must come after all data, or the head's end.
     """
 
     spans: Mapping[int, EntrySpan]
@@ -123,11 +118,7 @@ class Contents:
 
 
 def read(path: Path) -> Contents:
-    """Return the contents of an archive in a file, reading no more than its head.
-
-    Raises:
-        ArchiveError: it is no whole archive of a known version.
-    """
+    """Return the head of an archive in a file; ArchiveError if that is not whole."""
     head = bytearray()
     with path.open("rb") as file:
         while block := file.read(max(_HEAD_BYTES, len(head))):
@@ -140,11 +131,11 @@ def read(path: Path) -> Contents:
 
 
 def parse(data: bytes | bytearray) -> Contents:
-    """Read the head of an archive from its first bytes.
+    """Read the head of an uncompressed custom-format archive from its first bytes.
 
     Raises:
         NeedMore: the head does not end within `data`.
-        ArchiveError: this is no uncompressed custom-format archive of a known version.
+        ArchiveError: this is none of a known version.
     """
     cursor = Cursor(bytes(data))
     try:
@@ -307,9 +298,8 @@ _NOT_VALID = re.compile(r" NOT VALID;?\s*\Z")
 def not_validated(entries: Iterable[TocEntry]) -> set[int]:
     """Return the dump ids of constraints that rows may break.
 
-    They have to wait for all rows, of other tables too (those of partitions and
-    children, or of tables that use a domain), but depend on none of them, so that
-    another job may make them before the rows are in.
+    They have to wait for all rows, of other tables too, but depend on none of them, so
+    that another job may make them before the rows are in.
     """
     return {
         entry.dump_id
@@ -322,17 +312,13 @@ def not_validated(entries: Iterable[TocEntry]) -> set[int]:
 def event_triggers(entries: Iterable[TocEntry]) -> set[int]:
     """Return the dump ids of event triggers, which act on what is restored after them.
 
-    Some act in a replica's session too, and before PostgreSQL 17 nothing else turns
-    them off.
+    Some act for replicas too; before PostgreSQL 17 nothing else turns them off.
     """
     return {entry.dump_id for entry in entries if entry.kind == "EVENT TRIGGER"}
 
 
 def sequence_values(entries: Iterable[TocEntry]) -> set[int]:
-    """Return the dump ids of sequences' values.
-
-    A function that runs in the load may count a sequence on, which depends on no rows.
-    """
+    """Return the dump ids of sequences' values: functions may count on in the load."""
     return {entry.dump_id for entry in entries if entry.kind == "SEQUENCE SET"}
 
 
@@ -387,23 +373,16 @@ class HeadReader:
 
     @property
     def contents(self) -> Contents:
-        """The head.
-
-        Raises:
-            ArchiveError: the bytes fed so far do not reach its end.
-        """
+        """The head; ArchiveError as long as it is not complete."""
         if self._contents is None:
             raise ArchiveError(CUT_SHORT)
         return self._contents
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; return those that came behind the head's end.
+        """Take the next bytes; return those behind the head's end; or ArchiveError.
 
         Reading starts over each time a good part more has come, so that even a head of
         many megabytes costs only a small multiple of its size.
-
-        Raises:
-            ArchiveError: they are not what the format allows here.
         """
         self._bytes += data
         return self._read() if len(self._bytes) >= self._target else b""

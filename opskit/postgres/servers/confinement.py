@@ -45,11 +45,7 @@ def ourselves() -> Account:
 
 
 def nobody() -> Account:
-    """Return the user nobody, who has a name as initdb demands it.
-
-    Raises:
-        DatabaseError: there is no such user.
-    """
+    """Return the user nobody, which has a name for initdb; or DatabaseError."""
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
@@ -61,11 +57,7 @@ def nobody() -> Account:
 
 
 def unused() -> Account:
-    """Return a user that owns nothing: one whose number nobody has.
-
-    Raises:
-        DatabaseError: the system has no such numbers.
-    """
+    """Return a user that owns nothing: nobody has its number; or DatabaseError."""
     for numbers in _FREE_NUMBERS:
         for _ in range(_ATTEMPTS):
             number = secrets.choice(numbers)
@@ -232,11 +224,8 @@ def confine(
 ) -> tuple[Confinement, Installation]:
     """Return the strictest way to run a server here, and the programs that it can run.
 
-    Root's own copy of the embedded programs is often out of reach of other users: then
-    they are copied into the folder.
-
-    Raises:
-        DatabaseError: the user that it is to run as cannot run the programs.
+    Root's copy of the embedded programs is copied into the folder where others cannot
+    reach it. DatabaseError: the user that it is to run as cannot run the programs.
     """
     account = unused() if os.geteuid() == 0 else ourselves()
     for programs in _within_reach(installation, reach):

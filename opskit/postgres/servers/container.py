@@ -123,12 +123,9 @@ def container(
     """Yield a running server that is gone, with its container, when the block ends.
 
     Its port is published on loopback alone and asks for a password that nobody else
-    has. Containers that a killed run left behind are removed first. Fetching the image
-    and starting end within about `timeout_seconds`.
-
-    Raises:
-        DatabaseError: no engine answers, the image is not to be had or holds no
-            PostgreSQL, or the server does not start; its log is quoted.
+    has. What a killed run left is removed first. Fetching the image and starting end
+    within about `timeout_seconds`. DatabaseError: no engine answers, the image is not
+    to be had or holds no PostgreSQL, or the server does not start.
     """
     deadline = time.monotonic() + timeout_seconds
     with contextlib.closing(Box(image)) as box:
@@ -169,11 +166,7 @@ def _labels(folder: Path) -> dict[str, str]:
 
 
 def _sweep(box: Box, folder: Path) -> None:
-    """Remove the containers whose owner is dead.
-
-    An owner has its folder for longer than its container; a restart of the machine,
-    after which folders may be gone, has ended both.
-    """
+    """Remove containers of dead owners: no folder is left, or the machine restarted."""
     ours = _labels(folder)
     for container in box.labelled(_BOOT):
         theirs = container["Labels"]
@@ -236,11 +229,7 @@ class Box:
     """A container, its published port on loopback alone."""
 
     def __init__(self, image: str) -> None:
-        """Reach the engine that DOCKER_HOST or Docker's own context names.
-
-        Raises:
-            DatabaseError: none answers, or it is on another machine.
-        """
+        """Reach the engine on this machine, as Docker would; or DatabaseError."""
         # Its reaper is a container too, whose image may be out of reach. What a killed
         # run leaves behind is found by its labels.
         testcontainers_config.ryuk_disabled = True
@@ -361,10 +350,9 @@ class Box:
         return " / ".join(log.decode("utf-8", "replace").strip().splitlines())
 
     def remove(self, name: str) -> None:
-        """Remove a container, if it is there, with its volumes.
+        """Remove a container and its volumes, if it is there; or DatabaseError.
 
-        By a name that was chosen before, so that one which an interrupted start has
-        not heard of goes as well. Raises DatabaseError where it stays.
+        Its name was chosen before, so that one of an interrupted start goes as well.
         """
         self._client.api.timeout = _REMOVE_SECONDS_MAX
         with _translated(

