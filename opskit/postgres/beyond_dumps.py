@@ -8,7 +8,7 @@ rows: one that did not create or update the extension was somebody else's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import LiteralString
 
 import psycopg
@@ -188,63 +188,56 @@ def _of_extensions(connection: Connection) -> Iterator[Loss]:
     for kind, extension, name, relation, is_readable in query(
         connection, _OF_EXTENSIONS
     ):
-        if kind == "by hand":
-            yield _put_in_by_hand(extension, name)
-        elif kind == "rows":
-            yield from _rows(connection, extension, name, is_readable)
-        elif kind == "sequence":
-            yield _not_marked(f"value of the sequence {name}", extension, "sequence")
-        else:
-            groups.setdefault((kind, extension, relation or ""), []).append(name)
-    for (kind, extension, relation), names in groups.items():
-        yield _GROUPS[kind](extension, relation, _listed(names))
+        if kind == "rows":
+            has_rows = (
+                _exists(connection, f"SELECT FROM ONLY {name}") if is_readable else None
+            )
+            if has_rows is False:
+                continue
+            kind = "rows" if has_rows else "unread rows"
+        about = (relation or "") if kind in _TOGETHER else name
+        groups.setdefault((kind, extension, about), []).append(name)
+    in_order = sorted(groups.items(), key=lambda each: each[0][0] in _TOGETHER)
+    for (kind, extension, relation), names in in_order:
+        words = {"extension": extension, "relation": relation, "names": _listed(names)}
+        what, reason = (each.format_map(words) for each in _WORDS[kind])
+        yield _loss(what, reason)
 
 
-def _put_in_by_hand(extension: str, name: str) -> Loss:
-    return _loss(
-        name,
-        f"it was put into the extension {extension}, so no dump holds its definition, "
+_NOT_MARKED = (
+    "the extension {extension} owns the %s and does not mark it for dumps "
+    "(pg_extension_config_dump)"
+)
+_TOGETHER = ("altered", "grant", "owner", "part")
+# By kind: what is lost, and the reason.
+_WORDS = {
+    "by hand": (
+        "{names}",
+        "it was put into the extension {extension}, so no dump holds its definition, "
         "its rows or anything else of it",
-    )
-
-
-def _rows(
-    connection: Connection, extension: str, table: str, is_readable: bool
-) -> Iterator[Loss]:
-    has_rows = _exists(connection, f"SELECT FROM ONLY {table}") if is_readable else None
-    if has_rows is not False:
-        what = "rows" if has_rows else "rows, if any,"
-        yield _not_marked(f"{what} of the table {table}", extension, "table")
-
-
-def _not_marked(name: str, extension: str, kind: str) -> Loss:
-    return _loss(
-        name,
-        f"the extension {extension} owns the {kind} and does not mark it for dumps "
-        "(pg_extension_config_dump)",
-    )
-
-
-_GROUPS: dict[str, Callable[[str, str, str], Loss]] = {
-    "part": lambda extension, relation, names: _loss(
-        f"{names}, added to {relation} or altered",
-        f"the extension {extension} owns {relation}, and brings it back as its script "
+    ),
+    "rows": ("rows of the table {names}", _NOT_MARKED % "table"),
+    "unread rows": ("rows, if any, of the table {names}", _NOT_MARKED % "table"),
+    "sequence": ("value of the sequence {names}", _NOT_MARKED % "sequence"),
+    "part": (
+        "{names}, added to {relation} or altered",
+        "the extension {extension} owns {relation}, and brings it back as its script "
         "makes it",
     ),
-    "altered": lambda extension, _relation, names: _loss(
-        f"changes of {names}",
-        f"the extension {extension} owns them, and brings them back as its script "
-        "makes them",
+    "altered": (
+        "changes of {names}",
+        "the extension {extension} owns them, and brings them back as its script makes "
+        "them",
     ),
-    "owner": lambda extension, _relation, names: _loss(
-        f"owner of {names}",
-        f"they are members of the extension {extension}, and belong to whoever "
-        "creates that",
+    "owner": (
+        "owner of {names}",
+        "they are members of the extension {extension}, and belong to whoever creates "
+        "that",
     ),
-    "grant": lambda extension, _relation, names: _loss(
-        f"grants to {names}",
-        f"default privileges gave them when the extension {extension} was created, "
-        "and pg_dump takes them for its own",
+    "grant": (
+        "grants to {names}",
+        "default privileges gave them when the extension {extension} was created, and "
+        "pg_dump takes them for its own",
     ),
 }
 

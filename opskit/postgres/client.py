@@ -108,12 +108,41 @@ class Running:
 
     def blocks(self, idle: Callable[[], None] = lambda: None) -> Iterator[bytes]:
         """Yield its output to the end, then `require_well`; call `idle` in silence."""
+        buffer = memoryview(bytearray(_GATHERED_BYTES + BLOCK_BYTES))
         with self._output as output:
             while self._held_bytes:
                 self._held_bytes -= len(output.read(self._held_bytes))
             _widen_pipe(output)
-            yield from _Blocks(output, self._name, idle)
+            while size_bytes := self._gather(buffer, idle):
+                yield bytes(buffer[:size_bytes])
         self.require_well(_STOP_SECONDS_MAX)
+
+    def _gather(self, buffer: memoryview, idle: Callable[[], None]) -> int:
+        """Read at least some blocks' worth, unless it ends; return how many bytes.
+
+        A pipe gives what is in it, often little: what is gathered makes up for the
+        reading. New memory each time would cost as much as copying, so it stays.
+        """
+        size_bytes = 0
+        while size_bytes < _GATHERED_BYTES:
+            self._wait(idle)
+            read_bytes = self._output.readinto(buffer[size_bytes:])  # type: ignore[attr-defined]
+            if not read_bytes:
+                break
+            size_bytes += read_bytes
+        return size_bytes
+
+    def _wait(self, idle: Callable[[], None]) -> None:
+        """Wait for bytes; a program that falls silent for good is given up."""
+        for _ in range(_SILENT_SECONDS_MAX):
+            if select.select([self._output], [], [], 1)[0]:
+                return
+            idle()
+        raise BackupFailed(
+            f"{_name(self._name)} wrote nothing for {_SILENT_SECONDS_MAX} "
+            "seconds and was stopped",
+            hint="See what its session waits for in pg_stat_activity on the server.",
+        )
 
 
 @contextlib.contextmanager
@@ -161,45 +190,6 @@ def _fill(pipe: int) -> int:
             filled_bytes += os.write(pipe, bytes(_WRITTEN_BYTES))
     os.set_blocking(pipe, True)
     return filled_bytes
-
-
-class _Blocks:
-    """The output of a program in blocks, until it ends.
-
-    A pipe gives what is in it, often little: what is gathered makes up for the reading.
-    New memory each time would cost as much as copying, so the buffer stays.
-    """
-
-    def __init__(
-        self, output: IO[bytes], program: str, idle: Callable[[], None]
-    ) -> None:
-        self._output, self._program, self._idle = output, program, idle
-        self._buffer = memoryview(bytearray(_GATHERED_BYTES + BLOCK_BYTES))
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._read, b"")
-
-    def _read(self) -> bytes:
-        size_bytes = 0
-        while size_bytes < _GATHERED_BYTES:
-            self._wait()
-            read_bytes = self._output.readinto(self._buffer[size_bytes:])  # type: ignore[attr-defined]
-            if not read_bytes:
-                break
-            size_bytes += read_bytes
-        return bytes(self._buffer[:size_bytes])
-
-    def _wait(self) -> None:
-        """Wait for bytes; a program that falls silent for good is given up."""
-        for _ in range(_SILENT_SECONDS_MAX):
-            if select.select([self._output], [], [], 1)[0]:
-                return
-            self._idle()
-        raise BackupFailed(
-            f"{_name(self._program)} wrote nothing for {_SILENT_SECONDS_MAX} "
-            "seconds and was stopped",
-            hint="See what its session waits for in pg_stat_activity on the server.",
-        )
 
 
 def _written_in_blocks(arguments: Sequence[str]) -> list[str]:

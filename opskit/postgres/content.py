@@ -6,6 +6,7 @@ that loaded it. A fault in either reader makes the two differ.
 
 from __future__ import annotations
 
+import codecs
 import select
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
@@ -228,29 +229,10 @@ def large_objects_digest(
     return digest.result()
 
 
-_CODECS = {
-    "SQL_ASCII": "latin-1",
-    "UTF8": "utf-8",
-    "KOI8R": "koi8-r",
-    "KOI8U": "koi8-u",
-    "EUC_JP": "euc_jp",
-    "EUC_KR": "euc_kr",
-    "EUC_CN": "gb2312",
-    "EUC_JIS_2004": "euc_jis_2004",
-    "LATIN1": "latin-1",
-    "LATIN6": "iso8859-10",
-    "LATIN7": "iso8859-13",
-    "LATIN8": "iso8859-14",
-    "LATIN9": "iso8859-15",
-    "LATIN10": "iso8859-16",
-    "LATIN5": "iso8859-9",
-    "WIN866": "cp866",
-    "WIN874": "cp874",
-    "JOHAB": "johab",
-    # Python has no codec for these; what is not ASCII is escaped.
-    "EUC_TW": "utf-8",
-    "MULE_INTERNAL": "utf-8",
-}
+# Where Python has another name. It has no codec for the last two: what is not ASCII is
+# escaped.
+_CODECS = {"SQL_ASCII": "latin-1", "KOI8R": "koi8-r", "KOI8U": "koi8-u"}
+_CODECS |= {"EUC_CN": "gb2312", "EUC_TW": "utf-8", "MULE_INTERNAL": "utf-8"}
 
 
 def python_codec(encoding: str) -> str:
@@ -258,13 +240,4 @@ def python_codec(encoding: str) -> str:
 
     Callers decode with `surrogateescape`, so that bytes which no codec knows survive.
     """
-    if encoding in _CODECS:
-        return _CODECS[encoding]
-    for prefix, codec in (
-        ("WIN125", "cp125"),
-        ("LATIN", "latin"),
-        ("ISO_8859_", "iso8859-"),
-    ):
-        if encoding.startswith(prefix):
-            return codec + encoding.removeprefix(prefix)
-    raise LookupError(f"the encoding {encoding} is not known")
+    return codecs.lookup(_CODECS.get(encoding, encoding.replace("WIN", "cp"))).name

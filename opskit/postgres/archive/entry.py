@@ -10,18 +10,8 @@ from opskit.errors import ArchiveError
 from opskit.postgres.sql_text import unquoted
 
 # Entries that hold rows, values and large objects, not definitions.
-CONTENT_KINDS = frozenset(
-    {
-        "TABLE DATA",
-        "SEQUENCE SET",
-        "BLOB",
-        "BLOBS",
-        "BLOB METADATA",
-        "BLOB COMMENTS",
-        "MATERIALIZED VIEW DATA",
-        "STATISTICS DATA",
-    }
-)
+_DATA = {"TABLE DATA", "SEQUENCE SET", "MATERIALIZED VIEW DATA", "STATISTICS DATA"}
+CONTENT_KINDS = _DATA | {"BLOB", "BLOBS", "BLOB METADATA", "BLOB COMMENTS"}
 # What only a superuser may own when it is made; the owner may lose that right later.
 OWNED_BY_SUPERUSERS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER"})
 # Entries that belong to the object that they are about, whatever that is.
@@ -100,19 +90,16 @@ class TocEntry:
     @property
     def sequence_value(self) -> tuple[int, bool]:
         """The value of a SEQUENCE SET, and whether it was used; or ArchiveError."""
-        value = _SETVAL.search(self.definition)
-        if value is None:
-            raise ArchiveError(
-                f"the value of sequence {self.schema}.{self.name} is not understood",
-                hint="This pg_dump may be newer than opskit knows; update opskit.",
-            )
+        value = self._known("value of sequence", _SETVAL.search(self.definition))
         return int(value[1]), value[2] == "true"
 
     def _copy(self) -> re.Match[str]:
-        statement = _COPY.fullmatch(self.copy_statement)
-        if statement is None:
+        return self._known("COPY statement of", _COPY.fullmatch(self.copy_statement))
+
+    def _known(self, what: str, parts: re.Match[str] | None) -> re.Match[str]:
+        if parts is None:
             raise ArchiveError(
-                f"the COPY statement of {self.schema}.{self.name} is not understood",
+                f"the {what} {self.schema}.{self.name} is not understood",
                 hint="This pg_dump may be newer than opskit knows; update opskit.",
             )
-        return statement
+        return parts

@@ -14,8 +14,15 @@ from typing import BinaryIO
 from opskit.errors import ArchiveError
 from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.archive.reader import INTEGER, LARGE_OBJECTS_BLOCK, TABLE_BLOCK
-from opskit.postgres.archive.toc import Contents, HeadReader, integer, text
+from opskit.postgres.archive.reader import LARGE_OBJECTS_BLOCK, TABLE_BLOCK
+from opskit.postgres.archive.toc import (
+    INTEGER,
+    Contents,
+    HeadReader,
+    integer,
+    read_integer,
+    text,
+)
 
 _BLOCK_START_BYTES = 1 + INTEGER.size
 # What pg_dump reads of a large object at once is a thousandth of it.
@@ -122,7 +129,7 @@ class ArchivePlaces:
         if len(self._held) < position + _BLOCK_START_BYTES:
             return position
         kind = self._held[position]
-        dump_id = self._integer(position + 1)
+        dump_id = read_integer(self._held, position + 1)
         kinds = {TABLE_BLOCK: self._table, LARGE_OBJECTS_BLOCK: self._large_object}
         if kind not in kinds or dump_id not in self._head.contents.layout.spans:
             self._lose()
@@ -142,13 +149,15 @@ class ArchivePlaces:
     def _large_object(self, position: int) -> int:
         if len(self._held) < position + INTEGER.size:
             return position
-        self._step = self._chunk if self._integer(position) else self._block_start
+        self._step = (
+            self._chunk if read_integer(self._held, position) else self._block_start
+        )
         return position + INTEGER.size
 
     def _chunk(self, position: int) -> int:
         if len(self._held) < position + INTEGER.size:
             return position
-        length = self._integer(position)
+        length = read_integer(self._held, position)
         if not length:
             self._step = self._large_object
         elif not 0 < length <= _CHUNK_BYTES_MAX:
@@ -159,10 +168,6 @@ class ArchivePlaces:
 
     def _stand_still(self, position: int) -> int:
         return position
-
-    def _integer(self, position: int) -> int:
-        sign, value = INTEGER.unpack_from(self._held, position)
-        return -int(value) if sign else int(value)
 
 
 _NUMBER_BYTES = len(integer(0))

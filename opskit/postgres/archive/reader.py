@@ -20,13 +20,17 @@ from opskit.postgres.archive.digest import (
     RowDigest,
 )
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.archive.toc import CUT_SHORT, Contents, HeadReader
+from opskit.postgres.archive.toc import (
+    CUT_SHORT,
+    INTEGER,
+    Contents,
+    HeadReader,
+    read_integer,
+)
 
 # What kind of data a block holds: its first byte.
 TABLE_BLOCK = 1
 LARGE_OBJECTS_BLOCK = 3
-# A length before a chunk: its sign and its value.
-INTEGER = struct.Struct("<bI")
 # The last byte of a row with the next length's sign, both as one number, and its value.
 _BETWEEN_ROWS = struct.Struct("<HI")
 _LINE_END_AND_PLUS = ord("\n")
@@ -139,7 +143,7 @@ class ArchiveReader:
         if position + 1 + INTEGER.size > len(data):
             return -1
         kind = data[position]
-        dump_id = self._integer(data, position + 1)
+        dump_id = read_integer(data, position + 1)
         entry = self._entries.get(dump_id)
         if entry is None or not entry.has_data or dump_id in self._seen:
             raise ArchiveError(
@@ -188,7 +192,7 @@ class ArchiveReader:
     def _large_object_start(self, data: bytes, position: int) -> int:
         if position + INTEGER.size > len(data):
             return -1
-        oid = self._integer(data, position)
+        oid = read_integer(data, position)
         if oid == 0:
             self._step = self._block_start
         else:
@@ -232,8 +236,3 @@ class ArchiveReader:
             raise ArchiveError("a data chunk has a negative length")
         self._chunk_left = -1
         return position
-
-    @staticmethod
-    def _integer(data: bytes, position: int) -> int:
-        sign, value = INTEGER.unpack_from(data, position)
-        return -int(value) if sign else int(value)

@@ -12,12 +12,13 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from opskit.errors import ArchiveError
 from opskit.postgres.archive.entry import ABOUT_OBJECTS, TocEntry
 from opskit.postgres.content import python_codec
 
-_INTEGER = struct.Struct("<BI")  # a sign, and a magnitude
+INTEGER = struct.Struct("<BI")  # a sign, and a magnitude
 
 
 class NeedMore(Exception):
@@ -46,24 +47,30 @@ class Cursor:
 
     def integer(self) -> int:
         try:
-            sign, value = _INTEGER.unpack_from(self.data, self.position)
+            value = read_integer(self.data, self.position)
         except struct.error:
             raise NeedMore from None
-        self.position += _INTEGER.size
-        return -int(value) if sign else int(value)
+        self.position += INTEGER.size
+        return value
 
     def text(self) -> bytes | None:
         length = self.integer()
         return None if length < 0 else self.take(length)
 
 
+def read_integer(data: bytes, position: int) -> int:
+    """Return the number that stands at a position; struct.error if it is cut."""
+    sign, value = INTEGER.unpack_from(data, position)
+    return -int(value) if sign else int(value)
+
+
 def integer(value: int) -> bytes:
-    """Return a number as it stands in a head."""
-    return _INTEGER.pack(value < 0, abs(value))
+    """Return a number as it stands in an archive."""
+    return INTEGER.pack(value < 0, abs(value))
 
 
 def text(value: bytes | None) -> bytes:
-    """Return a text as it stands in a head."""
+    """Return a text as it stands in an archive."""
     return integer(-1) if value is None else integer(len(value)) + value
 
 
@@ -75,6 +82,9 @@ _OFFSET_BYTES = 8
 _OFFSET_KNOWN, _NO_DATA = 2, 3
 _POST_DATA = 4
 _HEAD_BYTES = 1024 * 1024
+# Texts of an entry in their order, by `TocEntry`'s names; "" is not kept.
+_NAMES = ("", "", "name", "kind")
+_TEXTS = ("definition", "", "copy_statement", "schema", "tablespace", "access_method")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +175,7 @@ def _parse(cursor: Cursor) -> Contents:
         entries=tuple(_decode(entry, codec) for entry in raw),
         data_offset=cursor.position,
         layout=Layout(
-            spans={each.dump_id: each.span for each in raw if each.has_data},
+            spans={e.fields["dump_id"]: e.span for e in raw if e.fields["has_data"]},
             count_at=count_at,
             post_data_at=next(
                 (each.span.start for each in raw if each.section == _POST_DATA),
@@ -208,11 +218,10 @@ def _read_format(cursor: Cursor) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _RawEntry:
-    dump_id: int
-    has_data: bool
+    """An entry whose texts wait for their encoding."""
+
+    fields: dict[str, Any]
     section: int
-    texts: dict[str, bytes]
-    dependencies: tuple[int, ...]
     span: EntrySpan
 
 
@@ -234,62 +243,49 @@ def _read_entries(
 
 def _read_entry(cursor: Cursor, version: tuple[int, int]) -> _RawEntry:
     start = cursor.position
-    dump_id = cursor.integer()
+    fields: dict[str, Any] = {"dump_id": cursor.integer()}
     cursor.integer()  # whether pg_dump had data for it; the state below says the same
-    texts: dict[str, bytes] = {}
-    for field in ("tableoid", "oid", "tag", "desc"):
-        texts[field] = cursor.text() or b""
+    for name in _NAMES:
+        fields[name] = cursor.text() or b""
     section = cursor.integer()
-    for field in ("defn", "drop", "copy", "namespace", "tablespace", "tableam"):
-        texts[field] = cursor.text() or b""
+    for name in _TEXTS:
+        fields[name] = cursor.text() or b""
     if version >= _RELATION_KIND:
         cursor.integer()
-    texts["owner"] = cursor.text() or b""
+    fields["owner"] = cursor.text() or b""
     cursor.text()  # WITH OIDS, a relic
     dependencies_at = cursor.position
     dependencies = []
     while (dependency := cursor.text()) is not None:
         dependencies.append(int(dependency))
     place_at = cursor.position
-    state = cursor.byte()
+    fields |= {
+        "dependencies": tuple(dependencies),
+        "has_data": cursor.byte() != _NO_DATA,
+    }
     cursor.take(_OFFSET_BYTES)
-    return _RawEntry(
-        dump_id=dump_id,
-        has_data=state != _NO_DATA,
-        section=section,
-        texts=texts,
-        dependencies=tuple(dependencies),
-        span=EntrySpan(start=start, dependencies=dependencies_at, place=place_at),
-    )
+    del fields[""]
+    span = EntrySpan(start=start, dependencies=dependencies_at, place=place_at)
+    return _RawEntry(fields, section, span)
 
 
 def _codec(entries: list[_RawEntry]) -> str:
     for entry in entries:
-        if entry.texts["desc"] == b"ENCODING":
-            encoding = re.search(rb"'([^']+)'", entry.texts["defn"])
+        if entry.fields["kind"] == b"ENCODING":
+            encoding = re.search(rb"'([^']+)'", entry.fields["definition"])
             if encoding:
                 return python_codec(encoding[1].decode("ascii"))
     raise ArchiveError("the archive does not name its encoding")
 
 
 def _decode(entry: _RawEntry, codec: str) -> TocEntry:
-    def text(field: str) -> str:
-        return entry.texts[field].decode(codec, "surrogateescape")
+    def decoded(value: Any) -> Any:
+        is_text = isinstance(value, bytes)
+        return value.decode(codec, "surrogateescape") if is_text else value
 
-    return TocEntry(
-        dump_id=entry.dump_id,
-        kind=text("desc"),
-        schema=text("namespace"),
-        name=text("tag"),
-        owner=text("owner"),
-        definition=text("defn"),
-        copy_statement=text("copy"),
-        dependencies=entry.dependencies,
-        has_data=entry.has_data,
-        tablespace=text("tablespace"),
-        access_method=text("tableam"),
-        after_data=entry.section == _POST_DATA or text("desc") in ABOUT_OBJECTS,
-    )
+    fields = {name: decoded(each) for name, each in entry.fields.items()}
+    after = entry.section == _POST_DATA or fields["kind"] in ABOUT_OBJECTS
+    return TocEntry(**fields, after_data=after)
 
 
 _NOT_VALID = re.compile(r" NOT VALID;?\s*\Z")

@@ -105,8 +105,9 @@ class Installation:
 
     def folder(self, kind: str) -> Path:
         """Return pg_config's libdir, pkglibdir or sharedir, or the usual ones."""
-        usual = "share" if kind == "sharedir" else "lib"
-        return _configured(self.bin_dir, kind) or self.bin_dir.parent / usual
+        configured = _answer(self.bin_dir / "pg_config", f"--{kind}")
+        usual = self.bin_dir.parent / ("share" if kind == "sharedir" else "lib")
+        return Path(configured) if configured else usual
 
     def has(self, names: Iterable[str]) -> bool:
         """Return whether all these programs are there."""
@@ -117,13 +118,13 @@ def installations(bin_dirs: Sequence[Path] = ()) -> list[Installation]:
     """Return every installation found, those of `bin_dirs` first, the wheel's last."""
     usable = []
     for folder in dict.fromkeys(path.resolve() for path in _candidates(bin_dirs)):
-        version = _version(folder)
-        if version is not None:
+        answer = _answer(folder / "pg_dump", "--version")
+        if version := re.search(r"\(PostgreSQL\) ((\d+)\S*)", answer):
             usable.append(
                 Installation(
                     bin_dir=folder,
-                    version=version,
-                    major=int(re.split(r"\D", version, maxsplit=1)[0]),
+                    version=version[1],
+                    major=int(version[2]),
                     embedded=contains(folder),
                 )
             )
@@ -202,35 +203,14 @@ def _candidates(bin_dirs: Sequence[Path]) -> Iterable[Path]:
 
 
 @functools.cache
-def _configured(bin_dir: Path, kind: str) -> Path | None:
-    try:
-        finished = subprocess.run(
-            [bin_dir / "pg_config", f"--{kind}"],
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_SECONDS_MAX,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return Path(finished.stdout.strip())
-
-
-@functools.cache
-def _version(folder: Path) -> str | None:
-    program = folder / "pg_dump"
+def _answer(program: Path, option: str) -> str:
+    """Return what a program prints; nothing if it cannot even do that."""
     if not os.access(program, os.X_OK):
-        return None
+        return ""
+    command: list[str | Path] = [program, option]
+    wait = _VERSION_SECONDS_MAX
     try:
-        finished = subprocess.run(
-            [program, "--version"],
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_SECONDS_MAX,
-            check=True,
-        )
+        output = subprocess.check_output(command, stderr=subprocess.PIPE, timeout=wait)
     except (OSError, subprocess.SubprocessError):
-        # A program that cannot even say its version is no candidate.
-        return None
-    version = re.search(r"\(PostgreSQL\) (\d+\S*)", finished.stdout)
-    return version[1] if version else None
+        return ""
+    return output.decode("utf-8", "replace").strip()
