@@ -165,8 +165,7 @@ _OF_EXTENSIONS: LiteralString = """
         WHERE d.defaclrole = g.grantor AND a.grantee = 0
           AND a.privilege_type = g.privilege_type
           AND d.defaclobjtype NOT IN ('f', 'T')))
-    ORDER BY 1, 2, 3
-"""
+    ORDER BY 1, 2, 3"""
 
 
 def take(connection: Connection) -> tuple[Loss, ...]:
@@ -254,8 +253,7 @@ def _altered_rows(connection: Connection) -> Iterator[Loss]:
         WHERE c.relkind = 'r' AND each.condition <> ''
           AND has_schema_privilege(c.relnamespace, 'USAGE')
           AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
-        ORDER BY 1, 2
-        """,
+        ORDER BY 1, 2""",
     )
     for extension, table, condition, made_by in tables:
         from_table = f"FROM ONLY {table}"
@@ -302,8 +300,7 @@ def _in_system_schemas(connection: Connection) -> Iterator[Loss]:
           AND n.nspname IN ('pg_catalog', 'information_schema')
           AND NOT EXISTS (SELECT FROM pg_depend d
             WHERE (d.classid, d.objid) = (made.classid, made.oid) AND d.deptype = 'e')
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
     for name in names:
         yield _loss(name, "pg_dump leaves out what lies in the schemas of PostgreSQL")
@@ -318,8 +315,7 @@ def _unlogged(connection: Connection) -> Iterator[Loss]:
         SELECT c.oid::regclass::text
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname !~ '^pg_'
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
     for table in tables:
         yield _loss(

@@ -184,8 +184,7 @@ _OWN_CODE = """
     ) OR EXISTS (
         SELECT FROM pg_settings
         WHERE name LIKE '%preload_libraries' AND setting <> ''
-    )
-"""
+    )"""
 
 
 def rows_inserted(connection: Connection) -> dict[tuple[str, str], int]:

@@ -83,8 +83,7 @@ def is_empty(connection: Connection) -> bool:
                 UNION ALL SELECT oid FROM pg_cast
                 UNION ALL SELECT oid FROM pg_event_trigger
                 UNION ALL SELECT oid FROM pg_publication
-                UNION ALL SELECT oid FROM pg_language) each WHERE oid >= 16384)
-        """,
+                UNION ALL SELECT oid FROM pg_language) each WHERE oid >= 16384)""",
     )
 
 
@@ -272,5 +271,4 @@ _CHECKS = """
       AND n.nspname NOT IN ('pg_catalog', 'information_schema')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e'
         AND d.objid IN (c.oid, t.oid))
-    ORDER BY k.oid
-"""
+    ORDER BY k.oid"""

@@ -27,8 +27,7 @@ def take(connection: Connection) -> tuple[Extension, ...]:
         connection,
         """
         SELECT e.extname, e.extversion, n.nspname, pg_get_userbyid(e.extowner)
-        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
-        """,
+        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1""",
     )
     return tuple(
         Extension(name=name, version=version, schema=schema, owner=owner)
@@ -48,8 +47,7 @@ def relations(connection: Connection) -> dict[tuple[str, str], tuple[str, str | 
         FROM pg_extension e
         CROSS JOIN LATERAL unnest(e.extconfig, e.extcondition) each (oid, condition)
         JOIN pg_class c ON c.oid = each.oid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        """,
+        JOIN pg_namespace n ON n.oid = c.relnamespace""",
     )
     return {
         (schema, name): (extension, condition)
@@ -68,8 +66,7 @@ def names_in_settings(connection: Connection) -> list[str]:
           UNION ALL SELECT name, setting FROM pg_file_settings) each
         WHERE name LIKE '%.%' AND octet_length(setting) BETWEEN 1 AND 63
           AND setting <> current_database()
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
 
 
@@ -153,8 +150,7 @@ def disconnect(connection: Connection) -> Handlers:
                EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e' AND d.objid = f.oid
                  AND d.classid = 'pg_foreign_data_wrapper'::regclass)
         FROM pg_foreign_data_wrapper f JOIN pg_proc p ON p.oid = f.fdwhandler
-        JOIN pg_namespace n ON n.oid = p.pronamespace
-        """,
+        JOIN pg_namespace n ON n.oid = p.pronamespace""",
     )
     for name, *_handler, _is_member in wrappers:
         execute(connection, "ALTER FOREIGN DATA WRAPPER {} NO HANDLER", name)

@@ -96,8 +96,7 @@ def _objects(connection: Connection) -> dict[int, tuple[str, str]]:
         FROM pg_policy p JOIN relations r ON r.oid = polrelid
         UNION ALL SELECT w.oid, w.xmin::text, format('%I on %s', rulename, name)
         FROM pg_rewrite w JOIN relations r ON r.oid = ev_class
-        UNION ALL SELECT oid, version, name FROM relations
-        """,
+        UNION ALL SELECT oid, version, name FROM relations""",
     )
     return {oid: (version, name) for oid, version, name in rows if oid >= _FIRST_OWN}
 
@@ -111,8 +110,7 @@ _OURS: LiteralString = """
     WITH ours AS (
         SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_stat_activity
         WHERE datname = current_database() AND usename = session_user
-          AND application_name = 'pg_dump' AND backend_start >= %s)
-    """
+          AND application_name = 'pg_dump' AND backend_start >= %s)"""
 # Those that wait, for what, and for whom; whether that one waits for us in turn.
 _WAITING: LiteralString = """
     SELECT ours.pid,
@@ -123,8 +121,7 @@ _WAITING: LiteralString = """
       LEFT JOIN pg_stat_activity b ON b.pid = blocking.pid
       LEFT JOIN pg_locks l ON l.pid = ours.pid AND NOT l.granted
       LEFT JOIN pg_class c ON c.oid = l.relation
-      LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-    """
+      LEFT JOIN pg_namespace n ON n.oid = c.relnamespace"""
 
 
 class LockWait(BackupFailed):
@@ -226,8 +223,7 @@ class LockWatch:
                       JOIN pg_namespace n ON n.oid = c.relnamespace
                     WHERE l.mode = 'AccessExclusiveLock' AND l.granted
                       AND l.database IN (0, (SELECT oid FROM pg_database
-                                             WHERE datname = current_database()))
-                    """,
+                                             WHERE datname = current_database()))""",
                 )
         except DatabaseError:
             return []  # the lock is on what tells of locks
@@ -255,8 +251,7 @@ _WORKING: LiteralString = """
     FROM pg_stat_activity a
     WHERE a.datname = ANY (%s) AND a.state = 'active' AND a.pid <> pg_backend_pid()
         AND a.application_name <> %s
-        AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'IO')
-"""
+        AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'IO')"""
 
 
 @dataclass(frozen=True)

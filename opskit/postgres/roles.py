@@ -126,8 +126,7 @@ def needed(connection: Connection) -> list[str]:
               OR (d.classid = 'pg_database'::regclass AND d.objid = here.oid))
             UNION SELECT s.setrole FROM pg_db_role_setting s, here
             WHERE s.setdatabase = here.oid)
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
 
 
@@ -154,8 +153,7 @@ def owners(connection: Connection) -> list[str]:
         WHERE o.oid >= 16384 AND o.class <> 'pg_extension'::regclass
           AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e'
             AND e.classid = o.class AND e.objid = o.oid)
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
 
 
@@ -266,8 +264,7 @@ def _drop_leftovers(connection: Connection) -> None:
         connection,
         """
         SELECT rolname FROM pg_roles
-        WHERE shobj_description(oid, 'pg_authid') = %s AND rolvaliduntil < now()
-        """,
+        WHERE shobj_description(oid, 'pg_authid') = %s AND rolvaliduntil < now()""",
         _MARK,
     ):
         with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):

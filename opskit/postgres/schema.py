@@ -35,8 +35,7 @@ def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[
               AND CASE WHEN %s::text IS NULL
                   THEN pg_catalog.pg_table_is_visible(c.oid)
                   ELSE n.nspname OPERATOR(pg_catalog.~) %s COLLATE pg_catalog.default
-                  END
-            """,
+                  END""",
             name,
             schema,
             schema,
@@ -102,6 +101,12 @@ def _translate(character: str, following: str, *, quoted: bool) -> str:
 _USER_SCHEMA: LiteralString = (
     "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 )
+# A relation and its schema, and which relations of the user's a dump holds.
+_RELATION: LiteralString = "pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+_KEPT: LiteralString = (
+    f"{_USER_SCHEMA} AND c.relpersistence <> 't' "
+    "AND NOT c.oid = ANY (%(excluded)s::oid[])"
+)
 
 # In each query %(excluded)s holds the OIDs of relations that the dump leaves out, and
 # the first two columns are name and state.
@@ -129,21 +134,15 @@ QUERIES: dict[str, LiteralString] = {
                   FROM pg_attribute a
                   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)),
                'pg_class'::regclass, c.oid
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
-          AND {_USER_SCHEMA} AND NOT c.oid = ANY (%(excluded)s::oid[])""",
+        FROM {_RELATION} WHERE c.relkind IN ('r', 'p', 'f') AND {_KEPT}""",
     "view": f"""
         SELECT c.oid::regclass::text, 'owner ' || pg_get_userbyid(c.relowner),
                'pg_class'::regclass, c.oid
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'v' AND c.relpersistence <> 't'
-          AND {_USER_SCHEMA} AND NOT c.oid = ANY (%(excluded)s::oid[])""",
+        FROM {_RELATION} WHERE c.relkind = 'v' AND {_KEPT}""",
     "materialized view": f"""
         SELECT c.oid::regclass::text, 'owner ' || pg_get_userbyid(c.relowner),
                'pg_class'::regclass, c.oid
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'm' AND {_USER_SCHEMA}
-          AND NOT c.oid = ANY (%(excluded)s::oid[])""",
+        FROM {_RELATION} WHERE c.relkind = 'm' AND {_KEPT}""",
     "sequence": f"""
         SELECT c.oid::regclass::text,
                concat_ws(' ', 'owner ' || pg_get_userbyid(c.relowner),
@@ -151,8 +150,7 @@ QUERIES: dict[str, LiteralString] = {
                  s.seqincrement, 'range', s.seqmin, s.seqmax, 'cache', s.seqcache,
                  CASE WHEN s.seqcycle THEN 'cycle' END),
                'pg_class'::regclass, c.oid
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_sequence s ON s.seqrelid = c.oid
+        FROM {_RELATION} JOIN pg_sequence s ON s.seqrelid = c.oid
         WHERE {_USER_SCHEMA} AND c.relpersistence <> 't'
           -- One that a column owns comes and goes with its table.
           AND NOT coalesce(
@@ -169,8 +167,8 @@ QUERIES: dict[str, LiteralString] = {
                  i.indnkeyatts || ' of ' || i.indnatts || ' columns',
                  CASE WHEN i.indisvalid THEN 'valid' ELSE 'INVALID' END),
                'pg_class'::regclass, i.indrelid
-        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am am ON am.oid = c.relam
+        FROM {_RELATION} JOIN pg_index i ON i.indexrelid = c.oid
+        JOIN pg_am am ON am.oid = c.relam
         WHERE {_USER_SCHEMA} AND c.relpersistence <> 't'
           -- What CREATE INDEX CONCURRENTLY left half-made, pg_dump leaves out.
           AND (i.indisvalid OR c.relkind = 'I')
@@ -185,27 +183,21 @@ QUERIES: dict[str, LiteralString] = {
                  CASE WHEN k.condeferred THEN 'deferred' END,
                  CASE WHEN k.convalidated THEN 'validated' ELSE 'NOT VALIDATED' END),
                'pg_class'::regclass, k.conrelid
-        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE k.contype <> 'n' AND {_USER_SCHEMA} AND c.relpersistence <> 't'
-          AND NOT k.conrelid = ANY (%(excluded)s::oid[])""",
+        FROM {_RELATION} JOIN pg_constraint k ON k.conrelid = c.oid
+        WHERE k.contype <> 'n' AND {_KEPT}""",
     "trigger": f"""
         SELECT quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass,
                'calls ' || t.tgfoid::regproc || ', ' || CASE t.tgenabled
                  WHEN 'O' THEN 'enabled' WHEN 'D' THEN 'disabled'
                  WHEN 'R' THEN 'replica' ELSE 'always' END,
                'pg_class'::regclass, t.tgrelid
-        FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE NOT t.tgisinternal AND {_USER_SCHEMA}
-          AND NOT t.tgrelid = ANY (%(excluded)s::oid[])""",
+        FROM {_RELATION} JOIN pg_trigger t ON t.tgrelid = c.oid
+        WHERE NOT t.tgisinternal AND {_KEPT}""",
     "rule": f"""
         SELECT quote_ident(r.rulename) || ' on ' || r.ev_class::regclass,
                r.ev_enabled::text, 'pg_class'::regclass, r.ev_class
-        FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE r.rulename <> '_RETURN' AND {_USER_SCHEMA}
-          AND NOT r.ev_class = ANY (%(excluded)s::oid[])""",
+        FROM {_RELATION} JOIN pg_rewrite r ON r.ev_class = c.oid
+        WHERE r.rulename <> '_RETURN' AND {_KEPT}""",
     "policy": f"""
         SELECT quote_ident(p.polname) || ' on ' || p.polrelid::regclass,
                concat_ws(', ', p.polcmd::text,
@@ -214,9 +206,7 @@ QUERIES: dict[str, LiteralString] = {
                     ORDER BY pg_get_userbyid(role))
                   FROM unnest(p.polroles) role WHERE role <> 0)),
                'pg_class'::regclass, p.polrelid
-        FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE {_USER_SCHEMA} AND NOT p.polrelid = ANY (%(excluded)s::oid[])""",
+        FROM {_RELATION} JOIN pg_policy p ON p.polrelid = c.oid WHERE {_KEPT}""",
     "function": f"""
         SELECT p.oid::regprocedure::text,
                concat_ws(', ', 'owner ' || pg_get_userbyid(p.proowner),
@@ -257,15 +247,13 @@ QUERIES: dict[str, LiteralString] = {
                             || CASE WHEN g.is_grantable THEN '*' ELSE '' END,
                           ' ' ORDER BY g.privilege_type),
                'pg_class'::regclass, c.oid
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        CROSS JOIN LATERAL (
+        FROM {_RELATION} CROSS JOIN LATERAL (
           SELECT NULL::name, c.relacl WHERE c.relacl IS NOT NULL
           UNION ALL SELECT t.attname, t.attacl FROM pg_attribute t
           WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL AND NOT t.attisdropped
         ) a (attname, acl)
         CROSS JOIN LATERAL aclexplode(a.acl) g
-        WHERE {_USER_SCHEMA} AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
-          AND c.relpersistence <> 't' AND NOT c.oid = ANY (%(excluded)s::oid[])
+        WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND {_KEPT}
           AND g.grantee <> c.relowner
         GROUP BY c.oid, a.attname, g.grantee""",
     # Together, for there may be millions: those of one owner with the same grants.
@@ -317,8 +305,7 @@ def take(
             f"""
             SELECT q.name, q.state FROM ({statement}) AS q (name, state, class, oid)
             WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e'
-              AND d.classid = q.class AND d.objid = q.oid)
-            """,
+              AND d.classid = q.class AND d.objid = q.oid)""",
             {"excluded": excluded},
         ).fetchall()
         objects += [SchemaObject(kind, name, state) for name, state in rows]
@@ -335,8 +322,7 @@ def populated_views(connection: Connection) -> list[str]:
         WHERE c.relkind = 'm' AND c.relispopulated
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e'
             AND d.classid = 'pg_class'::regclass AND d.objid = c.oid)
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
 
 
@@ -357,6 +343,5 @@ def unvalidated_constraints(connection: Connection) -> list[str]:
         """
         SELECT quote_ident(conname) || ' on ' || conrelid::regclass
         FROM pg_constraint
-        WHERE NOT convalidated AND contype <> 'n' AND conrelid <> 0 ORDER BY 1
-        """,
+        WHERE NOT convalidated AND contype <> 'n' AND conrelid <> 0 ORDER BY 1""",
     )

@@ -173,8 +173,7 @@ def _idle(connection: Connection) -> set[str]:
           AND NOT EXISTS (
             SELECT FROM pg_locks l
             WHERE l.locktype = 'advisory' AND l.classid = %s::bigint::oid
-              AND l.objid::bigint = hashtext(d.datname::text)::bigint & 4294967295)
-        """,
+              AND l.objid::bigint = hashtext(d.datname::text)::bigint & 4294967295)""",
         _LOCK_CLASS,
     )
     return set(names)
@@ -230,8 +229,7 @@ _PAUSE_SECONDS = 0.25
 _SESSIONS = """
     pg_stat_activity a WHERE a.datname = ANY (%s)
     AND a.usesysid IS NOT NULL AND a.pid <> pg_backend_pid()
-    AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
-"""
+    AND a.backend_type IS DISTINCT FROM 'autovacuum worker'"""
 _MAY_END = """
     (SELECT r.rolsuper OR NOT u.rolsuper AND (pg_has_role(u.oid, 'USAGE')
        OR pg_has_role('pg_signal_backend', 'USAGE'))

@@ -90,8 +90,7 @@ def _held(connection: Connection, name: str) -> LockHeld:
           AND l.database =
             (SELECT oid FROM pg_database WHERE datname = current_database())
           AND l.classid = %s::int8::oid
-          AND l.objid = (hashtext(%s)::int8 & 4294967295)::oid
-        """,
+          AND l.objid = (hashtext(%s)::int8 & 4294967295)::oid""",
         _LOCK_CLASS,
         name,
     )
@@ -147,8 +146,7 @@ def table_sizes(connection: Connection) -> TableSizes:
           AND NOT (c.relispartition AND EXISTS (
             SELECT FROM pg_partition_ancestors(c.oid) a
               JOIN pg_partitioned_table p ON p.partrelid = a.relid
-            WHERE p.partstrat = 'h'))
-        """,
+            WHERE p.partstrat = 'h'))""",
     )
     (large_objects, relations), *_ = query(
         connection,
@@ -157,8 +155,7 @@ def table_sizes(connection: Connection) -> TableSizes:
                  WHERE c.oid = 'pg_catalog.pg_largeobject'::regclass), 0)::int8
                  * current_setting('block_size')::int8,
                count(*)
-        FROM pg_class c
-        """,
+        FROM pg_class c""",
     )
     return TableSizes(
         tables={(schema, name): size_bytes for schema, name, size_bytes, _rows in rows},
@@ -226,8 +223,7 @@ def expected_tables(
           AND NOT EXISTS (
             SELECT FROM pg_depend d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-              AND d.deptype = 'e')
-        """,
+              AND d.deptype = 'e')""",
         left_out,
     )
     return {(schema, name) for schema, name in rows}
@@ -247,6 +243,5 @@ def rewritten_tables(connection: Connection) -> list[str]:
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND c.relfilenode <> 0 AND c.oid >= 16384
           AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )

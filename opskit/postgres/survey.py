@@ -131,8 +131,7 @@ def has_collation(connection: Connection, schema: str, name: str) -> bool:
               JOIN pg_namespace n ON n.oid = c.collnamespace
               WHERE n.nspname = %s AND c.collname = %s
                 AND c.collencoding IN (-1, (SELECT encoding FROM pg_database
-                                            WHERE datname = current_database())))
-            """,
+                                            WHERE datname = current_database())))""",
             schema,
             name,
         )
@@ -158,8 +157,7 @@ def unreadable_relations(connection: Connection) -> list[str]:
           AND NOT (has_schema_privilege(n.oid, 'USAGE')
             AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
                      ELSE has_table_privilege(c.oid, 'SELECT') END)
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
 
 
@@ -184,8 +182,7 @@ def unreadable_large_objects(connection: Connection) -> list[str]:
           AND NOT EXISTS (SELECT FROM aclexplode(m.lomacl) a
             WHERE a.privilege_type = 'SELECT'
               AND (a.grantee = 0 OR pg_has_role(nullif(a.grantee, 0), 'USAGE')))
-        ORDER BY m.oid
-        """,
+        ORDER BY m.oid""",
     )
 
 
@@ -195,8 +192,7 @@ def hidden_tables(connection: Connection) -> list[str]:
         connection,
         """
         SELECT c.oid::regclass::text FROM pg_class c
-        WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid) ORDER BY 1
-        """,
+        WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid) ORDER BY 1""",
     )
 
 
@@ -257,8 +253,7 @@ def _database(connection: Connection) -> dict[str, Any]:
         SELECT to_jsonb(d) - 'datacl', pg_encoding_to_char(d.encoding),
                pg_get_userbyid(d.datdba), shobj_description(d.oid, 'pg_database'),
                d.datacl::text[], current_setting('server_version')
-        FROM pg_database d WHERE d.datname = current_database()
-        """,
+        FROM pg_database d WHERE d.datname = current_database()""",
     )[0]
     record, encoding, owner, comment, acl, version = row
     provider = _PROVIDERS[record.get("datlocprovider", "c")]
@@ -294,8 +289,7 @@ def _collations(connection: Connection) -> tuple[Collation, ...]:
           AND (n.nspname !~ '^pg_' OR EXISTS (SELECT FROM pg_depend d
             WHERE d.refclassid = 'pg_collation'::regclass AND d.refobjid = c.oid))
           AND n.nspname <> 'information_schema'
-        ORDER BY 1, 2
-        """,
+        ORDER BY 1, 2""",
     )
     return tuple(
         Collation(
@@ -321,8 +315,7 @@ def _has_money(connection: Connection) -> bool:
                 WHERE atttypid IN ('money'::regtype, 'money[]'::regtype)
                   AND attrelid >= 16384 AND NOT attisdropped)
               OR EXISTS (SELECT FROM pg_type WHERE typbasetype = 'money'::regtype)
-              OR EXISTS (SELECT FROM pg_range WHERE rngsubtype = 'money'::regtype)
-            """,
+              OR EXISTS (SELECT FROM pg_range WHERE rngsubtype = 'money'::regtype)""",
         )
     )
 
@@ -335,8 +328,7 @@ def _tablespaces(connection: Connection) -> list[str]:
         WHERE t.oid IN (SELECT reltablespace FROM pg_class
                         UNION SELECT dattablespace FROM pg_database
                         WHERE datname = current_database())
-          AND t.spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1
-        """,
+          AND t.spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1""",
     )
 
 
@@ -346,8 +338,7 @@ def _server_settings(connection: Connection) -> dict[str, str]:
         connection,
         """
         SELECT name, CASE WHEN source = 'client' THEN boot_val ELSE reset_val END
-        FROM pg_settings WHERE name = ANY (%s) ORDER BY 1
-        """,
+        FROM pg_settings WHERE name = ANY (%s) ORDER BY 1""",
         list(_SETTINGS),
     )
     return dict(rows)
@@ -362,8 +353,7 @@ def _database_settings(connection: Connection) -> tuple[DatabaseSettings, ...]:
         LEFT JOIN pg_roles r ON r.oid = s.setrole
         WHERE s.setdatabase =
           (SELECT oid FROM pg_database WHERE datname = current_database())
-        ORDER BY 1 NULLS FIRST
-        """,
+        ORDER BY 1 NULLS FIRST""",
     )
     # Their names alone: a service may keep a secret in a setting of its own.
     return tuple(
@@ -388,15 +378,13 @@ def _not_dumped(connection: Connection) -> tuple[str, ...]:
         SELECT DISTINCT quote_ident(s.subname) FROM pg_stat_subscription s
         JOIN pg_subscription p ON p.oid = s.subid
         JOIN pg_database d ON d.oid = p.subdbid AND d.datname = current_database()
-        ORDER BY 1
-        """,
+        ORDER BY 1""",
     )
     mappings = query_column(
         connection,
         """
         SELECT DISTINCT quote_ident(usename) || ' on ' || quote_ident(srvname)
-        FROM pg_user_mappings WHERE umoptions IS NULL ORDER BY 1
-        """,
+        FROM pg_user_mappings WHERE umoptions IS NULL ORDER BY 1""",
     )
     kinds = {
         "subscriptions": subscriptions,
