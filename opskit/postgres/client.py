@@ -10,6 +10,7 @@ import select
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, LiteralString
 
 from opskit.errors import BackupFailed, DatabaseError, ServerFault
@@ -35,6 +36,8 @@ _NOTICE = b":  "  # behind the severity of what a server says
 # These words tell progress from errors, so a program must not translate them.
 PLAIN_WORDS = {"LC_ALL": "C", "LANGUAGE": ""}
 Listener = Callable[[bytes], None]
+_KILLED = "See the system log for who ended it (out of memory?), then run this again."
+_REFUSED = "The program's own words say what it refused."
 
 
 class Messages:
@@ -81,19 +84,15 @@ def complaints(lines: Iterable[bytes], progress: Listener) -> Iterator[bytes]:
             yield line
 
 
+@dataclass
 class Running:
     """A program that runs, and writes to us."""
 
-    def __init__(
-        self,
-        name: str,
-        process: subprocess.Popen[bytes],
-        output: IO[bytes],
-        messages: Messages,
-        held_bytes: int,
-    ) -> None:
-        self._name, self._process, self._output = name, process, output
-        self._messages, self._held_bytes = messages, held_bytes
+    _name: str
+    _process: subprocess.Popen[bytes]
+    _output: IO[bytes]
+    _messages: Messages
+    _held_bytes: int
 
     def end(self) -> None:
         """End it; callable from any thread."""
@@ -205,9 +204,7 @@ def failure(program: str, code: int, words: str) -> BackupFailed:
     return BackupFailed(
         f"{name} {ended}" + ("" if words else " and said nothing"),
         said=words,
-        hint="See the system log for who ended it (out of memory?), then run it again."
-        if code < 0
-        else "The program's own words say what it refused.",
+        hint=_KILLED if code < 0 else _REFUSED,
     )
 
 
@@ -223,11 +220,9 @@ def run(
     timeout_seconds: float,
     stdin: bytes | None = None,
 ) -> tuple[bytes, str]:
-    """Run a program to its end and return its output and its words; else raise.
+    """Run a program to its end and return its output and its words.
 
-    Raises:
-        ServerFault: it took longer than allowed, or was killed.
-        DatabaseError: it did not exit with 0.
+    Raises ServerFault if it takes too long, and what `require_success` does.
     """
     process = subprocess.Popen(
         list(arguments),
@@ -254,17 +249,10 @@ def run(
 def require_success(doing: str, code: int, words: str) -> None:
     """Raise ServerFault for a program that was killed, DatabaseError for a failure."""
     if code < 0:
-        raise ServerFault(
-            f"{doing} was killed by signal {-code}",
-            hint="See the system log for who ended it (out of memory?), "
-            "then run this again.",
-        )
+        raise ServerFault(f"{doing} was killed by signal {-code}", hint=_KILLED)
     if code != 0:
-        raise DatabaseError(
-            f"{doing} failed",
-            said=words or f"exit code {code}",
-            hint="The program's own words say what it refused.",
-        )
+        words = words or f"exit code {code}"
+        raise DatabaseError(f"{doing} failed", said=words, hint=_REFUSED)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -304,14 +292,9 @@ def require_same_server(
     try:
         output, _words = run(
             [
-                installation.program("psql"),
-                "--no-psqlrc",
-                "--no-password",
-                "--tuples-only",
-                "--no-align",
-                f"--dbname={client_connection(url)}",
-                f"--command={_SERVER}",
-                *shows,
+                *(installation.program("psql"), "--no-psqlrc", "--no-password"),
+                *("--tuples-only", "--no-align", f"--dbname={client_connection(url)}"),
+                *(f"--command={_SERVER}", *shows),
             ],
             client_environment(url),
             doing=f"connecting with psql {installation.version}",

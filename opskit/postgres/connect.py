@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import TupleRow, dict_row, tuple_row
 
 from opskit.errors import DatabaseError, OpskitError, ServerFault
 from opskit.log import mask
@@ -189,6 +189,21 @@ def query_column(
 ) -> list[Any]:
     """Run one statement and return the first column of its rows."""
     return [row[0] for row in query(connection, statement, *parameters)]
+
+
+def has_row(
+    connection: Connection, statement: LiteralString, *parameters: object
+) -> bool:
+    """Run one statement and return whether it gives a row."""
+    return connection.execute(statement, parameters or None).fetchone() is not None
+
+
+def records(
+    connection: Connection, statement: LiteralString, *parameters: object
+) -> list[dict[str, Any]]:
+    """Run one statement and return its rows by the names of their columns."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, parameters or None).fetchall()
 
 
 def user_query(connection: Connection, statement: str) -> list[TupleRow]:

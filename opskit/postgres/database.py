@@ -14,7 +14,14 @@ from psycopg import sql
 from opskit.errors import DatabaseError
 from opskit.postgres import roles
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection, connect, execute, query, query_value
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    execute,
+    has_row,
+    query,
+    query_value,
+)
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import with_settings
 from opskit.postgres.sql_text import quoted, statements
@@ -41,9 +48,7 @@ def maintenance(url: str, *, purpose: str = "restore") -> Iterator[Connection]:
 
 def exists(connection: Connection, name: str) -> bool:
     """Return whether the server has a database of this name."""
-    return bool(
-        query_value(connection, "SELECT true FROM pg_database WHERE datname = %s", name)
-    )
+    return has_row(connection, "SELECT 1 FROM pg_database WHERE datname = %s", name)
 
 
 def create_tablespace(connection: Connection, name: str) -> None:

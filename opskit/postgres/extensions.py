@@ -16,6 +16,7 @@ from opskit.postgres.connect import (
     query,
     query_column,
     query_value,
+    records,
 )
 from opskit.postgres.inventory import Extension, library_names
 from opskit.postgres.servers.programs import Installation
@@ -23,16 +24,14 @@ from opskit.postgres.servers.programs import Installation
 
 def take(connection: Connection) -> tuple[Extension, ...]:
     """Return the extensions of the connection's database."""
-    rows = query(
+    rows = records(
         connection,
         """
-        SELECT e.extname, e.extversion, n.nspname, pg_get_userbyid(e.extowner)
+        SELECT e.extname AS name, e.extversion AS version, n.nspname AS schema,
+               pg_get_userbyid(e.extowner) AS owner
         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1""",
     )
-    return tuple(
-        Extension(name=name, version=version, schema=schema, owner=owner)
-        for name, version, schema, owner in rows
-    )
+    return tuple(Extension(**each) for each in rows)
 
 
 def relations(connection: Connection) -> dict[tuple[str, str], tuple[str, str | None]]:

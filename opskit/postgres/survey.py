@@ -11,9 +11,11 @@ import psycopg
 from opskit.postgres import beyond_dumps, extensions, roles
 from opskit.postgres.connect import (
     Connection,
+    has_row,
     query,
     query_column,
     query_value,
+    records,
     server_major,
 )
 from opskit.postgres.inventory import Collation, DatabaseSettings, Inventory, Locale
@@ -37,28 +39,25 @@ class Capabilities:
 
 def capabilities(connection: Connection) -> Capabilities:
     """Ask the server of any of its databases."""
-    versions: dict[str, set[str]] = {}
-    for name, version in query(
-        connection, "SELECT name, version FROM pg_available_extension_versions"
-    ):
-        versions.setdefault(name, set()).add(version)
 
     def names(statement: LiteralString) -> frozenset[str]:
         return frozenset(query_column(connection, statement))
 
+    versions: LiteralString = """
+        SELECT name, array_agg(version) FROM pg_available_extension_versions
+        GROUP BY name"""
     return Capabilities(
-        extensions={name: frozenset(each) for name, each in versions.items()},
+        extensions={
+            name: frozenset(each) for name, each in query(connection, versions)
+        },
         settings=names("SELECT lower(name) FROM pg_settings"),
         tablespaces=names("SELECT spcname FROM pg_tablespace"),
         roles=names("SELECT rolname FROM pg_roles"),
         access_methods=names("SELECT amname FROM pg_am"),
-        has_icu=bool(
-            query_value(
-                connection,
-                # Lower numbers stand in the catalog of every build.
-                "SELECT EXISTS (SELECT FROM pg_collation "
-                "WHERE collprovider = 'i' AND oid >= 12000)",
-            )
+        # Lower numbers stand in the catalog of every build.
+        has_icu=has_row(
+            connection,
+            "SELECT 1 FROM pg_collation WHERE collprovider = 'i' AND oid >= 12000",
         ),
         has_builtin_provider=server_major(connection) >= _FIRST_WITH_BUILTIN_PROVIDER,
         superusers=roles.superusers(connection),
@@ -67,10 +66,9 @@ def capabilities(connection: Connection) -> Capabilities:
 
 def is_superuser(connection: Connection) -> bool:
     """Return whether the connection's role may do anything."""
-    return bool(
-        query_value(
-            connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
-        )
+    return has_row(
+        connection,
+        "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolsuper",
     )
 
 
@@ -114,35 +112,27 @@ def of_sessions(connection: Connection, settings: Mapping[str, str]) -> dict[str
         "SELECT lower(name) FROM pg_settings "
         "WHERE context IN ('internal', 'postmaster', 'sighup')",
     )
-    return {
-        name: value
-        for name, value in settings.items()
-        if (name.lower(),) not in servers
-    }
+    return {k: v for k, v in settings.items() if (k.lower(),) not in servers}
 
 
 def has_collation(connection: Connection, schema: str, name: str) -> bool:
     """Return whether a collation exists in the connection's database."""
-    return bool(
-        query_value(
-            connection,
-            """
-            SELECT EXISTS (SELECT FROM pg_collation c
-              JOIN pg_namespace n ON n.oid = c.collnamespace
-              WHERE n.nspname = %s AND c.collname = %s
-                AND c.collencoding IN (-1, (SELECT encoding FROM pg_database
-                                            WHERE datname = current_database())))""",
-            schema,
-            name,
-        )
+    return has_row(
+        connection,
+        """
+        SELECT 1 FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
+        WHERE n.nspname = %s AND c.collname = %s
+          AND c.collencoding IN (-1, (SELECT encoding FROM pg_database
+                                      WHERE datname = current_database()))""",
+        schema,
+        name,
     )
 
 
 def system_identifier(connection: Connection) -> str:
     """Return the number that initdb gave the server's cluster and its standbys."""
-    return str(
-        query_value(connection, "SELECT system_identifier FROM pg_control_system()")
-    )
+    number: LiteralString = "SELECT system_identifier FROM pg_control_system()"
+    return str(query_value(connection, number))
 
 
 def unreadable_relations(connection: Connection) -> list[str]:
@@ -198,22 +188,12 @@ def hidden_tables(connection: Connection) -> list[str]:
 
 # Settings of the server whose values decide whether or how a dump can be loaded.
 _SETTINGS = (
-    "shared_preload_libraries",
-    "session_preload_libraries",
-    "lc_messages",
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "default_table_access_method",
-    "default_toast_compression",
-    "standard_conforming_strings",
-    "block_size",
-    "wal_level",
-    "TimeZone",
+    *("shared_preload_libraries", "session_preload_libraries", "lc_messages"),
+    *("lc_monetary", "lc_numeric", "lc_time", "default_table_access_method"),
+    *("default_toast_compression", "standard_conforming_strings", "block_size"),
+    *("wal_level", "TimeZone"),
 )
-
 _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin", "d": "default"}
-_LOCALE_COLUMNS = ("colliculocale", "colllocale")
 
 
 def take(connection: Connection) -> Inventory:
@@ -229,11 +209,8 @@ def take(connection: Connection) -> Inventory:
         settings=_server_settings(connection),
         database_settings=_database_settings(connection),
         has_money=_has_money(connection),
-        has_public=bool(
-            query_value(
-                connection,
-                "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public')",
-            )
+        has_public=has_row(
+            connection, "SELECT 1 FROM pg_namespace WHERE nspname = 'public'"
         ),
         not_dumped=_not_dumped(connection),
         beyond_dumps=beyond_dumps.take(connection),
@@ -246,42 +223,37 @@ def take(connection: Connection) -> Inventory:
 
 
 def _database(connection: Connection) -> dict[str, Any]:
-    # As JSON, because the columns' names change between majors.
-    row = query(
+    # Some by JSON, because the columns' names change between majors.
+    (fields,) = records(
         connection,
         """
-        SELECT to_jsonb(d) - 'datacl', pg_encoding_to_char(d.encoding),
-               pg_get_userbyid(d.datdba), shobj_description(d.oid, 'pg_database'),
-               d.datacl::text[], current_setting('server_version')
-        FROM pg_database d WHERE d.datname = current_database()""",
-    )[0]
-    record, encoding, owner, comment, acl, version = row
-    provider = _PROVIDERS[record.get("datlocprovider", "c")]
-    return {
-        "database": record["datname"],
-        "server_version": version,
-        "encoding": encoding,
-        "owner": owner,
-        "comment": comment,
-        "acl": acl,
-        "connection_limit": record["datconnlimit"],
-        "locale": Locale(
-            provider=provider,
-            collate=record["datcollate"],
-            ctype=record["datctype"],
-            locale=record.get("datlocale") or record.get("daticulocale"),
-            icu_rules=record.get("daticurules"),
-            version=record.get("datcollversion"),
-        ),
-    }
+        SELECT datname AS database, current_setting('server_version') AS server_version,
+               pg_encoding_to_char(encoding) AS encoding, datacl::text[] AS acl,
+               pg_get_userbyid(datdba) AS owner, datconnlimit AS connection_limit,
+               shobj_description(oid, 'pg_database') AS comment, to_jsonb(d) AS locale
+        FROM pg_database d WHERE datname = current_database()""",
+    )
+    record = fields["locale"]
+    locale = Locale(
+        provider=_PROVIDERS[record.get("datlocprovider", "c")],
+        collate=record["datcollate"],
+        ctype=record["datctype"],
+        locale=record.get("datlocale") or record.get("daticulocale"),
+        icu_rules=record.get("daticurules"),
+        version=record.get("datcollversion"),
+    )
+    return fields | {"locale": locale}
 
 
 def _collations(connection: Connection) -> tuple[Collation, ...]:
     """Return the collations that something uses, but for those on every server."""
-    rows = query(
+    rows = records(
         connection,
+        # The column of the locale has another name in each of the majors 15, 16 and 17.
         """
-        SELECT n.nspname, c.collname, c.collprovider::text, to_jsonb(c)
+        SELECT nspname AS schema, collname AS name, collprovider::text AS provider,
+               coalesce(nullif(collcollate, ''), to_jsonb(c)->>'colliculocale',
+                        to_jsonb(c)->>'colllocale') AS locale
         FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
         WHERE NOT EXISTS (SELECT FROM pg_depend d
             WHERE d.classid = 'pg_collation'::regclass AND d.objid = c.oid
@@ -291,32 +263,21 @@ def _collations(connection: Connection) -> tuple[Collation, ...]:
           AND n.nspname <> 'information_schema'
         ORDER BY 1, 2""",
     )
-    return tuple(
-        Collation(
-            schema=schema,
-            name=name,
-            provider=_PROVIDERS.get(provider, provider),
-            # The column has another name in each of the majors 15, 16 and 17.
-            locale=next(
-                filter(None, map(record.get, ("collcollate", *_LOCALE_COLUMNS))), None
-            ),
-        )
-        for schema, name, provider, record in rows
-    )
+    for each in rows:
+        each["provider"] = _PROVIDERS.get(each["provider"], each["provider"])
+    return tuple(Collation(**each) for each in rows)
 
 
 def _has_money(connection: Connection) -> bool:
     """Return whether anything is of type money, whose text depends on lc_monetary."""
-    return bool(
-        query_value(
-            connection,
-            """
-            SELECT EXISTS (SELECT FROM pg_attribute
-                WHERE atttypid IN ('money'::regtype, 'money[]'::regtype)
-                  AND attrelid >= 16384 AND NOT attisdropped)
-              OR EXISTS (SELECT FROM pg_type WHERE typbasetype = 'money'::regtype)
-              OR EXISTS (SELECT FROM pg_range WHERE rngsubtype = 'money'::regtype)""",
-        )
+    return has_row(
+        connection,
+        """
+        SELECT 1 FROM pg_attribute
+        WHERE atttypid IN ('money'::regtype, 'money[]'::regtype)
+          AND attrelid >= 16384 AND NOT attisdropped
+        UNION ALL SELECT 1 FROM pg_type WHERE typbasetype = 'money'::regtype
+        UNION ALL SELECT 1 FROM pg_range WHERE rngsubtype = 'money'::regtype""",
     )
 
 
@@ -345,23 +306,20 @@ def _server_settings(connection: Connection) -> dict[str, str]:
 
 
 def _database_settings(connection: Connection) -> tuple[DatabaseSettings, ...]:
-    rows = query(
+    # Their names alone: a service may keep a secret in a setting of its own.
+    rows = records(
         connection,
         """
-        SELECT r.rolname, s.setconfig
-        FROM pg_db_role_setting s
-        LEFT JOIN pg_roles r ON r.oid = s.setrole
+        SELECT r.rolname AS role,
+               ARRAY(SELECT split_part(each, '=', 1)
+                     FROM unnest(s.setconfig) WITH ORDINALITY u (each, place)
+                     ORDER BY place) AS settings
+        FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole
         WHERE s.setdatabase =
           (SELECT oid FROM pg_database WHERE datname = current_database())
         ORDER BY 1 NULLS FIRST""",
     )
-    # Their names alone: a service may keep a secret in a setting of its own.
-    return tuple(
-        DatabaseSettings(
-            role=role, settings=tuple(each.partition("=")[0] for each in settings)
-        )
-        for role, settings in rows
-    )
+    return tuple(DatabaseSettings(**each) for each in rows)
 
 
 def _not_dumped(connection: Connection) -> tuple[str, ...]:
@@ -386,8 +344,6 @@ def _not_dumped(connection: Connection) -> tuple[str, ...]:
         SELECT DISTINCT quote_ident(usename) || ' on ' || quote_ident(srvname)
         FROM pg_user_mappings WHERE umoptions IS NULL ORDER BY 1""",
     )
-    kinds = {
-        "subscriptions": subscriptions,
-        "options, if any, of user mappings": mappings,
-    }
+    of_mappings = "options, if any, of user mappings"
+    kinds = {"subscriptions": subscriptions, of_mappings: mappings}
     return tuple(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)

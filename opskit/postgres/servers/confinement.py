@@ -58,13 +58,12 @@ def nobody() -> Account:
 
 def unused() -> Account:
     """Return a user that owns nothing: nobody has its number; or DatabaseError."""
+    maps = [Path("/proc/self/uid_map"), Path("/proc/self/gid_map")]
     for numbers in _FREE_NUMBERS:
         for _ in range(_ATTEMPTS):
             number = secrets.choice(numbers)
-            if _is_free(number) and all(
-                _is_known(number, Path(f"/proc/self/{each}_map"))
-                for each in ("uid", "gid")
-            ):
+            is_taken = has_name(number) or has_name(number, grp.getgrgid)
+            if not is_taken and all(_is_known(number, each) for each in maps):
                 return Account(uid=number, gid=number)
     raise DatabaseError(
         "there is no unused user number to run PostgreSQL as",
@@ -72,10 +71,10 @@ def unused() -> Account:
     )
 
 
-def has_name(uid: int) -> bool:
-    """Return whether the system knows a name for a user's number."""
+def has_name(number: int, look_up: Callable[[int], object] = pwd.getpwuid) -> bool:
+    """Return whether the system knows a name for a user's or a group's number."""
     try:
-        pwd.getpwuid(uid)
+        look_up(number)
     except KeyError:
         return False
     return True
@@ -86,16 +85,6 @@ def own(folder: Path, account: Account) -> None:
     folder.chmod(0o700)
     if os.geteuid() == 0:
         os.chown(folder, account.uid, account.gid)
-
-
-def _is_free(number: int) -> bool:
-    for look_up in (pwd.getpwuid, grp.getgrgid):
-        try:
-            look_up(number)
-        except KeyError:
-            continue
-        return False
-    return True
 
 
 def _is_known(number: int, kernel_map: Path) -> bool:

@@ -173,16 +173,9 @@ def _socket_dir(folder: Path) -> Iterator[Path]:
 def _initialise(
     installation: Installation, data: Path, confinement: Confinement
 ) -> None:
-    command = [
-        installation.program("initdb"),
-        f"--pgdata={data}",
-        f"--username={SUPERUSER}",
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-sync",
-        "--no-instructions",
-    ]
+    command = [installation.program("initdb"), f"--pgdata={data}", "--auth=trust"]
+    command += [f"--username={SUPERUSER}", "--encoding=UTF8", "--locale=C"]
+    command += ["--no-sync", "--no-instructions"]
     try:
         finished = confinement.initialise(command, data)
     except subprocess.TimeoutExpired as error:
@@ -193,9 +186,7 @@ def _initialise(
     if finished.returncode != 0:
         words = (finished.stdout + finished.stderr).decode("utf-8", "replace")
         raise DatabaseError(
-            "initdb failed",
-            said=_last_lines(words),
-            hint=_initdb_hint(),
+            "initdb failed", said=_last_lines(words), hint=_initdb_hint()
         )
 
 
