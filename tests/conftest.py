@@ -12,11 +12,10 @@ import structlog
 
 from opskit import log
 from opskit.postgres import database
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.servers.throwaway import Server
-from opskit.postgres.sql_text import quoted
 from tests import initialised, s3_servers
 from tests.s3_servers import S3Server
 from tests.sample import SAMPLE

@@ -13,9 +13,9 @@ from datetime import datetime
 
 from opskit.catalog.manifest import StoredObject
 from opskit.crypto import age
+from opskit.postgres.connect import quoted
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import sets_unknown_parameter
-from opskit.postgres.sql_text import quoted
 
 
 def authenticity(backup_id: str) -> str:

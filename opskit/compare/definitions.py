@@ -25,12 +25,11 @@ from opskit.postgres import client
 from opskit.postgres.archive import toc
 from opskit.postgres.archive.entry import ABOUT_OBJECTS, CONTENT_KINDS, TocEntry
 from opskit.postgres.archive.toc import Contents
-from opskit.postgres.connect import Connection
+from opskit.postgres.connect import Connection, statements, statements_by_role
 from opskit.postgres.database import run_bytes
 from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.scratch import without_mark
 from opskit.postgres.servers.programs import Installation
-from opskit.postgres.sql_text import statements, statements_by_role
 
 # What is compared elsewhere, or only tells how to read the others.
 _NOT_DEFINITIONS = CONTENT_KINDS | {"ENCODING", "STDSTRINGS", "SEARCHPATH"}

@@ -14,14 +14,13 @@ from opskit.operations.drill import Drilled, RestoreDrillRequest, drill
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import begin
 from opskit.postgres import database
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers.programs import (
     SERVER_PROGRAMS,
     Installation,
     installations,
 )
 from opskit.postgres.servers.throwaway import Server, throwaway
-from opskit.postgres.sql_text import quoted
 
 SOURCE = "sample"
 DATABASE = "sample shop"  # a space: names are quoted everywhere or this fails

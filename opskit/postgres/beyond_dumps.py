@@ -17,33 +17,26 @@ from opskit.postgres.connect import Connection, query, query_column, query_value
 from opskit.postgres.inventory import Loss
 
 _NAMES_SHOWN = 10
+_GRANTED = {"pg_proc": "proacl", "pg_type": "typacl", "pg_language": "lanacl"}
+_GRANTED |= {"pg_namespace": "nspacl", "pg_foreign_data_wrapper": "fdwacl"}
+_GRANTED |= {"pg_foreign_server": "srvacl"}
+_OTHERS = {"pg_operator", "pg_opfamily", "pg_cast", "pg_collation", "pg_ts_config"}
+_OTHERS |= {"pg_ts_dict", "pg_event_trigger"}
+_OBJECT = (
+    "SELECT '{0}'::regclass AS classid, oid AS objid, xmin, cmin, "
+    "{1}::aclitem[] AS acl FROM {0}"
+)
+_OBJECTS = " UNION ALL ".join(
+    _OBJECT.format(table, acl)
+    for table, acl in (_GRANTED | dict.fromkeys(sorted(_OTHERS), "NULL")).items()
+)
 
 # `member` has the members of extensions, and the transactions that made each extension.
 # An object that was there before it became a member was put in by hand. pg_upgrade puts
 # in every member by itself, so that two statements of one transaction tell nothing.
 _OF_EXTENSIONS: LiteralString = """
     WITH object AS (
-      SELECT 'pg_proc'::regclass AS classid, oid AS objid, xmin, cmin, proacl AS acl
-      FROM pg_proc
-      UNION ALL SELECT 'pg_type'::regclass, oid, xmin, cmin, typacl FROM pg_type
-      UNION ALL SELECT 'pg_language'::regclass, oid, xmin, cmin, lanacl
-      FROM pg_language
-      UNION ALL SELECT 'pg_namespace'::regclass, oid, xmin, cmin, nspacl
-      FROM pg_namespace
-      UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, xmin, cmin, fdwacl
-      FROM pg_foreign_data_wrapper
-      UNION ALL SELECT 'pg_foreign_server'::regclass, oid, xmin, cmin, srvacl
-      FROM pg_foreign_server
-      UNION ALL SELECT 'pg_operator'::regclass, oid, xmin, cmin, NULL FROM pg_operator
-      UNION ALL SELECT 'pg_opfamily'::regclass, oid, xmin, cmin, NULL FROM pg_opfamily
-      UNION ALL SELECT 'pg_cast'::regclass, oid, xmin, cmin, NULL FROM pg_cast
-      UNION ALL SELECT 'pg_collation'::regclass, oid, xmin, cmin, NULL
-      FROM pg_collation
-      UNION ALL SELECT 'pg_ts_config'::regclass, oid, xmin, cmin, NULL
-      FROM pg_ts_config
-      UNION ALL SELECT 'pg_ts_dict'::regclass, oid, xmin, cmin, NULL FROM pg_ts_dict
-      UNION ALL SELECT 'pg_event_trigger'::regclass, oid, xmin, cmin, NULL
-      FROM pg_event_trigger
+      {objects}
       -- Neither is written again when the relation is altered.
       UNION ALL SELECT 'pg_class'::regclass, attrelid, xmin, cmin, NULL
       FROM pg_attribute WHERE attnum = -1
@@ -185,7 +178,7 @@ def take(connection: Connection) -> tuple[Loss, ...]:
 def _of_extensions(connection: Connection) -> Iterator[Loss]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for kind, extension, name, relation, is_readable in query(
-        connection, _OF_EXTENSIONS
+        connection, _OF_EXTENSIONS.replace("{objects}", _OBJECTS)
     ):
         if kind == "rows":
             has_rows = (

@@ -21,10 +21,11 @@ from opskit.postgres.connect import (
     has_row,
     query,
     query_value,
+    quoted,
+    statements,
 )
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import with_settings
-from opskit.postgres.sql_text import quoted, statements
 
 NAME_BYTES_MAX = 63
 
@@ -83,9 +84,8 @@ def is_empty(connection: Connection) -> bool:
                 UNION ALL SELECT oid FROM pg_foreign_server
                 UNION ALL SELECT oid FROM pg_collation
                 UNION ALL SELECT oid FROM pg_ts_config
-                UNION ALL SELECT oid FROM pg_ts_dict
+                UNION ALL SELECT oid FROM pg_ts_dict UNION ALL SELECT oid FROM pg_cast
                 UNION ALL SELECT oid FROM pg_operator
-                UNION ALL SELECT oid FROM pg_cast
                 UNION ALL SELECT oid FROM pg_event_trigger
                 UNION ALL SELECT oid FROM pg_publication
                 UNION ALL SELECT oid FROM pg_language) each WHERE oid >= 16384)""",

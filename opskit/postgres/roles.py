@@ -24,8 +24,11 @@ from opskit.postgres.connect import (
     query,
     query_column,
     query_value,
+    quoted,
     server_major,
+    statements,
     translated,
+    unquoted,
 )
 from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Role
 from opskit.postgres.parameters import (
@@ -36,7 +39,6 @@ from opskit.postgres.parameters import (
     with_settings,
 )
 from opskit.postgres.servers.programs import Installation
-from opskit.postgres.sql_text import quoted, statements, unquoted
 
 
 def take(connection: Connection) -> tuple[Role, ...]:

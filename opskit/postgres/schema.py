@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import LiteralString
 
 from opskit.errors import ConfigurationError
-from opskit.postgres.connect import Connection, query_column
-from opskit.postgres.sql_text import quoted
+from opskit.postgres.connect import Connection, query_column, quoted
 
 
 def excluded_relations(connection: Connection, patterns: Sequence[str]) -> list[int]:

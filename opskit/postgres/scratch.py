@@ -27,11 +27,11 @@ from opskit.postgres.connect import (
     query,
     query_column,
     query_value,
+    quoted,
     translated,
 )
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import with_database
-from opskit.postgres.sql_text import quoted
 
 _MARK = re.compile(
     r"\[opskit copy, run (?P<run>\w+), (?P<binding>[0-9a-f]{16})"

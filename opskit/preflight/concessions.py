@@ -10,9 +10,9 @@ from typing import TypeVar
 from opskit.catalog.manifest import DatabaseManifest, SequenceRecord, TableRecord
 from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.archive.toc import with_dependents
+from opskit.postgres.connect import unquoted
 from opskit.postgres.inventory import Inventory, Locale
 from opskit.postgres.schema import SchemaObject
-from opskit.postgres.sql_text import unquoted
 from opskit.preflight.shortages import Shortage
 
 # What the contents hold of an extension's own tables and sequences.

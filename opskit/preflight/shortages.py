@@ -14,10 +14,10 @@ from opskit.postgres.connect import (
     Connection,
     query_column,
     query_value,
+    quoted,
     server_major,
 )
 from opskit.postgres.inventory import FIRST_WITH_MEMBERSHIP_OPTIONS, Inventory, Role
-from opskit.postgres.sql_text import quoted
 from opskit.postgres.survey import Capabilities
 
 # There is nothing that could be put in its place, or left out.

@@ -13,13 +13,19 @@ from opskit.errors import ClientToolError, DatabaseError, ServerFault
 from opskit.log import mask
 from opskit.postgres import client
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import connect, ends_sessions, limit_statements, translated
+from opskit.postgres.connect import (
+    connect,
+    ends_sessions,
+    limit_statements,
+    quoted,
+    statements_by_role,
+    translated,
+)
 from opskit.postgres.content import python_codec
 from opskit.postgres.database import run_bytes
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
-from opskit.postgres.sql_text import quoted, statements_by_role
 from opskit.threads import Thread
 from opskit.workspace import Limits
 

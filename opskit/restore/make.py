@@ -20,13 +20,13 @@ from opskit.postgres.connect import (
     last_error,
     limit_statements,
     query_value,
+    quoted,
     server_major,
     translated,
 )
 from opskit.postgres.database import RowCheck
 from opskit.postgres.locks import OWN_STATEMENTS
 from opskit.postgres.parameters import client_connection, client_environment
-from opskit.postgres.sql_text import quoted
 from opskit.preflight.concessions import Concessions, Failure, accept
 from opskit.preflight.shortages import Shortage
 from opskit.restore import load

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from opskit.log import logger
 from opskit.postgres import database, roles, survey
 from opskit.postgres.archive.entry import OWNED_BY_SUPERUSERS, TocEntry
-from opskit.postgres.connect import Connection, server_major
+from opskit.postgres.connect import Connection, quoted, server_major
 from opskit.postgres.inventory import Inventory, Role
 from opskit.postgres.parameters import with_database
-from opskit.postgres.sql_text import quoted
 from opskit.preflight import shortages as preflight_shortages
 from opskit.preflight.shortages import Shortage
 

@@ -13,8 +13,7 @@ import pyrage  # type: ignore[import-untyped]
 import pytest
 
 from opskit.postgres import database
-from opskit.postgres.connect import connect
-from opskit.postgres.sql_text import quoted
+from opskit.postgres.connect import connect, quoted
 from tests import s3_servers
 from tests.acceptance.conftest import Project
 from tests.conftest import MajorServer

@@ -13,11 +13,10 @@ import pytest
 
 from opskit.catalog.manifest import of_database
 from opskit.catalog.sets import BackupSet
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.servers.throwaway import Server
-from opskit.postgres.sql_text import quoted
 from opskit.restore.run import RestoreRequest, restore
 from tests import kinds
 from tests.conftest import MakeDatabase, majors

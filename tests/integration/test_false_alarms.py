@@ -10,10 +10,9 @@ import pytest
 
 from opskit.errors import BackupFailed
 from opskit.postgres import database
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
-from opskit.postgres.sql_text import quoted
 from tests.conftest import MajorServer
 from tests.support import back_up, execute, failed, run_drill, sets
 

@@ -18,9 +18,8 @@ import pytest
 
 from opskit.catalog.manifest import of_database
 from opskit.postgres import database
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers.throwaway import Server
-from opskit.postgres.sql_text import quoted
 from tests.conftest import MajorServer, majors
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets

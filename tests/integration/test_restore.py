@@ -15,11 +15,10 @@ from opskit.catalog.sets import BackupSet
 from opskit.config import LoadSettings
 from opskit.errors import IntegrityError, UsageError
 from opskit.postgres import database, scratch
-from opskit.postgres.connect import connect
+from opskit.postgres.connect import connect, quoted
 from opskit.postgres.parameters import parse, with_settings
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
-from opskit.postgres.sql_text import quoted
 from opskit.restore.run import RestoreRequest, RestoreResult, restore
 from tests import initialised
 from tests.conftest import MajorServer, MakeDatabase

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opskit.postgres.connect import statements
 from opskit.postgres.roles import Globals, created_roles, role_statements
-from opskit.postgres.sql_text import statements
 
 SCRIPT = """\
 --

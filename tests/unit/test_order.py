@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opskit.postgres.archive.toc import event_triggers, not_validated
+from opskit.postgres.archive.toc import not_validated, of_kind
 from tests.unit.entries import entry
 
 TABLES = [
@@ -62,4 +62,4 @@ def test_event_triggers_are_told_by_their_kind() -> None:
         entry(10, "COMMENT", "EVENT TRIGGER watch", schema=""),
     ]
 
-    assert event_triggers(made) == {8}
+    assert of_kind(made, "EVENT TRIGGER") == {8}

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from opskit.errors import ArchiveError
-from opskit.postgres.sql_text import unquoted
+from opskit.postgres.connect import unquoted
 
 # Entries that hold rows, values and large objects, not definitions.
 _DATA = {"TABLE DATA", "SEQUENCE SET", "MATERIALIZED VIEW DATA", "STATISTICS DATA"}

@@ -305,23 +305,15 @@ def not_validated(entries: Iterable[TocEntry]) -> set[int]:
     }
 
 
-def event_triggers(entries: Iterable[TocEntry]) -> set[int]:
-    """Return the dump ids of event triggers, which act on what is restored after them.
-
-    Some act for replicas too; before PostgreSQL 17 nothing else turns them off.
-    """
-    return {entry.dump_id for entry in entries if entry.kind == "EVENT TRIGGER"}
-
-
-def sequence_values(entries: Iterable[TocEntry]) -> set[int]:
-    """Return the dump ids of sequences' values: functions may count on in the load."""
-    return {entry.dump_id for entry in entries if entry.kind == "SEQUENCE SET"}
+def of_kind(entries: Iterable[TocEntry], *kinds: str) -> set[int]:
+    """Return the dump ids of the entries of these kinds."""
+    return {entry.dump_id for entry in entries if entry.kind in kinds}
 
 
 def reads_elsewhere(entries: Sequence[TocEntry]) -> set[int]:
     """Return the dump ids of the refreshes of views that read foreign tables."""
-    foreign = {entry.dump_id for entry in entries if entry.kind == "FOREIGN TABLE"}
-    refreshes = {e.dump_id for e in entries if e.kind == "MATERIALIZED VIEW DATA"}
+    foreign = of_kind(entries, "FOREIGN TABLE")
+    refreshes = of_kind(entries, "MATERIALIZED VIEW DATA")
     return refreshes & with_dependents(entries, foreign) if foreign else set()
 
 
