@@ -28,6 +28,7 @@ from opskit.config import DrillSettings
 from opskit.drill.servers import open_server
 from opskit.errors import ClientToolError, DatabaseError
 from opskit.postgres.connect import connect
+from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers import container as module
 from opskit.postgres.servers.container import Box, ContainerServer
 from opskit.postgres.servers.throwaway import SUPERUSER
@@ -395,10 +396,9 @@ def test_without_the_optional_packages_the_error_names_the_extra(
     monkeypatch.delattr("opskit.postgres.servers.container")
     monkeypatch.setitem(sys.modules, "testcontainers.core.container", None)
 
+    settings = DrillSettings(server="container")
     with pytest.raises(ClientToolError) as raised:
-        open_server(
-            DrillSettings(server="container"), [], major=16, system_identifier="1"
-        ).__enter__()
+        open_server(settings, [], Inventory(server_version="16.4")).__enter__()
     assert "opskit[container]" in raised.value.hint
 
 
