@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import logging
 import re
 import time
 import uuid
@@ -127,8 +126,6 @@ class Messages:
 def _service(name: str, url: SecretStr) -> tuple[str, Apprise]:
     from apprise import Apprise, AppriseAsset
 
-    # Its words may hold addresses, and would come out beside our own logs.
-    logging.getLogger("apprise").disabled = True
     # Without a limit of apprise's own, whose threads would keep the process from
     # ending; nothing is kept on disk.
     asset = AppriseAsset(

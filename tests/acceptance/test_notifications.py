@@ -169,6 +169,7 @@ def test_a_receiver_that_is_not_reached_changes_nothing(
     assert {each["outcome"] for each in records} == {"failed"}
     for each in ("heartbeat state", "message 1 (json)", "webhook 1"):
         assert f"notification {each}" in shown
+    assert "JSON notification" not in shown  # apprise's own words
     assert _traces(service, shown) == []
 
 
