@@ -130,63 +130,56 @@ def _require(condition: bool) -> None:
 @contextlib.contextmanager
 def _flipped(ground: Ground, record: FileRecord) -> Iterator[Planted]:
     _require(record.type == "file" and record.size_bytes > 0)
-    with _rewritten(ground, record, ground.rng.randrange(record.size_bytes)) as write:
-        write(lambda byte: bytes([byte[0] ^ 1]))
+    with _rewritten(ground, record, ground.rng.randrange(record.size_bytes), 1):
         yield record.path, {record.path}
 
 
 @contextlib.contextmanager
 def _cut(ground: Ground, record: FileRecord) -> Iterator[Planted]:
     _require(record.type == "file" and record.size_bytes > 0)
-    with _rewritten(ground, record, record.size_bytes - 1) as write:
-        write(lambda _byte: b"")
+    with _rewritten(ground, record, record.size_bytes - 1, 0):
         yield record.path, {record.path}
 
 
 @contextlib.contextmanager
 def _rewritten(
-    ground: Ground, record: FileRecord, offset: int
-) -> Iterator[Callable[[Callable[[bytes], bytes]], None]]:
-    """Yield what changes one byte, or ends the file there; time and mode stay."""
+    ground: Ground, record: FileRecord, offset: int, flip: int
+) -> Iterator[None]:
+    """Flip bits of one byte, or, with none to flip, end the file there."""
     place = ground.place(record.path)
     marks = os.lstat(place)
     with ground.kept(record.path), open(place, "r+b", buffering=0) as file:
         byte = os.pread(file.fileno(), 1, offset)
-
-        def write(change: Callable[[bytes], bytes]) -> None:
-            changed = change(byte)
-            if changed:
-                os.pwrite(file.fileno(), changed, offset)
+        try:
+            if flip:
+                os.pwrite(file.fileno(), bytes([byte[0] ^ flip]), offset)
             else:
                 file.truncate(offset)
             ground.mark(record.path, marks)
-
-        try:
-            yield write
+            yield
         finally:
             os.pwrite(file.fileno(), byte, offset)
 
 
-@contextlib.contextmanager
-def _removed(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    _require(record.type != "directory")
-    with _without(ground, record) as planted:
-        yield planted
+def _replacing(
+    suits: Callable[[Ground, FileRecord], bool],
+    put: Callable[[bytes, bytes, FileRecord], object] = lambda *_what: None,
+) -> Plant:
+    """Return what takes an entry away, and puts something else in its place."""
 
+    @contextlib.contextmanager
+    def plant(ground: Ground, record: FileRecord) -> Iterator[Planted]:
+        _require(suits(ground, record))
+        place = ground.place(record.path)
+        marks = os.lstat(place)
+        with ground.taken_out(record.path) as away:
+            put(place, away, record)
+            if os.path.lexists(place):
+                ground.mark(record.path, marks)
+            ground.settle_parent(record.path)
+            yield record.path, {record.path}
 
-@contextlib.contextmanager
-def _directory_removed(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    _require(record.type == "directory" and record.path != ROOT)
-    _require(ground.is_empty(record))
-    with _without(ground, record) as planted:
-        yield planted
-
-
-@contextlib.contextmanager
-def _without(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    with ground.taken_out(record.path):
-        ground.settle_parent(record.path)
-        yield record.path, {record.path}
+    return plant
 
 
 @contextlib.contextmanager
@@ -203,66 +196,19 @@ def _added(ground: Ground, record: FileRecord) -> Iterator[Planted]:
             os.unlink(place)
 
 
-@contextlib.contextmanager
-def _other_mode(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    _require(record.type != "symlink")
-    place = ground.place(record.path)
-    with ground.kept(record.path):
-        os.chmod(place, stat.S_IMODE(os.lstat(place).st_mode) ^ 0o010)
-        yield record.path, ()
+def _marking(
+    suits: Callable[[FileRecord], bool], change: Callable[[bytes, FileRecord], object]
+) -> Plant:
+    """Return what changes the mode, the time or the owner of an entry."""
 
+    @contextlib.contextmanager
+    def plant(ground: Ground, record: FileRecord) -> Iterator[Planted]:
+        _require(suits(record))
+        with ground.kept(record.path):
+            change(ground.place(record.path), record)
+            yield record.path, ()
 
-@contextlib.contextmanager
-def _other_time(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    later_ns = record.mtime_ns + 1
-    with ground.kept(record.path):
-        os.utime(
-            ground.place(record.path), ns=(later_ns, later_ns), follow_symlinks=False
-        )
-        yield record.path, ()
-
-
-@contextlib.contextmanager
-def _other_owner(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    _require(os.geteuid() == 0)
-    with ground.kept(record.path):
-        place = ground.place(record.path)
-        os.chown(place, record.uid + 1, record.gid, follow_symlinks=False)
-        yield record.path, ()
-
-
-@contextlib.contextmanager
-def _other_target(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    _require(record.type == "symlink")
-    marks = os.lstat(ground.place(record.path))
-    with ground.taken_out(record.path):
-        os.symlink(encoded(record.target) + b"x", ground.place(record.path))
-        ground.mark(record.path, marks)
-        ground.settle_parent(record.path)
-        yield record.path, ()
-
-
-@contextlib.contextmanager
-def _linked_away(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    _require(record.type == "file")
-    with ground.taken_out(record.path) as away:
-        # Who follows the link finds the very content.
-        os.symlink(away, ground.place(record.path))
-        ground.settle_parent(record.path)
-        yield record.path, {record.path}
-
-
-@contextlib.contextmanager
-def _link_broken(ground: Ground, record: FileRecord) -> Iterator[Planted]:
-    _require(record.type == "hardlink")
-    place = ground.place(record.path)
-    marks = os.lstat(place)
-    _require(marks.st_size <= _COPIED_BYTES_MAX)
-    with ground.taken_out(record.path) as away:
-        shutil.copyfile(away, place)
-        ground.mark(record.path, marks)
-        ground.settle_parent(record.path)
-        yield record.path, {record.path}
+    return plant
 
 
 @contextlib.contextmanager
@@ -301,15 +247,49 @@ def _exchange(one: bytes, other: bytes, away: bytes) -> None:
 KINDS: dict[str, Plant] = {
     "byte flipped": _flipped,
     "file cut": _cut,
-    "entry removed": _removed,
-    "empty directory removed": _directory_removed,
+    "entry removed": _replacing(lambda _ground, record: record.type != "directory"),
+    "empty directory removed": _replacing(
+        lambda ground, record: (
+            record.type == "directory"
+            and record.path != ROOT
+            and ground.is_empty(record)
+        )
+    ),
     "file added": _added,
-    "mode changed": _other_mode,
-    "time changed": _other_time,
-    "owner changed": _other_owner,
-    "link target changed": _other_target,
-    "file replaced by a link": _linked_away,
-    "hard link broken": _link_broken,
+    "mode changed": _marking(
+        lambda record: record.type != "symlink",
+        lambda place, _record: os.chmod(
+            place, stat.S_IMODE(os.lstat(place).st_mode) ^ 0o010
+        ),
+    ),
+    "time changed": _marking(
+        lambda _record: True,
+        lambda place, record: os.utime(
+            place, ns=(record.mtime_ns + 1, record.mtime_ns + 1), follow_symlinks=False
+        ),
+    ),
+    "owner changed": _marking(
+        lambda _record: os.geteuid() == 0,
+        lambda place, record: os.chown(
+            place, record.uid + 1, record.gid, follow_symlinks=False
+        ),
+    ),
+    "link target changed": _replacing(
+        lambda _ground, record: record.type == "symlink",
+        lambda place, _away, record: os.symlink(encoded(record.target) + b"x", place),
+    ),
+    # Who follows the link finds the very content.
+    "file replaced by a link": _replacing(
+        lambda _ground, record: record.type == "file",
+        lambda place, away, _record: os.symlink(away, place),
+    ),
+    "hard link broken": _replacing(
+        lambda ground, record: (
+            record.type == "hardlink"
+            and os.lstat(ground.place(record.path)).st_size <= _COPIED_BYTES_MAX
+        ),
+        lambda place, away, _record: shutil.copyfile(away, place),
+    ),
     "contents swapped": _swapped,
 }
 
