@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import LiteralString
 
 import psycopg
@@ -24,7 +23,6 @@ from opskit.mutants.mutant import (
     Miss,
     Mutant,
     MutantReport,
-    Statement,
     Supply,
     large_objects,
     rotate,
@@ -66,8 +64,19 @@ def _sequences(
 ) -> Supply:
     rng = random.Random(seed)  # noqa: S311 - the same seed must give the same mutants
     for record in rng.sample(records, len(records)):
-        bounds = _sequence_bounds(ground.connection, record.schema_name, record.name)
-        value = None if bounds is None else _moved(record, *bounds, steps)
+        bounds = ground.connection.execute(
+            """
+            SELECT s.seqincrement, s.seqmin, s.seqmax FROM pg_sequence s
+            JOIN pg_class c ON c.oid = s.seqrelid
+            JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = %s AND c.relname = %s
+            """,
+            (record.schema_name, record.name),
+        ).fetchone()
+        value = None
+        if bounds is not None:
+            increment, least, greatest = map(int, bounds)
+            value = _moved(record, increment, least, greatest, steps)
         yield None if value is None else _set(record, value)
 
 
@@ -88,9 +97,13 @@ def _set(record: SequenceRecord, value: int) -> Candidate:
         check = contents.check_sequence(connection, record)
         return check if check.observed or check.passed else None
 
+    # Unlike setval, it can be rolled back.
+    damage = sql.SQL("ALTER SEQUENCE {} RESTART WITH {}").format(
+        sql.Identifier(record.schema_name, record.name), sql.Literal(value)
+    )
     return Candidate(
         target=f"{_name(record)} from {record.last_value} to {value}",
-        statements=[_set_sequence(record.schema_name, record.name, value)],
+        statements=[damage],
         look=look,
         names=[_name(record)],
     )
@@ -103,11 +116,13 @@ def _objects(ground: Ground, seed: str, kind: str) -> list[int]:
     )
 
 
-def _large_object(ground: Ground, target: str, statement: Statement) -> Candidate:
+def _large_object(
+    ground: Ground, target: str, text: LiteralString, *values: int
+) -> Candidate:
     recorded = ground.copy.manifest.large_objects
     return Candidate(
         target=target,
-        statements=[statement],
+        statements=[sql.SQL(text).format(*map(sql.Literal, values))],
         look=lambda connection: contents.check_large_objects(connection, recorded),
         names=["large objects"],
     )
@@ -115,20 +130,28 @@ def _large_object(ground: Ground, target: str, statement: Statement) -> Candidat
 
 def _deletions(ground: Ground, seed: str) -> Supply:
     for oid in _objects(ground, seed, "delete"):
-        damage = _delete(oid)
-        yield _large_object(ground, f"large object {oid}", damage)
+        text: LiteralString = "SELECT lo_unlink({})"
+        yield _large_object(ground, f"large object {oid}", text, oid)
 
 
 def _changes(ground: Ground, seed: str) -> Supply:
+    """Flip a bit of a large object."""
     rng = random.Random(f"{seed}/byte")  # noqa: S311 - as above
     for oid in _objects(ground, seed, "change"):
-        size_bytes = _size(ground.connection, oid)
+        query = "SELECT octet_length(lo_get(%s))"
+        ((size_bytes,),) = ground.connection.execute(query, (oid,)).fetchall()
         if not size_bytes:
             yield None
             continue
         offset = rng.randrange(size_bytes)
-        damage = _flip(oid, offset)
-        yield _large_object(ground, f"large object {oid}, byte {offset}", damage)
+        yield _large_object(
+            ground,
+            f"large object {oid}, byte {offset}",
+            "SELECT lo_put({0}, {1}, set_byte(lo_get({0}, {1}, 1), 0, "
+            "get_byte(lo_get({0}, {1}, 1), 0) # 1))",
+            oid,
+            offset,
+        )
 
 
 def _additions(ground: Ground, seed: str) -> Supply:
@@ -137,49 +160,8 @@ def _additions(ground: Ground, seed: str) -> Supply:
         # Where the number is taken, the server refuses. None is asked of its counter,
         # which a rollback does not set back.
         oid = rng.randint(1, _OBJECT_NUMBER_MAX)
-        damage = _add(oid)
-        yield _large_object(ground, f"large object {oid}", damage)
-
-
-def _sequence_bounds(
-    connection: Connection, schema: str, name: str
-) -> tuple[int, int, int] | None:
-    row = connection.execute(
-        """
-        SELECT s.seqincrement, s.seqmin, s.seqmax FROM pg_sequence s
-        JOIN pg_class c ON c.oid = s.seqrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = %s AND c.relname = %s
-        """,
-        (schema, name),
-    ).fetchone()
-    return None if row is None else (int(row[0]), int(row[1]), int(row[2]))
-
-
-def _set_sequence(schema: str, name: str, value: int) -> Statement:
-    return sql.SQL("ALTER SEQUENCE {} RESTART WITH {}").format(
-        sql.Identifier(schema, name), sql.Literal(value)
-    )
-
-
-def _size(connection: Connection, oid: int) -> int:
-    row = connection.execute("SELECT octet_length(lo_get(%s))", (oid,)).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def _delete(oid: int) -> Statement:
-    return sql.SQL("SELECT lo_unlink({})").format(sql.Literal(oid))
-
-
-def _flip(oid: int, offset: int) -> Statement:
-    return sql.SQL(
-        "SELECT lo_put({0}, {1}, set_byte(lo_get({0}, {1}, 1), 0, "
-        "get_byte(lo_get({0}, {1}, 1), 0) # 1))"
-    ).format(sql.Literal(oid), sql.Literal(offset))
-
-
-def _add(oid: int) -> Statement:
-    return sql.SQL(r"SELECT lo_from_bytea({}, '\x00')").format(sql.Literal(oid))
+        text: LiteralString = r"SELECT lo_from_bytea({}, '\x00')"
+        yield _large_object(ground, f"large object {oid}", text, oid)
 
 
 _LOCK_SECONDS_MAX = 10
@@ -213,20 +195,6 @@ def _prepare_session(connection: Connection) -> bool:
     except psycopg.errors.InsufficientPrivilege:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _undone(connection: Connection) -> Iterator[None]:
-    """Run the block in a transaction that is rolled back, however the block ends."""
-    with translated("mutant"), connection.transaction(force_rollback=True):
-        yield
-
-
-def _run(connection: Connection, statements: Sequence[Statement]) -> int:
-    touched = 0
-    for statement in statements:
-        touched = connection.execute(statement).rowcount
-    return touched
 
 
 def plant(copy: RestoredCopy, *, number: int, seed: str) -> MutantReport:
@@ -287,13 +255,18 @@ def _attempts(ground: Ground, kind: str, supply: Supply) -> Attempts:
 
 
 def _try(ground: Ground, kind: str, candidate: Candidate) -> Mutant | None:
-    """Plant a candidate; None if the server refused it or nothing was changed."""
+    """Plant a candidate in a transaction that is rolled back.
+
+    Returns None if the server refused it, or nothing was changed.
+    """
+    connection, touched = ground.connection, 0
     try:
-        with _undone(ground.connection):
-            touched = _run(ground.connection, candidate.statements)
+        with translated("mutant"), connection.transaction(force_rollback=True):
+            for statement in candidate.statements:
+                touched = connection.execute(statement).rowcount
             if candidate.touches not in (None, touched):
                 return None
-            check = candidate.look(ground.connection)
+            check = candidate.look(connection)
     except ServerFault:
         raise
     except DatabaseError:

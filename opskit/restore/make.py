@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from opskit.catalog.manifest import DatabaseManifest
@@ -44,20 +44,14 @@ def judged(connection: Connection, job: LoadJob, error: LoadFailed) -> DatabaseE
     load left it.
     """
     try:
-        if error.entry is not None:
-            return _of_entry(connection, job, error, error.entry)
-        # No statement failed: pg_restore cannot read the archive, or lost the server.
-        return error if _is_unreadable(job) else _fault(error, "")
+        if error.entry is None:
+            # pg_restore cannot read the archive, or lost the server.
+            return error if _is_unreadable(job) else _fault(error, "")
+        use_list = job.archive.with_name("failed.list")
+        use_list.write_text(f"{error.entry};\n")
+        code, output, words = _run_once_more(replace(job, use_list=use_list))
     except subprocess.TimeoutExpired:
         return _fault(error, "")
-
-
-def _of_entry(
-    connection: Connection, job: LoadJob, error: DatabaseError, dump_id: int
-) -> DatabaseError:
-    use_list = job.archive.with_name("failed.list")
-    use_list.write_text(f"{dump_id};\n")
-    code, output, words = _run_once_more(replace(job, use_list=use_list))
     sqlstate, source = last_error(output, words)
     if not sqlstate:
         # It worked, or there was no server to refuse it.
@@ -145,34 +139,19 @@ def _run_once_more(job: LoadJob) -> tuple[int, str, str]:
 def statements_ahead(
     entries: Iterable[TocEntry], manifest: DatabaseManifest, concessions: Concessions
 ) -> list[str]:
-    """Return stand-ins for missing collations, and extensions in their versions."""
-    return [
-        *_stand_ins(manifest, concessions),
-        *_extensions(entries, manifest, concessions),
-    ]
-
-
-def extension_statement(name: str) -> str:
-    return f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}"
-
-
-def _stand_ins(manifest: DatabaseManifest, concessions: Concessions) -> Iterator[str]:
-    """Yield statements that create a plain collation for each that is missing."""
-    missing = concessions.subjects("collation")
-    for each in manifest.inventory.collations if missing else ():
-        if f"{each.schema_name}.{each.name}" in missing:
-            name = f"{quoted(each.schema_name)}.{quoted(each.name)}"
-            yield f"CREATE COLLATION {name} (provider = libc, locale = 'C')"
-
-
-def _extensions(
-    entries: Iterable[TocEntry], manifest: DatabaseManifest, concessions: Concessions
-) -> Iterator[str]:
-    """Yield statements that create the extensions in the source's own versions.
+    """Return stand-ins for missing collations, and extensions in their versions.
 
     pg_dump leaves the version out, so that the server would take its newest.
     """
-    known = {each.name: each for each in manifest.inventory.extensions}
+    inventory, statements = manifest.inventory, []
+    missing = concessions.subjects("collation")
+    for collation in inventory.collations if missing else ():
+        if f"{collation.schema_name}.{collation.name}" in missing:
+            name = f"{quoted(collation.schema_name)}.{quoted(collation.name)}"
+            statements.append(
+                f"CREATE COLLATION {name} (provider = libc, locale = 'C')"
+            )
+    known = {each.name: each for each in inventory.extensions}
     any_version = concessions.subjects("extension-version")
     for entry in entries:
         each = known.get(entry.name)
@@ -181,7 +160,12 @@ def _extensions(
             statement += f" WITH SCHEMA {quoted(each.schema_name)}"
             if entry.name not in any_version:
                 statement += f" VERSION {quoted(each.version)}"
-            yield statement
+            statements.append(statement)
+    return statements
+
+
+def extension_statement(name: str) -> str:
+    return f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}"
 
 
 # Of a wrapper without its handler, and of a view that was not filled for want of one.
@@ -318,37 +302,33 @@ def make(job: FillJob) -> list[Failure]:
         ServerFault: the server or a machine failed.
         DatabaseError: the database cannot be made, or the archive not be read.
     """
-    manifest = job.manifest
-    given_up = job.concessions
-    inventory = given_up.inventory(manifest.inventory)
+    place, given_up = job.place, job.concessions
+    inventory = given_up.inventory(job.manifest.inventory)
     own = next((each for each in job.entries if each.kind == "DATABASE"), None)
     scratch.create(
-        job.place.connection,
-        job.place.name,
+        place.connection,
+        place.name,
         inventory,
-        run_id=job.place.run_id,
+        run_id=place.run_id,
         tablespace=own.tablespace if own and not given_up.without_tablespaces else "",
     )
-    url = job.url
+    url, before = job.url, job.loading.sql_before
     database.make_bare(url, inventory)
-    _run_before(url, job)
-    given = Rights(url=url, connection=job.place.connection)
-    # No two of them are made at once, so that another try makes no difference.
-    failures = _make_definitions(given, job.as_last_try())
-    job.require_time()
-    return failures
-
-
-def _run_before(url: str, job: FillJob) -> None:
     try:
-        run_all(url, job.loading.sql_before, job.limits.seconds)
+        run_all(url, before, job.limits.seconds)
     except DatabaseError as error:
+        # In an empty copy, where no set is to blame.
         raise ServerFault(
             "sql_before failed",
             said=error.message,
             hint="Correct sql_before in the configuration.",
             sqlstate=error.sqlstate,
         ) from error
+    given = Rights(url=url, connection=place.connection)
+    # No two of them are made at once, so that another try makes no difference.
+    failures = _make_definitions(given, job.as_last_try())
+    job.require_time()
+    return failures
 
 
 def _make_definitions(given: Rights, job: FillJob) -> list[Failure]:
