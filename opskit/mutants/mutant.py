@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
 from itertools import islice
-from typing import Any, LiteralString
+from typing import Any
 
 from psycopg import sql
 
@@ -169,37 +169,6 @@ class Ground:
 
 # Candidates of one kind; None where one was looked for in vain.
 Supply = Iterator[Candidate | None]
-
-
-def written(text: str) -> Statement:
-    return sql.SQL(text)
-
-
-def sampled(
-    connection: Connection,
-    query: LiteralString,
-    *,
-    names: Sequence[str],
-    salt: int,
-    limit: int,
-) -> list[tuple[str, str]]:
-    """Return names and statements of a query, in an order that the salt decides.
-
-    Only the names given count. The order does not depend on object numbers, which
-    differ from one restore to the next.
-    """
-    if not names:
-        return []
-    # Without parameters: the percent signs in the query are the server's format().
-    statement = sql.SQL(
-        "SELECT q.name, q.statement FROM ({}) AS q (name, statement) "
-        "WHERE q.name = ANY ({}::text[]) "
-        'ORDER BY hashtextextended((q.name || q.statement) COLLATE "C", {}), 1, 2 '
-        "LIMIT {}"
-    ).format(
-        sql.SQL(query), sql.Literal(list(names)), sql.Literal(salt), sql.Literal(limit)
-    )
-    return [(name, text) for name, text in connection.execute(statement).fetchall()]
 
 
 def large_objects(connection: Connection, *, salt: int, limit: int) -> list[int]:

@@ -18,8 +18,6 @@ from opskit.mutants.mutant import (
     Statement,
     Supply,
     large_objects,
-    sampled,
-    written,
 )
 from opskit.postgres import schema
 from opskit.postgres.connect import Connection, query_column
@@ -289,12 +287,10 @@ class Parts:
     def candidate(
         self, part: str, statements: Sequence[Statement], text: str, names: list[str]
     ) -> Candidate:
-        return Candidate(
-            target=text,
-            statements=statements,
-            look=lambda connection: self.check(part, connection),
-            names=names,
-        )
+        def look(connection: Connection) -> Check:
+            return self.check(part, connection)
+
+        return Candidate(target=text, statements=statements, look=look, names=names)
 
 
 def kinds(ground: Ground, seed: str) -> dict[str, Supply]:
@@ -318,13 +314,25 @@ def kinds(ground: Ground, seed: str) -> dict[str, Supply]:
 def _sampled(
     ground: Ground, query: LiteralString, names: Sequence[str], seed: str
 ) -> list[tuple[str, str]]:
-    return sampled(
-        ground.connection,
-        query,
-        names=names,
-        salt=_salt(seed),
-        limit=ground.number + _REFUSED_MAX,
+    """Return names and statements of a query, in an order that the seed decides.
+
+    Only the names given count. The order does not depend on object numbers, which
+    differ from one restore to the next.
+    """
+    # Without parameters: the percent signs in the query are the server's format().
+    statement = sql.SQL(
+        "SELECT q.name, q.statement FROM ({}) AS q (name, statement) "
+        "WHERE q.name = ANY ({}::text[]) "
+        'ORDER BY hashtextextended((q.name || q.statement) COLLATE "C", {}), 1, 2 '
+        "LIMIT {}"
+    ).format(
+        sql.SQL(query),
+        sql.Literal(list(names)),
+        sql.Literal(_salt(seed)),
+        sql.Literal(ground.number + _REFUSED_MAX),
     )
+    rows = ground.connection.execute(statement).fetchall() if names else []
+    return [(name, text) for name, text in rows]
 
 
 def _damages(ground: Ground, parts: Parts, damage: Damage, seed: str) -> Supply:
@@ -333,7 +341,7 @@ def _damages(ground: Ground, parts: Parts, damage: Damage, seed: str) -> Supply:
         for name, text in _sampled(
             ground, damage.query, parts.names[part], f"{seed}/{damage.kind}"
         ):
-            yield parts.candidate(part, [written(text)], text, [name])
+            yield parts.candidate(part, [sql.SQL(text)], text, [name])
 
 
 def _grants(ground: Ground, parts: Parts, seed: str) -> Supply:
@@ -343,7 +351,7 @@ def _grants(ground: Ground, parts: Parts, seed: str) -> Supply:
             ground, ADD_A_GRANT, relations, f"{seed}/add a grant"
         ):
             named = [name, ROLE]
-            yield parts.candidate("grant", [written(text)], text, named)
+            yield parts.candidate("grant", [sql.SQL(text)], text, named)
 
 
 def _large_objects(ground: Ground, parts: Parts, seed: str) -> Supply:
@@ -364,14 +372,14 @@ def _strays(ground: Ground, parts: Parts, seed: str) -> Supply:
     """Yield objects that the source did not have: without end, in any database."""
     rng = random.Random(f"{seed}/strays")  # noqa: S311 - the same seed, the same mutants
     schemas = user_schemas(ground.connection)
-    before = [] if schemas else [written("CREATE SCHEMA opskit_mutant")]
+    before = [] if schemas else [sql.SQL("CREATE SCHEMA opskit_mutant")]
     strays = [each for each in STRAYS if parts.is_equal(each[0])]
     for number in itertools.count(1) if strays else ():
         home = rng.choice(schemas) if schemas else "opskit_mutant"
         name = f"{home}.opskit_mutant_{number}"
         part, suffix, template = rng.choice(strays)
         text = template.format(name=name)
-        statements = [*before, written(text)]
+        statements = [*before, sql.SQL(text)]
         yield parts.candidate(part, statements, text, [f"{name}{suffix}"])
 
 
