@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import shutil
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
@@ -29,43 +28,38 @@ if TYPE_CHECKING:
 _QUEUED_BLOCKS_MAX = 8
 
 
-class Writable(Protocol):
-    def write(self, block: bytes, /) -> object:
-        """Write a block."""
+class WriteBehind(Feed):
+    """Writes blocks in a thread of its own; when the block ends all are written.
 
+    Raises:
+        OSError: something could not be written.
+    """
 
-class WrittenBehind(Feed):
-    """Takes blocks for a file; see `written_behind`."""
-
-    def __init__(self, file: Writable) -> None:
-        def write(blocks: Iterator[bytes]) -> None:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        def work(blocks: Iterator[bytes]) -> None:
             for block in blocks:
-                file.write(block)
+                write(block)
 
-        super().__init__(write, name="writer", blocks_max=_QUEUED_BLOCKS_MAX)
+        super().__init__(work, name="writer", blocks_max=_QUEUED_BLOCKS_MAX)
+
+    def __enter__(self) -> WriteBehind:
+        return self
+
+    def __exit__(self, kind: object, *_error: object) -> None:
+        if kind is not None:
+            self.abandon()
+        else:
+            self.finish()
+            self._require_well()
 
     def write(self, block: bytes) -> None:
         """Hand on a block; waits while the file is behind."""
-        self.require_well()
+        self._require_well()
         self.put(block)
 
-    def require_well(self) -> None:
-        """Check that nothing has failed so far."""
+    def _require_well(self) -> None:
         if self.error is not None:
             raise self.error
-
-
-@contextlib.contextmanager
-def written_behind(file: Writable) -> Iterator[WrittenBehind]:
-    """Yield what takes blocks for a file; after the block all of them are written."""
-    behind = WrittenBehind(file)
-    try:
-        yield behind
-    except BaseException:
-        behind.abandon()
-        raise
-    behind.finish()
-    behind.require_well()
 
 
 # For the heads of the others: a store that gives nothing at all fails before that.
@@ -92,7 +86,7 @@ class JoinedFile:
     @contextmanager
     def part(self, number: int) -> Iterator[PartOfFile]:
         """Yield what takes the bytes of one dump; each needs a thread of its own."""
-        with self._path.open("r+b") as file, written_behind(file) as behind:
+        with self._path.open("r+b") as file, WriteBehind(file.write) as behind:
             yield PartOfFile(
                 file,
                 behind,
@@ -149,7 +143,7 @@ class PartOfFile(io.RawIOBase):
     def __init__(
         self,
         file: BinaryIO,
-        behind: WrittenBehind,
+        behind: WriteBehind,
         *,
         places: ArchivePlaces,
         size_bytes: int,
@@ -240,12 +234,16 @@ def unpack_dump(reader: SetReader, target: Path) -> None:
 
 def _unpack_one(reader: SetReader, stored: StoredObject, target: Path) -> None:
     places = ArchivePlaces()
-    with (
-        target.open("wb") as file,
-        # In the thread that writes, beside the one that unpacks and digests.
-        written_behind(_LookedThrough(file, places)) as behind,
-    ):
-        _unpack_into(reader, stored, _Behind(behind, reader.manifest.dump_bytes))
+    with target.open("wb") as file:
+
+        def write(block: bytes) -> None:
+            # In the thread that writes, beside the one that unpacks and digests.
+            places.feed(block)
+            file.write(block)
+
+        with WriteBehind(write) as behind:
+            limited = _Behind(behind, reader.manifest.dump_bytes)
+            _unpack_into(reader, stored, limited)
     places.close()
     places.write(target)
     size_bytes = target.stat().st_size
@@ -287,21 +285,10 @@ def _unpack_into(reader: SetReader, stored: StoredObject, file: io.RawIOBase) ->
         writer.flush()  # type: ignore[no-untyped-call]  # its stub has no types
 
 
-class _LookedThrough:
-    """A file for an archive; what is written to it is looked through for places."""
-
-    def __init__(self, file: BinaryIO, places: ArchivePlaces) -> None:
-        self._file, self._places = file, places
-
-    def write(self, block: bytes) -> object:
-        self._places.feed(block)
-        return self._file.write(block)
-
-
 class _Behind(io.RawIOBase):
     """What zstd takes for a file; it takes no more bytes than the manifest says."""
 
-    def __init__(self, behind: WrittenBehind, bytes_max: int) -> None:
+    def __init__(self, behind: WriteBehind, bytes_max: int) -> None:
         self._behind, self._left = behind, bytes_max
 
     def writable(self) -> bool:

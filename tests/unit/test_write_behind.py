@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.restore.unpack import written_behind
+from opskit.restore.unpack import WriteBehind
 
 
 def _threads() -> list[str]:
@@ -18,7 +18,7 @@ def test_all_is_written_in_order(tmp_path: Path) -> None:
     """More blocks than wait at once; when the block is left, they are in the file."""
     blocks = [b"%d " % number * 1000 for number in range(200)]
     with (tmp_path / "file").open("wb") as file:
-        with written_behind(file) as behind:
+        with WriteBehind(file.write) as behind:
             for each in blocks:
                 behind.write(each)
         file.flush()
@@ -30,7 +30,7 @@ def test_all_is_written_in_order(tmp_path: Path) -> None:
 def _fill_the_disk(blocks: int, then: Exception | None = None) -> None:
     with (
         Path("/dev/full").open("wb", buffering=0) as file,
-        written_behind(file) as behind,
+        WriteBehind(file.write) as behind,
     ):
         for _ in range(blocks):
             behind.write(b"x" * 1000)
