@@ -26,11 +26,22 @@ from opskit.errors import (
     OpskitError,
     StoreError,
 )
-from opskit.ledger.ledger import Ledger, beginning, digest, faults, first_number, parse
+from opskit.ledger.ledger import (
+    Ledger,
+    LedgerEntry,
+    beginning,
+    digest,
+    faults,
+    first_number,
+    parse,
+    readable,
+)
 from opskit.store import Store
+from opskit.threads import Pool
 
 FOLDER = "_ledger/"
 _SHORT = 16
+_READERS = 8
 _LINE_BYTES_MAX = 16 * 1024 * 1024
 _KEY = re.compile(
     r"_ledger/(?P<ledger>[^/]+)/(?P<number>\d{8,})-(?P<short>[0-9a-f]{16})\.json"
@@ -347,6 +358,26 @@ def read_copies(store: Store, ledger_id: str = "") -> dict[str, list[Copy]]:
     for several in by_ledger.values():
         several.sort(key=lambda each: (each.number, each.short))
     return dict(by_ledger)
+
+
+def records_of_others(
+    store: Store, ledger_id: str, *, since: datetime
+) -> list[LedgerEntry]:
+    """Return the records that other ledgers have copied to a store since a time.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    keys = [
+        each.key
+        for each in store.list(FOLDER)
+        if each.modified_at >= since
+        and (copy := _parse_key(each.key)) is not None
+        and copy.ledger_id != ledger_id
+    ]
+    with Pool(_READERS, thread_name_prefix="ledger") as pool:
+        lines = [*pool.map(lambda key: _read_line(store, key), keys)]
+    return readable([each for each in lines if each is not None])
 
 
 def _faults_of_another(name: str, by_store: dict[str, list[Copy]]) -> list[str]:

@@ -66,7 +66,7 @@ def parse(line: bytes, *, what: str) -> LedgerEntry:
         ) from error
 
 
-def _readable(lines: Iterable[bytes]) -> list[LedgerEntry]:
+def readable(lines: Iterable[bytes]) -> list[LedgerEntry]:
     """Return the lines that are records, with a time and details."""
     entries = []
     for line in lines:
@@ -193,7 +193,7 @@ class Ledger:
     def readable(self) -> tuple[list[LedgerEntry], list[str]]:
         """Return every finished record that can be read, and what `verify` returns."""
         lines = self.lines()
-        return _readable(lines), faults(lines, where=str(self.path))
+        return readable(lines), faults(lines, where=str(self.path))
 
     @property
     def state(self) -> tuple[int, int]:

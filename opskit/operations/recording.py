@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from opskit import log
-from opskit.errors import OpskitError, machine_faults
+from opskit.errors import OpskitError, StoreError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
 from opskit.operations.outcome import Record
@@ -56,6 +56,23 @@ class RunLedger:
         return entries, faults + copies.lost_here(
             self._ledger, ledger_id=self.id, stores=self.stores
         )
+
+    def records_of_others(self, since: datetime) -> list[LedgerEntry]:
+        """Return what other hosts have recorded since a time in the same stores.
+
+        A store that cannot be read is passed over, with a warning.
+        """
+        records: list[LedgerEntry] = []
+        for store in self.stores:
+            try:
+                records += copies.records_of_others(store, self.id, since=since)
+            except StoreError as error:
+                log.logger().warning(
+                    "what other hosts have recorded is not known",
+                    store=store.name,
+                    reason=error.message,
+                )
+        return records
 
     @property
     def state(self) -> tuple[int, int]:

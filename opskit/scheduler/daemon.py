@@ -159,6 +159,8 @@ class Daemon:
         held = self._lease.acquire()
         if held != self._leads:
             self._leads = held
+            if held:
+                self._journal.take_over(self._timetable)
             self._say("leading" if held else f"standing by: {self._lease.holder}")
         if held:
             self._dispatcher.start(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from opskit.errors import OpskitError
+from opskit.ledger import LedgerEntry
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
 from opskit.scheduler.jobs import Ended
 from opskit.scheduler.timetable import MISSED, SCHEDULER, History, Job, Missed, history
 from opskit.watch import runs
+
+# What is older is not asked of other hosts: a monthly job has run since then.
+_REMEMBERED = timedelta(days=45)
 
 
 class Journal:
@@ -20,6 +24,7 @@ class Journal:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._seen: tuple[int, int] | None = None
+        self._others: list[LedgerEntry] = []
         self._history = History(done={}, known={})
 
     def history(self) -> History:
@@ -27,7 +32,7 @@ class Journal:
         seen = self.run.ledger.state
         if seen != self._seen:
             entries, _faults = self.run.ledger.readable()
-            self._history = history(entries, now=self.run.now())
+            self._history = history([*self._others, *entries], now=self.run.now())
             self._seen = seen
         return self._history
 
@@ -45,6 +50,28 @@ class Journal:
                 require_ledger=lambda: self.run.ledger,
             )
             self.run.ledger.add(record)
+
+    def take_over(self, jobs: Sequence[Job]) -> None:
+        """Learn what other hosts have run while this one did not lead.
+
+        They are asked only if something is due by what this host knows.
+        """
+        now = self.run.now()
+        times = [self.history().since(each) for each in jobs]
+        overdue = [
+            since
+            for job, since in zip(jobs, times, strict=True)
+            if since is not None and job.next_due(since) <= now
+        ]
+        self._others = []
+        if overdue:
+            since = max(min(overdue), now - _REMEMBERED)
+            self._others = [
+                each
+                for each in self.run.ledger.records_of_others(since)
+                if each.operation != SCHEDULER
+            ]
+        self._seen = None
 
     def missed(self, job: Job, missed: Missed) -> None:
         """Record runs that will not be made up for, and tell whoever watches."""

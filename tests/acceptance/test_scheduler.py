@@ -68,3 +68,21 @@ def test_the_daemon_backs_up_what_is_due_and_ends_cleanly(service: Scheduled) ->
         eventually(lambda: service.records("backup", "ok"), that="a backup")
 
         assert daemon.end() == 0
+
+
+def test_what_another_host_has_run_is_not_run_again(
+    service: Scheduled, tmp_path: Path
+) -> None:
+    """A scheduler that takes over knows the ledgers of all hosts by their copies."""
+    service.since(timedelta(hours=3), backup__state=service.line)
+    service.run("scheduler", "--once")
+    other = Scheduled(tmp_path / "other")
+    other.folder.mkdir()
+    (other.folder / "opskit.toml").write_text(
+        (service.folder / "opskit.toml").read_text()
+    )
+    other.since(timedelta(hours=5), backup__state=service.line)
+
+    assert "begins" not in other.run("scheduler", "--once")
+
+    assert other.records("backup") == []
