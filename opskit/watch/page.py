@@ -19,6 +19,7 @@ from opskit.checks import Check, Health, count, duration, size, worst
 from opskit.config import Settings
 from opskit.config.cron import next_due
 from opskit.ledger import LedgerEntry
+from opskit.log import mask
 from opskit.watch import figures, health
 from opskit.watch.state import SourceState, State
 
@@ -71,6 +72,7 @@ def environment(zone: ZoneInfo) -> Environment:
         loader=PackageLoader("opskit.watch"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_without_secrets,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -94,9 +96,15 @@ def environment(zone: ZoneInfo) -> Environment:
     return made
 
 
+def _without_secrets(value: object) -> object:
+    """Mask secrets before anything is escaped: afterwards they would look different."""
+    is_done = hasattr(value, "__html__")
+    return mask(value) if isinstance(value, str) and not is_done else value
+
+
 def _phrases(hint: str) -> Iterator[tuple[str, bool]]:
     """Yield the parts of a hint, and whether each is code, as runbooks write it."""
-    for number, part in enumerate(hint.split("`")):
+    for number, part in enumerate(mask(hint).split("`")):
         yield (
             (re.sub(r"^inv(?= )", "opskit", part), True)
             if number % 2

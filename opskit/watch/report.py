@@ -242,7 +242,7 @@ def render(facts: Facts, zone: ZoneInfo) -> dict[str, str]:
 def _markdown(zone: ZoneInfo) -> Environment:
     """Return what renders templates of Markdown, and escapes what they show."""
     return page.environment(zone).overlay(
-        autoescape=False, finalize=lambda value: cell(str(value))
+        autoescape=False, finalize=lambda value: cell(mask(str(value)))
     )
 
 
@@ -283,7 +283,7 @@ def report(run: Run, request: ReportRequest) -> Outcome[Reported]:
         zone = run.settings.scheduler.zone
         facts = _facts(run, period_until(request.period, run.now().astimezone(zone)))
         content = {
-            ending: mask(text).encode("utf-8", "surrogateescape")
+            ending: text.encode("utf-8", "surrogateescape")
             for ending, text in render(facts, zone).items()
         }
         document = masked(facts.as_json()) | {

@@ -14,7 +14,8 @@ import pytest
 
 from opskit.checks import Check
 from opskit.config import Settings
-from opskit.watch import health, report
+from opskit.log import MASK, hide
+from opskit.watch import health, page, report
 from opskit.watch.figures import Backup, largest_age
 from opskit.watch.state import State
 from tests.unit import states
@@ -193,3 +194,22 @@ def test_what_a_report_shows_is_text() -> None:
     of_runs = [line for line in rows if "000000000000" in line]
     # Once among the failures, once in the log, which has a column more.
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in of_runs] == [7, 8]
+
+
+def test_no_secret_is_shown_in_any_form() -> None:
+    """Also one with characters that HTML and Markdown write otherwise."""
+    hide('hunter2&"<|`[two')
+    records = Records()
+    error = 'no entry for hunter2&"<|`[two'
+    records.add(NOW, "backup", "failed", source="shop", error=error)
+    entries = tuple(records.entries)
+    state = state_of([source_state("shop", entries)], entries=entries)
+    check = Check(name="x", passed=False, observed=error, hint=error)
+
+    forms = rendered(facts(state, [check]))
+    forms["page"] = page.render(state, [check], Settings(), {})
+
+    for text in forms.values():
+        assert f"no entry for {MASK}" in text.replace("\\*", "*")
+        assert "hunter2" not in text
+        assert "two" not in re.findall("no entry for [^\n]*", text)[0]
