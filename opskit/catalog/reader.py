@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 import zstandard
 
@@ -30,9 +30,7 @@ from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.progress import advance
 from opskit.store import Store
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from opskit.store.base import RawReader
 
 T = TypeVar("T")
 
@@ -217,11 +215,9 @@ class SetReader:
     @contextmanager
     def open_tar(self) -> Iterator[BinaryIO]:
         """Yield the uncompressed archive of a folder; leaving the block checks it."""
-        with self.plain(self.manifest.object("files")) as blocks:
-            raw = io.BufferedReader(_Blocks(with_checksum(blocks)))
-            with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-                bounded = _Bounded(cast(BinaryIO, stream), self.manifest.dump_bytes)
-                yield cast(BinaryIO, bounded)
+        stored, bytes_max = self.manifest.object("files"), self.manifest.dump_bytes
+        with self.plain(stored) as blocks, _unpacked(blocks, bytes_max) as stream:
+            yield stream
 
     def read_others(self) -> int:
         """Read every object but the contents, and return how many there are."""
@@ -310,9 +306,8 @@ def with_checksum(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _schema_objects(content: bytes) -> list[SchemaObject]:
     """Unpack the list of a schema's objects, no more of it than fits into memory."""
-    raw = io.BufferedReader(_Blocks(with_checksum([content])))
-    with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-        text = io.BufferedReader(_Bounded(cast(BinaryIO, stream), BYTES_MAX)).read()
+    with _unpacked([content], BYTES_MAX) as stream:
+        text = io.BufferedReader(cast(io.RawIOBase, stream)).read()
     if text.count(b"\n") > _SCHEMA_OBJECTS_MAX:
         raise IntegrityError("it lists too many objects", hint=HINT)
     try:
@@ -329,48 +324,24 @@ def _too_large(name: str) -> IntegrityError:
     return IntegrityError(f"{name} is larger than it may be", hint=HINT)
 
 
-class _Bounded(io.RawIOBase):
-    """A stream that gives no more bytes than it may hold."""
+@contextmanager
+def _unpacked(blocks: Iterable[bytes], bytes_max: int) -> Iterator[BinaryIO]:
+    """Yield what a zstd frame holds, as a raw file of at most so many bytes."""
+    left = bytes_max
+    packed = age.BlockReader(with_checksum(blocks))
+    with zstandard.ZstdDecompressor().stream_reader(cast(BinaryIO, packed)) as stream:
 
-    def __init__(self, stream: BinaryIO, bytes_max: int) -> None:
-        self._stream, self._left = stream, bytes_max
+        def read(count: int) -> bytes:
+            nonlocal left
+            block = stream.read(count)
+            left -= len(block)
+            if left < 0:
+                raise IntegrityError(
+                    "it unpacks to more bytes than the manifest says", hint=HINT
+                )
+            return block
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        target = memoryview(buffer)
-        block = self._stream.read(len(target))
-        self._left -= len(block)
-        if self._left < 0:
-            raise IntegrityError(
-                "it unpacks to more bytes than the manifest says", hint=HINT
-            )
-        target[: len(block)] = block
-        return len(block)
-
-
-class _Blocks(io.RawIOBase):
-    """Blocks as a file."""
-
-    def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._blocks = iter(blocks)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        target = memoryview(buffer)
-        while not self._rest:
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._rest = memoryview(block)
-        size_bytes = min(len(target), len(self._rest))
-        target[:size_bytes] = self._rest[:size_bytes]
-        self._rest = self._rest[size_bytes:]
-        return size_bytes
+        yield cast(BinaryIO, RawReader(read))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _QUEUED_BLOCKS_MAX = 2
 
 
 class BlockReader:
-    """The file that the call reads."""
+    """Blocks as a file that is only read."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -27,8 +27,11 @@ class BlockReader:
 
     def read(self, size_bytes: int) -> bytes:
         """Return at most so many bytes, none at the end only."""
-        if self._at == len(self._block):
-            self._block, self._at = next(self._blocks, b""), 0
+        while self._at == len(self._block):
+            block = next(self._blocks, None)
+            if block is None:
+                return b""
+            self._block, self._at = block, 0
         piece = self._block[self._at : self._at + size_bytes]
         self._at += len(piece)
         return piece

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from opskit.errors import IntegrityError, StoreError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _BLOCK_BYTES = 1024 * 1024
 
@@ -80,6 +84,23 @@ class Store(Protocol):
 
     def discard(self, prefix: str) -> None:
         """Remove every object and every unfinished upload below a `/`-ended prefix."""
+
+
+class RawReader(io.RawIOBase):
+    """A raw file whose bytes come from a function, at most as many as it is given."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._read = read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
+        got = self._read(len(view))
+        view[: len(got)] = got
+        return len(got)
 
 
 def check_key(key: str) -> str:

@@ -10,13 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 from opskit.errors import RetriesExhausted, StoreUnavailable
-from opskit.store.base import ObjectInfo, Store
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from opskit.store.base import ObjectInfo, RawReader, Store
 
 
 class StoreWrapper:
@@ -139,7 +136,7 @@ class RetryingStore(StoreWrapper):
         raise AssertionError("attempts must be at least 1")
 
 
-class _Resumed(io.RawIOBase):
+class _Resumed(RawReader):
     """A file that is opened again where reading it broke off."""
 
     def __init__(
@@ -149,33 +146,25 @@ class _Resumed(io.RawIOBase):
         start: int,
         again: Callable[[Callable[[], bytes]], bytes],
     ) -> None:
-        super().__init__()
-        self._store, self._key, self._at, self._again = store, key, start, again
+        super().__init__(lambda count: again(lambda: self._try(count)))
+        self._store, self._key, self._at = store, key, start
         self._opened = ExitStack()
         self._file: BinaryIO | None = None
-        self._again(lambda: self._read(0))
+        self._read(0)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        view = memoryview(buffer)
-        got = self._again(lambda: self._read(len(view)))
-        view[: len(got)] = got
-        self._at += len(got)
-        return len(got)
-
-    def _read(self, count: int) -> bytes:
+    def _try(self, count: int) -> bytes:
         try:
             if self._file is None:
                 self._file = self._opened.enter_context(
                     self._store.open(self._key, self._at)
                 )
-            return self._file.read(count)
+            got = self._file.read(count)
         except StoreUnavailable:
             self._file = None
             self._opened.close()
             raise
+        self._at += len(got)
+        return got
 
     def close(self) -> None:
         self._opened.close()
@@ -208,11 +197,15 @@ class ThrottledStore(StoreWrapper):
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
-        with (
-            self._inner.open(key, start) as file,
-            io.BufferedReader(_Paced(file, self._pace), _READ_BYTES) as paced,
-        ):
-            yield cast("BinaryIO", paced)
+        with self._inner.open(key, start) as file:
+
+            def read(count: int) -> bytes:
+                got = file.read(min(count, _READ_BYTES))
+                self._pace.take(len(got))
+                return got
+
+            with io.BufferedReader(RawReader(read), _READ_BYTES) as paced:
+                yield cast("BinaryIO", paced)
 
     def _paced(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -240,21 +233,3 @@ class _Pace:
             self._free_at = begin + count / self._rate
         if begin > now:
             self._sleep(begin - now)
-
-
-class _Paced(io.RawIOBase):
-    """A file read at the pace; closing it leaves the file inside to its owner."""
-
-    def __init__(self, file: BinaryIO, pace: _Pace) -> None:
-        super().__init__()
-        self._file, self._pace = file, pace
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        view = memoryview(buffer)
-        got = self._file.read(min(len(view), _READ_BYTES))
-        view[: len(got)] = got
-        self._pace.take(len(got))
-        return len(got)

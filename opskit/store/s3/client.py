@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opskit.config import StoreSettings
 from opskit.errors import StoreError, StoreUnavailable
-from opskit.store.base import ObjectInfo
+from opskit.store.base import ObjectInfo, RawReader
 from opskit.store.s3.errors import Where, translated
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
 
 _CONNECTIONS_MAX = 8
 _FALLBACK_REGION = "us-east-1"
@@ -243,7 +238,7 @@ def whole_seconds(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-class Body(io.RawIOBase):
+class Body(RawReader):
     """An answer's body; reading raises the store's errors.
 
     Args:
@@ -252,27 +247,22 @@ class Body(io.RawIOBase):
     """
 
     def __init__(self, body: Any, length_bytes: int, where: Where, key: str) -> None:
-        super().__init__()
+        super().__init__(self._received)
         self._body, self._left_bytes = body, length_bytes
         self._where, self._key = where, key
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
+    def _received(self, count: int) -> bytes:
         """Read; `StoreUnavailable` if the connection was cut, or the bytes ended."""
-        view = memoryview(buffer)
         with translated(self._where, self._key, reading=True):
-            got = self._body.read(len(view))
-        view[: len(got)] = got
+            got: bytes = self._body.read(count)
         self._left_bytes -= len(got)
-        if not got and len(view) and self._left_bytes > 0:
+        if not got and count and self._left_bytes > 0:
             raise StoreUnavailable(
                 f"{self._where.text(self._key)}: {self._left_bytes} bytes are missing "
                 "at the end of the server's answer",
                 hint="Look at the network between here and the store; run again.",
             )
-        return len(got)
+        return got
 
     def skip(self, count: int) -> None:
         """Read and forget bytes that were not asked for."""
