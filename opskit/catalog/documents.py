@@ -20,6 +20,17 @@ from opskit.log import logger
 from opskit.store import Store
 from opskit.store.base import read_whole
 
+Proof = Literal["drilled", "verified", "unproven", "failed"]
+EvidenceKind = Literal["drill", "verify"]
+EVIDENCE_FOLDER = "evidence/"
+PIN_FOLDER = "pinned/"
+CONFIRMATION_FOLDER = "confirmed/"
+_STRONGEST_FIRST: tuple[Proof, ...] = ("drilled", "verified", "unproven")
+_EVIDENCE = re.compile(
+    r"evidence/(?P<time>\d{8}T\d{6}Z)-(?P<kind>drill|verify)"
+    r"-(?P<outcome>passed|failed)-(?P<run>[0-9a-f]+)\.json"
+)
+_MARK = re.compile(r"(?P<folder>pinned/|confirmed/)\d{8}T\d{6}Z-[0-9a-f]+\.json")
 _SIGNATURE_BYTES_MAX = 64 * 1024
 _DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 NOT_SIGNED = "no trusted key signed it"
@@ -129,19 +140,6 @@ def warn_of(store: Store, key: str, fault: str) -> None:
     logger().warning(
         "a document does not count", store=store.name, key=key, reason=fault
     )
-
-
-Proof = Literal["drilled", "verified", "unproven", "failed"]
-EvidenceKind = Literal["drill", "verify"]
-EVIDENCE_FOLDER = "evidence/"
-PIN_FOLDER = "pinned/"
-CONFIRMATION_FOLDER = "confirmed/"
-_STRONGEST_FIRST: tuple[Proof, ...] = ("drilled", "verified", "unproven")
-_EVIDENCE = re.compile(
-    r"evidence/(?P<time>\d{8}T\d{6}Z)-(?P<kind>drill|verify)"
-    r"-(?P<outcome>passed|failed)-(?P<run>[0-9a-f]+)\.json"
-)
-_MARK = re.compile(r"(?P<folder>pinned/|confirmed/)\d{8}T\d{6}Z-[0-9a-f]+\.json")
 
 
 def mark_name(folder: str, *, at: datetime, run_id: str) -> str:

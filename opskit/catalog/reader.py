@@ -35,6 +35,11 @@ from opskit.store.base import RawReader
 T = TypeVar("T")
 
 BLOCK_BYTES = 1024 * 1024
+HINT = "Use another set or another store; `invoke verify` shows which sets are whole."
+# The only object that must be legible before anything is decrypted.
+_GUIDE_ROLE = "guide"
+_FRAME_HEADER_BYTES_MAX = 18
+_SCHEMA_OBJECTS_MAX = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,13 +173,6 @@ def checked(store: Store, expected: StoredObject) -> Iterator[Iterator[bytes]]:
             f"its SHA-256 is {digest.hexdigest()} where the manifest says "
             f"{expected.sha256}"
         )
-
-
-HINT = "Use another set or another store; `invoke verify` shows which sets are whole."
-# The only object that must be legible before anything is decrypted.
-_GUIDE_ROLE = "guide"
-_FRAME_HEADER_BYTES_MAX = 18
-_SCHEMA_OBJECTS_MAX = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,12 @@ BATCH_MAX = 1000
 _TIMEOUT = timedelta(seconds=5)
 _NOT_FOUND = 404
 _AGAIN_SECONDS = 0.5
+_NAME = "challenge-"
+_EXPECTED = "refused, or the bytes are still there"
+_HINT = (
+    "Set object_lock_days on a bucket with object lock, or run backups with "
+    "credentials that may not delete."
+)
 _T = TypeVar("_T")
 
 
@@ -234,14 +240,6 @@ def _again(call: Callable[[], _T]) -> _T:
             raise
     time.sleep(_AGAIN_SECONDS)
     return call()
-
-
-_NAME = "challenge-"
-_EXPECTED = "refused, or the bytes are still there"
-_HINT = (
-    "Set object_lock_days on a bucket with object lock, or run backups with "
-    "credentials that may not delete."
-)
 
 
 def is_challenge(key: str) -> bool:
