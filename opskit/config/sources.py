@@ -91,6 +91,19 @@ class RetentionSettings(SourceRetention):
         return given
 
 
+_Schedule = Annotated[
+    CronLine, Field(description="cron line of the backup, in `scheduler.timezone`")
+]
+_Age = Annotated[
+    Duration,
+    Field(description="if the newest set is older than this, the source is unhealthy"),
+]
+_Rules = Annotated[
+    SourceRetention | None,
+    Field(description="its own rules instead of those of `[retention]`"),
+]
+
+
 class DatabaseSettings(Section):
     """One PostgreSQL database that is backed up."""
 
@@ -112,22 +125,15 @@ class DatabaseSettings(Section):
     restore_url_file: Path | None = Field(
         default=None, description="a file that holds that URL"
     )
-    schedule: CronLine = Field(
-        default="", description="cron line of the backup, in `scheduler.timezone`"
-    )
+    schedule: _Schedule = ""
     exclude_tables: list[str] = Field(
         default=[], description="pg_dump patterns of tables to leave out"
     )
     exclude_table_data: list[str] = Field(
         default=[], description="pg_dump patterns of tables to store without their rows"
     )
-    max_age: Duration = Field(
-        default=timedelta(hours=26),
-        description="if the newest set is older than this, the source is unhealthy",
-    )
-    retention: SourceRetention | None = Field(
-        default=None, description="its own rules instead of those of `[retention]`"
-    )
+    max_age: _Age = timedelta(hours=26)
+    retention: _Rules = None
     lock_wait: Duration = Field(
         default=timedelta(seconds=60),
         description="how long a backup may wait for a lock, of a table or of the "
@@ -169,9 +175,7 @@ class FolderSettings(Section):
     """One folder of state files that is backed up."""
 
     path: Path = Field(description="the folder; an absolute path")
-    schedule: CronLine = Field(
-        default="", description="cron line of the backup, in `scheduler.timezone`"
-    )
+    schedule: _Schedule = ""
     lock: str = Field(
         default="",
         description="the file that the service locks while it writes; the backup takes "
@@ -192,13 +196,8 @@ class FolderSettings(Section):
         "`cache/*` paths inside the folder",
     )
     compression_level: CompressionLevel = 3
-    retention: SourceRetention | None = Field(
-        default=None, description="its own rules instead of those of `[retention]`"
-    )
-    max_age: Duration = Field(
-        default=timedelta(hours=26),
-        description="if the newest set is older than this, the source is unhealthy",
-    )
+    retention: _Rules = None
+    max_age: _Age = timedelta(hours=26)
 
     @field_validator("path")
     @classmethod
