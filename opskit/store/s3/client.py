@@ -126,19 +126,16 @@ class Bucket:
         """
         with self._lock:
             if self._client is None:
-                with translated(self.where):
-                    self._client = self._made()
+                try:
+                    with translated(self.where):
+                        self._client = make_client(self._settings)
+                except ValueError as error:
+                    raise StoreError(
+                        f"store {self.where.store}: {error}",
+                        hint="Look at endpoint_url and region.",
+                    ) from error
                 weakref.finalize(self, self._client.close)
             return self._client
-
-    def _made(self) -> Any:
-        try:
-            return make_client(self._settings)
-        except ValueError as error:
-            raise StoreError(
-                f"store {self.where.store}: {error}",
-                hint="Look at endpoint_url and region.",
-            ) from error
 
     def full_key(self, key: str) -> str:
         """Return the key as the server knows it."""

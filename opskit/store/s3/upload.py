@@ -121,14 +121,6 @@ class PartsUpload:
         digests = [self._done[each][1] for each in sorted(self._done)]
         return Sent(size_bytes=size_bytes, etag=composite(digests))
 
-    def _refuse_too_many(self, number: int) -> None:
-        if number > self._max_parts:
-            raise StoreError(
-                f"{self._bucket.where.text(self._key)}: it needs more than "
-                f"{self._max_parts} parts",
-                hint="Raise part_size_bytes, or max_parts if the server allows more.",
-            )
-
     def _gathered(
         self, parts: Iterator[bytearray], part_bytes: int
     ) -> bytearray | None:
@@ -145,7 +137,13 @@ class PartsUpload:
 
     def _submit(self, pool: Pool, number: int, part: bytearray) -> Future[None]:
         try:
-            self._refuse_too_many(number)
+            if number > self._max_parts:
+                raise StoreError(
+                    f"{self._bucket.where.text(self._key)}: it needs more than "
+                    f"{self._max_parts} parts",
+                    hint="Raise part_size_bytes, or max_parts if the server allows "
+                    "more.",
+                )
             sent = pool.submit(self._send, number, part)
         except BaseException:
             self._bucket.room.give_back()
