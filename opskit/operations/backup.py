@@ -122,6 +122,8 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
             "rows": made.manifest.counts["rows"],
             "size_bytes": made.manifest.size_bytes,
         }
+        if changes := made.manifest.sudden_changes:
+            record.details["sudden_changes"] = list(changes)
         record.result = BackedUp(
             manifest=made.manifest, stores=tuple(made.stores), seconds=record.seconds
         )

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
+from opskit.checks import duration
 from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Record
 
-Kind = Literal["failed", "missed", "recovered"]
+Kind = Literal["failed", "missed", "recovered", "suspicious"]
 # Numbers, times and ids: they differ from run to run, the fault is the same.
 _PASSING = re.compile(r"[\w.:+-]*\d[\w.:+-]*")
+
+# A backup is suspiciously fast if it took less than this share of the usual time.
+_FAST_SHARE = 0.1
+_USUAL_RUNS_MIN, _USUAL_RUNS_MAX = 5, 30
+_USUAL_SECONDS_MIN = 10.0  # what is shorter varies with the load of the machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,7 @@ class Ending:
     source: str
     ended: str
     details: Mapping[str, object]
+    seconds: float | None = None
 
     @classmethod
     def of(cls, of: LedgerEntry | Record) -> Ending:
@@ -32,6 +40,7 @@ class Ending:
             source=str(of.details.get("source", "")),
             ended=of.ended if isinstance(of, Record) else of.outcome,
             details=of.details,
+            seconds=of.seconds,
         )
 
     @property
@@ -87,3 +96,43 @@ def decide(
                 told.add(each.fault)
                 kind = "missed" if each.ended == "missed" else "failed"
     return kind
+
+
+def doubts(history: Iterable[Ending], latest: Ending) -> list[str]:
+    """Return what is suspicious about a good backup.
+
+    It holds far less than the one before, or it was far faster than usual; of several
+    such in a row the first counts.
+    """
+    if latest.operation != "backup" or not latest.good:
+        return []
+    found = [f"{each}" for each in _listed(latest.details.get("sudden_changes"))]
+    before = [
+        each.seconds
+        for each in history
+        if each.operation == latest.operation
+        and each.source == latest.source
+        and each.good
+        and each.seconds
+    ]
+    if latest.seconds is not None:
+        least = least_seconds([*before, latest.seconds])
+        was_fast = bool(before) and before[-1] < least_seconds(before)
+        if latest.seconds < least and not was_fast:
+            found.append(
+                f"it took {duration(latest.seconds)}, less than "
+                f"{duration(least)}, a tenth of the usual time"
+            )
+    return found
+
+
+def least_seconds(seconds: Sequence[float]) -> float:
+    """Return what the last of several runs takes at least, or 0 if nothing is usual."""
+    usual = seconds[-_USUAL_RUNS_MAX - 1 : -1]
+    if len(usual) < _USUAL_RUNS_MIN or median(usual) < _USUAL_SECONDS_MIN:
+        return 0.0
+    return _FAST_SHARE * median(usual)
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

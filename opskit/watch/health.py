@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from statistics import median
 
 from opskit.checks import Check, count, duration, size
 from opskit.config import Settings
@@ -14,6 +13,7 @@ from opskit.ledger import LedgerEntry
 from opskit.operations.doctor import Examined, judge
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
+from opskit.watch.alerts import least_seconds
 from opskit.watch.state import (
     Answer,
     Room,
@@ -27,10 +27,6 @@ from opskit.watch.state import (
 _SLOW_SECONDS = 5.0
 _LEAST_FREE_SHARE = 0.02
 _LEAST_FREE_BYTES = 256 * 1024**2
-# A backup is suspiciously fast if it took less than this share of the usual time.
-_FAST_SHARE = 0.1
-_USUAL_RUNS_MIN, _USUAL_RUNS_MAX = 5, 30
-_USUAL_SECONDS_MIN = 10.0  # what is shorter varies with the load of the machine
 _SCHEDULED = ("backup", "restore-drill", "verify", "prune", "report")
 _STATE_SECONDS_MAX = 300.0
 
@@ -210,10 +206,9 @@ def _drill(source: SourceState, now: datetime) -> Check:
 def _too_fast(source: SourceState) -> Iterator[Check]:
     """Compare how long the last backup took with how long they usually take."""
     seconds = [e.seconds for e in source.backups if e.outcome == "ok" and e.seconds]
-    usual = seconds[-_USUAL_RUNS_MAX - 1 : -1]
-    if len(usual) < _USUAL_RUNS_MIN or median(usual) < _USUAL_SECONDS_MIN:
+    limit = least_seconds(seconds)
+    if not limit:
         return
-    limit = _FAST_SHARE * median(usual)
     yield _check(
         f"{label(source)}: duration",
         seconds[-1] >= limit,

@@ -15,11 +15,12 @@ from opskit.config.watch import WebhookSettings, read_key
 from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Record
 from opskit.operations.run import Run
-from opskit.watch.alerts import Ending, Kind, decide
+from opskit.watch.alerts import Ending, Kind, decide, doubts
 from opskit.watch.deliveries import Delivery, deliver
 from opskit.watch.receivers import (
     OPERATION,
     Messages,
+    Tone,
     heartbeats,
     last_notified,
     webhooks,
@@ -29,7 +30,9 @@ _TITLES = {
     "failed": "{subject} failed",
     "missed": "{subject} did not run",
     "recovered": "{subject} works again",
+    "suspicious": "{subject} looks wrong",
 }
+_TONES: dict[Kind, Tone] = {"recovered": "success", "suspicious": "warning"}
 
 
 class Notifier:
@@ -49,11 +52,11 @@ class Notifier:
     def ended(self, run: Run, record: Record) -> None:
         """Say how an operation ended."""
         latest = Ending.of(record)
+        history = [Ending.of(each) for each in _entries(run, before=record.entry)]
+        suspicious = doubts(history, latest)
         kind = decide(
-            map(Ending.of, _entries(run, before=record.entry)),
-            latest,
-            recovery_after=run.settings.notify.recovery_after,
-        )
+            history, latest, recovery_after=run.settings.notify.recovery_after
+        ) or ("suspicious" if suspicious else None)
         deliveries = [
             *heartbeats(run.settings, record, "success" if latest.good else "fail"),
             *webhooks(
@@ -61,15 +64,15 @@ class Notifier:
                 _event(
                     f"{record.operation}.{latest.outcome}",
                     run,
-                    _data(record, latest, kind),
+                    _data(record, latest, kind) | {"doubts": suspicious},
                 ),
             ),
         ]
         if kind is not None:
             deliveries += self._messages.deliveries(
                 f"opskit: {_TITLES[kind].format(subject=latest.subject)}",
-                "\n".join(_lines(record)),
-                "success" if kind == "recovered" else "failure",
+                "\n".join([*suspicious, *_lines(record)]),
+                _TONES.get(kind, "failure"),
             )
         _send(run, latest.subject, deliveries)
 

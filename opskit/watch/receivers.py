@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 OPERATION = "notify"  # in the ledger
 Signal = Literal["start", "success", "fail"]
-Tone = Literal["failure", "success", "info"]
+Tone = Literal["failure", "warning", "success", "info"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}(?=://)")
 _BASE64_MARK = "whsec_"
 

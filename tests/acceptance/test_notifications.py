@@ -221,6 +221,23 @@ def test_an_interrupted_backup_is_told_to_programs_and_heartbeats_alone(
     assert _hooks(service) == ["started", "interrupted"]
 
 
+def test_a_set_that_holds_far_less_is_told(service: Service) -> None:
+    """The backup succeeds; somebody should look at it."""
+    for number in range(300):
+        (service.state / f"{number}").write_text("x")
+    with receiver() as one:
+        service.set_up(f'[notify]\nurls = ["{one.url.replace("http", "json")}"]')
+        service.json("backup")
+        for number in range(300):
+            (service.state / f"{number}").unlink()
+        (made,) = service.json("backup")["backups"]
+
+    (got,) = (json.loads(each.body) for each in one.requests)
+    assert got["title"] == "opskit: backup of state looks wrong"
+    assert got["message"].startswith("\n".join(made["sudden_changes"]))
+    assert made["backup_id"] in got["message"]
+
+
 def test_a_missed_run_is_told_by_the_scheduler(tmp_path: Path) -> None:
     """It never ran, so that only the scheduler can tell; the next one runs well."""
     service = Scheduled(tmp_path)

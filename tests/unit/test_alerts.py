@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from opskit.watch.alerts import Ending, Kind, decide
+from opskit.watch.alerts import Ending, Kind, decide, doubts
 
 
 def _ending(ended: str = "ok", source: str = "shop", **details: Any) -> Ending:
@@ -19,6 +19,15 @@ FULL = _ending("failed", code=40, error="no space on /var")
 PARTLY = _ending(code=10, error="store offsite is away")
 MISSED = _ending("missed", code=40, error="it did not run")
 INTERRUPTED = _ending("interrupted")
+
+
+def _fast_and_slow(*seconds: float) -> list[bool]:
+    """Return of each of the good backups whether it is suspicious."""
+    endings = [
+        Ending(operation="backup", source="shop", ended="ok", details={}, seconds=each)
+        for each in seconds
+    ]
+    return [bool(doubts(endings[:number], each)) for number, each in enumerate(endings)]
 
 
 def _told(*endings: Ending, recovery_after: int = 1) -> list[Kind | None]:
@@ -82,3 +91,26 @@ def test_a_fault_without_a_source_ends_for_each_source() -> None:
     assert _told(every, every, GOOD, GOOD, AWAY) == [
         "failed", None, "recovered", None, "failed",
     ]  # fmt: skip
+
+
+def test_a_backup_that_is_far_faster_than_usual_is_suspicious_once() -> None:
+    """Not before anything is usual, and not where all are fast."""
+    usual = [100.0] * 5
+
+    assert _fast_and_slow(*usual[:4], 1.0) == [False] * 5
+    assert _fast_and_slow(*usual, 9.0) == [False] * 5 + [True]
+    assert _fast_and_slow(*usual, 11.0) == [False] * 6
+    assert _fast_and_slow(*usual, 9.0, 8.0, 90.0, 7.0) == [False] * 5 + [
+        True, False, False, True,
+    ]  # fmt: skip
+    assert _fast_and_slow(*[5.0] * 5, 0.1) == [False] * 6
+
+
+def test_a_backup_that_holds_far_less_is_suspicious() -> None:
+    """In the words that the set has; one that failed is told as such."""
+    changes = ["table public.orders: 3 rows, before 90000"]
+    shrunk = _ending(sudden_changes=changes)
+
+    assert doubts([GOOD], shrunk) == changes
+    assert doubts([GOOD], _ending(sudden_changes=changes, code=10)) == []
+    assert doubts([GOOD], GOOD) == []

@@ -81,6 +81,20 @@ def test_a_person_reads_what_failed_and_when_it_works_again(
     assert _notified(run) == []
 
 
+def test_a_backup_that_shrank_is_told_once(make_run: MakeRun, one: Receiver) -> None:
+    """It succeeded, and somebody should look at it."""
+    run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
+    with run.recorded("backup", "shop") as record:
+        record.begin(source="shop")
+        record.details["sudden_changes"] = ["table a.b is gone"]
+    _backup(run)
+
+    (got,) = (json.loads(each.body) for each in one.requests)
+    assert got["title"] == "opskit: backup of shop looks wrong"
+    assert got["type"] == "warning"
+    assert got["message"].startswith("table a.b is gone\nhost: ")
+
+
 def test_a_missed_run_is_told_like_a_failure(make_run: MakeRun, one: Receiver) -> None:
     """Nothing ran; the daemon says so."""
     run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
