@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
 from opskit.checks import Check
 from opskit.config.watch import SloSettings, latency_seconds
-from opskit.watch.deliveries import Delivery, deliver, request
+from opskit.watch.deliveries import Delivery, NotDelivered, deliver, request
 
 _ANSWER_BYTES_MAX = 64 * 1024
 _ANSWER_SECONDS = 20.0
 # What Prometheus may lack of a period without a word about it.
 _SHORT = timedelta(days=1)
+_SINCE = "since"
 
 
 @dataclass(frozen=True)
@@ -149,32 +149,89 @@ def _share(
     return lambda share, window: f"{part(window)} / {whole(window)} > {share:.6g}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceFigures:
-    """What Prometheus measured of the service in a period, or why it did not.
+@dataclass(frozen=True)
+class _Figure:
+    """A number that a report compares with an objective, and the query for it."""
 
-    Shares are from 0 to 1. A figure that there is no data of is missing. Prometheus
-    may know less than the whole period: `since` is when its data begins.
+    name: str
+    query: str
+    limit: float
+    unit: str = "%"
+    is_floor: bool = False
+
+    def check(self, value: float | None, since: str) -> Check:
+        """Return whether the objective was met."""
+        met, words = value is not None and value <= self.limit, "most"
+        if self.is_floor:
+            met, words = value is not None and value >= self.limit, "least"
+        return Check(
+            name=self.name,
+            passed=None if value is None else met,
+            expected=f"at {words} {self.limit:.6g} {self.unit}",
+            observed="" if value is None else f"{value:.6g} {self.unit}{since}",
+        )
+
+
+def checks(slo: SloSettings, *, start: datetime, end: datetime) -> list[Check]:
+    """Return whether objectives were met in a period; none without a Prometheus.
+
+    What Prometheus does not answer, or has no data of, is not checked. It may know less
+    than the whole period, which is said.
     """
-
-    error: str = ""
-    since: datetime | None = None
-    requests: float | None = None
-    availability: float | None = None
-    budget_left: float | None = None
-    p95_seconds: float | None = None
-    p99_seconds: float | None = None
-    rate_limited: float | None = None
-
-
-def measure(slo: SloSettings, *, start: datetime, end: datetime) -> ServiceFigures:
-    """Ask Prometheus for the figures of a period; a failure is one of them."""
     if not slo.prometheus_url:
-        return ServiceFigures(error="no Prometheus is configured")
+        return []
     period = max(end - start, timedelta(minutes=1))
+    window = f"{period.total_seconds():.0f}s"
+    figures = [*_figures(slo, window)]
+    requests = ServiceQueries(slo).series(slo.requests_metric)
+    known = f"timestamp(sum({requests}))"
+    step = max(60, period.total_seconds() // 500)
+    queries = {each.name: each.query for each in figures} | {
+        # A subquery sees when there were any series at all, if they are not too young.
+        _SINCE: f"min_over_time({known}[{window}:{step:.0f}s]) or {known}"
+    }
+    try:
+        values = _ask(slo.prometheus_url, queries, end)
+        first = datetime.fromtimestamp(values[_SINCE], UTC)
+    except (KeyError, ValueError, OverflowError, OSError):
+        reason = "it knows no requests in this period"
+    except NotDelivered as error:
+        reason = str(error)
+    else:
+        since = f" (since {first:%Y-%m-%d %H:%M} UTC)"
+        said = since if first - start > _SHORT else ""
+        return [each.check(values.get(each.name), said) for each in figures]
+    words = f"Prometheus gives no figures: {reason}"
+    return [Check(name="Prometheus", passed=None, observed=words)]
+
+
+def _figures(slo: SloSettings, window: str) -> Iterator[_Figure]:
+    """Yield what can be compared with an objective."""
+    service = ServiceQueries(slo)
+    requests = service.requests(window)
+    failed = f"({service.errors(window)} or vector(0)) / {requests}"
+    refused = f"({service.rate_limited(window)} or vector(0)) / {requests}"
+    if (promised := slo.availability) is not None:
+        left = service.budget_left(promised, window)
+        yield _Figure("availability", f"100 * (1 - {failed})", promised, is_floor=True)
+        yield _Figure("error budget left", f"100 * ({left})", 0, is_floor=True)
+    if slo.error_rate is not None:
+        yield _Figure("error rate", f"100 * {failed}", 100 * slo.error_rate)
+    yield _Figure("refused", f"100 * {refused}", 100 * slo.rate_limited)
+    for percent, text in _latencies(slo):
+        query = service.latency(percent / 100, window)
+        yield _Figure(f"p{percent}", query, latency_seconds(text), unit="s")
+
+
+def _ask(url: str, queries: Mapping[str, str], time: datetime) -> dict[str, float]:
+    """Return the values of queries at a time, without those that are no numbers.
+
+    Raises:
+        NotDelivered: there is no answer in time, or not one of Prometheus.
+    """
     query = " or ".join(
         f'label_replace({expr}, "figure", "{name}", "", "")'
-        for name, expr in _expressions(slo, period).items()
+        for name, expr in queries.items()
     )
     answers: list[bytes] = []
 
@@ -182,9 +239,9 @@ def measure(slo: SloSettings, *, start: datetime, end: datetime) -> ServiceFigur
         answers.append(
             request(
                 "POST",
-                f"{slo.prometheus_url.rstrip('/')}/api/v1/query",
+                f"{url.rstrip('/')}/api/v1/query",
                 timeout=_ANSWER_SECONDS,
-                body=urlencode({"query": query, "time": end.timestamp()}).encode(),
+                body=urlencode({"query": query, "time": time.timestamp()}).encode(),
                 headers={"Content-Type": "application/x-www-form-urlencoded"},
                 answer_bytes=_ANSWER_BYTES_MAX,
             )
@@ -192,87 +249,14 @@ def measure(slo: SloSettings, *, start: datetime, end: datetime) -> ServiceFigur
 
     delivery = Delivery(receiver="Prometheus", send=ask, seconds=_ANSWER_SECONDS)
     if reason := deliver([delivery])[0]:
-        return ServiceFigures(error=f"Prometheus gives no figures: {reason}")
+        raise NotDelivered(reason, passing=True)
     try:
-        return _figures(json.loads(answers[0]), start)
+        return {
+            str(each["metric"]["figure"]): value
+            for each in json.loads(answers[0])["data"]["result"]
+            if math.isfinite(value := float(each["value"][1]))
+        }
     except (ValueError, TypeError, LookupError):
-        return ServiceFigures(error="the answer is not one of Prometheus")
-
-
-def _expressions(slo: SloSettings, period: timedelta) -> dict[str, str]:
-    service = ServiceQueries(slo)
-    window = f"{period.total_seconds():.0f}s"
-    requests = service.requests(window)
-    # A subquery sees when there were any series at all, if they are not too young.
-    step = f"{max(60, period.total_seconds() // 500):.0f}s"
-    known = f"timestamp(sum({service.series(slo.requests_metric)}))"
-    found = {
-        "since": f"min_over_time({known}[{window}:{step}]) or {known}",
-        "requests": f"{requests} * {period.total_seconds():.0f}",
-        "availability": f"1 - ({service.errors(window)} or vector(0)) / {requests}",
-        "p95_seconds": service.latency(0.95, window),
-        "p99_seconds": service.latency(0.99, window),
-        "rate_limited": f"({service.rate_limited(window)} or vector(0)) / {requests}",
-    }
-    if slo.availability is not None:
-        found["budget_left"] = service.budget_left(slo.availability, window)
-    return found
-
-
-def _figures(document: Any, start: datetime) -> ServiceFigures:
-    figures: dict[str, Any] = {
-        str(each["metric"]["figure"]): value
-        for each in document["data"]["result"]
-        if math.isfinite(value := float(each["value"][1]))
-    }
-    if "since" not in figures:
-        return ServiceFigures(error="Prometheus knows no requests in this period")
-    since = max(start, datetime.fromtimestamp(figures.pop("since"), UTC))
-    return ServiceFigures(since=since, **figures)
-
-
-def checks(slo: SloSettings, *, start: datetime, end: datetime) -> list[Check]:
-    """Return whether the objectives were met in a period; none without a Prometheus."""
-    if not slo.prometheus_url:
-        return []
-    found = measure(slo, start=start, end=end)
-    if found.error:
-        return [Check(name="Prometheus", passed=None, observed=found.error)]
-    since = ""
-    if found.since is not None and found.since - start > _SHORT:
-        since = f" (since {found.since:%Y-%m-%d %H:%M} UTC)"
-    failed = None if found.availability is None else 1 - found.availability
-    floors = (
-        ("availability", _percent(found.availability), slo.availability, "%"),
-        ("error budget left", _percent(found.budget_left), _floor(slo), "%"),
-    )
-    ceilings = (
-        ("error rate", _percent(failed), _percent(slo.error_rate), "%"),
-        ("p95", found.p95_seconds, _seconds(slo.latency.p95), "s"),
-        ("p99", found.p99_seconds, _seconds(slo.latency.p99), "s"),
-        ("refused", _percent(found.rate_limited), _percent(slo.rate_limited), "%"),
-    )
-    return [
-        Check(
-            name=name,
-            passed=None if value is None else value * sign <= limit * sign,
-            expected=f"at {words} {limit:.6g} {unit}",
-            observed="" if value is None else f"{value:.6g} {unit}{since}",
-        )
-        for words, sign, rows in (("least", -1, floors), ("most", 1, ceilings))
-        for name, value, limit, unit in rows
-        if limit is not None
-    ]
-
-
-def _floor(slo: SloSettings) -> float | None:
-    """Return what must be left of the error budget, if there is one."""
-    return None if slo.availability is None else 0.0
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else round(100 * share, 6)
-
-
-def _seconds(text: str) -> float | None:
-    return latency_seconds(text) if text else None
+        raise NotDelivered(
+            "its answer is not one of Prometheus", passing=False
+        ) from None

@@ -29,7 +29,7 @@ from opskit.operations.run import begin
 from opskit.watch import dashboards
 from opskit.watch.report import ReportRequest, report
 from opskit.watch.rules import render
-from opskit.watch.slo import measure
+from opskit.watch.slo import checks
 from tests.s3_servers import free_ports
 from tests.support import bound
 from tests.unit import stock
@@ -327,31 +327,32 @@ def test_the_figures_of_a_report_are_those_of_the_service(
     """Shares and percentiles are what the service counted, of the time since it began."""
     now = datetime.now(UTC)
 
-    figures = measure(prometheus.settings.slo, start=now - timedelta(days=7), end=now)
+    figures = checks(prometheus.settings.slo, start=now - timedelta(days=7), end=now)
 
-    assert figures.error == ""
-    assert figures.availability == pytest.approx(0.98, abs=0.001)
-    assert figures.budget_left == pytest.approx(1 - 0.02 / 0.001, abs=1)
-    assert figures.rate_limited == pytest.approx(0.03, abs=0.001)
-    assert figures.p95_seconds is not None
-    assert 0.75 < figures.p95_seconds < 1
-    assert figures.p99_seconds is not None
-    assert 0.75 < figures.p99_seconds < 1
-    assert figures.requests is not None
-    assert figures.requests > 100
-    assert figures.since is not None
-    # The subquery looks every half hour.
-    assert figures.since > now - timedelta(hours=1)
+    found = {each.name: each for each in figures}
+    values = {name: float(each.observed.split()[0]) for name, each in found.items()}
+    assert values["availability"] == pytest.approx(98, abs=0.1)
+    assert values["error budget left"] == pytest.approx(100 - 2 / 0.001, abs=100)
+    assert values["error rate"] == pytest.approx(2, abs=0.1)
+    assert values["refused"] == pytest.approx(3, abs=0.1)
+    assert 0.75 < values["p95"] < 1
+    assert 0.75 < values["p99"] < 1
+    assert {name for name, each in found.items() if each.passed} == {"refused", "p99"}
+    since = re.search(r"\(since (.*) UTC\)", found["p95"].observed)
+    assert since
+    # The subquery looks every twenty minutes.
+    first = datetime.strptime(since[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    assert first > now - timedelta(hours=1)
 
 
 def test_a_period_without_requests_is_said(prometheus: Prometheus) -> None:
     """Nothing measured is not nothing failed."""
     end = datetime.now(UTC) - timedelta(days=30)
 
-    figures = measure(prometheus.settings.slo, start=end - timedelta(days=7), end=end)
+    (found,) = checks(prometheus.settings.slo, start=end - timedelta(days=7), end=end)
 
-    assert figures.availability is None
-    assert "no requests" in figures.error
+    assert found.passed is None
+    assert "no requests" in found.observed
 
 
 def test_a_report_holds_the_figures(prometheus: Prometheus) -> None:
