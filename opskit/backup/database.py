@@ -35,6 +35,8 @@ from opskit.postgres.snapshot import DatabaseLock, Snapshot, database_lock
 def hint(connection: Connection, *, url: str, streams: int) -> str:
     """Return what to do about a dump that failed, empty where nothing is found.
 
+    pg_dump reports no SQLSTATE, so the server is asked for the reason.
+
     Raises:
         DatabaseError: another connection, such as pg_dump's, is refused, and nothing
             on the server says why.

@@ -1,4 +1,7 @@
-"""One of the dumps that make up a set: a pg_dump whose bytes are read as they pass."""
+"""The dumps of a database: a catch-all, and the largest tables beside it.
+
+Each is a pg_dump whose bytes are read as they pass.
+"""
 
 from __future__ import annotations
 

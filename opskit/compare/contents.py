@@ -1,4 +1,7 @@
-"""Compares a restored copy with its manifest: exactly, and saying what differs."""
+"""Compares a restored copy with its manifest: exactly, and saying what differs.
+
+`Meanwhile` does so while the rest is still being loaded, each table once it is in.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a store can be used, by using it, and whether its locks fit retention."""
+"""Whether stores and folders can be used, and whether locks fit retention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The pax archive of a folder, entry by entry; holes are stored as GNU tar does."""
+"""The pax archive of a folder, entry by entry; holes are stored as GNU tar does.
+
+Each file is read so that what is stored was the file at one moment.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def render(
 ) -> str:
     """Return the guide as Markdown; the commands run in the folder of the set.
 
-    `content_bytes` is the size of all files.
+    `content_bytes` is the size of all files. A test runs the commands: see the rule in
+    `backup/guide.py`.
     """
     stored = [each.key.rpartition("/")[2] for each in objects]
     archive = next(

@@ -1,4 +1,10 @@
-"""Restores a folder beside its target, compares it, and then gives it the name."""
+"""Restores a folder beside its target, compares it, and then gives it the name.
+
+Beside `NAME` are `.NAME.opskit-RANDOM`, the copy, and a file of the same name with
+`.lock`, which its owner keeps locked. The file says which folder is opskit's, and a
+swap is written there before it begins. If the lock is free, a later run reads from the
+file what to finish, and removes the rest. Names alone prove nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Plants mutants in a restored database, each in a transaction that is rolled back."""
+"""Plants mutants in a restored database, each in a transaction that is rolled back.
+
+What is damaged apart from rows and objects, sequences and large objects, is here too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shortages: what a server lacks for a set, known before a restore begins."""
+"""What a server lacks for a set, or a role may not do, known before a restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to make of which archive, and how to reach the copy."""
+"""What to make of which archive, how to reach the copy, and with whose rights."""
 
 from __future__ import annotations
 

@@ -40,6 +40,9 @@ _PLAIN = {"LC_ALL": "C", "LANGUAGE": ""}
 def judged(connection: Connection, job: LoadJob, error: LoadFailed) -> DatabaseError:
     """Return the error of a failed load, a ServerFault if the set is not to blame.
 
+    pg_restore gives no SQLSTATE. What it failed at is therefore run once more by psql,
+    which does, and which names the source file that reported the error.
+
     `connection` leads to another database of the same server. The copy must be as the
     load left it.
     """
