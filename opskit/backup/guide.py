@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from opskit.catalog.manifest import StoredObject
@@ -262,6 +262,10 @@ def render(
     names = {role: name.removesuffix(age.SUFFIX) for role, name in stored.items()}
     passwords = _WITH_PASSWORDS if with_passwords else _WITHOUT_PASSWORDS
     archives = {role: f"{role}.pgdump" for role in roles}
+    unpacking = "\n".join(
+        f"zstd --decompress --force {names[role]} -o {archive}"
+        for role, archive in archives.items()
+    )
     load = _Loading(
         inventory, client_version, [*archives.values()], in_parallel=in_parallel
     )
@@ -290,7 +294,7 @@ psql --no-psqlrc --dbname=postgres --file={names["roles"]}
 ## 3. Unpack the dump
 
 ```sh
-{_unpacking(names, archives)}
+{unpacking}
 ```
 
 ## 4. Restore
@@ -372,7 +376,7 @@ You need:
 
 - {age_needed}`zstd`, `sha256sum` and the PostgreSQL client programs of major
   {major_of(client_version)} or newer,
-- about {_mebibytes(dump_bytes)} MiB of free space for the unpacked dump,
+- about {max(1, round(dump_bytes / 1024**2))} MiB of free space for the unpacked dump,
 - a server of major {inventory.server_major} or newer with these extensions:
   {extensions or "none"}.
 
@@ -388,14 +392,3 @@ def _tablespaces(names: dict[str, str]) -> str:
 Tablespaces are in `{names["tablespaces"]}`: make their folders and run it the same way,
 or add `--no-tablespaces` to step 4.
 """
-
-
-def _mebibytes(size_bytes: int) -> int:
-    return max(1, round(size_bytes / 1024**2))
-
-
-def _unpacking(names: Mapping[str, str], archives: Mapping[str, str]) -> str:
-    return "\n".join(
-        f"zstd --decompress --force {names[role]} -o {archive}"
-        for role, archive in archives.items()
-    )
