@@ -105,11 +105,8 @@ def _without_secrets(value: object) -> object:
 def _phrases(hint: str) -> Iterator[tuple[str, bool]]:
     """Yield the parts of a hint, and whether each is code, as runbooks write it."""
     for number, part in enumerate(mask(hint).split("`")):
-        yield (
-            (re.sub(r"^inv(?= )", "opskit", part), True)
-            if number % 2
-            else (part, False)
-        )
+        is_code = number % 2 == 1
+        yield re.sub(r"^inv(?= )", "opskit", part) if is_code else part, is_code
 
 
 def _runbook(check: Check) -> str:

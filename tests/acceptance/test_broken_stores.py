@@ -119,12 +119,13 @@ def test_a_source_that_fails_keeps_no_other_from_being_pruned(
 
 
 def test_what_killed_runs_left_is_swept(service: Service, filled: list[str]) -> None:
-    """Temporary files in sets, among claims, and in the state folder."""
+    """Temporary files in sets, among claims and reports, and in the state folder."""
     store, state = service.folder / "local", service.folder / ".opskit"
     old = [
         archive_in(store, filled[2]).with_name(".evidence.json.abcdefgh"),
         store / "_locks/state/run/.000001.json.abcdefgh",
         store / "_ledger/host/.00000001-0123456789abcdef.json.abcdefgh",
+        store / "_reports/host/.2026-12-01-month-abc123.md.abcdefgh",
         state / "reports/.report.md.abcdefgh",
         state / ".ledger.jsonl.abcdefgh",
     ]

@@ -120,6 +120,18 @@ def test_a_report_is_signed_like_other_evidence(tmp_path: Path) -> None:
     assert len(document["files"]) == 2
 
 
+def test_a_report_that_would_not_be_believed_is_not_made(tmp_path: Path) -> None:
+    """Keys are trusted, and none of them signs here: nothing is written."""
+    public = stock.ssh_key(tmp_path / "key")
+    run = configured(tmp_path, f"[signing]\ntrusted_keys = [{json.dumps(public)}]\n")
+
+    outcome = report(run, ReportRequest(period="month"))
+
+    assert (outcome.exit_code, outcome.result) == (2, None)
+    assert "the report would not be signed" in outcome.errors[0].message
+    assert not (tmp_path / "near" / "_reports").exists()
+
+
 def test_a_store_that_fails_is_reported_and_the_others_get_it(tmp_path: Path) -> None:
     """The report on this host is there all the same."""
     run = configured(tmp_path)
