@@ -26,7 +26,7 @@ from opskit.scheduler.jobs import Conditions, Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
 from opskit.scheduler.timetable import Job, jobs, wake_up
-from opskit.watch.state import Watch, gather
+from opskit.watch.gathering import Gathering, Watch
 
 if TYPE_CHECKING:
     from opskit.watch.web import Serving
@@ -227,7 +227,7 @@ class Web:
         self._run, self._say = run, say
         self._serving: Serving | None = None
         self._refusal = ""
-        self.watch = Watch(lambda before: gather(run, before))
+        self.watch = Watch(Gathering(run))
         try:
             self.open()
         except BaseException:

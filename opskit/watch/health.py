@@ -14,13 +14,13 @@ from opskit.operations.doctor import Examined, judge
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.watch.alerts import least_seconds
+from opskit.watch.gathering import gather
 from opskit.watch.state import (
     Answer,
     Room,
     SourceState,
     State,
     StoreState,
-    gather,
     succeeded,
 )
 

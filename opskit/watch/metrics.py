@@ -12,13 +12,13 @@ from opskit import files
 from opskit.checks import Health, worst
 from opskit.operations.outcome import Record
 from opskit.operations.run import Run
+from opskit.watch.gathering import gather
 from opskit.watch.health import checks
 from opskit.watch.state import (
     Answer,
     SourceState,
     State,
     ended_at,
-    gather,
     missed_runs,
     succeeded,
 )

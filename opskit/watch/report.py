@@ -25,7 +25,8 @@ from opskit.operations import keys
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.watch import figures, health, page, slo
-from opskit.watch.state import DrillRecord, SourceState, State, gather
+from opskit.watch.gathering import gather
+from opskit.watch.state import DrillRecord, SourceState, State
 
 if TYPE_CHECKING:
     from jinja2 import Environment

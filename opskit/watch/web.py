@@ -39,8 +39,9 @@ from opskit.errors import ConfigurationError
 from opskit.operations.run import Run
 from opskit.threads import Thread
 from opskit.watch import metrics, page
+from opskit.watch.gathering import Watch
 from opskit.watch.health import checks, freshness
-from opskit.watch.state import State, Watch
+from opskit.watch.state import State
 from opskit.watch.tracking import capture
 
 _HEADERS = {

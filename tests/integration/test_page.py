@@ -21,7 +21,8 @@ from opskit.errors import StoreError
 from opskit.operations.quickstart import quickstart
 from opskit.operations.run import Run
 from opskit.watch import web
-from opskit.watch.state import State, Watch
+from opskit.watch.gathering import Watch
+from opskit.watch.state import State
 from tests.acceptance.scheduling import Daemon, eventually
 from tests.integration.browsers import TIMEOUT_MS, chromium
 from tests.unit import states
@@ -50,7 +51,7 @@ class _Frozen(Run):
 def served(state: State | None, settings: Settings) -> Iterator[str]:
     """Serve a state; yield the address of the page."""
 
-    def gather(_before: State | None) -> State:
+    def gather() -> State:
         if state is None:
             raise StoreError("no store can be reached", hint="Wait.")
         return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from opskit import config
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
-from opskit.watch.state import gather
+from opskit.watch import gathering as gathering_module
+from opskit.watch.gathering import Gathering, gather
+from opskit.watch.state import Answer
 from tests import s3_servers
 from tests.conftest import MakeDatabase
 from tests.s3_servers import S3Server, free_ports
@@ -150,20 +153,19 @@ def test_a_store_is_not_listed_again_before_something_happens(tmp_path: Path) ->
         (tmp_path / store).mkdir()
     section = source(tmp_path)
     backup(configured(tmp_path, section), BackupRequest())
-    run = configured(tmp_path, section)
-    first = gather(run)
+    gathering = Gathering(configured(tmp_path, section))
+    gathering()
     shutil.rmtree(tmp_path / "near" / "data")
     (tmp_path / "far").rename(tmp_path / "away")
 
-    known = gather(run, first)
+    known = gathering()
 
     assert [len(each.sets) for each in known.stores] == [1, 0]
     assert not known.stores[1].reachable
     (tmp_path / "away").rename(tmp_path / "far")
-    assert [len(each.sets) for each in gather(run, known).stores] == [1, 1]
+    assert [len(each.sets) for each in gathering().stores] == [1, 1]
     backup(configured(tmp_path, section), BackupRequest())
-    assert [len(each.sets) for each in gather(run, known).stores] == [1, 2]
-    assert [len(each.sets) for each in gather(run).stores] == [1, 2]
+    assert [len(each.sets) for each in gathering().stores] == [1, 2]
 
 
 def test_a_store_on_a_server_that_is_away_is_given_up_soon(tmp_path: Path) -> None:
@@ -203,3 +205,46 @@ def test_the_clock_of_an_s3_server_is_compared(tmp_path: Path, moto: S3Server) -
     assert stores[0].clock_offset_seconds is None
     assert abs(stores[2].clock_offset_seconds or 99) < 30
     assert stores[2].latency_seconds is not None
+
+
+def test_what_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes connections and is silent is asked once, not again."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    monkeypatch.setattr(gathering_module, "_SOURCE_SECONDS", 0.5)
+    asked: list[str] = []
+    answered = threading.Event()
+
+    def wait(_run: Run, name: str) -> Answer:
+        asked.append(name)
+        answered.wait(60)
+        return Answer()
+
+    monkeypatch.setattr(gathering_module, "_connect", wait)
+    gathering = Gathering(configured(tmp_path, source(tmp_path)))
+
+    assert gathering().sources[0].error == "no answer within 0.5 seconds"
+    assert not gathering().sources[0].reachable
+    assert asked == ["data"]
+    answered.set()
+    until = time.monotonic() + 60
+    while not gathering().sources[0].reachable:
+        assert time.monotonic() < until
+    assert set(asked) == {"data"}
+
+
+def test_a_set_that_differs_between_stores_is_named(tmp_path: Path) -> None:
+    """Each manifest is a valid one; one of them was altered."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    backup(configured(tmp_path, source(tmp_path)), BackupRequest())
+    (manifest,) = (tmp_path / "far").glob("data/*/*/manifest.json")
+    manifest.write_text(manifest.read_text() + "\n")
+    gathering = Gathering(configured(tmp_path, source(tmp_path)))
+
+    for state in (gathering(), gathering()):
+        (bad,) = state.stores[1].unreadable
+        assert "not the same" in bad.reason
+        assert [each.stores[0].name for each in state.sources[0].sets] == ["near"]

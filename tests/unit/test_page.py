@@ -13,8 +13,7 @@ import pytest
 
 from opskit.checks import Check
 from opskit.config import Settings
-from opskit.watch import health, page
-from opskit.watch import state as state_module
+from opskit.watch import gathering, health, page
 from opskit.watch.state import State
 from tests.unit.states import NOW, Records, sick, source_state, state_of, well
 
@@ -254,7 +253,7 @@ def test_drills_of_any_form_are_shown(
     """What is no figure in a record is none on the page."""
     records = Records()
     entry = records.add(NOW, "restore-drill", source="shop", passed=True, **figures)
-    drills = state_module._drills((), [entry])
+    drills = gathering._drills((), [entry])
     source = replace(source_state("shop", ()), runs=(entry,), drills=drills)
 
     text = rendered(state_of([source], entries=(entry,)))

@@ -24,7 +24,8 @@ from opskit.config import Settings
 from opskit.errors import ConfigurationError
 from opskit.operations.run import Run
 from opskit.watch import metrics, web
-from opskit.watch.state import Room, State, StoreState, Watch
+from opskit.watch.gathering import Watch
+from opskit.watch.state import Room, State, StoreState
 from tests.unit import states
 
 KEY = "a-key-that-nobody-guesses"
@@ -113,7 +114,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
                 settings["api_key_file"] = path
             run = Stopped(Settings.model_validate({"scheduler": settings}))
             shown = states.well() if state is None else state
-            watch = Watch(lambda _before: shown, interval_seconds=_SECONDS)
+            watch = Watch(lambda: shown, interval_seconds=_SECONDS)
             stack.callback(watch.stop)
             wait_for(lambda: watch.state is not None)
             serving = web.serve(run, watch)
@@ -242,7 +243,7 @@ def test_health_is_in_the_code_of_the_answer(
 def test_before_the_first_state_nothing_is_claimed(serve: Serve) -> None:
     """Health is unhealthy, and there are no metrics."""
     run = Stopped(Settings.model_validate({"scheduler": {"listen": "127.0.0.1:0"}}))
-    watch = Watch(lambda _before: 1 / 0, interval_seconds=_SECONDS)  # type: ignore[arg-type, return-value]
+    watch = Watch(lambda: 1 / 0, interval_seconds=_SECONDS)  # type: ignore[arg-type, return-value]
     serving = web.serve(run, watch)
     try:
         assert Site(serving).ask("/health").status == 503
@@ -478,7 +479,7 @@ def test_two_states_are_not_mixed_up(serve: Serve) -> None:
     """What was made of one state is not shown with another."""
     shown = [states.sick(), states.well()]
     run = Stopped(Settings.model_validate({"scheduler": {"listen": "127.0.0.1:0"}}))
-    watch = Watch(lambda _before: shown.pop(0) if len(shown) > 1 else shown[0])
+    watch = Watch(lambda: shown.pop(0) if len(shown) > 1 else shown[0])
     wait_for(lambda: watch.state is not None)
     serving = web.serve(run, watch)
     site = Site(serving)

@@ -1,0 +1,371 @@
+"""Gathering: asks sources, stores, host and ledger for a state, once or in turn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from opskit import __version__, log
+from opskit.catalog import catalog, retention
+from opskit.catalog.catalog import Catalog
+from opskit.catalog.sets import ListedSet
+from opskit.config.cron import longest_interval
+from opskit.doctor import stores as probes
+from opskit.errors import OpskitError, StoreError
+from opskit.ledger import LedgerEntry
+from opskit.operations import keys
+from opskit.operations.run import Run
+from opskit.store import LocalStore, Store, unwrapped
+from opskit.threads import Thread
+from opskit.watch.receivers import last_notified
+from opskit.watch.state import (
+    Answer,
+    DrillRecord,
+    Room,
+    SourceState,
+    State,
+    StoreState,
+    ended_at,
+    figure,
+)
+
+_MEMORY = Path("/proc/meminfo")
+# Lists of large stores cost money; what this host does is seen at once.
+_LISTED_AGAIN = timedelta(minutes=10)
+_SOURCE_SECONDS = 30.0
+_STORE_SECONDS = 300.0  # a large one may be listed for the first time
+
+_Answered = TypeVar("_Answered", bound=Answer)
+
+
+def gather(run: Run) -> State:
+    """Ask everything that the settings name; what does not answer is part of the state.
+
+    Raises:
+        ConfigurationError: there is no store, or a key cannot be used.
+    """
+    return Gathering(run)()
+
+
+class Gathering:
+    """Gathers a state each time it is called.
+
+    A store is listed again if something was put on record, or after a while. What has
+    not answered in time is not asked once more before it has.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._before: State | None = None
+        self._asked: dict[str, Future[Any]] = {}
+
+    def __call__(self) -> State:
+        """Return the state now; see `gather`."""
+        run = self._run
+        names = [*run.settings.databases, *run.settings.files]
+        entries, faults = run.ledger.readable()
+        listed = self._listed(len(entries))
+        for store in run.stores:
+            known = listed.get(store.name)
+            self._ask(f"store {store.name}", partial(_look_into, run, store, known))
+        for name in names:
+            self._ask(f"source {name}", partial(_connect, run, name))
+        answers = [
+            self._answered(f"source {name}", Answer(), _SOURCE_SECONDS)
+            for name in names
+        ]
+        stores = [
+            self._answered(
+                f"store {each.name}", StoreState(name=each.name), _STORE_SECONDS
+            )
+            for each in run.stores
+        ]
+        listing = catalog.joined(
+            Catalog(sets=each.sets, unreadable=each.unreadable) for each in stores
+        )
+        self._before = State(
+            time=run.now(),
+            version=__version__,
+            sources=tuple(
+                _source(run, name, answer, stores, listing, entries)
+                for name, answer in zip(names, answers, strict=True)
+            ),
+            stores=tuple(_with_unreadable(each, listing) for each in stores),
+            entries=tuple(entries),
+            ledger_faults=tuple(faults),
+            notified=last_notified(entries, run.settings.notify),
+            disks=tuple(_disks(run)),
+            memory=_memory(),
+        )
+        return self._before
+
+    def _listed(self, records: int) -> dict[str, StoreState]:
+        """Return the stores that need not be listed again."""
+        before = self._before
+        if before is None or len(before.entries) != records:
+            return {}
+        since = self._run.now() - _LISTED_AGAIN
+        return {
+            each.name: each
+            for each in before.stores
+            if each.listed_at is not None and each.listed_at > since
+        }
+
+    def _ask(self, key: str, call: Callable[[], Answer]) -> None:
+        if key in self._asked and not self._asked[key].done():
+            return
+        future = self._asked[key] = Future()
+
+        def ask() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                future.set_exception(error)
+
+        Thread(ask, name=key)
+
+    def _answered(self, key: str, silent: _Answered, seconds: float) -> _Answered:
+        """Return what was answered, or `silent` with an error."""
+        future = self._asked[key]
+        if wait([future], timeout=seconds).not_done:
+            return replace(
+                silent,
+                error=f"no answer within {seconds:g} seconds",
+                hint="See what it waits for; it is asked again once it has answered.",
+            )
+        answer: _Answered = future.result()
+        return answer
+
+
+def _look_into(run: Run, store: Store, known: StoreState | None) -> StoreState:
+    """Ask a store for its time and, unless they are known, its sets."""
+    inner = unwrapped(store)
+    state = StoreState(
+        name=store.name,
+        disk=_disk(inner.root) if isinstance(inner, LocalStore) else None,
+    )
+    try:
+        latency, offset = probes.ping(store, now=run.now)
+        listed = run.sets_in([store]) if known is None else known
+    except StoreError as error:
+        return replace(state, error=error.message, hint=error.hint)
+    return replace(
+        state,
+        latency_seconds=latency,
+        clock_offset_seconds=offset,
+        sets=listed.sets,
+        unreadable=listed.unreadable,
+        listed_at=run.now() if known is None else known.listed_at,
+    )
+
+
+def _with_unreadable(store: StoreState, listing: Catalog[ListedSet]) -> StoreState:
+    """Return a store with the sets in it that differ from those in another."""
+    bad = (each for each in listing.unreadable if each.store == store.name)
+    return replace(store, unreadable=tuple(dict.fromkeys(bad)))
+
+
+def _connect(run: Run, name: str) -> Answer:
+    """Ask a database for its time, or see whether a folder can be read."""
+    if name in run.settings.files:
+        path = run.folder(name).path
+        if os.access(path, os.R_OK | os.X_OK):
+            return Answer()
+        return Answer(
+            error=f"the folder {path} cannot be read",
+            hint="Check the path, and run this as a user who may read it.",
+        )
+    from opskit.postgres.connect import connect, query_value
+
+    began = time.monotonic()
+    try:
+        url = run.database(name).resolve_url()
+        with connect(url, purpose="status") as connection:
+            before = run.now()
+            server = query_value(
+                connection, "SELECT extract(epoch FROM clock_timestamp())::float8"
+            )
+            here = before + (run.now() - before) / 2
+            latency = time.monotonic() - began
+    except OpskitError as error:
+        return Answer(error=error.message, hint=error.hint)
+    offset = server - here.timestamp()
+    return Answer(latency_seconds=latency, clock_offset_seconds=offset)
+
+
+def _source(
+    run: Run,
+    name: str,
+    answer: Answer,
+    stores: Sequence[StoreState],
+    listing: Catalog[ListedSet],
+    entries: Sequence[LedgerEntry],
+) -> SourceState:
+    is_folder = name in run.settings.files
+    own = run.folder(name) if is_folder else run.database(name)
+    sets = tuple(listing.of(name))
+    runs = tuple(each for each in entries if each.details.get("source") == name)
+    return SourceState(
+        **vars(answer),
+        name=name,
+        kind="files" if is_folder else "postgres",
+        schedule=own.schedule,
+        interval_seconds=longest_interval(own.schedule).total_seconds()
+        if own.schedule
+        else None,
+        max_age=own.max_age,
+        drill_max_age=run.settings.drill.max_age,
+        sets=sets,
+        unconfirmed_changes=_unconfirmed_changes(run, sets[:1]),
+        last_success=_last_success(stores, sets, runs),
+        runs=runs,
+        drills=_drills(sets, runs),
+    )
+
+
+def _last_success(
+    stores: Iterable[StoreState],
+    sets: Iterable[ListedSet],
+    runs: Sequence[LedgerEntry],
+) -> dict[str, datetime]:
+    """Return when the newest set in each store was finished.
+
+    What lies in a store counts. One that does not answer is believed to hold what the
+    ledger says it got.
+    """
+    newest: dict[str, datetime] = {}
+    for each in sets:
+        for store in each.stores:
+            at = each.finished_at
+            newest[store.name] = max(at, newest.get(store.name, at))
+    for silent in (each.name for each in stores if not each.reachable):
+        for run in runs:
+            if run.operation == "backup" and silent in _names(run.details, "stores"):
+                newest[silent] = ended_at(run)
+    return newest
+
+
+def _names(details: Mapping[str, object], key: str) -> Sequence[object]:
+    value = details.get(key)
+    return value if isinstance(value, list) else ()
+
+
+def _drills(
+    sets: Iterable[ListedSet], runs: Iterable[LedgerEntry]
+) -> tuple[DrillRecord, ...]:
+    """Return every drill that came to a verdict, of this host or another."""
+    drills = {
+        each.run_id: _recorded_drill(each)
+        for each in runs
+        if each.operation == "restore-drill" and "passed" in each.details
+    }
+    for each in sets:
+        for evidence in (e for copy in each.copies for e in copy.evidence):
+            if evidence.kind == "drill" and evidence.run_id not in drills:
+                drills[evidence.run_id] = DrillRecord(
+                    finished_at=evidence.at,
+                    passed=evidence.passed,
+                    backup_id=each.backup_id,
+                    run_id=evidence.run_id,
+                )
+    newest_first = sorted(drills.values(), key=lambda d: d.finished_at, reverse=True)
+    return tuple(newest_first)
+
+
+def _recorded_drill(entry: LedgerEntry) -> DrillRecord:
+    details: dict[str, Any] = entry.details
+    phases = details.get("phases")
+    return DrillRecord(
+        finished_at=ended_at(entry),
+        passed=bool(details["passed"]),
+        backup_id=str(details.get("backup_id", "")),
+        run_id=entry.run_id,
+        rto_seconds=figure(details.get("rto_seconds")),
+        rpo_seconds=figure(details.get("rpo_seconds")),
+        phases={
+            str(name): seconds
+            for name, each in (phases.items() if isinstance(phases, dict) else ())
+            if (seconds := figure(each)) is not None
+        },
+    )
+
+
+def _unconfirmed_changes(run: Run, newest: Sequence[ListedSet]) -> tuple[str, ...]:
+    """Return what the newest set holds suddenly less of, unless somebody looked."""
+    try:
+        known = retention.candidates(newest, trust=keys.trust(run.settings))
+    except StoreError:
+        return newest[0].sudden_changes
+    return tuple(change for each in known for change in each.unconfirmed_changes)
+
+
+def _disks(run: Run) -> list[Room]:
+    work_dir = run.settings.drill.work_dir or Path(tempfile.gettempdir())
+    return [disk for each in (run.state_dir, work_dir) if (disk := _disk(each))]
+
+
+def _disk(folder: Path) -> Room | None:
+    with suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        return Room(name=str(folder), free_bytes=usage.free, total_bytes=usage.total)
+    return None
+
+
+def _memory() -> Room | None:
+    """Return the memory of this host where Linux tells it."""
+    with suppress(OSError, KeyError, ValueError):
+        lines = (line.split() for line in _MEMORY.read_text("ascii").splitlines())
+        bytes_ = {line[0]: int(line[1]) * 1024 for line in lines if len(line) > 1}
+        return Room(
+            name="memory",
+            free_bytes=bytes_["MemAvailable:"],
+            total_bytes=bytes_["MemTotal:"],
+        )
+    return None
+
+
+class Watch:
+    """The newest state, gathered in the background: again and again, and when asked.
+
+    Whoever reads it never waits. It is None until the first one is there; what keeps a
+    newer one from being gathered is logged, and the state grows old.
+    """
+
+    def __init__(
+        self, gather: Callable[[], State], *, interval_seconds: float = 30
+    ) -> None:
+        self.state: State | None = None
+        self._gather, self._interval_seconds = gather, interval_seconds
+        self._wake = threading.Event()
+        self._is_stopped = False
+        self._thread = Thread(self._run, name="watch")
+
+    def refresh(self) -> None:
+        """Have the state gathered again soon."""
+        self._wake.set()
+
+    def stop(self, wait_seconds: float = 5) -> None:
+        """End; what is being gathered is not waited for any longer than this."""
+        self._is_stopped = True
+        self._wake.set()
+        self._thread.join(wait_seconds)
+
+    def _run(self) -> None:
+        while not self._is_stopped:
+            self._wake.clear()
+            try:
+                self.state = self._gather()
+            except Exception as error:  # noqa: BLE001 - the next one may succeed
+                log.logger().error("the state cannot be gathered", reason=str(error))
+            self._wake.wait(self._interval_seconds)
