@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -110,8 +111,16 @@ def test_a_service_in_the_environment_is_for_the_users_own_servers(
             assert user == throwaway.SUPERUSER
 
 
+def _status(pid: int) -> str:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/status").read_text("ascii")
+    return ""  # it has ended meanwhile
+
+
 def _below(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    children: list[str] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
     return [each for child in map(int, children) for each in (child, *_below(child))]
 
 
@@ -123,12 +132,10 @@ def test_a_server_can_be_ended_where_signals_are_ignored() -> None:
         with throwaway.throwaway(found):
             ignored = {}
             for pid in _below(os.getpid()):
-                status = Path(f"/proc/{pid}/status").read_text("ascii")
-                name = re.search(r"^Name:\t(.*)$", status, re.MULTILINE)
-                mask = re.search(r"^SigIgn:\t(\w+)$", status, re.MULTILINE)
-                assert name is not None
-                assert mask is not None
-                ignored[name[1]] = bool(int(mask[1], 16) >> (signal.SIGQUIT - 1) & 1)
+                fields = dict(re.findall(r"^(Name|SigIgn):\t(.*)$", _status(pid), re.M))
+                if fields:
+                    signals = int(fields["SigIgn"], 16)
+                    ignored[fields["Name"]] = bool(signals >> signal.SIGQUIT - 1 & 1)
     finally:
         signal.signal(signal.SIGQUIT, before)
 
