@@ -267,17 +267,7 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
             failures = make(job)
         concessions = terms.accept_definitions(job, failures)
         job = replace(job, concessions=concessions)
-        copy = RestoredCopy(
-            url=job.url,
-            manifest=manifest,
-            schema=fetched.schema,
-            limits=request.limits,
-            tables=concessions.kept(tables, "TABLE DATA", entries),
-            # Single tables bring their own sequences; those are set by pg_restore.
-            sequences=concessions.kept(manifest.sequences, "SEQUENCE SET", entries)
-            if is_whole
-            else (),
-        )
+        copy = _copy(job, fetched, tables)
         early = None
         if request.compares_early:
             alone = place.is_throwaway and not (own.sql_before or own.sql_after)
@@ -297,6 +287,22 @@ def restored(request: CopyRequest, terms: Terms, bound: Bound) -> Iterator[Resto
             equal = early.settle() if early else {}
             checks = [*_compare(request, made, equal), *terms.compare_more(made)]
         yield replace(made, checks=checks)
+
+
+def _copy(
+    job: FillJob, fetched: Fetched, tables: Sequence[TableRecord]
+) -> RestoredCopy:
+    concessions, entries = job.concessions, fetched.contents.entries
+    # Single tables bring their own sequences; those are set by pg_restore.
+    sequences = job.manifest.sequences if job.is_whole else ()
+    return RestoredCopy(
+        url=job.url,
+        manifest=job.manifest,
+        schema=fetched.schema,
+        limits=job.limits,
+        tables=concessions.kept(tables, "TABLE DATA", entries),
+        sequences=concessions.kept(sequences, "SEQUENCE SET", entries),
+    )
 
 
 @contextmanager
