@@ -7,7 +7,6 @@ gives its file.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePath
-from typing import Any
 
-from opskit import files
 from opskit.checks import count
 from opskit.errors import (
     IntegrityError,
@@ -34,7 +31,9 @@ from opskit.ledger.ledger import (
     faults,
     first_number,
     parse,
+    read_sent,
     readable,
+    write_sent,
 )
 from opskit.store import Store
 from opskit.threads import Pool
@@ -323,7 +322,7 @@ def verify_with_copies(
     others: dict[str, dict[str, list[Copy]]] = defaultdict(dict)
     for store in stores:
         # In this order, so that a record that a run adds now does not look lost.
-        sent = _read_sent(ledger.path, ledger_id, store.name)
+        sent = read_sent(ledger.path, ledger_id, store.name)
         try:
             stored = read_copies(store)
         except StoreError as error:
@@ -400,7 +399,7 @@ def _read_line(store: Store, key: str) -> bytes | None:
 
 def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
     """Copy what a store lacks; return warnings."""
-    sent = _read_sent(ledger.path, ledger_id, store.name)
+    sent = read_sent(ledger.path, ledger_id, store.name)
     lines = ledger.lines()
     first = first_number(lines)
     own = [
@@ -430,7 +429,7 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
             done += 1
     finally:
         if done and first + done != sent:
-            _write_sent(ledger.path, ledger_id, store.name, first + done)
+            write_sent(ledger.path, ledger_id, store.name, first + done)
     return warnings
 
 
@@ -446,38 +445,6 @@ def lost_here(ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]) -> lis
     """Return whether records that were copied are gone here; no store is asked."""
     lines = ledger.lines()
     end = first_number(lines) + len(lines)
-    sent = [_read_sent(ledger.path, ledger_id, each.name) for each in stores]
+    sent = [read_sent(ledger.path, ledger_id, each.name) for each in stores]
     lost = max(sent, default=0) - end
     return [f"the end is gone here: {count(lost, 'record')}"] if lost > 0 else []
-
-
-def sent_path(ledger: Path) -> Path:
-    """Return the file that says how much of a ledger each store was sent."""
-    return ledger.with_suffix(".copies.json")
-
-
-def _note(ledger: Path, ledger_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return that file, and what it says of a ledger; a damaged one says nothing."""
-    note, of_ledger = None, None
-    with suppress(FileNotFoundError, ValueError):
-        note = json.loads(sent_path(ledger).read_bytes())
-    if isinstance(note, dict):
-        of_ledger = note.get(ledger_id)
-    return (
-        note if isinstance(note, dict) else {},
-        of_ledger if isinstance(of_ledger, dict) else {},
-    )
-
-
-def _read_sent(ledger: Path, ledger_id: str, store: str) -> int:
-    """Return the number of the first record not sent yet; 0 if that is not known."""
-    number = _note(ledger, ledger_id)[1].get(store)
-    return number if isinstance(number, int) else 0
-
-
-def _write_sent(ledger: Path, ledger_id: str, store: str, number: int) -> None:
-    path = sent_path(ledger)
-    with files.locked(path.with_name(f"{path.name}.lock"), what=str(path)):
-        note, of_ledger = _note(ledger, ledger_id)
-        note[ledger_id] = of_ledger | {store: number}
-        files.write_text(path, json.dumps(note, indent=2, sort_keys=True) + "\n")

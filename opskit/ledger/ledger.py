@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from opskit import files
 from opskit.errors import IntegrityError
@@ -226,3 +227,35 @@ class Ledger:
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def sent_path(ledger: Path) -> Path:
+    """Return the file that says how much of a ledger each store was sent."""
+    return ledger.with_suffix(".copies.json")
+
+
+def _note(ledger: Path, ledger_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return that file, and what it says of a ledger; a damaged one says nothing."""
+    note, of_ledger = None, None
+    with suppress(FileNotFoundError, ValueError):
+        note = json.loads(sent_path(ledger).read_bytes())
+    if isinstance(note, dict):
+        of_ledger = note.get(ledger_id)
+    return (
+        note if isinstance(note, dict) else {},
+        of_ledger if isinstance(of_ledger, dict) else {},
+    )
+
+
+def read_sent(ledger: Path, ledger_id: str, store: str) -> int:
+    """Return the number of the first record not sent yet; 0 if that is not known."""
+    number = _note(ledger, ledger_id)[1].get(store)
+    return number if isinstance(number, int) else 0
+
+
+def write_sent(ledger: Path, ledger_id: str, store: str, number: int) -> None:
+    path = sent_path(ledger)
+    with files.locked(path.with_name(f"{path.name}.lock"), what=str(path)):
+        note, of_ledger = _note(ledger, ledger_id)
+        note[ledger_id] = of_ledger | {store: number}
+        files.write_text(path, json.dumps(note, indent=2, sort_keys=True) + "\n")

@@ -14,9 +14,9 @@ from opskit.ledger import Ledger, copies
 from opskit.ledger.copies import (
     LedgerReport,
     read_copies,
-    sent_path,
     verify_with_copies,
 )
+from opskit.ledger.ledger import sent_path
 from opskit.store import ObjectInfo, Store
 from tests.faulty import Crash, FaultyStore
 from tests.memory_store import MemoryStore
