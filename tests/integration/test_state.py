@@ -7,8 +7,11 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -16,12 +19,17 @@ from opskit import config
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
+from opskit.postgres.connect import connect
 from opskit.watch import gathering as gathering_module
-from opskit.watch.gathering import Gathering, gather
+from opskit.watch import web
+from opskit.watch.gathering import Gathering, Watch, gather
 from opskit.watch.state import Answer
 from tests import s3_servers
 from tests.conftest import MakeDatabase
 from tests.s3_servers import S3Server, free_ports
+from tests.support import value
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 def configured(folder: Path, more: str) -> Run:
@@ -33,6 +41,14 @@ def configured(folder: Path, more: str) -> Run:
     path = folder / "opskit.toml"
     path.write_text(text + more)
     return begin(config.load(path))
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def source(folder: Path) -> str:
@@ -229,9 +245,7 @@ def test_what_does_not_answer_is_not_waited_for(
     assert not gathering().sources[0].reachable
     assert asked == ["data"]
     answered.set()
-    until = time.monotonic() + 60
-    while not gathering().sources[0].reachable:
-        assert time.monotonic() < until
+    until(lambda: gathering().sources[0].reachable)
     assert set(asked) == {"data"}
 
 
@@ -248,3 +262,45 @@ def test_a_set_that_differs_between_stores_is_named(tmp_path: Path) -> None:
         (bad,) = state.stores[1].unreadable
         assert "not the same" in bad.reason
         assert [each.stores[0].name for each in state.sources[0].sets] == ["near"]
+
+
+def test_a_scrape_during_a_backup_sees_what_was_there_before(
+    tmp_path: Path, make_database: MakeDatabase
+) -> None:
+    """Neither half a set nor a run that has not ended, and the backup goes on."""
+    url = make_database(16)
+    section = f"[databases.shop]\nurl = {json.dumps(url)}\n"
+    section += '[scheduler]\nlisten = "127.0.0.1:0"\n'
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    backup(configured(tmp_path, section), BackupRequest())
+    run = configured(tmp_path, section)
+    with ThreadPoolExecutor(1) as pool:
+        with connect(url, purpose="test", autocommit=False) as holder:
+            holder.execute("LOCK TABLE public.orders IN ACCESS EXCLUSIVE MODE")
+            backing_up = pool.submit(
+                backup, configured(tmp_path, section), BackupRequest()
+            )
+            until(lambda: value(url, WAITING) > 0)
+            text = scraped(run)
+            assert not backing_up.done()
+        assert backing_up.result().exit_code == 0
+
+    assert 'opskit_sets{source="shop",store="near"} 1.0' in text
+    assert 'opskit_backup_last_run_succeeded{source="shop"} 1.0' in text
+    assert [len(each.sets) for each in gather(run).stores] == [2, 2]
+
+
+def scraped(run: Run) -> str:
+    """Serve the state of a run and return its metrics."""
+    watch = Watch(Gathering(run))
+    serving = web.serve(run, watch)
+    try:
+        until(lambda: watch.state is not None)
+        host, port = serving.address
+        with urlopen(f"http://{host}:{port}/metrics", timeout=60) as answer:
+            text: str = answer.read().decode()
+            return text
+    finally:
+        serving.stop()
+        watch.stop()

@@ -62,6 +62,12 @@ class Site:
 
     def __init__(self, serving: web.Serving) -> None:
         self.address = serving.address
+        self._server = serving._server
+
+    @property
+    def connections(self) -> set[Any]:
+        """The connections that are open."""
+        return self._server.server_state.connections
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Ask over a connection of its own; `_` in a header's name means `-`."""
@@ -358,6 +364,21 @@ def _can_send(client: socket.socket, piece: bytes) -> bool:
     except ConnectionError:
         return False
     return True
+
+
+def test_a_connection_may_be_used_again_and_again(serve: Serve) -> None:
+    """The time for a request begins anew with each one."""
+    site = serve()
+    client = http.client.HTTPConnection(*site.address, timeout=_SECONDS)
+    with contextlib.closing(client):
+        client.connect()
+        wait_for(lambda: len(site.connections) == 1)
+        (used,) = site.connections
+        first = used._limit.when()
+        client.request("GET", "/health")
+        assert client.getresponse().read()
+
+        wait_for(lambda: used._limit.when() > first)
 
 
 def test_idle_connections_do_not_keep_others_out(
