@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from opskit.config import Settings
 from opskit.errors import StoreError
+from opskit.log import MASK, hide
 from opskit.operations.quickstart import quickstart
 from opskit.operations.run import Run
 from opskit.watch import web
@@ -241,9 +242,11 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(show: Open) -> No
 
 
 def test_what_stores_and_ledgers_say_is_text(show: Open) -> None:
-    """Markup in a name or an error is shown, and does nothing."""
+    """Markup in a name or an error is shown, and does nothing; a secret is not."""
+    hide("hunter2hunter2")
     records = states.Records()
-    records.add(states.NOW, "backup", "failed", source="shop", error=HOSTILE, code=40)
+    error = f"{HOSTILE} hunter2hunter2"
+    records.add(states.NOW, "backup", "failed", source="shop", error=error, code=40)
     records.add(states.NOW, HOSTILE, source=HOSTILE, backup_id=HOSTILE)
     state = states.state_of(
         [states.source_state("shop", records.entries)],
@@ -255,7 +258,8 @@ def test_what_stores_and_ledgers_say_is_text(show: Open) -> None:
 
     assert shown.evaluate("window.hit") is None
     assert shown.locator("script, img").count() == 0
-    assert HOSTILE in shown.locator(".ledger").inner_text()
+    assert f"{HOSTILE} {MASK}" in shown.locator(".ledger").inner_text()
+    assert "hunter2" not in shown.content()
     shown.get_by_label("Source").select_option(HOSTILE)
     shown.get_by_role("button", name="Show").click()
     shown.wait_for_url("**source=%3C**")
