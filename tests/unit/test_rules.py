@@ -23,7 +23,7 @@ SETTINGS = Settings.model_validate(
             "availability": 99.9,
             "latency": {"p95": "1.2s", "p99": "2s"},
             "error_rate": 0.01,
-            "labels": {"job": 'the "shop"', "path": "C:\\new"},
+            "labels": {"job": 'the "shop"', "path": "C:\\new: #1"},
         },
     }
 )
@@ -67,7 +67,7 @@ def test_labels_of_the_service_are_in_the_queries_and_on_the_alerts() -> None:
     expected = SETTINGS.slo.labels
 
     assert alert["labels"] == {**expected, "severity": "critical"}
-    assert 'job="the \\"shop\\"", path="C:\\\\new"' in alert["expr"]
+    assert 'job="the \\"shop\\"", path="C:\\\\new: #1"' in alert["expr"]
 
 
 def test_runbooks_are_linked_where_they_lie() -> None:

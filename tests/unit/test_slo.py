@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -87,6 +87,32 @@ def test_one_that_never_answers_is_not_waited_for(
 
     assert "no answer within" in words
     assert time.monotonic() - began < 30
+
+
+def test_one_that_answers_a_byte_at_a_time_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each byte comes in time, the whole answer never."""
+    monkeypatch.setattr(slo, "_ANSWER_SECONDS", 1.0)
+    began, done = time.monotonic(), threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _address = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not done.wait(0.1) and time.monotonic() - began < 60:
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        dripping = threading.Thread(target=drip, args=(listening,))
+        dripping.start()
+        _passed, words = prometheus(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        seconds = time.monotonic() - began
+        done.set()
+        dripping.join()
+
+    assert "no answer within" in words
+    assert seconds < 30
 
 
 @pytest.mark.parametrize(
