@@ -257,7 +257,8 @@ def curve(
     lowest, highest = (find(value for _, value in shown) for find in (min, max))
     # A small change looks small: the drawing begins below the lowest value.
     base = max(0.0, lowest - (highest - lowest))
-    span = (until - since).total_seconds()
+    # Between two times of one zone, Python would leave out a change of the clocks.
+    span = until.timestamp() - since.timestamp()
     points = tuple(
         (
             width * (at - since).total_seconds() / span,

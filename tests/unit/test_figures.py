@@ -155,6 +155,18 @@ def test_a_curve_stays_inside_its_drawing(values: list[tuple[float, float]]) -> 
     assert all(0 <= y <= drawn.height for _, y in drawn.points)
 
 
+def test_a_curve_ends_where_its_time_does_when_clocks_change() -> None:
+    """A month with an hour more is no wider."""
+    since = datetime(2026, 10, 1, tzinfo=BERLIN)
+    until = datetime(2026, 10, 31, tzinfo=BERLIN)
+    values = [(since.astimezone(UTC), 1.0), (until.astimezone(UTC), 2.0)]
+
+    drawn = figures.curve(values, since=since, until=until)
+
+    assert drawn is not None
+    assert [x for x, _ in drawn.points] == [0, drawn.width]
+
+
 def test_one_value_makes_no_curve() -> None:
     """Neither do values that are older than what is shown."""
     old = [(NOW - timedelta(days=91), 1.0), (NOW, 2.0)]
