@@ -42,7 +42,6 @@ class Tracking:
                 include_local_variables=False,
                 send_client_reports=False,
                 max_breadcrumbs=0,
-                server_name="",
                 debug=False,
                 spotlight=False,
                 before_send=_scrubbed,

@@ -257,7 +257,7 @@ def test_a_missed_run_is_told_by_the_scheduler(tmp_path: Path) -> None:
         "opskit: backup of state did not run",
         "opskit: backup of state works again",
     ]
-    assert "2 runs of backup state missed" in messages[0]["message"]
+    assert "2 runs were missed" in messages[0]["message"]
     beats = [each for each in one.paths() if "beat" in each]
     assert beats == ["/beat/fail", "/beat/start", "/beat"]
 

@@ -104,6 +104,7 @@ def test_an_unexpected_error_is_an_event_without_data(
     """Its type and where it happened: no words, variables, environment, host."""
     monkeypatch.setenv("SOME_PASSWORD", f"{CANARY}-environment")
     make_run(_dsn(server))
+    assert sentry_sdk.get_client().integrations == {}
     try:
         _raise(KeyError(f"{CANARY}-words"))
     except KeyError as error:
