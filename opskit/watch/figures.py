@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Literal
 
 from opskit.catalog.sets import ListedSet
@@ -28,6 +28,7 @@ _DRILLS_MIN = 5
 _CONFIDENCE = 0.95
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BLOCKS_MAX = 60
+_CLOSE = 2.0
 
 
 def outcome_of(entry: LedgerEntry) -> DayState:
@@ -267,13 +268,21 @@ def curve(
         for at, value in shown
     )
     return Curve(
-        points=points,
+        points=tuple(_visible(points)),
         width=width,
         height=height,
         newest=shown[-1][1],
         lowest=lowest,
         highest=highest,
     )
+
+
+def _visible(points: Iterable[Point]) -> Iterator[Point]:
+    """Yield the highest and the lowest of the points that would lie on each other."""
+    for _, close in groupby(points, key=lambda point: point[0] // _CLOSE):
+        several = list(close)
+        extremes = {find(several, key=lambda point: point[1]) for find in (min, max)}
+        yield from sorted(extremes)
 
 
 def _share(value: float, lowest: float, highest: float) -> float:

@@ -167,6 +167,21 @@ def test_a_curve_ends_where_its_time_does_when_clocks_change() -> None:
     assert [x for x, _ in drawn.points] == [0, drawn.width]
 
 
+def test_a_curve_of_very_many_values_shows_each_extreme() -> None:
+    """Of an hourly backup over ninety days: few points, and no spike is lost."""
+    since = NOW - timedelta(days=90)
+    values = [(since + timedelta(hours=each), 100.0) for each in range(2160)]
+    values[777], values[1500] = (values[777][0], 200.0), (values[1500][0], 1.0)
+
+    drawn = figures.curve(values, since=since, until=NOW)
+
+    assert drawn is not None
+    assert len(drawn.points) <= 330
+    assert [x for x, _ in drawn.points] == sorted(x for x, _ in drawn.points)
+    heights = [round(y, 1) for _, y in drawn.points]
+    assert (heights.count(min(heights)), heights.count(max(heights))) == (1, 1)
+
+
 def test_one_value_makes_no_curve() -> None:
     """Neither do values that are older than what is shown."""
     old = [(NOW - timedelta(days=91), 1.0), (NOW, 2.0)]
