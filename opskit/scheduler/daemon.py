@@ -56,7 +56,7 @@ class Daemon:
         self._stopping = self._reloading = False
         self._leads: bool | None = None
         self._journal = Journal(self.run)
-        self._lease = Lease(self.run)
+        self._lease = self._new_lease()
         self._dispatcher = Dispatcher(
             journal=self._journal, launch=self._launch, retry=retry
         )
@@ -113,6 +113,7 @@ class Daemon:
         began = time.monotonic()
         try:
             self._learn()
+            self._lease = Lease(self.run)
             if not self._lease.acquire():
                 raise LockHeld(
                     f"another scheduler leads: {self._lease.holder}",
@@ -140,6 +141,9 @@ class Daemon:
         """How long to sleep at most: the lease is kept alive meanwhile."""
         takeover = self.run.settings.scheduler.takeover.total_seconds()
         return min(_LOOK_SECONDS_MAX, takeover / 6)
+
+    def _new_lease(self) -> Lease:
+        return Lease(self.run, patience=self.run.settings.scheduler.takeover)
 
     def _learn(self) -> None:
         """Take the timetable from the settings, and have the ledger know it."""
@@ -199,7 +203,7 @@ class Daemon:
         self._lease.release()
         self._web, self._configuration = web, configuration
         self.run = self._journal.run = run
-        self._lease = Lease(run)
+        self._lease = self._new_lease()
         self._learn()
         self._say("the configuration was read again")
 

@@ -65,6 +65,7 @@ class Dispatcher:
         return bool(over)
 
     def _conclude(self, work: Running, ended: Ended) -> None:
+        logger().info("a job has ended", job=work.job.name, code=ended.code)
         if ended.code == LockHeld.exit_code and not ended.cause:
             self._wait(work.job, ended.failure(work.job))
             return

@@ -20,7 +20,7 @@ from opskit.postgres.connect import (
     translated,
 )
 from opskit.postgres.snapshot import DatabaseLock, database_lock
-from opskit.store.locks import HeldLock, Timing, hold
+from opskit.store.locks import HeldLock, Timing, hold, uptime
 
 _FIRST_WITH_IDLE_TIMEOUT = 14
 _LOCK_WAIT = timedelta(seconds=5)
@@ -33,11 +33,14 @@ class Lease:
     """Leadership: a lock in the first database, or a claim in a store without one.
 
     While that cannot be asked, a scheduler leads alone on its host: a backup that is
-    taken twice is better than none, and its failure must be reported by somebody.
+    taken twice is better than none, and its failure must be reported by somebody. One
+    that led goes on at once, any other waits for the time of `patience` before.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, *, patience: timedelta = timedelta(0)) -> None:
+        self._run, self._patience = run, patience.total_seconds()
+        self._goes_on = False
+        self._unanswered_since: float | None = None
         self._stack = ExitStack()
         self._lock: DatabaseLock | HeldLock | None = None
         self._is_alone = False
@@ -69,11 +72,13 @@ class Lease:
         except LockHeld as error:
             self.release()
             self.holder = error.message
+            self._goes_on, self._unanswered_since = False, None
         except OpskitError as error:
             self._lead_alone(error)
         else:
             self.release()
             self._stack, self._lock, self.holder = stack, lock, ""
+            self._goes_on, self._unanswered_since = True, None
         return self.is_held
 
     def release(self) -> None:
@@ -123,7 +128,10 @@ class Lease:
         )
 
     def _lead_alone(self, error: OpskitError) -> None:
-        if self._is_alone:
+        if self._unanswered_since is None:
+            self._unanswered_since = uptime()
+        waited = uptime() - self._unanswered_since
+        if self._is_alone or (waited < self._patience and not self._goes_on):
             return
         try:
             self._stack.enter_context(self._alone_on_host())
@@ -134,7 +142,7 @@ class Lease:
             "this scheduler leads alone on its host: the lease cannot be asked for",
             reason=error.message,
         )
-        self._is_alone, self.holder = True, ""
+        self._is_alone, self._goes_on, self.holder = True, True, ""
 
     def _alone_on_host(self) -> AbstractContextManager[None]:
         return locks.exclusive(

@@ -6,8 +6,9 @@ import fcntl
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,6 +47,12 @@ def busy(service: Scheduled) -> Iterator[None]:
         yield
 
 
+def end(job: int) -> None:
+    """Kill a job and all that it has started, if it still runs."""
+    with suppress(ProcessLookupError):
+        os.killpg(job, signal.SIGKILL)
+
+
 def test_a_backup_outlives_its_scheduler_and_is_not_taken_twice(
     service: Scheduled,
 ) -> None:
@@ -77,7 +84,7 @@ def test_a_backup_that_was_killed_with_its_scheduler_is_taken_again(
             first = service.daemon(stack)
             job = service.job("backup-state")
             first.kill()
-            os.killpg(job, signal.SIGKILL)
+            end(job)
 
         second = service.daemon(stack, "second")
         service.wait_for("backup", "ok")
@@ -107,9 +114,9 @@ def test_a_prune_that_was_killed_is_finished(service: Scheduled) -> None:
     with ExitStack() as stack:
         first = service.daemon(stack)
         job = service.job("prune")
-        eventually(lambda: left() < 40, that="a set is deleted")
         first.kill()
-        os.killpg(job, signal.SIGKILL)
+        eventually(lambda: left() < 40, that="a set is deleted")
+        end(job)
 
         second = service.daemon(stack, "second")
         eventually(
@@ -143,9 +150,12 @@ def test_a_drill_that_was_killed_is_run_again(service: Scheduled) -> None:
     with ExitStack() as stack:
         first = service.daemon(stack)
         job = service.job("restore-drill-state")
-        eventually(lambda: [*folder.glob("opskit-*")], that="its folder")
         first.kill()
-        os.killpg(job, signal.SIGKILL)
+        eventually(
+            lambda: [*folder.glob("opskit-*")] or service.records("restore-drill"),
+            that="the drill has begun",
+        )
+        end(job)
 
         second = service.daemon(stack, "second")
         service.wait_for("restore-drill", "ok")
@@ -160,7 +170,7 @@ def test_a_job_that_never_ends_is_ended(
     number: signal.Signals | None, service: Scheduled
 ) -> None:
     """It is told to end, then killed; that is a failure, and it is not tried again."""
-    configure(service, 'job_timeout = "2s"\nstop_timeout = "1s"\n')
+    configure(service, 'job_timeout = "5s"\nstop_timeout = "1s"\n')
     service.since(OVERDUE, backup__state=service.line)
     with ExitStack() as stack, busy(service):
         daemon = service.daemon(stack)
@@ -245,7 +255,7 @@ def test_the_second_scheduler_takes_over(
     make_database: MakeDatabase,
 ) -> None:
     """A leader that was stopped starts nothing when it wakes."""
-    more = 'takeover = "6s"\n'
+    more = 'takeover = "16s"\n'
     if keeper == "database":
         more += f"[databases.shop]\nurl = {json.dumps(make_database())}\n"
     configure(service, more)
@@ -291,3 +301,49 @@ def test_a_database_that_is_away_keeps_no_other_source_from_its_backup(
         each["details"]["source"]: each["outcome"] for each in service.records("backup")
     }
     assert sources == {"state": "ok", "shop": "failed"}
+
+
+def test_a_daemon_leads_alone_while_nobody_can_be_asked(service: Scheduled) -> None:
+    """It waits for as long as a takeover may take, in case another one leads."""
+    configure(
+        service,
+        'takeover = "2s"\n[databases.shop]\nurl = "postgresql://127.0.0.1:1/shop"\n',
+    )
+    service.since(OVERDUE, backup__state=service.line)
+    with ExitStack() as stack:
+        daemon = service.daemon(stack)
+        daemon.says("this scheduler leads alone on its host")
+        service.wait_for("backup", "ok")
+        assert daemon.end() == 0
+
+    assert "standing by" in daemon.output.partition("leading")[0]
+
+
+def test_a_port_in_use_is_waited_for(service: Scheduled) -> None:
+    """The scheduler works without its page until it can have one."""
+    with ExitStack() as stack:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            text = (service.folder / "opskit.toml").read_text()
+            (service.folder / "opskit.toml").write_text(
+                text.replace('listen = ""', f'listen = "127.0.0.1:{port}"')
+            )
+            daemon = service.daemon(stack)
+            daemon.says("no page until its port is free")
+            daemon.says("leading")
+            assert "status page" not in daemon.output
+
+        daemon.says(f"status page: http://127.0.0.1:{port}/")
+        assert daemon.end() == 0
+
+
+def test_a_page_for_everybody_without_a_key_is_refused(service: Scheduled) -> None:
+    """That is a mistake in the configuration: nothing is run."""
+    text = (service.folder / "opskit.toml").read_text()
+    (service.folder / "opskit.toml").write_text(
+        text.replace('listen = ""', 'listen = "0.0.0.0:0"')
+    )
+
+    service.run("scheduler", code=2)
+
+    assert "api_key_file" in service.errors

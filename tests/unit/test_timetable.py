@@ -86,7 +86,7 @@ def test_what_counts_as_a_run(entry: object, counts: bool) -> None:
 
     known = history([learnt, entry], now=NOON + HOUR)  # type: ignore[list-item]
 
-    assert counts == (known.since(job) == NOON)
+    assert known.since(job) == (NOON if counts else moment("2026-03-01T00:00:01"))
 
 
 def test_a_line_counts_from_when_it_was_first_seen() -> None:
@@ -184,6 +184,20 @@ def test_a_held_lock_is_tried_again_less_and_less_often() -> None:
     assert missed.last == due
 
 
+def test_a_job_that_somebody_else_has_run_waits_no_more() -> None:
+    """The run that held the lock was that of a person."""
+    scheduler = Scheduler(timetable("0 2 * * *"), NOON)
+    scheduler.tick(moment("2026-03-11T02:00"))
+    scheduler.end("backup shop", code=11, outcome="failed")
+    scheduler.tick()
+    assert len(scheduler.dispatcher.waiting) == 1
+
+    scheduler.write(record("backup", moment("2026-03-11T02:01"), source="shop"))
+    scheduler.tick(moment("2026-03-11T02:02"))
+
+    assert scheduler.dispatcher.waiting == []
+
+
 def test_what_is_stopped_is_still_due_and_what_failed_is_not() -> None:
     """A run that ended with its scheduler is made up for by the next one."""
     scheduler = Scheduler(timetable("0 2 * * *"), NOON)
@@ -192,6 +206,7 @@ def test_what_is_stopped_is_still_due_and_what_failed_is_not() -> None:
     assert scheduler.tick(now) == ["backup shop"]
     scheduler.dispatcher.stop()
     scheduler.end("backup shop", code=130, outcome="interrupted")
+    scheduler.dispatcher.collect()
     scheduler.restart()
     assert scheduler.tick(now + HOUR) == ["backup shop"]
     # It says nothing, as a process that was killed: the scheduler records it.
@@ -219,3 +234,6 @@ def test_a_ledger_that_cannot_be_written_starts_no_job_twice() -> None:
     scheduler.end("backup shop")
     assert scheduler.tick() == []
     assert len(scheduler.reported) == 1
+    for _ in range(2):
+        assert scheduler.tick(moment("2026-03-14T20:00")) == []
+    assert len(scheduler.reported) == 2
