@@ -61,21 +61,34 @@ def gather(run: Run) -> State:
 class Gathering:
     """Gathers a state each time it is called.
 
-    A store is listed again if something was put on record, or after a while. What has
-    not answered in time is not asked once more before it has.
+    The ledger is read again if it has changed; stores are listed again then, or after
+    a while. What has not answered in time is not asked once more before it has.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._before: State | None = None
+        self._ledger = (0, 0)
         self._asked: dict[str, Future[Any]] = {}
 
     def __call__(self) -> State:
         """Return the state now; see `gather`."""
         run = self._run
         names = [*run.settings.databases, *run.settings.files]
-        entries, faults = run.ledger.readable()
-        listed = self._listed(len(entries))
+        before, ledger = self._before, run.ledger.state
+        listed: dict[str, StoreState] = {}
+        if before is not None and ledger == self._ledger:
+            entries, faults = before.entries, before.ledger_faults
+            since = run.now() - _LISTED_AGAIN
+            listed = {
+                each.name: each
+                for each in before.stores
+                if each.listed_at is not None and each.listed_at > since
+            }
+        else:
+            records, wrong = run.ledger.readable()
+            entries, faults = tuple(records), tuple(wrong)
+            self._ledger = ledger
         for store in run.stores:
             known = listed.get(store.name)
             self._ask(f"store {store.name}", partial(_look_into, run, store, known))
@@ -102,25 +115,13 @@ class Gathering:
                 for name, answer in zip(names, answers, strict=True)
             ),
             stores=tuple(_with_unreadable(each, listing) for each in stores),
-            entries=tuple(entries),
-            ledger_faults=tuple(faults),
+            entries=entries,
+            ledger_faults=faults,
             notified=last_notified(entries, run.settings.notify),
             disks=tuple(_disks(run)),
             memory=_memory(),
         )
         return self._before
-
-    def _listed(self, records: int) -> dict[str, StoreState]:
-        """Return the stores that need not be listed again."""
-        before = self._before
-        if before is None or len(before.entries) != records:
-            return {}
-        since = self._run.now() - _LISTED_AGAIN
-        return {
-            each.name: each
-            for each in before.stores
-            if each.listed_at is not None and each.listed_at > since
-        }
 
     def _ask(self, key: str, call: Callable[[], Answer]) -> None:
         if key in self._asked and not self._asked[key].done():

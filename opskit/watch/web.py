@@ -11,6 +11,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 import resource
 import socket
 import time
@@ -63,7 +64,7 @@ _FILES_WANTED = 4096
 _IDLE_SECONDS = 5
 _REQUEST_SECONDS = 15.0
 _STOP_SECONDS = 3
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+_LOCAL = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +241,8 @@ class _Gate:
         right = bool(self._key) and hmac.compare_digest(given or b"", self._key)
         scope["has_key"] = right
         if not self._key:
-            name = headers.get("host", "").rpartition(":")[0] or headers.get("host")
-            return None if name in _LOCAL_NAMES else _error(421, "unknown host")
+            is_local = _LOCAL.fullmatch(headers.get("host", ""))
+            return None if is_local else _error(421, "unknown host")
         if right or (given is None and scope["path"] == "/health"):
             return None
         return _error(

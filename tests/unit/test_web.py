@@ -200,9 +200,10 @@ def test_without_a_key_only_names_of_this_host_are_answered(serve: Serve) -> Non
     """A page that has its own name point here learns nothing."""
     site = serve()
 
-    for name in ("localhost", "127.0.0.1:1", "[::1]:8321"):
+    for name in ("localhost", "127.0.0.1:1", "[::1]:8321", "[::1]"):
         assert site.ask("/metrics", Host=name).status == 200
-    assert site.ask("/metrics", Host="evil.example:8321").status == 421
+    for name in ("evil.example:8321", "127.0.0.1.evil.example", "localhost@evil", ""):
+        assert site.ask("/metrics", Host=name).status == 421
 
 
 def test_it_does_not_listen_beyond_loopback_without_a_key(serve: Serve) -> None:
