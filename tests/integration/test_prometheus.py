@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -146,6 +147,8 @@ def configured(folder: Path, port: int, prometheus_url: str) -> Settings:
     for name in ("store", "hasty", "patient"):
         (folder / name).mkdir()
         (folder / name / "file").write_text("content")
+    (folder / "key").write_text("the key\n")
+    (folder / "key").chmod(0o600)
     text = f"""\
 [stores.near]
 url = {json.dumps((folder / "store").as_uri())}
@@ -158,6 +161,7 @@ path = {json.dumps(str(folder / "patient"))}
 schedule = "@yearly"
 [scheduler]
 listen = "127.0.0.1:{port}"
+api_key_file = {json.dumps(str(folder / "key"))}
 verify = ""
 drill = ""
 prune = ""
@@ -180,6 +184,11 @@ prometheus_url = {json.dumps(prometheus_url)}
     return settings
 
 
+def target(port: int) -> list[dict[str, list[str]]]:
+    """Return a port of this host as Prometheus is given one."""
+    return [{"targets": [f"127.0.0.1:{port}"]}]
+
+
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with the rules, which need not hold for minutes here."""
@@ -197,18 +206,18 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         (folder / "rules.yml").write_text(
             re.sub(r"interval: \w+", "interval: 1s", rules)
         )
-        jobs = {"opskit": port, "service": service.server_port}
+        key = {"username": "prometheus", "password_file": str(folder / "key")}
+        jobs = {
+            "opskit": {"static_configs": target(port), "basic_auth": key},
+            "service": {"static_configs": target(service.server_port)},
+        }
         (folder / "prometheus.yml").write_text(
             json.dumps(
                 {
                     "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
                     "rule_files": ["rules.yml"],
                     "scrape_configs": [
-                        {
-                            "job_name": job,
-                            "static_configs": [{"targets": [f"127.0.0.1:{each}"]}],
-                        }
-                        for job, each in jobs.items()
+                        {"job_name": name, **job} for name, job in jobs.items()
                     ],
                 }
             )
@@ -235,13 +244,17 @@ def is_scraping(prometheus: Prometheus) -> bool:
 
 
 def test_every_target_is_up(prometheus: Prometheus) -> None:
-    """Prometheus reads the metrics of opskit without a complaint."""
-    until(
-        lambda: (
-            [each["health"] for each in prometheus.get("targets")["activeTargets"]]
-            == ["up", "up"]
-        )
-    )
+    """Prometheus reads the metrics of opskit, with the key; nobody does without."""
+
+    def health() -> list[str]:
+        return [each["health"] for each in prometheus.get("targets")["activeTargets"]]
+
+    until(lambda: health() == ["up", "up"])
+
+    listen = prometheus.settings.scheduler.listen
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        urllib.request.urlopen(f"http://{listen}/metrics", timeout=30)
+    refused.value.close()
 
 
 def test_a_stale_backup_raises_its_alert(prometheus: Prometheus) -> None:
