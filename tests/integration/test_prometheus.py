@@ -207,7 +207,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             re.sub(r"interval: \w+", "interval: 1s", rules)
         )
         key = {"username": "prometheus", "password_file": str(folder / "key")}
-        jobs = {
+        jobs: dict[str, dict[str, Any]] = {
             "opskit": {"static_configs": target(port), "basic_auth": key},
             "service": {"static_configs": target(service.server_port)},
         }
