@@ -123,7 +123,7 @@ def _web_address(url: str) -> str:
 
 
 class NotifySettings(Section):
-    """Who is told of failures, recoveries and missed runs."""
+    """Receivers of failures, recoveries and missed runs."""
 
     urls: list[SecretStr] = Field(default=[], description="addresses of apprise")
     recovery_after: Count = Field(

@@ -331,7 +331,7 @@ class Run:
                 each.started(self, record)
 
     def conclude(self, record: Record) -> None:
-        """Put on record how something ended, and tell the observers."""
+        """Record how something ended, and notify the observers."""
         self.ledger.add(record)
         for each in self.observers:
             with _harmless(each):

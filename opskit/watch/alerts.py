@@ -1,4 +1,4 @@
-"""What people are told of an operation, decided by its history alone."""
+"""Alerts: what is reported to people, decided from the ledger's history alone."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ class Ending:
 def decide(
     history: Iterable[Ending], latest: Ending, *, recovery_after: int
 ) -> Kind | None:
-    """Return what to tell of the latest operation: a new fault, its end, or nothing.
+    """Return what to report of the latest operation: a new fault, its end, or nothing.
 
-    Each fault is told once until so many good runs of the same operation and source
-    follow each other; then that is told. A fault without a source was one of every
-    source. An interrupt is neither good nor a fault.
+    Each fault is reported once until so many good runs of the same operation and source
+    follow each other; then the recovery is reported. A fault without a source concerns
+    every source. An interrupt is neither good nor a fault.
     """
-    told: set[str] = set()
+    reported: set[str] = set()
     good = 0
     kind: Kind | None = None
     same = [
@@ -87,13 +87,13 @@ def decide(
         kind = None
         if each.good:
             good += 1
-            if told and good >= recovery_after:
-                told.clear()
+            if reported and good >= recovery_after:
+                reported.clear()
                 kind = "recovered"
         elif each.ended != "interrupted":
             good = 0
-            if each.fault not in told:
-                told.add(each.fault)
+            if each.fault not in reported:
+                reported.add(each.fault)
                 kind = "missed" if each.ended == "missed" else "failed"
     return kind
 

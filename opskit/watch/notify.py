@@ -1,4 +1,4 @@
-"""Notifier: tells receivers of each operation, and records who was not reached."""
+"""Notifier: reports operations to receivers, and records which were not reached."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TONES: dict[Kind, Tone] = {"recovered": "success", "suspicious": "warning"}
 
 
 class Notifier:
-    """Tells people of faults and their end, and programs of everything.
+    """Reports faults and recoveries to people, and every operation to programs.
 
     Raises:
         ConfigurationError: an address matches no service.

@@ -38,7 +38,7 @@ def record_event(
     run_id: str = "",
     **details: Any,
 ) -> None:
-    """Put on record what no operation could record itself, and tell the observers.
+    """Record what no operation could record itself, and notify the observers.
 
     For instance a missed run (`ended` is `missed`), or a job that was killed
     (`failed`, with the id of its run). `details` go to the ledger; `source` is the

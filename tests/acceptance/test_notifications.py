@@ -1,4 +1,4 @@
-"""Notifications of the command line: who is told, who is not reached, what is shown."""
+"""Notifications of the command line: messages, receivers that are not reached, secrets."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _traces(service: Service, shown: str) -> list[str]:
 
 
 def test_a_fault_and_its_end_reach_everybody(service: Service) -> None:
-    """By message, heartbeat, webhook, hook and event; a repeat tells people nothing."""
+    """By message, heartbeat, webhook, hook and event; a repeat is not reported to people."""
     with receiver() as one:
         service.set_up(_receivers(service, one.url))
         service.json("backup")
@@ -199,7 +199,7 @@ def test_doctor_sends_a_test_message(service: Service) -> None:
     assert len(one.requests) == 2
 
 
-def test_an_interrupted_backup_is_told_to_programs_and_heartbeats_alone(
+def test_an_interrupted_backup_is_reported_to_programs_and_heartbeats_alone(
     service: Service,
 ) -> None:
     """A person who stops a run knows; a service that waits for its end does not."""
@@ -221,7 +221,7 @@ def test_an_interrupted_backup_is_told_to_programs_and_heartbeats_alone(
     assert _hooks(service) == ["started", "interrupted"]
 
 
-def test_a_set_that_holds_far_less_is_told(service: Service) -> None:
+def test_a_set_that_holds_far_less_is_reported(service: Service) -> None:
     """The backup succeeds; somebody should look at it."""
     for number in range(300):
         (service.state / f"{number}").write_text("x")
@@ -238,8 +238,8 @@ def test_a_set_that_holds_far_less_is_told(service: Service) -> None:
     assert made["backup_id"] in got["message"]
 
 
-def test_a_missed_run_is_told_by_the_scheduler(tmp_path: Path) -> None:
-    """It never ran, so that only the scheduler can tell; the next one runs well."""
+def test_a_missed_run_is_reported_by_the_scheduler(tmp_path: Path) -> None:
+    """Only the scheduler knows of a run that did not start; the next one succeeds."""
     service = Scheduled(tmp_path)
     service.fill(a="one")
     line = hourly()

@@ -1,4 +1,4 @@
-"""What people are told of operations: each fault once, its end, and nothing else."""
+"""Alerts: each fault is reported once, its end too, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _fast_and_slow(*seconds: float) -> list[bool]:
     return [bool(doubts(endings[:number], each)) for number, each in enumerate(endings)]
 
 
-def _told(*endings: Ending, recovery_after: int = 1) -> list[Kind | None]:
-    """Return what is told of each of the operations, one after the other."""
+def _reported(*endings: Ending, recovery_after: int = 1) -> list[Kind | None]:
+    """Return what is reported of each of the operations, one after the other."""
     return [
         decide(endings[:number], each, recovery_after=recovery_after)
         for number, each in enumerate(endings)
@@ -39,7 +39,7 @@ def _told(*endings: Ending, recovery_after: int = 1) -> list[Kind | None]:
 
 
 @pytest.mark.parametrize(
-    ("endings", "told"),
+    ("endings", "reported"),
     [
         ([GOOD, GOOD], [None, None]),
         ([AWAY], ["failed"]),
@@ -54,18 +54,18 @@ def _told(*endings: Ending, recovery_after: int = 1) -> list[Kind | None]:
         ([AWAY, INTERRUPTED, AWAY, GOOD], ["failed", None, None, "recovered"]),
     ],
 )
-def test_each_fault_is_told_once_and_so_is_its_end(
-    endings: list[Ending], told: list[Kind | None]
+def test_each_fault_is_reported_once_and_so_is_its_end(
+    endings: list[Ending], reported: list[Kind | None]
 ) -> None:
-    """A repeat is not told, another fault is, an interrupt is nobody's fault."""
-    assert _told(*endings) == told
+    """A repeat is not reported, another fault is, an interrupt is not a fault."""
+    assert _reported(*endings) == reported
 
 
 def test_a_fault_has_ended_after_so_many_good_runs() -> None:
-    """What comes and goes is told once."""
-    told = _told(AWAY, GOOD, AWAY, GOOD, GOOD, GOOD, recovery_after=3)
+    """A fault that comes and goes is reported once."""
+    reported = _reported(AWAY, GOOD, AWAY, GOOD, GOOD, GOOD, recovery_after=3)
 
-    assert told == ["failed", None, None, None, None, "recovered"]
+    assert reported == ["failed", None, None, None, None, "recovered"]
 
 
 def test_a_fault_is_the_same_whatever_numbers_its_words_hold() -> None:
@@ -73,22 +73,27 @@ def test_a_fault_is_the_same_whatever_numbers_its_words_hold() -> None:
     first = _ending("failed", code=11, error="run a1b2 holds the lock since 09:00:01Z")
     again = _ending("failed", code=11, error="run 77fe holds the lock since 10:00:02Z")
 
-    assert _told(first, again) == ["failed", None]
+    assert _reported(first, again) == ["failed", None]
 
 
-def test_sources_and_operations_are_told_apart() -> None:
+def test_sources_and_operations_are_separate() -> None:
     """A good backup of one source ends nothing of another, nor of a drill."""
     drill = Ending(operation="restore-drill", source="shop", ended="ok", details={})
     other = _ending("failed", source="crm", code=10, error="store offsite is away")
 
-    assert _told(AWAY, other, drill, GOOD) == ["failed", "failed", None, "recovered"]
+    assert _reported(AWAY, other, drill, GOOD) == [
+        "failed",
+        "failed",
+        None,
+        "recovered",
+    ]
 
 
 def test_a_fault_without_a_source_ends_for_each_source() -> None:
-    """No store was reached, so that nobody knew what was to be drilled."""
+    """No store was reached: the sources were not known."""
     every = _ending("failed", source="", code=10, error="no store can be reached")
 
-    assert _told(every, every, GOOD, GOOD, AWAY) == [
+    assert _reported(every, every, GOOD, GOOD, AWAY) == [
         "failed", None, "recovered", None, "failed",
     ]  # fmt: skip
 
@@ -107,7 +112,7 @@ def test_a_backup_that_is_far_faster_than_usual_is_suspicious_once() -> None:
 
 
 def test_a_backup_that_holds_far_less_is_suspicious() -> None:
-    """In the words that the set has; one that failed is told as such."""
+    """In the words of the set; a backup that failed is reported as a failure."""
     changes = ["table public.orders: 3 rows, before 90000"]
     shrunk = _ending(sudden_changes=changes)
 

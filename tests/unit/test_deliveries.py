@@ -41,7 +41,7 @@ def test_a_receiver_that_does_not_answer_is_not_waited_for() -> None:
 
 
 def test_a_redirect_is_not_followed() -> None:
-    """A message with secrets goes to no address that nobody configured."""
+    """A message goes to configured addresses alone."""
     with receiver() as other, receiver([307], other.url) as pointing:
         reason = _reason(pointing.url)
 

@@ -81,7 +81,9 @@ def test_a_person_reads_what_failed_and_when_it_works_again(
     assert _notified(run) == []
 
 
-def test_a_backup_that_shrank_is_told_once(make_run: MakeRun, one: Receiver) -> None:
+def test_a_backup_that_shrank_is_reported_once(
+    make_run: MakeRun, one: Receiver
+) -> None:
     """It succeeded, and somebody should look at it."""
     run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
     with run.recorded("backup", "shop") as record:
@@ -95,7 +97,9 @@ def test_a_backup_that_shrank_is_told_once(make_run: MakeRun, one: Receiver) -> 
     assert got["message"].startswith("table a.b is gone\nhost: ")
 
 
-def test_a_missed_run_is_told_like_a_failure(make_run: MakeRun, one: Receiver) -> None:
+def test_a_missed_run_is_reported_like_a_failure(
+    make_run: MakeRun, one: Receiver
+) -> None:
     """Nothing ran; the daemon says so."""
     run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
     failure = Failure(exit_code=40, message="due at 09:00", hint="Look at the host.")
@@ -224,7 +228,7 @@ def test_no_part_of_an_address_is_shown_or_recorded(
     assert [each.name for each in places] == ["opskit.toml"]
 
 
-def test_a_ledger_that_is_broken_keeps_nobody_from_being_told(
+def test_a_broken_ledger_does_not_prevent_messages(
     make_run: MakeRun, one: Receiver
 ) -> None:
     """Without its history, a fault is a new one."""
@@ -236,7 +240,7 @@ def test_a_ledger_that_is_broken_keeps_nobody_from_being_told(
     assert len(one.requests) == 1
 
 
-def test_an_unexpected_error_is_told_without_its_words(
+def test_an_unexpected_error_is_reported_without_its_message(
     make_run: MakeRun, one: Receiver
 ) -> None:
     """They may hold anything."""

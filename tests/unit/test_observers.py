@@ -65,7 +65,7 @@ def _interrupt(run: Run) -> None:
 def test_an_observer_learns_when_something_begins_and_how_it_ended(
     run: Run, noting: Noting
 ) -> None:
-    """It is told the end after the ledger has its record."""
+    """The end comes after the record is in the ledger."""
     with run.recorded("backup", "shop") as record:
         record.begin(source="shop")
         assert noting.seen == [("started", "backup", {"source": "shop"})]
@@ -73,9 +73,7 @@ def test_an_observer_learns_when_something_begins_and_how_it_ended(
     assert noting.seen[1:] == [("ended", "backup", "ok", 0)]
 
 
-def test_what_does_not_go_on_record_is_nobodys_business(
-    run: Run, noting: Noting
-) -> None:
+def test_what_is_not_recorded_is_not_observed(run: Run, noting: Noting) -> None:
     """A list of the sets is not announced."""
     with run.recorded("backups"):
         pass
@@ -83,7 +81,7 @@ def test_what_does_not_go_on_record_is_nobodys_business(
     assert noting.seen == []
 
 
-def test_a_failure_and_an_interrupt_are_told_apart(run: Run, noting: Noting) -> None:
+def test_a_failure_and_an_interrupt_differ(run: Run, noting: Noting) -> None:
     """The interrupt goes on, the failure is in the outcome."""
     with run.recorded("backup") as record:
         record.begin()
@@ -98,7 +96,7 @@ def test_a_failure_and_an_interrupt_are_told_apart(run: Run, noting: Noting) -> 
 def test_the_ledger_keeps_the_code_of_an_operation_that_did_part_of_its_work(
     run: Run,
 ) -> None:
-    """Who reads the ledger alone can tell full success from less."""
+    """The ledger alone shows whether everything was done."""
     with run.recorded("backup", "shop") as record:
         record.begin(source="shop")
         record.report(StoreError("offsite is away", said="in its own words"))
@@ -141,7 +139,7 @@ def test_an_observer_may_refuse_an_operation(run: Run, noting: Noting) -> None:
     assert record.entry.details == {"error": "not now", "code": 2}
 
 
-def test_an_event_without_an_operation_is_recorded_and_told(
+def test_an_event_without_an_operation_is_recorded_and_observed(
     run: Run, noting: Noting
 ) -> None:
     """A missed run is one: nothing ran that could have recorded it."""

@@ -143,7 +143,7 @@ def test_an_unexpected_error_of_a_task_is_an_event(
 
 
 def test_a_server_that_points_elsewhere_is_not_followed(make_run: MakeRun) -> None:
-    """Nobody configured the other one."""
+    """Events go to the configured server alone."""
     with receiver() as other, receiver([307], other.url) as server:
         run = make_run(_dsn(server))
         with run.recorded("backup", "shop") as record:
