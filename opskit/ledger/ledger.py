@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from opskit import files
 from opskit.errors import IntegrityError
 from opskit.log import masked
@@ -68,14 +70,13 @@ def parse(line: bytes, *, what: str) -> LedgerEntry:
 
 
 def readable(lines: Iterable[bytes]) -> list[LedgerEntry]:
-    """Return the lines that are records, with a time and details."""
+    """Return the lines that are records, each field of its type, with a zone's time."""
+    record = TypeAdapter(LedgerEntry)
     entries = []
     for line in lines:
-        with suppress(IntegrityError, ValueError, TypeError):
-            entry = parse(line, what="it")
-            if datetime.fromisoformat(entry.time).tzinfo and isinstance(
-                entry.details, dict
-            ):
+        with suppress(ValueError):
+            entry = record.validate_json(line)
+            if datetime.fromisoformat(entry.time).tzinfo is not None:
                 entries.append(entry)
     return entries
 

@@ -138,7 +138,9 @@ def _gauges(state: State) -> Iterator[_Sample]:
         labels = {"store": store.name}
         yield from _answered("store", store, labels)
         yield "store_unreadable_sets", labels, len(store.unreadable)
-    for disk in {*state.disks, *(each.disk for each in state.stores if each.disk)}:
+    disks = {each.name: each for each in state.disks}
+    disks |= {each.disk.name: each.disk for each in state.stores if each.disk}
+    for disk in disks.values():
         yield "disk_free_bytes", {"path": disk.name}, disk.free_bytes
         yield "disk_size_bytes", {"path": disk.name}, disk.total_bytes
     for receiver, entry in state.notified.items():

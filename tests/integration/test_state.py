@@ -16,13 +16,15 @@ from urllib.request import urlopen
 import pytest
 
 from opskit import config
+from opskit.checks import Health
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
 from opskit.postgres.connect import connect
 from opskit.watch import gathering as gathering_module
-from opskit.watch import web
+from opskit.watch import metrics, web
 from opskit.watch.gathering import Gathering, Watch, gather
+from opskit.watch.health import checks
 from opskit.watch.state import Answer
 from tests import s3_servers
 from tests.conftest import MakeDatabase
@@ -129,17 +131,24 @@ def test_a_broken_ledger_keeps_nothing_from_being_gathered(tmp_path: Path) -> No
     """Records that can be read are shown, and what is wrong is told."""
     for store in ("near", "far"):
         (tmp_path / store).mkdir()
-    for _ in range(3):
+    for _ in range(2):
         backup(configured(tmp_path, source(tmp_path)), BackupRequest())
     ledger = tmp_path / ".opskit" / "ledger.jsonl"
-    lines: list[Any] = ledger.read_text().splitlines()
-    lines[1] = '{"time": 3}'
-    ledger.write_text("\n".join(lines) + "\n")
+    whole = ledger.read_text()
+    record = json.loads(whole.splitlines()[0])
+    altered: dict[str, Any] = {
+        "time": "yesterday", "operation": 3, "details": [], "seconds": "long"
+    }  # fmt: skip
+    bad = [json.dumps(record | {name: each}) for name, each in altered.items()]
+    ledger.write_text(whole + "\n".join(["{", "[]", "\0", *bad]) + "\n")
+    run = configured(tmp_path, source(tmp_path))
 
-    state = gather(configured(tmp_path, source(tmp_path)))
+    state = gather(run)
 
-    assert [each.sequence for each in state.entries] == [0, 2]
-    assert len(state.ledger_faults) == 2
+    assert [each.sequence for each in state.entries] == [0, 1]
+    assert state.ledger_faults
+    assert {e.name: e.passed for e in checks(state, run.settings)}["ledger"] is False
+    assert b"opskit_ledger_intact 0.0" in metrics.render(state, Health.UNHEALTHY)
 
 
 def test_records_that_were_cut_off_are_missed_without_asking_a_store(

@@ -13,7 +13,7 @@ from opskit.checks import Health, worst
 from opskit.config import Settings
 from opskit.watch import metrics
 from opskit.watch.health import checks
-from opskit.watch.state import State, StoreState
+from opskit.watch.state import Room, State, StoreState
 from tests.unit import states, stock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +136,17 @@ def test_names_with_quotes_and_lines_do_not_break_the_text() -> None:
 
     assert value(samples(state), "store_reachable", store=odd) == 1
     assert not stock.run("promtool", "check", "metrics", stdin=rendered(state).encode())
+
+
+def test_a_folder_with_two_roles_is_one_disk() -> None:
+    """Prometheus refuses a sample that stands there twice."""
+    first, second = (
+        Room(name="/backups", free_bytes=free, total_bytes=9) for free in (4, 5)
+    )
+    store = StoreState(name="local", disk=second)
+    text = rendered(replace(states.well(), stores=(store,), disks=(first,)))
+
+    assert len(re.findall(r"^opskit_disk_free_bytes\{", text, re.MULTILINE)) == 1
 
 
 def test_what_is_not_known_is_left_out() -> None:
