@@ -11,7 +11,7 @@ from opskit.log import logger
 from opskit.operations.outcome import Failure
 from opskit.scheduler.jobs import Ended, Running
 from opskit.scheduler.journal import Journal
-from opskit.scheduler.timetable import Due, Job, Key, standing
+from opskit.scheduler.timetable import Due, Job, Key, is_credible, standing
 
 _TOGETHER_MAX = 4
 # A lock that is held is tried again after this time, then after twice as long, ….
@@ -98,7 +98,9 @@ class Dispatcher:
             if job.key in self._running:
                 continue
             since = history.since(job) or new_since
-            since = max(since, self._done.get(job.key, since))
+            done = self._done.get(job.key, since)
+            if is_credible(done, now=now):
+                since = max(since, done)
             due = standing(job, since=since, now=now, grace=grace)
             if due is None:
                 self._waits.pop(job.key, None)

@@ -23,16 +23,21 @@ class Journal:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[object, ...] = ()
         self._others: list[LedgerEntry] = []
         self._history = History(done={}, known={})
 
     def history(self) -> History:
-        """Return what the ledger knows; it is read again when it has changed."""
-        seen = self.run.ledger.state
+        """Return what the ledger knows.
+
+        It is read again when it has changed, and when the clock was set: which records
+        are credible depends on the time.
+        """
+        now = self.run.now()
+        seen = (self.run.ledger.state, now.date(), now.hour)
         if seen != self._seen:
             entries, _faults = self.run.ledger.readable()
-            self._history = history([*self._others, *entries], now=self.run.now())
+            self._history = history([*self._others, *entries], now=now)
             self._seen = seen
         return self._history
 
@@ -71,7 +76,7 @@ class Journal:
                 for each in self.run.ledger.records_of_others(since)
                 if each.operation != SCHEDULER
             ]
-        self._seen = None
+        self._seen = ()
 
     def missed(self, job: Job, missed: Missed) -> None:
         """Record runs that will not be made up for, and tell whoever watches."""

@@ -131,7 +131,10 @@ class Lease:
         if self._unanswered_since is None:
             self._unanswered_since = uptime()
         waited = uptime() - self._unanswered_since
-        if self._is_alone or (waited < self._patience and not self._goes_on):
+        if self._is_alone:
+            return
+        if waited < self._patience and not self._goes_on:
+            self.holder = f"the lease cannot be asked for: {error.message}"
             return
         try:
             self._stack.enter_context(self._alone_on_host())

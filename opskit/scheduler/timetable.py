@@ -18,7 +18,6 @@ SCHEDULER = "scheduler"
 MISSED = "missed"
 # The operation and the source that a job is about, which may be all of them.
 Key = tuple[str, str]
-# A record that is further ahead was written by a clock that was wrong.
 _AHEAD_MAX = timedelta(days=1)
 
 
@@ -143,10 +142,19 @@ def history(entries: Iterable[LedgerEntry], *, now: datetime) -> History:
         with suppress(ValueError, TypeError, AttributeError):
             if entry.operation == SCHEDULER:
                 known = _known(known, entry)
-            elif (time := _dealt_with(entry)) and time <= now + _AHEAD_MAX:
+            elif (time := _dealt_with(entry)) and is_credible(time, now=now):
                 key = (entry.operation, str(entry.details.get("source", "")))
                 done[key] = max(time, done.get(key, time))
     return History(done=done, known=known)
+
+
+def is_credible(time: datetime, *, now: datetime) -> bool:
+    """Return whether a record may be of this time, or its clock must have been wrong.
+
+    A clock that is set back by an hour leaves such records; one that was a month ahead
+    must not keep a job from being due for a month.
+    """
+    return time <= now + _AHEAD_MAX
 
 
 def _known(

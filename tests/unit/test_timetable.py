@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from opskit.config import Settings
+from opskit.ledger import Ledger
+from opskit.operations.run import Run
+from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import SCHEDULER, history, standing
 from tests.unit.scheduled import GRACE, Scheduler, moment, record, timetable
 
@@ -141,6 +146,47 @@ def test_a_clock_that_is_set() -> None:
     ((name, missed),) = scheduler.reported
     assert (name, missed.number) == ("backup shop", 1)
     assert missed.first == moment("2026-03-10T13:00")
+
+
+def test_a_clock_that_was_a_month_ahead() -> None:
+    """When it is set right, what it left in the ledger and in memory is passed over."""
+    scheduler = Scheduler(timetable("0 2 * * *"), NOON)
+    assert scheduler.catch_up(moment("2026-03-11T02:00")) == ["backup shop"]
+
+    assert scheduler.catch_up(moment("2026-04-11T02:00")) == ["backup shop"]
+    assert scheduler.catch_up(moment("2026-03-12T02:00")) == ["backup shop"]
+    assert scheduler.catch_up(moment("2026-03-12T02:30")) == []
+    scheduler.restart()
+    assert scheduler.catch_up(moment("2026-03-12T03:00")) == []
+
+
+def test_a_clock_that_was_long_behind(tmp_path: Path) -> None:
+    """Records that were ahead of it count as soon as it is set right."""
+
+    class Clocked(Run):
+        time = moment("1970-01-01T00:00")
+
+        def now(self) -> datetime:
+            return Clocked.time
+
+    run = Clocked(Settings.model_validate({"state_dir": tmp_path, "stores": {
+        "local": {"url": tmp_path.as_uri()}}}))  # fmt: skip
+    (job,) = timetable("0 2 * * *")
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    records: list[tuple[str, datetime, dict[str, object]]] = [
+        (SCHEDULER, moment("2026-01-01T00:00"), {"lines": {job.name: job.written}}),
+        ("backup", NOON, {"source": "shop"}),
+    ]
+    for operation, time, details in records:
+        ledger.append(
+            now=time, run_id="run", operation=operation, outcome="ok",
+            details=details, started_at=time,
+        )  # fmt: skip
+    journal = Journal(run)
+
+    assert journal.history().since(job) == moment("2026-01-01T00:00")
+    Clocked.time = NOON + HOUR
+    assert journal.history().since(job) == NOON
 
 
 def test_what_may_run_beside_what() -> None:
