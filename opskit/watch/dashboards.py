@@ -35,24 +35,26 @@ def opskit() -> dict[str, Any]:
 def service(slo: SloSettings) -> dict[str, Any]:
     """Return the dashboard of the golden signals, with the configured objectives."""
     queries = ServiceQueries(slo)
-    requests, errors = queries.requests(_WINDOW), queries.errors(_WINDOW)
-    refused = queries.rate_limited(_WINDOW)
     latencies = {f"p{n}": queries.latency(n / 100, _WINDOW) for n in (50, 95, 99)}
     for name in ("p95", "p99"):
         if text := getattr(slo.latency, name):
             latencies[f"objective of {name}"] = f"vector({latency_seconds(text):.6g})"
     panels = [
-        Panel(title="Requests", queries={"requests": requests}, unit="reqps"),
+        Panel(
+            title="Requests",
+            queries={"requests": queries.requests(_WINDOW)},
+            unit="reqps",
+        ),
         Panel(
             title="Errors",
-            queries={"failed": f"({errors} or vector(0)) / {requests}"},
+            queries={"failed": queries.failed(_WINDOW)},
             unit="percentunit",
             limit=slo.error_rate,
         ),
         Panel(title="Latency", queries=latencies, unit="s"),
         Panel(
             title="Refused by a rate limit",
-            queries={"refused": f"({refused} or vector(0)) / {requests}"},
+            queries={"refused": queries.refused(_WINDOW)},
             unit="percentunit",
             limit=slo.rate_limited,
         ),

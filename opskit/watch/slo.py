@@ -31,15 +31,15 @@ class ServiceQueries:
         """Return the query of requests a second."""
         return f"sum(rate({self.series(self.slo.requests_metric)}[{window}]))"
 
-    def errors(self, window: str) -> str:
-        """Return the query of requests a second that the service failed."""
-        return self._with_status("5..", window)
+    def failed(self, window: str) -> str:
+        """Return the query of the share of requests that the service failed."""
+        return self._share(self._with_status("5.."), window)
 
-    def rate_limited(self, window: str) -> str:
-        """Return the query of requests a second that a rate limit refused."""
-        if metric := self.slo.rate_limited_metric:
-            return f"sum(rate({self.series(metric)}[{window}]))"
-        return self._with_status("429", window)
+    def refused(self, window: str) -> str:
+        """Return the query of the share of requests that a rate limit refused."""
+        metric = self.slo.rate_limited_metric
+        series = self.series(metric) if metric else self._with_status("429")
+        return self._share(series, window)
 
     def latency(self, share: float, window: str) -> str:
         """Return the query of the seconds within which a share has its answer."""
@@ -50,25 +50,32 @@ class ServiceQueries:
 
     def budget_left(self, availability: float, window: str) -> str:
         """Return the query of the share of an error budget that is not used up."""
-        budget = round(1 - availability / 100, 9)
-        failed = f"({self.errors(window)} or vector(0)) / {self.requests(window)}"
-        return f"1 - {failed} / {budget:.6g}"
+        return f"1 - {self.failed(window)} / {_budget(availability):.6g}"
 
     def enough(self, metric: str, window: str) -> str:
         """Return the condition that a counter rose enough to say something."""
         number = f"sum(increase({self.series(metric)}[{window}]))"
         return f"{number} >= {self.slo.minimum_requests}"
 
-    def _with_status(self, pattern: str, window: str) -> str:
-        matcher = f'{self.slo.status_label}=~"{pattern}"'
-        series = self.series(self.slo.requests_metric, matcher)
-        return f"sum(rate({series}[{window}]))"
-
     def series(self, metric: str, *matchers: str) -> str:
         """Return the selector of a metric of the service."""
         labels = [f"{name}={json.dumps(v)}" for name, v in self.slo.labels.items()]
         inside = ", ".join([*labels, *matchers])
         return f"{metric}{{{inside}}}" if inside else metric
+
+    def _with_status(self, pattern: str) -> str:
+        matcher = f'{self.slo.status_label}=~"{pattern}"'
+        return self.series(self.slo.requests_metric, matcher)
+
+    def _share(self, series: str, window: str) -> str:
+        # Where nothing ever failed there is no series of failures.
+        part = f"(sum(rate({series}[{window}])) or vector(0))"
+        return f"{part} / {self.requests(window)}"
+
+
+def _budget(availability: float) -> float:
+    """Return the share of requests that may fail."""
+    return round(1 - availability / 100, 9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +99,7 @@ def objectives(slo: SloSettings) -> list[Objective]:
     service = ServiceQueries(slo)
     found = [_latency(service, *each) for each in _latencies(slo)]
     if slo.availability is not None:
-        budget = round(1 - slo.availability / 100, 9)
-        found.append(_errors(service, "Availability", budget))
+        found.append(_errors(service, "Availability", _budget(slo.availability)))
     if slo.error_rate is not None:
         found.append(_errors(service, "ErrorRate", slo.error_rate))
     if found:
@@ -104,7 +110,7 @@ def objectives(slo: SloSettings) -> list[Objective]:
                 "of the requests",
                 budget=slo.rate_limited,
                 runbook="service-rate-limited",
-                missed=_share(service.rate_limited, service.requests),
+                missed=lambda share, window: f"{service.refused(window)} > {share:.6g}",
                 enough=partial(service.enough, slo.requests_metric),
             )
         )
@@ -138,15 +144,9 @@ def _errors(service: ServiceQueries, name: str, budget: float) -> Objective:
         promise=f"at most {budget * 100:.6g} % of the requests fail",
         budget=budget,
         runbook="service-errors",
-        missed=_share(service.errors, service.requests),
+        missed=lambda share, window: f"{service.failed(window)} > {share:.6g}",
         enough=partial(service.enough, service.slo.requests_metric),
     )
-
-
-def _share(
-    part: Callable[[str], str], whole: Callable[[str], str]
-) -> Callable[[float, str], str]:
-    return lambda share, window: f"{part(window)} / {whole(window)} > {share:.6g}"
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,7 @@ def checks(slo: SloSettings, *, start: datetime, end: datetime) -> list[Check]:
 def _figures(slo: SloSettings, window: str) -> Iterator[_Figure]:
     """Yield what can be compared with an objective."""
     service = ServiceQueries(slo)
-    requests = service.requests(window)
-    failed = f"({service.errors(window)} or vector(0)) / {requests}"
-    refused = f"({service.rate_limited(window)} or vector(0)) / {requests}"
+    failed, refused = service.failed(window), service.refused(window)
     if (promised := slo.availability) is not None:
         left = service.budget_left(promised, window)
         yield _Figure("availability", f"100 * (1 - {failed})", promised, is_floor=True)
