@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -252,14 +252,10 @@ def _last_success(
             newest[store.name] = max(at, newest.get(store.name, at))
     for silent in (each.name for each in stores if not each.reachable):
         for run in runs:
-            if run.operation == "backup" and silent in _names(run.details, "stores"):
+            got = run.details.get("stores") if run.operation == "backup" else None
+            if isinstance(got, list) and silent in got:
                 newest[silent] = ended_at(run)
     return newest
-
-
-def _names(details: Mapping[str, object], key: str) -> Sequence[object]:
-    value = details.get(key)
-    return value if isinstance(value, list) else ()
 
 
 def _drills(

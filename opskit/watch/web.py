@@ -34,7 +34,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from opskit import __version__, log
-from opskit.checks import Check, Health, worst
+from opskit.checks import Health, worst
 from opskit.config.watch import read_key
 from opskit.errors import ConfigurationError
 from opskit.operations.run import Run
@@ -168,28 +168,31 @@ class _Answers:
         self._run, self._watch = run, watch
         self._began = time.monotonic()
         self._shown: State | None = None
-        self._checks: list[Check] = []
+        self._health = Health.HEALTHY
+        self._checks: list[dict[str, object]] = []
         self._metrics = b""
 
     def _look(self) -> None:
         state = self._watch.state
         if state is not None and state is not self._shown:
-            self._checks = checks(state, self._run.settings)
-            self._metrics = metrics.render(state, worst(self._checks))
+            made = checks(state, self._run.settings)
+            self._health = worst(made)
+            self._checks = log.masked([each.as_health_json() for each in made])
+            self._metrics = metrics.render(state, self._health)
             self._shown = state
 
     async def health(self, request: Request) -> Response:
         """Answer with the status and the time, and with a key with everything."""
         self._look()
         now = self._run.now()
-        examined = [freshness(self._shown, now), *self._checks]
-        status = worst(examined)
+        fresh = freshness(self._shown, now)
+        status = self._health if fresh.passed else Health.UNHEALTHY
         document: dict[str, Any] = {"status": status.value, "time": now.isoformat()}
         if request.scope["has_key"]:
             document |= {
                 "version": __version__,
                 "uptime_seconds": round(time.monotonic() - self._began, 3),
-                "checks": log.masked([each.as_health_json() for each in examined]),
+                "checks": [fresh.as_health_json(), *self._checks],
             }
         code = 503 if status is Health.UNHEALTHY else 200
         return JSONResponse(document, code)
