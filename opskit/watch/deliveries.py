@@ -53,7 +53,7 @@ def deliver(deliveries: Sequence[Delivery]) -> list[str]:
         except NotDelivered as error:
             reasons[number] = str(error)
         except Exception as error:  # noqa: BLE001 - a receiver's library may raise any
-            # Its words may hold the address.
+            # Its message may contain the address.
             reasons[number] = f"an unexpected error: {type(error).__name__}"
 
     began = time.monotonic()
@@ -102,7 +102,7 @@ def request(
         NotDelivered: there is no answer, or not one of success.
     """
     from urllib3.exceptions import HTTPError
-    from urllib3.util import make_headers, parse_url
+    from urllib3.util import Timeout, make_headers, parse_url
 
     try:
         address = parse_url(url)
@@ -116,7 +116,7 @@ def request(
             url,
             body=body or None,
             headers=own_headers | dict(headers or {}),
-            timeout=timeout,
+            timeout=Timeout(total=timeout),
             retries=False,
             redirect=False,
             preload_content=False,
