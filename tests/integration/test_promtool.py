@@ -147,6 +147,14 @@ def last_success(**stores: str) -> dict[str, str]:
     }
 
 
+def on_hosts(series: str, standby: str, leader: str) -> dict[str, str]:
+    """Return a series of each of two schedulers."""
+    return {
+        series.replace("}", ', instance="standby"}'): standby,
+        series.replace("}", ', instance="leader"}'): leader,
+    }
+
+
 SHOP = 'source="shop"'
 MAX_AGE = f"opskit_source_max_age_seconds{{{SHOP}}}"
 MAX_AGES = {
@@ -158,11 +166,14 @@ DRILLED = {
     f"opskit_drill_last_success_timestamp_seconds{{{SHOP}}}": "0x9000",
     MAX_DRILL_AGE: "172800x9000",
 }
+LAST = f"opskit_backup_last_run_timestamp_seconds{{{SHOP}}}"
+LAST_RUN = {LAST: "0x9000"}
+INTERVAL = f"opskit_source_expected_interval_seconds{{{SHOP}}}"
 MISSED = f"opskit_runs_missed_total{{{SHOP}}}"
 RUN = {
     MISSED: "3x9000",
-    f"opskit_backup_last_run_timestamp_seconds{{{SHOP}}}": "0x9000",
-    f"opskit_source_expected_interval_seconds{{{SHOP}}}": "86400x9000",
+    LAST: "0x9000",
+    INTERVAL: "86400x9000",
 }
 PASSED = "opskit_drill_last_run_passed"
 CHANGES = f"opskit_backup_sudden_changes{{{SHOP}}}"
@@ -191,8 +202,28 @@ CASES = [
     ),
     Case("OpskitBackupMissing", "none", {SETS: "0x99"}, 61, (f'{SHOP}, store="far"',)),
     Case("OpskitBackupMissing", "one since", {SETS: "0x59 1x99"}, 61),
-    Case("OpskitBackupFailed", "failed", {SUCCEEDED: "1 0x9"}, 6, (SHOP,)),
-    Case("OpskitBackupFailed", "succeeded since", {SUCCEEDED: "0x3 1x9"}, 6),
+    Case("OpskitBackupFailed", "failed", LAST_RUN | {SUCCEEDED: "1 0x9"}, 6, (SHOP,)),
+    Case("OpskitBackupFailed", "succeeded since", LAST_RUN | {SUCCEEDED: "0x3 1x9"}, 6),
+    Case(
+        "OpskitBackupFailed",
+        "a standby's run of long ago",
+        on_hosts(SUCCEEDED, "0x99", "1x99") | on_hosts(LAST, "5x99", "600x99"),
+        30,
+    ),
+    Case(
+        "OpskitBackupFailed",
+        "of the leader",
+        on_hosts(SUCCEEDED, "1x99", "0x99") | on_hosts(LAST, "5x99", "600x99"),
+        30,
+        (f'{SHOP}, instance="leader"',),
+    ),
+    Case(
+        "OpskitRunMissed",
+        "by a standby that does not run",
+        on_hosts(LAST, "0x3000", "0+60x3000")
+        | on_hosts(INTERVAL, "86400x3000", "86400x3000"),
+        40 * HOUR,
+    ),
     Case("OpskitRunMissed", "one", {MISSED: "0x60 1x99"}, 70, (SHOP,)),
     Case("OpskitRunMissed", "nobody noticed", RUN, 36 * HOUR + 10, (SHOP,)),
     Case("OpskitRunMissed", "within the grace", RUN, 36 * HOUR),
