@@ -6,7 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -47,7 +47,6 @@ class Daemon:
         load: Callable[[], Run],
         *,
         say: Callable[..., None] = lambda *_lines: None,
-        retry: timedelta = timedelta(seconds=30),
     ) -> None:
         self._load, self._say = load, say
         self.run = load()
@@ -57,9 +56,7 @@ class Daemon:
         self._leads: bool | None = None
         self._journal = Journal(self.run)
         self._lease = self._new_lease()
-        self._dispatcher = Dispatcher(
-            journal=self._journal, launch=self._launch, retry=retry
-        )
+        self._dispatcher = Dispatcher(journal=self._journal, launch=self._launch)
         self._timetable: tuple[Job, ...] = ()
         self._began = self.run.now()
         self._web: Web | None = None
@@ -230,18 +227,28 @@ class Web:
         """
         self._run, self._say = run, say
         self._serving: Serving | None = None
-        self._refusal = ""
+        self._has_said_so = False
         self.watch = Watch(Gathering(run))
         try:
-            self.open()
+            self._open()
         except BaseException:
             self.close()
             raise
 
     def open(self) -> None:
-        """Listen, if that is asked for and not done."""
+        """Listen, if that is asked for and not done; say once if it cannot be."""
+        busy = self._open()
+        if busy is not None and not self._has_said_so:
+            self._has_said_so = True
+            logger().warning(
+                "no page until its port is free: another scheduler or program has it",
+                reason=busy.message,
+            )
+
+    def _open(self) -> ConfigurationError | None:
+        """Listen; return the error if the port is in use."""
         if self._serving is not None or not self._run.settings.scheduler.listen:
-            return
+            return None
         from opskit.watch import web
 
         try:
@@ -249,16 +256,10 @@ class Web:
         except ConfigurationError as error:
             if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
                 raise
-            if error.message == self._refusal:
-                return
-            self._refusal = error.message
-            logger().warning(
-                "no page until its port is free: another scheduler or program has it",
-                reason=error.message,
-            )
-        else:
-            host, port = self._serving.address
-            self._say(f"status page: http://{host}:{port}/")
+            return error
+        host, port = self._serving.address
+        self._say(f"status page: http://{host}:{port}/")
+        return None
 
     def close(self) -> None:
         """End it."""

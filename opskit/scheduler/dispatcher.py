@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from opskit.errors import LockHeld
+from opskit.errors import LockHeld, OpskitError
 from opskit.log import logger
 from opskit.operations.outcome import Failure
 from opskit.scheduler.jobs import Ended, Running
@@ -27,12 +27,11 @@ class Dispatcher:
         *,
         journal: Journal,
         launch: Callable[[Job, datetime], Running],
-        retry: timedelta = _RETRY,
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failures: list[Failure] = []
         self._journal = journal
-        self._launch, self._retry, self._uptime = launch, retry, uptime
+        self._launch, self._uptime = launch, uptime
         self._running: dict[Key, Running] = {}
         # How often a job found its lock held, when it is tried again, and who holds it.
         self._waits: dict[Key, tuple[int, float, Failure]] = {}
@@ -142,12 +141,14 @@ class Dispatcher:
             self._wait(job, Failure.of(error))
         except OSError as error:
             self._done[job.key] = due.at
-            document = {"error": f"it could not be started: {error}"}
-            self._journal.ended(job, due.at, Ended(code=1, document=document))
+            logger().error(
+                "a job could not be started", job=job.name, reason=str(error)
+            )
+            self._journal.ended(job, due.at, Ended(code=OpskitError.exit_code))
 
     def _wait(self, job: Job, failure: Failure) -> None:
         times = self._waits[job.key][0] if job.key in self._waits else 0
-        pause = min(_RETRY_MAX, self._retry * 2 ** min(times, 10)).total_seconds()
+        pause = min(_RETRY_MAX, _RETRY * 2 ** min(times, 10)).total_seconds()
         self._waits[job.key] = (times + 1, self._uptime() + pause, failure)
         logger().warning(
             "a job is tried again later",

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from opskit import files
-from opskit.errors import BackupFailed, DrillFailed, LockHeld
+from opskit.errors import (
+    BackupFailed,
+    DrillFailed,
+    LockHeld,
+    RetentionRefused,
+    StoreError,
+    UsageError,
+)
 from opskit.operations.outcome import Failure
 from opskit.scheduler.timetable import Job
 from opskit.threads import Thread
@@ -28,6 +35,10 @@ _PROGRAM = (sys.executable, "-P", "-m", "opskit")
 _HINT = "What the job said is in the log of the scheduler."
 # What a job without an exit code of the contract counts as.
 _CODES = {"backup": BackupFailed.exit_code, "restore-drill": DrillFailed.exit_code}
+# Errors whose words hold no rows of a database: copies of the ledger are not encrypted.
+_WITHOUT_ROWS = {
+    each.exit_code for each in (UsageError, StoreError, LockHeld, RetentionRefused)
+}
 Cause = Literal["", "late", "stopped"]
 
 
@@ -47,7 +58,9 @@ class Ended:
     def failure(self, job: Job) -> Failure:
         """Return what is said of a job that failed."""
         code = self.code if self.code > 0 else _CODES.get(job.operation, 1)
-        message = str(self.document.get("error", f"it ended with exit code {code}"))
+        message = f"it ended with exit code {code}"
+        if code in _WITHOUT_ROWS:
+            message = str(self.document.get("error", message))
         if self.cause == "late":
             code = _CODES.get(job.operation, 1)
             message = "it was ended: it took longer than scheduler.job_timeout"
@@ -180,7 +193,7 @@ def _lock(job: Job, folder: Path) -> int:
         holder = os.read(descriptor, 1024).decode(errors="replace")
         os.close(descriptor)
         raise LockHeld(
-            f"{job.name} runs already: {holder}",
+            f"{job.name} runs already ({holder})",
             hint="It was started by a scheduler that is gone; it runs to its end.",
         ) from None
     except BaseException:

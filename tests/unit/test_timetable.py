@@ -11,6 +11,7 @@ import pytest
 from opskit.config import Settings
 from opskit.ledger import Ledger
 from opskit.operations.run import Run
+from opskit.scheduler.jobs import Ended
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import SCHEDULER, history, standing
 from tests.unit.scheduled import GRACE, Scheduler, moment, record, timetable
@@ -283,3 +284,28 @@ def test_a_ledger_that_cannot_be_written_starts_no_job_twice() -> None:
     for _ in range(2):
         assert scheduler.tick(moment("2026-03-14T20:00")) == []
     assert len(scheduler.reported) == 2
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "words"),
+    [
+        (Ended(code=10, document={"error": "the store is away"}), 10, "the store is"),
+        # Its words are a server's, which may hold rows.
+        (Ended(code=40, document={"error": "COPY: 'secret'"}), 40, "exit code 40"),
+        (Ended(code=-9), 40, "ended by signal 9"),
+        (Ended(code=130, cause="late"), 40, "longer than scheduler.job_timeout"),
+        (Ended(code=1), 1, "exit code 1"),
+    ],
+)
+def test_what_is_recorded_of_a_job_that_did_not_record_its_end(
+    ended: Ended, code: int, words: str
+) -> None:
+    """Why it failed, as far as that may stand in the ledger, and where to read more."""
+    (job,) = timetable("0 2 * * *")
+
+    failure = ended.failure(job)
+
+    assert code == failure.exit_code
+    assert words in failure.message
+    assert "secret" not in failure.message
+    assert failure.hint
