@@ -333,6 +333,10 @@ class Run:
     def conclude(self, record: Record) -> None:
         """Record how something ended, and notify the observers."""
         self.ledger.add(record)
+        self.notify(record)
+
+    def notify(self, record: Record) -> None:
+        """Notify the observers of how something ended."""
         for each in self.observers:
             with _harmless(each):
                 each.ended(self, record)

@@ -214,6 +214,7 @@ class Daemon:
             self._wake.clear()
             self._dispatcher.collect()
         self._lease.release()
+        self._journal.close(deadline)
 
 
 class Web:

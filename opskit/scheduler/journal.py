@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -12,6 +13,7 @@ from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
 from opskit.scheduler.jobs import Ended
 from opskit.scheduler.timetable import MISSED, SCHEDULER, History, Job, Missed, history
+from opskit.threads import Thread
 from opskit.watch import runs
 
 # What is older is not asked of other hosts: a monthly job has run since then.
@@ -26,6 +28,7 @@ class Journal:
         self._seen: tuple[object, ...] = ()
         self._others: list[LedgerEntry] = []
         self._history = History(done={}, known={})
+        self._reports: list[Thread] = []
 
     def history(self) -> History:
         """Return what the ledger knows.
@@ -119,6 +122,12 @@ class Journal:
     ) -> None:
         logger().error(failure.message, job=job.name)
         details = {"due": due} | ({"source": job.source} if job.source else {})
-        runs.record_event(
+        report = runs.record_event(
             self.run, job.operation, outcome, failure, run_id=run_id, **details
         )
+        self._reports = [report, *(e for e in self._reports if e.is_alive())]
+
+    def close(self, deadline: float) -> None:
+        """Wait until receivers are notified, or until a time of the monotonic clock."""
+        for each in self._reports:
+            each.join(max(0.0, deadline - time.monotonic()))

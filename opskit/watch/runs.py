@@ -9,6 +9,7 @@ from opskit.config import Settings
 from opskit.operations import run as operations
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Observer, Run
+from opskit.threads import Thread
 
 
 def start() -> Run:
@@ -37,8 +38,10 @@ def record_event(
     *,
     run_id: str = "",
     **details: Any,
-) -> None:
+) -> Thread:
     """Record what no operation could record itself, and notify the observers.
+
+    They are notified in a thread: the next job does not wait for them.
 
     For instance a missed run (`ended` is `missed`), or a job that was killed
     (`failed`, with the id of its run). `details` go to the ledger; `source` is the
@@ -56,7 +59,8 @@ def record_event(
         failures=[failure],
     )
     record.end()
-    run.conclude(record)
+    run.ledger.add(record)
+    return Thread(run.notify, record, name=f"{operation} {ended}")
 
 
 def _observers(settings: Settings) -> tuple[Observer, ...]:

@@ -104,11 +104,24 @@ def test_a_missed_run_is_reported_like_a_failure(
     run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
     failure = Failure(exit_code=40, message="due at 09:00", hint="Look at the host.")
     for _ in range(2):
-        runs.record_event(run, "backup", "missed", failure, source="shop")
+        runs.record_event(run, "backup", "missed", failure, source="shop").join(60)
 
     (got,) = (json.loads(each.body) for each in one.requests)
     assert got["title"] == "opskit: backup of shop did not run"
     assert "due at 09:00" in got["message"]
+
+
+def test_an_event_does_not_wait_for_its_receivers(make_run: MakeRun) -> None:
+    """The next job starts while a receiver is silent."""
+    failure = Failure(exit_code=1, message="due at 09:00")
+    with receiver([0]) as silent:
+        run = make_run(f'[notify.heartbeats]\nshop = "{silent.url}"')
+        report = runs.record_event(run, "backup", "missed", failure, source="shop")
+
+        assert report.is_alive()
+        assert [each.outcome for each in run.ledger.entries()] == ["missed"]
+    report.join(60)
+    assert not report.is_alive()
 
 
 def test_a_heartbeat_is_pinged_at_start_success_and_failure(

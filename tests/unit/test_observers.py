@@ -144,7 +144,9 @@ def test_an_event_without_an_operation_is_recorded_and_observed(
 ) -> None:
     """A missed run is one: nothing ran that could have recorded it."""
     failure = Failure(exit_code=40, message="the backup of shop did not run")
-    runs.record_event(run, "backup", "missed", failure, source="shop", due=["09:00"])
+    runs.record_event(
+        run, "backup", "missed", failure, source="shop", due=["09:00"]
+    ).join(60)
 
     assert noting.seen == [("ended", "backup", "missed", 0)]
     (entry,) = run.ledger.entries()
