@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import sys
 import threading
 import time
@@ -36,6 +37,7 @@ from tests.support import bound
 from tests.unit import stock
 from tests.unit.test_rules import alerts
 
+ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_MAX = 60.0
 # What each scrape of the service adds: so many requests of each status.
 STATUSES = {"200": 95, "429": 3, "500": 2}
@@ -332,6 +334,21 @@ def test_every_graph_of_a_dashboard_has_data(prometheus: Prometheus, name: str) 
 
     assert queries
     until(lambda: [each for each in queries if not prometheus.values(each)] == [])
+
+
+@pytest.mark.parametrize("name", ["errors", "slow", "rate-limited"])
+def test_the_queries_of_a_runbook_are_answered(
+    prometheus: Prometheus, name: str
+) -> None:
+    """Whoever is called at night copies them as they stand."""
+    runbook = (ROOT / "runbooks" / f"service-{name}.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"^promtool (query .*?)^```", runbook, re.M | re.S)
+
+    assert scripts
+    for script in scripts:
+        query, kind, _address, expr = shlex.split(script.replace("\\\n", ""))
+        said = stock.run("promtool", query, kind, prometheus.url, expr)
+        assert b"=>" in said, script
 
 
 def test_the_figures_of_a_report_are_those_of_the_service(
