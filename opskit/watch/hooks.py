@@ -45,7 +45,8 @@ class Hooks:
         """Run the programs for an operation that succeeded, or for one that did not."""
         latest = Ending.of(record)
         programs = self._settings.after if latest.good else self._settings.failed
-        about = record.outcome.as_json() | _about(record, latest.outcome)
+        outcome: dict[str, Any] = log.masked(record.outcome.as_json())
+        about = outcome | _about(record, latest.outcome)
         for arguments in programs:
             if reason := self._run(arguments, about):
                 log.logger().warning(

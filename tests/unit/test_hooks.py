@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from opskit import log
 from opskit.errors import BackupFailed, StoreError
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run, begin
@@ -79,6 +80,17 @@ def test_the_outcome_is_on_the_input_of_what_runs_after(
         "error": "no space",
         "hint": "Free some.",
     }
+
+
+def test_a_program_gets_no_secret(make_run: MakeRun, tmp_path: Path) -> None:
+    """Neither in an error nor in a hint."""
+    path = tmp_path / "failed"
+    run = make_run(failed=_keeping(path))
+    log.hide("hunter2-of-shop")
+    _backup(run, BackupFailed("no hunter2-of-shop", hint="Not hunter2-of-shop."))
+
+    assert "hunter2" not in path.read_text()
+    assert _kept(path)[0]["hint"] == "Not ***."
 
 
 def test_what_was_done_in_part_has_failed(make_run: MakeRun, tmp_path: Path) -> None:
