@@ -140,8 +140,7 @@ def _service(name: str, url: SecretStr) -> tuple[str, Apprise]:
     if not service.add(url.get_secret_value()) or not len(service):
         raise ConfigurationError(
             f"the address of {name} in notify.urls matches no service of apprise",
-            hint="See docs/notifications.md for the form of an address, for instance "
-            "mailto://user:password@example.org or ntfy://ntfy.sh/topic.",
+            hint="docs/notifications.md shows addresses; ntfys://ntfy.sh/TOPIC is one.",
         )
     return name, service
 
