@@ -234,6 +234,24 @@ def test_a_broken_configuration_is_refused_and_a_good_one_read(
     assert learnt == {"backup state": f"{service.line} UTC", "verify": "0 3 * * 0 UTC"}
 
 
+def test_a_backup_by_hand_is_waited_for(service: Scheduled) -> None:
+    """A job that finds the lock held is tried again, and counts as no failed run."""
+    service.since(OVERDUE, backup__state=service.line)
+    with busy(service):
+        by_hand = service.start("backup")
+        eventually(
+            lambda: (service.folder / ".opskit/locks/source-state.owner.json").exists(),
+            that="it has the lock",
+        )
+        service.run("scheduler", "--once", code=11)
+        assert "is locked by backup state" in service.errors
+    by_hand.communicate(timeout=90)
+
+    assert by_hand.returncode == 0
+    assert "begins" not in service.run("scheduler", "--once")
+    assert len(service.records("backup", "ok")) == 1
+
+
 def test_half_a_line_in_the_ledger_stops_nothing(service: Scheduled) -> None:
     """A run that was killed while it wrote hides no record but its own."""
     service.since(OVERDUE, backup__state=service.line)
