@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from opskit.errors import UsageError
-from opskit.tasks import namespace
 from opskit.tasks.arguments import Call, parse
+from tasks import namespace
 
 
 def read(line: str | list[str]) -> Call:
