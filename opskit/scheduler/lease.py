@@ -112,9 +112,17 @@ class Lease:
             return stack.pop_all(), claim
 
     def _claim(self, owner: str) -> AbstractContextManager[HeldLock]:
-        seconds = self._run.settings.scheduler.takeover.total_seconds()
+        settings = self._run.settings
+        seconds = settings.scheduler.takeover.total_seconds()
+        # A claim is put again and again: in a locked bucket each would stay for days.
+        unlocked = [
+            each
+            for each in self._run.stores
+            if not settings.stores[each.name].object_lock_days
+        ]
         return hold(
-            self._run.stores[-1],  # the one that other hosts are likeliest to see
+            # The one that other hosts are likeliest to see: remote stores come last.
+            (unlocked or self._run.stores)[-1],
             _CLAIM,
             operation=_NAME,
             run_id=self._run.run_id,
