@@ -112,16 +112,19 @@ def require_pinned(connection: Connection, settings: Mapping[str, str]) -> None:
         # DateStyle is shown with the order of its fields, which decides no output.
         if settings.get(name, "").partition(",")[0] != value:
             info = connection.info
-            is_pooled = info.backend_pid != query_value(
-                connection, "SELECT pg_backend_pid()"
-            )
-            what = "the connection pooler" if is_pooled else "something"
+            what = "the connection pooler" if is_pooled(connection) else "something"
             raise DatabaseError(
                 f"{name} is {settings.get(name)!r} and not {value!r}: {what} at "
                 f"{info.host}:{info.port} did not pass on the settings of the session",
                 hint="Connect to the server itself. PgBouncer drops them where "
                 "ignore_startup_parameters holds options.",
             )
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Return whether somebody stands between this session and its server process."""
+    pid = query_value(connection, "SELECT pg_backend_pid()")
+    return bool(pid != connection.info.backend_pid)
 
 
 def milliseconds(wait: timedelta) -> int:

@@ -15,6 +15,7 @@ from opskit.log import logger
 from opskit.operations.run import Run
 from opskit.postgres.connect import (
     Connection,
+    is_pooled,
     milliseconds,
     server_major,
     translated,
@@ -101,8 +102,12 @@ class Lease:
                     url, name=name, run_id=self._run.run_id, lock_wait=_LOCK_WAIT
                 )
                 lock = stack.enter_context(held)
-                _end_when_idle(lock.connection, settings.scheduler.takeover / 2)
-                return stack.pop_all(), lock
+                with translated("the lease"):
+                    if not is_pooled(lock.connection):
+                        _end_when_idle(lock.connection, settings.scheduler.takeover / 2)
+                        return stack.pop_all(), lock
+                # A pooler may give others the session, and with it the lock.
+                stack.close()
             owner = ""
             with suppress(LockHeld):
                 # While it is held, another claim of this host is that of a dead one.
@@ -178,8 +183,7 @@ def _end_when_idle(connection: Connection, limit: timedelta) -> None:
     limit: there only the death of the leader frees the lock.
     """
     if server_major(connection) >= _FIRST_WITH_IDLE_TIMEOUT:
-        with translated("the lease"):
-            connection.execute(
-                "SELECT set_config('idle_session_timeout', %s, false)",
-                (f"{milliseconds(limit)}ms",),
-            )
+        connection.execute(
+            "SELECT set_config('idle_session_timeout', %s, false)",
+            (f"{milliseconds(limit)}ms",),
+        )

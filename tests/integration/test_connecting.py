@@ -31,17 +31,17 @@ from tests.support import back_up, bound, execute, failed, run_drill, sets, valu
 from tests.unit import stock
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def _pooled(port: int, settings: str) -> Iterator[str]:
+def pooled(port: int, settings: str) -> Iterator[str]:
     """Yield a URL that leads through PgBouncer to a server on loopback."""
     program = stock.program("pgbouncer")
-    own_port = _free_port()
+    own_port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (Path(folder) / "ini").write_text(
@@ -65,14 +65,14 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
     store_dir: Path, installations: list[Installation]
 ) -> None:
     """The dump would have the database's own time zone, and a drill find damage."""
-    port = _free_port()
+    port = free_port()
     with (
         throwaway.throwaway(
             find_server(installations, major=16),
             port=port,
             settings={"listen_addresses": "127.0.0.1", "TimeZone": "Asia/Tokyo"},
         ) as running,
-        _pooled(
+        pooled(
             port, "ignore_startup_parameters = options,extra_float_digits"
         ) as through,
     ):
