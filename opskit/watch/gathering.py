@@ -43,8 +43,8 @@ from opskit.watch.state import (
 _MEMORY = Path("/proc/meminfo")
 # Lists of large stores cost money; what this host does is seen at once.
 _LISTED_AGAIN = timedelta(minutes=10)
-_SOURCE_SECONDS = 30.0
-_STORE_SECONDS = 300.0  # a large one may be listed for the first time
+# How long all that is asked may take together.
+_SECONDS = 30.0
 
 _Answered = TypeVar("_Answered", bound=Answer)
 
@@ -62,13 +62,15 @@ class Gathering:
     """Gathers a state each time it is called.
 
     The ledger is read again if it has changed; stores are listed again then, or after
-    a while. What has not answered in time is not asked once more before it has.
+    a while. What has not answered in time is not asked once more: its answer counts
+    when it comes, and of a store its last list counts until then.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._before: State | None = None
         self._ledger = (0, 0)
+        self._changed = run.now()
         self._asked: dict[str, Future[Any]] = {}
 
     def __call__(self) -> State:
@@ -76,31 +78,30 @@ class Gathering:
         run = self._run
         names = [*run.settings.databases, *run.settings.files]
         before, ledger = self._before, run.ledger.state
-        listed: dict[str, StoreState] = {}
         if before is not None and ledger == self._ledger:
             entries, faults = before.entries, before.ledger_faults
-            since = run.now() - _LISTED_AGAIN
-            listed = {
-                each.name: each
-                for each in before.stores
-                if each.listed_at is not None and each.listed_at > since
-            }
         else:
             records, wrong = run.ledger.readable()
             entries, faults = tuple(records), tuple(wrong)
-            self._ledger = ledger
+            self._ledger, self._changed = ledger, run.now()
+        since = max(self._changed, run.now() - _LISTED_AGAIN)
+        last = {each.name: each for each in (before.stores if before else ())}
+        listed = {
+            name: each
+            for name, each in last.items()
+            if each.listed_at is not None and each.listed_at >= since
+        }
         for store in run.stores:
             known = listed.get(store.name)
             self._ask(f"store {store.name}", partial(_look_into, run, store, known))
         for name in names:
             self._ask(f"source {name}", partial(_connect, run, name))
-        answers = [
-            self._answered(f"source {name}", Answer(), _SOURCE_SECONDS)
-            for name in names
-        ]
+        wait(self._asked.values(), timeout=_SECONDS)
+        answers = [self._answered(f"source {name}", Answer()) for name in names]
         stores = [
             self._answered(
-                f"store {each.name}", StoreState(name=each.name), _STORE_SECONDS
+                f"store {each.name}",
+                last.get(each.name, StoreState(name=each.name)),
             )
             for each in run.stores
         ]
@@ -124,7 +125,7 @@ class Gathering:
         return self._before
 
     def _ask(self, key: str, call: Callable[[], Answer]) -> None:
-        if key in self._asked and not self._asked[key].done():
+        if key in self._asked:
             return
         future = self._asked[key] = Future()
 
@@ -136,16 +137,16 @@ class Gathering:
 
         Thread(ask, name=key)
 
-    def _answered(self, key: str, silent: _Answered, seconds: float) -> _Answered:
+    def _answered(self, key: str, silent: _Answered) -> _Answered:
         """Return what was answered, or `silent` with an error."""
-        future = self._asked[key]
-        if wait([future], timeout=seconds).not_done:
+        if not self._asked[key].done():
             return replace(
                 silent,
-                error=f"no answer within {seconds:g} seconds",
+                error=f"no answer within {_SECONDS:g} seconds",
                 hint="See what it waits for; it is asked again once it has answered.",
+                latency_seconds=None,
             )
-        answer: _Answered = future.result()
+        answer: _Answered = self._asked.pop(key).result()
         return answer
 
 
@@ -156,6 +157,7 @@ def _look_into(run: Run, store: Store, known: StoreState | None) -> StoreState:
         name=store.name,
         disk=_disk(inner.root) if isinstance(inner, LocalStore) else None,
     )
+    began = run.now()
     try:
         latency, offset = probes.ping(store, now=run.now)
         listed = run.sets_in([store]) if known is None else known
@@ -167,7 +169,7 @@ def _look_into(run: Run, store: Store, known: StoreState | None) -> StoreState:
         clock_offset_seconds=offset,
         sets=listed.sets,
         unreadable=listed.unreadable,
-        listed_at=run.now() if known is None else known.listed_at,
+        listed_at=began if known is None else known.listed_at,
     )
 
 

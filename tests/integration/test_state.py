@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
 from opskit.postgres.connect import connect
+from opskit.store import Store
 from opskit.watch import gathering as gathering_module
 from opskit.watch import metrics, web
 from opskit.watch.gathering import Gathering, Watch, gather
 from opskit.watch.health import checks
-from opskit.watch.state import Answer
+from opskit.watch.state import Answer, StoreState
 from tests import s3_servers
 from tests.conftest import MakeDatabase
 from tests.s3_servers import S3Server, free_ports
@@ -238,7 +240,7 @@ def test_what_does_not_answer_is_not_waited_for(
     """A server that takes connections and is silent is asked once, not again."""
     for store in ("near", "far"):
         (tmp_path / store).mkdir()
-    monkeypatch.setattr(gathering_module, "_SOURCE_SECONDS", 0.5)
+    monkeypatch.setattr(gathering_module, "_SECONDS", 0.5)
     asked: list[str] = []
     answered = threading.Event()
 
@@ -256,6 +258,42 @@ def test_what_does_not_answer_is_not_waited_for(
     answered.set()
     until(lambda: gathering().sources[0].reachable)
     assert set(asked) == {"data"}
+
+
+def test_silent_stores_are_waited_for_together_and_their_last_lists_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that comes late counts; it is not thrown away and asked for again."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    section = source(tmp_path)
+    backup(configured(tmp_path, section), BackupRequest())
+    gathering = Gathering(configured(tmp_path, section))
+    gathering()
+    look_into, answers = gathering_module._look_into, threading.Event()
+    asked, waited = [], []
+
+    def slow(run: Run, store: Store, known: StoreState | None) -> StoreState:
+        asked.append(store.name)
+        answers.wait(60)
+        return look_into(run, store, known)
+
+    def wait(futures: Collection[Any], timeout: float) -> None:
+        waited.append(timeout)
+        concurrent.futures.wait(futures, 0 if len(waited) < 3 else 60)
+
+    monkeypatch.setattr(gathering_module, "_look_into", slow)
+    monkeypatch.setattr(gathering_module, "wait", wait)
+
+    for _ in range(2):
+        silent = gathering().stores
+
+        assert [each.error for each in silent] == ["no answer within 30 seconds"] * 2
+        assert [len(each.sets) for each in silent] == [1, 1]
+    assert waited == [30, 30]
+    answers.set()
+    assert all(each.reachable for each in gathering().stores)
+    assert sorted(asked) == ["far", "near"]
 
 
 def test_a_set_that_differs_between_stores_is_named(tmp_path: Path) -> None:
