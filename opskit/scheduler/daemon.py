@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from opskit.config import configuration_path
-from opskit.errors import (
-    ConfigurationError,
-    LockHeld,
-    OpskitError,
-    machine_faults,
-)
+from opskit.errors import LockHeld, OpskitError, machine_faults
 from opskit.log import logger
 from opskit.operations.outcome import Outcome, worst
 from opskit.operations.run import Run
@@ -152,10 +147,8 @@ class Daemon:
             self._reloading = False
             self._read_again()
         has_news = self._dispatcher.collect()
-        if self._web is not None:
-            self._web.open()
-            if has_news:
-                self._web.watch.refresh()
+        if self._web is not None and has_news:
+            self._web.watch.refresh()
         self._lease.check()
         held = self._lease.acquire()
         if held != self._leads:
@@ -171,6 +164,8 @@ class Daemon:
                 grace=self.run.settings.scheduler.grace,
                 may_start=lambda: not self._stopping and self._lease.check(),
             )
+        if self._web is not None:
+            self._web.open()
 
     def _launch(self, job: Job, at: datetime) -> Running:
         scheduler = self.run.settings.scheduler
@@ -218,7 +213,7 @@ class Daemon:
 
 
 class Web:
-    """Health, metrics and the page over HTTP, as soon as their port is free."""
+    """Health, metrics and the page over HTTP, as soon as their address is free."""
 
     def __init__(self, run: Run, say: Callable[..., None]) -> None:
         """Begin to listen.
@@ -232,35 +227,35 @@ class Web:
         self.watch = Watch(Gathering(run))
         try:
             self._open()
-        except BaseException:
-            self.close()
-            raise
+        except BaseException as error:
+            if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                self.close()
+                raise
 
     def open(self) -> None:
-        """Listen, if that is asked for and not done; say once if it cannot be."""
-        busy = self._open()
-        if busy is not None and not self._has_said_so:
-            self._has_said_so = True
-            logger().warning(
-                "no page until its port is free: another scheduler or program has it",
-                reason=busy.message,
-            )
+        """Listen, if that is asked for and not done; say once if it cannot be.
 
-    def _open(self) -> ConfigurationError | None:
-        """Listen; return the error if the port is in use."""
+        Whatever is wrong with the page, the jobs run.
+        """
+        try:
+            with machine_faults("scheduler"):
+                self._open()
+        except OpskitError as error:
+            if not self._has_said_so:
+                self._has_said_so = True
+                logger().warning(
+                    "there is no page yet, its address is tried again",
+                    reason=error.message,
+                )
+
+    def _open(self) -> None:
         if self._serving is not None or not self._run.settings.scheduler.listen:
-            return None
+            return
         from opskit.watch import web
 
-        try:
-            self._serving = web.serve(self._run, self.watch)
-        except ConfigurationError as error:
-            if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
-                raise
-            return error
+        self._serving = web.serve(self._run, self.watch)
         host, port = self._serving.address
         self._say(f"status page: http://{host}:{port}/")
-        return None
 
     def close(self) -> None:
         """End it."""

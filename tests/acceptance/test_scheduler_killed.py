@@ -337,20 +337,30 @@ def test_a_daemon_leads_alone_while_nobody_can_be_asked(service: Scheduled) -> N
     assert "standing by" in daemon.output.partition("leading")[0]
 
 
-def test_a_port_in_use_is_waited_for(service: Scheduled) -> None:
-    """The scheduler works without its page until it can have one."""
+def test_a_page_that_cannot_be_shown_keeps_nothing_from_its_backup(
+    service: Scheduled,
+) -> None:
+    """The port is in use, then the key cannot be used; the page comes when both can."""
+    key = service.folder / "key"
+    key.write_text("0123456789abcdef0123456789abcdef")
+    key.chmod(0o600)
     with ExitStack() as stack:
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             text = (service.folder / "opskit.toml").read_text()
+            page = f'listen = "127.0.0.1:{port}"\napi_key_file = "{key}"'
             (service.folder / "opskit.toml").write_text(
-                text.replace('listen = ""', f'listen = "127.0.0.1:{port}"')
+                text.replace('listen = ""', page)
             )
             daemon = service.daemon(stack)
-            daemon.says("no page until its port is free")
+            daemon.says("there is no page yet")
             daemon.says("leading")
-            assert "status page" not in daemon.output
 
+            key.chmod(0o644)
+            service.since(OVERDUE, backup__state=service.line)
+            service.wait_for("backup", "ok")
+            assert "status page" not in daemon.output
+        key.chmod(0o600)
         daemon.says(f"status page: http://127.0.0.1:{port}/")
         assert daemon.end() == 0
 
