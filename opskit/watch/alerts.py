@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -31,16 +31,19 @@ class Ending:
     ended: str
     details: Mapping[str, object]
     seconds: float | None = None
+    number: int | None = None
 
     @classmethod
     def of(cls, of: LedgerEntry | Record) -> Ending:
         """Return the ending of a record, written or about to be."""
+        entry = of.entry if isinstance(of, Record) else of
         return cls(
             operation=of.operation,
             source=str(of.details.get("source", "")),
             ended=of.ended if isinstance(of, Record) else of.outcome,
             details=of.details,
             seconds=of.seconds,
+            number=entry.sequence if entry else None,
         )
 
     @property
@@ -67,13 +70,18 @@ class Ending:
 
 
 def decide(
-    history: Iterable[Ending], latest: Ending, *, recovery_after: int
+    history: Iterable[Ending],
+    latest: Ending,
+    *,
+    recovery_after: int,
+    lost: Collection[int] = (),
 ) -> Kind | None:
     """Return what to report of the latest operation: a new fault, its end, or nothing.
 
     Each fault is reported once until so many good runs of the same operation and source
     follow each other; then the recovery is reported. A fault without a source concerns
-    every source. An interrupt is neither good nor a fault.
+    every source. An interrupt is neither good nor a fault. What was to be reported of
+    the records whose numbers are `lost` was not delivered, and does not count.
     """
     reported: set[str] = set()
     good = 0
@@ -84,7 +92,7 @@ def decide(
         if each.operation == latest.operation and each.source in (latest.source, "")
     ]
     for each in [*same, latest]:
-        kind = None
+        kind, before = None, set(reported)
         if each.good:
             good += 1
             if reported and good >= recovery_after:
@@ -95,6 +103,8 @@ def decide(
             if each.fault not in reported:
                 reported.add(each.fault)
                 kind = "missed" if each.ended == "missed" else "failed"
+        if each.number in lost:
+            reported = before
     return kind
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from opskit.watch.receivers import (
     Tone,
     heartbeats,
     last_notified,
+    undelivered,
     webhooks,
 )
 
@@ -47,16 +48,24 @@ class Notifier:
 
     def started(self, run: Run, record: Record) -> None:
         """Say that a source's backup or drill begins."""
-        _send(run, Ending.of(record).subject, heartbeats(run.settings, record, "start"))
+        _send(run, Ending.of(record), heartbeats(run.settings, record, "start"))
 
     def ended(self, run: Run, record: Record) -> None:
         """Say how an operation ended."""
         latest = Ending.of(record)
-        history = [Ending.of(each) for each in _entries(run, before=record.entry)]
+        entries = _entries(run)
+        history = [
+            Ending.of(each)
+            for each in entries
+            if record.entry is None or each.sequence < record.entry.sequence
+        ]
         suspicious = doubts(history, latest)
-        kind = decide(
-            history, latest, recovery_after=run.settings.notify.recovery_after
-        ) or ("suspicious" if suspicious else None)
+
+        def kind(lost: Collection[int] = ()) -> Kind | None:
+            after = run.settings.notify.recovery_after
+            reported = decide(history, latest, recovery_after=after, lost=lost)
+            return reported or ("suspicious" if suspicious else None)
+
         deliveries = [
             *heartbeats(run.settings, record, "success" if latest.good else "fail"),
             *webhooks(
@@ -64,17 +73,18 @@ class Notifier:
                 _event(
                     f"{record.operation}.{latest.outcome}",
                     run,
-                    _data(record, latest, kind) | {"doubts": suspicious},
+                    _data(record, latest, kind()) | {"doubts": suspicious},
                 ),
             ),
         ]
-        if kind is not None:
-            deliveries += self._messages.deliveries(
-                f"opskit: {_TITLES[kind].format(subject=latest.subject)}",
-                "\n".join([*suspicious, *_lines(record)]),
-                _TONES.get(kind, "failure"),
-            )
-        _send(run, latest.subject, deliveries)
+        for name in self._messages.names:
+            lost = undelivered(entries, name, run.settings.notify)
+            if (what := kind(lost)) is not None:
+                title = f"opskit: {_TITLES[what].format(subject=latest.subject)}"
+                body = "\n".join([*suspicious, *_lines(record)])
+                tone = _TONES.get(what, "failure")
+                deliveries.append(self._messages.delivery(name, title, body, tone))
+        _send(run, latest, deliveries)
 
     def test(self, run: Run) -> list[tuple[str, str]]:
         """Send a test message; return each receiver, and why it was not reached.
@@ -83,10 +93,13 @@ class Notifier:
         """
         body = f"host: {socket.gethostname()}"
         deliveries = [
-            *self._messages.deliveries("opskit: test message", body, "info"),
+            *(
+                self._messages.delivery(name, "opskit: test message", body, "info")
+                for name in self._messages.names
+            ),
             *webhooks(run.settings, _event("test", run, {})),
         ]
-        return _send(run, "test", deliveries)
+        return _send(run, None, deliveries)
 
 
 def examine(run: Run, *, send: bool) -> Iterator[Check]:
@@ -119,7 +132,7 @@ def _secret(receiver: WebhookSettings) -> str:
 
 
 def _send(
-    run: Run, about: str, deliveries: Iterable[Delivery]
+    run: Run, about: Ending | None, deliveries: Iterable[Delivery]
 ) -> list[tuple[str, str]]:
     """Deliver, and return each receiver and why it was not reached.
 
@@ -140,8 +153,13 @@ def _send(
     return results
 
 
-def _record(run: Run, receiver: str, about: str, reason: str) -> None:
-    details = {"receiver": receiver, "about": about}
+def _record(run: Run, receiver: str, about: Ending | None, reason: str) -> None:
+    details: dict[str, Any] = {
+        "receiver": receiver,
+        "about": about.subject if about else "test",
+    }
+    if about is not None and about.number is not None:
+        details["sequence"] = about.number
     record = Record(
         operation=OPERATION,
         run_id=run.run_id,
@@ -153,10 +171,10 @@ def _record(run: Run, receiver: str, about: str, reason: str) -> None:
     run.ledger.add(record)
 
 
-def _entries(run: Run, before: LedgerEntry | None = None) -> list[LedgerEntry]:
-    """Return what is on record, up to an entry; lines that are no records are left."""
+def _entries(run: Run) -> list[LedgerEntry]:
+    """Return what is on record; lines that are no records are left out."""
     entries, _faults = run.ledger.readable()
-    return [e for e in entries if before is None or e.sequence < before.sequence]
+    return entries
 
 
 def _event(kind: str, run: Run, data: dict[str, Any]) -> dict[str, Any]:

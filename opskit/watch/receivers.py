@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from apprise import Apprise
 
 OPERATION = "notify"  # in the ledger
+_SERVICE = "message "
 Signal = Literal["start", "success", "fail"]
 Tone = Literal["failure", "warning", "success", "info"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}(?=://)")
@@ -49,19 +50,42 @@ def last_notified(
         for each in entries
         if each.operation == OPERATION
     }
-    names = [
+    return {name: last[name] for name in _names(settings) if name in last}
+
+
+def undelivered(
+    entries: Iterable[LedgerEntry], service: str, settings: NotifySettings
+) -> set[int]:
+    """Return the numbers of the records about which a service was not notified.
+
+    This includes what a service did not get that is not configured any more: its
+    address was corrected, and its name with it.
+    """
+    others = set(_names(settings)) - {service}
+    return {
+        number
+        for each in entries
+        if each.operation == OPERATION
+        and each.outcome == "failed"
+        and (receiver := str(each.details.get("receiver"))).startswith(_SERVICE)
+        and receiver not in others
+        and isinstance(number := each.details.get("sequence"), int)
+    }
+
+
+def _names(settings: NotifySettings) -> list[str]:
+    return [
         *(_service_name(*each) for each in enumerate(settings.urls, 1)),
         *(f"webhook {number}" for number, _ in enumerate(settings.webhooks, 1)),
         *(f"heartbeat {source}" for source in settings.heartbeats),
         *(f"drill heartbeat {source}" for source in settings.drill_heartbeats),
     ]
-    return {name: last[name] for name in names if name in last}
 
 
 def _service_name(number: int, url: SecretStr) -> str:
     """Return what a service is called: nothing but the scheme of its address."""
     scheme = _SCHEME.match(url.get_secret_value())
-    return f"message {number} ({scheme[0] if scheme else 'no scheme'})"
+    return f"{_SERVICE}{number} ({scheme[0] if scheme else 'no scheme'})"
 
 
 def heartbeats(
@@ -108,22 +132,28 @@ class Messages:
 
     def __init__(self, settings: NotifySettings) -> None:
         self._seconds = settings.timeout.total_seconds()
-        self._services = [
-            _service(_service_name(number, url), url)
+        self._services = {
+            name: _service(name, url)
             for number, url in enumerate(settings.urls, 1)
-        ]
+            for name in [_service_name(number, url)]
+        }
 
-    def deliveries(self, title: str, body: str, tone: Tone) -> Iterator[Delivery]:
-        """Yield the message to every service."""
-        for name, service in self._services:
-            yield Delivery(
-                receiver=name,
-                send=partial(_send, service, title, body, tone),
-                seconds=self._seconds,
-            )
+    @property
+    def names(self) -> list[str]:
+        """What the services are called."""
+        return list(self._services)
+
+    def delivery(self, name: str, title: str, body: str, tone: Tone) -> Delivery:
+        """Return the message to one service."""
+        attempt = partial(_send, self._services[name], title, body, tone)
+        return Delivery(
+            receiver=name,
+            send=partial(repeated, attempt),
+            seconds=repeated_seconds(self._seconds),
+        )
 
 
-def _service(name: str, url: SecretStr) -> tuple[str, Apprise]:
+def _service(name: str, url: SecretStr) -> Apprise:
     from apprise import Apprise, AppriseAsset
 
     # Without a limit of apprise's own, whose threads would keep the process from
@@ -142,11 +172,11 @@ def _service(name: str, url: SecretStr) -> tuple[str, Apprise]:
             f"the address of {name} in notify.urls matches no service of apprise",
             hint="docs/notifications.md shows addresses; ntfys://ntfy.sh/TOPIC is one.",
         )
-    return name, service
+    return service
 
 
 def _send(service: Apprise, title: str, body: str, tone: Tone) -> None:
-    from apprise import NotifyFormat, NotifyType
+    from apprise import AppriseResultStatus, NotifyFormat, NotifyType
 
     result = service.notify(
         body=body,
@@ -155,7 +185,11 @@ def _send(service: Apprise, title: str, body: str, tone: Tone) -> None:
         body_format=NotifyFormat.TEXT,
     )
     if result.status:
-        raise NotDelivered(f"apprise answers {result.status.name}", passing=False)
+        # Where a part of the recipients has it, they would get it again.
+        raise NotDelivered(
+            f"apprise answers {result.status.name}",
+            passing=result.status is not AppriseResultStatus.PARTIAL,
+        )
 
 
 def webhooks(settings: Settings, event: Mapping[str, Any]) -> Iterator[Delivery]:

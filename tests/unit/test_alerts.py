@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,11 +32,14 @@ def _fast_and_slow(*seconds: float) -> list[bool]:
     return [bool(doubts(endings[:number], each)) for number, each in enumerate(endings)]
 
 
-def _reported(*endings: Ending, recovery_after: int = 1) -> list[Kind | None]:
+def _reported(
+    *endings: Ending, recovery_after: int = 1, lost: Collection[int] = ()
+) -> list[Kind | None]:
     """Return what is reported of each of the operations, one after the other."""
+    numbered = [replace(each, number=number) for number, each in enumerate(endings)]
     return [
-        decide(endings[:number], each, recovery_after=recovery_after)
-        for number, each in enumerate(endings)
+        decide(numbered[:number], each, recovery_after=recovery_after, lost=lost)
+        for number, each in enumerate(numbered)
     ]
 
 
@@ -66,6 +71,24 @@ def test_a_fault_has_ended_after_so_many_good_runs() -> None:
     reported = _reported(AWAY, GOOD, AWAY, GOOD, GOOD, GOOD, recovery_after=3)
 
     assert reported == ["failed", None, None, None, None, "recovered"]
+
+
+@pytest.mark.parametrize(
+    ("endings", "lost", "reported"),
+    [
+        ([AWAY, AWAY, AWAY], {0}, ["failed", "failed", None]),
+        ([AWAY, AWAY, AWAY], {0, 1}, ["failed"] * 3),
+        ([AWAY, GOOD, AWAY], {0}, ["failed", None, "failed"]),
+        ([AWAY, GOOD, GOOD, GOOD], {1}, ["failed", "recovered", "recovered", None]),
+        ([AWAY, GOOD, AWAY, GOOD], {1}, ["failed", "recovered", None, "recovered"]),
+        ([MISSED, AWAY, MISSED, AWAY], {0}, ["missed", "failed", "missed", None]),
+    ],
+)
+def test_what_was_not_delivered_is_reported_by_the_next_run(
+    endings: list[Ending], lost: set[int], reported: list[Kind | None]
+) -> None:
+    """Nobody has read it, so it does not count as reported."""
+    assert _reported(*endings, lost=lost) == reported
 
 
 def test_a_fault_is_the_same_whatever_numbers_its_words_hold() -> None:

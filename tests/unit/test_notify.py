@@ -175,6 +175,48 @@ def test_a_receiver_that_fails_is_on_record_and_changes_nothing(
     assert "a receiver was not reached" in shown.err
 
 
+def test_a_message_that_was_not_delivered_is_sent_by_the_next_run(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """To the service that was not reached, and to no other."""
+    with receiver([500] * 3 + [200]) as down:
+        urls = [each.url.replace("http", "json") for each in (one, down)]
+        run = make_run(f"[notify]\nurls = {urls}")
+        for _ in range(3):
+            _backup(run, BackupFailed("no space"))
+
+    assert len(down.requests) == 4  # three for the first message, one for the second
+    assert len(one.requests) == 1
+    assert [each.outcome for each in _notified(run)] == ["failed", "ok"]
+
+
+def test_a_recovery_that_was_not_delivered_is_sent_by_the_next_run(
+    make_run: MakeRun,
+) -> None:
+    """Else people look for a fault that has ended."""
+    with receiver([200] + [500] * 3 + [200]) as one:
+        run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}"]')
+        _backup(run, BackupFailed("no space"))
+        for _ in range(3):
+            _backup(run)
+        titles = [json.loads(each.body)["title"] for each in one.requests]
+
+    works = "opskit: backup of shop works again"
+    assert titles == ["opskit: backup of shop failed"] + [works] * 4
+
+
+def test_a_service_in_place_of_one_that_was_not_reached_gets_the_message(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """Whoever corrects an address may change what kind of service it is."""
+    fault = BackupFailed("no space")
+    _backup(make_run(f'[notify]\nurls = ["{away().replace("http", "json")}"]'), fault)
+    run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "xml")}"]')
+    _backup(run, fault)
+
+    assert len(one.requests) == 1
+
+
 def test_a_service_that_took_a_part_has_failed(
     make_run: MakeRun, one: Receiver
 ) -> None:
