@@ -104,7 +104,7 @@ class Dispatcher:
             if due is None:
                 self._waits.pop(job.key, None)
             elif (due.at is None or self._is_free(job)) and may_start():
-                self._start(due)
+                self._start(due, may_start)
 
     def _is_free(self, job: Job) -> bool:
         """Return whether a job may start beside those that run.
@@ -127,13 +127,15 @@ class Dispatcher:
         )
         return not clashes and len(others) < _TOGETHER_MAX
 
-    def _start(self, due: Due) -> None:
+    def _start(self, due: Due, may_start: Callable[[], bool]) -> None:
         job = due.job
         if due.missed is not None:
             self._done[job.key] = due.missed.last
             self._journal.missed(job, due.missed)
         if due.at is None:
             self._waits.pop(job.key, None)
+            return
+        if due.missed is not None and not may_start():
             return
         try:
             self._running[job.key] = self._launch(job, due.at)
