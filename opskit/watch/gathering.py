@@ -28,6 +28,7 @@ from opskit.operations import keys
 from opskit.operations.run import Run
 from opskit.store import LocalStore, Store, unwrapped
 from opskit.threads import Thread
+from opskit.watch.overdue import SCHEDULER, overdue
 from opskit.watch.receivers import last_notified
 from opskit.watch.state import (
     Answer,
@@ -43,6 +44,9 @@ from opskit.watch.state import (
 _MEMORY = Path("/proc/meminfo")
 # Lists of large stores cost money; what this host does is seen at once.
 _LISTED_AGAIN = timedelta(minutes=10)
+# What is older is not asked of other hosts: a monthly job has run since then.
+_REMEMBERED = timedelta(days=45)
+_OTHERS = "other hosts"
 # How long all that is asked may take together.
 _SECONDS = 30.0
 
@@ -71,6 +75,8 @@ class Gathering:
         self._before: State | None = None
         self._ledger = (0, 0)
         self._changed = run.now()
+        self._others: tuple[LedgerEntry, ...] = ()
+        self._others_asked: datetime | None = None
         self._asked: dict[str, Future[Any]] = {}
 
     def __call__(self) -> State:
@@ -96,6 +102,7 @@ class Gathering:
             self._ask(f"store {store.name}", partial(_look_into, run, store, known))
         for name in names:
             self._ask(f"source {name}", partial(_connect, run, name))
+        self._ask_others(entries)
         wait(self._asked.values(), timeout=_SECONDS)
         answers = [self._answered(f"source {name}", Answer()) for name in names]
         stores = [
@@ -117,6 +124,7 @@ class Gathering:
             ),
             stores=tuple(_with_unreadable(each, listing) for each in stores),
             entries=entries,
+            others=self._heard_of_others(),
             ledger_faults=faults,
             notified=last_notified(entries, run.settings.notify),
             disks=tuple(_disks(run)),
@@ -124,7 +132,22 @@ class Gathering:
         )
         return self._before
 
-    def _ask(self, key: str, call: Callable[[], Answer]) -> None:
+    def _ask_others(self, entries: Sequence[LedgerEntry]) -> None:
+        """Ask what other hosts have run, now and then, if something is overdue here."""
+        now, asked = self._run.now(), self._others_asked
+        late = overdue(entries, self._run.settings, now=now)
+        if any(late.values()) and (asked is None or asked < now - _LISTED_AGAIN):
+            self._others_asked = now
+            ledger = self._run.ledger
+            self._ask(_OTHERS, partial(ledger.records_of_others, now - _REMEMBERED))
+
+    def _heard_of_others(self) -> tuple[LedgerEntry, ...]:
+        if _OTHERS in self._asked and self._asked[_OTHERS].done():
+            records = self._asked.pop(_OTHERS).result()
+            self._others = tuple(e for e in records if e.operation != SCHEDULER)
+        return self._others
+
+    def _ask(self, key: str, call: Callable[[], object]) -> None:
         if key in self._asked:
             return
         future = self._asked[key] = Future()

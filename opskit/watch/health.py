@@ -15,6 +15,7 @@ from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.watch.alerts import least_seconds
 from opskit.watch.gathering import gather
+from opskit.watch.overdue import overdue
 from opskit.watch.state import (
     Answer,
     Room,
@@ -49,6 +50,7 @@ def _checks(state: State, settings: Settings) -> Iterator[Check]:
     needed = sum(s.sets[0].size_bytes for s in state.sources if s.sets)
     for store in state.stores:
         yield from _of_store(store, needed)
+    yield from _timetable(state, settings)
     yield from _last_runs(state)
     yield _check(
         "ledger",
@@ -239,6 +241,20 @@ def _of_store(store: StoreState, needed_bytes: int) -> Iterator[Check]:
             f"{count(len(store.unreadable), 'set')} cannot be used, for instance "
             f"{bad.key}: {bad.reason}",
             hint="`inv verify` says which; copy these sets again from another store.",
+            advisory=True,
+        )
+
+
+def _timetable(state: State, settings: Settings) -> Iterator[Check]:
+    """Yield whether each job ran when it was due, if this host has a scheduler."""
+    entries = [*state.others, *state.entries]
+    for name, due in sorted(overdue(entries, settings, now=state.time).items()):
+        yield _check(
+            f"timetable: {name}",
+            due is None,
+            "nothing is overdue" if due is None else f"due at {due:%Y-%m-%d %H:%M} UTC",
+            hint="Look at the scheduler's log; if it does not run, start "
+            "`inv scheduler`.",
             advisory=True,
         )
 

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from opskit.catalog.sets import ListedSet, Unreadable
 from opskit.ledger import LedgerEntry
 
+_AHEAD_MAX = timedelta(days=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -110,6 +112,7 @@ class SourceState(Answer):
 class State:
     """Everything that is known at one time; `entries` is the ledger, oldest first.
 
+    `others` is what other hosts have recorded, if they may have run what is due here.
     `notified` is the last record of each receiver that is configured, if it has one.
     """
 
@@ -118,10 +121,19 @@ class State:
     sources: tuple[SourceState, ...]
     stores: tuple[StoreState, ...]
     entries: tuple[LedgerEntry, ...]
+    others: tuple[LedgerEntry, ...] = ()
     ledger_faults: tuple[str, ...]
     notified: Mapping[str, LedgerEntry]
     disks: tuple[Room, ...]
     memory: Room | None
+
+
+def is_credible(time: datetime, *, now: datetime) -> bool:
+    """Return whether something may be of this time, or a clock must have been wrong.
+
+    A clock that was set back by an hour leaves such times behind.
+    """
+    return time <= now + _AHEAD_MAX
 
 
 def ended_at(entry: LedgerEntry) -> datetime:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -18,6 +19,7 @@ import pytest
 
 from opskit import config
 from opskit.checks import Health
+from opskit.ledger import Ledger
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
@@ -258,6 +260,36 @@ def test_what_does_not_answer_is_not_waited_for(
     answered.set()
     until(lambda: gathering().sources[0].reachable)
     assert set(asked) == {"data"}
+
+
+def test_what_another_host_has_run_is_not_overdue(tmp_path: Path) -> None:
+    """A scheduler that stands by runs nothing; the copies in the stores are asked."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    section = source(tmp_path) + 'schedule = "0 * * * *"\n'
+    standby = tmp_path / "standby"
+    standby.mkdir()
+    leading = configured(tmp_path, section)
+    text = (tmp_path / "opskit.toml").read_text()
+    (standby / "opskit.toml").write_text(text)
+
+    (standby / ".opskit").mkdir()
+    Ledger(standby / ".opskit" / "ledger.jsonl").append(
+        now=datetime.now(UTC) - timedelta(hours=5),
+        run_id="before",
+        operation="scheduler",
+        outcome="ok",
+        details={"lines": {"backup data": "0 * * * * UTC"}},
+    )
+
+    def status() -> Health:
+        run = begin(config.load(standby / "opskit.toml"))
+        made = {each.name: each for each in checks(gather(run), run.settings)}
+        return made["timetable: backup data"].status
+
+    assert status() is Health.DEGRADED
+    backup(leading, BackupRequest())
+    assert status() is Health.HEALTHY
 
 
 def test_silent_stores_are_waited_for_together_and_their_last_lists_count(

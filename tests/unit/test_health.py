@@ -289,6 +289,25 @@ def test_a_backup_far_faster_than_usual_is_suspicious(
     assert (check and check.status) is health
 
 
+def test_a_scheduler_that_does_not_run_any_more_is_degraded() -> None:
+    """Until another host has run what is due; without a scheduler nothing is due."""
+    settings = Settings.model_validate(
+        {"scheduler": dict.fromkeys(("drill", "prune", "report"), "")}
+    )
+    lines = {"verify": "* * * * * UTC"}
+    state = recorded("scheduler", lines=lines)(states.well())
+    state = replace(state, time=NOW + timedelta(minutes=10))
+    by_name = found(state, settings)
+    elsewhere = states.Records().add(state.time, "verify")
+
+    assert "timetable: verify" not in found(states.well(), settings)
+    assert by_name["timetable: verify"].status is DEGRADED
+    assert by_name["timetable: verify"].observed == "due at 2026-11-30 10:13 UTC"
+    assert worst(by_name.values()) is DEGRADED
+    again = found(replace(state, others=(elsewhere,)), settings)
+    assert again["timetable: verify"].status is HEALTHY
+
+
 def test_records_of_sources_that_are_not_configured_any_more_do_not_count() -> None:
     """Their last run may have failed for ever."""
     state = recorded("backup", "failed", source="gone")(states.well())
