@@ -18,6 +18,7 @@ from opskit.operations.run import Run
 from opskit.watch.alerts import Ending
 
 _STANDARD_ERROR = 2
+_OPEN_FILES = "/dev/fd/"
 
 
 class Hooks:
@@ -65,6 +66,7 @@ class Hooks:
                 stdin=subprocess.PIPE,
                 stdout=_STANDARD_ERROR,
                 start_new_session=True,
+                env=_environment(),
             )
         except OSError as error:
             return f"cannot be run: {error.strerror}"
@@ -78,6 +80,19 @@ class Hooks:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         return f"ended with {process.returncode}" if process.returncode else ""
+
+
+def _environment() -> dict[str, str] | None:
+    """Return the environment of a program, which may call opskit itself.
+
+    The scheduler hands its configuration to a job as an open file. Other processes find
+    that by the number of this one.
+    """
+    path = os.environ.get("OPSKIT_CONFIG", "")
+    if not path.startswith(_OPEN_FILES):
+        return None  # that of this process
+    number = path.removeprefix(_OPEN_FILES)
+    return os.environ | {"OPSKIT_CONFIG": f"/proc/{os.getpid()}/fd/{number}"}
 
 
 def _about(record: Record, outcome: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -260,6 +261,26 @@ def test_a_missed_run_is_reported_by_the_scheduler(tmp_path: Path) -> None:
     assert "2 runs were missed" in messages[0]["message"]
     beats = [each for each in one.paths() if "beat" in each]
     assert beats == ["/beat/fail", "/beat/start", "/beat"]
+
+
+def test_hooks_of_scheduled_jobs_can_call_opskit(tmp_path: Path) -> None:
+    """They read the configuration of the job, also from a process of their own."""
+    service = Scheduled(tmp_path)
+    service.fill(a="one")
+    line, kept = hourly(), tmp_path / "kept"
+    opskit = f"{sys.executable} -P -m opskit"
+    program = (
+        "import subprocess, sys; sys.stdin.read(); "
+        f"sys.exit(subprocess.call('{opskit} backups --json >{kept}', shell=True))"
+    )
+    hook = json.dumps([[sys.executable, "-c", program]])
+    service.set_up(f"{QUIET}[hooks]\nafter = {hook}\n", of_state=f'schedule = "{line}"')
+    service.since(timedelta(hours=1), backup__state=line)
+    service.run("scheduler", "--once")
+
+    assert "a hook failed" not in service.errors
+    (listed,) = json.loads(kept.read_text())["backups"]
+    assert listed["source"] == "state"
 
 
 def _until_begun(one: Receiver, process: subprocess.Popen[str]) -> None:
