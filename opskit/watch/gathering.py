@@ -39,6 +39,7 @@ from opskit.watch.state import (
     StoreState,
     ended_at,
     figure,
+    is_credible,
 )
 
 _MEMORY = Path("/proc/meminfo")
@@ -254,9 +255,9 @@ def _source(
         drill_max_age=run.settings.drill.max_age,
         sets=sets,
         unconfirmed_changes=_unconfirmed_changes(run, sets[:1]),
-        last_success=_last_success(stores, sets, runs),
+        last_success=_last_success(stores, sets, runs, now=run.now()),
         runs=runs,
-        drills=_drills(sets, runs),
+        drills=_drills(sets, runs, now=run.now()),
     )
 
 
@@ -264,29 +265,30 @@ def _last_success(
     stores: Iterable[StoreState],
     sets: Iterable[ListedSet],
     runs: Sequence[LedgerEntry],
+    *,
+    now: datetime,
 ) -> dict[str, datetime]:
     """Return when the newest set in each store was finished.
 
     What lies in a store counts. One that does not answer is believed to hold what the
-    ledger says it got.
+    ledger says it got. A time that a wrong clock wrote would look fresh for too long.
     """
-    newest: dict[str, datetime] = {}
-    for each in sets:
-        for store in each.stores:
-            at = each.finished_at
-            newest[store.name] = max(at, newest.get(store.name, at))
+    known = [(each.name, s.finished_at) for s in sets for each in s.stores]
     for silent in (each.name for each in stores if not each.reachable):
         for run in runs:
             got = run.details.get("stores") if run.operation == "backup" else None
             if isinstance(got, list) and silent in got:
-                newest[silent] = ended_at(run)
-    return newest
+                known.append((silent, ended_at(run)))
+    return dict(sorted(each for each in known if is_credible(each[1], now=now)))
 
 
 def _drills(
-    sets: Iterable[ListedSet], runs: Iterable[LedgerEntry]
+    sets: Iterable[ListedSet], runs: Iterable[LedgerEntry], *, now: datetime
 ) -> tuple[DrillRecord, ...]:
-    """Return every drill that came to a verdict, of this host or another."""
+    """Return every drill that came to a verdict, of this host or another.
+
+    Those of a time to come are left out: they would be the newest for too long.
+    """
     drills = {
         each.run_id: _recorded_drill(each)
         for each in runs
@@ -301,8 +303,8 @@ def _drills(
                     backup_id=each.backup_id,
                     run_id=evidence.run_id,
                 )
-    newest_first = sorted(drills.values(), key=lambda d: d.finished_at, reverse=True)
-    return tuple(newest_first)
+    credible = [e for e in drills.values() if is_credible(e.finished_at, now=now)]
+    return tuple(sorted(credible, key=lambda each: each.finished_at, reverse=True))
 
 
 def _recorded_drill(entry: LedgerEntry) -> DrillRecord:

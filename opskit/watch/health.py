@@ -22,6 +22,7 @@ from opskit.watch.state import (
     SourceState,
     State,
     StoreState,
+    is_credible,
     succeeded,
 )
 
@@ -75,6 +76,8 @@ def _checks(state: State, settings: Settings) -> Iterator[Check]:
 
 def freshness(state: State | None, now: datetime) -> Check:
     """Return whether a state that was gathered in the background is a recent one."""
+    if state is not None and not is_credible(state.time, now=now):
+        state = None  # the clock was set back
     return _age(
         "scheduler",
         None if state is None else state.time,

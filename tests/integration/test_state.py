@@ -20,6 +20,7 @@ import pytest
 from opskit import config
 from opskit.checks import Health
 from opskit.ledger import Ledger
+from opskit.operations import run as run_module
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import Run, begin
@@ -260,6 +261,37 @@ def test_what_does_not_answer_is_not_waited_for(
     answered.set()
     until(lambda: gathering().sources[0].reachable)
     assert set(asked) == {"data"}
+
+
+def test_sets_and_drills_of_a_time_to_come_are_not_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was a month ahead once: the set before counts until then."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    section, real = source(tmp_path), datetime.now(UTC)
+
+    def clock(ahead: timedelta) -> Run:
+        monkeypatch.setattr(run_module, "now", lambda: datetime.now(UTC) + ahead)
+        return configured(tmp_path, section)
+
+    month = timedelta(days=30)
+    backup(clock(timedelta(0)), BackupRequest())
+    backup(clock(month), BackupRequest())
+    drill(clock(month), RestoreDrillRequest())
+
+    (data,) = gather(clock(timedelta(0))).sources
+    assert len(data.sets) == 2
+    assert data.drills == ()
+    assert data.last_success.keys() == {"near", "far"}
+    assert all(at - real < timedelta(hours=1) for at in data.last_success.values())
+    (tmp_path / "near").rename(tmp_path / "away")
+    (data,) = gather(clock(timedelta(0))).sources
+    assert data.last_success["near"] - real < timedelta(hours=1)
+    (tmp_path / "away").rename(tmp_path / "near")
+    (data,) = gather(clock(month)).sources
+    assert data.last_passed is not None
+    assert data.last_success["near"] - real > timedelta(days=29)
 
 
 def test_what_another_host_has_run_is_not_overdue(tmp_path: Path) -> None:

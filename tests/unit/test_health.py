@@ -336,6 +336,12 @@ def test_what_was_gathered_long_ago_says_nothing(
     assert freshness(None, NOW).status is UNHEALTHY
 
 
+def test_a_state_of_a_time_to_come_says_nothing() -> None:
+    """It was gathered before the clock was set right; an hour is let pass."""
+    assert freshness(states.well(), NOW - HOUR).status is HEALTHY
+    assert freshness(states.well(), NOW - 2 * DAY).status is UNHEALTHY
+
+
 def test_a_state_without_anything_has_checks_all_the_same() -> None:
     """The ledger at least."""
     empty = states.state_of([], stores=(), entries=(), memory=None, disks=())

@@ -253,7 +253,7 @@ def test_drills_of_any_form_are_shown(
     """What is no figure in a record is none on the page."""
     records = Records()
     entry = records.add(NOW, "restore-drill", source="shop", passed=True, **figures)
-    drills = gathering._drills((), [entry])
+    drills = gathering._drills((), [entry], now=NOW)
     source = replace(source_state("shop", ()), runs=(entry,), drills=drills)
 
     text = rendered(state_of([source], entries=(entry,)))
