@@ -186,7 +186,8 @@ def _timestamp(at: datetime | None) -> float | None:
 def _counts(state: State) -> Iterator[_Sample]:
     """Yield what the ledger counts: it only ever grows."""
     runs: Counter[tuple[str, str, str]] = Counter()
-    missed = Counter({each.name: 0 for each in state.sources})
+    # From 0 on, so that the first one is an increase; "" is every source.
+    missed = Counter({"": 0} | {each.name: 0 for each in state.sources})
     sent: Counter[tuple[str, str]] = Counter()
     for each in state.entries:
         source = str(each.details.get("source", ""))
