@@ -34,7 +34,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from opskit import __version__, log
-from opskit.checks import Health, worst
+from opskit.checks import Check, Health, worst
 from opskit.config.watch import read_key
 from opskit.errors import ConfigurationError
 from opskit.operations.run import Run
@@ -162,31 +162,36 @@ def _application(run: Run, watch: Watch, key: str) -> Starlette:
 
 
 class _Answers:
-    """Health and metrics of the newest state, made once for each state."""
+    """Health and metrics of the newest state, made once for each state.
+
+    They are made again when it has become too old to be believed.
+    """
 
     def __init__(self, run: Run, watch: Watch) -> None:
         self._run, self._watch = run, watch
         self._began = time.monotonic()
         self._shown: State | None = None
-        self._health = Health.HEALTHY
+        self._is_fresh: bool | None = None
+        self._health = Health.UNHEALTHY
         self._checks: list[dict[str, object]] = []
         self._metrics = b""
 
-    def _look(self) -> None:
+    def _look(self) -> Check:
+        """See what there is, and return whether it is fresh."""
         state = self._watch.state
-        if state is not None and state is not self._shown:
+        fresh = freshness(state, self._run.now())
+        is_new = state is not self._shown or fresh.passed is not self._is_fresh
+        if state is not None and is_new:
             made = checks(state, self._run.settings)
-            self._health = worst(made)
+            self._health = worst([fresh, *made])
             self._checks = log.masked([each.as_health_json() for each in made])
             self._metrics = metrics.render(state, self._health)
-            self._shown = state
+            self._shown, self._is_fresh = state, fresh.passed
+        return fresh
 
     async def health(self, request: Request) -> Response:
         """Answer with the status and the time, and with a key with everything."""
-        self._look()
-        now = self._run.now()
-        fresh = freshness(self._shown, now)
-        status = self._health if fresh.passed else Health.UNHEALTHY
+        fresh, status, now = self._look(), self._health, self._run.now()
         document: dict[str, Any] = {"status": status.value, "time": now.isoformat()}
         if request.scope["has_key"]:
             document |= {
