@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from opskit import __version__
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
 _FLUSH_SECONDS = 5.0
+_flushing = threading.Lock()
 # What the library adds by itself about the machine.
 _NOT_SENT = ("server_name", "modules", "extra", "user", "request", "breadcrumbs")
 
@@ -33,6 +35,7 @@ class Tracking:
         import sentry_sdk
         from sentry_sdk.utils import BadDsn
 
+        before = sentry_sdk.get_client()
         try:
             sentry_sdk.init(
                 dsn=settings.sentry_dsn.get_secret_value(),
@@ -52,6 +55,7 @@ class Tracking:
                 "notify.sentry_dsn is not the address of a project",
                 hint="Copy it from the project's settings: https://KEY@HOST/PROJECT.",
             ) from None
+        before.close(timeout=0)  # it sends what waits, and its thread ends
 
     def started(self, run: Run, record: Record) -> None:
         """Nothing is reported of a beginning."""
@@ -80,10 +84,18 @@ class Tracking:
 
 
 def capture(error: BaseException) -> None:
-    """Report an unexpected error, if errors are tracked."""
-    if (sentry_sdk := sys.modules.get("sentry_sdk")) is not None:
-        sentry_sdk.capture_exception(error)
-        sentry_sdk.flush(_FLUSH_SECONDS)
+    """Report an unexpected error, if errors are tracked.
+
+    Of several callers at once one waits until what they report is sent.
+    """
+    if (sentry_sdk := sys.modules.get("sentry_sdk")) is None:
+        return
+    sentry_sdk.capture_exception(error)
+    if _flushing.acquire(blocking=False):
+        try:
+            sentry_sdk.flush(_FLUSH_SECONDS)
+        finally:
+            _flushing.release()
 
 
 def _scrubbed(event: Event, _hint: Hint) -> Event:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from opskit.errors import BackupFailed, ConfigurationError
 from opskit.operations.run import Run, begin
 from opskit.tasks.command import command
 from opskit.tasks.output import Say
-from opskit.watch import runs
+from opskit.threads import Thread
+from opskit.watch import runs, tracking
 from opskit.watch.tracking import capture
 from tests.receivers import Receiver, receiver
 from tests.unit.conftest import LoadConfig
@@ -165,6 +168,46 @@ def test_an_address_of_another_form_is_refused_without_showing_it(
     assert raised.value.exit_code == 2
     assert "notify.sentry_dsn" in raised.value.message
     assert CANARY not in str(raised.value) + str(raised.value.__cause__)
+
+
+def test_many_errors_at_once_wait_in_one_thread(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of events that is silent does not collect threads."""
+    with receiver([0]) as silent:
+        make_run(_dsn(silent))
+        monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 120.0)
+        waiting = [
+            Thread(capture, KeyError(str(number)), name="one of many")
+            for number in range(20)
+        ]
+        deadline = time.monotonic() + 60
+        while sum(each.is_alive() for each in waiting) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert any(each.is_alive() for each in waiting)
+    for each in waiting:
+        each.join(60)
+        assert not each.is_alive()
+    sentry_sdk.get_global_scope().set_client(None)
+
+
+def test_a_client_that_was_replaced_ends(server: Receiver, make_run: MakeRun) -> None:
+    """The configuration is read again as often as anybody wants."""
+    before = _workers()
+    for _ in range(5):
+        make_run(_dsn(server))
+        capture(KeyError("x"))
+    deadline = time.monotonic() + 60
+    while len(_workers() - before) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    assert len(_events(server)) == 5
+
+
+def _workers() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if "sentry" in each.name}
 
 
 def test_without_an_address_nothing_is_sent() -> None:
