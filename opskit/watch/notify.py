@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,7 +48,8 @@ class Notifier:
 
     def started(self, run: Run, record: Record) -> None:
         """Say that a source's backup or drill begins."""
-        _send(run, Ending.of(record), heartbeats(run.settings, record, "start"))
+        if deliveries := list(heartbeats(run.settings, record, "start")):
+            _send(run, _entries(run), Ending.of(record), deliveries)
 
     def ended(self, run: Run, record: Record) -> None:
         """Say how an operation ended."""
@@ -84,7 +85,7 @@ class Notifier:
                 body = "\n".join([*suspicious, *_lines(record)])
                 tone = _TONES.get(what, "failure")
                 deliveries.append(self._messages.delivery(name, title, body, tone))
-        _send(run, latest, deliveries)
+        _send(run, entries, latest, deliveries)
 
     def test(self, run: Run) -> list[tuple[str, str]]:
         """Send a test message; return each receiver, and why it was not reached.
@@ -99,7 +100,7 @@ class Notifier:
             ),
             *webhooks(run.settings, _event("test", run, {})),
         ]
-        return _send(run, None, deliveries)
+        return _send(run, _entries(run), None, deliveries)
 
 
 def examine(run: Run, *, send: bool) -> Iterator[Check]:
@@ -132,17 +133,18 @@ def _secret(receiver: WebhookSettings) -> str:
 
 
 def _send(
-    run: Run, about: Ending | None, deliveries: Iterable[Delivery]
+    run: Run,
+    entries: Sequence[LedgerEntry],
+    about: Ending | None,
+    deliveries: Sequence[Delivery],
 ) -> list[tuple[str, str]]:
     """Deliver, and return each receiver and why it was not reached.
 
-    Each failure goes on record, and the first success after one.
+    Each failure goes on record, and the first success after one, by the `entries`.
     """
-    sent = list(deliveries)
-    if not sent:
-        return []
-    last = last_notified(_entries(run), run.settings.notify)
-    results = list(zip((each.receiver for each in sent), deliver(sent), strict=True))
+    last = last_notified(entries, run.settings.notify)
+    names = [each.receiver for each in deliveries]
+    results = list(zip(names, deliver(deliveries), strict=True))
     for receiver, reason in results:
         if reason:
             log.logger().warning(

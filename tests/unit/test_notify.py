@@ -13,6 +13,7 @@ from opskit import log
 from opskit.errors import BackupFailed, ConfigurationError, StoreError
 from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Failure
+from opskit.operations.recording import RunLedger
 from opskit.operations.run import Run, begin
 from opskit.watch import deliveries, runs
 from opskit.watch.notify import examine
@@ -215,6 +216,26 @@ def test_a_service_in_place_of_one_that_was_not_reached_gets_the_message(
     _backup(run, fault)
 
     assert len(one.requests) == 1
+
+
+def test_the_ledger_is_read_once_for_each_message(
+    make_run: MakeRun, one: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows for years."""
+    url = one.url.replace("http", "json")
+    run = make_run(f'[notify]\nurls = ["{url}"]\nheartbeats.shop = "{one.url}"')
+    reads: list[bool] = []
+    readable = RunLedger.readable
+
+    def counted(ledger: RunLedger) -> tuple[list[LedgerEntry], list[str]]:
+        reads.append(True)
+        return readable(ledger)
+
+    monkeypatch.setattr(RunLedger, "readable", counted)
+    _backup(run, BackupFailed("no"))
+
+    assert len(one.requests) == 3  # at the start, at the end, to people
+    assert len(reads) == 2
 
 
 def test_a_service_that_took_a_part_has_failed(
