@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from opskit.checks import Check, count, duration, size
 from opskit.config import Settings
@@ -22,14 +22,17 @@ from opskit.watch.state import (
     SourceState,
     State,
     StoreState,
+    ended_at,
     is_credible,
+    last_runs,
     succeeded,
 )
 
 _SLOW_SECONDS = 5.0
 _LEAST_FREE_SHARE = 0.02
 _LEAST_FREE_BYTES = 256 * 1024**2
-_SCHEDULED = ("backup", "restore-drill", "verify", "prune", "report")
+# Long enough to be seen after a weekend.
+_MISSED_SHOWN = timedelta(days=3)
 _STATE_SECONDS_MAX = 300.0
 
 
@@ -263,14 +266,8 @@ def _timetable(state: State, settings: Settings) -> Iterator[Check]:
 
 
 def _last_runs(state: State) -> Iterator[Check]:
-    """Yield whether the last run of each kind succeeded in full."""
-    names = {"", *(each.name for each in state.sources)}
-    last: dict[tuple[str, str], LedgerEntry] = {}
-    for each in state.entries:
-        source = str(each.details.get("source", ""))
-        if each.operation in _SCHEDULED and source in names:
-            last[each.operation, source] = each
-    for (operation, source), entry in sorted(last.items()):
+    """Yield whether the last run of each kind succeeded, and what was missed."""
+    for (operation, source), entry in sorted(last_runs(state).items()):
         yield _check(
             f"last {operation} {source}".rstrip(),
             succeeded(entry),
@@ -278,6 +275,24 @@ def _last_runs(state: State) -> Iterator[Check]:
             hint=f"Look for run {entry.run_id} in the logs, then run it again.",
             advisory=True,
         )
+    since = state.time - _MISSED_SHOWN
+    names = {"", *(each.name for each in state.sources)}
+    missed = [
+        f"{each.operation} {source}".rstrip() + f", {each.time[:16]}Z"
+        for each in state.entries
+        if each.outcome == "missed"
+        and (source := str(each.details.get("source", ""))) in names
+        and ended_at(each) > since
+    ]
+    yield _check(
+        "missed runs",
+        not missed,
+        "; ".join(missed[:-4:-1]) or "none",
+        limit=f"none in {_MISSED_SHOWN.days} days",
+        hint="See when the scheduler ran, and whether jobs take longer than the time "
+        "between them.",
+        advisory=True,
+    )
 
 
 def _ended(entry: LedgerEntry) -> str:

@@ -19,6 +19,7 @@ from opskit.watch.state import (
     SourceState,
     State,
     ended_at,
+    last_runs,
     missed_runs,
     succeeded,
 )
@@ -39,6 +40,8 @@ _TEXTS = {
     "backup_duration_seconds": "How long the last backup took.",
     "backup_size_bytes": "Size of the newest set.",
     "backup_sudden_changes": "Sudden changes in the newest set, not confirmed.",
+    "last_run_timestamp_seconds": "When the last run ended, in any way.",
+    "last_run_succeeded": "Whether the last run did all that it should.",
     "sets": "Backup sets in the store.",
     "source_max_age_seconds": "How old the newest set may be.",
     "source_expected_interval_seconds": "The longest time between two due times.",
@@ -134,6 +137,10 @@ def _gauges(state: State) -> Iterator[_Sample]:
             if store.reachable:
                 held = [each for s in source.sets for each in s.stores]
                 yield "sets", labels, sum(each.name == store.name for each in held)
+    for (operation, name), run in sorted(last_runs(state).items()):
+        labels = {"source": name, "operation": operation}
+        yield "last_run_timestamp_seconds", labels, _timestamp(ended_at(run))
+        yield "last_run_succeeded", labels, succeeded(run)
     for store in state.stores:
         labels = {"store": store.name}
         yield from _answered("store", store, labels)

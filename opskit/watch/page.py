@@ -34,7 +34,7 @@ _FILTERS = ("source", "operation", "outcome")
 _MARKS = {Health.HEALTHY: "ok", Health.DEGRADED: "missed", Health.UNHEALTHY: "failed"}
 # By the name of a check and what was observed; the first that fits counts.
 _RUNBOOKS = (
-    (r".* \| missed|timetable", "run-missed.md"),
+    (r"missed|timetable", "run-missed.md"),
     (r".*did not pass|last restore-drill|.*time of a restore", "drill-failed.md"),
     (r".*newest drill", "drill-stale.md"),
     (r".*sudden change|.*duration", "sudden-change.md"),

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from opskit.catalog.sets import ListedSet, Unreadable
 from opskit.ledger import LedgerEntry
 
+SCHEDULED = ("backup", "restore-drill", "verify", "prune", "report")
 _AHEAD_MAX = timedelta(days=1)
 
 
@@ -144,6 +145,17 @@ def ended_at(entry: LedgerEntry) -> datetime:
 def succeeded(entry: LedgerEntry) -> bool:
     """Return whether a run did all that it should, for instance reached every store."""
     return entry.outcome == "ok" and "code" not in entry.details
+
+
+def last_runs(state: State) -> dict[tuple[str, str], LedgerEntry]:
+    """Return the last run of each scheduled operation of each source, or of all."""
+    names = {"", *(each.name for each in state.sources)}
+    last = {}
+    for each in state.entries:
+        source = str(each.details.get("source", ""))
+        if each.operation in SCHEDULED and each.outcome != "missed" and source in names:
+            last[each.operation, source] = each
+    return last
 
 
 def missed_runs(entry: LedgerEntry) -> int:

@@ -183,6 +183,8 @@ FREE = 'opskit_disk_free_bytes{path="/srv"}'
 SIZE = {'opskit_disk_size_bytes{path="/srv"}': "100x99"}
 SETS = f'opskit_sets{{{SHOP}, store="far"}}'
 SUCCEEDED = f"opskit_backup_last_run_succeeded{{{SHOP}}}"
+VERIFIED = 'opskit_last_run_succeeded{source="", operation="verify"}'
+VERIFIED_AT = 'opskit_last_run_timestamp_seconds{source="", operation="verify"}'
 HEALTH = "opskit_health_status"
 LEDGER = "opskit_ledger_intact"
 SENT = "opskit_notification_last_succeeded"
@@ -216,6 +218,39 @@ CASES = [
         on_hosts(SUCCEEDED, "1x99", "0x99") | on_hosts(LAST, "5x99", "600x99"),
         30,
         (f'{SHOP}, instance="leader"',),
+    ),
+    Case(
+        "OpskitRunFailed",
+        "a prune, while a verification succeeded",
+        {
+            VERIFIED: "1x9",
+            VERIFIED_AT: "60x9",
+            VERIFIED.replace("verify", "prune"): "1 0x9",
+            VERIFIED_AT.replace("verify", "prune"): "60x9",
+        },
+        6,
+        ('source="", operation="prune"',),
+    ),
+    Case(
+        "OpskitRunFailed",
+        "succeeded since",
+        {VERIFIED: "0x3 1x9", VERIFIED_AT: "60x9"},
+        6,
+    ),
+    Case(
+        "OpskitRunFailed",
+        "a standby's run of long ago",
+        on_hosts(VERIFIED, "0x99", "1x99") | on_hosts(VERIFIED_AT, "5x99", "600x99"),
+        30,
+    ),
+    Case(
+        "OpskitRunFailed",
+        "a backup, which has an alert of its own",
+        {
+            VERIFIED.replace("verify", "backup"): "0x99",
+            VERIFIED_AT.replace("verify", "backup"): "60x99",
+        },
+        30,
     ),
     Case(
         "OpskitRunMissed",

@@ -162,7 +162,7 @@ BAD: dict[str, tuple[Change, str, Health]] = {
     ),
     "a missed run": (
         recorded("backup", "missed", source="shop"),
-        "last backup shop",
+        "missed runs",
         DEGRADED,
     ),
     "a backup that missed a store": (
@@ -315,13 +315,25 @@ def test_records_of_sources_that_are_not_configured_any_more_do_not_count() -> N
     assert worst(found(state).values()) is HEALTHY
 
 
-def test_a_success_after_a_missed_run_is_the_end_of_it() -> None:
-    """The last run of each kind counts."""
-    state = recorded("backup", "missed", source="shop")(states.well())
+def test_a_missed_run_is_shown_for_days_although_the_next_one_succeeds() -> None:
+    """Otherwise nobody would see it who does not look at once."""
+    missed = recorded("backup", "missed", source="shop")(states.well())
+    again = recorded("backup", source="shop")(missed)
 
-    assert found(state)["last backup shop"].status is DEGRADED
-    again = recorded("backup", source="shop")(state)
     assert found(again)["last backup shop"].status is HEALTHY
+    assert found(again)["missed runs"].status is DEGRADED
+    assert "backup shop, 2026-11-30" in found(again)["missed runs"].observed
+    later = found(replace(again, time=NOW + 4 * DAY))
+    assert later["missed runs"].status is HEALTHY
+
+
+def test_a_run_that_failed_is_not_forgotten_for_one_that_was_missed() -> None:
+    """Both are said."""
+    failed = recorded("verify", "failed", code=20)(states.well())
+    by_name = found(recorded("verify", "missed")(failed))
+
+    assert by_name["last verify"].status is DEGRADED
+    assert by_name["missed runs"].status is DEGRADED
 
 
 @pytest.mark.parametrize(
@@ -346,7 +358,7 @@ def test_a_state_without_anything_has_checks_all_the_same() -> None:
     """The ledger at least."""
     empty = states.state_of([], stores=(), entries=(), memory=None, disks=())
 
-    assert [*found(empty)] == ["ledger"]
+    assert [*found(empty)] == ["missed runs", "ledger"]
 
 
 def test_the_age_of_a_clock_that_went_back_is_not_negative() -> None:

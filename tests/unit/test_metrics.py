@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from opskit.checks import Health, worst
@@ -124,6 +125,12 @@ def test_a_sick_state_shows_in_the_metrics() -> None:
     assert value(found, "health_status") == list(Health).index(Health.UNHEALTHY)
     assert value(found, "drill_last_run_passed", source="shop") == 0
     assert value(found, "backup_last_run_succeeded", source="shop") == 0
+    last = {"source": "shop", "operation": "backup"}
+    assert value(found, "last_run_succeeded", **last) == 0
+    ended = states.sick().sources[0].backups[-1].time
+    assert value(found, "last_run_timestamp_seconds", **last) == pytest.approx(
+        datetime.fromisoformat(ended).timestamp()
+    )
     assert value(found, "runs_missed_total", source="shop") == 2
     assert value(found, "store_reachable", store="offsite") == 0
     away = frozenset({("source", "shop"), ("store", "offsite")})

@@ -57,8 +57,8 @@ def test_each_runbook_that_the_page_links_exists() -> None:
         ("database shop: newest set in local", "3 d old", "backup-failed"),
         ("database shop: connection", "refused", "backup-failed"),
         ("last backup shop", "failed, 2026", "backup-failed"),
-        ("last backup shop", "missed, 2026", "run-missed"),
-        ("last verify", "missed, 2026", "run-missed"),
+        ("missed runs", "backup shop, 2026", "run-missed"),
+        ("timetable: backup shop", "due at 2026", "run-missed"),
         ("last restore-drill shop", "failed, 2026", "drill-failed"),
         ("database shop: newest drill that passed", "9 d old", "drill-stale"),
         (
