@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from opskit import log
-from opskit.errors import OpskitError, StoreError, machine_faults
+from opskit.errors import OpskitError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
 from opskit.operations.outcome import Record
@@ -57,22 +57,13 @@ class RunLedger:
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
-    def records_of_others(self, since: datetime) -> list[LedgerEntry]:
-        """Return what other hosts have recorded since a time in the same stores.
+    def records_of_others(self, store: Store, since: datetime) -> list[LedgerEntry]:
+        """Return what other hosts have recorded since a time in a store.
 
-        A store that cannot be read is passed over, with a warning.
+        Raises:
+            StoreError: it cannot be read.
         """
-        records: list[LedgerEntry] = []
-        for store in self.stores:
-            try:
-                records += copies.records_of_others(store, self.id, since=since)
-            except StoreError as error:
-                log.logger().warning(
-                    "what other hosts have recorded is not known",
-                    store=store.name,
-                    reason=error.message,
-                )
-        return records
+        return copies.records_of_others(store, self.id, since=since)
 
     @property
     def state(self) -> tuple[int, int]:

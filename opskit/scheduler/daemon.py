@@ -49,6 +49,7 @@ class Daemon:
         self._wake = threading.Event()
         self._stopping = self._reloading = False
         self._leads: bool | None = None
+        self._has_to_wait = False
         self._journal = Journal(self.run)
         self._lease = self._new_lease()
         self._dispatcher = Dispatcher(journal=self._journal, launch=self._launch)
@@ -106,13 +107,16 @@ class Daemon:
         try:
             self._learn()
             self._lease = Lease(self.run)
-            if not self._lease.acquire():
+            self._leads = False
+            self._tick()
+            if not self._leads:
                 raise LockHeld(
                     f"another scheduler leads: {self._lease.holder}",
                     hint="It runs what is due; there is nothing to do for this one.",
                 )
-            self._tick()
-            while self._dispatcher.is_busy and not self._stopping:
+            while (
+                self._dispatcher.is_busy or self._has_to_wait
+            ) and not self._stopping:
                 self._wake.wait(_ONCE_SECONDS)
                 self._wake.clear()
                 self._tick()
@@ -153,10 +157,11 @@ class Daemon:
         held = self._lease.acquire()
         if held != self._leads:
             self._leads = held
-            if held:
-                self._journal.take_over(self._timetable)
             self._say("leading" if held else f"standing by: {self._lease.holder}")
-        if held:
+        if self._lease.is_new:
+            self._journal.take_over(self._timetable)
+        self._has_to_wait = held and not self._journal.is_ready
+        if held and not self._has_to_wait:
             self._dispatcher.start(
                 self._timetable,
                 new_since=self._began,

@@ -5,19 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 
-from opskit.errors import OpskitError
+from opskit.errors import OpskitError, machine_faults
 from opskit.ledger import LedgerEntry
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
 from opskit.scheduler.jobs import Ended
 from opskit.scheduler.timetable import MISSED, SCHEDULER, History, Job, Missed, history
+from opskit.store import Store
 from opskit.threads import Thread
 from opskit.watch import runs
 
 # What is older is not asked of other hosts: a monthly job has run since then.
 _REMEMBERED = timedelta(days=45)
+# How long jobs wait for what stores say of other hosts, and when a store that could
+# not be read is asked again.
+_ANSWER_SECONDS = 60.0
+_AGAIN_SECONDS = 60.0
 
 
 class Journal:
@@ -26,7 +32,10 @@ class Journal:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._seen: tuple[object, ...] = ()
-        self._others: list[LedgerEntry] = []
+        # What each store says of other hosts, and which have not been asked yet.
+        self._others: dict[str, list[LedgerEntry]] = {}
+        self._unasked: set[str] = set()
+        self._patience = 0.0
         self._history = History(done={}, known={})
         self._reports: list[Thread] = []
 
@@ -37,10 +46,11 @@ class Journal:
         are credible depends on the time.
         """
         now = self.run.now()
-        seen = (self.run.ledger.state, now.date(), now.hour)
+        others = [*self._others.values()]
+        seen = (self.run.ledger.state, len(others), now.date(), now.hour)
         if seen != self._seen:
             entries, _faults = self.run.ledger.readable()
-            self._history = history([*self._others, *entries], now=now)
+            self._history = history(chain(*others, entries), now=now)
             self._seen = seen
         return self._history
 
@@ -62,7 +72,8 @@ class Journal:
     def take_over(self, jobs: Sequence[Job]) -> None:
         """Learn what other hosts have run while this one did not lead.
 
-        They are asked only if something is due by what this host knows.
+        They are asked only if something is due by what this host knows, and each store
+        in a thread until it answers.
         """
         now = self.run.now()
         times = [self.history().since(each) for each in jobs]
@@ -71,15 +82,45 @@ class Journal:
             for job, since in zip(jobs, times, strict=True)
             if since is not None and job.next_due(since) <= now
         ]
-        self._others = []
+        self._others, self._unasked, self._seen = {}, set(), ()
         if overdue:
             since = max(min(overdue), now - _REMEMBERED)
-            self._others = [
-                each
-                for each in self.run.ledger.records_of_others(since)
-                if each.operation != SCHEDULER
-            ]
-        self._seen = ()
+            self._unasked = {each.name for each in self.run.stores}
+            self._patience = time.monotonic() + _ANSWER_SECONDS
+            for store in self.run.stores:
+                Thread(
+                    self._ask, store, since, self._others, self._unasked,
+                    name=f"others in {store.name}",
+                )  # fmt: skip
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it knows what other hosts have run, as far as stores answer."""
+        return not self._unasked or time.monotonic() > self._patience
+
+    def _ask(
+        self,
+        store: Store,
+        since: datetime,
+        others: dict[str, list[LedgerEntry]],
+        unasked: set[str],
+    ) -> None:
+        while others is self._others:  # nobody has taken over since
+            try:
+                with machine_faults(SCHEDULER):
+                    found = self.run.ledger.records_of_others(store, since)
+            except OpskitError as error:
+                logger().warning(
+                    "what other hosts have recorded is not known",
+                    store=store.name,
+                    reason=error.message,
+                )
+                unasked.discard(store.name)
+                time.sleep(_AGAIN_SECONDS)
+            else:
+                others[store.name] = [e for e in found if e.operation != SCHEDULER]
+                unasked.discard(store.name)
+                return
 
     def missed(self, job: Job, missed: Missed) -> None:
         """Record runs that will not be made up for, and tell whoever watches."""

@@ -45,6 +45,7 @@ class Lease:
         self._stack = ExitStack()
         self._lock: DatabaseLock | HeldLock | None = None
         self._is_alone = False
+        self.is_new = False
         self.holder = ""
 
     @property
@@ -65,7 +66,11 @@ class Lease:
         return self.is_held
 
     def acquire(self) -> bool:
-        """Try to get it, if it is not held; return whether it is held now."""
+        """Try to get it, if it is not held; return whether it is held now.
+
+        It `is_new` if it was got by this call.
+        """
+        self.is_new = False
         if self._lock is not None:
             return True
         try:
@@ -79,6 +84,7 @@ class Lease:
         else:
             self.release()
             self._stack, self._lock, self.holder = stack, lock, ""
+            self.is_new = True
             self._goes_on, self._unanswered_since = True, None
         return self.is_held
 
@@ -159,6 +165,7 @@ class Lease:
             reason=error.message,
         )
         self._is_alone, self._goes_on, self.holder = True, True, ""
+        self.is_new = True
 
     def _alone_on_host(self) -> AbstractContextManager[None]:
         return locks.exclusive(
