@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from opskit import log
-from opskit.errors import OpskitError, machine_faults
+from opskit.errors import OpskitError, StoreError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
 from opskit.operations.outcome import Record
@@ -57,13 +57,22 @@ class RunLedger:
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
-    def records_of_others(self, store: Store, since: datetime) -> list[LedgerEntry]:
-        """Return what other hosts have recorded since a time in a store.
+    def records_of_others(self, since: datetime) -> list[LedgerEntry]:
+        """Return what other hosts have recorded since a time in the same stores.
 
-        Raises:
-            StoreError: it cannot be read.
+        A store that cannot be read is passed over, with a warning.
         """
-        return copies.records_of_others(store, self.id, since=since)
+        records: list[LedgerEntry] = []
+        for store in self.stores:
+            try:
+                records += copies.records_of_others(store, self.id, since=since)
+            except StoreError as error:
+                log.logger().warning(
+                    "what other hosts have recorded is not known",
+                    store=store.name,
+                    reason=error.message,
+                )
+        return records
 
     @property
     def state(self) -> tuple[int, int]:
@@ -77,17 +86,11 @@ class RunLedger:
         )
 
     def add(self, record: Record) -> None:
-        """Append how an operation ended.
+        """Append how an operation ended, and copy it to every store."""
+        if self.append(record):
+            self.copy(record)
 
-        A copy goes to every store; one that cannot be made now is made by a later run.
-        """
-        left_out = record.details.get("failed_stores", ())
-        # A store that has just failed is not waited for once more.
-        stores = () if record.store_failed else self.stores
-        if self._append(record):
-            self._copy([each for each in stores if each.name not in left_out])
-
-    def _append(self, record: Record) -> bool:
+    def append(self, record: Record) -> bool:
         """Append a record; return whether that could be done.
 
         What was done is done, and is reported as it ended, with or without a record.
@@ -112,10 +115,21 @@ class RunLedger:
             return False
         return True
 
-    def _copy(self, stores: Sequence[Store]) -> None:
+    def copy(self, record: Record) -> None:
+        """Copy a record, and what was not copied before it, to every store.
+
+        What cannot be copied now is copied by a later run.
+        """
+        left_out = record.details.get("failed_stores", ())
+        # A store that has just failed is not waited for once more.
+        stores = () if record.store_failed else self.stores
         try:
             with machine_faults("ledger"):
-                warnings = copies.push(self._ledger, ledger_id=self.id, stores=stores)
+                warnings = copies.push(
+                    self._ledger,
+                    ledger_id=self.id,
+                    stores=[each for each in stores if each.name not in left_out],
+                )
         except OpskitError as error:
             log.logger().warning("the ledger was not copied", reason=error.message)
             return

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 
 from opskit.errors import OpskitError, machine_faults
-from opskit.ledger import LedgerEntry
+from opskit.ledger import LedgerEntry, copies
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
@@ -37,7 +37,7 @@ class Journal:
         self._unasked: set[str] = set()
         self._patience = 0.0
         self._history = History(done={}, known={})
-        self._reports: list[Thread] = []
+        self._threads: list[Thread] = []
 
     def history(self) -> History:
         """Return what the ledger knows.
@@ -67,7 +67,7 @@ class Journal:
                 ended="ok",
                 require_ledger=lambda: self.run.ledger,
             )
-            self.run.ledger.add(record)
+            self._add(record)
 
     def take_over(self, jobs: Sequence[Job]) -> None:
         """Learn what other hosts have run while this one did not lead.
@@ -108,7 +108,9 @@ class Journal:
         while others is self._others:  # nobody has taken over since
             try:
                 with machine_faults(SCHEDULER):
-                    found = self.run.ledger.records_of_others(store, since)
+                    found = copies.records_of_others(
+                        store, self.run.ledger.id, since=since
+                    )
             except OpskitError as error:
                 logger().warning(
                     "what other hosts have recorded is not known",
@@ -148,7 +150,7 @@ class Journal:
                 ended="ok",
                 require_ledger=lambda: self.run.ledger,
             )
-            self.run.ledger.add(record)
+            self._add(record)
             return
         self._event(job, "failed", ended.failure(job), run_id=ended.run_id, due=due)
 
@@ -166,9 +168,18 @@ class Journal:
         report = runs.record_event(
             self.run, job.operation, outcome, failure, run_id=run_id, **details
         )
-        self._reports = [report, *(e for e in self._reports if e.is_alive())]
+        self._follow(report)
+
+    def _add(self, record: Record) -> None:
+        """Append a record; stores get their copy in a thread."""
+        if self.run.ledger.append(record):
+            copy = Thread(self.run.ledger.copy, record, name="copy of the ledger")
+            self._follow(copy)
+
+    def _follow(self, thread: Thread) -> None:
+        self._threads = [thread, *(e for e in self._threads if e.is_alive())]
 
     def close(self, deadline: float) -> None:
-        """Wait until receivers are notified, or until a time of the monotonic clock."""
-        for each in self._reports:
+        """Wait for copies and notifications, until a time of the monotonic clock."""
+        for each in self._threads:
             each.join(max(0.0, deadline - time.monotonic()))

@@ -41,7 +41,8 @@ def record_event(
 ) -> Thread:
     """Record what no operation could record itself, and notify the observers.
 
-    They are notified in a thread: the next job does not wait for them.
+    They are notified in a thread, after stores have got their copy: the next job does
+    not wait for either.
 
     For instance a missed run (`ended` is `missed`), or a job that was killed
     (`failed`, with the id of its run). `details` go to the ledger; `source` is the
@@ -59,8 +60,13 @@ def record_event(
         failures=[failure],
     )
     record.end()
-    run.ledger.add(record)
-    return Thread(run.notify, record, name=f"{operation} {ended}")
+    run.ledger.append(record)
+    return Thread(_follow_up, run, record, name=f"{operation} {ended}")
+
+
+def _follow_up(run: Run, record: Record) -> None:
+    run.ledger.copy(record)
+    run.notify(record)
 
 
 def _observers(settings: Settings) -> tuple[Observer, ...]:

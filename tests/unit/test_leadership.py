@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from opskit.errors import StoreError
 from opskit.ledger import Ledger, copies
 from opskit.operations.run import Run
 from opskit.scheduler import journal as journals
+from opskit.scheduler.jobs import Ended
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
+from opskit.scheduler.timetable import Missed
 from opskit.store import ObjectInfo, Store
-from tests.acceptance.scheduling import eventually
+from tests.acceptance.scheduling import PATIENCE_SECONDS, eventually
 from tests.memory_store import MemoryStore
 from tests.unit.scheduled import timetable
 
@@ -36,10 +39,20 @@ class Stubborn(MemoryStore):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """List, if that is possible now."""
-        self.answers.wait(60)
+        self._answer()
         if self.is_away:
             raise StoreError("it is away", hint="")
         return super().list(prefix)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        """Take an object when it answers."""
+        self._answer()
+        return super().put(key, chunks)
+
+    def _answer(self) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        assert self.answers.is_set() or not main, "the main loop waits"
+        self.answers.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -115,6 +128,21 @@ def test_a_store_that_was_away_is_asked_again(
     store.is_away = False
 
     eventually(lambda: journal.history().since(JOB) == NOW, that="it is asked again")
+
+
+def test_records_do_not_wait_for_stores(journal: Journal, store: Stubborn) -> None:
+    """A store that is silent gets its copies when it answers."""
+    before = len([*store.list()])
+    store.answers.clear()
+
+    journal.learn([])
+    journal.ended(JOB, NOW, Ended(code=40))
+    journal.ended(JOB, NOW, Ended(code=0))
+    journal.missed(JOB, Missed(first=NOW, last=NOW, number=1))
+
+    store.answers.set()
+    journal.close(time.monotonic() + PATIENCE_SECONDS)
+    assert len([*store.list()]) == before + 5
 
 
 def test_a_lease_is_new_once(tmp_path: Path) -> None:
