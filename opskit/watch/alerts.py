@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
+from opskit import log
 from opskit.checks import duration
 from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Record
@@ -142,6 +143,16 @@ def least_seconds(seconds: Sequence[float]) -> float:
     if len(usual) < _USUAL_RUNS_MIN or median(usual) < _USUAL_SECONDS_MIN:
         return 0.0
     return _FAST_SHARE * median(usual)
+
+
+def facts(record: Record, outcome: str) -> dict[str, Any]:
+    """Return what programs learn of an operation, without secrets."""
+    known: dict[str, Any] = log.masked(record.details)
+    return known | {
+        "operation": record.operation,
+        "outcome": outcome,
+        "run_id": record.run_id,
+    }
 
 
 def _listed(value: object) -> list[object]:

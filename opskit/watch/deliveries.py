@@ -34,21 +34,45 @@ class NotDelivered(Exception):
 class Delivery:
     """A message for one receiver, by its name and never by its address.
 
-    `send` raises NotDelivered, and takes at most so many seconds.
+    `send` raises NotDelivered, and takes at most so many seconds. It is `repeated` up
+    to twice, while what kept it from success may pass.
     """
 
     receiver: str
     send: Callable[[], object]
     seconds: float
+    repeated: bool = False
+
+    @property
+    def seconds_max(self) -> float:
+        """How long all attempts may take."""
+        pauses = _PAUSES_SECONDS if self.repeated else ()
+        return self.seconds * (len(pauses) + 1) + sum(pauses)
+
+    def make(self) -> None:
+        """Send the message.
+
+        Raises:
+            NotDelivered: no attempt succeeded.
+        """
+        for pause in _PAUSES_SECONDS if self.repeated else ():
+            try:
+                self.send()
+                return
+            except NotDelivered as error:
+                if not error.passing:
+                    raise
+            time.sleep(pause)
+        self.send()
 
 
 def deliver(deliveries: Sequence[Delivery]) -> list[str]:
     """Deliver all at once; return for each why it failed, or an empty text."""
-    reasons = [f"no answer within {each.seconds:.0f} s" for each in deliveries]
+    reasons = [f"no answer within {each.seconds_max:.0f} s" for each in deliveries]
 
     def attempt(number: int) -> None:
         try:
-            deliveries[number].send()
+            deliveries[number].make()
             reasons[number] = ""
         except NotDelivered as error:
             reasons[number] = str(error)
@@ -62,26 +86,8 @@ def deliver(deliveries: Sequence[Delivery]) -> list[str]:
         for number, each in enumerate(deliveries)
     ]
     for thread, each in zip(threads, deliveries, strict=True):
-        thread.join(max(0.0, began + each.seconds - time.monotonic()))
+        thread.join(max(0.0, began + each.seconds_max - time.monotonic()))
     return list(reasons)
-
-
-def repeated(attempt: Callable[[], object]) -> None:
-    """Make an attempt up to three times, while what kept it from success may pass."""
-    for pause in _PAUSES_SECONDS:
-        try:
-            attempt()
-            return
-        except NotDelivered as error:
-            if not error.passing:
-                raise
-        time.sleep(pause)
-    attempt()
-
-
-def repeated_seconds(timeout: float) -> float:
-    """Return how long attempts that each take so many seconds may take in all."""
-    return timeout * (len(_PAUSES_SECONDS) + 1) + sum(_PAUSES_SECONDS)
 
 
 def request(

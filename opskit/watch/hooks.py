@@ -15,7 +15,7 @@ from opskit.config.watch import HooksSettings
 from opskit.errors import ConfigurationError
 from opskit.operations.outcome import Record
 from opskit.operations.run import Run
-from opskit.watch.alerts import Ending
+from opskit.watch.alerts import Ending, facts
 
 _STANDARD_ERROR = 2
 _OPEN_FILES = "/dev/fd/"
@@ -33,7 +33,7 @@ class Hooks:
         Raises:
             ConfigurationError: one of them failed: it prepared nothing.
         """
-        about = _about(record, "started")
+        about = facts(record, "started")
         for arguments in self._settings.before:
             if reason := self._run(arguments, about):
                 raise ConfigurationError(
@@ -47,7 +47,7 @@ class Hooks:
         latest = Ending.of(record)
         programs = self._settings.after if latest.good else self._settings.failed
         outcome: dict[str, Any] = log.masked(record.outcome.as_json())
-        about = outcome | _about(record, latest.outcome)
+        about = outcome | facts(record, latest.outcome)
         for arguments in programs:
             if reason := self._run(arguments, about):
                 log.logger().warning(
@@ -93,13 +93,3 @@ def _environment() -> dict[str, str] | None:
         return None  # that of this process
     number = path.removeprefix(_OPEN_FILES)
     return os.environ | {"OPSKIT_CONFIG": f"/proc/{os.getpid()}/fd/{number}"}
-
-
-def _about(record: Record, outcome: str) -> dict[str, Any]:
-    known: dict[str, Any] = log.masked(record.details)
-    return {
-        **known,
-        "operation": record.operation,
-        "outcome": outcome,
-        "run_id": record.run_id,
-    }

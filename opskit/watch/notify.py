@@ -15,14 +15,14 @@ from opskit.config.watch import WebhookSettings, read_key
 from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Record
 from opskit.operations.run import Run
-from opskit.watch.alerts import Ending, Kind, decide, doubts
+from opskit.watch.alerts import Ending, Kind, decide, doubts, facts
 from opskit.watch.deliveries import Delivery, deliver
 from opskit.watch.receivers import (
     OPERATION,
-    Messages,
     Tone,
     heartbeats,
     last_notified,
+    services,
     undelivered,
     webhooks,
 )
@@ -44,7 +44,7 @@ class Notifier:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._messages = Messages(settings.notify)
+        self._services = list(services(settings.notify))
 
     def started(self, run: Run, record: Record) -> None:
         """Say that a source's backup or drill begins."""
@@ -78,13 +78,13 @@ class Notifier:
                 ),
             ),
         ]
-        for name in self._messages.names:
-            lost = undelivered(entries, name, run.settings.notify)
+        for service in self._services:
+            lost = undelivered(entries, service.name, run.settings.notify)
             if (what := kind(lost)) is not None:
                 title = f"opskit: {_TITLES[what].format(subject=latest.subject)}"
                 body = "\n".join([*suspicious, *_lines(record)])
                 tone = _TONES.get(what, "failure")
-                deliveries.append(self._messages.delivery(name, title, body, tone))
+                deliveries.append(service.message(title, body, tone))
         _send(run, entries, latest, deliveries)
 
     def test(self, run: Run) -> list[tuple[str, str]]:
@@ -95,8 +95,8 @@ class Notifier:
         body = f"host: {socket.gethostname()}"
         deliveries = [
             *(
-                self._messages.delivery(name, "opskit: test message", body, "info")
-                for name in self._messages.names
+                each.message("opskit: test message", body, "info")
+                for each in self._services
             ),
             *webhooks(run.settings, _event("test", run, {})),
         ]
@@ -187,11 +187,7 @@ def _event(kind: str, run: Run, data: dict[str, Any]) -> dict[str, Any]:
 
 def _data(record: Record, latest: Ending, kind: Kind | None) -> dict[str, Any]:
     """Return what programs learn: the ledger's record, without servers' words."""
-    known: dict[str, Any] = log.masked(record.details)
-    return known | {
-        "run_id": record.run_id,
-        "operation": record.operation,
-        "outcome": latest.outcome,
+    return facts(record, latest.outcome) | {
         "alert": kind,
         "started_at": record.started_at.isoformat(),
         "seconds": round(record.seconds, 3),

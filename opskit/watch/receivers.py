@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -22,13 +23,7 @@ from opskit.errors import ConfigurationError
 from opskit.ledger import LedgerEntry
 from opskit.log import hide
 from opskit.operations.outcome import Record
-from opskit.watch.deliveries import (
-    Delivery,
-    NotDelivered,
-    repeated,
-    repeated_seconds,
-    request,
-)
+from opskit.watch.deliveries import Delivery, NotDelivered, request
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -102,12 +97,11 @@ def heartbeats(
         return
     url = _address(addresses[source].get_secret_value(), signal, record.run_id)
     timeout = notify.timeout.total_seconds()
-    send = partial(request, "GET", url, timeout=timeout)
-    once = signal == "start"  # what is about to run does not wait for long
     yield Delivery(
         receiver=f"{name} {source}",
-        send=send if once else partial(repeated, send),
-        seconds=timeout if once else repeated_seconds(timeout),
+        send=partial(request, "GET", url, timeout=timeout),
+        seconds=timeout,
+        repeated=signal != "start",  # what is about to run does not wait for long
     )
 
 
@@ -123,37 +117,40 @@ def _address(url: str, signal: Signal, run_id: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
 
 
-class Messages:
-    """The services that people read.
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A service that people read."""
+
+    name: str
+    apprise: Apprise
+    seconds: float
+
+    def message(self, title: str, body: str, tone: Tone) -> Delivery:
+        """Return a message to it."""
+        return Delivery(
+            receiver=self.name,
+            send=partial(_send, self.apprise, title, body, tone),
+            seconds=self.seconds,
+            repeated=True,
+        )
+
+
+def services(settings: NotifySettings) -> Iterator[Service]:
+    """Yield every service of `notify.urls`.
 
     Raises:
         ConfigurationError: an address matches no service.
     """
-
-    def __init__(self, settings: NotifySettings) -> None:
-        self._seconds = settings.timeout.total_seconds()
-        self._services = {
-            name: _service(name, url)
-            for number, url in enumerate(settings.urls, 1)
-            for name in [_service_name(number, url)]
-        }
-
-    @property
-    def names(self) -> list[str]:
-        """What the services are called."""
-        return list(self._services)
-
-    def delivery(self, name: str, title: str, body: str, tone: Tone) -> Delivery:
-        """Return the message to one service."""
-        attempt = partial(_send, self._services[name], title, body, tone)
-        return Delivery(
-            receiver=name,
-            send=partial(repeated, attempt),
-            seconds=repeated_seconds(self._seconds),
+    for number, url in enumerate(settings.urls, 1):
+        name = _service_name(number, url)
+        yield Service(
+            name=name,
+            apprise=_apprise(name, url),
+            seconds=settings.timeout.total_seconds(),
         )
 
 
-def _service(name: str, url: SecretStr) -> Apprise:
+def _apprise(name: str, url: SecretStr) -> Apprise:
     from apprise import Apprise, AppriseAsset
 
     # Without a limit of apprise's own, whose threads would keep the process from
@@ -197,11 +194,11 @@ def webhooks(settings: Settings, event: Mapping[str, Any]) -> Iterator[Delivery]
     timeout = settings.notify.timeout.total_seconds()
     body = json.dumps(event).encode()
     for number, receiver in enumerate(settings.notify.webhooks, 1):
-        attempt = partial(_post, receiver, body, str(uuid.uuid4()), timeout)
         yield Delivery(
             receiver=f"webhook {number}",
-            send=partial(repeated, attempt),
-            seconds=repeated_seconds(timeout),
+            send=partial(_post, receiver, body, str(uuid.uuid4()), timeout),
+            seconds=timeout,
+            repeated=True,
         )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from opskit.watch import deliveries
-from opskit.watch.deliveries import Delivery, NotDelivered, deliver, repeated, request
+from opskit.watch.deliveries import Delivery, NotDelivered, deliver, request
 from tests.receivers import away, receiver
 
 WAIT_SECONDS = 60.0
@@ -85,8 +86,8 @@ def test_what_may_pass_is_tried_again_and_no_more_than_twice(
 ) -> None:
     """A refusal is final."""
     with receiver(statuses) as one:
-        send = lambda: repeated(lambda: request("GET", one.url, timeout=60))  # noqa: E731
-        assert deliver([_delivery(send)]) == [reason]
+        send = lambda: request("GET", one.url, timeout=60)  # noqa: E731
+        assert deliver([replace(_delivery(send), repeated=True)]) == [reason]
 
     assert len(one.requests) == attempts
 
