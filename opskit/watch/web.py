@@ -57,6 +57,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _REQUESTS_PER_SECOND = 500  # of one client
+_PAGE_COUNTS_AS = 100  # requests: it takes that much longer to make
 _TARGET_BYTES_MAX = 2048
 _HEADER_BYTES_MAX = 16 * 1024
 _BACKLOG = 128
@@ -239,7 +240,8 @@ class _Gate:
     async def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         client = (scope["client"] or ("",))[0]
-        if not await self._limiter.hit(self._limit, client):
+        cost = _PAGE_COUNTS_AS if scope["path"] == "/" else 1
+        if not await self._limiter.hit(self._limit, client, cost=cost):
             return _error(429, "too many requests", {"Retry-After": "1"})
         if len(scope["raw_path"]) + len(scope["query_string"]) > _TARGET_BYTES_MAX:
             return _error(414, "the address is too long")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import RateLimitItemPerHour
 
 from opskit import log
 from opskit.checks import Health
@@ -480,6 +481,23 @@ def test_who_asks_too_often_is_told_to_wait(
     assert answers[-1].headers["retry-after"] == "1"
     assert HEADERS.items() <= answers[-1].headers.items()
     wait_for(lambda: site.ask("/health").status == 200)
+
+
+def test_the_page_may_be_asked_for_less_often(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making it takes long: one client must not keep a processor busy with it."""
+    monkeypatch.setattr(web, "_REQUESTS_PER_SECOND", 10 * web._PAGE_COUNTS_AS)
+    monkeypatch.setattr(web, "RateLimitItemPerSecond", RateLimitItemPerHour)
+    site = serve()
+
+    # An hour may begin anew meanwhile, once.
+    pages = [site.ask("/?source=shop").status for _ in range(25)]
+
+    assert pages[0] == 200
+    assert 429 in pages
+    site = serve()
+    assert {site.ask("/health").status for _ in range(25)} == {200}
 
 
 def test_pages_of_other_origins_read_nothing_unless_they_are_listed(
