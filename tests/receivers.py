@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # Longer than any limit under test; the end of the server ends it.
 _HANG_SECONDS = 120.0
+_HELD: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ def receiver(
 
 
 def away() -> str:
-    """Return the address of a server that is not there any more."""
-    with receiver() as gone:
-        return gone.url
+    """Return an address where no server is.
+
+    The socket is kept and never listens, so that no other program gets its port.
+    """
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return f"http://127.0.0.1:{held.getsockname()[1]}"

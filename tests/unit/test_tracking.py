@@ -31,6 +31,11 @@ CANARY = "canary-password-7"
 MakeRun = Callable[[str], Run]
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 60.0)
+
+
 @pytest.fixture
 def server() -> Iterator[Receiver]:
     """A server of events; nothing is tracked after the test."""
@@ -170,13 +175,10 @@ def test_an_address_of_another_form_is_refused_without_showing_it(
     assert CANARY not in str(raised.value) + str(raised.value.__cause__)
 
 
-def test_many_errors_at_once_wait_in_one_thread(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_errors_at_once_wait_in_one_thread(make_run: MakeRun) -> None:
     """A server of events that is silent does not collect threads."""
     with receiver([0]) as silent:
         make_run(_dsn(silent))
-        monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 120.0)
         waiting = [
             Thread(capture, KeyError(str(number)), name="one of many")
             for number in range(20)

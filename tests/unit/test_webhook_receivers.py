@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 BODY = b'{"type": "backup.failed", "timestamp": "x", "data": {"source": "shop"}}'
 WAIT_SECONDS = 60.0
+_LISTEN = "0A"  # a state in /proc/net/tcp
 
 
 def _example(language: str) -> str:
@@ -30,24 +31,27 @@ def _example(language: str) -> str:
     return str(found)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int, process: subprocess.Popen[str]) -> bool:
-    """Wait until it listens; return whether it does, and has not ended instead."""
+def _port(process: subprocess.Popen[str]) -> int:
+    """Wait until a process listens, and return the port that it got."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        else:
-            return process.poll() is None
-    return False
+    while not (found := _listening(process.pid)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found[0]
+
+
+def _listening(pid: int) -> list[int]:
+    own = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in between
+            own.add(str(each.readlink()))
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return [
+        int(fields[1].partition(":")[2], 16)
+        for fields in map(str.split, lines)
+        if fields[3] == _LISTEN and f"socket:[{fields[9]}]" in own
+    ]
 
 
 class Program:
@@ -79,23 +83,18 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]
     secret = tmp_path / "secret"
     secret.write_text(f"{SECRET}\n")
     interpreter = sys.executable if request.param == "python" else stock.program("node")
-    for _ in range(5):  # another program may take the port in between
-        port = _free_port()
-        process = subprocess.Popen(
-            [interpreter, source],
-            env=os.environ | {"PORT": str(port), "WEBHOOK_SECRET_FILE": str(secret)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            if _listens(port, process):
-                yield Program(port, process)
-                return
-        finally:
-            process.kill()
-            process.wait()
-    pytest.fail("the example does not listen")
+    process = subprocess.Popen(
+        [interpreter, source],
+        env=os.environ | {"PORT": "0", "WEBHOOK_SECRET_FILE": str(secret)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield Program(_port(process), process)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _headers(
