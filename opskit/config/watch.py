@@ -96,6 +96,15 @@ class SchedulerSettings(Section):
             raise ValueError("must be an absolute path that ends in .prom")
         return path
 
+    @model_validator(mode="after")
+    def _some_origins(self) -> SchedulerSettings:
+        if "*" in self.allowed_origins and self.api_key_file is None:
+            raise ValueError(
+                "allowed_origins: * lets every web page read the answers; name the "
+                "origins, or set api_key_file"
+            )
+        return self
+
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
         """The time zone of the schedules."""

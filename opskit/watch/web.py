@@ -153,12 +153,12 @@ def _application(run: Run, watch: Watch, key: str) -> Starlette:
         Route("/metrics", answers.metrics),
         *page.routes(run.settings, lambda: watch.state, now=run.now),
     ]
-    layers = [Middleware(_Gate, key=key)]
+    layers = [Middleware(_Limits), Middleware(_Gate, key=key)]
     if origins := run.settings.scheduler.allowed_origins:
         cors = Middleware(
             CORSMiddleware, allow_origins=origins, allow_headers=["X-API-Key"]
         )
-        layers.insert(0, cors)
+        layers.insert(1, cors)  # browsers ask it without the key
     return Starlette(routes=routes, middleware=layers)
 
 
@@ -211,20 +211,42 @@ class _Answers:
         return Response(self._metrics, media_type="text/plain; version=0.0.4")
 
 
+class _Limits:
+    """Refuses what comes too often, and what is too long."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._limit = RateLimitItemPerSecond(_REQUESTS_PER_SECOND)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        await (await self._refusal(scope) or self._app)(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        client = (scope["client"] or ("",))[0]
+        cost = _PAGE_COUNTS_AS if scope["path"] == "/" else 1
+        if not await self._limiter.hit(self._limit, client, cost=cost):
+            return _error(429, "too many requests", {"Retry-After": "1"})
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _TARGET_BYTES_MAX:
+            return _error(414, "the address is too long")
+        if sum(len(k) + len(v) + 4 for k, v in scope["headers"]) > _HEADER_BYTES_MAX:
+            return _error(431, "the headers are too long")
+        return None
+
+
 class _Gate:
-    """Lets in who may: not too often, not with too much, and with the key if it is set.
+    """Lets in who has the key if it is set, and who asks by a name of this host if not.
 
     `has_key` in the scope says whether the request had the key.
     """
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app, self._key = app, key.encode()
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
-        self._limit = RateLimitItemPerSecond(_REQUESTS_PER_SECOND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        refusal = await self._refusal(scope)
+        refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -237,16 +259,8 @@ class _Gate:
             Thread(capture, error, name="tracking")  # others are not kept waiting
             await _error(500, "internal error")(scope, receive, send)
 
-    async def _refusal(self, scope: Scope) -> Response | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        client = (scope["client"] or ("",))[0]
-        cost = _PAGE_COUNTS_AS if scope["path"] == "/" else 1
-        if not await self._limiter.hit(self._limit, client, cost=cost):
-            return _error(429, "too many requests", {"Retry-After": "1"})
-        if len(scope["raw_path"]) + len(scope["query_string"]) > _TARGET_BYTES_MAX:
-            return _error(414, "the address is too long")
-        if sum(len(k) + len(v) + 4 for k, v in scope["headers"]) > _HEADER_BYTES_MAX:
-            return _error(431, "the headers are too long")
         given = _given_key(headers)
         right = bool(self._key) and hmac.compare_digest(given or b"", self._key)
         scope["has_key"] = right

@@ -519,6 +519,33 @@ def test_pages_of_other_origins_read_nothing_unless_they_are_listed(
     assert site.ask("/health", "OPTIONS", Origin=alien, **asking).status == 400
 
 
+def test_without_a_key_not_every_origin_is_allowed(serve: Serve) -> None:
+    """Any web page could read what a browser on this host may ask for."""
+    with pytest.raises(ValueError, match="allowed_origins: \\* lets every web page"):
+        serve(allowed_origins=["*"])
+
+    answer = serve(key=KEY, allowed_origins=["*"]).ask("/health", Origin="https://a.b")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_what_browsers_ask_beforehand_is_limited_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs no key, so anybody can ask it."""
+    monkeypatch.setattr(web, "_REQUESTS_PER_SECOND", 5)
+    monkeypatch.setattr(web, "RateLimitItemPerSecond", RateLimitItemPerHour)
+    site = serve(key=KEY, allowed_origins=["https://board.example"])
+    asking = {
+        "Origin": "https://board.example",
+        "Access_Control_Request_Method": "GET",
+    }
+
+    statuses = [site.ask("/health", "OPTIONS", **asking).status for _ in range(12)]
+
+    assert statuses[0] == 200
+    assert 429 in statuses
+
+
 def test_secrets_in_what_a_store_says_are_masked(serve: Serve) -> None:
     """Its own words go to clients with the key."""
     log.hide("s3cr3t-canary")
