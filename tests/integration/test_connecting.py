@@ -91,6 +91,15 @@ def test_a_pooler_that_swallows_the_pins_is_refused(
     assert not list(store_dir.iterdir())
 
 
+def _await_end_of_sessions(url: str, role: str) -> None:
+    """Wait until the server counts no session of a role that has just closed them."""
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'"
+    deadline = time.monotonic() + 60
+    while value(url, sessions):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("lingers", [False, True])
 def test_too_few_connections_are_reported_with_a_hint(
     make_database: MakeDatabase,
@@ -116,6 +125,7 @@ def test_too_few_connections_are_reported_with_a_hint(
 
     execute(url, role.format(3))
     back_up(few, store_dir)
+    _await_end_of_sessions(url, "few")
     execute(url, role.format(2))
     if lingers:
         monkeypatch.setattr(backup_database, "connect", refused_again)

@@ -286,7 +286,7 @@ def test_depth_costs_no_descriptors_and_may_exceed_every_path(tmp_path: Path) ->
     os.close(descriptor)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(each) for each in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 12, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 60, limits[1]))
     try:
         dumped = dump(folder)
         copy = tmp_path / "copy"
