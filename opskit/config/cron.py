@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise, takewhile
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -24,7 +25,6 @@ _MACROS = {
 _FIELDS = 5
 # Enough to see the longest pause of a line that repeats by the week or the month.
 _LOOK_AHEAD = timedelta(days=400)
-_LOOK_AHEAD_TIMES = 2500
 _ANY_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -55,14 +55,15 @@ def next_due(line: str, zone: ZoneInfo, *, after: datetime) -> datetime:
 @lru_cache(maxsize=256)
 def longest_interval(line: str) -> timedelta:
     """Return the longest time between two runs of a line, without clock changes."""
-    longest, before = timedelta(0), None
-    times = due_times(line, ZoneInfo("UTC"), after=_ANY_DAY)
-    for number, due in enumerate(times):
-        if before is not None:
-            longest = max(longest, due - before)
-            if due > _ANY_DAY + _LOOK_AHEAD or number > _LOOK_AHEAD_TIMES:
-                break
-        before = due
+    minute, hour, *day = cron_fields(line).split()
+    zone, start = ZoneInfo("UTC"), _ANY_DAY - timedelta(seconds=1)
+    every_day = due_times(f"{minute} {hour} * * *", zone, after=start)
+    times = [*takewhile(lambda each: each.date() == _ANY_DAY.date(), every_day)]
+    longest = max((b - a for a, b in pairwise(times)), default=timedelta(0))
+    for before, due in pairwise(due_times(f"0 0 {' '.join(day)}", zone, after=start)):
+        longest = max(longest, due - before - (times[-1] - times[0]))
+        if due > _ANY_DAY + _LOOK_AHEAD:
+            break
     return longest
 
 
