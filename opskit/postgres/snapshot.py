@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -51,10 +54,32 @@ class DatabaseLock:
     name: str
     connection: Connection
 
-    def require_held(self) -> None:
-        """Raise DatabaseError if the connection is lost, and the lock with it."""
-        with translated(f"the lock {self.name} was lost, another run may have started"):
+    def require_held(self, *, within: timedelta | None = None) -> None:
+        """Raise DatabaseError if the connection is lost, and the lock with it.
+
+        A server that does not answer `within` a time is cut off: it counts as lost.
+        """
+        doing = f"the lock {self.name} was lost, another run may have started"
+        limit = contextlib.nullcontext() if within is None else self._cut(within)
+        with translated(doing), limit:
             self.connection.execute("SELECT 1")
+
+    @contextlib.contextmanager
+    def _cut(self, after: timedelta) -> Iterator[None]:
+        """End the connection if the block takes longer: what waits for it fails."""
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as end:
+
+            def shut() -> None:
+                with contextlib.suppress(OSError):  # the block has just ended
+                    end.shutdown(socket.SHUT_RDWR)
+
+            timer = threading.Timer(after.total_seconds(), shut)
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
 
 
 @contextlib.contextmanager

@@ -57,7 +57,8 @@ class Lease:
         """Return whether it is held now; ask whoever keeps it."""
         try:
             if isinstance(self._lock, DatabaseLock):
-                self._lock.require_held()
+                takeover = self._run.settings.scheduler.takeover
+                self._lock.require_held(within=takeover / 2)
             elif self._lock is not None:
                 self._lock()
         except OpskitError as error:
