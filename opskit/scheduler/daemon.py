@@ -122,7 +122,7 @@ class Daemon:
                 self._tick()
         finally:
             self._end()
-        failures = [*self._dispatcher.failures, *self._dispatcher.waiting]
+        failures = self._dispatcher.failures
         return Outcome(
             operation="scheduler",
             status="error" if failures else "ok",

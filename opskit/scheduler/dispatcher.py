@@ -29,7 +29,8 @@ class Dispatcher:
         launch: Callable[[Job, datetime], Running],
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.failures: list[Failure] = []
+        # How each job failed the last time, if it ever did.
+        self._failures: dict[Key, Failure] = {}
         self._journal = journal
         self._launch, self._uptime = launch, uptime
         self._running: dict[Key, Running] = {}
@@ -45,9 +46,10 @@ class Dispatcher:
         return bool(self._running)
 
     @property
-    def waiting(self) -> list[Failure]:
-        """What the jobs met that found their lock held and are to be tried again."""
-        return [failure for _times, _until, failure in self._waits.values()]
+    def failures(self) -> list[Failure]:
+        """What the jobs met that failed, or that wait for a lock."""
+        waiting = [failure for _times, _until, failure in self._waits.values()]
+        return [*self._failures.values(), *waiting]
 
     def stop(self) -> None:
         """Tell every job to end."""
@@ -70,7 +72,7 @@ class Dispatcher:
             return
         self._waits.pop(work.job.key, None)
         if ended.code:
-            self.failures.append(ended.failure(work.job))
+            self._failures[work.job.key] = ended.failure(work.job)
         if ended.cause == "stopped":
             return  # it is still due, for who comes next
         self._done[work.job.key] = work.at

@@ -19,6 +19,8 @@ MISSED = "missed"
 # The operation and the source that a job is about, which may be all of them.
 Key = tuple[str, str]
 _AHEAD_MAX = timedelta(days=1)
+# Further back no missed run is looked for: a yearly one is seen.
+_MISSED_MAX = timedelta(days=400)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +199,7 @@ def standing(
 
     Of several runs the last is made up for, if it is not later than the grace.
     """
-    times = due_times(job.line, job.zone, after=since)
+    times = due_times(job.line, job.zone, after=max(since, now - _MISSED_MAX))
     pending = list(takewhile(lambda each: each <= now, times))
     if not pending:
         return None

@@ -190,6 +190,18 @@ def test_a_clock_that_was_long_behind(tmp_path: Path) -> None:
     assert journal.history().since(job) == NOON
 
 
+def test_a_clock_that_began_in_1970() -> None:
+    """What was missed is counted for somewhat more than a year, and soon."""
+    (job,) = timetable("@hourly")
+
+    due = standing(job, since=moment("1970-01-01T00:00"), now=NOON, grace=GRACE)
+
+    assert due is not None
+    assert due.at == NOON
+    assert due.missed is not None
+    assert due.missed.number < 500 * 24
+
+
 def test_what_may_run_beside_what() -> None:
     """Backups run side by side, the rest in turn, and prune never beside a backup."""
     wanted = timetable(
@@ -231,18 +243,30 @@ def test_a_held_lock_is_tried_again_less_and_less_often() -> None:
     assert missed.last == due
 
 
+def test_failures_do_not_pile_up() -> None:
+    """A daemon that runs for years remembers the last one of each job."""
+    scheduler = Scheduler(timetable("@hourly"), NOON)
+    for hour in range(1, 4):
+        scheduler.tick(NOON + hour * HOUR)
+        scheduler.end("backup shop", code=40, outcome="failed")
+    scheduler.tick()
+
+    (failure,) = scheduler.dispatcher.failures
+    assert failure.exit_code == 40
+
+
 def test_a_job_that_somebody_else_has_run_waits_no_more() -> None:
     """The run that held the lock was that of a person."""
     scheduler = Scheduler(timetable("0 2 * * *"), NOON)
     scheduler.tick(moment("2026-03-11T02:00"))
     scheduler.end("backup shop", code=11, outcome="failed")
     scheduler.tick()
-    assert len(scheduler.dispatcher.waiting) == 1
+    assert len(scheduler.dispatcher.failures) == 1
 
     scheduler.write(record("backup", moment("2026-03-11T02:01"), source="shop"))
     scheduler.tick(moment("2026-03-11T02:02"))
 
-    assert scheduler.dispatcher.waiting == []
+    assert scheduler.dispatcher.failures == []
 
 
 def test_what_is_stopped_is_still_due_and_what_failed_is_not() -> None:
