@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +82,8 @@ def _observers(settings: Settings) -> tuple[Observer, ...]:
         from opskit.watch.notify import Notifier
 
         observers.append(Notifier(settings))
-    if notify.sentry_dsn.get_secret_value():
+    # Without an address as well, if there was one before: its client has to end.
+    if notify.sentry_dsn.get_secret_value() or "sentry_sdk" in sys.modules:
         from opskit.watch.tracking import Tracking
 
         observers.append(Tracking(notify))

@@ -208,6 +208,17 @@ def test_a_client_that_was_replaced_ends(server: Receiver, make_run: MakeRun) ->
     assert len(_events(server)) == 5
 
 
+def test_an_address_that_is_removed_gets_nothing_any_more(
+    server: Receiver, make_run: MakeRun
+) -> None:
+    """The scheduler reads its configuration again while it runs."""
+    make_run(_dsn(server))
+    make_run("")
+    capture(KeyError("x"))
+
+    assert server.requests == []
+
+
 def _workers() -> set[threading.Thread]:
     return {each for each in threading.enumerate() if "sentry" in each.name}
 
