@@ -49,12 +49,13 @@ class Notifier:
     def started(self, run: Run, record: Record) -> None:
         """Say that a source's backup or drill begins."""
         if deliveries := list(heartbeats(run.settings, record, "start")):
-            _send(run, _entries(run), Ending.of(record), deliveries)
+            entries, _faults = run.ledger.readable()
+            _send(run, entries, Ending.of(record), deliveries)
 
     def ended(self, run: Run, record: Record) -> None:
         """Say how an operation ended."""
         latest = Ending.of(record)
-        entries = _entries(run)
+        entries, _faults = run.ledger.readable()
         history = [
             Ending.of(each)
             for each in entries
@@ -100,7 +101,9 @@ class Notifier:
             ),
             *webhooks(run.settings, _event("test", run, {})),
         ]
-        return _send(run, _entries(run), None, deliveries)
+        entries, _faults = run.ledger.readable()
+        about = Ending(operation="test", source="", ended="ok", details={})
+        return _send(run, entries, about, deliveries)
 
 
 def examine(run: Run, *, send: bool) -> Iterator[Check]:
@@ -135,7 +138,7 @@ def _secret(receiver: WebhookSettings) -> str:
 def _send(
     run: Run,
     entries: Sequence[LedgerEntry],
-    about: Ending | None,
+    about: Ending,
     deliveries: Sequence[Delivery],
 ) -> list[tuple[str, str]]:
     """Deliver, and return each receiver and why it was not reached.
@@ -155,28 +158,22 @@ def _send(
     return results
 
 
-def _record(run: Run, receiver: str, about: Ending | None, reason: str) -> None:
-    details: dict[str, Any] = {
+def _record(run: Run, receiver: str, about: Ending, reason: str) -> None:
+    details = {
         "receiver": receiver,
-        "about": about.subject if about else "test",
+        "about": about.subject,
+        "sequence": about.number,
+        "error": reason or None,
     }
-    if about is not None and about.number is not None:
-        details["sequence"] = about.number
     record = Record(
         operation=OPERATION,
         run_id=run.run_id,
         started_at=run.now(),
-        details=details | ({"error": reason} if reason else {}),
+        details={key: each for key, each in details.items() if each is not None},
         ended="failed" if reason else "ok",
         require_ledger=lambda: run.ledger,
     )
     run.ledger.add(record)
-
-
-def _entries(run: Run) -> list[LedgerEntry]:
-    """Return what is on record; lines that are no records are left out."""
-    entries, _faults = run.ledger.readable()
-    return entries
 
 
 def _event(kind: str, run: Run, data: dict[str, Any]) -> dict[str, Any]:
