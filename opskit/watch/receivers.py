@@ -86,14 +86,17 @@ def _service_name(number: int, url: SecretStr) -> str:
 def heartbeats(
     settings: Settings, record: Record, signal: Signal
 ) -> Iterator[Delivery]:
-    """Yield the request about a backup or a drill, if its source has a heartbeat."""
+    """Yield the request about a backup or a drill, if its source has a heartbeat.
+
+    A run that was interrupted is still due, so nothing is said of its end.
+    """
     notify = settings.notify
     addresses, name = {
         "backup": (notify.heartbeats, "heartbeat"),
         "restore-drill": (notify.drill_heartbeats, "drill heartbeat"),
     }.get(record.operation, ({}, ""))
     source = str(record.details.get("source", ""))
-    if source not in addresses:
+    if source not in addresses or record.ended == "interrupted":
         return
     url = _address(addresses[source].get_secret_value(), signal, record.run_id)
     timeout = notify.timeout.total_seconds()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -142,6 +143,18 @@ def test_a_heartbeat_is_pinged_at_start_success_and_failure(
         query = parse_qs(urlsplit(each.path).query)
         assert query["create"] == ["1"]
         assert query["rid"] == [f"00000000-0000-0000-0000-{run.run_id}"]
+
+
+def test_an_interrupted_run_is_no_failure_for_a_heartbeat(
+    make_run: MakeRun, one: Receiver
+) -> None:
+    """A scheduler that is restarted makes up for the runs that it has ended."""
+    run = make_run(f'[notify.heartbeats]\nshop = "{one.url}"')
+    with suppress(KeyboardInterrupt), run.recorded("backup", "shop") as record:
+        record.begin(source="shop")
+        raise KeyboardInterrupt
+
+    assert one.paths() == ["/start"]
 
 
 def test_drills_have_heartbeats_of_their_own(make_run: MakeRun, one: Receiver) -> None:
