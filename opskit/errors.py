@@ -174,6 +174,18 @@ class Interrupted(OpskitError):
     exit_code = 130
 
 
+class OutOfTime(KeyboardInterrupt):
+    """The scheduler ends a job that takes longer than it may: that is a failure."""
+
+    def failure(self, operation: str) -> OpskitError:
+        """Return what is said of the operation that it ended."""
+        kinds = {"backup": BackupFailed, "restore-drill": DrillFailed}
+        return kinds.get(operation, OpskitError)(
+            "it was ended: it took longer than scheduler.job_timeout",
+            hint="See in the log what it waited for, or allow it more time.",
+        )
+
+
 # What the machine refuses counts as the failure of what was being done.
 _FAULTS: dict[str, type[OpskitError]] = {
     "backup": BackupFailed,

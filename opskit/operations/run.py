@@ -20,7 +20,13 @@ from opskit.catalog.sets import BackupSet, CatalogCache, ListedSet
 from opskit.catalog.writer import Protection
 from opskit.config import DatabaseSettings, FolderSettings, Settings
 from opskit.crypto.keys import Identities
-from opskit.errors import ConfigurationError, OpskitError, UsageError, machine_faults
+from opskit.errors import (
+    ConfigurationError,
+    OpskitError,
+    OutOfTime,
+    UsageError,
+    machine_faults,
+)
 from opskit.log import hide
 from opskit.operations import keys
 from opskit.operations.outcome import Record
@@ -308,6 +314,9 @@ class Run:
             with machine_faults(operation):
                 yield record
             record.ended = "ok"
+        except OutOfTime as error:
+            record.fail(error.failure(operation))
+            raise
         except KeyboardInterrupt:
             record.ended = "interrupted"
             raise

@@ -114,7 +114,9 @@ class Running:
         if not self._cause:
             self._cause = cause
             self._deadline = time.monotonic() + self._conditions.stop_seconds
-            self._process.terminate()
+            # A job that is late records a failure, not an interrupt.
+            late = cause == "late"
+            self._process.send_signal(signal.SIGALRM if late else signal.SIGTERM)
 
     def _watch(self) -> None:
         while True:

@@ -15,7 +15,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from opskit.errors import Interrupted, OpskitError, UsageError, machine_faults
+from opskit.errors import (
+    Interrupted,
+    OpskitError,
+    OutOfTime,
+    UsageError,
+    machine_faults,
+)
 from opskit.operations.outcome import Failure, Outcome
 from opskit.tasks.output import (
     Document,
@@ -66,6 +72,7 @@ def command(
             # SIGINT too: a shell starts its background jobs with it ignored.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _interrupt)
+            signal.signal(signal.SIGALRM, _interrupt)  # by the scheduler
             if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # by nohup
                 signal.signal(signal.SIGHUP, _interrupt)
             try:
@@ -152,13 +159,13 @@ def _value(flags: dict[str, Any], name: str) -> Any:
     return flags.get(name) or flags.get(f"{name}_")
 
 
-def _interrupt(_number: int, _frame: object) -> None:
+def _interrupt(number: int, _frame: object) -> None:
     global _ending
     if _ending is None:
         _ending = threading.Timer(_END_SECONDS, _end_anyway)
         _ending.daemon = True
         _ending.start()
-    raise KeyboardInterrupt
+    raise OutOfTime if number == signal.SIGALRM else KeyboardInterrupt
 
 
 def _end_anyway() -> None:

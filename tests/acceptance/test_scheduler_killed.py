@@ -181,7 +181,7 @@ def test_a_job_that_never_ends_is_ended(
         service.wait_for("backup", "failed")
         assert daemon.end() == 0
 
-    (failed,) = service.records("backup", "failed")
+    (failed,) = service.records("backup")
     assert "it took longer than scheduler.job_timeout" in failed["details"]["error"]
     assert daemon.output.count("begins") == 1
     assert not Path(f"/proc/{job}").exists()
