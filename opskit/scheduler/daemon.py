@@ -48,6 +48,7 @@ class Daemon:
         self._configuration = configuration_path().read_bytes()
         self._wake = threading.Event()
         self._stopping = self._reloading = False
+        self._told_at: float | None = None
         self._leads: bool | None = None
         self._has_to_wait = False
         self._journal = Journal(self.run)
@@ -58,8 +59,10 @@ class Daemon:
         self._web: Web | None = None
 
     def stop(self) -> None:
-        """Have it end; callable from a signal's handler."""
+        """Have it end, its jobs from now on; callable from a signal's handler."""
         self._stopping = True
+        self._told_at = self._told_at or time.monotonic()
+        self._dispatcher.stop()
         self._wake.set()
 
     def reload(self) -> None:
@@ -207,7 +210,7 @@ class Daemon:
     def _end(self) -> None:
         """End what runs, within the time that the settings give."""
         self._dispatcher.stop()
-        deadline = time.monotonic() + _KILL_SECONDS
+        deadline = (self._told_at or time.monotonic()) + _KILL_SECONDS
         deadline += self.run.settings.scheduler.stop_timeout.total_seconds()
         while self._dispatcher.is_busy and time.monotonic() < deadline:
             self._wake.wait(_ONCE_SECONDS)

@@ -1,0 +1,60 @@
+"""The daemon as an object: what its signals do at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from opskit.config import Settings
+from opskit.ledger import Ledger
+from opskit.operations.run import Run
+from opskit.scheduler.daemon import Daemon
+from opskit.scheduler.jobs import Running
+from opskit.scheduler.timetable import Job, jobs
+from tests.acceptance.scheduling import eventually
+from tests.unit.scheduled import Played
+
+
+def test_jobs_are_told_to_end_when_the_signal_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their time does not begin only after what the main loop is at."""
+    (tmp_path / "opskit.toml").touch()
+    (tmp_path / "store").mkdir()
+    monkeypatch.setenv("OPSKIT_CONFIG", str(tmp_path / "opskit.toml"))
+    off = dict.fromkeys(("verify", "drill", "prune", "report"), "")
+    settings = Settings.model_validate(
+        {
+            "state_dir": tmp_path / "state",
+            "files": {"state": {"path": tmp_path, "schedule": "@hourly"}},
+            "stores": {"local": {"url": (tmp_path / "store").as_uri()}},
+            "scheduler": off,
+        }
+    )
+    (tmp_path / "state").mkdir()
+    (job,) = jobs(settings)
+    Ledger(tmp_path / "state" / "ledger.jsonl").append(
+        now=datetime.now(UTC) - timedelta(hours=3), run_id="run",
+        operation="scheduler", outcome="ok", details={"lines": {job.name: job.written}},
+    )  # fmt: skip
+    started: list[Played] = []
+
+    def launch(_daemon: Daemon, job: Job, at: datetime) -> Running:
+        started.append(Played(job, at))
+        return started[-1]
+
+    monkeypatch.setattr(Daemon, "_launch", launch)
+    daemon = Daemon(lambda: Run(settings))
+    daemon._learn()
+
+    def tick() -> list[Played]:
+        daemon._tick()
+        return started
+
+    eventually(tick, that="the job is started")
+    daemon.stop()
+    daemon._lease.release()
+
+    assert started[0].causes == ["stopped"]
