@@ -157,7 +157,7 @@ def _read_passphrase(key: str, path: Path) -> str:
 
 ENVIRONMENT_PREFIX = "OPSKIT_"
 # Variables with that prefix that are no configuration themselves.
-_NO_KEYS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG"}
+_NO_KEYS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG", "OPSKIT_SCHEDULED"}
 
 
 class PostgresSettings(Section):

@@ -168,6 +168,7 @@ def launch(
                 | {
                     "OPSKIT_CONFIG": f"/dev/fd/{configuration.fileno()}",
                     "OPSKIT_STATE_DIR": str(conditions.state_dir),
+                    "OPSKIT_SCHEDULED": "1",  # what is interrupted is made up for
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import re
 import time
 import uuid
@@ -88,7 +89,7 @@ def heartbeats(
 ) -> Iterator[Delivery]:
     """Yield the request about a backup or a drill, if its source has a heartbeat.
 
-    A run that was interrupted is still due, so nothing is said of its end.
+    A run that a scheduler interrupts is still due: nothing is said of its end.
     """
     notify = settings.notify
     addresses, name = {
@@ -96,7 +97,8 @@ def heartbeats(
         "restore-drill": (notify.drill_heartbeats, "drill heartbeat"),
     }.get(record.operation, ({}, ""))
     source = str(record.details.get("source", ""))
-    if source not in addresses or record.ended == "interrupted":
+    is_due = record.ended == "interrupted" and "OPSKIT_SCHEDULED" in os.environ
+    if source not in addresses or is_due:
         return
     url = _address(addresses[source].get_secret_value(), signal, record.run_id)
     timeout = notify.timeout.total_seconds()

@@ -145,16 +145,22 @@ def test_a_heartbeat_is_pinged_at_start_success_and_failure(
         assert query["rid"] == [f"00000000-0000-0000-0000-{run.run_id}"]
 
 
-def test_an_interrupted_run_is_no_failure_for_a_heartbeat(
-    make_run: MakeRun, one: Receiver
+@pytest.mark.parametrize("is_scheduled", [True, False])
+def test_what_a_scheduler_interrupts_is_no_failure_for_a_heartbeat(
+    is_scheduled: bool,
+    make_run: MakeRun,
+    one: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A scheduler that is restarted makes up for the runs that it has ended."""
+    """When it is started again, it makes up for the runs that it has ended."""
+    if is_scheduled:
+        monkeypatch.setenv("OPSKIT_SCHEDULED", "1")
     run = make_run(f'[notify.heartbeats]\nshop = "{one.url}"')
     with suppress(KeyboardInterrupt), run.recorded("backup", "shop") as record:
         record.begin(source="shop")
         raise KeyboardInterrupt
 
-    assert one.paths() == ["/start"]
+    assert one.paths() == (["/start"] if is_scheduled else ["/start", "/fail"])
 
 
 def test_drills_have_heartbeats_of_their_own(make_run: MakeRun, one: Receiver) -> None:
