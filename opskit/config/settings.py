@@ -324,15 +324,19 @@ def _problem(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key} is missing"
     message = detail["msg"].removeprefix("Value error, ")
-    shown = _shown(detail["input"])
+    shown = _shown(detail["input"], is_secret=_annotation_at(location) is SecretStr)
     if location[:1] == ["notify"] and "/" in shown:
         shown = MASK  # an address, whose path alone may be a secret
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, *, is_secret: bool) -> str:
     if isinstance(value, BaseModel | dict):
         return "{…}"
+    if is_secret and not isinstance(value, int | float):
+        # A text that should have been a URL may hold a password anywhere behind this.
+        scheme = re.match(r"\w+://", str(value))
+        return f"'{scheme[0]}…'" if scheme else MASK
     shown = repr(value)
     # The text before an @ may be a password, however the URL is misspelt.
     return MASK if re.search(r"[^'\"]@", shown) else mask(shown)
@@ -346,7 +350,15 @@ def _suggestion(name: str, allowed: Iterable[str]) -> str:
 
 
 def _fields_at(location: list[str]) -> Iterable[str]:
-    """Return the keys allowed at a place; a name that the user chose matches any."""
+    """Return the keys allowed at a place."""
+    annotation = _annotation_at(location)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields
+    return ()
+
+
+def _annotation_at(location: list[str]) -> object:
+    """Return the type at a place; a name that the user chose matches any."""
     annotation: object = Settings
     for part in location:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -355,6 +367,4 @@ def _fields_at(location: list[str]) -> Iterable[str]:
         else:
             inner = typing.get_args(annotation)
             annotation = next((a for a in inner[::-1] if a is not types.NoneType), None)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation.model_fields
-    return ()
+    return annotation

@@ -216,6 +216,7 @@ def user_query(connection: Connection, statement: str) -> list[TupleRow]:
 
 # As psql writes them with VERBOSITY=verbose.
 _ENDED = re.compile(r"^psql:\S+ (?:FATAL|PANIC):  ([0-9A-Z]{5}): ", re.MULTILINE)
+_REFUSED_ROW = re.compile(r"^psql:\S+ ERROR:  ([0-9A-Z]{5}): ", re.MULTILINE)
 _CODE = re.compile(r"^(?!00000)[0-9A-Z]{5}$", re.MULTILINE)
 _SOURCE = re.compile(r"^LOCATION:  \S+, (\S+):\d+$", re.MULTILINE)
 # Connection, insufficient resources, operator intervention, system error.
@@ -241,11 +242,16 @@ def last_error(variable: str, words: str) -> tuple[str, str]:
     """Return SQLSTATE and source file of the last error that a verbose psql met.
 
     `variable` is psql's LAST_ERROR_SQLSTATE, empty after a lost connection. An error's
-    text may hold anything, but its source file comes after it.
+    text may hold anything, but its source file comes after it. Before 18 psql does not
+    set the variable for a COPY: of the codes in its words, which code of the set can
+    add to but not take from, one that is no fault of the server's comes first.
     """
     codes = [*_ENDED.findall(words), *_CODE.findall(variable)]
+    codes = codes[-1:] or sorted(
+        _REFUSED_ROW.findall(words), key=lambda each: each.startswith(_CLASSES)
+    )
     sources = _SOURCE.findall(words)
-    return codes[-1] if codes else "", sources[-1] if sources else ""
+    return codes[0] if codes else "", sources[-1] if sources else ""
 
 
 NEUTRAL = "The server's own words say what it refused."

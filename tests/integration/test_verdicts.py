@@ -56,6 +56,42 @@ def test_a_function_cannot_blame_the_machine(
     assert [check.name for check in failed(evidence)] == ["restore"]
 
 
+REFUSED_ROWS = {
+    "a generated column": """
+        CREATE TABLE public.off ();
+        CREATE FUNCTION public.doubled(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+        AS $$BEGIN
+            IF to_regclass('public.off') IS NULL THEN
+                RAISE WARNING E'x\npsql:<stdin>:1: ERROR:  53100: full\n'
+                    'LOCATION:  mdextend, md.c:1';
+                RAISE 'gone';
+            END IF;
+            RETURN 2 * i; END$$;
+        CREATE TABLE public.t (i int, j int GENERATED ALWAYS AS (public.doubled(i)) STORED);
+        INSERT INTO public.t VALUES (1), (2);
+        DROP TABLE public.off;
+    """,
+    "a NULL": """
+        CREATE TABLE public.t (i int);
+        INSERT INTO public.t VALUES (NULL);
+        UPDATE pg_attribute SET attnotnull = true
+        WHERE attrelid = 'public.t'::regclass AND attname = 'i';
+    """,
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_ROWS)
+@pytest.mark.parametrize("major", [15, 16])
+def test_a_row_that_the_set_itself_refuses_is_its_fault(
+    make_database: MakeDatabase, store_dir: Path, major: int, what: str
+) -> None:
+    """Also where psql does not keep the code of an error in a COPY."""
+    back_up(make_database(major, REFUSED_ROWS[what]), store_dir)
+    evidence = run_drill(sets(store_dir)[0])
+
+    assert [check.name for check in failed(evidence)] == ["restore"]
+
+
 def test_a_limit_of_the_server_is_no_verdict_on_the_set(
     make_database: MakeDatabase, store_dir: Path
 ) -> None:
