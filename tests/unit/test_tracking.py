@@ -175,8 +175,11 @@ def test_an_address_of_another_form_is_refused_without_showing_it(
     assert CANARY not in str(raised.value) + str(raised.value.__cause__)
 
 
-def test_many_errors_at_once_wait_in_one_thread(make_run: MakeRun) -> None:
+def test_many_errors_at_once_wait_in_one_thread(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server of events that is silent does not collect threads."""
+    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 10.0)
     with receiver([0]) as silent:
         make_run(_dsn(silent))
         waiting = [
