@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from opskit.errors import ConfigurationError, OpskitError, StoreError
-from opskit.ledger import LedgerEntry
+
+if TYPE_CHECKING:
+    # `--list` shows the tasks without what the ledger needs.
+    from opskit.ledger import LedgerEntry
 
 # Of several failures the first of these decides about the exit code: what is known
 # about data before what could not be done.
