@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -12,8 +13,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
-
-import structlog
 
 from opskit.terminal import printable
 
@@ -137,6 +136,8 @@ def configure(*, run_id: str, form: Literal["auto", "console", "json"]) -> None:
     as it should be.
     """
     _run.set(_Run(run_id=run_id, form=form, amount=_amount.get()))
+    import structlog  # not where only tasks are listed
+
     # For the whole process, and for every run the same.
     structlog.configure(
         processors=[
@@ -157,7 +158,9 @@ def _of_this_run(_logger: object, name: str, event: _Event) -> _Event:
     usual = logging.INFO if run.form == "json" else logging.WARNING
     least = {"quiet": logging.ERROR, "usual": usual, "verbose": logging.DEBUG}
     if logging.getLevelNamesMapping()[name.upper()] < least[run.amount]:
-        raise structlog.DropEvent
+        from structlog import DropEvent
+
+        raise DropEvent
     return {"run_id": run.run_id, **event}
 
 
@@ -165,13 +168,10 @@ def _masked_event(_logger: object, _name: str, event: _Event) -> _Event:
     return {key: masked(value) for key, value in event.items()}
 
 
-_as_json = structlog.processors.JSONRenderer(ensure_ascii=False)
-
-
-def _rendered(logger: object, name: str, event: _Event) -> str | bytes:
+def _rendered(_logger: object, _name: str, event: _Event) -> str:
     form = _this_run().form
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    return _for_people(event) if console else _as_json(logger, name, event)
+    return _for_people(event) if console else json.dumps(event, ensure_ascii=False)
 
 
 def _for_people(event: _Event) -> str:
@@ -191,4 +191,6 @@ def _for_people(event: _Event) -> str:
 
 def logger() -> Any:
     """Return the logger; structlog's own type says no more than Any."""
+    import structlog
+
     return structlog.get_logger()
