@@ -66,8 +66,13 @@ def test_an_interrupt_ends_all_of_them() -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        together([work, work, interrupt], stop=stopped.set)
+    # The background jobs of a shell begin with it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            together([work, work, interrupt], stop=stopped.set)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert ended == [True, True]
 
