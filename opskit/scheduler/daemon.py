@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ from opskit.errors import LockHeld, OpskitError, machine_faults
 from opskit.log import logger
 from opskit.operations.outcome import Outcome, worst
 from opskit.operations.run import Run
+from opskit.operations.schedule import Job, jobs
 from opskit.scheduler.dispatcher import Dispatcher
 from opskit.scheduler.jobs import Conditions, Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
-from opskit.scheduler.timetable import Job, jobs, wake_up
+from opskit.scheduler.timetable import wake_up
 from opskit.watch.gathering import Gathering, Watch
 
 if TYPE_CHECKING:
@@ -188,16 +190,20 @@ class Daemon:
 
     def _read_again(self) -> None:
         """Take a new configuration; one that is broken changes nothing."""
+        # Its log and the secrets that are masked are this thread's once it is accepted.
+        context = copy_context()
         try:
-            run = self._load()
+            run = context.run(self._load)
             configuration = configuration_path().read_bytes()
-            web = None if self._web is None else Web(run, self._say)
+            web = None if self._web is None else context.run(Web, run, self._say)
         except OpskitError as error:
             logger().error(
                 "the configuration was not read again, the one before stays in use",
                 reason=error.message,
             )
             return
+        for variable, value in context.items():
+            variable.set(value)
         if self._web is not None:
             self._web.close()
         self._lease.release()

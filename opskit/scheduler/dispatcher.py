@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from opskit.errors import LockHeld, OpskitError
 from opskit.log import logger
 from opskit.operations.outcome import Failure
+from opskit.operations.schedule import Job, Key, is_credible
 from opskit.scheduler.jobs import Ended, Running
 from opskit.scheduler.journal import Journal
-from opskit.scheduler.timetable import Due, Job, Key, is_credible, standing
+from opskit.scheduler.timetable import Due, standing
 
 _TOGETHER_MAX = 4
 # A lock that is held is tried again after this time, then after twice as long, ….

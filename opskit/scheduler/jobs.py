@@ -27,7 +27,7 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.operations.outcome import Failure
-from opskit.scheduler.timetable import Job
+from opskit.operations.schedule import Job
 from opskit.threads import Thread
 
 _LOOK_SECONDS = 0.5

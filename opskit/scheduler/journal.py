@@ -12,8 +12,9 @@ from opskit.ledger import LedgerEntry, copies
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
+from opskit.operations.schedule import MISSED, SCHEDULER, History, Job, history
 from opskit.scheduler.jobs import Ended
-from opskit.scheduler.timetable import MISSED, SCHEDULER, History, Job, Missed, history
+from opskit.scheduler.timetable import Missed
 from opskit.store import Store
 from opskit.threads import Thread
 from opskit.watch import runs

@@ -26,9 +26,10 @@ from opskit.errors import OpskitError, StoreError
 from opskit.ledger import LedgerEntry
 from opskit.operations import keys
 from opskit.operations.run import Run
+from opskit.operations.schedule import SCHEDULER, is_credible
 from opskit.store import LocalStore, Store, unwrapped
 from opskit.threads import Thread
-from opskit.watch.overdue import SCHEDULER, overdue
+from opskit.watch.overdue import overdue
 from opskit.watch.receivers import last_notified
 from opskit.watch.state import (
     Answer,
@@ -39,7 +40,6 @@ from opskit.watch.state import (
     StoreState,
     ended_at,
     figure,
-    is_credible,
 )
 
 _MEMORY = Path("/proc/meminfo")

@@ -13,6 +13,7 @@ from opskit.ledger import LedgerEntry
 from opskit.operations.doctor import Examined, judge
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
+from opskit.operations.schedule import is_credible
 from opskit.watch.alerts import least_seconds
 from opskit.watch.gathering import gather
 from opskit.watch.overdue import overdue
@@ -23,7 +24,6 @@ from opskit.watch.state import (
     State,
     StoreState,
     ended_at,
-    is_credible,
     last_runs,
     succeeded,
 )

@@ -14,7 +14,6 @@ from opskit.catalog.sets import ListedSet, Unreadable
 from opskit.ledger import LedgerEntry
 
 SCHEDULED = ("backup", "restore-drill", "verify", "prune", "report")
-_AHEAD_MAX = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +126,6 @@ class State:
     notified: Mapping[str, LedgerEntry]
     disks: tuple[Room, ...]
     memory: Room | None
-
-
-def is_credible(time: datetime, *, now: datetime) -> bool:
-    """Return whether something may be of this time, or a clock must have been wrong.
-
-    A clock that was set back by an hour leaves such times behind.
-    """
-    return time <= now + _AHEAD_MAX
 
 
 def ended_at(entry: LedgerEntry) -> datetime:

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from opskit.config import Settings
 from opskit.ledger import LedgerEntry
+from opskit.operations.schedule import History, Job, history, jobs
 from opskit.scheduler.dispatcher import Dispatcher
 from opskit.scheduler.jobs import Cause, Ended, Running
 from opskit.scheduler.journal import Journal
-from opskit.scheduler.timetable import History, Job, Missed, history, jobs
+from opskit.scheduler.timetable import Missed
 
 GRACE = timedelta(hours=12)
 

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from opskit import log
 from opskit.config import Settings
+from opskit.errors import ConfigurationError
 from opskit.ledger import Ledger
 from opskit.operations.run import Run
+from opskit.operations.schedule import Job, jobs
 from opskit.scheduler.daemon import Daemon
 from opskit.scheduler.jobs import Running
-from opskit.scheduler.timetable import Job, jobs
 from tests.acceptance.scheduling import eventually
 from tests.unit.scheduled import Played
 
 
-def test_jobs_are_told_to_end_when_the_signal_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their time does not begin only after what the main loop is at."""
+def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Return settings with one folder that is backed up every hour."""
     (tmp_path / "opskit.toml").touch()
     (tmp_path / "store").mkdir()
     monkeypatch.setenv("OPSKIT_CONFIG", str(tmp_path / "opskit.toml"))
     off = dict.fromkeys(("verify", "drill", "prune", "report"), "")
-    settings = Settings.model_validate(
+    return Settings.model_validate(
         {
             "state_dir": tmp_path / "state",
             "files": {"state": {"path": tmp_path, "schedule": "@hourly"}},
@@ -33,6 +33,13 @@ def test_jobs_are_told_to_end_when_the_signal_comes(
             "scheduler": off,
         }
     )
+
+
+def test_jobs_are_told_to_end_when_the_signal_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their time does not begin only after what the main loop is at."""
+    settings = _settings(tmp_path, monkeypatch)
     (tmp_path / "state").mkdir()
     (job,) = jobs(settings)
     Ledger(tmp_path / "state" / "ledger.jsonl").append(
@@ -58,3 +65,26 @@ def test_jobs_are_told_to_end_when_the_signal_comes(
     daemon._lease.release()
 
     assert started[0].causes == ["stopped"]
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_the_secrets_of_a_refused_configuration_are_not_those_of_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    """The ones before stay masked; an accepted one brings its own."""
+    settings = _settings(tmp_path, monkeypatch)
+    passwords = iter(["canary-one", "canary-two"])
+
+    def load() -> Run:
+        log.configure(run_id="run", form="json")
+        log.hide(password := next(passwords))
+        if password == "canary-two" and not accepted:
+            raise ConfigurationError("refused", hint="Correct it.")
+        return Run(settings)
+
+    daemon = Daemon(load)
+    daemon._read_again()
+    daemon._lease.release()
+
+    shown = log.mask("canary-one canary-two").split()
+    assert shown == (["canary-one", "***"] if accepted else ["***", "canary-two"])

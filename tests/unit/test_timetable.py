@@ -11,9 +11,10 @@ import pytest
 from opskit.config import Settings
 from opskit.ledger import Ledger
 from opskit.operations.run import Run
+from opskit.operations.schedule import SCHEDULER, history
 from opskit.scheduler.jobs import Ended
 from opskit.scheduler.journal import Journal
-from opskit.scheduler.timetable import SCHEDULER, history, standing
+from opskit.scheduler.timetable import standing
 from tests.unit.scheduled import GRACE, Scheduler, moment, record, timetable
 
 NOON = moment("2026-03-10T12:00")
