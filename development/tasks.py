@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from opskit.errors import OpskitError, UsageError
@@ -21,10 +19,6 @@ _STEPS = (
     ("mypy",),
     ("lint-imports",),
 )
-# Of pytest: some tests failed, but it ran to its end.
-_TESTS_FAILED = 1
-# More than these are no accident.
-_AGAIN_MAX = 5
 _WRONG_CALL = 2  # how argparse ends
 _ENDING_SECONDS_MAX = 180
 
@@ -44,39 +38,14 @@ def test(_say: Say, args: str = "") -> None:
             hint=f"{_ROOT / 'inv'} test adds them to its own.",
         )
     for step in (*_STEPS, pytest):
-        code = _run(programs, step)
-        if code == _TESTS_FAILED and not args and _failed() <= _AGAIN_MAX:
-            code = _again(programs)
-        if code != 0:
+        print(f"$ {shlex.join(step)}", flush=True)
+        finished = subprocess.run(
+            [programs / step[0], *step[1:]], cwd=_ROOT, check=False
+        )
+        if finished.returncode != 0:
             raise OpskitError(
                 f"{step[0]} failed", hint="The lines above say what is wrong."
             )
-
-
-def _run(programs: Path, step: Sequence[str]) -> int:
-    print(f"$ {shlex.join(step)}", flush=True)
-    return subprocess.run(
-        [programs / step[0], *step[1:]], cwd=_ROOT, check=False
-    ).returncode
-
-
-def _failed() -> int:
-    """Return how many tests failed in the last run."""
-    cache = _ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
-    return len(json.loads(cache.read_text("utf-8")))
-
-
-def _again(programs: Path) -> int:
-    """Run the few tests that failed once more, alone, and name those that now pass.
-
-    They share a busy machine with others before: some of what they wait for is bounded.
-    One that fails again fails the run; one that passes only now is a fault to mend.
-    """
-    number = _failed()
-    code = _run(programs, ("pytest", "-n", "0", "--last-failed", "-ra"))
-    if code == 0:
-        print(f"FLAKY: {number} of the tests above passed only alone", flush=True)
-    return code
 
 
 @command(
