@@ -101,7 +101,10 @@ def _benchmarks(arguments: list[str]) -> int:
             return process.wait()
         except KeyboardInterrupt:
             process.terminate()
-            process.wait(_ENDING_SECONDS_MAX)
+            try:
+                process.wait(_ENDING_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
             raise
 
 

@@ -227,11 +227,12 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"drill.try_to_destroy names {name}, which is no configured store"
                 )
-        for name in self.notify.heartbeats:
-            if name not in self.databases and name not in self.files:
-                raise ValueError(
-                    f"notify.heartbeats names {name}, which is no configured source"
-                )
+        for key in ("heartbeats", "drill_heartbeats"):
+            for name in getattr(self.notify, key):
+                if name not in self.databases and name not in self.files:
+                    raise ValueError(
+                        f"notify.{key} names {name}, which is no configured source"
+                    )
         return self
 
 

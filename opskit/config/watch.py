@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from opskit.config.cron import CronLine
 from opskit.config.section import Count, Duration, Section, SourceName
+from opskit.crypto import keys
 from opskit.errors import ConfigurationError
 
 
@@ -303,17 +304,12 @@ def read_key(key: str, path: Path) -> str:
         ConfigurationError: it cannot be read, is empty, or others may read it.
     """
     try:
-        mode = path.stat().st_mode
-        secret = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        secret = keys.read(path, key).decode().strip()
+    except UnicodeDecodeError:
         raise ConfigurationError(
-            f"{key} {path} cannot be read: {error}",
-            hint="Check the path and that this user may read it.",
-        ) from error
-    if mode & 0o077:
-        raise ConfigurationError(
-            f"{key} {path} may be read by others", hint=f"Run: chmod 600 {path}"
-        )
+            f"{key} {path} cannot be read: it holds no text",
+            hint="The file holds the secret on its first line.",
+        ) from None
     if not secret:
         raise ConfigurationError(
             f"{key} {path} is empty",

@@ -197,7 +197,8 @@ class Record:
         """What became of the operation, once it has ended."""
         return Outcome(
             operation=self.operation,
-            status=self.status or ("error" if self.failures else "ok"),
+            status=self.status
+            or ("ok" if self.ended == "ok" and not self.failures else "error"),
             run_id=self.run_id,
             started_at=self.started_at,
             seconds=round(self.seconds, 3),

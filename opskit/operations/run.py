@@ -332,17 +332,13 @@ class Run:
         finally:
             record.end()
             if record.on_record:
-                self.conclude(record)
+                self.ledger.add(record)
+                self.notify(record)
 
     def _begun(self, record: Record) -> None:
         for each in self.observers:
             with _harmless(each, refusal=ConfigurationError):
                 each.started(self, record)
-
-    def conclude(self, record: Record) -> None:
-        """Record how something ended, and notify the observers."""
-        self.ledger.add(record)
-        self.notify(record)
 
     def notify(self, record: Record) -> None:
         """Notify the observers of how something ended."""

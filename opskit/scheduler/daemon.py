@@ -157,7 +157,7 @@ class Daemon:
             self._read_again()
         has_news = self._dispatcher.collect()
         if self._web is not None and has_news:
-            self._web.watch.refresh()
+            self._web.refresh()
         self._lease.check()
         held = self._lease.acquire()
         if held != self._leads:
@@ -238,7 +238,8 @@ class Web:
         self._run, self._say = run, say
         self._serving: Serving | None = None
         self._has_said_so = False
-        self.watch = Watch(Gathering(run))
+        listens = bool(run.settings.scheduler.listen)
+        self.watch = Watch(Gathering(run)) if listens else None
         try:
             self._open()
         except BaseException as error:
@@ -262,8 +263,13 @@ class Web:
                     reason=error.message,
                 )
 
+    def refresh(self) -> None:
+        """Have the state gathered again soon, if anybody can look at it."""
+        if self.watch is not None:
+            self.watch.refresh()
+
     def _open(self) -> None:
-        if self._serving is not None or not self._run.settings.scheduler.listen:
+        if self._serving is not None or self.watch is None:
             return
         from opskit.watch import web
 
@@ -273,6 +279,7 @@ class Web:
 
     def close(self) -> None:
         """End it."""
-        self.watch.stop(wait_seconds=1)
+        if self.watch is not None:
+            self.watch.stop(wait_seconds=1)
         if self._serving is not None:
             self._serving.stop()

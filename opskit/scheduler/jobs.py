@@ -156,9 +156,9 @@ def launch(
         OSError: the process or its lock cannot be made.
     """
     lock = _lock(job, conditions.state_dir / "locks")
-    # No pipe: a job whose scheduler was killed must be able to write it.
-    output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the job has ended
     try:
+        # No pipe: a job whose scheduler was killed must be able to write it.
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the job has ended
         with tempfile.TemporaryFile() as configuration:
             configuration.write(conditions.configuration)
             configuration.seek(0)

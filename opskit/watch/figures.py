@@ -48,7 +48,7 @@ def tally(entries: Iterable[LedgerEntry]) -> Counter[DayState]:
     """Return how many runs ended how; a record may be of several missed ones."""
     counts: Counter[DayState] = Counter()
     for each in entries:
-        counts[outcome_of(each)] += missed_runs(each) or 1
+        counts[outcome_of(each)] += missed_runs(each)
     return counts
 
 
@@ -106,7 +106,7 @@ def calendar(
         on_record.add(str(run.details.get("backup_id")))
         theirs = _days_of(run, zone)
         for day in theirs & counts.keys():
-            counts[day][outcome_of(run)] += (missed_runs(run) or 1) // len(theirs) or 1
+            counts[day][outcome_of(run)] += missed_runs(run) // len(theirs) or 1
     for each in sets:
         day = each.started_at.astimezone(zone).date()
         if each.backup_id not in on_record and day in counts:

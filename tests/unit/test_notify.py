@@ -358,7 +358,7 @@ def test_a_webhook_without_its_secret_is_a_failed_delivery(
 
     (entry,) = _notified(run)
     assert entry.details["receiver"] == "webhook 1"
-    assert "cannot be read" in str(entry.details["error"])
+    assert "does not exist" in str(entry.details["error"])
     assert one.requests == []
 
 
