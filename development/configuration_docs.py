@@ -146,9 +146,11 @@ def _type(annotation: object, field: FieldInfo | None = None) -> str:
     if origin is list:
         # "list of texts", "list of lists of values"
         listed, *rest = _type(arguments[0]).split(" of ", maxsplit=1)
-        return " of ".join(["list", f"{listed}s", *rest])
+        noun, comma, never = listed.partition(",")
+        return " of ".join(["list", f"{noun}s{comma}{never}", *rest])
     if origin is dict:
-        return f"table of {_type(arguments[1])}s by name"
+        noun, comma, never = _type(arguments[1]).partition(",")
+        return f"table of {noun}s by name{comma}{never}"
     if _model(annotation) is not None:
         return "table"
     bounds = []

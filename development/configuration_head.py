@@ -49,9 +49,9 @@ HEAD = f"""\
 
 <!-- Written from the settings model: do not edit, see CONTRIBUTING.md. -->
 
-opskit reads `opskit.toml` in the working directory, or the file that `OPSKIT_CONFIG`
-names. An unknown key, a wrong type or an impossible value is refused with exit code 2
-before anything is touched.
+opskit reads `opskit.toml` in the working directory, or the file that `--config` or
+`OPSKIT_CONFIG` names. An unknown key, a wrong type or an impossible value is refused
+with exit code 2 before anything is touched.
 
 ```toml
 {EXAMPLE}```
