@@ -26,7 +26,13 @@ from opskit.errors import DatabaseError, Interrupted, ServerFault
 from opskit.postgres import content
 from opskit.postgres.archive.digest import ContentDigest, total
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import Connection, connect, limit_statements, translated
+from opskit.postgres.connect import (
+    Connection,
+    connect,
+    dotted,
+    limit_statements,
+    translated,
+)
 from opskit.postgres.schema import SchemaObject
 from opskit.threads import Pool, Thread
 from opskit.workspace import Limits
@@ -52,7 +58,7 @@ def unit_of(table: TableRecord) -> tuple[str, str]:
 def unit_name(tables: Sequence[TableRecord]) -> str:
     """Return the name of the check that a unit gets."""
     kind = "table" if tables[0].via_root is None else "partitions below"
-    return f"{kind} {'.'.join(unit_of(tables[0]))}"
+    return f"{kind} {dotted(*unit_of(tables[0]))}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from opskit.checks import Check, compare
 from opskit.compare.contents import RestoredCopy
 from opskit.postgres import schema, survey
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import server_major
+from opskit.postgres.connect import dotted, server_major
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.schema import SchemaObject
 from opskit.preflight.concessions import Concessions
@@ -149,9 +149,9 @@ def compare_with_archive(
     held: dict[str, set[str]] = {"TABLE DATA": set(), "SEQUENCE SET": set()}
     for each in entries:
         if each.kind in held:
-            held[each.kind].add(f"{each.schema}.{each.name}")
-    tables = {f"{each.schema_name}.{each.name}" for each in manifest.tables}
-    sequences = {f"{each.schema_name}.{each.name}" for each in manifest.sequences}
+            held[each.kind].add(dotted(each.schema, each.name))
+    tables = {dotted(each.schema_name, each.name) for each in manifest.tables}
+    sequences = {dotted(each.schema_name, each.name) for each in manifest.sequences}
     return [
         _same_names("tables of the archive", tables, held["TABLE DATA"]),
         _same_names("sequences of the archive", sequences, held["SEQUENCE SET"]),

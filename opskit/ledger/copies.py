@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path, PurePath
 
 from opskit.checks import count
@@ -125,10 +126,15 @@ def _forks(copies: Iterable[Copy]) -> list[str]:
 
 def _chain_faults(copies: Sequence[Copy], *, where: str) -> list[str]:
     """Return what is wrong with a ledger that is known from its copies alone."""
-    numbers = {each.number for each in copies}
-    missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
     problems = [*_broken(copies), *_forks(copies)]
-    problems += [f"record {number} is missing in the store" for number in missing]
+    # No list of them: whoever may write to the store chooses how many there are.
+    for before, number in pairwise([-1, *sorted({each.number for each in copies})]):
+        if number == before + 2:
+            problems.append(f"record {before + 1} is missing in the store")
+        elif number > before + 2:
+            problems.append(
+                f"records {before + 1} to {number - 1} are missing in the store"
+            )
     return problems or faults(_ordered(copies), where=where)
 
 
@@ -282,7 +288,8 @@ def connected(
         intact = {each.key: each for each in stored if each.is_intact}
         reasons = _chain_faults(list(intact.values()), where="the copies")
         last = max(each.number for each in stored)
-        if not reasons and max(each.number for each in intact.values()) < last:
+        newest = max((each.number for each in intact.values()), default=-1)
+        if not reasons and newest < last:
             reasons = _broken(stored)
         if not reasons:
             lines = _ordered(intact.values())

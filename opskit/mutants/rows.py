@@ -14,7 +14,7 @@ from opskit.checks import Check
 from opskit.compare import contents
 from opskit.mutants.mutant import Candidate, Ground, Statement, Supply
 from opskit.mutants.values import Column
-from opskit.postgres.connect import Connection, query, query_column
+from opskit.postgres.connect import Connection, dotted, query, query_column
 
 # A table is read again for each of its mutants: larger ones only if all are larger.
 _SIZE_BYTES_MAX = 32 * 1024 * 1024
@@ -168,7 +168,8 @@ class _Draw:
                 yield self._changed(tid, column, "NULL")
 
     def swap(self) -> Iterable[Candidate]:
-        columns, writable = self._columns(), self._writable()
+        columns = self._columns()
+        writable = [each for each in columns if each.is_writable]
         loose = [each for each in writable if not each.is_unique]
         if len(columns) > 1 and writable and (tid := self._row()):
             column = self._rng.choice(loose or writable)
@@ -340,7 +341,7 @@ class _Draw:
             target=target,
             statements=[*self._table.before, damage],
             look=look,
-            names=[".".join(contents.unit_of(self._table.record))],
+            names=[dotted(*contents.unit_of(self._table.record))],
             touches=touches,
         )
 

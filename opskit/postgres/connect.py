@@ -198,7 +198,9 @@ def has_row(
     connection: Connection, statement: LiteralString, *parameters: object
 ) -> bool:
     """Run one statement and return whether it gives a row."""
-    return connection.execute(statement, parameters or None).fetchone() is not None
+    return bool(
+        query_value(connection, "SELECT EXISTS (" + statement + ")", *parameters)
+    )
 
 
 def records(
@@ -306,6 +308,11 @@ def hint_for(error: psycopg.Error, words: str) -> str:
 def quoted(name: str) -> str:
     """Return a name as a quoted identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def dotted(*parts: str) -> str:
+    """Return a qualified name; a part is quoted where a dot in it could mislead."""
+    return ".".join(quoted(each) if {".", '"'} & {*each} else each for each in parts)
 
 
 def unquoted(identifier: str) -> str:

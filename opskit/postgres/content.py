@@ -154,7 +154,7 @@ def is_as_written(
     the digest is of: whoever adds or changes a row writes it anew.
     """
     count: LiteralString = (
-        "count(*), count(*) FILTER (WHERE xmin <> nullif({by}, '')::xid)"
+        "count(*), count(*) FILTER (WHERE xmin IS DISTINCT FROM nullif({by}, '')::xid)"
     )
     of_rows = "{}, " * len(columns) + "xmin FROM ONLY {}.{}"
     statement = f"SELECT {count} FROM (SELECT {of_rows}) AS rows"  # noqa: S608

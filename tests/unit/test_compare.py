@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from opskit.compare.contents import (
     _loaded_alone,
     _tables_compared,
     check_tables,
+    unit_name,
     units_of,
 )
 from opskit.compare.structure import compare_with_archive
@@ -224,3 +226,17 @@ def test_a_manifest_that_lists_something_else_is_noticed(
     assert [each.name for each in found.values() if not each.passed] == [
         f"{field} of the archive"
     ]
+
+
+def test_names_with_a_dot_are_told_apart() -> None:
+    """A table that the manifest does not list is none that another name reads like."""
+    document = json.loads(builders.manifest().to_json())
+    (own,) = document["tables"]
+    listed = own | {"schema": "a", "name": "b.c"}
+    manifest = builders.manifest(tables=[listed], sequences=[])
+    held = replace(entry(1, "TABLE DATA", "c"), schema="a.b")
+    tables, _sequences = compare_with_archive(manifest, [held])
+    other = manifest.tables[0].model_copy(update={"schema_name": "a.b", "name": "c"})
+
+    assert tables.failed
+    assert unit_name([other]) != unit_name(manifest.tables)

@@ -229,3 +229,29 @@ def test_another_host_whose_chain_does_not_hold_is_named(
     assert [each.partition(" the record")[0] for each in mixed.faults] == [
         f"store a, ledger db-1: record {number} does not follow" for number in (2, 4)
     ]
+
+
+def test_copies_that_are_all_damaged_keep_no_record_from_being_written(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """The ledger begins after them, as after some."""
+    for store in stores:
+        for number in range(COUNT):
+            _damage(store, number)
+    path.unlink()
+    ledger = ledger_of(path, stores, warnings=[])
+
+    assert append(ledger, COUNT).sequence == COUNT + 1
+
+
+def test_a_number_far_ahead_makes_no_list_of_those_before_it(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """Whoever may write to a store may name any number there."""
+    far = 10**15
+    stores[0].put(f"_ledger/db-9/{far}-{'1' * 16}.json", [b"{}"])
+
+    faults = _verify(ledger_of(path, stores), stores).faults
+
+    expected = f"records 0 to {far - 1} are missing in the store"
+    assert f"store a, ledger db-9: {expected}" in faults

@@ -10,7 +10,7 @@ import pytest
 from opskit.config import StoreSettings
 from opskit.errors import ConfigurationError, StoreError
 from opskit.store import S3Store
-from opskit.store.s3.client import make_client
+from opskit.store.s3.client import Bucket, make_client
 from tests.unit.conftest import LoadConfig
 
 SECRET = "hunter2/x"
@@ -179,3 +179,17 @@ def test_an_address_that_boto3_refuses_is_told() -> None:
         store.stat("a")
 
     assert "endpoint_url" in refused.value.hint
+
+
+def test_a_region_that_is_none_is_named_as_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before anything is asked of the network."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    bucket = Bucket("offsite", StoreSettings(url="s3://bucket", region="not a region!"))
+
+    with pytest.raises(StoreError) as refused:
+        _ = bucket.client
+
+    assert refused.value.hint == "Look at endpoint_url and region."

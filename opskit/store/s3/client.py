@@ -126,14 +126,14 @@ class Bucket:
         """
         with self._lock:
             if self._client is None:
-                try:
-                    with translated(self.where):
+                with translated(self.where):
+                    try:
                         self._client = make_client(self._settings)
-                except ValueError as error:
-                    raise StoreError(
-                        f"store {self.where.store}: {error}",
-                        hint="Look at endpoint_url and region.",
-                    ) from error
+                    except ValueError as error:
+                        raise StoreError(
+                            f"store {self.where.store}: {error}",
+                            hint="Look at endpoint_url and region.",
+                        ) from error
                 weakref.finalize(self, self._client.close)
             return self._client
 
