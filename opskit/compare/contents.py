@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +30,6 @@ from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import (
     Connection,
     connect,
-    dotted,
     limit_statements,
     translated,
 )
@@ -58,7 +58,7 @@ def unit_of(table: TableRecord) -> tuple[str, str]:
 def unit_name(tables: Sequence[TableRecord]) -> str:
     """Return the name of the check that a unit gets."""
     kind = "table" if tables[0].via_root is None else "partitions below"
-    return f"{kind} {dotted(*unit_of(tables[0]))}"
+    return f"{kind} {'.'.join(unit_of(tables[0]))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +108,11 @@ def compare_load(
     checks = compare_contents(copy, equal)
     with copy.connect() as connection:
         inserted = content.rows_inserted(connection)
-    units = {unit_name(unit): unit for unit in units_of(copy.tables)}
+    # By their places: two tables may have names that read alike.
+    loaded = [(), *units_of(copy.tables), *[()] * len(copy.sequences)]
     return [
-        _loaded_alone(check, units.get(check.name, ()), inserted) for check in checks
+        _loaded_alone(check, tables, inserted)
+        for check, tables in zip(checks, loaded, strict=True)
     ]
 
 
@@ -171,10 +173,13 @@ def _compare_tables(
     With each check comes how many tables were read for it.
     """
     units = units_of(copy.tables)
+    named = Counter(
+        map(unit_name, units)
+    )  # with a dot in it, one may read like another
     results = {
         number: (equal[unit_name(unit)], len(unit))
         for number, unit in enumerate(units)
-        if unit_name(unit) in equal
+        if unit_name(unit) in equal and named[unit_name(unit)] == 1
     }
     left = SimpleQueue[int]()
     for number in range(len(units)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import replace
 
 from opskit.catalog.manifest import DatabaseManifest
@@ -10,7 +10,7 @@ from opskit.checks import Check, compare
 from opskit.compare.contents import RestoredCopy
 from opskit.postgres import schema, survey
 from opskit.postgres.archive.entry import TocEntry
-from opskit.postgres.connect import dotted, server_major
+from opskit.postgres.connect import server_major
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.schema import SchemaObject
 from opskit.preflight.concessions import Concessions
@@ -131,12 +131,13 @@ def _populated(
     archive tells, not the source.
     """
     expected = {
-        f"{entry.schema}.{entry.name}"
+        (f"{entry.schema}.{entry.name}",)
         for entry in entries
         if entry.kind == "MATERIALIZED VIEW DATA"
         and entry.dump_id not in concessions.not_made
     }
-    return _same_names("materialized views filled", expected, set(observed))
+    filled = {(each,) for each in observed}
+    return _same_names("materialized views filled", expected, filled)
 
 
 def compare_with_archive(
@@ -146,25 +147,27 @@ def compare_with_archive(
 
     What the manifest does not list, nothing else would compare.
     """
-    held: dict[str, set[str]] = {"TABLE DATA": set(), "SEQUENCE SET": set()}
+    held: dict[str, set[tuple[str, str]]] = {"TABLE DATA": set(), "SEQUENCE SET": set()}
     for each in entries:
         if each.kind in held:
-            held[each.kind].add(dotted(each.schema, each.name))
-    tables = {dotted(each.schema_name, each.name) for each in manifest.tables}
-    sequences = {dotted(each.schema_name, each.name) for each in manifest.sequences}
+            held[each.kind].add((each.schema, each.name))
+    tables = {(each.schema_name, each.name) for each in manifest.tables}
+    sequences = {(each.schema_name, each.name) for each in manifest.sequences}
     return [
         _same_names("tables of the archive", tables, held["TABLE DATA"]),
         _same_names("sequences of the archive", sequences, held["SEQUENCE SET"]),
     ]
 
 
-def _same_names(name: str, expected: set[str], observed: set[str]) -> Check:
+def _same_names(
+    name: str, expected: Set[tuple[str, ...]], observed: Set[tuple[str, ...]]
+) -> Check:
     return Check(
         name=name,
         passed=expected == observed,
         expected=str(len(expected)),
         observed=str(len(observed)),
-        detail=_listed("", sorted(expected ^ observed)),
+        detail=_listed("", sorted(map(".".join, expected ^ observed))),
     )
 
 

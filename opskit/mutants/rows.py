@@ -14,7 +14,7 @@ from opskit.checks import Check
 from opskit.compare import contents
 from opskit.mutants.mutant import Candidate, Ground, Statement, Supply
 from opskit.mutants.values import Column
-from opskit.postgres.connect import Connection, dotted, query, query_column
+from opskit.postgres.connect import Connection, query, query_column
 
 # A table is read again for each of its mutants: larger ones only if all are larger.
 _SIZE_BYTES_MAX = 32 * 1024 * 1024
@@ -341,7 +341,7 @@ class _Draw:
             target=target,
             statements=[*self._table.before, damage],
             look=look,
-            names=[dotted(*contents.unit_of(self._table.record))],
+            names=[".".join(contents.unit_of(self._table.record))],
             touches=touches,
         )
 

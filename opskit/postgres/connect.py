@@ -310,11 +310,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def dotted(*parts: str) -> str:
-    """Return a qualified name; a part is quoted where a dot in it could mislead."""
-    return ".".join(quoted(each) if {".", '"'} & {*each} else each for each in parts)
-
-
 def unquoted(identifier: str) -> str:
     """Return the name that an identifier stands for, whether it is quoted or not."""
     if identifier.startswith('"'):
