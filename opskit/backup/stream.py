@@ -205,6 +205,9 @@ TableName = tuple[str, str]
 # dumps about this much. What a stream brings must be worth its beginning.
 _BYTES_PER_RELATION = 64 * 1024
 _STREAM_BYTES_MIN = 64 * 1024 * 1024
+# pg_dump's own limit is the second one: whoever looks at its locks knows the holder, and
+# must not see that it waits no longer just before it says why.
+_PATIENCE = timedelta(seconds=10)
 # Names go on a command line; and what is not among the largest tips no balance.
 _TABLES_PER_STREAM_MAX = 16
 
@@ -262,7 +265,7 @@ def commands(
         "--format=custom",
         "--compress=0",
         "--no-password",
-        f"--lock-wait-timeout={milliseconds(source.lock_wait)}",
+        f"--lock-wait-timeout={milliseconds(source.lock_wait + _PATIENCE)}",
     ]
     away = [schema.exact_pattern(*table) for tables in own for table in tables]
     catch_all = [f"--exclude-table={each}" for each in source.exclude_tables]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -49,6 +50,14 @@ def test_rows_dumped_apart_are_left_out_of_the_catch_all() -> None:
         "dump": ['--exclude-table-data="public"."B.""c$"'],
         "rows-1": ["--section=data", "--strict-names", '--table="public"."B.""c$"'],
     }
+
+
+def test_pg_dump_waits_longer_for_locks_than_we_do() -> None:
+    """Whoever ends the wait must be the one who knows the holder of the lock."""
+    found = plan({("public", "a"): GIB}, lock_wait=timedelta(seconds=2))
+
+    (limit,) = [each for each in found["dump"] if "lock-wait" in each]
+    assert int(limit.removeprefix("--lock-wait-timeout=")) >= 10_000
 
 
 def test_exclusions_are_the_catch_alls() -> None:
