@@ -8,6 +8,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from inspect import getdoc
 from pathlib import Path
 from typing import Any
@@ -82,16 +83,18 @@ def _of(
         fields=model.model_fields,
     )
     for name, field in model.model_fields.items():
-        is_list = typing.get_origin(field.annotation) is list
+        origin = typing.get_origin(field.annotation)
         for argument in (field.annotation, *typing.get_args(field.annotation)):
             if (inner := _model(argument)) is None:
                 continue
             below = _join(path, name)
-            if is_list:
+            if origin is list:
                 yield from _of(inner, f"[[{below}]]", below, None)
             else:
-                own = f"{variable}__{name.upper()}"
-                yield from _of(inner, f"{title[:-1]}.{name}]", below, own)
+                own, named = f"{variable}__{name.upper()}", ""
+                if origin is dict:
+                    own, named = f"{own}__NAME", ".NAME"
+                yield from _of(inner, f"{title[:-1]}.{name}{named}]", below, own)
 
 
 def _model(annotation: object) -> type[BaseModel] | None:
@@ -135,6 +138,8 @@ def _meaning(field: FieldInfo) -> str:
 def _type(annotation: object, field: FieldInfo | None = None) -> str:
     arguments = typing.get_args(annotation)
     origin = typing.get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        arguments, origin = tuple(annotation), typing.Literal
     if origin is typing.Literal:
         return " or ".join(f'`"{each}"`' for each in arguments)
     if origin in (typing.Union, types.UnionType):

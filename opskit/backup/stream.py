@@ -205,8 +205,8 @@ TableName = tuple[str, str]
 # dumps about this much. What a stream brings must be worth its beginning.
 _BYTES_PER_RELATION = 64 * 1024
 _STREAM_BYTES_MIN = 64 * 1024 * 1024
-# pg_dump's own limit is the second one: whoever looks at its locks knows the holder, and
-# must not see that it waits no longer just before it says why.
+# pg_dump's own limit is the second one: whoever looks at its locks knows the holder,
+# and must not see that it waits no longer just before it says why.
 _PATIENCE = timedelta(seconds=10)
 # Names go on a command line; and what is not among the largest tips no balance.
 _TABLES_PER_STREAM_MAX = 16

@@ -32,6 +32,7 @@ from pydantic_settings import (
 
 from opskit.config.drill import DrillSettings, RestoreSettings
 from opskit.config.section import Section, SourceName
+from opskit.config.smoke import SmokeSettings
 from opskit.config.sources import DatabaseSettings, FolderSettings, RetentionSettings
 from opskit.config.stores import StoreSettings
 from opskit.config.watch import (
@@ -195,6 +196,7 @@ class Settings(BaseSettings):
     notify: NotifySettings = NotifySettings()
     hooks: HooksSettings = HooksSettings()
     slo: SloSettings = SloSettings()
+    smoke: SmokeSettings = SmokeSettings()
     state_dir: Path = Field(
         default=Path(".opskit"),
         description="locks, the ledger and reports; "

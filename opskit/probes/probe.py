@@ -1,0 +1,45 @@
+"""Probe: one question that is asked of a live service, and what its answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opskit.checks import Check
+from opskit.config.smoke import Profile
+
+if TYPE_CHECKING:
+    from opskit.probes.session import Session
+
+
+class Inconclusive(Exception):
+    """There was no answer, or none of the service's own; says why."""
+
+
+class WrongAnswer(Exception):
+    """An answer of the service that is wrong; ends a probe early."""
+
+    def __init__(self, *, expected: str, observed: str, detail: str = "") -> None:
+        super().__init__(observed)
+        self.expected, self.observed, self.detail = expected, observed, detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One question, its meaning for people, and when it is asked.
+
+    `ask` gets a session of its own for each attempt, and returns a check; it may raise
+    WrongAnswer, or Inconclusive. What is asked `alone` disturbs other probes, or is
+    disturbed by them: it comes after them, one at a time.
+    """
+
+    family: str
+    name: str
+    ask: Callable[[Session], Check]
+    what: str
+    why: str
+    remedy: str
+    profile: Profile = Profile.STANDARD
+    advisory: bool = False
+    alone: bool = False
