@@ -13,7 +13,6 @@ from opskit.backup.stream import (
     DatabaseSource,
     DumpStream,
     Plan,
-    TableName,
     compressed,
     expected_tables,
 )
@@ -22,6 +21,7 @@ from opskit.catalog.manifest import (
     SequenceRecord,
     StoredObject,
     StreamRecord,
+    TableName,
     TableRecord,
 )
 from opskit.catalog.writer import SetWriter

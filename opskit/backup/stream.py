@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import zstandard
 
-from opskit.catalog.manifest import CATCH_ALL, ROWS
+from opskit.catalog.manifest import CATCH_ALL, ROWS, TableName
 from opskit.errors import BackupFailed
 from opskit.postgres import client, schema, snapshot
 from opskit.postgres.archive.reader import ArchiveReader
@@ -198,8 +198,6 @@ class DatabaseSource:
     compression_level: int = 3
     streams: int = 1
 
-
-TableName = tuple[str, str]
 
 # Each pg_dump begins by reading the catalog: in the time that takes for one relation it
 # dumps about this much. What a stream brings must be worth its beginning.

@@ -14,6 +14,7 @@ Amount = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 FileType = Literal["file", "directory", "symlink", "hardlink", "fifo"]
 
 ROOT = "."
+_LISTED_MAX = 5
 _TYPES: dict[int, FileType] = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -104,11 +105,11 @@ def shown(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
-def listed(paths: list[str], *, number_max: int = 5) -> str:
+def listed(paths: list[str]) -> str:
     """Return the first few paths for a message, and how many more there are."""
-    more = len(paths) - number_max
+    more = len(paths) - _LISTED_MAX
     text = ", ".join(
         "the folder itself" if each == ROOT else shown(each)
-        for each in paths[:number_max]
+        for each in paths[:_LISTED_MAX]
     )
     return f"{text} and {more} more" if more > 0 else text

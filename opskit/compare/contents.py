@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from opskit.catalog.manifest import (
     DatabaseManifest,
     LargeObjectsRecord,
     SequenceRecord,
+    TableName,
     TableRecord,
 )
 from opskit.checks import Check, compare
@@ -44,13 +44,13 @@ def units_of(tables: Iterable[TableRecord]) -> list[Sequence[TableRecord]]:
     Rows that were loaded through the root may have come to another partition, as the
     hash of an enum differs from one server to the next; taken together they are equal.
     """
-    units: dict[tuple[str, str], list[TableRecord]] = {}
+    units: dict[TableName, list[TableRecord]] = {}
     for table in tables:
         units.setdefault(unit_of(table), []).append(table)
     return list(units.values())
 
 
-def unit_of(table: TableRecord) -> tuple[str, str]:
+def unit_of(table: TableRecord) -> TableName:
     """Return what the table is compared with: itself, or the root above it."""
     return table.via_root or (table.schema_name, table.name)
 
@@ -81,11 +81,11 @@ class RestoredCopy:
 
 
 def compare_contents(
-    copy: RestoredCopy, equal: Mapping[str, Check] = MappingProxyType({})
+    copy: RestoredCopy, equal: Mapping[TableName, Check] = MappingProxyType({})
 ) -> list[Check]:
     """Compare every table, sequence and large object; one check each.
 
-    `equal` holds the checks that tables have passed already, by their names.
+    `equal` holds the checks that units have passed already, as `unit_of` names them.
     """
     tables = _compare_tables(copy, equal)
     with copy.connect() as connection:
@@ -98,7 +98,7 @@ def compare_contents(
 
 
 def compare_load(
-    copy: RestoredCopy, equal: Mapping[str, Check] = MappingProxyType({})
+    copy: RestoredCopy, equal: Mapping[TableName, Check] = MappingProxyType({})
 ) -> list[Check]:
     """Compare as `compare_contents`, right after the load: nobody else wrote rows.
 
@@ -166,20 +166,17 @@ def check_large_objects(connection: Connection, expected: LargeObjectsRecord) ->
 
 
 def _compare_tables(
-    copy: RestoredCopy, equal: Mapping[str, Check]
+    copy: RestoredCopy, equal: Mapping[TableName, Check]
 ) -> list[tuple[Check, int]]:
     """Digest the tables on several connections at once, the result in their order.
 
     With each check comes how many tables were read for it.
     """
     units = units_of(copy.tables)
-    named = Counter(
-        map(unit_name, units)
-    )  # with a dot in it, one may read like another
     results = {
-        number: (equal[unit_name(unit)], len(unit))
+        number: (equal[unit_of(unit[0])], len(unit))
         for number, unit in enumerate(units)
-        if unit_name(unit) in equal and named[unit_name(unit)] == 1
+        if unit_of(unit[0]) in equal
     }
     left = SimpleQueue[int]()
     for number in range(len(units)):
@@ -346,11 +343,11 @@ class Meanwhile:
             if not missing:
                 self._todo.put(partial(self._read, unit))
 
-    def settle(self) -> Mapping[str, Check]:
+    def settle(self) -> Mapping[TableName, Check]:
         """Finish what was announced, once the load has ended.
 
-        Returns the passed checks of the tables that are as they were read, by their
-        names.
+        Returns the passed checks of the units that are as they were read, as `unit_of`
+        names them.
         """
         self._has_ended.set()
         self._finish()
@@ -360,7 +357,7 @@ class Meanwhile:
             for each in early:
                 self._todo.put(partial(self._look_again, each))
             self._finish()
-        return {each.check.name: each.check for each in self._equal}
+        return {unit_of(each.tables[0]): each.check for each in self._equal}
 
     def _nobody_wrote(self) -> bool:
         """Return whether nothing can have written into a table that was loaded."""

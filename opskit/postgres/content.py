@@ -205,9 +205,7 @@ def sequence_value(connection: Connection, schema: str, name: str) -> tuple[int,
     return int(row[0]), bool(row[1])
 
 
-def large_objects_digest(
-    connection: Connection, *, alive: Callable[[], None] = lambda: None
-) -> LargeObjectsDigest:
+def large_objects_digest(connection: Connection) -> LargeObjectsDigest:
     """Return number, size and digest of all large objects, read piece by piece."""
     digest = LargeObjectDigest()
     for oid in query_column(
@@ -216,7 +214,6 @@ def large_objects_digest(
         digest.begin(oid)
         offset = 0
         while True:
-            alive()
             ((piece,),) = query(
                 connection, "SELECT lo_get(%s, %s, %s)", oid, offset, BATCH_BYTES
             )

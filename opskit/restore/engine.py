@@ -13,7 +13,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from opskit.catalog.manifest import DatabaseManifest, TableRecord, of_database
+from opskit.catalog.manifest import (
+    DatabaseManifest,
+    TableName,
+    TableRecord,
+    of_database,
+)
 from opskit.catalog.reader import SetReader, from_first_whole_copy
 from opskit.catalog.sets import BackupSet
 from opskit.checks import Check
@@ -384,7 +389,7 @@ def _surround(
 
 
 def _compare(
-    request: CopyRequest, made: Restored, equal: Mapping[str, Check]
+    request: CopyRequest, made: Restored, equal: Mapping[TableName, Check]
 ) -> list[Check]:
     """Compare the copy with the record of its set.
 

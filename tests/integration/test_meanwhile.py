@@ -67,6 +67,29 @@ def test_a_table_that_differs_fails_the_drill_though_others_were_equal(
     assert len(settled[0]) > 0
 
 
+def test_a_name_that_reads_like_another_is_not_taken_for_it(
+    make_database: MakeDatabase, store_dir: Path, settled: list[Collection[object]]
+) -> None:
+    """What one of them passed meanwhile says nothing of the other."""
+    url = make_database(16)
+    alike = [("t.u", "v"), ("t", "u.v")]
+    for schema, name in alike:
+        execute(url, f'CREATE SCHEMA "{schema}"')
+        execute(url, f'CREATE TABLE "{schema}"."{name}" AS SELECT 1 AS i')
+    made = back_up(url, store_dir).manifest
+    path = store_dir / made.prefix / "manifest.json"
+    document = json.loads(path.read_text())
+    for each in document["tables"]:
+        if (each["schema"], each["name"]) == alike[1]:
+            each["digest"] = "0" * 32
+    path.write_text(json.dumps(document))
+    evidence = run_drill(sets(store_dir)[0])
+
+    assert [check.name for check in failed(evidence)] == ["table t.u.v"]
+    assert alike[0] in settled[0]
+    assert alike[1] not in settled[0]
+
+
 # Each way in which a function of the user's runs while rows are loaded, and writes.
 NOTED = """
 CREATE TABLE public.audit (i int);

@@ -118,7 +118,7 @@ def test_a_table_is_read_once_its_rows_are_in(reads: Reads) -> None:
         assert reads.read.acquire(timeout=30)
 
         assert reads.names == [["b"]]
-        assert list(meanwhile.settle()) == ["b"]
+        assert list(meanwhile.settle()) == [("public", "b")]
 
 
 def test_partitions_wait_for_each_other(reads: Reads) -> None:
@@ -128,7 +128,7 @@ def test_partitions_wait_for_each_other(reads: Reads) -> None:
         meanwhile.loaded(1)
         meanwhile.loaded(2)
 
-        assert set(meanwhile.settle()) == {"a", "p1"}
+        assert set(meanwhile.settle()) == {("public", "a"), ROOT}
 
     assert sorted(reads.names) == [["a"], ["p1", "p2"]]
 
@@ -142,7 +142,7 @@ def test_only_what_is_equal_counts(reads: Reads) -> None:
         meanwhile.loaded(3)
         equal = meanwhile.settle()
 
-    assert list(equal) == ["b"]
+    assert list(equal) == [("public", "b")]
     assert all(check.passed for check in equal.values())
 
 
@@ -156,13 +156,13 @@ def test_what_was_written_into_later_does_not_count(reads: Reads) -> None:
         for _ in TABLES[:-2]:
             assert reads.read.acquire(timeout=30)
 
-        assert list(meanwhile.settle()) == ["a"]
+        assert list(meanwhile.settle()) == [("public", "a")]
 
 
 @pytest.mark.parametrize(
     ("alone", "runs_code", "definition", "still"),
     [
-        (True, False, "", ["a"]),
+        (True, False, "", [("public", "a")]),
         (False, False, "", []),
         (True, True, "", []),
         (True, False, "CREATE VIEW v AS SELECT * FROM ts_stat('SELECT f()')", []),
@@ -170,7 +170,7 @@ def test_what_was_written_into_later_does_not_count(reads: Reads) -> None:
     ],
 )
 def test_a_table_is_looked_at_again_where_somebody_may_write(
-    reads: Reads, alone: bool, runs_code: bool, definition: str, still: list[str]
+    reads: Reads, alone: bool, runs_code: bool, definition: str, still: list[object]
 ) -> None:
     """Others, the database's functions, or a statement that is given as text."""
     reads.runs_code = runs_code
@@ -192,7 +192,7 @@ def test_what_is_read_after_the_load_is_not_looked_at_again(reads: Reads) -> Non
         meanwhile.settle()
         meanwhile.loaded(1)
 
-        assert list(meanwhile.settle()) == ["a"]
+        assert list(meanwhile.settle()) == [("public", "a")]
 
 
 def test_nothing_counts_of_a_copy_that_was_dropped(reads: Reads) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.backup.stream import TableName, shares
+from opskit.backup.stream import shares
+from opskit.catalog.manifest import TableName
 
 GIB = 1024**3
 MIB = 1024**2

@@ -343,10 +343,10 @@ class Box:
         why = ", having reached its memory limit" if state["OOMKilled"] else ""
         return f"ended with code {state['ExitCode']}{why}"
 
-    def last_lines(self, count: int = 5) -> str:
+    def last_lines(self) -> str:
         """Return the end of what the container wrote, in one line."""
         with _translated("the container's log cannot be read", _ENGINE_HINT):
-            log = self._container.get_wrapped_container().logs(tail=count)
+            log = self._container.get_wrapped_container().logs(tail=5)
         return " / ".join(log.decode("utf-8", "replace").strip().splitlines())
 
     def remove(self, name: str) -> None:
