@@ -24,6 +24,7 @@ from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
 from opskit.scheduler.timetable import wake_up
 from opskit.watch.gathering import Gathering, Watch
+from opskit.watch.runs import observed
 
 if TYPE_CHECKING:
     from opskit.watch.web import Serving
@@ -46,7 +47,7 @@ class Daemon:
         say: Callable[..., None] = lambda *_lines: None,
     ) -> None:
         self._load, self._say = load, say
-        self.run = load()
+        self.run = observed(load())
         self._configuration = configuration_path().read_bytes()
         self._wake = threading.Event()
         self._stopping = self._reloading = False
@@ -196,6 +197,13 @@ class Daemon:
             run = context.run(self._load)
             configuration = configuration_path().read_bytes()
             web = None if self._web is None else context.run(Web, run, self._say)
+            try:
+                # Last: the client of error tracking is the whole process's.
+                run = context.run(observed, run)
+            except OpskitError:
+                if web is not None:
+                    web.close()
+                raise
         except OpskitError as error:
             logger().error(
                 "the configuration was not read again, the one before stays in use",

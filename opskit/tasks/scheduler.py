@@ -18,8 +18,8 @@ def scheduler(say: Say, once: bool = False) -> Outcome[Any] | None:
 
     Example: inv scheduler
     """
+    from opskit.operations.run import start
     from opskit.scheduler.daemon import Daemon
-    from opskit.watch.runs import start
 
     daemon = Daemon(start, say=say)
     if once:

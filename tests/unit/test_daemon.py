@@ -13,7 +13,7 @@ from opskit.errors import ConfigurationError
 from opskit.ledger import Ledger
 from opskit.operations.run import Run
 from opskit.operations.schedule import Job, jobs
-from opskit.scheduler.daemon import Daemon
+from opskit.scheduler.daemon import Daemon, Web
 from opskit.scheduler.jobs import Running
 from tests.acceptance.scheduling import eventually
 from tests.unit.scheduled import Played
@@ -88,3 +88,32 @@ def test_the_secrets_of_a_refused_configuration_are_not_those_of_the_daemon(
 
     shown = log.mask("canary-one canary-two").split()
     assert shown == (["canary-one", "***"] if accepted else ["***", "canary-two"])
+
+
+def test_error_tracking_is_not_switched_by_a_refused_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client is the whole process's: the page's address is examined before it."""
+    settings = _settings(tmp_path, monkeypatch)
+    here, elsewhere = (
+        settings.model_copy(
+            update={"scheduler": settings.scheduler.model_copy(update={"listen": each})}
+        )
+        for each in ("127.0.0.1:0", "192.0.2.1:0")
+    )
+    runs = iter([here, elsewhere])
+    switched: list[Settings] = []
+
+    def observed(run: Run) -> Run:
+        switched.append(run.settings)
+        return run
+
+    monkeypatch.setattr("opskit.scheduler.daemon.observed", observed)
+    daemon = Daemon(lambda: Run(next(runs)))
+    daemon._web = Web(daemon.run, lambda *_lines: None)
+    daemon._read_again()
+    daemon._web.close()
+    daemon._lease.release()
+
+    assert switched == [here]
+    assert daemon.run.settings is here
