@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from urllib3 import HTTPConnectionPool, HTTPHeaderDict, connection_from_url
+from urllib3 import (
+    BaseHTTPResponse,
+    HTTPConnectionPool,
+    HTTPHeaderDict,
+    connection_from_url,
+)
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.sync.client import connect
 
 from opskit import __version__
+from opskit.probes.channels import SWITCHED, Stream, WebSocket
 from opskit.probes.probe import Inconclusive, WrongAnswer
 
 # Nothing that a probe sends destroys anything.
@@ -22,6 +33,8 @@ _METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH")
 _BODY_BYTES_MAX = 4 * 1024 * 1024
 # What a balancer answers in the place of a service that it cannot reach.
 BALANCERS = (502, 503, 504)
+_TOO_MANY = 429
+_USER_AGENT = f"opskit/{__version__} smoke"
 
 
 class Counter:
@@ -105,52 +118,132 @@ class Session:
     ) -> Answer:
         """Send one request, with the credential of that name; redirects stay answers.
 
-        `own` are the balancers' statuses (502, 503, 504) that count as the service's.
+        `own` are the statuses among 429 and the balancers' (502, 503, 504) that answer
+        this request: a rate limit that other requests used up is no answer to it.
 
         Raises:
             Inconclusive: no answer, or not one of the service.
         """
-        if method not in _METHODS:
-            raise ValueError(method)
-        sent = {"User-Agent": f"opskit/{__version__} smoke"}
+        sent = dict(headers or {})
         if document is not None:
-            body, sent["Content-Type"] = (
-                json.dumps(document).encode(),
-                "application/json",
-            )
-        sent |= self.target.keys[key] if key else {}
-        sent |= headers or {}
-        self.target.requests.add()
+            body = json.dumps(document).encode()
+            sent = {"Content-Type": "application/json"} | sent
         began = time.monotonic()
-        try:
-            with self._pool.urlopen(
-                method,
-                path,
-                body=body or None,
-                headers=sent,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                timeout=Timeout(total=self.target.timeout_seconds),
-            ) as response:
-                content = response.read(_BODY_BYTES_MAX)
-        except (HTTPError, OSError) as error:
-            raise Inconclusive(f"{method} {path}: {type(error).__name__}") from error
-        answer = Answer(
+        with self._asked(method, path, key, sent, body) as response:
+            content = response.read(_BODY_BYTES_MAX)
+        seconds = time.monotonic() - began
+        self._require_own(f"{method} {path}", response.status, response.headers, own)
+        return Answer(
             status=response.status,
             headers=response.headers,
             body=content,
-            seconds=time.monotonic() - began,
+            seconds=seconds,
         )
-        if not self._is_own(answer, own):
-            raise Inconclusive(f"{method} {path}: {answer.status}, not of the service")
-        return answer
 
     def get(self, path: str, *, key: str = "", **options: Any) -> Answer:
         """Like `request` with GET."""
         return self.request("GET", path, key=key, **options)
 
-    def _is_own(self, answer: Answer, own: tuple[int, ...]) -> bool:
+    @contextlib.contextmanager
+    def stream(
+        self, path: str, *, key: str = "", headers: Mapping[str, str] | None = None
+    ) -> Iterator[Stream]:
+        """Ask for an event stream, which ends with the block.
+
+        Raises:
+            Inconclusive: no answer, or not one of the service.
+        """
+        sent = {"Accept": "text/event-stream"} | dict(headers or {})
+        with self._asked("GET", path, key, sent, b"") as response:
+            self._require_own(f"GET {path}", response.status, response.headers, ())
+            try:
+                yield Stream(response, seconds=self.target.timeout_seconds)
+            finally:
+                response.close()
+
+    @contextlib.contextmanager
+    def websocket(
+        self, path: str, *, key: str = "", headers: Mapping[str, str] | None = None
+    ) -> Iterator[WebSocket]:
+        """Open a WebSocket, which is closed with the block.
+
+        Raises:
+            Inconclusive: no answer, or not one of the service.
+            WrongAnswer: the service redirects it.
+        """
+        seconds = self.target.timeout_seconds
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = stack.enter_context(
+                    connect(
+                        "ws" + self.target.url.removeprefix("http").rstrip("/") + path,
+                        # One of our own keeps it from following redirects, which
+                        # would take the key elsewhere.
+                        sock=stack.enter_context(self._socket()),
+                        additional_headers=self._headers(key, headers),
+                        user_agent_header=_USER_AGENT,
+                        open_timeout=seconds,
+                        close_timeout=seconds,
+                        ping_interval=None,
+                    )
+                )
+            except InvalidStatus as error:
+                response = error.response
+                found = HTTPHeaderDict(response.headers.raw_items())
+                self._require_own(path, response.status_code, found, ())
+                connection, status = None, response.status_code
+            except (InvalidHandshake, OSError, EOFError) as error:
+                raise Inconclusive(f"{path}: {type(error).__name__}") from error
+            except ValueError:
+                raise WrongAnswer(
+                    expected="a WebSocket", observed="a redirect"
+                ) from None
+            else:
+                status = SWITCHED
+            yield WebSocket(status, connection, seconds=seconds)
+
+    def _socket(self) -> socket.socket:
+        self.target.requests.add()
+        address = urlsplit(self.target.url)
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        return socket.create_connection(
+            (address.hostname, port), self.target.timeout_seconds
+        )
+
+    def _headers(self, key: str, more: Mapping[str, str] | None) -> dict[str, str]:
+        return {**(self.target.keys[key] if key else {}), **(more or {})}
+
+    @contextlib.contextmanager
+    def _asked(
+        self, method: str, path: str, key: str, headers: dict[str, str], body: bytes
+    ) -> Iterator[BaseHTTPResponse]:
+        if method not in _METHODS:
+            raise ValueError(method)
+        self.target.requests.add()
+        try:
+            with self._pool.urlopen(
+                method,
+                path,
+                body=body or None,
+                headers={"User-Agent": _USER_AGENT} | self._headers(key, headers),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                timeout=Timeout(total=self.target.timeout_seconds),
+            ) as response:
+                yield response
+        except (HTTPError, OSError) as error:
+            raise Inconclusive(f"{method} {path}: {type(error).__name__}") from error
+
+    def _require_own(
+        self, asked: str, status: int, headers: HTTPHeaderDict, own: tuple[int, ...]
+    ) -> None:
+        """Raise Inconclusive unless this is the service's answer to what was asked."""
         if self.target.identity:
-            return self.target.identity in answer.headers
-        return answer.status not in BALANCERS or answer.status in own
+            is_own = self.target.identity in headers
+        else:
+            is_own = status not in BALANCERS or status in own
+        if not is_own:
+            raise Inconclusive(f"{asked}: {status}, not of the service")
+        if status == _TOO_MANY and status not in own:
+            raise Inconclusive(f"{asked}: {status}, refused by a rate limit")
