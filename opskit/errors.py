@@ -168,6 +168,12 @@ class DrillFailed(OpskitError):
     exit_code = 50
 
 
+class SmokeFailed(OpskitError):
+    """A live service answered a probe wrong, or did not answer."""
+
+    exit_code = 61
+
+
 class Interrupted(OpskitError):
     """A person or the system asked the run to stop; nothing is left half-done."""
 

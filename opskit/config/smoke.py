@@ -52,6 +52,11 @@ class SmokeSettings(Section):
         default=Profile.STANDARD, description="`minimal`, `standard` or `strict`"
     )
     version: VersionSettings = VersionSettings()
+    identity: str = Field(
+        default="",
+        description="a header that every answer of the service has: an answer without "
+        "it is a balancer's",
+    )
     deadline: Duration = Field(
         default=timedelta(minutes=2),
         description="until when all probes are tried again",

@@ -13,19 +13,15 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from urllib3 import (
-    BaseHTTPResponse,
-    HTTPConnectionPool,
-    HTTPHeaderDict,
-    connection_from_url,
-)
-from urllib3.exceptions import HTTPError
+from urllib3 import BaseHTTPResponse, HTTPHeaderDict
 from urllib3.util import Timeout
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
 from opskit import __version__
+from opskit.errors import ConfigurationError
 from opskit.probes.channels import SWITCHED, Stream, WebSocket
+from opskit.probes.connection import Line
 from opskit.probes.probe import Inconclusive, WrongAnswer
 
 # Nothing that a probe sends destroys anything.
@@ -61,6 +57,33 @@ class Target:
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     identity: str = ""
     requests: Counter = field(default_factory=Counter)
+    # Set when the run ends early: nothing more is asked then.
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def credential(self, key: str) -> Mapping[str, str]:
+        """Return the headers of a credential; none for the empty name.
+
+        Raises:
+            ConfigurationError: it is not configured.
+        """
+        if not key:
+            return {}
+        if key not in self.keys:
+            raise ConfigurationError(
+                f"a probe uses the key {key}, and [smoke.keys.{key}] is missing",
+                hint=f"Add [smoke.keys.{key}] with file, or name another key.",
+            )
+        return self.keys[key]
+
+    def count(self) -> None:
+        """Count a request that is about to be sent.
+
+        Raises:
+            Inconclusive: the run ends, and nothing more is sent.
+        """
+        if self.stopped.is_set():
+            raise Inconclusive("the run was ended")
+        self.requests.add()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +115,8 @@ class Session:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._pool: HTTPConnectionPool = connection_from_url(target.url, maxsize=1)
+        address = urlsplit(target.url)
+        self._line, self._base = Line(address), address.path.rstrip("/")
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +127,12 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.close()
+        self._line.close()
+
+    @property
+    def connections(self) -> int:
+        """How many connections for requests were opened; 1 if the first still is."""
+        return self._line.opened
 
     def request(
         self,
@@ -128,11 +157,14 @@ class Session:
         if document is not None:
             body = json.dumps(document).encode()
             sent = {"Content-Type": "application/json"} | sent
-        began = time.monotonic()
-        with self._asked(method, path, key, sent, body) as response:
+        began, asked = time.monotonic(), f"{method} {path}"
+        with (
+            self._line.cut_after(self.target.timeout_seconds, asked=asked),
+            self._asked(method, path, key, sent, body) as response,
+        ):
             content = response.read(_BODY_BYTES_MAX)
         seconds = time.monotonic() - began
-        self._require_own(f"{method} {path}", response.status, response.headers, own)
+        self._require_own(asked, response.status, response.headers, own)
         return Answer(
             status=response.status,
             headers=response.headers,
@@ -154,12 +186,13 @@ class Session:
             Inconclusive: no answer, or not one of the service.
         """
         sent = {"Accept": "text/event-stream"} | dict(headers or {})
-        with self._asked("GET", path, key, sent, b"") as response:
+        seconds = self.target.timeout_seconds
+        with contextlib.ExitStack() as stack:
+            with self._line.cut_after(seconds, asked=f"GET {path}"):
+                response = stack.enter_context(self._asked("GET", path, key, sent, b""))
             self._require_own(f"GET {path}", response.status, response.headers, ())
-            try:
-                yield Stream(response, seconds=self.target.timeout_seconds)
-            finally:
-                response.close()
+            stack.callback(response.close)
+            yield Stream(response, seconds=seconds)
 
     @contextlib.contextmanager
     def websocket(
@@ -203,7 +236,7 @@ class Session:
             yield WebSocket(status, connection, seconds=seconds)
 
     def _socket(self) -> socket.socket:
-        self.target.requests.add()
+        self.target.count()
         address = urlsplit(self.target.url)
         port = address.port or {"http": 80, "https": 443}[address.scheme]
         return socket.create_connection(
@@ -211,29 +244,24 @@ class Session:
         )
 
     def _headers(self, key: str, more: Mapping[str, str] | None) -> dict[str, str]:
-        return {**(self.target.keys[key] if key else {}), **(more or {})}
+        return {**self.target.credential(key), **(more or {})}
 
-    @contextlib.contextmanager
     def _asked(
         self, method: str, path: str, key: str, headers: dict[str, str], body: bytes
-    ) -> Iterator[BaseHTTPResponse]:
+    ) -> BaseHTTPResponse:
         if method not in _METHODS:
             raise ValueError(method)
-        self.target.requests.add()
-        try:
-            with self._pool.urlopen(
-                method,
-                path,
-                body=body or None,
-                headers={"User-Agent": _USER_AGENT} | self._headers(key, headers),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                timeout=Timeout(total=self.target.timeout_seconds),
-            ) as response:
-                yield response
-        except (HTTPError, OSError) as error:
-            raise Inconclusive(f"{method} {path}: {type(error).__name__}") from error
+        self.target.count()
+        return self._line.pool.urlopen(
+            method,
+            self._base + path,
+            body=body or None,
+            headers={"User-Agent": _USER_AGENT} | self._headers(key, headers),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            timeout=Timeout(total=self.target.timeout_seconds),
+        )
 
     def _require_own(
         self, asked: str, status: int, headers: HTTPHeaderDict, own: tuple[int, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from opskit.tasks import backup, doctor, drill, restore, scheduler, sets, watch
+from opskit.tasks import backup, doctor, drill, restore, scheduler, sets, smoke, watch
 
 namespace = Collection()
 for _task in (
@@ -18,6 +18,7 @@ for _task in (
     drill.restore_drill,
     restore.restore,
     sets.copy,
+    smoke.smoke,
     doctor.status,
     doctor.ledger,
     scheduler.scheduler,

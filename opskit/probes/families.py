@@ -1,0 +1,37 @@
+"""Families: which modules of probes there are, and what they ask of one service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+
+from opskit.config.smoke import SmokeSettings
+from opskit.probes.probe import Probe
+
+FAMILIES = (
+    "health",
+    "authentication",
+    "authorisation",
+    "headers",
+    "tls",
+    "cors",
+    "rate_limit",
+    "webhooks",
+    "limits",
+    "input",
+    "observability",
+    "pagination",
+    "latency",
+    "audit",
+    "resilience",
+    "load",
+)
+
+
+def families(settings: SmokeSettings) -> Iterator[tuple[str, tuple[Probe, ...]]]:
+    """Yield each family with its probes; none where nothing is configured for it."""
+    for name in FAMILIES:
+        module = f"opskit.probes.{name}"
+        if find_spec(module) is not None:
+            yield name, tuple(import_module(module).probes(settings))
