@@ -58,8 +58,10 @@ def explanation(
     changed.update(map(".".join, planned))
     if changed:
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        # Of a table and its triggers, the table.
+        first = min(changed, key=lambda each: (" on " in each, each))
         return SchemaChanged(
-            f"{min(changed)}{others} changed while the backup began",
+            f"{first}{others} changed while the backup began",
             said=f"{error.summary}: {words}" if words else error.summary,
             hint="Run the backup again when the migration has ended.",
         )
@@ -86,8 +88,12 @@ def _objects(connection: Connection) -> dict[int, tuple[str, str]]:
         WHERE oid IN (SELECT oid FROM own)
         UNION ALL SELECT p.oid, p.xmin::text, format('%I.%I', name, proname)
         FROM pg_proc p JOIN own ON own.oid = pronamespace
-        UNION ALL SELECT t.oid, t.xmin::text, format('%I.%I', name, typname)
-        FROM pg_type t JOIN own ON own.oid = typnamespace
+        UNION ALL SELECT t.oid, t.xmin::text,
+          -- The type of a table's rows, and of an array of them, by the table's name.
+          format('%I.%I', own.name, coalesce(c.relname, t.typname))
+        FROM pg_type t JOIN own ON own.oid = t.typnamespace
+          LEFT JOIN pg_type e ON e.oid = t.typelem
+          LEFT JOIN pg_class c ON c.oid IN (t.typrelid, e.typrelid) AND c.oid <> 0
         UNION ALL SELECT c.oid, c.xmin::text, format('%I.%I', name, conname)
         FROM pg_constraint c JOIN own ON own.oid = connamespace
         UNION ALL SELECT t.oid, t.xmin::text, format('%I on %s', tgname, name)

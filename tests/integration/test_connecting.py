@@ -379,3 +379,22 @@ def test_a_table_that_went_away_before_the_snapshot_is_a_reason_too(
     assert isinstance(found, postgres_locks.SchemaChanged)
     assert found.message.startswith("public.rows changed while the backup began: pg_d")
     assert unchanged is None
+
+
+def test_a_table_that_went_is_called_by_its_own_name(
+    make_database: MakeDatabase,
+) -> None:
+    """Not that of the types which every table brings."""
+    url = make_database(16)
+    error = BackupFailed("pg_dump exited with 1: cache lookup failed")
+
+    with (
+        connect(url, purpose="test", autocommit=False) as before,
+        connect(url, purpose="test") as now,
+    ):
+        before.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        execute(url, "DROP TABLE public.lines")
+        found = postgres_locks.explanation(error, before, now, planned=[])
+
+    assert found is not None
+    assert found.message.startswith("public.lines changed while the backup began")

@@ -54,7 +54,8 @@ class TocEntry:
     def label(self) -> str:
         """What a person calls it: kind, then the qualified name."""
         name = f"{self.schema}.{self.name}" if self.schema else self.name
-        return f"{self.kind} {name}"
+        # The names of user mappings begin with their kind.
+        return name if self.kind == "USER MAPPING" else f"{self.kind} {name}"
 
     def is_about_others(self, made: Collection[int]) -> bool:
         """Whether what it is about is not made: it is built in or an extension's."""
