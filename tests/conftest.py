@@ -17,8 +17,10 @@ from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.postgres.servers.throwaway import Server
 from tests import initialised, s3_servers
+from tests import service as services_of_tests
 from tests.s3_servers import S3Server
 from tests.sample import SAMPLE
+from tests.service import Service, Services
 
 # Before anything imports it: tests of real servers share the suite.
 pytest.register_assert_rewrite("tests.unit.store_contract")
@@ -134,6 +136,24 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Rclone with a bucket."""
     with s3_servers.with_buckets("rclone", tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def services(
+    installations: list[Installation], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Services]:
+    """What starts services, on a PostgreSQL and a Redis of their own."""
+    found = programs.find_server(installations, major=16)
+    with services_of_tests.redis() as redis, throwaway.throwaway(found) as server:
+        folder = tmp_path_factory.mktemp("services")
+        yield Services(folder=folder, server=server, redis=redis)
+
+
+@pytest.fixture(scope="module")
+def service(services: Services) -> Iterator[Service]:
+    """A running service with the settings that it comes with."""
+    with services.running() as running:
+        yield running
 
 
 @pytest.fixture

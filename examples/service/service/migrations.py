@@ -1,0 +1,15 @@
+"""Migrations: the database's schema, brought to this version by Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+_CONFIG = Path(__file__).resolve().parents[1] / "alembic.ini"
+
+
+def upgrade() -> None:
+    """Bring the schema to the newest version."""
+    command.upgrade(Config(_CONFIG), "head")

@@ -1,0 +1,69 @@
+"""State: the parts of the running service, which its routes share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from service.database import Database
+from service.keys import Keys
+from service.metrics import Metrics
+from service.rates import Rates
+from service.settings import Settings
+from service.tokens import Tokens
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    database: Database
+    keys: Keys
+    tokens: Tokens
+    rates: Rates
+    metrics: Metrics
+    began: float = field(default_factory=time.monotonic)
+    # Set as soon as a signal asks the service to end: streams then end too.
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, settings: Settings) -> State:
+        """Return the parts as the settings want them; nothing is connected yet."""
+        database = Database(settings)
+        redis = settings.redis_url
+        return cls(
+            settings=settings,
+            database=database,
+            keys=Keys(database, settings.key_cache_seconds),
+            tokens=Tokens(database, settings),
+            rates=Rates(settings.rate, redis.get_secret_value() if redis else None),
+            metrics=Metrics(settings.version),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Begin what runs beside requests, and end it in the opposite order."""
+        self.settings.state_dir.mkdir(parents=True, exist_ok=True)
+        await self.database.open()
+        try:
+            yield
+        finally:
+            self.stopping.set()
+            await self.rates.close()
+            await self.database.close()
+
+
+def _current(connection: HTTPConnection) -> State:
+    state: State = connection.app.state.service
+    return state
+
+
+Current = Annotated[State, Depends(_current)]

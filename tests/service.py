@@ -1,0 +1,269 @@
+"""The service of `examples/service`, run as a process with PostgreSQL and Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import urllib3
+
+from opskit.postgres import database
+from opskit.postgres.connect import connect, quoted
+from opskit.postgres.servers.throwaway import Server
+from tests.unit import stock
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "service"
+JWT_SECRET = "secret-of-the-tests-which-signs-json-web-tokens"
+# Every account has a key; `other` is a second writer.
+ROLES = {"reader": "reader", "writer": "writer", "other": "writer", "admin": "admin"}
+_TEMPLATE = "service_template"
+_SECONDS_MAX = 60
+_ADDRESS = re.compile(r"running on (http://[\d.]+:(\d+))")
+_AWAY = (
+    "ALTER DATABASE {name} ALLOW_CONNECTIONS false; "
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {text}"
+)
+
+
+@dataclass
+class Redis:
+    """Debian's Redis on a unix socket; it can be stopped and started again."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        return f"unix://{self.folder}/redis.sock"
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        socket = self.folder / "redis.sock"
+        options = ["--port", "0", "--unixsocket", str(socket), "--save", ""]
+        options += ["--appendonly", "no", "--dir", str(self.folder)]
+        self.process = subprocess.Popen(
+            [stock.program("redis-server"), *options], stdout=subprocess.DEVNULL
+        )
+        _await(socket.exists, "Redis does not listen", self.process)
+
+    def stop(self) -> None:
+        """End it; what it counted is gone."""
+        _end(self.process)
+        self.process = None
+        (self.folder / "redis.sock").unlink(missing_ok=True)
+
+
+@dataclass
+class Service:
+    """A process of the service, with a database of its own."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    keys: Mapping[str, str]
+    server: Server
+    database: str
+    program: Sequence[str] = ("-m", "service")
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    _starts: int = 0
+
+    @property
+    def url(self) -> str:
+        """Where it answers; the same after it was started again."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def database_url(self) -> str:
+        """How to connect to its database."""
+        return self.server.url(self.database)
+
+    @property
+    def log(self) -> Path:
+        """The log of its latest process."""
+        return self.folder / f"log-{self._starts}.jsonl"
+
+    @property
+    def logged(self) -> list[dict[str, object]]:
+        """The lines of that log; each is JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def command(self, *arguments: str) -> str:
+        """Run `python -m service` with arguments, and return what it printed."""
+        return _run(self.environment, *arguments)
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        self._starts += 1
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self.program, "serve", "--port", str(self.port)],
+                cwd=self.folder,
+                env=dict(self.environment),
+                stderr=log,
+            )
+        _await(
+            self._listens, f"the service does not listen, see {self.log}", self.process
+        )
+        _await(self.is_ready, f"the service is not ready, see {self.log}", self.process)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        _end(self.process)
+        self.process = None
+
+    def kill(self) -> None:
+        """End it at once."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(_SECONDS_MAX)
+        self.process = None
+
+    def is_ready(self) -> bool:
+        """Say whether it calls itself ready."""
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            answer = urllib3.request("GET", f"{self.url}/ready", retries=False)
+            return answer.status == 200
+        return False
+
+    @contextlib.contextmanager
+    def database_away(self) -> Iterator[None]:
+        """Refuse it its database, and end its connections, for a block."""
+        name = quoted(self.database)
+        with connect(self.server.url(), purpose="test") as connection:
+            away = _AWAY.format(name=name, text=f"'{self.database}'")
+            database.run_script(connection, away)
+            try:
+                yield
+            finally:
+                back = f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"
+                database.run_script(connection, back)
+
+    def _listens(self) -> bool:
+        found = _ADDRESS.search(self.log.read_text())
+        if found is not None:
+            self.port = int(found[2])
+        return found is not None
+
+
+@dataclass
+class Services:
+    """Starts services, each with a database of its own, on one server."""
+
+    folder: Path
+    server: Server
+    redis: Redis
+    _keys: dict[str, str] = field(default_factory=dict)
+    _number: int = 0
+
+    @contextlib.contextmanager
+    def running(
+        self, *, program: Sequence[str] = ("-m", "service"), **settings: str
+    ) -> Iterator[Service]:
+        """Yield a running service; settings are `rate_limit="10/second"` and so on."""
+        if not self._keys:
+            self._make_template()
+        self._number += 1
+        name = f"service_{self._number}"
+        self._administrate(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        folder = self.folder / name
+        folder.mkdir()
+        service = Service(
+            folder=folder,
+            environment=self._environment(name, settings),
+            keys=self._keys,
+            server=self.server,
+            database=name,
+            program=program,
+        )
+        try:
+            service.start()
+            yield service
+        finally:
+            service.stop()
+            self._administrate(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _make_template(self) -> None:
+        self._administrate(f"CREATE DATABASE {_TEMPLATE}")
+        environment = self._environment(_TEMPLATE, {})
+        _run(environment, "migrate")
+        for name, role in ROLES.items():
+            key = _run(environment, "create-key", name, "--role", role)
+            self._keys[name] = key.strip()
+
+    def _environment(self, name: str, settings: Mapping[str, str]) -> dict[str, str]:
+        chosen = {
+            "database_url": self.server.url(name),
+            "redis_url": self.redis.url,
+            "jwt_secret": JWT_SECRET,
+            **settings,
+        }
+        return {
+            "PATH": os.environ["PATH"],
+            # First what this Python has, then the service and the defects of the tests.
+            "PYTHONPATH": os.pathsep.join([str(FOLDER), str(FOLDER.parents[1])]),
+            **{f"SERVICE_{name.upper()}": value for name, value in chosen.items()},
+        }
+
+    def _administrate(self, script: str) -> None:
+        with connect(self.server.url(), purpose="test") as connection:
+            database.run_script(connection, script)
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[Redis]:
+    """Yield a running Redis, or skip the test where there is none."""
+    stock.program("redis-server")
+    # In a folder with a short name, since the address of a socket is short.
+    with tempfile.TemporaryDirectory(prefix="redis-", dir="/tmp") as folder:
+        server = Redis(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _run(environment: Mapping[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        env=dict(environment),
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS_MAX,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _await(
+    is_so: Callable[[], bool], otherwise: str, process: subprocess.Popen[bytes]
+) -> None:
+    deadline = time.monotonic() + _SECONDS_MAX
+    while not is_so():
+        assert process.poll() is None, f"{otherwise}: it ended with {process.poll()}"
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    if process is None or process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
