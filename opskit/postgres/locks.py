@@ -77,7 +77,7 @@ def _objects(connection: Connection) -> dict[int, tuple[str, str]]:
         """
         WITH own AS (
           SELECT oid, nspname AS name FROM pg_namespace
-          WHERE nspname !~ '^pg_(toast_)?temp_'),
+          WHERE nspname !~ '^pg_(toast|temp_)'),
         relations AS (
           SELECT c.oid, format('%I.%I', name, relname) AS name,
                  concat_ws(' ', c.xmin::text,

@@ -397,4 +397,4 @@ def test_a_table_that_went_is_called_by_its_own_name(
         found = postgres_locks.explanation(error, before, now, planned=[])
 
     assert found is not None
-    assert found.message.startswith("public.lines changed while the backup began")
+    assert found.message.startswith("public.lines and ")
