@@ -8,6 +8,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from opskit.config.probes import (
+    CorsSettings,
+    HeadersSettings,
+    HealthSettings,
+    ObservabilitySettings,
+    TlsSettings,
+)
 from opskit.config.section import Count, Duration, Section
 
 
@@ -72,3 +79,8 @@ class SmokeSettings(Section):
     keys: dict[str, KeySettings] = Field(
         default={}, description="credentials, by a name that the probes use"
     )
+    cors: CorsSettings = CorsSettings()
+    headers: HeadersSettings = HeadersSettings()
+    health: HealthSettings = HealthSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
+    tls: TlsSettings = TlsSettings()

@@ -115,6 +115,7 @@ def _target(settings: SmokeSettings) -> Target:
         timeout_seconds=settings.timeout.total_seconds(),
         keys=keys,
         identity=settings.identity,
+        ca_file=settings.tls.ca_file,
     )
 
 
@@ -139,9 +140,9 @@ def _ask(
     )
     first = Finding(family="version", check=runner.confirm(version))
     on_finding(first)
-    findings = [first]
-    if first.check.passed:
-        findings += runner.ask(probes, on_finding=on_finding)
+    if not first.check.passed:
+        probes = [each for each in probes if each.versionless]
+    findings = [first, *runner.ask(probes, on_finding=on_finding)]
     silent = tuple(name for name, several in asked.items() if not several)
     return findings, silent
 

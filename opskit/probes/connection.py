@@ -10,6 +10,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import SplitResult
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -28,7 +29,7 @@ from opskit.probes.probe import Inconclusive
 class Line:
     """The one connection of a session at a time; `opened` counts them."""
 
-    def __init__(self, address: SplitResult) -> None:
+    def __init__(self, address: SplitResult, ca_file: Path | None = None) -> None:
         self.opened = 0
         self._handle: socket.socket | None = None
         add = self._add
@@ -41,12 +42,15 @@ class Line:
             def _new_conn(self) -> socket.socket:
                 return add(super()._new_conn())
 
-        is_encrypted = address.scheme == "https"
-        kind = HTTPSConnectionPool if is_encrypted else HTTPConnectionPool
-        self.pool: HTTPConnectionPool = kind(
-            address.hostname or "", address.port, maxsize=1
-        )
-        self.pool.ConnectionCls = Encrypted if is_encrypted else Plain
+        host, port = address.hostname or "", address.port
+        self.pool: HTTPConnectionPool
+        if address.scheme == "https":
+            trusted = str(ca_file) if ca_file else None
+            self.pool = HTTPSConnectionPool(host, port, maxsize=1, ca_certs=trusted)
+            self.pool.ConnectionCls = Encrypted
+        else:
+            self.pool = HTTPConnectionPool(host, port, maxsize=1)
+            self.pool.ConnectionCls = Plain
 
     def _add(self, connection: socket.socket) -> socket.socket:
         """Keep a second handle: the first changes hands when TLS begins."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,8 @@ class Probe:
 
     `ask` gets a session of its own for each attempt, and returns a check; it may raise
     WrongAnswer, or Inconclusive. What is asked `alone` disturbs other probes, or is
-    disturbed by them: it comes after them, one at a time.
+    disturbed by them: it comes after them, one at a time. What is `versionless` is
+    asked also of a service that could not name its version.
     """
 
     family: str
@@ -43,3 +44,15 @@ class Probe:
     profile: Profile = Profile.STANDARD
     advisory: bool = False
     alone: bool = False
+    versionless: bool = False
+
+
+def faultless(expected: str, faults: Iterable[str]) -> Check:
+    """Return a check that passes exactly when there are no faults."""
+    found = list(faults)
+    return Check(
+        name="",
+        passed=not found,
+        expected=expected,
+        observed="; ".join(found) or "as expected",
+    )

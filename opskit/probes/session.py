@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -49,13 +51,15 @@ class Counter:
 class Target:
     """The service: its address, its credentials as headers, how it is recognised.
 
-    An answer that lacks the header `identity` is not the service's own.
+    An answer that lacks the header `identity` is not the service's own. Authorities in
+    `ca_file` are trusted instead of this host's.
     """
 
     url: str
     timeout_seconds: float
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     identity: str = ""
+    ca_file: Path | None = None
     requests: Counter = field(default_factory=Counter)
     # Set when the run ends early: nothing more is asked then.
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -116,7 +120,7 @@ class Session:
     def __init__(self, target: Target) -> None:
         self.target = target
         address = urlsplit(target.url)
-        self._line, self._base = Line(address), address.path.rstrip("/")
+        self._line, self._base = Line(address, target.ca_file), address.path.rstrip("/")
 
     def __enter__(self) -> Self:
         return self
@@ -144,11 +148,13 @@ class Session:
         body: bytes = b"",
         document: object = None,
         own: tuple[int, ...] = (),
+        identified: bool = True,
     ) -> Answer:
         """Send one request, with the credential of that name; redirects stay answers.
 
         `own` are the statuses among 429 and the balancers' (502, 503, 504) that answer
-        this request: a rate limit that other requests used up is no answer to it.
+        this request: a rate limit that other requests used up is no answer to it. An
+        answer that need not be `identified` may lack the header `identity`.
 
         Raises:
             Inconclusive: no answer, or not one of the service.
@@ -164,7 +170,7 @@ class Session:
         ):
             content = response.read(_BODY_BYTES_MAX)
         seconds = time.monotonic() - began
-        self._require_own(asked, response.status, response.headers, own)
+        self._require_own(asked, response.status, response.headers, own, identified)
         return Answer(
             status=response.status,
             headers=response.headers,
@@ -213,6 +219,7 @@ class Session:
                         # One of our own keeps it from following redirects, which
                         # would take the key elsewhere.
                         sock=stack.enter_context(self._socket()),
+                        ssl=self._trust(),
                         additional_headers=self._headers(key, headers),
                         user_agent_header=_USER_AGENT,
                         open_timeout=seconds,
@@ -223,7 +230,7 @@ class Session:
             except InvalidStatus as error:
                 response = error.response
                 found = HTTPHeaderDict(response.headers.raw_items())
-                self._require_own(path, response.status_code, found, ())
+                self._require_own(path, response.status_code, found)
                 connection, status = None, response.status_code
             except (InvalidHandshake, OSError, EOFError) as error:
                 raise Inconclusive(f"{path}: {type(error).__name__}") from error
@@ -242,6 +249,11 @@ class Session:
         return socket.create_connection(
             (address.hostname, port), self.target.timeout_seconds
         )
+
+    def _trust(self) -> ssl.SSLContext | None:
+        if self.target.url.startswith("https:"):
+            return ssl.create_default_context(cafile=self.target.ca_file)
+        return None
 
     def _headers(self, key: str, more: Mapping[str, str] | None) -> dict[str, str]:
         return {**self.target.credential(key), **(more or {})}
@@ -264,10 +276,15 @@ class Session:
         )
 
     def _require_own(
-        self, asked: str, status: int, headers: HTTPHeaderDict, own: tuple[int, ...]
+        self,
+        asked: str,
+        status: int,
+        headers: HTTPHeaderDict,
+        own: tuple[int, ...] = (),
+        identified: bool = True,
     ) -> None:
         """Raise Inconclusive unless this is the service's answer to what was asked."""
-        if self.target.identity:
+        if self.target.identity and identified:
             is_own = self.target.identity in headers
         else:
             is_own = status not in BALANCERS or status in own
