@@ -53,9 +53,7 @@ def _arguments() -> argparse.Namespace:
 
 async def _key(connection: Connection, name: str, role: Role) -> str:
     account = await accounts.ensure(connection, name, role)
-    await audit.record(
-        connection, {"request_id": ""}, account, "key.created", f"account:{name}"
-    )
+    await audit.record(connection, account, "key.created", f"account:{name}")
     return await keys.create(connection, account.id)
 
 

@@ -14,6 +14,8 @@ from starlette.requests import HTTPConnection
 
 from service.database import Connection
 
+NO_ACCOUNT = HTTPException(401, "a valid key is needed", {"WWW-Authenticate": "Bearer"})
+
 
 class Role(StrEnum):
     """What an account may do, from least to most; each includes the ones before it."""
@@ -76,9 +78,7 @@ def require(role: Role) -> Callable[..., Account]:
     ) -> Account:
         account: Account | None = connection.scope.get("account")
         if account is None:
-            raise HTTPException(
-                401, "a valid key is needed", {"WWW-Authenticate": "Bearer"}
-            )
+            raise NO_ACCOUNT
         if not account.role.includes(role):
             raise HTTPException(403, f"this needs the role {role}")
         return account

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 
 from service import audit, errors, health, tasks
 from service.errors import Errors
@@ -20,6 +22,17 @@ from service.state import State
 
 _EXPOSED = ["Retry-After", "X-Request-ID"]
 _EXPOSED += [f"X-RateLimit-{each}" for each in ("Limit", "Remaining", "Reset")]
+
+
+class _Origins(CORSMiddleware):
+    """Refuses in the form of every error."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a browser that asks what a page may send."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        return errors.answer(403, bytes(answer.body).decode())
 
 
 def create(settings: Settings) -> FastAPI:
@@ -57,7 +70,7 @@ def _surround(app: FastAPI, state: State) -> None:
     app.add_middleware(Limits, settings=settings, larger={})
     app.add_middleware(Errors)
     app.add_middleware(
-        CORSMiddleware,
+        _Origins,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "PATCH", "POST"],
         allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel
-from starlette.types import Scope
 
+from service import logs
 from service.accounts import Account, Admin
 from service.database import Connection
 from service.documents import Text
@@ -30,13 +30,13 @@ class Entry(BaseModel):
 
 
 async def record(
-    connection: Connection, scope: Scope, actor: Account, action: str, subject: str
+    connection: Connection, actor: Account, action: str, subject: str
 ) -> None:
     """Record what an account did to a subject."""
     await connection.execute(
         "INSERT INTO audit (actor, action, subject, request_id) "
         "VALUES (%s, %s, %s, %s)",
-        [actor.name, action, subject, scope["request_id"]],
+        [actor.name, action, subject, logs.request_id()],
     )
 
 

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import logs
+
 _CODES = {
     400: "malformed",
     401: "unauthenticated",
@@ -49,29 +51,29 @@ class ErrorAnswer(BaseModel):
 
 
 def answer(
-    scope: Scope, status: int, message: str, headers: Mapping[str, str] | None = None
+    status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Return an error answer to the request of this scope."""
+    """Return an error answer to the present request."""
     error = Error(
         code=_CODES.get(status, "refused"),
         message=message,
-        request_id=scope["request_id"],
+        request_id=logs.request_id(),
     )
     return JSONResponse(ErrorAnswer(error=error).model_dump(), status, headers)
 
 
-def of(scope: Scope, error: Exception) -> JSONResponse:
+def of(error: Exception) -> JSONResponse:
     """Return the answer that an exception means; log what nobody foresaw."""
     if isinstance(error, HTTPException):
-        return answer(scope, error.status_code, error.detail, error.headers)
+        return answer(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
-        return answer(scope, 422, _told(error))
+        return answer(422, _told(error))
     if isinstance(error, OperationalError | PoolTimeout | TooManyRequests):
         _log.warning("database unavailable", reason=str(error))
         message = "the database is not available"
-        return answer(scope, 503, message, {"Retry-After": "2"})
+        return answer(503, message, {"Retry-After": "2"})
     _log.error("request failed", exc_info=error)
-    return answer(scope, 500, "internal error")
+    return answer(500, "internal error")
 
 
 def _told(error: RequestValidationError) -> str:
@@ -83,9 +85,9 @@ def _told(error: RequestValidationError) -> str:
     return "; ".join(told)
 
 
-async def handler(request: Request, error: Exception) -> JSONResponse:
+async def handler(_request: Request, error: Exception) -> JSONResponse:
     """Answer to an exception that FastAPI handles."""
-    return of(request.scope, error)
+    return of(error)
 
 
 class Errors:
@@ -111,4 +113,4 @@ class Errors:
         except Exception as error:
             if has_begun:
                 raise
-            await of(scope, error)(scope, receive, send)
+            await of(error)(scope, receive, send)

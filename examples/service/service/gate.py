@@ -6,14 +6,17 @@ from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
-from service.accounts import Account
+from service.accounts import NO_ACCOUNT, Account
 from service.keys import Keys
 from service.rates import Rates
 from service.tokens import Tokens
 
 
 class Gate:
-    """Middleware: puts the account, or None, into the scope; limits the rate."""
+    """Middleware: puts the account, or None, into the scope.
+
+    All below /api needs an account, and has a rate limit.
+    """
 
     def __init__(
         self, app: ASGIApp, *, keys: Keys, tokens: Tokens, rates: Rates
@@ -21,29 +24,27 @@ class Gate:
         self._app, self._keys, self._tokens, self._rates = app, keys, tokens, rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it because there were too many."""
+        """Pass a request on; refuse what has no account, or comes too often."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         account = scope["account"] = await self.identify(scope)
-        if scope["type"] != "http" or not scope["path"].startswith("/api/"):
+        if not scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
             return
-        client = (scope.get("client") or ("unknown",))[0]
-        rate = await self._rates.hit(
-            f"account:{account.id}" if account else f"address:{client}"
-        )
+        rate = await self._rates.hit(_client(scope, account))
 
         async def with_rate(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"].endswith("http.response.start"):
                 MutableHeaders(scope=message).update(rate.headers)
             await send(message)
 
+        answer: ASGIApp = self._app
         if rate.is_exceeded:
-            refusal = errors.answer(scope, 429, "too many requests")
-            await refusal(scope, receive, with_rate)
-            return
-        await self._app(scope, receive, with_rate)
+            answer = errors.answer(429, "too many requests")
+        elif account is None:
+            answer = errors.of(NO_ACCOUNT)
+        await answer(scope, receive, with_rate)
 
     async def identify(self, scope: Scope) -> Account | None:
         """Return the account whose key or token a request carries."""
@@ -62,3 +63,9 @@ class Gate:
     async def _credential(self, credential: str) -> Account | None:
         key = await self._keys.account(credential)
         return key or await self._tokens.account(credential)
+
+
+def _client(scope: Scope, account: Account | None) -> str:
+    if account is not None:
+        return f"account:{account.id}"
+    return f"address:{(scope.get('client') or ('unknown',))[0]}"

@@ -139,7 +139,7 @@ async def _redis(state: State) -> None:
 
 async def _answers(ask: Callable[[State], Awaitable[None]], state: State) -> bool:
     """Say whether a part answers in time; one that hangs is not waited for."""
-    asking = asyncio.ensure_future(ask(state))
+    asking: asyncio.Future[None] = asyncio.ensure_future(ask(state))
     done, _ = await asyncio.wait({asking}, timeout=_SECONDS_MAX)
     if not done:
         asking.cancel()

@@ -40,13 +40,13 @@ class Limits:
             return
         length_max = self._larger.get(scope["path"], self._settings.body_bytes_max)
         if _length(scope) > length_max:
-            refusal = errors.answer(scope, 413, _too_large(length_max))
+            refusal = errors.answer(413, _too_large(length_max))
             await refusal(scope, receive, send)
             return
         is_counted = scope["path"] not in _ALWAYS_ANSWERED
         if is_counted and self._active >= self._settings.concurrent_requests_max:
             refusal = errors.answer(
-                scope, 503, "too many requests at once", {"Retry-After": "1"}
+                503, "too many requests at once", {"Retry-After": "1"}
             )
             await refusal(scope, receive, send)
             return
@@ -55,7 +55,7 @@ class Limits:
 
     async def _timed(self, scope: Scope, exchange: _Exchange) -> None:
         exchange.count()
-        work = asyncio.create_task(self._run(scope, exchange), name=scope["request_id"])
+        work = asyncio.create_task(self._run(scope, exchange))
         begun = asyncio.create_task(exchange.has_begun.wait())
         try:
             await asyncio.wait(
@@ -76,7 +76,7 @@ class Limits:
         work.cancel()
         self._abandoned.add(work)
         work.add_done_callback(self._forget)
-        refusal = errors.answer(scope, 504, "this took too long")
+        refusal = errors.answer(504, "this took too long")
         await refusal(scope, exchange.body.receive, exchange.to_client)
 
     async def _run(self, scope: Scope, exchange: _Exchange) -> None:

@@ -59,6 +59,11 @@ def configure(level: str) -> None:
     )
 
 
+def request_id() -> str:
+    """Return the id of the request that is answered now; a command has none."""
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace what is secret by its name, or looks like a secret."""
     return {name: _masked(name, value) for name, value in event.items()}

@@ -45,7 +45,7 @@ class Requests:
             await self._app(scope, receive, send)
             return
         sent = Headers(scope=scope).get("x-request-id", "")
-        scope["request_id"] = sent if _ID.fullmatch(sent) else uuid.uuid4().hex
+        request_id = sent if _ID.fullmatch(sent) else uuid.uuid4().hex
         status = 0
 
         async def with_headers(message: Message) -> None:
@@ -56,11 +56,11 @@ class Requests:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
-                headers["X-Request-ID"] = scope["request_id"]
+                headers["X-Request-ID"] = request_id
             await send(message)
 
         began = time.monotonic()
-        with structlog.contextvars.bound_contextvars(request_id=scope["request_id"]):
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, with_headers)
             finally:

@@ -8,10 +8,10 @@ from types import FrameType
 import uvicorn
 
 from service import app, logs
+from service.connections import IDLE_SECONDS, Connection
 from service.settings import Settings
 
 _HEADER_BYTES_MAX = 16 * 1024
-_IDLE_SECONDS = 30
 _WEBSOCKET_BYTES_MAX = 64 * 1024
 
 
@@ -36,7 +36,7 @@ def serve(settings: Settings, port: int) -> None:
         application,
         host=settings.host,
         port=port,
-        http="h11",
+        http=Connection,
         ws="websockets-sansio",
         ws_max_size=_WEBSOCKET_BYTES_MAX,
         log_config=None,
@@ -44,7 +44,7 @@ def serve(settings: Settings, port: int) -> None:
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.stop_seconds,
         h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
     )

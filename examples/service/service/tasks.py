@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -82,9 +82,7 @@ async def list_tasks(
 
 
 @router.post("", status_code=201)
-async def create_task(
-    new: NewTask, request: Request, state: Current, account: Writer
-) -> Task:
+async def create_task(new: NewTask, state: Current, account: Writer) -> Task:
     """Make a task of the account."""
     async with state.database.transaction() as connection:
         cursor = await connection.execute(
@@ -93,9 +91,7 @@ async def create_task(
             [account.id, new.title, new.details, new.due_at],
         )
         task = Task.model_validate(await cursor.fetchone())
-        await audit.record(
-            connection, request.scope, account, "task.created", f"task:{task.id}"
-        )
+        await audit.record(connection, account, "task.created", f"task:{task.id}")
     return task
 
 
@@ -108,7 +104,7 @@ async def read_task(task_id: Id, state: Current, account: Reader) -> Task:
 
 @router.patch("/{task_id}")
 async def change_task(
-    task_id: Id, change: Change, request: Request, state: Current, account: Writer
+    task_id: Id, change: Change, state: Current, account: Writer
 ) -> Task:
     """Change a task of the account."""
     async with state.database.transaction() as connection:
@@ -121,9 +117,7 @@ async def change_task(
             [new.title, new.details, new.status, new.due_at, task_id, account.id],
         )
         task = Task.model_validate(await cursor.fetchone())
-        await audit.record(
-            connection, request.scope, account, "task.changed", f"task:{task.id}"
-        )
+        await audit.record(connection, account, "task.changed", f"task:{task.id}")
     return task
 
 
