@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import urllib3
 
@@ -33,6 +34,39 @@ _AWAY = (
     "ALTER DATABASE {name} ALLOW_CONNECTIONS false; "
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {text}"
 )
+
+
+class Process(Protocol):
+    """A process, as the module subprocess has it."""
+
+    def poll(self) -> int | None:
+        """Return how it ended, or None."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+# Starts the service in a folder, on a port, with an environment and a file for its log.
+Launch = Callable[[Path, int, Mapping[str, str], Path], Process]
+
+
+def launch(
+    folder: Path, port: int, environment: Mapping[str, str], log: Path
+) -> Process:
+    """Start the service as its users do."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--port", str(port)],
+            cwd=folder,
+            env=dict(environment),
+            stderr=output,
+        )
 
 
 @dataclass
@@ -73,9 +107,9 @@ class Service:
     keys: Mapping[str, str]
     server: Server
     database: str
-    program: Sequence[str] = ("-m", "service")
+    launch: Launch
     port: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     _starts: int = 0
 
     @property
@@ -105,13 +139,8 @@ class Service:
     def start(self) -> None:
         """Start it, and wait until it is ready."""
         self._starts += 1
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.program, "serve", "--port", str(self.port)],
-                cwd=self.folder,
-                env=dict(self.environment),
-                stderr=log,
-            )
+        self.log.touch()
+        self.process = self.launch(self.folder, self.port, self.environment, self.log)
         _await(
             self._listens, f"the service does not listen, see {self.log}", self.process
         )
@@ -168,7 +197,7 @@ class Services:
 
     @contextlib.contextmanager
     def running(
-        self, *, program: Sequence[str] = ("-m", "service"), **settings: str
+        self, *, source: Path = FOLDER, launch: Launch = launch, **settings: str
     ) -> Iterator[Service]:
         """Yield a running service; settings are `rate_limit="10/second"` and so on."""
         if not self._keys:
@@ -180,11 +209,11 @@ class Services:
         folder.mkdir()
         service = Service(
             folder=folder,
-            environment=self._environment(name, settings),
+            environment=self._environment(name, settings, source),
             keys=self._keys,
             server=self.server,
             database=name,
-            program=program,
+            launch=launch,
         )
         try:
             service.start()
@@ -201,7 +230,9 @@ class Services:
             key = _run(environment, "create-key", name, "--role", role)
             self._keys[name] = key.strip()
 
-    def _environment(self, name: str, settings: Mapping[str, str]) -> dict[str, str]:
+    def _environment(
+        self, name: str, settings: Mapping[str, str], source: Path = FOLDER
+    ) -> dict[str, str]:
         chosen = {
             "database_url": self.server.url(name),
             "redis_url": self.redis.url,
@@ -210,8 +241,7 @@ class Services:
         }
         return {
             "PATH": os.environ["PATH"],
-            # First what this Python has, then the service and the defects of the tests.
-            "PYTHONPATH": os.pathsep.join([str(FOLDER), str(FOLDER.parents[1])]),
+            "PYTHONPATH": str(source),
             **{f"SERVICE_{name.upper()}": value for name, value in chosen.items()},
         }
 
@@ -247,9 +277,7 @@ def _run(environment: Mapping[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def _await(
-    is_so: Callable[[], bool], otherwise: str, process: subprocess.Popen[bytes]
-) -> None:
+def _await(is_so: Callable[[], bool], otherwise: str, process: Process) -> None:
     deadline = time.monotonic() + _SECONDS_MAX
     while not is_so():
         assert process.poll() is None, f"{otherwise}: it ended with {process.poll()}"
@@ -257,7 +285,7 @@ def _await(
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[bytes] | None) -> None:
+def _end(process: Process | None) -> None:
     if process is None or process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
