@@ -136,15 +136,16 @@ class Service:
         """Run `python -m service` with arguments, and return what it printed."""
         return _run(self.environment, *arguments)
 
-    def start(self) -> None:
-        """Start it, and wait until it is ready."""
+    def start(self, *, until_ready: bool = True) -> None:
+        """Start it, and wait until it listens, or is ready."""
         self._starts += 1
         self.log.touch()
         self.process = self.launch(self.folder, self.port, self.environment, self.log)
         _await(
             self._listens, f"the service does not listen, see {self.log}", self.process
         )
-        _await(self.is_ready, f"the service is not ready, see {self.log}", self.process)
+        if until_ready:
+            _await(self.is_ready, f"it is not ready, see {self.log}", self.process)
 
     def stop(self) -> None:
         """Ask it to end, and wait until it has."""

@@ -12,7 +12,6 @@ from opskit.config.probes import (
     CorsSettings,
     HeadersSettings,
     HealthSettings,
-    LatencyProbeSettings,
     ObservabilitySettings,
     TlsSettings,
 )
@@ -83,6 +82,5 @@ class SmokeSettings(Section):
     cors: CorsSettings = CorsSettings()
     headers: HeadersSettings = HeadersSettings()
     health: HealthSettings = HealthSettings()
-    latency: LatencyProbeSettings = LatencyProbeSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     tls: TlsSettings = TlsSettings()

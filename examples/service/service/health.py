@@ -64,7 +64,8 @@ async def live() -> Simple:
 @router.get("/ready", responses={503: {"model": Simple}})
 async def ready(state: Current) -> JSONResponse:
     """Say whether requests should come here."""
-    is_ready = not state.stopping.is_set() and await _answers(_database, state)
+    is_ready = state.subscriptions.ready and not state.stopping.is_set()
+    is_ready = is_ready and await _answers(_database, state)
     status = "ready" if is_ready else "not ready"
     return JSONResponse({"status": status}, 200 if is_ready else 503)
 

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
         default=SecretStr("postgresql:///service"),
         description="PostgreSQL, as libpq understands it",
     )
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        description="the same without a pooler such as PgBouncer, to listen for "
+        "events; without it the one above is used",
+    )
     database_connections_max: Number = Field(
         default=10, description="connections of the pool"
     )
@@ -82,6 +87,9 @@ class Settings(BaseSettings):
     )
     request_seconds: Seconds = Field(
         default=10, description="until an answer must have begun; then 504"
+    )
+    streams_max: Number = Field(
+        default=100, description="event streams and WebSockets at once; more get 503"
     )
     diagnostics: bool = Field(
         default=False, description="serve /diagnostics to administrators"

@@ -13,10 +13,12 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from service.database import Database
+from service.events import Hub
 from service.keys import Keys
 from service.metrics import Metrics
 from service.rates import Rates
 from service.settings import Settings
+from service.subscriptions import Subscription, Subscriptions, background
 from service.tokens import Tokens
 
 
@@ -30,6 +32,8 @@ class State:
     tokens: Tokens
     rates: Rates
     metrics: Metrics
+    hub: Hub
+    subscriptions: Subscriptions
     began: float = field(default_factory=time.monotonic)
     # Set as soon as a signal asks the service to end: streams then end too.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -39,6 +43,8 @@ class State:
         """Return the parts as the settings want them; nothing is connected yet."""
         database = Database(settings)
         redis = settings.redis_url
+        direct = settings.database_direct_url or settings.database_url
+        hub = Hub(database, direct.get_secret_value(), settings.streams_max)
         return cls(
             settings=settings,
             database=database,
@@ -46,6 +52,8 @@ class State:
             tokens=Tokens(database, settings),
             rates=Rates(settings.rate, redis.get_secret_value() if redis else None),
             metrics=Metrics(settings.version),
+            hub=hub,
+            subscriptions=Subscriptions([Subscription(name="events", open=hub.open)]),
         )
 
     @asynccontextmanager
@@ -54,11 +62,16 @@ class State:
         self.settings.state_dir.mkdir(parents=True, exist_ok=True)
         await self.database.open()
         try:
-            yield
+            async with self.subscriptions.running(), background(self._end_streams()):
+                yield
         finally:
             self.stopping.set()
             await self.rates.close()
             await self.database.close()
+
+    async def _end_streams(self) -> None:
+        await self.stopping.wait()
+        self.hub.close()
 
 
 def _current(connection: HTTPConnection) -> State:

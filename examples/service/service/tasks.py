@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from service import audit
-from service.accounts import Reader, Writer
+from service import audit, events
+from service.accounts import Account, Reader, Writer
 from service.database import Connection
 from service.documents import Document, Id, Route, Text, Time
 from service.pages import After, Limit, Page
@@ -85,14 +85,26 @@ async def list_tasks(
 async def create_task(new: NewTask, state: Current, account: Writer) -> Task:
     """Make a task of the account."""
     async with state.database.transaction() as connection:
-        cursor = await connection.execute(
-            "INSERT INTO tasks (owner_id, title, details, due_at) "
-            "VALUES (%s, %s, %s, %s) RETURNING *",
-            [account.id, new.title, new.details, new.due_at],
-        )
-        task = Task.model_validate(await cursor.fetchone())
-        await audit.record(connection, account, "task.created", f"task:{task.id}")
+        return await add(connection, account, new)
+
+
+async def add(connection: Connection, account: Account, new: NewTask) -> Task:
+    """Make a task in the caller's transaction, and record that."""
+    cursor = await connection.execute(
+        "INSERT INTO tasks (owner_id, title, details, due_at) "
+        "VALUES (%s, %s, %s, %s) RETURNING *",
+        [account.id, new.title, new.details, new.due_at],
+    )
+    task = Task.model_validate(await cursor.fetchone())
+    await _record(connection, account, "task.created", task)
     return task
+
+
+async def _record(
+    connection: Connection, account: Account, action: str, task: Task
+) -> None:
+    await audit.record(connection, account, action, f"task:{task.id}")
+    await events.record(connection, action, account, task.model_dump(mode="json"))
 
 
 @router.get("/{task_id}")
@@ -117,7 +129,7 @@ async def change_task(
             [new.title, new.details, new.status, new.due_at, task_id, account.id],
         )
         task = Task.model_validate(await cursor.fetchone())
-        await audit.record(connection, account, "task.changed", f"task:{task.id}")
+        await _record(connection, account, "task.changed", task)
     return task
 
 
