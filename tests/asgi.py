@@ -17,7 +17,9 @@ _SECONDS = 60
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
     """Serve an application for the block, and return its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # Named as TCP: only then asyncio sends short answers at once.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -129,6 +129,29 @@ class HealthSettings(Section):
     )
 
 
+class LatencyProbeSettings(Section):
+    """How the answers are measured that `[slo]` has objectives for."""
+
+    path: str = Field(
+        default="", description="the path that is asked; empty: the version's path"
+    )
+    key: str = Field(default="", description="name of the credential that it needs")
+    requests: Count = Field(
+        default=200,
+        ge=100,
+        le=10_000,
+        description="how many: of 100 answers one may be slower than p99, of 200 two",
+    )
+    connections: Count = Field(
+        default=4, ge=1, le=32, description="how many send requests at the same time"
+    )
+    gating: bool = Field(
+        default=False,
+        description="percentiles that miss their objective fail the whole; otherwise "
+        "they are advice, because the network and the load of this host count too",
+    )
+
+
 class ObservabilitySettings(Section):
     """Metrics, request ids and logs."""
 

@@ -12,6 +12,7 @@ from opskit.config.probes import (
     CorsSettings,
     HeadersSettings,
     HealthSettings,
+    LatencyProbeSettings,
     ObservabilitySettings,
     TlsSettings,
 )
@@ -82,5 +83,6 @@ class SmokeSettings(Section):
     cors: CorsSettings = CorsSettings()
     headers: HeadersSettings = HeadersSettings()
     health: HealthSettings = HealthSettings()
+    latency: LatencyProbeSettings = LatencyProbeSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     tls: TlsSettings = TlsSettings()

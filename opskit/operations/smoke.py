@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from opskit.log import hide
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.probes.families import families
+from opskit.probes.probe import Probe
 from opskit.probes.runner import Finding, Runner
 from opskit.probes.session import Target
 
@@ -79,12 +80,13 @@ def smoke(
         target = _target(settings)
         record.begin(url=settings.url, profile=settings.profile.value)
         began = time.monotonic()
-        findings, silent = _ask(settings, target, request.version, on_finding)
+        asked = dict(families(settings, run.settings.slo))
+        findings = _ask(settings, target, asked, request.version, on_finding)
         smoked = Smoked(
             url=settings.url,
             profile=settings.profile,
             findings=tuple(findings),
-            not_configured=silent,
+            not_configured=tuple(name for name in asked if not asked[name]),
             requests=target.requests.number,
             seconds=round(time.monotonic() - began, 3),
         )
@@ -122,10 +124,10 @@ def _target(settings: SmokeSettings) -> Target:
 def _ask(
     settings: SmokeSettings,
     target: Target,
+    asked: Mapping[str, Sequence[Probe]],
     version: str,
     on_finding: Callable[[Finding], None],
-) -> tuple[list[Finding], tuple[str, ...]]:
-    asked = dict(families(settings))
+) -> list[Finding]:
     probes = [
         each
         for several in asked.values()
@@ -142,9 +144,7 @@ def _ask(
     on_finding(first)
     if not first.check.passed:
         probes = [each for each in probes if each.versionless]
-    findings = [first, *runner.ask(probes, on_finding=on_finding)]
-    silent = tuple(name for name, several in asked.items() if not several)
-    return findings, silent
+    return [first, *runner.ask(probes, on_finding=on_finding)]
 
 
 def _judge(record: Record, smoked: Smoked) -> None:

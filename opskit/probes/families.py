@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from opskit.config.smoke import SmokeSettings
+from opskit.config.watch import SloSettings
 from opskit.probes.probe import Probe
 
 FAMILIES = (
@@ -29,9 +30,16 @@ FAMILIES = (
 )
 
 
-def families(settings: SmokeSettings) -> Iterator[tuple[str, tuple[Probe, ...]]]:
+# Families that compare what they measure with the objectives of the service.
+_BY_OBJECTIVES = ("latency", "load")
+
+
+def families(
+    settings: SmokeSettings, slo: SloSettings
+) -> Iterator[tuple[str, tuple[Probe, ...]]]:
     """Yield each family with its probes; none where nothing is configured for it."""
     for name in FAMILIES:
         module = f"opskit.probes.{name}"
+        given = (settings, slo) if name in _BY_OBJECTIVES else (settings,)
         if find_spec(module) is not None:
-            yield name, tuple(import_module(module).probes(settings))
+            yield name, tuple(import_module(module).probes(*given))

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from opskit.checks import Check, not_checked
 from opskit.config.smoke import SmokeSettings
+from opskit.config.watch import SloSettings
 from opskit.probes.families import families
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
 from opskit.probes.session import Session, Target
@@ -43,7 +44,8 @@ def _served() -> tuple[_Application, str]:
 def named(settings: SmokeSettings, name: str) -> Probe:
     """Return the probe of that name."""
     family = name.partition(".")[0]
-    (found,) = (each for each in dict(families(settings))[family] if each.name == name)
+    probes = dict(families(settings, SloSettings()))[family]
+    (found,) = (each for each in probes if each.name == name)
     return found
 
 
