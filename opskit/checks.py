@@ -8,6 +8,16 @@ from enum import StrEnum
 
 from opskit.errors import OpskitError
 
+# What Markdown would take for its own. The backslash comes first, so that it does not
+# escape what the others write.
+_ESCAPES = {
+    "\\": "\\\\",
+    "|": "\\|",
+    "<": "&lt;",
+    "`": "\\`",
+    "[": "\\[",
+    "]": "\\]",
+}
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -136,3 +146,12 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes % 60} min"
     return f"{days} d {hours % 24} h"
+
+
+def cell(text: str) -> str:
+    """Return a text for a cell of a Markdown table: nothing in it is markup."""
+    for special, written in _ESCAPES.items():
+        text = text.replace(special, written)
+    return "".join(
+        each if each.isprintable() else "�" for each in " ".join(text.split())
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from opskit.config.probes import (
     CorsSettings,
@@ -17,6 +19,8 @@ from opskit.config.probes import (
     TlsSettings,
 )
 from opskit.config.section import Count, Duration, Section
+
+HeaderName = Annotated[str, Field(pattern="^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 
 
 class Profile(StrEnum):
@@ -36,9 +40,13 @@ class Profile(StrEnum):
 class VersionSettings(Section):
     """Where the service names its version."""
 
-    path: str = Field(default="/health", description="path of a JSON answer")
+    path: str = Field(
+        default="/health", pattern="^/", description="path of a JSON answer"
+    )
     field: str = Field(
-        default="version", description="its field, with dots between levels"
+        default="version",
+        description="its field, with dots between levels; empty: the service names no "
+        "version, and only that it answers is confirmed",
     )
 
 
@@ -46,21 +54,27 @@ class KeySettings(Section):
     """A credential of the service, by the name of its user."""
 
     file: Path = Field(description="a file of mode 0600 that holds the key or token")
-    header: str = Field(default="X-API-Key", description="the header that carries it")
+    header: HeaderName = Field(
+        default="X-API-Key", description="the header that carries it"
+    )
     prefix: str = Field(
-        default="", description="what stands before it, for instance `Bearer `"
+        default="",
+        pattern="^[ -~]*$",
+        description="what stands before it, for instance `Bearer `",
     )
 
 
 class SmokeSettings(Section):
     """The service that is probed, and how."""
 
-    url: str = Field(default="", description="address of the service")
+    url: str = Field(
+        default="", description="address of the service, https:// or http://"
+    )
     profile: Profile = Field(
         default=Profile.STANDARD, description="`minimal`, `standard` or `strict`"
     )
     version: VersionSettings = VersionSettings()
-    identity: str = Field(
+    identity: HeaderName | Literal[""] = Field(
         default="",
         description="a header that every answer of the service has: an answer without "
         "it is a balancer's",
@@ -71,11 +85,23 @@ class SmokeSettings(Section):
     )
     connections: Count = Field(
         default=5,
+        ge=1,
         description="on how many new connections in a row the service must name the "
         "expected version",
     )
     timeout: Duration = Field(
-        default=timedelta(seconds=10), description="how long one answer may take"
+        default=timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        description="how long one answer may take",
+    )
+    advisory: list[str] = Field(
+        default=[],
+        description="families and probes that are reported and never fail the run",
+    )
+    baseline: Path | None = Field(
+        default=None,
+        description="a TOML file of known failures, each with an owner and an expiry "
+        "date",
     )
     keys: dict[str, KeySettings] = Field(
         default={}, description="credentials, by a name that the probes use"
@@ -86,3 +112,28 @@ class SmokeSettings(Section):
     latency: LatencyProbeSettings = LatencyProbeSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     tls: TlsSettings = TlsSettings()
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        return service_address(url) if url else url
+
+
+def service_address(url: str) -> str:
+    """Return the address of a service.
+
+    Raises:
+        ValueError: it is no address, or holds what belongs elsewhere.
+    """
+    parts = urlsplit(url)
+    if "@" in url:
+        raise ValueError(
+            "must hold no user and no password; keys belong in [smoke.keys]"
+        )
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ValueError("must begin with https:// or http:// and a host")
+    if parts.query or parts.fragment or not (url.isascii() and url.isprintable()):
+        raise ValueError("must be an address without ? and #, in ASCII")
+    if parts.port == 0 or " " in url:
+        raise ValueError("must be a host, and a port from 1 to 65535")
+    return url

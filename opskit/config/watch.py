@@ -49,6 +49,11 @@ class SchedulerSettings(Section):
         default="0 6 1 * *",
         description="when the monthly report is written; empty: never",
     )
+    smoke: CronLine = Field(
+        default="@hourly",
+        description="when the service of `[smoke]` is asked, if it has a `url`; "
+        "empty: never",
+    )
     grace: Duration = Field(
         default=timedelta(hours=12),
         description="how late a missed run may still start",

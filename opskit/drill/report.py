@@ -13,7 +13,7 @@ from typing import Any
 from opskit import __version__
 from opskit.catalog.manifest import FolderManifest, Manifest, of_database
 from opskit.catalog.sets import BackupSet
-from opskit.checks import Check, count, not_checked
+from opskit.checks import Check, cell, count, not_checked
 from opskit.errors import OpskitError
 from opskit.evidence import Evidence, set_subject
 from opskit.log import logger
@@ -116,15 +116,6 @@ _EXPECTED = {
     "the structure,\nfrom the catalog in the dump's own snapshot.",
     "files": "The expected values were recorded while the files were read.",
 }
-# The backslash comes first, so that it does not escape what the others write.
-_ESCAPES = {
-    "\\": "\\\\",
-    "|": "\\|",
-    "<": "&lt;",
-    "`": "\\`",
-    "[": "\\[",
-    "]": "\\]",
-}
 
 
 def render(evidence: DrillEvidence, manifest: Manifest) -> str:
@@ -215,15 +206,6 @@ def _table(checks: Iterable[Check]) -> str:
     )
     head = "| | check | expected | observed | detail |\n|---|---|---|---|---|\n"
     return head + "\n".join(rows)
-
-
-def cell(text: str) -> str:
-    """Keep a name or a value from being taken for Markdown of the report's own."""
-    for special, written in _ESCAPES.items():
-        text = text.replace(special, written)
-    return "".join(
-        each if each.isprintable() else "�" for each in " ".join(text.split())
-    )
 
 
 def _mutants(mutants: Mapping[str, Any] | None) -> str:

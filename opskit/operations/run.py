@@ -289,7 +289,8 @@ class Run:
     @cached_property
     def ledger(self) -> RunLedger:
         """The record of every run."""
-        return RunLedger(folder=self._writable(""), stores=self.stores, clock=now)
+        stores = self.stores if self.settings.stores else ()
+        return RunLedger(folder=self._writable(""), stores=stores, clock=now)
 
     @contextmanager
     def recorded(

@@ -80,6 +80,7 @@ def jobs(settings: Settings) -> tuple[Job, ...]:
             ("verify", scheduler.verify, ()),
             ("prune", scheduler.prune, ()),
             ("report", scheduler.report, ("--month",)),
+            ("smoke", scheduler.smoke if settings.smoke.url else "", ()),
         )
     ]
     return tuple(each for each in wanted if each.line.strip())

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
 from typing import Any
 
-from opskit.checks import count
-from opskit.config.smoke import Profile, SmokeSettings
-from opskit.config.watch import read_key
-from opskit.errors import SmokeFailed, UsageError
+from opskit import files
+from opskit.checks import count, not_checked
+from opskit.config.smoke import Profile, SmokeSettings, service_address
+from opskit.config.watch import SloSettings, read_key
+from opskit.errors import ConfigurationError, SmokeFailed, UsageError
 from opskit.log import hide
-from opskit.operations.outcome import Outcome, Record
+from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
+from opskit.probes.baseline import Known, load, nearest, require_known
 from opskit.probes.families import families
 from opskit.probes.probe import Probe
-from opskit.probes.runner import Finding, Runner
+from opskit.probes.report import Finding, SmokeReport, junit, markdown
+from opskit.probes.runner import Runner
 from opskit.probes.session import Target
+
+_EVERYTHING = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,47 +32,51 @@ class SmokeRequest:
     """Which service to ask, how much, and which version it must be.
 
     What is empty is taken from the settings; with no version only that the service
-    names one and the same is confirmed.
+    names one and the same is confirmed. `junit` and `markdown` are files to write.
     """
 
     url: str = ""
     profile: str = ""
     version: str = ""
+    junit: Path | None = None
+    markdown: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smoked:
-    """What was asked of the service, and how it answered."""
+class Explained:
+    """What probes do, why, and what to change when they fail."""
 
-    url: str
-    profile: Profile
-    findings: tuple[Finding, ...]
-    not_configured: tuple[str, ...]
-    requests: int
-    seconds: float
-
-    @property
-    def status(self) -> str:
-        """In a word: a wrong answer is worse than none."""
-        gating = [each.check for each in self.findings if each.gates]
-        if any(each.failed for each in gating):
-            return "failed"
-        return "inconclusive" if gating else "passed"
+    probes: tuple[Probe, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields of the contract."""
+        """Return the fields of the document."""
+        names = ("name", "family", "profile", "what", "why", "remedy")
         return {
-            "url": self.url,
-            "profile": self.profile.value,
-            "checks": [
-                each.check.as_json()
-                | {"family": each.family, "advisory": each.check.advisory}
-                for each in self.findings
-            ],
-            "not_configured": list(self.not_configured),
-            "requests": self.requests,
-            "seconds": self.seconds,
+            "probes": [
+                {name: str(getattr(each, name)) for name in names}
+                for each in self.probes
+            ]
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Questions:
+    """What the settings ask, and which failures they excuse."""
+
+    probes: tuple[Probe, ...]
+    not_configured: tuple[str, ...]
+    known: dict[str, Known]
+
+    def excused(self, finding: Finding, today: date) -> Finding:
+        """Return a finding with what the baseline says of it."""
+        known = self.known.get(finding.check.name)
+        if known is None:
+            return finding
+        if known.has_expired(today):
+            expired = f"known to {known.owner} until {known.expires}, which has expired"
+            detail = "; ".join(filter(None, (finding.check.detail, expired)))
+            return replace(finding, check=replace(finding.check, detail=detail))
+        return replace(finding, known=known)
 
 
 def smoke(
@@ -73,44 +84,123 @@ def smoke(
     request: SmokeRequest,
     *,
     on_finding: Callable[[Finding], None] = lambda _finding: None,
-) -> Outcome[Smoked]:
+) -> Outcome[SmokeReport]:
     """Ask the service; `on_finding` gets what became of each probe at once."""
     with run.recorded("smoke", watched=True) as record:
         settings = _settings(run.settings.smoke, request)
+        questions = _questions(settings, run.settings.slo)
         target = _target(settings)
-        record.begin(url=settings.url, profile=settings.profile.value)
+        record.begin(
+            url=settings.url, profile=settings.profile.value, version=request.version
+        )
+        found: list[Finding] = []
+
+        def keep(finding: Finding) -> None:
+            found.append(questions.excused(finding, run.now().date()))
+            on_finding(found[-1])
+
         began = time.monotonic()
-        asked = dict(families(settings, run.settings.slo))
-        findings = _ask(settings, target, asked, request.version, on_finding)
-        smoked = Smoked(
+        _ask(settings, target, request.version, questions.probes, keep)
+        report = SmokeReport(
             url=settings.url,
             profile=settings.profile,
-            findings=tuple(findings),
-            not_configured=tuple(name for name in asked if not asked[name]),
+            started_at=record.started_at,
+            findings=_in_order(found, questions.probes),
+            not_configured=questions.not_configured,
             requests=target.requests.number,
             seconds=round(time.monotonic() - began, 3),
         )
-        _judge(record, smoked)
+        record.result, record.status = report, report.status
+        record.details |= _details(report)
+        _write(request, report)
+        _judge(report)
+    return record.outcome
+
+
+def explain(run: Run, name: str) -> Outcome[Explained]:
+    """Say what a probe, a family, or all probes do, why, and what to change."""
+    with run.recorded("smoke") as record:
+        asked = dict(families(run.settings.smoke, run.settings.slo))
+        probes = [each for several in asked.values() for each in several]
+        chosen = [e for e in probes if name in (e.name, e.family, _EVERYTHING)]
+        if asked.get(name) == ():
+            raise UsageError(
+                f"nothing is configured for the family {name}",
+                hint=f"Add [smoke.{name}]; docs/configuration.md lists its keys.",
+            )
+        if not chosen:
+            names = [*asked, *(each.name for each in probes)]
+            near = nearest(name, names)
+            raise UsageError(
+                f"there is no probe {name}",
+                hint=(f"Did you mean {near}? " if near else "")
+                + f"`inv smoke --explain {_EVERYTHING}` explains every probe.",
+            )
+        record.result = Explained(probes=tuple(chosen))
     return record.outcome
 
 
 def _settings(settings: SmokeSettings, request: SmokeRequest) -> SmokeSettings:
-    given = {"url": request.url, "profile": request.profile}
-    known = {key: value for key, value in given.items() if value}
-    settings = SmokeSettings.model_validate(settings.model_dump() | known)
+    given: dict[str, Any] = {}
+    if request.url:
+        try:
+            given["url"] = service_address(request.url)
+        except ValueError as error:
+            raise UsageError(
+                f"--url {error}", hint="Give it as https://app.example."
+            ) from None
+    if request.profile:
+        if request.profile not in [*Profile]:
+            raise UsageError(
+                f"there is no profile {request.profile}",
+                hint=f"Name one of {', '.join(Profile)}.",
+            )
+        given["profile"] = Profile(request.profile)
+    if request.version and not settings.version.field:
+        raise UsageError(
+            "--version cannot be confirmed: smoke.version.field is empty",
+            hint="Set path and field in [smoke.version], or leave --version out.",
+        )
+    settings = settings.model_copy(update=given)
     if not settings.url:
         raise UsageError(
             "no service is configured",
-            hint="Set url in [smoke], or give it: `inv smoke --url https://…`.",
+            hint="Set url in [smoke], or name one: "
+            "`inv smoke --url https://app.example`.",
         )
     return settings
+
+
+def _questions(settings: SmokeSettings, slo: SloSettings) -> _Questions:
+    asked = dict(families(settings, slo))
+    probes = [each for several in asked.values() for each in several]
+    names = [each.name for each in probes]
+    for each in settings.advisory:
+        require_known(each, [*asked, *names], where="smoke.advisory")
+    return _Questions(
+        probes=tuple(
+            replace(each, advisory=True)
+            if {each.family, each.name} & {*settings.advisory}
+            else each
+            for each in probes
+            if each.profile in settings.profile.included
+        ),
+        not_configured=tuple(name for name, several in asked.items() if not several),
+        known={**load(settings.baseline, probes=names)} if settings.baseline else {},
+    )
 
 
 def _target(settings: SmokeSettings) -> Target:
     keys = {}
     for name, each in settings.keys.items():
-        secret = read_key(f"smoke.keys.{name}.file", each.file)
+        what = f"smoke.keys.{name}.file"
+        secret = read_key(what, each.file)
         hide(secret)
+        if not (secret.isascii() and secret.isprintable()):
+            raise ConfigurationError(
+                f"{what} {each.file} holds what no header may carry",
+                hint="The file holds the key on its first line, in ASCII.",
+            )
         keys[name] = {each.header: each.prefix + secret}
     return Target(
         url=settings.url,
@@ -124,48 +214,66 @@ def _target(settings: SmokeSettings) -> Target:
 def _ask(
     settings: SmokeSettings,
     target: Target,
-    asked: Mapping[str, Sequence[Probe]],
     version: str,
+    probes: Sequence[Probe],
     on_finding: Callable[[Finding], None],
-) -> list[Finding]:
-    probes = [
-        each
-        for several in asked.values()
-        for each in several
-        if each.profile in settings.profile.included
-    ]
+) -> None:
     runner = Runner(
         target,
         version=settings.version,
         connections=settings.connections,
         deadline=time.monotonic() + settings.deadline.total_seconds(),
     )
-    first = Finding(family="version", check=runner.confirm(version))
-    on_finding(first)
-    if not first.check.passed:
-        probes = [each for each in probes if each.versionless]
-    return [first, *runner.ask(probes, on_finding=on_finding)]
+    confirmed = runner.confirm(version)
+    on_finding(Finding(family="version", check=confirmed))
+    asked = [each for each in probes if confirmed.passed or each.versionless]
+    runner.ask(asked, on_finding=on_finding)
+    for each in probes:
+        if each not in asked:
+            check = not_checked(each.name, "not asked: the version was not confirmed")
+            check = replace(check, advisory=each.advisory)
+            on_finding(Finding(family=each.family, check=check))
 
 
-def _judge(record: Record, smoked: Smoked) -> None:
-    """Raise where not all passed.
+def _in_order(found: Sequence[Finding], probes: Sequence[Probe]) -> tuple[Finding, ...]:
+    """Return the findings in the order of the probes, the version first."""
+    names = ["version", *(each.name for each in probes)]
+    return tuple(sorted(found, key=lambda each: names.index(each.check.name)))
+
+
+def _details(report: SmokeReport) -> dict[str, Any]:
+    """Return what the ledger keeps of it."""
+    return {
+        "status": report.status,
+        "requests": report.requests,
+        "failed": [each.name for each in report.gating if each.failed],
+        "inconclusive": [each.name for each in report.gating if not each.failed],
+    }
+
+
+def _write(request: SmokeRequest, report: SmokeReport) -> None:
+    for path, form in ((request.junit, junit), (request.markdown, markdown)):
+        if path is not None:
+            files.write_text(path, form(report))
+
+
+def _judge(report: SmokeReport) -> None:
+    """Raise where something did not pass that must.
 
     Raises:
         SmokeFailed: a probe failed, or was inconclusive.
     """
-    record.result, record.status = smoked, smoked.status
-    record.details |= {"status": smoked.status, "requests": smoked.requests}
-    gating = [each.check for each in smoked.findings if each.gates]
-    failed = [each.name for each in gating if each.failed]
+    if not report.gating:
+        return
+    failed = [each.name for each in report.gating if each.failed]
     if failed:
         raise SmokeFailed(
             f"{count(len(failed), 'probe')} failed: {', '.join(failed)}",
             hint=f"`inv smoke --explain {failed[0]}` says what to change.",
         )
-    if gating:
-        silent = [each.name for each in gating]
-        raise SmokeFailed(
-            f"inconclusive: no answer of the service to {', '.join(silent)}",
-            hint="This is no reason to roll back: see whether the service and what is "
-            "in front of it can be reached, then run this again.",
-        )
+    silent = [each.name for each in report.gating]
+    raise SmokeFailed(
+        f"the result is inconclusive: {', '.join(silent)}",
+        hint="This is no reason to roll back: no answer was wrong. See whether the "
+        "service, and what is in front of it, answers at all; then run this again.",
+    )

@@ -59,6 +59,12 @@ class Line:
         self.opened += 1
         return connection
 
+    def cut(self) -> None:
+        """End it at once: whatever waits for it fails."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                self._handle.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close it."""
         self.pool.close()
@@ -79,8 +85,7 @@ class Line:
 
         def cut() -> None:
             late.set()
-            with contextlib.suppress(AttributeError, OSError):  # none, or just ended
-                self._handle.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            self.cut()
 
         timer = threading.Timer(seconds, cut)
         timer.daemon = True

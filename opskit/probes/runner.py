@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
-from opskit.checks import Check, not_checked
+from opskit.checks import Check, count, not_checked
 from opskit.config.smoke import VersionSettings
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
+from opskit.probes.report import Finding
 from opskit.probes.session import BALANCERS, Session, Target
 from opskit.threads import Pool
 
@@ -20,7 +20,6 @@ _RECENT, _AGREEING = 5, 2
 _ROUNDS_MORE = 3
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.25, 10.0
 _WORKERS = 8
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +28,6 @@ class Clock:
 
     now: Callable[[], float] = time.monotonic
     wait: Callable[[float], object] = time.sleep
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What became of one probe: passed, failed, or None for inconclusive."""
-
-    family: str
-    check: Check
-    attempts: int = 0
-
-    @property
-    def gates(self) -> bool:
-        """Whether it keeps the whole from passing."""
-        return not self.check.passed and not self.check.advisory
 
 
 @dataclass
@@ -71,7 +56,7 @@ class _Trial:
             )
         probe = self.probe
         check = replace(last, name=probe.name, advisory=probe.advisory)
-        return Finding(family=probe.family, check=check, attempts=len(self.attempts))
+        return Finding(family=probe.family, check=check)
 
 
 class Runner:
@@ -97,39 +82,27 @@ class Runner:
 
         With none expected it must name one and the same.
         """
-        asked = self._connections
-        check = not_checked("version", "not asked")
-        pause = _PAUSE_SECONDS_MIN
-        while True:
-            row: list[str] = []
-            why = ""
-            while len(row) < asked and not why:
-                try:
+        row, reason = list[str](), ""
+        for _ in self._tries():
+            row = []
+            try:
+                while len(row) < self._connections:
                     with self._connect(self._target) as session:
                         row.append(self._named(session))
-                except Inconclusive as error:
-                    why = str(error)
-                else:
-                    if row[-1] != (expected or row[0]):
-                        why = f"connection {len(row)} names {row[-1]!r}"
-            if not why:
-                self._expected = row[0]
-                return Check(
-                    name="version",
-                    passed=True,
-                    expected=expected or "the same on every connection",
-                    observed=f"{row[0]} on {asked} connections in a row",
-                )
-            check = Check(
-                name="version",
-                passed=None,
-                expected=f"{expected or 'one version'} on {asked} connections in a row",
-                observed=row[-1] if row else "no answer",
-                detail=why,
-            )
-            if not self._pause(pause):
-                return check
-            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+                    self._require_same(row, expected)
+            except Inconclusive as error:
+                reason = str(error)
+                continue
+            self._expected, reason = row[0], ""
+            break
+        wanted = expected or "the same version"
+        return Check(
+            name="version",
+            passed=None if reason else True,
+            expected=f"{wanted} on {count(self._connections, 'connection')} in a row",
+            observed=(row[-1] or "an answer") if row else "",
+            detail=reason,
+        )
 
     def ask(
         self,
@@ -139,16 +112,13 @@ class Runner:
     ) -> list[Finding]:
         """Ask all of them, round by round, until each has passed or time is over."""
         trials = [_Trial(each) for each in probes]
-        pause, more = _PAUSE_SECONDS_MIN, 0
-        while open_ := [each for each in trials if not each.passed]:
-            self._round(open_, on_finding)
-            open_ = [each for each in open_ if not each.passed]
-            if open_ and not self._pause(pause):
-                more += 1
-                trials_left = [e for e in open_ if 0 < len(e.wrong) < _AGREEING]
-                if not trials_left or more > _ROUNDS_MORE:
-                    break
-            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+        for is_over in self._tries(more=_ROUNDS_MORE):
+            left = [each for each in trials if not each.passed]
+            if is_over:
+                left = [each for each in left if 0 < len(each.wrong) < _AGREEING]
+            if not left:
+                break
+            self._round(left, on_finding)
         for each in trials:
             if not each.passed:
                 on_finding(each.finding)
@@ -165,8 +135,8 @@ class Runner:
                 for each, future in zip(together, asked, strict=True):
                     self._note(each, future.result(), on_finding)
             except BaseException:
-                self._target.stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                self._target.stop()
                 raise
         for each in trials:
             if each.probe.alone:
@@ -198,6 +168,11 @@ class Runner:
                 )
             except Inconclusive as error:
                 return not_checked(probe.name, str(error))
+            except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+                # It did not understand an answer, and must not end the others.
+                return not_checked(
+                    probe.name, f"the probe itself failed: {type(error).__name__}"
+                )
             if not check.failed or probe.versionless:
                 return check
             named = self._names(session)
@@ -234,26 +209,45 @@ class Runner:
             return []
 
     def _named(self, session: Session) -> str:
-        """Return the version that is named.
+        """Return the version that is named; empty where the service names none.
 
         Raises:
-            Inconclusive: none is.
+            Inconclusive: it is not in the answer.
         """
-        path, field_ = self._version.path, self._version.field
+        path, name = self._version.path, self._version.field
+        if not name:
+            session.get(path)
+            return ""
         answer = session.get(path, own=BALANCERS, identified=False)
         try:
             value = answer.json()
-            for part in field_.split("."):
+            for part in name.split("."):
                 value = value[part]
         except (WrongAnswer, LookupError, TypeError):
-            raise Inconclusive(
-                f"GET {path}: {answer.status}, and no {field_} in it"
-            ) from None
+            value = None
+        if not isinstance(value, str | int | float) or value == "":
+            raise Inconclusive(f"GET {path}: {answer.status} without {name} in JSON")
         return str(value)
 
-    def _pause(self, seconds: float) -> bool:
-        """Wait, at most until the deadline; return whether it is not over."""
-        left = self._deadline - self._clock.now()
-        if left > 0:
-            self._clock.wait(min(seconds, left))
-        return left > 0
+    def _require_same(self, row: list[str], expected: str) -> None:
+        if row[-1] != (expected or row[0]):
+            raise Inconclusive(
+                f"connection {len(row)} names {row[-1]}, not {expected or row[0]}"
+            )
+
+    def _tries(self, *, more: int = 0) -> Iterator[bool]:
+        """Yield for each try until the deadline, after pauses that grow.
+
+        At least once; after the deadline `more` times, and then True.
+        """
+        pause, is_over = _PAUSE_SECONDS_MIN, False
+        yield is_over
+        while not is_over or more:
+            left = self._deadline - self._clock.now()
+            is_over = left <= 0
+            more -= is_over
+            if is_over and more < 0:
+                return
+            self._clock.wait(_PAUSE_SECONDS_MIN if is_over else min(pause, left))
+            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+            yield is_over

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPHeaderDict
 from urllib3.util import Timeout
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
 from opskit import __version__
@@ -61,7 +61,8 @@ class Target:
     identity: str = ""
     ca_file: Path | None = None
     requests: Counter = field(default_factory=Counter)
-    # Set when the run ends early: nothing more is asked then.
+    # The connections that are open, and whether the run ends early.
+    lines: set[Line] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def credential(self, key: str) -> Mapping[str, str]:
@@ -78,6 +79,12 @@ class Target:
                 hint=f"Add [smoke.keys.{key}] with file, or name another key.",
             )
         return self.keys[key]
+
+    def stop(self) -> None:
+        """End the run: cut what is being answered, and send nothing more."""
+        self.stopped.set()
+        for each in list(self.lines):
+            each.cut()
 
     def count(self) -> None:
         """Count a request that is about to be sent.
@@ -121,6 +128,7 @@ class Session:
         self.target = target
         address = urlsplit(target.url)
         self._line, self._base = Line(address, target.ca_file), address.path.rstrip("/")
+        target.lines.add(self._line)
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +139,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.target.lines.discard(self._line)
         self._line.close()
 
     @property
@@ -232,7 +241,7 @@ class Session:
                 found = HTTPHeaderDict(response.headers.raw_items())
                 self._require_own(path, response.status_code, found)
                 connection, status = None, response.status_code
-            except (InvalidHandshake, OSError, EOFError) as error:
+            except (WebSocketException, OSError, EOFError) as error:
                 raise Inconclusive(f"{path}: {type(error).__name__}") from error
             except ValueError:
                 raise WrongAnswer(

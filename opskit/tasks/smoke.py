@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from opskit.checks import count
 from opskit.tasks.command import command
 from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from opskit.operations.outcome import Outcome
-    from opskit.operations.smoke import Smoked
-    from opskit.probes.runner import Finding
+    from opskit.operations.smoke import Explained
 
 
 @command(
@@ -19,43 +19,54 @@ if TYPE_CHECKING:
         "url": "address of the service; by default that of the configuration",
         "profile": "how much is asked: minimal, standard or strict",
         "version": "the version that the service must name",
+        "explain": "say what this probe or family does and what to change when it "
+        "fails; all: every probe",
+        "junit": "write the result to this file, as JUnit's XML",
+        "markdown": "write the result to this file, as Markdown",
         "json": "print one JSON document",
     }
 )
 def smoke(
-    say: Say, url: str = "", profile: str = "", version: str = "", json: bool = False
-) -> Outcome[Smoked]:
+    say: Say,
+    url: str = "",
+    profile: str = "",
+    version: str = "",
+    explain: str = "",
+    junit: str = "",
+    markdown: str = "",
+    json: bool = False,
+) -> Outcome[Any]:
     """Ask a live service what it must answer right.
 
     Example: inv smoke --url https://app.example
     """
-    from opskit.operations.smoke import SmokeRequest
-    from opskit.operations.smoke import smoke as ask
+    from opskit.operations import smoke as operations
+    from opskit.probes import report
     from opskit.watch.runs import start
 
-    request = SmokeRequest(url=url, profile=profile, version=version)
-    outcome = ask(start(), request, on_finding=lambda each: say(*_lines(each)))
+    if explain:
+        explained = operations.explain(start(), explain)
+        say(*_explanations(explained))
+        return explained
+    request = operations.SmokeRequest(
+        url=url,
+        profile=profile,
+        version=version,
+        junit=Path(junit) if junit else None,
+        markdown=Path(markdown) if markdown else None,
+    )
+    outcome = operations.smoke(
+        start(), request, on_finding=lambda finding: say(*report.lines(finding))
+    )
     if (smoked := outcome.result) is not None:
         say(*(f"not configured  {each}" for each in smoked.not_configured))
-        say(
-            f"{smoked.status}: {count(len(smoked.findings), 'probe')}, "
-            f"{count(smoked.requests, 'request')}, {smoked.seconds:.1f} s"
-        )
+        say(smoked.summary)
     return outcome
 
 
-def _lines(finding: Finding) -> list[str]:
-    check = finding.check
-    word = {True: "passed", False: "failed", None: "inconclusive"}[check.passed]
-    lines = [f"{word:<14}  {check.name}"]
-    if not check.passed:
-        lines += [
-            f"    {name} {text}"
-            for name, text in (
-                ("expected", check.expected),
-                ("observed", check.observed),
-                ("detail", check.detail),
-            )
-            if text
-        ]
-    return lines
+def _explanations(outcome: Outcome[Explained]) -> Iterator[str]:
+    for each in outcome.result.probes if outcome.result else ():
+        yield f"{each.name} (family {each.family}, from profile {each.profile} on)"
+        yield f"  what: {each.what}"
+        yield f"  why: {each.why}"
+        yield f"  when it fails: {each.remedy}"

@@ -35,6 +35,7 @@ _MARKS = {Health.HEALTHY: "ok", Health.DEGRADED: "missed", Health.UNHEALTHY: "fa
 # By the name of a check and what was observed; the first that fits counts.
 _RUNBOOKS = (
     (r"missed|timetable", "run-missed.md"),
+    (r"last smoke", "smoke-failed.md"),
     (r".*did not pass|last restore-drill|.*time of a restore", "drill-failed.md"),
     (r".*newest drill", "drill-stale.md"),
     (r".*sudden change|.*duration", "sudden-change.md"),

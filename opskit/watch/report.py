@@ -15,9 +15,8 @@ from zoneinfo import ZoneInfo
 
 from opskit import files
 from opskit.catalog.documents import REPORTS_FOLDER, document_bytes, store_document
-from opskit.checks import Check
+from opskit.checks import Check, cell
 from opskit.config import Settings
-from opskit.drill.report import cell
 from opskit.errors import StoreError
 from opskit.ledger import LedgerEntry
 from opskit.log import mask, masked

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from opskit.catalog.sets import ListedSet, Unreadable
 from opskit.ledger import LedgerEntry
 
-SCHEDULED = ("backup", "restore-drill", "verify", "prune", "report")
+SCHEDULED = ("backup", "restore-drill", "verify", "prune", "report", "smoke")
 
 
 @dataclass(frozen=True, kw_only=True)
