@@ -7,15 +7,17 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import psycopg
 import urllib3
 
 from opskit.postgres import database
@@ -76,16 +78,16 @@ class Redis:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def url(self) -> str:
-        """Where clients find it."""
-        return f"unix://{self.folder}/redis.sock"
+    def url(self, number: int) -> str:
+        """Where clients find one of its databases."""
+        return f"unix://{self.folder}/redis.sock?db={number}"
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
         socket = self.folder / "redis.sock"
         options = ["--port", "0", "--unixsocket", str(socket), "--save", ""]
         options += ["--appendonly", "no", "--dir", str(self.folder)]
+        options += ["--databases", "1000"]
         self.process = subprocess.Popen(
             [stock.program("redis-server"), *options], stdout=subprocess.DEVNULL
         )
@@ -118,11 +120,6 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def database_url(self) -> str:
-        """How to connect to its database."""
-        return self.server.url(self.database)
-
-    @property
     def log(self) -> Path:
         """The log of its latest process."""
         return self.folder / f"log-{self._starts}.jsonl"
@@ -131,6 +128,42 @@ class Service:
     def logged(self) -> list[dict[str, object]]:
         """The lines of that log; each is JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        key: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        document: object = None,
+        body: bytes | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request, with the key of an account if one is named."""
+        sent = {"Content-Type": "application/json"} | dict(headers or {})
+        if key:
+            sent["X-API-Key"] = self.keys[key]
+        if document is not None:
+            body = json.dumps(document).encode()
+        return urllib3.request(
+            method,
+            self.url + path,
+            headers=sent,
+            body=body,
+            retries=False,
+            timeout=_SECONDS_MAX,
+        )
+
+    def raw(self, *pieces: bytes) -> bytes:
+        """Send bytes on one connection, and return all until it is closed."""
+        with socket.create_connection(("127.0.0.1", self.port), 60) as connection:
+            for each in pieces:
+                connection.sendall(each)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    def connected(self) -> psycopg.Connection:
+        """Return a connection to its database, which the caller closes."""
+        return psycopg.connect(self.server.url(self.database))
 
     def command(self, *arguments: str) -> str:
         """Run `python -m service` with arguments, and return what it printed."""
@@ -158,6 +191,18 @@ class Service:
         self.process.kill()
         self.process.wait(_SECONDS_MAX)
         self.process = None
+
+    @contextlib.contextmanager
+    def second(self) -> Iterator[Service]:
+        """Yield another process with the same settings, database and Redis."""
+        folder = self.folder / "second"
+        folder.mkdir()
+        other = replace(self, folder=folder, port=0, process=None)
+        try:
+            other.start()
+            yield other
+        finally:
+            other.stop()
 
     def is_ready(self) -> bool:
         """Say whether it calls itself ready."""
@@ -236,7 +281,7 @@ class Services:
     ) -> dict[str, str]:
         chosen = {
             "database_url": self.server.url(name),
-            "redis_url": self.redis.url,
+            "redis_url": self.redis.url(self._number),
             "jwt_secret": JWT_SECRET,
             **settings,
         }

@@ -56,7 +56,7 @@ def create(settings: Settings) -> FastAPI:
     app.state.service = state
     for module in (tasks, streams, audit, health):
         app.include_router(module.router)
-    app.add_route("/metrics", state.metrics.show, include_in_schema=False)
+    app.add_api_route("/metrics", state.metrics.show, include_in_schema=False)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, errors.handler)
     _surround(app, state)

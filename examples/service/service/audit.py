@@ -6,16 +6,24 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel, Field
 
 from service import logs
 from service.accounts import Account, Admin
 from service.database import Connection
-from service.documents import Text
-from service.pages import After, Limit, Page
+from service.documents import Text, Time
+from service.pages import Page, Wanted
 from service.state import Current
 
 router = APIRouter(prefix="/api/audit", tags=["audit"])
+
+
+_LIST = (
+    "SELECT * FROM audit WHERE (%(actor)s::text IS NULL OR actor = %(actor)s) "
+    "AND (%(action)s::text IS NULL OR action = %(action)s) "
+    "AND (%(since)s::timestamptz IS NULL OR time >= %(since)s)"
+)
+Word = Annotated[Text, Field(max_length=100)]
 
 
 class Entry(BaseModel):
@@ -27,6 +35,14 @@ class Entry(BaseModel):
     action: str
     subject: str
     request_id: str
+
+
+class WantedEntries(Wanted):
+    """Which entries are wanted."""
+
+    actor: Word | None = None
+    action: Word | None = None
+    since: Time | None = None
 
 
 async def record(
@@ -42,21 +58,8 @@ async def record(
 
 @router.get("")
 async def list_entries(
-    state: Current,
-    _account: Admin,
-    limit: Limit = 20,
-    after: After = 0,
-    actor: Annotated[Text | None, Query(max_length=100)] = None,
-    action: Annotated[Text | None, Query(max_length=100)] = None,
-    since: Annotated[AwareDatetime | None, Query()] = None,
+    wanted: Annotated[WantedEntries, Query()], state: Current, _account: Admin
 ) -> Page[Entry]:
     """Return what was done, oldest first."""
-    filters = {"actor = %(actor)s": actor, "action = %(action)s": action}
-    where = [each for each, value in filters.items() if value is not None]
-    where += ["time >= %(since)s"] if since else []
-    values = {"actor": actor, "action": action, "since": since, "after": after}
-    select = "SELECT id, time, actor, action, subject, request_id FROM audit WHERE "
     async with state.database.transaction() as connection:
-        return await Page[Entry].read(
-            connection, select + " AND ".join(["true", *where]), values, limit
-        )
+        return await Page[Entry].read(connection, _LIST, wanted)

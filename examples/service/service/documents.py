@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn
 
 from fastapi import Request
@@ -21,6 +23,8 @@ from starlette.responses import Response
 
 _DEPTH_MAX = 16
 _DIGITS_MAX = 32
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT", re.ASCII)
+_FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def _no_controls(text: str) -> str:
@@ -29,15 +33,26 @@ def _no_controls(text: str) -> str:
     return text
 
 
-def _is_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("a time must be text, as in RFC 3339")
+def _is_written_out(value: object) -> object:
+    if not isinstance(value, str) or not _TIME.match(value):
+        raise ValueError("a time must be written as in RFC 3339")
     return value
+
+
+def _in_utc(time: datetime) -> datetime:
+    if not _FIRST <= time <= _LAST:
+        raise ValueError("a time must lie between the years 1900 and 9998")
+    return time.astimezone(UTC)
 
 
 Text = Annotated[str, AfterValidator(_no_controls)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
-Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_is_text)]
+Time = Annotated[
+    AwareDatetime,
+    Field(strict=False),
+    BeforeValidator(_is_written_out),
+    AfterValidator(_in_utc),
+]
 
 
 class Document(BaseModel):

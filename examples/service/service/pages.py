@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from fastapi import Query
 from psycopg import sql
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.database import Connection
 
-LIMIT_MAX = 100
+_LIMIT_MAX = 100
 _COUNT = sql.SQL("SELECT count(*) AS total FROM ({}) AS found")
 _PART = sql.SQL(
     "SELECT * FROM ({}) AS found WHERE id > %(after)s ORDER BY id LIMIT %(number)s"
 )
 Item = TypeVar("Item", bound=BaseModel)
-Limit = Annotated[
-    int, Query(ge=1, description=f"items of a page; {LIMIT_MAX} are the most")
-]
-After = Annotated[
-    int, Query(ge=0, le=2**63 - 1, description="`next` of the page before")
-]
+
+
+class Wanted(BaseModel):
+    """Which page is wanted: the parameters that every list has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(
+        default=20, ge=1, description=f"items of a page; at most {_LIMIT_MAX} are sent"
+    )
+    after: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="`next` of the page before"
+    )
 
 
 class Page(BaseModel, Generic[Item]):
@@ -35,10 +40,11 @@ class Page(BaseModel, Generic[Item]):
 
     @classmethod
     async def read(
-        cls, connection: Connection, select: str, values: Mapping[str, Any], limit: int
+        cls, connection: Connection, select: str, wanted: Wanted, **values: Any
     ) -> Self:
-        """Return the rows after the id `values["after"]`, and how many are in all."""
-        limit = min(limit, LIMIT_MAX)
+        """Return the wanted rows, and how many there are in all."""
+        values |= wanted.model_dump()
+        limit = min(wanted.limit, _LIMIT_MAX)
         found = sql.SQL(select)
         counted = await connection.execute(_COUNT.format(found), values)
         total = await counted.fetchone()

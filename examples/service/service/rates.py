@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 _SECONDS_MAX = 0.25
 _RETRY_SECONDS = 2.0
+_ROUNDED_SECONDS = 0.5  # Redis tells whole seconds: nobody may come back too early
 _log = structlog.get_logger()
 
 
@@ -98,5 +99,5 @@ class Rates:
         return Rate(
             limit=self._item.amount,
             number=number,
-            reset_at=await storage.get_expiry(key),
+            reset_at=await storage.get_expiry(key) + _ROUNDED_SECONDS,
         )

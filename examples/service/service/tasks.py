@@ -14,7 +14,7 @@ from service import audit, events
 from service.accounts import Account, Reader, Writer
 from service.database import Connection
 from service.documents import Document, Id, Route, Text, Time
-from service.pages import After, Limit, Page
+from service.pages import Page, Wanted
 from service.state import Current
 
 router = APIRouter(prefix="/api/tasks", tags=["tasks"], route_class=Route)
@@ -50,6 +50,12 @@ Title = Annotated[Text, Field(min_length=1, max_length=200)]
 Details = Annotated[Text, Field(max_length=10_000)]
 
 
+class WantedTasks(Wanted):
+    """Which tasks are wanted."""
+
+    status: Status | None = None
+
+
 class NewTask(Document):
     """A task that is to be made."""
 
@@ -59,26 +65,21 @@ class NewTask(Document):
 
 
 class Change(Document):
-    """What is to be different in a task; what is left out stays."""
+    """What is to be different in a task; what is left out stays as it is."""
 
-    title: Title | None = None
-    details: Details | None = None
-    status: Annotated[Status, Field(strict=False)] | None = None
+    title: Title = ""
+    details: Details = ""
+    status: Annotated[Status, Field(strict=False)] = Status.OPEN
     due_at: Time | None = None
 
 
 @router.get("")
 async def list_tasks(
-    state: Current,
-    account: Reader,
-    limit: Limit = 20,
-    after: After = 0,
-    status: Annotated[Status | None, Query()] = None,
+    wanted: Annotated[WantedTasks, Query()], state: Current, account: Reader
 ) -> Page[Task]:
     """Return the account's tasks in the order of their ids."""
-    values = {"owner": account.id, "status": status, "after": after}
     async with state.database.transaction() as connection:
-        return await Page[Task].read(connection, _LIST, values, limit)
+        return await Page[Task].read(connection, _LIST, wanted, owner=account.id)
 
 
 @router.post("", status_code=201)
