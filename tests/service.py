@@ -120,6 +120,11 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def database_url(self) -> str:
+        """How to connect to its database."""
+        return self.server.url(self.database)
+
+    @property
     def log(self) -> Path:
         """The log of its latest process."""
         return self.folder / f"log-{self._starts}.jsonl"
@@ -163,7 +168,7 @@ class Service:
 
     def connected(self) -> psycopg.Connection:
         """Return a connection to its database, which the caller closes."""
-        return psycopg.connect(self.server.url(self.database))
+        return psycopg.connect(self.database_url)
 
     def command(self, *arguments: str) -> str:
         """Run `python -m service` with arguments, and return what it printed."""
