@@ -118,8 +118,16 @@ def _furnish(folder: Path, uid: int) -> None:
         path.chmod(mode)
 
 
+def _started(words: object, number: int) -> list[int]:
+    """Return the processes that an attack has left, once there are so many."""
+    deadline = time.monotonic() + 60
+    while len(processes_of(words)) < number and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return processes_of(words)
+
+
 def _are_gone(words: object) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while processes_of(words) and time.monotonic() < deadline:
         time.sleep(0.1)
     return not processes_of(words)
@@ -150,7 +158,7 @@ def test_a_superuser_of_the_server_gets_nowhere(
             confinement, heard, server_folder = ast.literal_eval(
                 process.stdout.readline()
             )
-            daemons = processes_of(seconds)
+            daemons = _started(seconds, 2)
             if is_killed:
                 process.kill()
             process.stdin.close()
@@ -183,7 +191,7 @@ def test_without_namespaces_all_ends_too(
         assert process.stdin is not None
         assert process.stdout is not None
         confinement, heard, server_folder = ast.literal_eval(process.stdout.readline())
-        daemons = processes_of(seconds)
+        daemons = _started(seconds, 1)
         owners = {Path(f"/proc/{each}").stat().st_uid for each in daemons}
         if is_killed:
             process.kill()
