@@ -1,0 +1,210 @@
+"""Locks of migrations: each mode, however it is taken, is noticed on its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from opskit.postgres import witness
+from opskit.postgres.connect import connect
+from opskit.postgres.servers.programs import Installation, find_server
+from opskit.postgres.servers.throwaway import Server, throwaway
+from opskit.release import locks
+from opskit.release.locks import HeldLock, Rewrite
+from tests.support import execute
+
+TABLES = """
+    SET search_path = public;
+    CREATE TABLE t (id int PRIMARY KEY, n int, text text);
+    INSERT INTO t SELECT i, i, repeat('x', 100) FROM generate_series(1, 1000) i;
+    CREATE INDEX t_n ON t (n);
+    CREATE TABLE other (id int PRIMARY KEY, t_id int);
+    INSERT INTO other SELECT i, i FROM generate_series(1, 100) i;
+    CREATE TABLE parts (id int, n int) PARTITION BY RANGE (id);
+    CREATE TABLE part1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
+    CREATE TABLE "Odd Name" (i int);
+    CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM t;
+    ANALYZE;
+"""
+ACCESS_EXCLUSIVE = "AccessExclusiveLock"
+
+
+@pytest.fixture(scope="module", params=[16, 18])
+def server(
+    request: pytest.FixtureRequest, installations: list[Installation]
+) -> Iterator[Server]:
+    """A server that writes down what a witness reads."""
+    installation = find_server(installations, major=request.param)
+    with throwaway(installation, settings=witness.SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """A database with tables of each kind."""
+    execute(server.url(), "DROP DATABASE IF EXISTS rehearsed WITH (FORCE)")
+    execute(server.url(), "CREATE DATABASE rehearsed")
+    made = server.url("rehearsed")
+    execute(made, TABLES)
+    return made
+
+
+class Watched:
+    """What was seen of statements that a session ran."""
+
+    held: list[HeldLock]
+    rewritten: list[Rewrite]
+    scanned: dict[str, int]
+
+    def __init__(
+        self, server: Server, url: str, *statements: str, autocommit: bool = True
+    ) -> None:
+        with connect(server.url(), purpose="test") as beside:
+            with connect(url, purpose="test") as own:
+                before = witness.relations(own)
+            begin = witness.position(beside)
+            with (
+                witness.witnessed(url),
+                witness.sampled(server.url(), "rehearsed") as seen,
+                suppress(psycopg.errors.LockNotAvailable),
+                psycopg.connect(url, autocommit=autocommit) as session,
+            ):
+                for each in statements:
+                    session.execute(each.encode())
+            lines = witness.read_log(beside, "rehearsed", begin)
+            with connect(url, purpose="test") as own:
+                after = witness.relations(own)
+        self.ran = locks.statements(lines)
+        self.held = locks.held_locks(self.ran, before, seen)
+        self.rewritten = locks.rewrites(self.ran, before, after)
+        self.scanned = locks.scans(before, after)
+
+    def modes(self, table: str) -> set[str]:
+        return {each.mode for each in self.held if each.table == table}
+
+
+@pytest.mark.parametrize(
+    ("mode", "taken"),
+    [
+        ("ACCESS SHARE", "AccessShareLock"),
+        ("ROW SHARE", "RowShareLock"),
+        ("ROW EXCLUSIVE", "RowExclusiveLock"),
+        ("SHARE UPDATE EXCLUSIVE", "ShareUpdateExclusiveLock"),
+        ("SHARE", "ShareLock"),
+        ("SHARE ROW EXCLUSIVE", "ShareRowExclusiveLock"),
+        ("EXCLUSIVE", "ExclusiveLock"),
+        ("ACCESS EXCLUSIVE", "AccessExclusiveLock"),
+    ],
+)
+@pytest.mark.parametrize("how", ["statement", "do", "savepoint", "before DDL"])
+def test_each_mode_is_noticed(
+    server: Server, url: str, mode: str, taken: str, how: str
+) -> None:
+    """Whether a statement takes it, a DO block, or something that is rolled back."""
+    lock = f"LOCK TABLE public.t IN {mode} MODE"
+    statements = {
+        "statement": [lock],
+        "do": [f"DO $$ BEGIN {lock}; PERFORM pg_sleep(0.5); END $$"],
+        "savepoint": ["SAVEPOINT s", lock, "ROLLBACK TO s"],
+        "before DDL": [f"DO $$ BEGIN {lock}; END $$", "CREATE TABLE made (i int)"],
+    }[how]
+    watched = Watched(server, url, *statements, autocommit=False)
+
+    assert taken in watched.modes("public.t")
+    assert watched.modes("public.other") == set()
+    (held,) = [e for e in watched.held if (e.table, e.mode) == ("public.t", taken)]
+    assert "LOCK TABLE" in held.statement
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "mode"),
+    [
+        ("ALTER TABLE t ADD c int", "public.t", ACCESS_EXCLUSIVE),
+        ("DO $$ BEGIN ALTER TABLE t ADD c int; END $$", "public.t", ACCESS_EXCLUSIVE),
+        ("ALTER TABLE t VALIDATE CONSTRAINT c", "public.t", "ShareUpdateExclusiveLock"),
+        ("CREATE INDEX ON t (n)", "public.t", "ShareLock"),
+        ("CREATE INDEX CONCURRENTLY ON t (n)", "public.t", "ShareUpdateExclusiveLock"),
+        ("DROP INDEX t_n", "public.t", ACCESS_EXCLUSIVE),
+        ("DROP TABLE t CASCADE", "public.t", ACCESS_EXCLUSIVE),
+        ("CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION "
+         "suppress_redundant_updates_trigger()", "public.t", "ShareRowExclusiveLock"),
+        ("ALTER TABLE other ADD FOREIGN KEY (t_id) REFERENCES t", "public.t",
+         "ShareRowExclusiveLock"),
+        ("TRUNCATE t", "public.t", ACCESS_EXCLUSIVE),
+        ('TRUNCATE "Odd Name"', 'public."Odd Name"', ACCESS_EXCLUSIVE),
+        ("TRUNCATE parts", "public.part1", ACCESS_EXCLUSIVE),
+        ("ALTER TABLE parts ADD c int", "public.part1", ACCESS_EXCLUSIVE),
+        ("REINDEX TABLE t", "public.t", "ShareLock"),
+        ("REINDEX INDEX t_n", "public.t", ACCESS_EXCLUSIVE),
+        ("REINDEX TABLE CONCURRENTLY t", "public.t", "ShareUpdateExclusiveLock"),
+        ("VACUUM FULL t", "public.t", ACCESS_EXCLUSIVE),
+        ("VACUUM (FULL, ANALYZE)", "public.t", ACCESS_EXCLUSIVE),
+        ("VACUUM t", "public.t", "ShareUpdateExclusiveLock"),
+        ("CLUSTER t USING t_n", "public.t", ACCESS_EXCLUSIVE),
+        ("REFRESH MATERIALIZED VIEW seen", "public.seen", ACCESS_EXCLUSIVE),
+    ],
+)  # fmt: skip
+def test_each_command_is_noticed(
+    server: Server, url: str, statement: str, table: str, mode: str
+) -> None:
+    """Those of which event triggers learn, and those of which they never do."""
+    if "VALIDATE" in statement:
+        execute(url, "ALTER TABLE public.t ADD CONSTRAINT c CHECK (n > 0) NOT VALID")
+    watched = Watched(server, url, statement)
+
+    assert mode in watched.modes(table)
+
+
+def test_a_lock_is_held_until_the_transaction_ends(server: Server, url: str) -> None:
+    """Not only as long as the statement runs that took it."""
+    watched = Watched(
+        server, url, "ALTER TABLE t ADD c int", "SELECT pg_sleep(1)", autocommit=False
+    )
+
+    blocked = locks.blocked_seconds(watched.held, locks.BLOCKS_READS)
+    assert 1 <= blocked["public.t"] < 10
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "reason"),
+    [
+        ("ALTER TABLE t ALTER n TYPE int8", "public.t", "type of a column"),
+        ("ALTER TABLE t ADD r float8 DEFAULT random()", "public.t", "default"),
+        ("ALTER TABLE t SET UNLOGGED", "public.t", "persistence"),
+        ("VACUUM FULL t", "public.t", "another file"),
+        ("TRUNCATE other", "public.other", "another file"),
+        ("REINDEX INDEX t_n", "public.t_n", "another file"),
+    ],
+)
+def test_rewrites_are_noticed(
+    server: Server, url: str, statement: str, name: str, reason: str
+) -> None:
+    """Those that an event trigger tells of with its reason, and all others."""
+    watched = Watched(server, url, statement)
+
+    (found,) = [each for each in watched.rewritten if each.name == name]
+    assert reason in found.reason
+
+
+def test_what_only_reads_rewrites_nothing(server: Server, url: str) -> None:
+    """A whole table is read for NOT NULL; nothing is written anew."""
+    watched = Watched(server, url, "ALTER TABLE t ALTER text SET NOT NULL")
+
+    assert watched.rewritten == []
+    assert watched.scanned == {"public.t": 1000}
+
+
+def test_a_wait_in_vain_is_told(server: Server, url: str) -> None:
+    """The statement that waited ended with its SQLSTATE."""
+    with connect(url, purpose="writer", autocommit=False) as writer:
+        writer.execute("LOCK TABLE public.t IN ROW EXCLUSIVE MODE")
+        watched = Watched(
+            server, url, "SET lock_timeout = 300", "ALTER TABLE t ADD c int"
+        )
+
+    (waited,) = [each for each in watched.ran if each.waited_in_vain]
+    assert waited.text == "ALTER TABLE t ADD c int"
+    assert locks.blocked_seconds(watched.held, locks.BLOCKS_READS) == {}
