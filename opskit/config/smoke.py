@@ -10,6 +10,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from opskit.config.access import (
+    AuditSettings,
+    AuthenticationSettings,
+    AuthorisationSettings,
+    ListSettings,
+    PaginationSettings,
+    ResourceSettings,
+)
 from opskit.config.probes import (
     CorsSettings,
     HeadersSettings,
@@ -106,11 +114,22 @@ class SmokeSettings(Section):
     keys: dict[str, KeySettings] = Field(
         default={}, description="credentials, by a name that the probes use"
     )
+    lists: dict[str, ListSettings] = Field(
+        default={}, description="lists in pages, by a name that the probes use"
+    )
+    resources: dict[str, ResourceSettings] = Field(
+        default={},
+        description="what belongs to one user, by a name that paths use",
+    )
+    audit: AuditSettings = AuditSettings()
+    authentication: AuthenticationSettings = AuthenticationSettings()
+    authorisation: AuthorisationSettings = AuthorisationSettings()
     cors: CorsSettings = CorsSettings()
     headers: HeadersSettings = HeadersSettings()
     health: HealthSettings = HealthSettings()
     latency: LatencyProbeSettings = LatencyProbeSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
+    pagination: PaginationSettings = PaginationSettings()
     tls: TlsSettings = TlsSettings()
 
     @field_validator("url")

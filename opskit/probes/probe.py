@@ -49,7 +49,7 @@ class Probe:
 
 def faultless(expected: str, faults: Iterable[str]) -> Check:
     """Return a check that passes exactly when there are no faults."""
-    found = list(faults)
+    found = list(dict.fromkeys(faults))
     return Check(
         name="",
         passed=not found,

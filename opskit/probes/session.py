@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,20 @@ class Counter:
             self.number += 1
 
 
+class Once:
+    """Keeps what one probe found, for all of them; safe for threads."""
+
+    def __init__(self) -> None:
+        self._guard, self._known = threading.Lock(), dict[str, str]()
+
+    def get(self, name: str, find: Callable[[], str]) -> str:
+        """Return what is known by this name, or what `find` returns now."""
+        with self._guard:
+            if name not in self._known:
+                self._known[name] = find()
+            return self._known[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """The service: its address, its credentials as headers, how it is recognised.
@@ -61,6 +75,7 @@ class Target:
     identity: str = ""
     ca_file: Path | None = None
     requests: Counter = field(default_factory=Counter)
+    once: Once = field(default_factory=Once)
     # The connections that are open, and whether the run ends early.
     lines: set[Line] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)

@@ -1,0 +1,164 @@
+"""Authorisation: users see and do what is theirs, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from opskit.config.access import AuthorisationSettings, DiagnosticsSettings
+from opskit.config.smoke import SmokeSettings
+from opskit.probes.lists import pages
+from opskit.probes.probe import Probe, faultless
+from opskit.probes.resources import Resources, named
+from opskit.probes.session import Session
+
+FAMILY = "authorisation"
+_HIDDEN = (403, 404)
+
+
+def probes(settings: SmokeSettings) -> Iterator[Probe]:
+    """Yield a probe for each question that the settings name something for."""
+    section, resources = settings.authorisation, Resources(settings)
+    if section.others and settings.resources:
+        yield from _of_ownership(settings, resources)
+    if section.reader:
+        yield from _of_roles(section, resources)
+    if section.diagnostics.path:
+        yield _diagnostics(section.diagnostics)
+
+
+def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Probe]:
+    others = settings.authorisation.others
+    listed = {name: each for name, each in settings.resources.items() if each.listed_in}
+    changed = {name: each for name, each in settings.resources.items() if each.change}
+
+    def read(session: Session) -> Iterator[str]:
+        for each in settings.resources.values():
+            path = resources.path(session, each.path)
+            if (status := session.get(path, key=each.owner).status) != 200:
+                yield f"GET {each.path} as its owner: {status}"
+            for other in others:
+                if (status := session.get(path, key=other).status) not in _HIDDEN:
+                    yield f"GET {each.path} as {other}: {status}"
+
+    def change(session: Session) -> Iterator[str]:
+        for each in changed.values():
+            path = resources.path(session, each.path)
+            for other in others:
+                status = session.request(
+                    "PATCH", path, key=other, document=each.change
+                ).status
+                if status not in _HIDDEN:
+                    yield f"PATCH {each.path} as {other}: {status}"
+
+    def list_(session: Session) -> Iterator[str]:
+        for name, each in listed.items():
+            list_ = named(settings.lists, each.listed_in, "lists")
+            wanted = resources.id(session, name)
+            for user in (each.owner, *others):
+                read = pages(session, list_, key=user, limit=list_.size_max)
+                is_there = any(wanted in page.ids for page in read)
+                if is_there != (user == each.owner):
+                    where = "in" if is_there else "not in"
+                    yield f"{name} is {where} the list of {user}"
+
+    yield Probe(
+        family=FAMILY,
+        name="authorisation.other-user",
+        ask=lambda session: faultless("403 or 404 for other users", read(session)),
+        what="Reads each resource as its owner, and as other users.",
+        why="Ids can be guessed: a service that only looks whether somebody has a key "
+        "shows everything to everybody who has one.",
+        remedy="Put the owner into the query (`WHERE id = … AND owner_id = …`), and "
+        "answer 404 for what belongs to somebody else.",
+    )
+    if changed:
+        yield Probe(
+            family=FAMILY,
+            name="authorisation.other-user-changes",
+            ask=lambda session: faultless("403 or 404 for others", change(session)),
+            what="Sends a change of each resource, which changes nothing, as other "
+            "users.",
+            why="Ownership is often checked where things are read, and forgotten where "
+            "they are changed.",
+            remedy="Check the owner in the query of every route that takes an id.",
+        )
+    if listed:
+        yield Probe(
+            family=FAMILY,
+            name="authorisation.lists",
+            ask=lambda session: faultless("in the owner's list", list_(session)),
+            what="Searches all pages of its list for each resource, as the owner and "
+            "as other users.",
+            why="A list without the owner's filter shows what single answers hide.",
+            remedy="Put the owner into the query of the list, and of its count.",
+        )
+
+
+def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[Probe]:
+    def refused(session: Session) -> Iterator[str]:
+        for each in section.writes:
+            status = resources.send(session, each, key=section.reader).status
+            if status != 403:
+                yield f"{each.method} {each.path} as {section.reader}: {status}"
+
+    def allowed(session: Session) -> Iterator[str]:
+        for path in section.reads:
+            shown = resources.path(session, path)
+            if (status := session.get(shown, key=section.reader).status) != 200:
+                yield f"GET {path} as {section.reader}: {status}"
+        for each in section.writes:
+            if not each.accepts(status := resources.send(session, each).status):
+                yield f"{each.method} {each.path} as {each.key}: {status}"
+
+    if section.writes:
+        yield Probe(
+            family=FAMILY,
+            name="authorisation.reader-writes",
+            ask=lambda session: faultless("403 for the reader", refused(session)),
+            what="Sends each write with the key of a user who may only read.",
+            why="Keys for dashboards and exports are spread widely, because they are "
+            "thought harmless.",
+            remedy="Require the role on the route, before the body is examined, and "
+            "answer 403.",
+        )
+    if section.reads or section.writes:
+        yield Probe(
+            family=FAMILY,
+            name="authorisation.roles",
+            ask=lambda session: faultless(
+                "what the role allows is not refused", allowed(session)
+            ),
+            what="Reads as a reader, and sends each write with the key that may do it.",
+            why="A service that refuses everybody passes the questions about others.",
+            remedy="Compare the roles of these keys with what the routes require.",
+        )
+
+
+def _diagnostics(section: DiagnosticsSettings) -> Probe:
+    expected = {section.refused: 403, section.permitted: 200, "": 401}
+    if not section.enabled:
+        expected = dict.fromkeys(expected, 404)
+
+    def faults(session: Session) -> Iterator[str]:
+        for key, wanted in expected.items():
+            status = session.get(section.path, key=key).status
+            # Without a key, what is disabled may be refused as well as hidden.
+            if status != wanted and (key or status not in (401, *_HIDDEN)):
+                user = f"as {key}" if key else "without a key"
+                yield f"GET {section.path} {user}: {status}"
+
+    return Probe(
+        family=FAMILY,
+        name="authorisation.diagnostics",
+        ask=lambda session: faultless(
+            "403 without the permission, 200 with it"
+            if section.enabled
+            else "404, as it is disabled",
+            faults(session),
+        ),
+        what=f"Asks {section.path} with and without the permission, and without a key.",
+        why="Diagnostics show paths, settings and addresses: all that an attacker "
+        "looks for next.",
+        remedy="Answer 404 while diagnostics are disabled; else require the permission "
+        "before anything is gathered.",
+    )
