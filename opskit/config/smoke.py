@@ -24,6 +24,7 @@ from opskit.config.probes import (
     HealthSettings,
     LatencyProbeSettings,
     ObservabilitySettings,
+    ResilienceSettings,
     TlsSettings,
 )
 from opskit.config.section import Count, Duration, Section
@@ -130,6 +131,7 @@ class SmokeSettings(Section):
     latency: LatencyProbeSettings = LatencyProbeSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     pagination: PaginationSettings = PaginationSettings()
+    resilience: ResilienceSettings = ResilienceSettings()
     tls: TlsSettings = TlsSettings()
 
     @field_validator("url")

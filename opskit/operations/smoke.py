@@ -11,6 +11,7 @@ from typing import Any
 
 from opskit import files
 from opskit.checks import count, not_checked
+from opskit.config.probes import ResilienceSettings
 from opskit.config.smoke import Profile, SmokeSettings, service_address
 from opskit.config.watch import SloSettings, read_key
 from opskit.errors import ConfigurationError, SmokeFailed, UsageError
@@ -149,6 +150,9 @@ def _settings(settings: SmokeSettings, request: SmokeRequest) -> SmokeSettings:
             raise UsageError(
                 f"--url {error}", hint="Give it as https://app.example."
             ) from None
+        if given["url"] != settings.url:
+            # What it stops belongs to the configured service, not to this one.
+            given["resilience"] = ResilienceSettings()
     if request.profile:
         if request.profile not in [*Profile]:
             raise UsageError(
