@@ -133,17 +133,10 @@ class Hub:
         for listener in self._listeners:
             listener.end(_SHUTDOWN)
 
-    async def read_after(self, last: int, account_id: int | None = None) -> list[Event]:
-        """Return the next events, oldest first; a page at most."""
+    async def read_after(self, last: int, account_id: int) -> list[Event]:
+        """Return the next events of an account, oldest first; a page at most."""
         async with self._database.transaction() as connection:
-            cursor = connection.cursor(row_factory=class_row(Event))
-            await cursor.execute(
-                "SELECT id, kind, account_id, data FROM events "
-                "WHERE id > %s AND account_id = coalesce(%s, account_id) "
-                "ORDER BY id LIMIT %s",
-                [last, account_id, _PAGE],
-            )
-            return await cursor.fetchall()
+            return await _read(connection, last, account_id)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -161,7 +154,7 @@ class Hub:
 
     async def _follow(self, direct: AsyncConnection[Any], last: int) -> None:
         while True:
-            while page := await self.read_after(last):
+            while page := await _read(direct, last):
                 for event in page:
                     for listener in self._listeners:
                         listener.offer(event)
@@ -171,3 +164,15 @@ class Hub:
             # A connection that was cut without a word is noticed by using it.
             async with asyncio.timeout(_POLL_SECONDS):
                 await direct.execute("SELECT")
+
+
+async def _read(
+    connection: AsyncConnection[Any], last: int, account_id: int | None = None
+) -> list[Event]:
+    cursor = connection.cursor(row_factory=class_row(Event))
+    await cursor.execute(
+        "SELECT id, kind, account_id, data FROM events "
+        "WHERE id > %s AND account_id = coalesce(%s, account_id) ORDER BY id LIMIT %s",
+        [last, account_id, _PAGE],
+    )
+    return await cursor.fetchall()

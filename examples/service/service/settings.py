@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from limits import RateLimitItem, parse
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from urllib3.util import parse_url
 
 from service import __version__
 
@@ -18,6 +19,19 @@ def _is_rate(text: str) -> str:
     return text
 
 
+def origin(url: str) -> str:
+    """Return scheme, host and port of a URL.
+
+    Raises:
+        ValueError: it is no such URL, or it names a user.
+    """
+    parts = parse_url(url)
+    if parts.scheme not in _PORTS or not parts.host or parts.auth:
+        raise ValueError("not an http or https URL without a user")
+    return f"{parts.scheme}://{parts.host}:{parts.port or _PORTS[parts.scheme]}"
+
+
+_PORTS = {"http": 80, "https": 443}
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Number = Annotated[int, Field(ge=1, le=2**31)]
 
@@ -87,6 +101,19 @@ class Settings(BaseSettings):
     )
     request_seconds: Seconds = Field(
         default=10, description="until an answer must have begun; then 504"
+    )
+    hook_origins: list[Annotated[str, AfterValidator(origin)]] = Field(
+        default=[],
+        description="where hooks may lead, such as https://hooks.example.com, as JSON",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="signs incoming webhooks; without it /webhooks/incoming is 404",
+    )
+    strict_events: bool = Field(
+        default=True,
+        description="refuse incoming events of an unknown type, rather than store them",
     )
     streams_max: Number = Field(
         default=100, description="event streams and WebSockets at once; more get 503"

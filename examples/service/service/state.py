@@ -16,6 +16,7 @@ from service.database import Database
 from service.events import Hub
 from service.keys import Keys
 from service.metrics import Metrics
+from service.outbox import Outbox
 from service.rates import Rates
 from service.settings import Settings
 from service.subscriptions import Subscription, Subscriptions, background
@@ -33,6 +34,7 @@ class State:
     rates: Rates
     metrics: Metrics
     hub: Hub
+    outbox: Outbox
     subscriptions: Subscriptions
     began: float = field(default_factory=time.monotonic)
     # Set as soon as a signal asks the service to end: streams then end too.
@@ -45,6 +47,7 @@ class State:
         redis = settings.redis_url
         direct = settings.database_direct_url or settings.database_url
         hub = Hub(database, direct.get_secret_value(), settings.streams_max)
+        outbox = Outbox(database, settings.hook_origins)
         return cls(
             settings=settings,
             database=database,
@@ -53,7 +56,13 @@ class State:
             rates=Rates(settings.rate, redis.get_secret_value() if redis else None),
             metrics=Metrics(settings.version),
             hub=hub,
-            subscriptions=Subscriptions([Subscription(name="events", open=hub.open)]),
+            outbox=outbox,
+            subscriptions=Subscriptions(
+                [
+                    Subscription(name="events", open=hub.open),
+                    Subscription(name="outbox", open=outbox.open),
+                ]
+            ),
         )
 
     @asynccontextmanager
