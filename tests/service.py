@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
 import urllib3
@@ -29,6 +29,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "examples" / "service"
 JWT_SECRET = "secret-of-the-tests-which-signs-json-web-tokens"
 # Every account has a key; `other` is a second writer.
 ROLES = {"reader": "reader", "writer": "writer", "other": "writer", "admin": "admin"}
+# What `examples/service/opskit.toml` expects beside the service's defaults.
+STRICT: dict[str, Any] = {"allowed_origins": '["https://app.example"]', "https": "true"}
 _TEMPLATE = "service_template"
 _SECONDS_MAX = 60
 _ADDRESS = re.compile(r"running on (http://[\d.]+:(\d+))")
@@ -158,6 +160,27 @@ class Service:
             retries=False,
             timeout=_SECONDS_MAX,
         )
+
+    def smoke(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Probe it by its own `opskit.toml`: the exit code, and the document."""
+        environment = {"PATH": os.environ["PATH"], "OPSKIT_SMOKE__URL": self.url}
+        environment["OPSKIT_SMOKE__OBSERVABILITY__LOG_FILE"] = str(self.log)
+        environment["OPSKIT_STORES__LOCAL__URL"] = self.folder.as_uri()
+        for name, key in self.keys.items():
+            path = self.folder / f"{name}.key"
+            path.write_text(key)
+            path.chmod(0o600)
+            environment[f"OPSKIT_SMOKE__KEYS__{name.upper()}__FILE"] = str(path)
+        command = [sys.executable, "-m", "opskit", "smoke", "--json", "--config"]
+        done = subprocess.run(
+            [*command, FOLDER / "opskit.toml", *arguments],
+            env=environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
 
     def raw(self, *pieces: bytes) -> bytes:
         """Send bytes on one connection, and return all until it is closed."""

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
 DOCUMENTS = [
     path
-    for folder in (".", "docs", "runbooks")
+    for folder in (".", "docs", "runbooks", "examples/service")
     for path in sorted((ROOT / folder).glob("*.md"))
 ]
 RUNBOOK_FORM = ["Symptom", "Impact", "Commands", "Proof it worked", "If it did not"]
