@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from opskit.config.abuse import InputSettings, LimitsSettings, RateLimitSettings
 from opskit.config.access import (
     AuditSettings,
     AuthenticationSettings,
@@ -28,6 +29,7 @@ from opskit.config.probes import (
     TlsSettings,
 )
 from opskit.config.section import Count, Duration, Section
+from opskit.config.webhooks import WebhooksSettings
 
 HeaderName = Annotated[str, Field(pattern="^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 
@@ -125,14 +127,23 @@ class SmokeSettings(Section):
     audit: AuditSettings = AuditSettings()
     authentication: AuthenticationSettings = AuthenticationSettings()
     authorisation: AuthorisationSettings = AuthorisationSettings()
+    error_fields: list[str] = Field(
+        default=[],
+        description="fields that each error answer has as texts, with dots between "
+        "levels",
+    )
     cors: CorsSettings = CorsSettings()
     headers: HeadersSettings = HeadersSettings()
     health: HealthSettings = HealthSettings()
+    input: InputSettings = InputSettings()
     latency: LatencyProbeSettings = LatencyProbeSettings()
+    limits: LimitsSettings = LimitsSettings()
+    rate_limit: RateLimitSettings = RateLimitSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     pagination: PaginationSettings = PaginationSettings()
     resilience: ResilienceSettings = ResilienceSettings()
     tls: TlsSettings = TlsSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
 
     @field_validator("url")
     @classmethod

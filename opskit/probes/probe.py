@@ -30,9 +30,12 @@ class Probe:
     """One question, its meaning for people, and when it is asked.
 
     `ask` gets a session of its own for each attempt, and returns a check; it may raise
-    WrongAnswer, or Inconclusive. What is asked `alone` disturbs other probes, or is
-    disturbed by them: it comes after them, one at a time. What is `versionless` is
-    asked also of a service that could not name its version.
+    WrongAnswer, or Inconclusive. A check that was not made (`checks.not_checked`) says
+    why it cannot be, and is not asked for again.
+
+    What is asked `alone` disturbs other probes, or is disturbed by them: it comes after
+    them, one at a time. What is `versionless` is asked also of a service that could not
+    name its version.
     """
 
     family: str

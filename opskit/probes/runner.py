@@ -36,6 +36,8 @@ class _Trial:
 
     probe: Probe
     attempts: list[Check] = field(default_factory=list)
+    # It said itself why it cannot be asked here: asking again changes nothing.
+    is_settled: bool = False
 
     @property
     def passed(self) -> bool:
@@ -113,7 +115,7 @@ class Runner:
         """Ask all of them, round by round, until each has passed or time is over."""
         trials = [_Trial(each) for each in probes]
         for is_over in self._tries(more=_ROUNDS_MORE):
-            left = [each for each in trials if not each.passed]
+            left = [each for each in trials if not (each.passed or each.is_settled)]
             if is_over:
                 left = [each for each in left if 0 < len(each.wrong) < _AGREEING]
             if not left:
@@ -158,6 +160,7 @@ class Runner:
         with self._connect(self._target) as session:
             try:
                 check = probe.ask(session)
+                trial.is_settled = check.passed is None
             except WrongAnswer as wrong:
                 check = Check(
                     name=probe.name,

@@ -194,7 +194,7 @@ class Session:
         ):
             content = response.read(_BODY_BYTES_MAX)
         seconds = time.monotonic() - began
-        self._require_own(asked, response.status, response.headers, own, identified)
+        self.require_own(asked, response.status, response.headers, own, identified)
         return Answer(
             status=response.status,
             headers=response.headers,
@@ -220,7 +220,7 @@ class Session:
         with contextlib.ExitStack() as stack:
             with self._line.cut_after(seconds, asked=f"GET {path}"):
                 response = stack.enter_context(self._asked("GET", path, key, sent, b""))
-            self._require_own(f"GET {path}", response.status, response.headers, ())
+            self.require_own(f"GET {path}", response.status, response.headers, ())
             stack.callback(response.close)
             yield Stream(response, seconds=seconds)
 
@@ -254,7 +254,7 @@ class Session:
             except InvalidStatus as error:
                 response = error.response
                 found = HTTPHeaderDict(response.headers.raw_items())
-                self._require_own(path, response.status_code, found)
+                self.require_own(path, response.status_code, found)
                 connection, status = None, response.status_code
             except (WebSocketException, OSError, EOFError) as error:
                 raise Inconclusive(f"{path}: {type(error).__name__}") from error
@@ -299,7 +299,7 @@ class Session:
             timeout=Timeout(total=self.target.timeout_seconds),
         )
 
-    def _require_own(
+    def require_own(
         self,
         asked: str,
         status: int,
