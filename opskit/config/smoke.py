@@ -124,23 +124,23 @@ class SmokeSettings(Section):
         default={},
         description="what belongs to one user, by a name that paths use",
     )
-    audit: AuditSettings = AuditSettings()
-    authentication: AuthenticationSettings = AuthenticationSettings()
-    authorisation: AuthorisationSettings = AuthorisationSettings()
     error_fields: list[str] = Field(
         default=[],
         description="fields that each error answer has as texts, with dots between "
         "levels",
     )
+    audit: AuditSettings = AuditSettings()
+    authentication: AuthenticationSettings = AuthenticationSettings()
+    authorisation: AuthorisationSettings = AuthorisationSettings()
     cors: CorsSettings = CorsSettings()
     headers: HeadersSettings = HeadersSettings()
     health: HealthSettings = HealthSettings()
     input: InputSettings = InputSettings()
     latency: LatencyProbeSettings = LatencyProbeSettings()
     limits: LimitsSettings = LimitsSettings()
-    rate_limit: RateLimitSettings = RateLimitSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     pagination: PaginationSettings = PaginationSettings()
+    rate_limit: RateLimitSettings = RateLimitSettings()
     resilience: ResilienceSettings = ResilienceSettings()
     tls: TlsSettings = TlsSettings()
     webhooks: WebhooksSettings = WebhooksSettings()

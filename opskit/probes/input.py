@@ -26,6 +26,7 @@ _URL_REFUSED = (400, 404, 414, 422)
 # Of the WebSocket protocol: what a client did wrong, and not the server's own failure.
 _CLOSED_FOR = (1002, 1003, 1007, 1008, 1009)
 _LOST = 1006
+_SILENCE = "no answer"
 _HEARING_SECONDS = 5.0
 _Send = Callable[[ClientConnection], None]
 _WHATS = {
@@ -161,11 +162,13 @@ class _Input:
             ask = partial(self._reaction, session, send, closes)
             if reaction := insist(session, self._settings, ask):
                 wrong.append(f"{name}: {reaction}")
+            if reaction == _SILENCE:
+                break  # it would be waited for once for each
         wanted = self._wanted.websocket
         with self._opened(session) as connection:
             connection.send(json.dumps(wanted.ping))
             if not self._hears(connection, wanted.pong):
-                wrong.append("a ping afterwards: no answer")
+                wrong.append(f"a ping afterwards: {_SILENCE}")
         return faultless("an error each, or a close for it", wrong)
 
     def _reaction(self, session: Session, send: _Send, closes: Collection[int]) -> str:
@@ -183,7 +186,7 @@ class _Input:
                 return f"closed with code {code}"
             except OSError as error:
                 raise Inconclusive("the WebSocket broke") from error
-        return "" if is_told else "no answer"
+        return "" if is_told else _SILENCE
 
     @contextmanager
     def _opened(self, session: Session) -> Iterator[ClientConnection]:

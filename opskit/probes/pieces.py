@@ -47,7 +47,7 @@ class Pieces:
             place = (address.hostname or "", address.port or default_port)
             self._socket = stack.enter_context(socket.create_connection(place, seconds))
             if address.scheme == "https":
-                context = ssl.create_default_context()
+                context = ssl.create_default_context(cafile=session.target.ca_file)
                 self._socket = context.wrap_socket(
                     self._socket, server_hostname=address.hostname
                 )
