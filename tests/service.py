@@ -166,11 +166,11 @@ class Service:
         environment = {"PATH": os.environ["PATH"], "OPSKIT_SMOKE__URL": self.url}
         environment["OPSKIT_SMOKE__OBSERVABILITY__LOG_FILE"] = str(self.log)
         environment["OPSKIT_STORES__LOCAL__URL"] = self.folder.as_uri()
+        secret = self._secret("jwt", self.environment["SERVICE_JWT_SECRET"])
+        environment["OPSKIT_SMOKE__AUTHENTICATION__TOKEN__KEY_FILE"] = secret
         for name, key in self.keys.items():
-            path = self.folder / f"{name}.key"
-            path.write_text(key)
-            path.chmod(0o600)
-            environment[f"OPSKIT_SMOKE__KEYS__{name.upper()}__FILE"] = str(path)
+            path = self._secret(name, key)
+            environment[f"OPSKIT_SMOKE__KEYS__{name.upper()}__FILE"] = path
         command = [sys.executable, "-m", "opskit", "smoke", "--json", "--config"]
         done = subprocess.run(
             [*command, FOLDER / "opskit.toml", *arguments],
@@ -181,6 +181,12 @@ class Service:
         )
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
+
+    def _secret(self, name: str, text: str) -> str:
+        path = self.folder / f"{name}.key"
+        path.write_text(text)
+        path.chmod(0o600)
+        return str(path)
 
     def raw(self, *pieces: bytes) -> bytes:
         """Send bytes on one connection, and return all until it is closed."""
