@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from opskit.config.section import Count, Duration, Section, SourceName
+from opskit.config.section import Count, Duration, Section
 
 
 class CorsSettings(Section):
@@ -129,29 +129,6 @@ class HealthSettings(Section):
     )
 
 
-class LatencyProbeSettings(Section):
-    """How the answers are measured that `[slo]` has objectives for."""
-
-    path: str = Field(
-        default="", description="the path that is asked; empty: the version's path"
-    )
-    key: str = Field(default="", description="name of the credential that it needs")
-    requests: Count = Field(
-        default=200,
-        ge=100,
-        le=10_000,
-        description="how many: of 100 answers one may be slower than p99, of 200 two",
-    )
-    connections: Count = Field(
-        default=4, ge=1, le=32, description="how many send requests at the same time"
-    )
-    gating: bool = Field(
-        default=False,
-        description="percentiles that miss their objective fail the whole; otherwise "
-        "they are advice, because the network and the load of this host count too",
-    )
-
-
 class ObservabilitySettings(Section):
     """Metrics, request ids and logs."""
 
@@ -179,87 +156,6 @@ class ObservabilitySettings(Section):
     log_command: list[str] = Field(
         default=[], description="a program, with arguments, that prints the log's end"
     )
-
-
-class DependencySettings(Section):
-    """Something that the service uses, and that may be stopped and started."""
-
-    stop: list[str] = Field(
-        min_length=1, description="a program, with arguments, that stops it"
-    )
-    start: list[str] = Field(
-        min_length=1,
-        description="one that starts it again, and returns; it runs in any case",
-    )
-    needed: bool = Field(
-        default=False,
-        description="without it the health report is 503, unhealthy, and requests may "
-        "be refused with 503; otherwise it is 200, degraded, and all goes on",
-    )
-
-
-class ResilienceSettings(Section):
-    """What is stopped and killed to see what becomes of the service.
-
-    Only for a service that is not in production.
-    """
-
-    not_production: bool = Field(
-        default=False,
-        description="must be true where anything is stopped or killed: that the "
-        "service and what it uses are nobody's production",
-    )
-    dependencies: dict[SourceName, DependencySettings] = Field(
-        default={}, description="what the service uses, by name"
-    )
-    kill: list[str] = Field(
-        default=[],
-        description="a program, with arguments, that kills the process of the service",
-    )
-    start: list[str] = Field(
-        default=[],
-        description="one that starts it again, and returns; empty: a supervisor does",
-    )
-    key: str = Field(default="", description="name of the credential that writes")
-    write: str = Field(
-        default="", description="a route that creates an object by POST; it stays"
-    )
-    document: dict[str, Any] = Field(default={}, description="that object")
-    id_field: str = Field(default="id", description="field of the answer with its id")
-    read: str = Field(
-        default="", description="its path, for instance `/api/tasks/{id}`"
-    )
-    live: str = Field(
-        default="", description="a path that is answered with 200 in any case"
-    )
-    notice: Duration = Field(
-        default=timedelta(seconds=30),
-        description="within which the health report says what is away",
-    )
-    recovery: Duration = Field(
-        default=timedelta(seconds=30),
-        description="within which it is healthy when all is back",
-    )
-    back_within: Duration = Field(
-        default=timedelta(seconds=5),
-        description="within which a killed service is healthy again",
-    )
-    command_timeout: Duration = Field(
-        default=timedelta(minutes=1), description="a program that takes longer is ended"
-    )
-
-    @model_validator(mode="after")
-    def _harmless(self) -> Self:
-        if not self.dependencies and not self.kill:
-            return self
-        if not self.not_production:
-            raise ValueError(
-                "this stops and kills what it names: set not_production = true if the "
-                "service is nobody's production, or leave the section out"
-            )
-        if not self.write or "{id}" not in self.read:
-            raise ValueError("write and read are needed, and read must hold {id}")
-        return self
 
 
 class TlsSettings(Section):

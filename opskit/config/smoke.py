@@ -23,12 +23,15 @@ from opskit.config.probes import (
     CorsSettings,
     HeadersSettings,
     HealthSettings,
-    LatencyProbeSettings,
     ObservabilitySettings,
-    ResilienceSettings,
     TlsSettings,
 )
 from opskit.config.section import Count, Duration, Section
+from opskit.config.strain import (
+    LatencyProbeSettings,
+    LoadSettings,
+    ResilienceSettings,
+)
 from opskit.config.webhooks import WebhooksSettings
 
 HeaderName = Annotated[str, Field(pattern="^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
@@ -138,6 +141,7 @@ class SmokeSettings(Section):
     input: InputSettings = InputSettings()
     latency: LatencyProbeSettings = LatencyProbeSettings()
     limits: LimitsSettings = LimitsSettings()
+    load: LoadSettings = LoadSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     pagination: PaginationSettings = PaginationSettings()
     rate_limit: RateLimitSettings = RateLimitSettings()

@@ -11,8 +11,8 @@ from typing import Any
 
 from opskit import files
 from opskit.checks import count, not_checked
-from opskit.config.probes import ResilienceSettings
 from opskit.config.smoke import Profile, SmokeSettings, service_address
+from opskit.config.strain import ResilienceSettings
 from opskit.config.watch import SloSettings, read_key
 from opskit.errors import ConfigurationError, SmokeFailed, UsageError
 from opskit.log import hide

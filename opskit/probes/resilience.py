@@ -14,8 +14,9 @@ from typing import Any
 
 from opskit import log
 from opskit.checks import Check
-from opskit.config.probes import DependencySettings
+from opskit.config.section import format_duration
 from opskit.config.smoke import Profile, SmokeSettings
+from opskit.config.strain import DependencySettings
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.session import BALANCERS, Answer, Session
 
@@ -31,7 +32,7 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     """Return a probe for each dependency that may be stopped, and one of a kill."""
     asked = settings.resilience
     subject = _Subject(settings)
-    kept = "An object that was written before must be read unchanged afterwards, and "
+    kept = "An object that was written before must be read unchanged afterwards"
     for name, dependency in asked.dependencies.items():
         yield Probe(
             family="resilience",
@@ -39,8 +40,8 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             ask=partial(subject.do_without, name, dependency),
             what=f"Stops {name}, waits for the health report to say so, reads and "
             "writes meanwhile, starts it again and waits for the report to be healthy. "
-            f"{kept}so must all that was accepted meanwhile. The start command runs "
-            "also when the probe fails or is interrupted.",
+            f"{kept}, and so must all that was accepted meanwhile. The start command "
+            "runs also when the probe fails or is interrupted.",
             why="Dependencies are restarted and fail over. A service that dies or "
             "hangs with them, or does not come back without a restart, turns a short "
             "outage into a long one.",
@@ -57,7 +58,8 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             name="resilience.killed",
             ask=subject.be_killed,
             what="Kills the process and measures the time until the health report is "
-            f"healthy, and its uptime a new one. {kept}within {asked.back_within}.",
+            f"healthy, and its uptime a new one: at most "
+            f"{format_duration(asked.back_within)}. {kept}.",
             why="Processes are killed: by the kernel for want of memory, by hosts that "
             "end. What was answered with success must be there after that.",
             remedy="Let a supervisor start it at once (systemd: `Restart=always`, "

@@ -99,7 +99,7 @@ class Sample:
             name="",
             passed=passed,
             expected=", ".join(
-                f"p{each.percent} within {time(each.seconds)}" for each in wanted
+                f"p{each.percent} within {shown(each.seconds)}" for each in wanted
             ),
             observed=self._figures(),
             detail=self._left_out(),
@@ -152,7 +152,7 @@ class Sample:
     def _figures(self) -> str:
         if not self._answers:
             return "no answer"
-        values = (f"p{each} {time(self.percentile(each))}" for each in (50, 95, 99))
+        values = (f"p{each} {shown(self.percentile(each))}" for each in (50, 95, 99))
         return f"{', '.join(values)} of {count(self._answers, 'answer')}"
 
     def _left_out(self) -> str:
@@ -166,7 +166,7 @@ class Sample:
         )
 
 
-def time(seconds: float) -> str:
+def shown(seconds: float) -> str:
     """Return a time with a unit that keeps it short."""
     if math.isinf(seconds):
         return "an error"

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from opskit.checks import Check
-from opskit.config.probes import LatencyProbeSettings
 from opskit.config.smoke import SmokeSettings
+from opskit.config.strain import LatencyProbeSettings
 from opskit.config.watch import SloSettings
 from opskit.probes import latency
 from opskit.probes.probe import Inconclusive, Probe

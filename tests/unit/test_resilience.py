@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from opskit.checks import Check
-from opskit.config.probes import ResilienceSettings
 from opskit.config.smoke import SmokeSettings
+from opskit.config.strain import ResilienceSettings
 from opskit.operations import smoke
 from opskit.probes import resilience
 from opskit.probes.probe import Inconclusive, Probe
