@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
-from service import accounts, audit, keys, logs, migrations, server, settings, tokens
+from service import (
+    accounts,
+    audit,
+    imports,
+    keys,
+    logs,
+    migrations,
+    server,
+    settings,
+    tokens,
+    uploads,
+)
 from service.accounts import Role
 from service.database import Connection, Database
 from service.settings import Settings
+from service.workers import AWAY
 
 Result = TypeVar("Result")
 
@@ -26,6 +42,11 @@ def main() -> None:
     logs.configure(configured.log_level)
     if given.command == "serve":
         server.serve(configured, given.port)
+    elif given.command == "import-json":
+        _import_json(configured, given.file)
+    elif given.command == "work":
+        state = uploads.state_file(configured)
+        sys.exit(_connected(configured, lambda it: uploads.work(it, state, given.id)))
     elif given.command == "migrate":
         migrations.upgrade()
     elif given.command == "create-key":
@@ -47,6 +68,10 @@ def _arguments() -> argparse.Namespace:
     token = commands.add_parser("create-token", help="print a JSON Web Token")
     token.add_argument("name", help="of an account")
     token.add_argument("--minutes", type=int, default=60)
+    store = commands.add_parser("import-json", help="import tasks, all or none of them")
+    store.add_argument("file", type=Path, help="whose records name their owners")
+    work = commands.add_parser("work", help="what the service starts for an upload")
+    work.add_argument("id", help="of the import; the file is standard input")
     commands.add_parser("env-example", help="print .env.example")
     return parser.parse_args()
 
@@ -57,15 +82,32 @@ async def _key(connection: Connection, name: str, role: Role) -> str:
     return await keys.create(connection, account.id)
 
 
+def _import_json(configured: Settings, file: Path) -> None:
+    try:
+        done = _in_transaction(configured, lambda it: imports.from_file(it, file))
+    except (imports.Refused, *AWAY) as error:
+        sys.exit(f"nothing was imported: {error}")
+    print(json.dumps(asdict(done)))
+
+
 def _in_transaction(
     configured: Settings, work: Callable[[Connection], Awaitable[Result]]
+) -> Result:
+    async def run(database: Database) -> Result:
+        async with database.transaction() as connection:
+            return await work(connection)
+
+    return _connected(configured, run)
+
+
+def _connected(
+    configured: Settings, work: Callable[[Database], Awaitable[Result]]
 ) -> Result:
     async def run() -> Result:
         database = Database(configured)
         await database.open()
         try:
-            async with database.transaction() as connection:
-                return await work(connection)
+            return await work(database)
         finally:
             await database.close()
 

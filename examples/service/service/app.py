@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from service import audit, errors, health, hooks, incoming, streams, tasks
+from service import audit, errors, health, hooks, incoming, streams, tasks, uploads
 from service.errors import Errors
 from service.gate import Gate
 from service.limits import Limits
@@ -54,7 +54,7 @@ def create(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = state
-    for module in (tasks, streams, hooks, incoming, audit, health):
+    for module in (tasks, streams, hooks, incoming, uploads, audit, health):
         app.include_router(module.router)
     app.add_api_route("/metrics", state.metrics.show, include_in_schema=False)
     for kind in (HTTPException, RequestValidationError):
@@ -67,7 +67,9 @@ def _surround(app: FastAPI, state: State) -> None:
     """Add the layers, the innermost first."""
     settings = state.settings
     app.add_middleware(Gate, keys=state.keys, tokens=state.tokens, rates=state.rates)
-    app.add_middleware(Limits, settings=settings, larger={})
+    app.add_middleware(
+        Limits, settings=settings, larger={"/api/imports": settings.import_bytes_max}
+    )
     app.add_middleware(Errors)
     app.add_middleware(
         _Origins,

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from service import uploads
 from service.accounts import Admin
 from service.state import Current, State
 
@@ -112,6 +113,7 @@ async def diagnostics(_account: Admin, state: Current) -> dict[str, Any]:
         "disk_free_bytes": disk_free(state.settings.state_dir),
         "tasks": len(asyncio.all_tasks()),
         "database": state.database.statistics(),
+        "imports": uploads.state_file(state.settings).read(),
     }
 
 

@@ -115,6 +115,15 @@ class Settings(BaseSettings):
         default=True,
         description="refuse incoming events of an unknown type, rather than store them",
     )
+    import_bytes_max: Number = Field(
+        default=16 * 2**20, description="of a file that is sent to /api/imports"
+    )
+    import_seconds: Seconds = Field(
+        default=300, description="how long its import may take"
+    )
+    workers_max: Number = Field(
+        default=2, description="processes that import files, at once"
+    )
     streams_max: Number = Field(
         default=100, description="event streams and WebSockets at once; more get 503"
     )

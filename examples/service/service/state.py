@@ -21,6 +21,7 @@ from service.rates import Rates
 from service.settings import Settings
 from service.subscriptions import Subscription, Subscriptions, background
 from service.tokens import Tokens
+from service.workers import Workers
 
 
 @dataclass(kw_only=True)
@@ -35,6 +36,7 @@ class State:
     metrics: Metrics
     hub: Hub
     outbox: Outbox
+    workers: Workers
     subscriptions: Subscriptions
     began: float = field(default_factory=time.monotonic)
     # Set as soon as a signal asks the service to end: streams then end too.
@@ -48,6 +50,7 @@ class State:
         direct = settings.database_direct_url or settings.database_url
         hub = Hub(database, direct.get_secret_value(), settings.streams_max)
         outbox = Outbox(database, settings.hook_origins)
+        workers = Workers(settings, database)
         return cls(
             settings=settings,
             database=database,
@@ -57,10 +60,12 @@ class State:
             metrics=Metrics(settings.version),
             hub=hub,
             outbox=outbox,
+            workers=workers,
             subscriptions=Subscriptions(
                 [
                     Subscription(name="events", open=hub.open),
                     Subscription(name="outbox", open=outbox.open),
+                    Subscription(name="workers", open=workers.open),
                 ]
             ),
         )
