@@ -44,7 +44,7 @@ class Service:
     tasks: list[dict[str, Any]] = field(default_factory=list)
     trail: list[dict[str, Any]] = field(default_factory=list)
     listeners: list[tuple[str, asyncio.Queue[str]]] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def has(self, *defects: str) -> bool:
@@ -100,8 +100,11 @@ class Service:
             return "writer"
         for user, right in KEYS.items():
             if key == right:
+                self.known.add(right[:12])
                 return user
             if key and self.has("prefix-only") and key[:12] == right[:12]:
+                return user
+            if key and self.has("prefix-cached") and key[:12] in self.known:
                 return user
             if key and self.has("cut-key") and right.startswith(key):
                 return user

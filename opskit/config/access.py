@@ -233,13 +233,15 @@ class AuditSettings(Section):
     action: RequestSettings = Field(
         default=RequestSettings(), description="a request that must appear in it"
     )
-    actor: str = Field(
-        default="",
-        description="the `actor` of that entry; empty: it is recognised by the id of "
-        "the request",
+    entry: dict[str, Any] = Field(
+        default={},
+        description="fields that its entry must have, for instance "
+        '`{ actor = "smoke", action = "task.changed" }`',
     )
     request_id: str = Field(
-        default="request_id", description="the field with the id of the request"
+        default="request_id",
+        description="the field with the id of the request, which its entry must have "
+        "too; empty: there is none",
     )
     request_id_header: str = Field(
         default="X-Request-ID", description="the header with the id of a request"

@@ -160,6 +160,10 @@ def _moment(text: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _has(entry: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(value(entry, name) == each for name, each in wanted.items())
+
+
 def _clock(answer: Answer) -> datetime:
     """Return the time by the service's clock, or by this host's without one."""
     try:
@@ -180,20 +184,19 @@ def _own_action(
             expected=f"a right answer to {section.action.method} {section.action.path}",
             observed=str(answer.status),
         )
-    field, wanted = section.request_id, answer.headers.get(header, sent)
-    if section.actor:
-        field, wanted = "actor", section.actor
+    wanted = dict(section.entry)
+    if section.request_id:
+        wanted[section.request_id] = answer.headers.get(header, sent)
     parameters: dict[str, object] = {section.since_parameter: began.isoformat()}
     path = with_parameters(trail.path, parameters if section.since_parameter else {})
     recent = trail.model_copy(update={"path": path})
+    expected = f"an entry with the right {', '.join(wanted)}"
     end = time.monotonic() + session.target.timeout_seconds
     while True:
         for read in pages(session, recent, limit=trail.size_max):
-            if any(value(each, field) == wanted for each in read.items):
-                return faultless(f"an entry with the {field} of the request", [])
+            if any(_has(each, wanted) for each in read.items):
+                return faultless(expected, [])
         if time.monotonic() > end:
-            return faultless(
-                f"an entry with the {field} of the request",
-                [f"none in {session.target.timeout_seconds:g} s"],
-            )
+            seconds = session.target.timeout_seconds
+            return faultless(expected, [f"none in {seconds:g} s"])
         time.sleep(_LOOK_AGAIN_SECONDS)

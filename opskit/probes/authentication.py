@@ -59,11 +59,15 @@ def _next(match: re.Match[str]) -> str:
 def _of_routes(
     resources: Resources, routes: list[RequestSettings], wrong_header: str
 ) -> Iterator[Probe]:
-    def refused(make: Callable[[Headers], list[Headers]]) -> Callable[[Session], Check]:
+    def refused(
+        make: Callable[[Headers], list[Headers]], *, right_first: bool = False
+    ) -> Callable[[Session], Check]:
         """Return what asks each route with what `make` makes of its credential."""
 
         def faults(session: Session) -> Iterator[str]:
             for route in routes:
+                if right_first:
+                    resources.send(session, route)
                 for headers in make(session.target.credential(route.key)):
                     answer = resources.send(session, route, key="", headers=headers)
                     if answer.status != 401:
@@ -95,11 +99,11 @@ def _of_routes(
     yield Probe(
         family=FAMILY,
         name="authentication.wrong-key",
-        ask=refused(lambda right: [altered(right), _cut(right)]),
-        what="Asks each route with a key of the right form and beginning whose end "
-        "differs, and with one whose end is missing.",
-        why="A service that only looks whether there is a key, or compares its "
-        "beginning, accepts keys that it never issued.",
+        ask=refused(lambda right: [altered(right), _cut(right)], right_first=True),
+        what="Asks each route with the right key, and then with one whose end differs, "
+        "and one whose end is missing.",
+        why="A service that only looks whether there is a key, or compares or "
+        "remembers its beginning, accepts keys that it never issued.",
         remedy="Look the key up, compare the hash of the whole key in constant time, "
         "and answer 401 where it differs.",
     )
