@@ -146,6 +146,10 @@ class ClientToolError(DatabaseError):
     """A PostgreSQL program is missing or of the wrong version."""
 
 
+class MigrationFailed(DatabaseError):
+    """A migration failed; what of it ran in a transaction was rolled back."""
+
+
 class BackupFailed(OpskitError):
     """The backup failed; no backup set was recorded."""
 
@@ -166,6 +170,12 @@ class DrillFailed(OpskitError):
     """A drill ran and did not pass."""
 
     exit_code = 50
+
+
+class ReleaseRefused(OpskitError):
+    """A release was refused before anything changed."""
+
+    exit_code = 62
 
 
 class SmokeFailed(OpskitError):

@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from opskit.config.drill import DrillSettings, RestoreSettings
+from opskit.config.release import ReleaseSettings
 from opskit.config.section import Section, SourceName
 from opskit.config.smoke import SmokeSettings
 from opskit.config.sources import DatabaseSettings, FolderSettings, RetentionSettings
@@ -197,6 +198,7 @@ class Settings(BaseSettings):
     hooks: HooksSettings = HooksSettings()
     slo: SloSettings = SloSettings()
     smoke: SmokeSettings = SmokeSettings()
+    release: ReleaseSettings = ReleaseSettings()
     state_dir: Path = Field(
         default=Path(".opskit"),
         description="locks, the ledger and reports; "
@@ -229,6 +231,12 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"drill.try_to_destroy names {name}, which is no configured store"
                 )
+        migrated = self.release.migrations.database
+        if migrated and migrated not in self.databases:
+            raise ValueError(
+                f"release.migrations.database names {migrated}, which is no configured "
+                "database"
+            )
         for key in ("heartbeats", "drill_heartbeats"):
             for name in getattr(self.notify, key):
                 if name not in self.databases and name not in self.files:

@@ -21,7 +21,13 @@ from opskit.drill.servers import (
     opening_server,
     place_beside,
 )
-from opskit.errors import DatabaseError, IntegrityError, OpskitError, ServerFault
+from opskit.errors import (
+    DatabaseError,
+    DrillFailed,
+    IntegrityError,
+    OpskitError,
+    ServerFault,
+)
 from opskit.log import logger
 from opskit.mutants.planting import plant
 from opskit.postgres import database, roles, scratch
@@ -219,6 +225,28 @@ def drill(request: DrillRequest, *, clock: Callable[[], datetime]) -> DrillEvide
         started_at=started_at,
         finished_at=clock(),
     )
+
+
+@contextmanager
+def equal_copy(request: DrillRequest) -> Iterator[Restored]:
+    """Yield a copy of a set in a throw-away server that is equal to it.
+
+    Raises:
+        DrillFailed: it is not equal, or cannot be made.
+        ClientToolError, DatabaseError: as `drill`.
+    """
+    run = _Drill(request)
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(run.copy())
+        except (_Ended, NoProgress) as error:
+            failed = [each.name for each in run.record.checks if each.failed]
+            raise DrillFailed(
+                f"{request.chosen.manifest.backup_id} does not come back: "
+                f"{', '.join(failed[:1]) or error}",
+                hint="Drill it with `inv restore-drill`, and read the report.",
+            ) from error
+        yield made
 
 
 class _Ended(Exception):

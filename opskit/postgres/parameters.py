@@ -157,6 +157,24 @@ def with_database(url: str, database: str) -> str:
     return conninfo.make_conninfo(**(parse(url) | {"dbname": database}))
 
 
+def for_tools(url: str, user: str = "") -> str:
+    """Return the URL as every driver takes it: a socket's folder is a parameter.
+
+    With another user, if one is given. What only libpq knows is left out.
+    """
+    parameters = parse(url)
+    known: dict[str, str] = {
+        key: parameters[key]
+        for key in ("host", "port", "sslmode", "sslrootcert")
+        if key in parameters
+    }
+    who = quote(user or parameters.get("user", ""), safe="")
+    if "password" in parameters:
+        who += ":" + quote(parameters["password"], safe="")
+    name = quote(parameters.get("dbname", ""), safe="")
+    return f"postgresql://{who}@/{name}?{urlencode(known, quote_via=quote)}"
+
+
 def database_name(url: str) -> str:
     """Return the name of the database that a URL leads to, as libpq resolves it."""
     parameters = parse(url)

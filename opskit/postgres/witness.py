@@ -142,6 +142,7 @@ class Relation:
     filenode: int
     rows_read: int
     rows: int
+    written: int = 0
     above: tuple[str, ...] = ()
 
 
@@ -166,6 +167,7 @@ def relations(connection: Connection) -> dict[int, Relation]:
                format('%I.%I', tn.nspname, t.relname), c.relkind,
                coalesce(pg_relation_filenode(c.oid), 0)::int8,
                coalesce(s.seq_tup_read, 0), greatest(c.reltuples, 0)::int8,
+               coalesce(s.n_tup_ins + s.n_tup_upd + s.n_tup_del, 0),
                ARRAY(SELECT format('%I.%I', an.nspname, a.relname)
                      FROM pg_partition_ancestors(t.oid) up
                        JOIN pg_class a ON a.oid = up.relid
@@ -188,9 +190,10 @@ def relations(connection: Connection) -> dict[int, Relation]:
             filenode=filenode,
             rows_read=read,
             rows=rows_held,
+            written=written,
             above=tuple(above),
         )
-        for oid, name, table, kind, filenode, read, rows_held, above in rows
+        for oid, name, table, kind, filenode, read, rows_held, written, above in rows
     }
 
 

@@ -71,6 +71,17 @@ def _named(statement: Any) -> Iterator[tuple[Any, str]]:
             return
 
 
+def split(text: str) -> Iterator[str]:
+    """Yield the statements of a script; one that does not parse comes whole."""
+    import pglast
+    from pglast.parser import ParseError
+
+    try:
+        yield from pglast.split(text)
+    except ParseError:
+        yield text
+
+
 def hides(text: str) -> bool:
     """Return whether a statement runs others, which no log shows."""
     from pglast import ast, parse_sql

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from opskit.tasks import backup, doctor, drill, restore, scheduler, sets, smoke, watch
+from opskit.tasks import (
+    backup,
+    doctor,
+    drill,
+    release,
+    restore,
+    scheduler,
+    sets,
+    smoke,
+    watch,
+)
 
 namespace = Collection()
 for _task in (
@@ -18,6 +28,8 @@ for _task in (
     drill.restore_drill,
     restore.restore,
     sets.copy,
+    release.migrate,
+    release.rehearse,
     smoke.smoke,
     doctor.status,
     doctor.ledger,

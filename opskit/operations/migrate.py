@@ -1,0 +1,278 @@
+"""Migrates a database, and rehearses on a restored copy what that would do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from opskit import files
+from opskit.catalog.documents import REPORTS_FOLDER, document_bytes, store_document
+from opskit.catalog.sets import BackupSet
+from opskit.config import configuration_path
+from opskit.config.release import MigrationsSettings
+from opskit.drill.run import DrillRequest
+from opskit.errors import ReleaseRefused, StoreError, UsageError
+from opskit.log import masked
+from opskit.operations import keys
+from opskit.operations.outcome import Outcome, Record, not_recorded
+from opskit.operations.run import Run
+from opskit.postgres.connect import connect, is_pooled
+from opskit.postgres.parameters import for_tools, parse
+from opskit.postgres.snapshot import database_lock
+from opskit.release.rehearsal import RehearsalRequest
+from opskit.release.rehearsal import rehearse as run_rehearsal
+from opskit.release.report import Rehearsal, render
+from opskit.release.revisions import (
+    Bounds,
+    Revision,
+    Tool,
+    apply_with_patience,
+    pending,
+    tool_of,
+)
+from opskit.workspace import Limits
+
+_LOCK_WAIT = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrateRequest:
+    """Up to which revision, all by default; with `dry_run` nothing is applied."""
+
+    until: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migrated:
+    """The revisions that were applied or would be, and how long each took."""
+
+    database: str
+    revisions: tuple[Revision, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    dry_run: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the document."""
+        return {
+            "database": self.database,
+            "dry_run": self.dry_run,
+            "revisions": [
+                each.as_json()
+                | {
+                    "status": "applied" if each.id in self.seconds else "pending",
+                    "seconds": self.seconds.get(each.id),
+                }
+                for each in self.revisions
+            ],
+        }
+
+
+def migrate(
+    run: Run,
+    request: MigrateRequest,
+    *,
+    on_done: Callable[[Revision, float], None] = lambda _revision, _seconds: None,
+) -> Outcome[Migrated]:
+    """Apply the pending migrations, one at a time, under a lock in the database."""
+    with run.recorded("migrate", watched=True) as record:
+        settings, tool = _tool(run)
+        record.subject = settings.database
+        url = run.database(settings.database).resolve_url()
+        with _locked(run, url, settings):
+            with connect(url, purpose="migrate") as connection:
+                revisions = pending(tool, connection, until=request.until)
+            done = Migrated(
+                database=settings.database,
+                revisions=tuple(revisions),
+                dry_run=request.dry_run,
+            )
+            record.result = done
+            if revisions and not request.dry_run:
+                record.begin(
+                    source=settings.database, revisions=[e.id for e in revisions]
+                )
+                _apply(tool, url, settings, done, record, on_done)
+    return record.outcome
+
+
+def _apply(
+    tool: Tool,
+    url: str,
+    settings: MigrationsSettings,
+    done: Migrated,
+    record: Record,
+    on_done: Callable[[Revision, float], None],
+) -> None:
+    for revision in done.revisions:
+        began, waited = time.monotonic(), 0
+        for waited in apply_with_patience(
+            tool,
+            for_tools(url),
+            revision,
+            bounds(settings),
+            attempts=settings.lock_attempts,
+        ):
+            time.sleep(min(2.0**waited, 30))  # whoever queued behind comes first
+        done.seconds[revision.id] = round(time.monotonic() - began, 3)
+        record.details["applied"] = list(done.seconds)
+        on_done(revision, done.seconds[revision.id])
+
+
+def bounds(settings: MigrationsSettings) -> Bounds:
+    """Return how long statements of migrations may wait and run."""
+    return Bounds(lock_wait=settings.lock_timeout, statement=settings.statement_timeout)
+
+
+@contextmanager
+def _locked(run: Run, url: str, settings: MigrationsSettings) -> Iterator[None]:
+    """Hold the lock of migrations on a connection of its own.
+
+    A pooler may give each statement another session, which a lock of a session does
+    not survive.
+    """
+    with database_lock(
+        url, name="migrate", run_id=run.run_id, lock_wait=_LOCK_WAIT
+    ) as lock:
+        if is_pooled(lock.connection):
+            raise ReleaseRefused(
+                f"{settings.database} is reached through a connection pooler",
+                hint="Give migrations the address of the server itself: locks and "
+                "settings of a session do not pass a pooler.",
+            )
+        yield
+
+
+def _tool(run: Run) -> tuple[MigrationsSettings, Tool]:
+    settings = run.settings.release.migrations
+    return settings, tool_of(settings, configuration_path().resolve().parent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearseRequest:
+    """On which set, the newest drilled one by default, and up to which revision."""
+
+    backup: str = ""
+    until: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsed:
+    """What a rehearsal has shown, and where its report lies."""
+
+    rehearsal: Rehearsal
+    report: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract."""
+        return self.rehearsal.as_json() | {"report": str(self.report)}
+
+
+def rehearse(run: Run, request: RehearseRequest) -> Outcome[Rehearsed]:
+    """Run the pending migrations on a restored copy, and say what they cost."""
+    with run.recorded("rehearse", watched=True) as record:
+        settings, tool = _tool(run)
+        record.subject = settings.database
+        url = run.database(settings.database).resolve_url()
+        chosen = _chosen(run, settings.database, request.backup)
+        with run.reading(chosen.manifest.backup_id):
+            record.begin(source=settings.database, backup_id=chosen.manifest.backup_id)
+            made = run_rehearsal(
+                RehearsalRequest(
+                    drill=_drill_request(run, chosen, tool, settings),
+                    tool=tool,
+                    until=request.until,
+                    user=parse(url).get("user", ""),
+                    bounds=bounds(settings),
+                    budgets=run.settings.release.budgets,
+                ),
+                clock=run.now,
+            )
+        report = _keep(run, made, record)
+        record.result = Rehearsed(rehearsal=made, report=report)
+        record.status = "passed" if made.passed else "failed"
+        record.details["passed"] = made.passed
+        if not made.passed:
+            record.report(_refused(made))
+    return record.outcome
+
+
+def _drill_request(
+    run: Run, chosen: BackupSet, tool: Tool, settings: MigrationsSettings
+) -> DrillRequest:
+    limits = run.limits(chosen.manifest)
+    # Each revision runs up to four times: alone, up again, with a writer, and back.
+    more = 4 * len(tool.revisions()) * settings.statement_timeout.total_seconds()
+    return DrillRequest(
+        chosen=chosen,
+        installations=run.installations,
+        run_id=run.run_id,
+        limits=Limits(
+            seconds=limits.seconds + more, jobs=limits.jobs, work_dir=limits.work_dir
+        ),
+        settings=run.settings.drill,
+        identities=run.identities,
+    )
+
+
+def _chosen(run: Run, source: str, backup: str) -> BackupSet:
+    if backup:
+        chosen = run.listing().find(backup, source=source)
+        if chosen.manifest.source != source:
+            raise UsageError(
+                f"{chosen.manifest.backup_id} is a set of {chosen.manifest.source}, "
+                f"and the migrations are for {source}",
+                hint="Name a set of that database.",
+            )
+        return chosen
+    drilled = [each for each in _sets(run, source) if each.proof == "drilled"]
+    if not drilled:
+        raise ReleaseRefused(
+            f"{source} has no drilled set to rehearse on",
+            hint=f"Drill one: `inv restore-drill --database {source}`.",
+        )
+    return max(drilled, key=lambda each: each.manifest.finished_at)
+
+
+def _sets(run: Run, source: str) -> Sequence[BackupSet]:
+    return [e for e in run.catalog(source).sets if e.manifest.source == source]
+
+
+def _refused(made: Rehearsal) -> ReleaseRefused:
+    failed = [each for each in made.checks if each.failed]
+    return ReleaseRefused(
+        f"the rehearsal on {made.backup_id} says no: {failed[0].name}"
+        + (f" and {len(failed) - 1} more" if len(failed) > 1 else ""),
+        hint="Read the report. Change the migration, or the budgets in "
+        "[release.budgets].",
+    )
+
+
+def _keep(run: Run, made: Rehearsal, record: Record) -> Path:
+    """Write the report into the state folder and into every store, signed there."""
+    name = f"rehearsal-{made.backup_id}-{run.run_id}"
+    document = masked(made.as_json()) | {
+        "name": name,
+        "run_id": run.run_id,
+        "passed": made.passed,
+        "started_at": made.started_at.isoformat(),
+    }
+    text = render(made).encode("utf-8", "surrogateescape")
+    path = run.reports / f"{name}.md"
+    files.write_atomically(path, [text])
+    files.write_atomically(path.with_suffix(".json"), [document_bytes(document)])
+    keys.warn_of_unsigned(run.settings)
+    place = f"{REPORTS_FOLDER}{run.ledger.id}/{name}"
+    for store in run.stores:
+        try:
+            store.put(f"{place}.md", [text])
+            store_document(store, f"{place}.json", document, run.protection.signer)
+        except StoreError as error:
+            record.details["not_stored"] = error.message
+            record.report(not_recorded(error))
+    return path

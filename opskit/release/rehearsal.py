@@ -1,0 +1,305 @@
+"""Rehearsal: pending migrations run on the newest drilled set, and what that cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from opskit.checks import Check, not_checked
+from opskit.compare import contents
+from opskit.config.release import BudgetSettings
+from opskit.drill.run import DrillRequest, equal_copy
+from opskit.errors import MigrationFailed, OpskitError, ReleaseRefused
+from opskit.log import logger
+from opskit.postgres import database, witness
+from opskit.postgres.connect import connect, query, query_value
+from opskit.postgres.parameters import for_tools, with_database
+from opskit.release.locks import (
+    BLOCKS_WRITES,
+    HeldLock,
+    held_locks,
+    rewrites,
+    scans,
+    statements,
+)
+from opskit.release.report import Cost, Rehearsal, budget_checks
+from opskit.release.revisions import Bounds, Tool, pending
+from opskit.restore.engine import Restored
+
+_WRITER_LOCK_WAIT = timedelta(seconds=1)
+_SECOND = "_opskit_second"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsalRequest:
+    """Which set to rehearse on, with which tool, within which budgets.
+
+    Migrations run as the role `user`, if the set has one of that name.
+    """
+
+    drill: DrillRequest
+    tool: Tool
+    until: str
+    user: str
+    bounds: Bounds
+    budgets: BudgetSettings
+
+
+def rehearse(request: RehearsalRequest, *, clock: Callable[[], datetime]) -> Rehearsal:
+    """Run the pending migrations on a restored copy, twice, and back and forth again.
+
+    What a migration does wrong is a check that did not pass, not an error.
+
+    Raises:
+        ReleaseRefused: there is nothing to rehearse, or on no such server.
+        DrillFailed: the set itself does not come back.
+        DatabaseError: the throw-away server did not work.
+    """
+    settings = request.drill.settings
+    if settings.server == "existing":
+        raise ReleaseRefused(
+            "a rehearsal needs a server of its own, and [drill] names an existing one",
+            hint='Set server = "auto" or "container" in [drill].',
+        )
+    own = {**settings.settings, **witness.SETTINGS}
+    drill = replace(
+        request.drill, settings=settings.model_copy(update={"settings": own})
+    )
+    manifest = drill.chosen.manifest
+    made = Rehearsal(backup_id=manifest.backup_id, started_at=clock())
+    with equal_copy(drill) as restored:
+        _Run(request, restored, made).all()
+    return made
+
+
+class _Run:
+    """One rehearsal on its copy."""
+
+    def __init__(
+        self, request: RehearsalRequest, restored: Restored, made: Rehearsal
+    ) -> None:
+        self._request, self._restored, self._made = request, restored, made
+        place = restored.place
+        self._name, self._beside = place.name, place.url_beside
+        self._connection = place.connection
+        roles = {
+            row[0] for row in query(place.connection, "SELECT rolname FROM pg_roles")
+        }
+        self._user = request.user if request.user in roles else ""
+
+    def all(self) -> None:
+        """Do everything that a rehearsal consists of, as far as it comes."""
+        made, name = self._made, self._name
+        with connect(self._restored.copy.url, purpose="rehearsal") as own:
+            made.server = str(query_value(own, "SHOW server_version"))
+            made.database_bytes = database.size_bytes(own, name)
+            made.revisions = pending(self._request.tool, own, until=self._request.until)
+        if not made.revisions:
+            raise ReleaseRefused(
+                f"{made.backup_id} lacks no migration: there is nothing to rehearse",
+                hint="Name a set from before the newest migration with --backup.",
+            )
+        second = self._second()
+        applied = self._first()
+        self._untouched()
+        if applied:
+            self._back_and_forth()
+            self._with_writer(second)
+
+    def _url(self, name: str) -> str:
+        return for_tools(with_database(self._beside, name), self._user)
+
+    def _second(self) -> str:
+        """Make a second copy for the run with a writer."""
+        name = database.derived_name(self._name, _SECOND)
+        self._connection.execute(
+            f"CREATE DATABASE {_quoted(name)} TEMPLATE {_quoted(self._name)}".encode()
+        )
+        return name
+
+    def _first(self) -> bool:
+        """Apply all revisions, alone; return whether that went well."""
+        made, applied = self._made, True
+        with self._costed():
+            for revision in made.revisions:
+                logger().info("rehearsal", revision=revision.id)
+                began = time.monotonic()
+                try:
+                    self._request.tool.apply(
+                        self._url(self._name), revision, self._request.bounds
+                    )
+                except MigrationFailed as error:
+                    applied = False
+                    made.checks.append(
+                        Check(
+                            name=f"migration {revision.id}",
+                            passed=False,
+                            expected="applied",
+                            observed="failed",
+                            detail=error.message,
+                        )
+                    )
+                    break
+                finally:
+                    made.timings[revision.id] = round(time.monotonic() - began, 3)
+                made.checks.append(
+                    Check(
+                        name=f"migration {revision.id}",
+                        passed=True,
+                        expected="applied",
+                        observed="applied",
+                    )
+                )
+        assert made.cost is not None
+        made.checks += budget_checks(self._request.budgets, made.cost)
+        return applied
+
+    @contextmanager
+    def _costed(self) -> Iterator[None]:
+        url = self._restored.copy.url
+        with connect(url, purpose="rehearsal") as own:
+            own.execute("ANALYZE")
+            before = witness.relations(own)
+            figures = self._figures()
+        begin = witness.position(self._connection)
+        began = time.monotonic()
+        with (
+            witness.witnessed(url),
+            witness.sampled(self._beside, self._name) as seen,
+        ):
+            yield
+        seconds = time.monotonic() - began
+        ran = statements(witness.read_log(self._connection, self._name, begin))
+        with connect(url, purpose="rehearsal") as own:
+            after = witness.relations(own)
+        wal, temporary = (
+            now - then for now, then in zip(self._figures(), figures, strict=True)
+        )
+        held = held_locks(ran, before, seen)
+        changed = rewrites(ran, before, after)
+        self._made.cost = Cost(
+            locks=tuple(held),
+            rewrites=tuple(changed),
+            scans=scans(before, after),
+            seconds=seconds,
+            wal_bytes=wal,
+            temporary_bytes=temporary,
+            growth_bytes=max(0, seen.size_bytes_max - self._made.database_bytes),
+            invalid_indexes=_invalid(url),
+            touched=frozenset(_touched(held, before, after)),
+        )
+
+    def _figures(self) -> tuple[int, int]:
+        ((wal, temporary),) = query(
+            self._connection,
+            """
+            SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8, temp_bytes
+            FROM pg_stat_database WHERE datname = %s""",
+            self._name,
+        )
+        return wal, temporary
+
+    def _untouched(self) -> None:
+        """Compare what no statement touched with the set, exactly."""
+        cost, copy = self._made.cost, self._restored.copy
+        assert cost is not None
+        names = {
+            f"{_plain(each.schema_name)}.{_plain(each.name)}": each
+            for each in copy.tables
+        }
+        rest = tuple(each for name, each in names.items() if name not in cost.touched)
+        if not rest:
+            self._made.checks.append(
+                not_checked("untouched tables", "the migrations touch every table")
+            )
+            return
+        compared = contents.compare_contents(replace(copy, tables=rest, sequences=()))
+        bad = [each for each in compared if not each.passed]
+        self._made.checks.append(
+            Check(
+                name="untouched tables",
+                passed=not bad,
+                expected=f"{len(rest)} tables as in the set",
+                observed=f"{len(rest) - len(bad)} tables",
+                detail="; ".join(f"{e.name}: {e.detail}" for e in bad),
+            )
+        )
+
+    def _back_and_forth(self) -> None:
+        """Take the migrations back and apply them again, where all have a way back."""
+        name, made = "down and up again", self._made
+        if missing := [each.id for each in made.revisions if not each.has_way_back]:
+            made.checks.append(not_checked(name, f"{missing[0]} has no way back"))
+            return
+        url, tool, bounds = (
+            self._url(self._name),
+            self._request.tool,
+            self._request.bounds,
+        )
+        try:
+            for revision in reversed(made.revisions):
+                tool.undo(url, revision, bounds)
+            for revision in made.revisions:
+                tool.apply(url, revision, bounds)
+        except OpskitError as error:
+            made.checks.append(
+                Check(name=name, passed=False, observed="failed", detail=error.message)
+            )
+            return
+        made.checks.append(
+            Check(name=name, passed=True, expected="applied", observed="applied")
+        )
+
+    def _with_writer(self, name: str) -> None:
+        """Apply all while an idle session holds what a writer holds on the tables."""
+        cost, made = self._made.cost, self._made
+        assert cost is not None
+        tables = sorted({e.table for e in cost.locks if e.mode in BLOCKS_WRITES})
+        bounds = replace(self._request.bounds, lock_wait=_WRITER_LOCK_WAIT)
+        begin = witness.position(self._connection)
+        url = with_database(self._beside, name)
+        with connect(url, purpose="rehearsal", autocommit=False) as writer:
+            for table in tables:
+                writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE".encode())
+            for revision in made.revisions:
+                try:
+                    self._request.tool.apply(self._url(name), revision, bounds)
+                except MigrationFailed:
+                    break
+        ran = statements(witness.read_log(self._connection, name, begin))
+        made.waits = [each.text for each in ran if each.waited_in_vain]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _plain(name: str) -> str:
+    from pglast.stream import maybe_double_quote_name
+
+    return str(maybe_double_quote_name(name))
+
+
+def _invalid(url: str) -> tuple[str, ...]:
+    from opskit.postgres.migrations import invalid_indexes
+
+    return tuple(sorted(invalid_indexes(url)))
+
+
+def _touched(
+    held: Sequence[HeldLock],
+    before: dict[int, witness.Relation],
+    after: dict[int, witness.Relation],
+) -> Iterator[str]:
+    """Yield the tables that a statement changed or may have changed."""
+    yield from (each.table for each in held if each.mode in BLOCKS_WRITES)
+    for oid, relation in before.items():
+        now = after.get(oid)
+        if now is None or (now.written, now.filenode) != (
+            relation.written,
+            relation.filenode,
+        ):
+            yield relation.table

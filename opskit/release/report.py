@@ -1,0 +1,217 @@
+"""Report: what a rehearsal found out, its verdict, and its text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from opskit.checks import Check, cell, duration, size
+from opskit.config.release import BudgetSettings
+from opskit.log import mask
+from opskit.release.locks import (
+    BLOCKS_READS,
+    BLOCKS_WRITES,
+    HeldLock,
+    Rewrite,
+    blocked_seconds,
+)
+from opskit.release.revisions import Revision
+
+_STATEMENT_SHOWN = 300
+_LOCKS_SHOWN = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What migrations did to the copy, and for how long they blocked others."""
+
+    locks: tuple[HeldLock, ...]
+    rewrites: tuple[Rewrite, ...]
+    scans: dict[str, int]
+    seconds: float
+    wal_bytes: int
+    temporary_bytes: int
+    growth_bytes: int
+    invalid_indexes: tuple[str, ...]
+    touched: frozenset[str]
+
+    def longest(self, modes: Sequence[str]) -> tuple[float, str]:
+        """Return for how long a table was locked in such modes, and which one."""
+        blocked = blocked_seconds(self.locks, modes)
+        table = max(blocked, key=blocked.__getitem__, default="")
+        return blocked.get(table, 0.0), table
+
+
+@dataclass(kw_only=True)
+class Rehearsal:
+    """What is known of a rehearsal; it has passed if all checks that were made did."""
+
+    backup_id: str
+    started_at: datetime
+    database_bytes: int = 0
+    server: str = ""
+    revisions: list[Revision] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    cost: Cost | None = None
+    waits: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was checked, and every check that was made passed."""
+        made = [each for each in self.checks if each.passed is not None]
+        return bool(made) and not any(each.failed for each in made)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the contract."""
+        cost = self.cost
+        return {
+            "backup_id": self.backup_id,
+            "revisions": [
+                each.as_json() | {"seconds": self.timings.get(each.id)}
+                for each in self.revisions
+            ],
+            "locks": [
+                {
+                    "table": each.table,
+                    "mode": each.mode,
+                    "seconds": round(each.seconds, 3),
+                    "statement": _shown(each.statement),
+                    "sampled": each.sampled,
+                }
+                for each in (cost.locks[:_LOCKS_SHOWN] if cost else ())
+            ],
+            "rewrites": [
+                {
+                    "table": each.name,
+                    "reason": each.reason,
+                    "statement": _shown(each.statement),
+                }
+                for each in (cost.rewrites if cost else ())
+            ],
+            "scans": dict(cost.scans) if cost else {},
+            "seconds": round(cost.seconds, 3) if cost else None,
+            "wal_bytes": cost.wal_bytes if cost else None,
+            "temporary_bytes": cost.temporary_bytes if cost else None,
+            "disk_bytes": cost.growth_bytes if cost else None,
+            "database_bytes": self.database_bytes,
+            "waits_for_writers": [_shown(each) for each in self.waits],
+            "server": self.server,
+            "checks": [each.as_json() for each in self.checks],
+            "budgets": [
+                each.as_json()
+                for each in self.checks
+                if each.name.startswith("budget ")
+            ],
+        }
+
+
+def _shown(statement: str) -> str:
+    return mask(" ".join(statement.split()))[:_STATEMENT_SHOWN]
+
+
+def budget_checks(budgets: BudgetSettings, cost: Cost) -> Iterator[Check]:
+    """Compare what migrations cost with what they may cost."""
+    reads, table_read = cost.longest(BLOCKS_READS)
+    writes, table_written = cost.longest(BLOCKS_WRITES)
+    for name, limit, seconds, table in (
+        ("reads blocked", budgets.reads_blocked, reads, table_read),
+        ("writes blocked", budgets.writes_blocked, writes, table_written),
+        ("duration", budgets.duration, cost.seconds, ""),
+    ):
+        if limit is not None:
+            yield Check(
+                name=f"budget {name}",
+                passed=seconds <= limit.total_seconds(),
+                expected=f"at most {duration(limit.total_seconds())}",
+                observed=duration(seconds) + (f" on {table}" if table else ""),
+            )
+    yield Check(
+        name="budget rewrites",
+        passed=budgets.rewrites or not cost.rewrites,
+        expected="any" if budgets.rewrites else "none",
+        observed=", ".join(each.name for each in cost.rewrites) or "none",
+        detail="; ".join(f"{each.name}: {each.reason}" for each in cost.rewrites),
+    )
+    for name, most, number in (
+        ("WAL", budgets.wal_bytes, cost.wal_bytes),
+        ("disk", budgets.disk_bytes, cost.growth_bytes),
+    ):
+        if most is not None:
+            yield Check(
+                name=f"budget {name}",
+                passed=number <= most,
+                expected=f"at most {size(most)}",
+                observed=size(number),
+            )
+    yield Check(
+        name="invalid indexes",
+        passed=not cost.invalid_indexes,
+        expected="none",
+        observed=", ".join(cost.invalid_indexes) or "none",
+    )
+
+
+def render(made: Rehearsal) -> str:
+    """Return the report of a rehearsal, in Markdown."""
+    cost = made.cost
+    verdict = "YES" if made.passed else "NO"
+    lines = [
+        f"# Rehearsal on {made.backup_id}: {verdict}",
+        "",
+        "The pending migrations ran on a restored copy of the set "
+        f"({size(made.database_bytes)}), in a throw-away PostgreSQL {made.server}.",
+        "That server loses everything when it crashes (fsync and synchronous_commit",
+        "are off), and nobody else works on it: on production all takes longer. Locks,",
+        "rewrites and amounts are the same.",
+        "",
+        "| migration | phase | seconds |",
+        "|---|---|---|",
+        *(
+            f"| {cell(each.id)} {cell(each.title)} | {each.phase} "
+            f"| {made.timings.get(each.id, '')} |"
+            for each in made.revisions
+        ),
+        "",
+        "| check | expected | observed | |",
+        "|---|---|---|---|",
+        *(_check_row(each) for each in made.checks),
+    ]
+    if cost is not None:
+        gigabytes = made.database_bytes / 1024**3
+        per_gigabyte = (
+            f", {cost.seconds / gigabytes:.1f} s per GiB" if gigabytes else ""
+        )
+        lines += [
+            "",
+            f"Time: {duration(cost.seconds)}{per_gigabyte}. Written ahead: "
+            f"{size(cost.wal_bytes)}. Temporary files: {size(cost.temporary_bytes)}. "
+            f"The database grew by {size(cost.growth_bytes)}.",
+            "",
+            "| table | lock | held for | statement |",
+            "|---|---|---|---|",
+            *(
+                f"| {cell(e.table)} | {e.mode} | {e.seconds:.3f} s | "
+                f"{cell(_shown(e.statement))} |"
+                for e in cost.locks[:_LOCKS_SHOWN]
+            ),
+            "",
+            "While a session that has written holds its transaction open, "
+            + (
+                "these statements wait for it, and others queue behind them:"
+                if made.waits
+                else "nothing waits for it."
+            ),
+            *(f"- `{_shown(each)}`" for each in made.waits),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _check_row(check: Check) -> str:
+    outcome = {True: "passed", False: "**DID NOT PASS**", None: "not checked"}
+    return (
+        f"| {cell(check.name)} | {cell(check.expected)} | {cell(check.observed)} | "
+        f"{outcome[check.passed]} {cell(check.detail)} |"
+    )

@@ -1,0 +1,212 @@
+"""Migrations: applied one at a time under a lock, and rehearsed on a drilled set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opskit.postgres.connect import connect
+from tests.acceptance.conftest import Project
+from tests.support import execute, value
+
+GOOD = "ALTER TABLE public.orders ADD note text;"
+DOWN = "ALTER TABLE public.orders DROP note;"
+REWRITE = "ALTER TABLE public.lines ALTER n TYPE int8;"
+
+
+@pytest.fixture
+def migrated(project: Project) -> Project:
+    """A project with a folder of SQL files."""
+    folder = project.folder / "migrations"
+    folder.mkdir()
+    (folder / "0001_note.sql").write_text(GOOD)
+    (folder / "0001_note.down.sql").write_text(DOWN)
+    project.configure(
+        '[release]\nmigrations = { tool = "sql", database = "shop", '
+        'lock_timeout = "1s", lock_attempts = 2 }'
+    )
+    return project
+
+
+def write(project: Project, name: str, text: str) -> Path:
+    path = project.folder / "migrations" / name
+    path.write_text(text)
+    return path
+
+
+def statuses(document: dict[str, Any]) -> dict[str, str]:
+    return {each["id"]: each["status"] for each in document["revisions"]}
+
+
+def test_migrations_are_applied_once_and_in_order(migrated: Project) -> None:
+    """A dry run lists them; what was applied is recorded, and nothing runs twice."""
+    write(
+        migrated,
+        "0002_more.sql",
+        "CREATE TABLE public.more AS SELECT note FROM public.orders;",
+    )
+
+    assert set(statuses(migrated.json("migrate", "--dry-run")).values()) == {"pending"}
+    assert statuses(migrated.json("migrate", "--to", "0001")) == {
+        "0001_note": "applied"
+    }
+    assert statuses(migrated.json("migrate")) == {"0002_more": "applied"}
+    assert migrated.json("migrate")["revisions"] == []
+
+    assert (
+        value(
+            migrated.url,
+            "SELECT string_agg(id, ' ' ORDER BY id) FROM opskit.migrations",
+        )
+        == "0001_note 0002_more"
+    )
+    records = [
+        e for e in migrated.json("ledger")["entries"] if e["operation"] == "migrate"
+    ]
+    assert [each["outcome"] for each in records] == ["ok", "ok"]
+
+
+def test_a_migration_that_fails_leaves_nothing(migrated: Project) -> None:
+    """Its transaction is rolled back; those before it stay, and are recorded."""
+    write(migrated, "0002_broken.sql", "CREATE TABLE public.half (i int); SELECT 1/0;")
+
+    document = migrated.json("migrate", code=30)
+
+    assert "0002_broken" in document["error"]
+    assert statuses(document) == {"0001_note": "applied", "0002_broken": "pending"}
+    assert value(migrated.url, "SELECT to_regclass('public.half')") is None
+
+
+def test_a_file_that_was_changed_afterwards_is_refused(migrated: Project) -> None:
+    """Even if only a comment was: nobody knows what the database has."""
+    migrated.run("migrate")
+    write(migrated, "0001_note.sql", GOOD + " -- better")
+
+    assert "0001_note was changed" in migrated.json("migrate", code=62)["error"]
+
+
+def test_a_migration_in_the_past_is_refused(migrated: Project) -> None:
+    """One that comes before others that were applied would run in another order."""
+    migrated.run("migrate")
+    write(migrated, "0000_late.sql", "SELECT 1;")
+
+    assert "0000_late comes before" in migrated.json("migrate", code=62)["error"]
+
+
+def test_locks_are_waited_for_as_long_as_allowed(migrated: Project) -> None:
+    """A table that somebody holds is given up soon, and tried again."""
+    with connect(migrated.url, purpose="holder", autocommit=False) as holder:
+        holder.execute("LOCK TABLE public.orders IN ACCESS SHARE MODE")
+        document = migrated.json("migrate", code=30)
+
+    assert "lock timeout" in document["error"]
+    assert statuses(migrated.json("migrate")) == {"0001_note": "applied"}
+
+
+def test_an_invalid_index_is_taken_away(migrated: Project) -> None:
+    """What a failed CREATE INDEX CONCURRENTLY leaves would be taken for whole."""
+    execute(
+        migrated.url,
+        "CREATE TABLE public.twice AS SELECT 1 AS i FROM generate_series(1, 2)",
+    )
+    write(
+        migrated,
+        "0002_index.sql",
+        "-- opskit: no-transaction\n"
+        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS twice_i ON public.twice (i);",
+    )
+
+    assert "twice_i" in migrated.json("migrate", code=30)["error"]
+    assert value(migrated.url, "SELECT to_regclass('public.twice_i')") is None
+    execute(migrated.url, "DELETE FROM public.twice WHERE ctid = '(0,1)'")
+    assert statuses(migrated.json("migrate")) == {"0002_index": "applied"}
+
+
+def rehearsed(project: Project, *, code: int = 0) -> dict[str, Any]:
+    project.run("backup")
+    project.run("restore-drill")
+    return project.json("rehearse", code=code)
+
+
+def test_a_good_migration_is_a_yes(migrated: Project) -> None:
+    """Its lock is measured, nothing is rewritten, it goes back and forth again."""
+    document = rehearsed(migrated)
+
+    assert document["status"] == "passed"
+    assert [each["id"] for each in document["revisions"]] == ["0001_note"]
+    locks = {(e["table"], e["mode"]): e for e in document["locks"]}
+    assert locks["public.orders", "AccessExclusiveLock"]["statement"] == GOOD.rstrip()
+    assert document["rewrites"] == []
+    passed = {each["name"]: each["passed"] for each in document["checks"]}
+    assert passed["untouched tables"]
+    assert passed["down and up again"]
+    assert document["waits_for_writers"] == [GOOD]
+    assert all(each["passed"] for each in document["budgets"])
+    report = Path(document["report"]).read_text()
+    assert "YES" in report
+    assert "AccessExclusiveLock" in report
+    assert value(migrated.url, "SELECT to_regclass('opskit.migrations')") is None
+    assert list(migrated.store.glob("_reports/*/rehearsal-*.json"))
+
+
+def test_a_rewrite_is_a_no(migrated: Project) -> None:
+    """It is refused before anything changed; a budget may allow it."""
+    write(migrated, "0002_rewrite.sql", REWRITE)
+
+    document = rehearsed(migrated, code=62)
+
+    assert document["status"] == "failed"
+    (found,) = [e for e in document["rewrites"] if e["table"] == "public.lines"]
+    assert "type of a column" in found["reason"]
+    migrated.configure(
+        '[release]\nmigrations = { tool = "sql", database = "shop" }\n'
+        "budgets = { rewrites = true }"
+    )
+    assert migrated.json("rehearse")["status"] == "passed"
+
+
+def test_a_long_lock_is_a_no(migrated: Project) -> None:
+    """What counts is how long it is held, not how long its statement runs."""
+    write(
+        migrated,
+        "0002_slow.sql",
+        "ALTER TABLE public.lines ADD x int; SELECT pg_sleep(2);",
+    )
+
+    document = rehearsed(migrated, code=62)
+
+    failed = [each["name"] for each in document["budgets"] if not each["passed"]]
+    assert failed == ["budget reads blocked"]
+    (lock,) = [
+        e
+        for e in document["locks"]
+        if (e["table"], e["mode"]) == ("public.lines", "AccessExclusiveLock")
+    ]
+    assert lock["seconds"] >= 2
+
+
+def test_a_migration_that_fails_in_a_rehearsal_is_a_no(migrated: Project) -> None:
+    """The data of last night refuses it, which production would have done too."""
+    write(migrated, "0002_broken.sql", "ALTER TABLE public.orders ADD CHECK (false);")
+
+    document = rehearsed(migrated, code=62)
+
+    assert "0002_broken" in document["error"]
+    assert json.dumps(document["checks"]).count("violated") == 1
+
+
+def test_without_a_drilled_set_nothing_is_rehearsed(migrated: Project) -> None:
+    """Only a set that was proved to come back stands for production."""
+    migrated.run("backup")
+
+    assert "no drilled set" in migrated.json("rehearse", code=62)["error"]
+
+
+def test_a_rehearsal_without_pending_migrations_is_refused(migrated: Project) -> None:
+    """A yes about nothing would be worth nothing."""
+    migrated.run("migrate")
+
+    assert "lacks no migration" in rehearsed(migrated, code=62)["error"]
