@@ -27,10 +27,25 @@ from tests.unit import stock
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "service"
 JWT_SECRET = "secret-of-the-tests-which-signs-json-web-tokens"
-# Every account has a key; `other` is a second writer.
-ROLES = {"reader": "reader", "writer": "writer", "other": "writer", "admin": "admin"}
+WEBHOOK_SECRET = "secret-of-the-tests-which-signs-webhooks"
+# Every account has a key; `other` is a second writer, `burst` has a limit of its own.
+ACCOUNTS = {
+    "reader": ["--role", "reader"],
+    "writer": ["--role", "writer"],
+    "other": ["--role", "writer"],
+    "admin": ["--role", "admin"],
+    "burst": ["--role", "reader", "--rate-limit", "20/10 seconds"],
+}
 # What `examples/service/opskit.toml` expects beside the service's defaults.
-STRICT: dict[str, Any] = {"allowed_origins": '["https://app.example"]', "https": "true"}
+STRICT: dict[str, Any] = {
+    "allowed_origins": '["https://app.example"]',
+    "https": "true",
+    "diagnostics": "true",
+    "body_seconds": "2",
+    "request_seconds": "4",
+    "concurrent_requests_max": "40",
+    "webhook_secret": WEBHOOK_SECRET,
+}
 _TEMPLATE = "service_template"
 _SECONDS_MAX = 60
 _ADDRESS = re.compile(r"running on (http://[\d.]+:(\d+))")
@@ -161,32 +176,32 @@ class Service:
             timeout=_SECONDS_MAX,
         )
 
-    def smoke(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """Probe it by its own `opskit.toml`: the exit code, and the document."""
-        environment = {"PATH": os.environ["PATH"], "OPSKIT_SMOKE__URL": self.url}
-        environment["OPSKIT_SMOKE__OBSERVABILITY__LOG_FILE"] = str(self.log)
-        environment["OPSKIT_STORES__LOCAL__URL"] = self.folder.as_uri()
-        secret = self._secret("jwt", self.environment["SERVICE_JWT_SECRET"])
-        environment["OPSKIT_SMOKE__AUTHENTICATION__TOKEN__KEY_FILE"] = secret
-        for name, key in self.keys.items():
-            path = self._secret(name, key)
-            environment[f"OPSKIT_SMOKE__KEYS__{name.upper()}__FILE"] = path
-        command = [sys.executable, "-m", "opskit", "smoke", "--json", "--config"]
-        done = subprocess.run(
-            [*command, FOLDER / "opskit.toml", *arguments],
-            env=environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-        )
-        assert done.stdout, done.stderr
-        return done.returncode, json.loads(done.stdout)
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What `opskit.toml` expects in files, by their names."""
+        return {
+            **self.keys,
+            "jwt-secret": JWT_SECRET,
+            "webhook-secret": WEBHOOK_SECRET,
+        }
 
-    def _secret(self, name: str, text: str) -> str:
-        path = self.folder / f"{name}.key"
+    def configuration(self, folder: Path) -> Path:
+        """Write its `opskit.toml`, and the files that it names, into a folder."""
+        for name, secret in self.secrets.items():
+            path = folder / name
+            path.write_text(secret)
+            path.chmod(0o600)
+        text = (FOLDER / "opskit.toml").read_text(encoding="utf-8")
+        for there, here in (
+            ("http://127.0.0.1:8000", self.url),
+            ("/etc/service/keys", str(folder)),
+            ("/var/log/service/service.jsonl", str(self.log)),
+            ("/var/backups/service", str(self.folder)),
+        ):
+            text = text.replace(there, here)
+        path = folder / "opskit.toml"
         path.write_text(text)
-        path.chmod(0o600)
-        return str(path)
+        return path
 
     def raw(self, *pieces: bytes) -> bytes:
         """Send bytes on one connection, and return all until it is closed."""
@@ -306,8 +321,8 @@ class Services:
         self._administrate(f"CREATE DATABASE {_TEMPLATE}")
         environment = self._environment(_TEMPLATE, {})
         _run(environment, "migrate")
-        for name, role in ROLES.items():
-            key = _run(environment, "create-key", name, "--role", role)
+        for name, options in ACCOUNTS.items():
+            key = _run(environment, "create-key", name, *options)
             self._keys[name] = key.strip()
 
     def _environment(

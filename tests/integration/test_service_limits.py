@@ -145,6 +145,27 @@ def test_requests_beyond_the_rate_are_refused_until_the_window_is_over(
     assert (other.status, again.status) == (200, 200)
 
 
+def test_a_key_may_have_a_limit_of_its_own(service: Service) -> None:
+    """`create-key --rate-limit` gave it to this one; others have the setting's."""
+    own, usual = (service.ask("GET", "/api/tasks", key) for key in ("burst", "reader"))
+
+    assert own.headers["X-RateLimit-Limit"] == "20"
+    assert usual.headers["X-RateLimit-Limit"] == "600"
+
+
+def test_a_client_who_leaves_is_no_error(services: Services) -> None:
+    """A connection that ends within a body is told in the log, without a traceback."""
+    with services.running() as service:
+        with socket.create_connection(("127.0.0.1", service.port), 60) as leaving:
+            sent = head(service, "Content-Length: 100")
+            leaving.sendall(sent.replace(b"/api/tasks", b"/webhooks/incoming") + b"{")
+        deadline = time.monotonic() + 60
+        while "the client has gone" not in service.log.read_text():
+            assert time.monotonic() < deadline
+
+        assert [e for e in service.logged if e["level"] == "error"] == []
+
+
 def test_guesses_of_keys_are_counted_by_address(services: Services) -> None:
     """Who has no account has a limit too."""
     with services.running(rate_limit="3/minute") as service:

@@ -318,6 +318,18 @@ def test_a_bad_address_is_refused_cleanly(service: Service, path: str) -> None:
     assert is_error(answer, "invalid")
 
 
+def test_the_routes_are_described(service: Service) -> None:
+    """The description can be made, and names the keys and the form of errors."""
+    description = service.ask("GET", "/openapi.json").json()
+
+    assert set(description["components"]["securitySchemes"]) == {
+        "APIKeyHeader",
+        "HTTPBearer",
+    }
+    answers = description["paths"]["/api/tasks"]["get"]["responses"]
+    assert set(answers) == {"200", "default"}
+
+
 def test_a_change_cannot_empty_what_must_be_there(service: Service) -> None:
     """`null` is not the same as leaving a field out."""
     path = f"/api/tasks/{made(service)}"

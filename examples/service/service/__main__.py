@@ -50,7 +50,7 @@ def main() -> None:
     elif given.command == "migrate":
         migrations.upgrade()
     elif given.command == "create-key":
-        print(_in_transaction(configured, lambda it: _key(it, given.name, given.role)))
+        print(_in_transaction(configured, lambda it: _key(it, given)))
     elif given.command == "create-token":
         lifetime = timedelta(minutes=given.minutes)
         print(tokens.create(configured, given.name, lifetime))
@@ -65,6 +65,9 @@ def _arguments() -> argparse.Namespace:
     key = commands.add_parser("create-key", help="make a key, and print it once")
     key.add_argument("name", help="of the account, which is made if there is none")
     key.add_argument("--role", type=Role, choices=list(Role), default=Role.READER)
+    key.add_argument(
+        "--rate-limit", type=settings.rate_text, help="its own, such as 20/minute"
+    )
     token = commands.add_parser("create-token", help="print a JSON Web Token")
     token.add_argument("name", help="of an account")
     token.add_argument("--minutes", type=int, default=60)
@@ -76,10 +79,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _key(connection: Connection, name: str, role: Role) -> str:
-    account = await accounts.ensure(connection, name, role)
-    await audit.record(connection, account, "key.created", f"account:{name}")
-    return await keys.create(connection, account.id)
+async def _key(connection: Connection, given: argparse.Namespace) -> str:
+    account = await accounts.ensure(connection, given.name, given.role)
+    await audit.record(connection, account, "key.created", f"account:{account.name}")
+    return await keys.create(connection, account.id, given.rate_limit)
 
 
 def _import_json(configured: Settings, file: Path) -> None:

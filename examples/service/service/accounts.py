@@ -38,6 +38,7 @@ class Account(BaseModel):
     id: int
     name: str
     role: Role
+    rate_limit: str | None = None  # of the key that was used, if it has its own
 
 
 async def find(connection: Connection, name: str) -> Account | None:

@@ -10,7 +10,7 @@ from psycopg import OperationalError
 from psycopg_pool import PoolTimeout, TooManyRequests
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -110,6 +110,8 @@ class Errors:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            _log.info("the client has gone")
         except Exception as error:
             if has_begun:
                 raise

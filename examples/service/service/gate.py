@@ -32,7 +32,8 @@ class Gate:
         if not scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
             return
-        rate = await self._rates.hit(_client(scope, account))
+        own_limit = account.rate_limit if account else None
+        rate = await self._rates.hit(_client(scope, account), own_limit)
 
         async def with_rate(message: Message) -> None:
             if message["type"].endswith("http.response.start"):

@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -115,6 +115,15 @@ async def diagnostics(_account: Admin, state: Current) -> dict[str, Any]:
         "database": state.database.statistics(),
         "imports": uploads.state_file(state.settings).read(),
     }
+
+
+@router.get("/diagnostics/wait", dependencies=[Depends(hidden_unless_enabled)])
+async def wait(
+    _account: Admin, seconds: Annotated[float, Query(ge=0, le=60)]
+) -> Simple:
+    """Take time, within the limits of every request: these can be tried with it."""
+    await asyncio.sleep(seconds)
+    return Simple(status="ok")
 
 
 def disk_free(folder: Path) -> int:

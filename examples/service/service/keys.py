@@ -22,13 +22,16 @@ _CACHED_MAX = 10_000
 _CHECKS_AT_ONCE = 2
 
 
-async def create(connection: Connection, account_id: int) -> str:
+async def create(
+    connection: Connection, account_id: int, rate_limit: str | None = None
+) -> str:
     """Store a new key of an account, and return it: it cannot be read again."""
     prefix = secrets.token_hex(4)
     key = f"svc_{prefix}_{secrets.token_urlsafe(32)}"
     await connection.execute(
-        "INSERT INTO api_keys (account_id, prefix, hash) VALUES (%s, %s, %s)",
-        [account_id, prefix, _HASHER.hash(key)],
+        "INSERT INTO api_keys (account_id, prefix, hash, rate_limit) "
+        "VALUES (%s, %s, %s, %s)",
+        [account_id, prefix, _HASHER.hash(key), rate_limit],
     )
     return key
 
@@ -64,7 +67,7 @@ class Keys:
     async def _checked(self, key: str, prefix: str) -> Account | None:
         async with self.database.transaction() as connection:
             cursor = await connection.execute(
-                "SELECT accounts.id, name, role, hash FROM api_keys "
+                "SELECT accounts.id, name, role, hash, rate_limit FROM api_keys "
                 "JOIN accounts ON accounts.id = account_id "
                 "WHERE prefix = %s AND revoked_at IS NULL",
                 [prefix],

@@ -57,6 +57,12 @@ def configure(level: str) -> None:
             "root": {"handlers": ["stderr"], "level": level.upper()},
         }
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_true)
+
+
+def _is_true(record: logging.LogRecord) -> bool:
+    # Uvicorn says it of each WebSocket that was refused, and answered, by us.
+    return "without completing handshake" not in str(record.msg)
 
 
 def request_id() -> str:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 import structlog
-from limits import RateLimitItem
+from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -83,21 +83,22 @@ class Rates:
         if self._client is not None and not await self._shared.check():
             raise RedisError("no answer to PING")
 
-    async def hit(self, client: str) -> Rate:
-        """Count one request of a client."""
+    async def hit(self, client: str, own_limit: str | None = None) -> Rate:
+        """Count one request of a client, which may have a limit of its own."""
+        item = parse(own_limit) if own_limit else self._item
         if self._client is not None and time.monotonic() >= self._redis_again_at:
             try:
-                return await self._hit(self._shared, client)
+                return await self._hit(self._shared, item, client)
             except (RedisError, OSError) as error:
                 self._redis_again_at = time.monotonic() + _RETRY_SECONDS
                 _log.warning("redis unavailable", reason=type(error).__name__)
-        return await self._hit(self._own, client)
+        return await self._hit(self._own, item, client)
 
-    async def _hit(self, storage: Storage, client: str) -> Rate:
-        key = self._item.key_for(client)
-        number = await storage.incr(key, self._item.get_expiry())
+    async def _hit(self, storage: Storage, item: RateLimitItem, client: str) -> Rate:
+        key = item.key_for(client)
+        number = await storage.incr(key, item.get_expiry())
         return Rate(
-            limit=self._item.amount,
+            limit=item.amount,
             number=number,
             reset_at=await storage.get_expiry(key) + _ROUNDED_SECONDS,
         )

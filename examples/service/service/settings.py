@@ -14,7 +14,8 @@ from urllib3.util import parse_url
 from service import __version__
 
 
-def _is_rate(text: str) -> str:
+def rate_text(text: str) -> str:
+    """Return a rate such as `600/minute`, or raise a ValueError."""
     parse(text)
     return text
 
@@ -87,7 +88,7 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         default="", description="addresses whose X-Forwarded-For is believed"
     )
-    rate_limit: Annotated[str, AfterValidator(_is_rate)] = Field(
+    rate_limit: Annotated[str, AfterValidator(rate_text)] = Field(
         default="600/minute", description="requests of one key, below /api"
     )
     concurrent_requests_max: Number = Field(

@@ -55,7 +55,7 @@ class EventStream(StreamingResponse):
                 _log.info("event stream dropped", reason="its reader takes nothing")
 
 
-@router.get("/api/events", response_class=EventStream)
+@router.get("/api/events", response_class=EventStream, status_code=200)
 async def event_stream(
     state: Current,
     account: Reader,
