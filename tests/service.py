@@ -99,15 +99,17 @@ class Redis:
         """Where clients find one of its databases."""
         return f"unix://{self.folder}/redis.sock?db={number}"
 
+    @property
+    def command(self) -> list[str]:
+        """How it is started."""
+        options = ["--port", "0", "--unixsocket", f"{self.folder}/redis.sock"]
+        options += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        return [stock.program("redis-server"), *options, "--databases", "1000"]
+
     def start(self) -> None:
         """Start it, and wait until it listens."""
         socket = self.folder / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(socket), "--save", ""]
-        options += ["--appendonly", "no", "--dir", str(self.folder)]
-        options += ["--databases", "1000"]
-        self.process = subprocess.Popen(
-            [stock.program("redis-server"), *options], stdout=subprocess.DEVNULL
-        )
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
         _await(socket.exists, "Redis does not listen", self.process)
 
     def stop(self) -> None:

@@ -1,0 +1,91 @@
+"""The service where it lacks something, is killed, and is asked much."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from opskit.checks import Check
+from opskit.config.smoke import SmokeSettings
+from opskit.config.watch import SloSettings
+from opskit.probes.families import families
+from opskit.probes.session import Session, Target
+from tests import strain
+from tests.service import FOLDER, Service, Services
+
+# The machine of the tests is busy with other tests.
+PATIENT = {"notice": "60s", "recovery": "60s", "back_within": "60s"}
+# The soak test, compressed: four bursts in eight seconds.
+COMPRESSED = {"duration": "8s", "rate": 10, "spike": 10, "spike_every": "2s"}
+SLO = SloSettings.model_validate(
+    {"latency": {"p95": "5s", "p99": "8s"}, "error_rate": 0.01}
+)
+
+
+@pytest.fixture
+def service(services: Services) -> Iterator[Service]:
+    """A service whose clients may ask often."""
+    with services.running(rate_limit="100000/minute") as running:
+        yield running
+
+
+def _section(**more: dict[str, Any]) -> SmokeSettings:
+    """Return what opskit.toml has for hosts that are nobody's production."""
+    text = (FOLDER / "opskit.toml").read_text()
+    _, _, commented = text.partition("nobody's production")
+    _, _, lines = commented.partition("\n\n")
+    section = tomllib.loads(re.sub(r"(?m)^# ?", "", lines))["smoke"]
+    base = {
+        "health": {"path": "/health"},
+        "identity": "X-Request-ID",
+        "observability": {"metrics": "/metrics"},
+    }
+    strained = {name: section[name] | more.get(name, {}) for name in section}
+    return SmokeSettings.model_validate(base | strained)
+
+
+def _ask(service: Service, settings: SmokeSettings, family: str) -> dict[str, Check]:
+    target = Target(
+        url=service.url,
+        timeout_seconds=30,
+        keys={name: {"X-API-Key": key} for name, key in service.keys.items()},
+        identity=settings.identity,
+    )
+    checks = {}
+    for probe in dict(families(settings, SLO))[family]:
+        with Session(target) as session:
+            checks[probe.name] = probe.ask(session)
+    return checks
+
+
+def test_it_copes_without_what_it_uses_and_with_a_kill(
+    services: Services, service: Service
+) -> None:
+    """Degraded, not dead; healthy again afterwards; nothing that it accepted is lost."""
+    with strain.commands(services, service) as commands:
+        settings = _section(resilience=commands | PATIENT)
+        checks = _ask(service, settings, "resilience")
+
+    assert list(checks) == [
+        "resilience.redis-away",
+        "resilience.database-away",
+        "resilience.killed",
+    ]
+    assert [each for each in checks.values() if not each.passed] == []
+
+
+def test_it_bears_a_load_with_bursts(service: Service) -> None:
+    """Fast, without errors, with every event for every subscriber, without a leak."""
+    checks = _ask(service, _section(load=COMPRESSED), "load")
+
+    assert list(checks) == [
+        "load.latency",
+        "load.errors",
+        "load.subscribers",
+        "load.memory",
+    ]
+    assert [each for each in checks.values() if not each.passed] == []
