@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 
-from opskit.checks import Check
 from opskit.config.smoke import SmokeSettings
 from opskit.config.watch import SloSettings
 from opskit.probes.probe import Probe
-from opskit.probes.sample import TOO_MANY, Sample, limits
+from opskit.probes.sample import TOO_MANY, Sample, Shared, limits
 from opskit.probes.session import Answer, Session
 from opskit.threads import together
 
@@ -24,15 +22,16 @@ def probes(settings: SmokeSettings, slo: SloSettings) -> Iterator[Probe]:
     asked = settings.latency
     what = f"Sends {asked.requests} GET requests over {asked.connections} connections, "
     again = (
-        "An attempt after a failed one sends twice as many, up to four times. Requests "
-        "that a rate limit refuses or that have no answer are left out; with many of "
-        "them the probe is inconclusive."
+        "The probes of this family share the answers. An attempt after a failed one "
+        "sends twice as many, up to four times. Requests that a rate limit refuses or "
+        "that have no answer are left out; with many of them it is inconclusive."
     )
+    samples = Shared(_Meter(settings, slo).sample)
     if limits(slo):
         yield Probe(
             family="latency",
             name="latency.percentiles",
-            ask=_Measurement(settings, lambda sample: sample.fast(slo)).attempt,
+            ask=samples.judged(lambda sample: sample.fast(slo)),
             what=what + "measures the time of each whole answer, without the making of "
             "the connection, and compares the 95th and 99th percentile (nearest rank: "
             "of 200 answers, 10 and 2 may be slower) with `slo.latency`. " + again,
@@ -53,9 +52,7 @@ def probes(settings: SmokeSettings, slo: SloSettings) -> Iterator[Probe]:
         yield Probe(
             family="latency",
             name="latency.errors",
-            ask=_Measurement(
-                settings, lambda sample: sample.reliable(slo, rate)
-            ).attempt,
+            ask=samples.judged(lambda sample: sample.reliable(slo, rate)),
             what=what + "and compares the share of answers with a status of 400 or "
             "more with `slo.error_rate`. " + again,
             why="A fault that meets one request in fifty passes every probe that asks "
@@ -68,36 +65,31 @@ def probes(settings: SmokeSettings, slo: SloSettings) -> Iterator[Probe]:
         )
 
 
-class _Measurement:
-    """The attempts of one probe; an attempt is one sample, judged."""
+class _Meter:
+    """Takes one sample after the other."""
 
-    def __init__(
-        self, settings: SmokeSettings, judge: Callable[[Sample], Check]
-    ) -> None:
-        self._asked, self._judge = settings.latency, judge
+    def __init__(self, settings: SmokeSettings, slo: SloSettings) -> None:
+        self._asked, self._slo = settings.latency, slo
         self._path = self._asked.path or settings.version.path
-        self._attempts = count()
+        self._failed = 0
 
-    def attempt(self, session: Session) -> Check:
-        """Ask, and judge the answers."""
-        doubled = min(next(self._attempts), _DOUBLED_MAX)
-        return self._judge(self._sample(session, self._asked.requests * 2**doubled))
-
-    def _sample(self, session: Session, number: int) -> Sample:
-        sample, numbers = Sample(number), iter(range(number))
-        until = time.monotonic() + _SECONDS_MAX
-        interrupted: list[bool] = []
+    def sample(self, session: Session) -> Sample:
+        """Ask over several connections, until it is known what the answers say."""
+        sample = Sample(self._asked.requests * 2 ** min(self._failed, _DOUBLED_MAX))
+        numbers, until = iter(range(sample.planned)), time.monotonic() + _SECONDS_MAX
+        stopped = session.target.stopped
 
         def ask() -> None:
             with Session(session.target) as own:
                 # Opens the connection, which is not measured.
                 Sample(1).ask(own, self._send)
-                while not interrupted and time.monotonic() < until:
-                    if next(numbers, None) is None:
+                while time.monotonic() < until and not stopped.is_set():
+                    if sample.is_useless(self._slo) or next(numbers, None) is None:
                         break
                     sample.ask(own, self._send)
 
-        together([ask] * self._asked.connections, stop=lambda: interrupted.append(True))
+        together([ask] * self._asked.connections, stop=stopped.set)
+        self._failed += sample.total == sample.planned
         return sample
 
     def _send(self, session: Session) -> Answer:

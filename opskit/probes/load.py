@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
 
 from opskit.checks import Check, size
 from opskit.config.section import format_duration
@@ -13,7 +12,7 @@ from opskit.config.smoke import Profile, SmokeSettings
 from opskit.config.watch import SloSettings
 from opskit.probes.generator import MEMORY, Generator, Load
 from opskit.probes.probe import Inconclusive, Probe
-from opskit.probes.sample import limits, shown
+from opskit.probes.sample import Shared, limits, shown
 from opskit.probes.session import Session
 
 # Of the shortest objective: a generator that is later than that cannot judge it.
@@ -25,7 +24,12 @@ def probes(settings: SmokeSettings, slo: SloSettings) -> Iterator[Probe]:
     asked = settings.load
     if not asked.requests:
         return
-    make = partial(_probe, settings, _Loads(settings, slo))
+    longest = max((each.seconds for each in limits(slo)), default=1.0)
+
+    def load(session: Session) -> Load:
+        return Generator(settings, session.target, seconds_max=longest).run()
+
+    make = partial(_probe, settings, Shared(load))
     if limits(slo):
         yield make(
             name="load.latency",
@@ -75,7 +79,7 @@ def probes(settings: SmokeSettings, slo: SloSettings) -> Iterator[Probe]:
 
 def _probe(
     settings: SmokeSettings,
-    loads: _Loads,
+    loads: Shared[Load],
     *,
     name: str,
     judge: Callable[[Load], Check],
@@ -83,11 +87,11 @@ def _probe(
     why: str,
     remedy: str,
 ) -> Probe:
-    asked, attempts = settings.load, count()
+    asked = settings.load
     return Probe(
         family="load",
         name=name,
-        ask=lambda session: judge(loads.number(next(attempts), session)),
+        ask=loads.judged(judge),
         what=f"Sends {asked.rate} requests a second for "
         f"{format_duration(asked.duration)}, with {asked.spike} more at once every "
         f"{format_duration(asked.spike_every)}, while subscribers listen, and {what} "
@@ -98,23 +102,6 @@ def _probe(
         profile=Profile.STRICT,
         alone=True,
     )
-
-
-class _Loads:
-    """The loads of one run; the first attempts of all probes judge the first one."""
-
-    def __init__(self, settings: SmokeSettings, slo: SloSettings) -> None:
-        self._settings, self._made = settings, list[Load]()
-        self._seconds_max = max((each.seconds for each in limits(slo)), default=1.0)
-
-    def number(self, number: int, session: Session) -> Load:
-        """Return the load of that number, which is made if it is a new one."""
-        while len(self._made) <= number:
-            generator = Generator(
-                self._settings, session.target, seconds_max=self._seconds_max
-            )
-            self._made.append(generator.run())
-        return self._made[number]
 
 
 def _fast(load: Load, slo: SloSettings) -> Check:

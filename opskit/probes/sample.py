@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Generic, TypeVar
 
-from opskit.checks import Check, count
+from opskit.checks import Check
+from opskit.checks import count as counted
 from opskit.config.watch import SloSettings, latency_seconds
 from opskit.probes.probe import Inconclusive
 from opskit.probes.session import Answer, Session
@@ -14,6 +17,7 @@ from opskit.probes.session import Answer, Session
 TOO_MANY = 429
 # Of all requests: more without an answer, and nothing can be said of the service.
 _LOST_MAX = 0.01
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,13 +118,14 @@ class Sample:
         passed = len(self.failed) <= error_rate * (self.planned - self._unusable)
         if passed:
             self._require(slo)
-        kinds = ", ".join(f"{each}" for each in sorted(set(self.failed)))
+        kinds = ", ".join(str(each) for each in sorted(set(self.failed)))
+        named = f" (status {kinds})" if kinds else ""
         return Check(
             name="",
             passed=passed,
             expected=f"errors in at most {100 * error_rate:g} % of the answers",
-            observed=f"{count(len(self.failed), 'error')} in "
-            f"{count(self._answers, 'answer')}" + (f" (status {kinds})" * bool(kinds)),
+            observed=f"{counted(len(self.failed), 'error')} in "
+            f"{counted(self._answers, 'answer')}{named}",
             detail=self._left_out(),
         )
 
@@ -133,13 +138,24 @@ class Sample:
         slower = sum(each > limit.seconds for each in self.seconds) + len(self.failed)
         return slower > limit.allowed(self.planned - self._unusable)
 
+    def is_useless(self, slo: SloSettings) -> bool:
+        """Return whether too many were refused or lost to say that it passed."""
+        return self._is_refused(slo) or self._is_lost
+
+    def _is_refused(self, slo: SloSettings) -> bool:
+        return len(self.refused) > slo.rate_limited * self.planned
+
+    @property
+    def _is_lost(self) -> bool:
+        return len(self.lost) > _LOST_MAX * self.planned
+
     def _require(self, slo: SloSettings) -> None:
-        if len(self.refused) > slo.rate_limited * self.total:
+        if self._is_refused(slo):
             raise Inconclusive(
                 f"a rate limit refused {len(self.refused)} of {self.total} requests "
                 "(429): name a key with a higher limit, or fewer requests"
             )
-        if len(self.lost) > _LOST_MAX * self.total:
+        if self._is_lost:
             raise Inconclusive(
                 f"{len(self.lost)} of {self.total} requests had no answer of the "
                 f"service, the first one: {self.lost[0]}"
@@ -153,7 +169,7 @@ class Sample:
         if not self._answers:
             return "no answer"
         values = (f"p{each} {shown(self.percentile(each))}" for each in (50, 95, 99))
-        return f"{', '.join(values)} of {count(self._answers, 'answer')}"
+        return f"{', '.join(values)} of {counted(self._answers, 'answer')}"
 
     def _left_out(self) -> str:
         amounts = {
@@ -164,6 +180,25 @@ class Sample:
         return ", ".join(
             f"{number} {what}" for what, number in amounts.items() if number
         )
+
+
+class Shared(Generic[T]):
+    """Measurements that several probes judge: the first attempts of all, the first."""
+
+    def __init__(self, measure: Callable[[Session], T]) -> None:
+        self._measure, self._made = measure, list[T]()
+
+    def judged(self, judge: Callable[[T], Check]) -> Callable[[Session], Check]:
+        """Return what a probe asks: a measurement that it has not judged yet."""
+        attempts = count()
+
+        def ask(session: Session) -> Check:
+            number = next(attempts)
+            while len(self._made) <= number:
+                self._made.append(self._measure(session))
+            return judge(self._made[number])
+
+        return ask
 
 
 def shown(seconds: float) -> str:
