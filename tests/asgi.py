@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,8 +16,11 @@ _SECONDS = 60
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """Serve an application for the block, and return its address."""
+def serving(app: ASGIApp, *, certificate: Path | None = None) -> Iterator[str]:
+    """Serve an application for the block, and return its address.
+
+    With a certificate, whose `key.pem` lies beside it, it is served by TLS.
+    """
     # Named as TCP: only then asyncio sends short answers at once.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -26,6 +30,8 @@ def serving(app: ASGIApp) -> Iterator[str]:
             lifespan="off",
             ws="websockets-sansio",
             timeout_graceful_shutdown=1,
+            ssl_certfile=certificate,
+            ssl_keyfile=certificate and certificate.with_name("key.pem"),
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -35,7 +41,8 @@ def serving(app: ASGIApp) -> Iterator[str]:
             time.sleep(0.01)
         assert server.started
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            scheme = "https" if certificate else "http"
+            yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(_SECONDS)

@@ -235,6 +235,8 @@ class Session:
             WrongAnswer: the service redirects it.
         """
         seconds = self.target.timeout_seconds
+        # What comes after the ? may be a credential.
+        asked = f"WebSocket {path.partition('?')[0]}"
         with contextlib.ExitStack() as stack:
             try:
                 connection = stack.enter_context(
@@ -254,10 +256,10 @@ class Session:
             except InvalidStatus as error:
                 response = error.response
                 found = HTTPHeaderDict(response.headers.raw_items())
-                self.require_own(path, response.status_code, found)
+                self.require_own(asked, response.status_code, found)
                 connection, status = None, response.status_code
             except (WebSocketException, OSError, EOFError) as error:
-                raise Inconclusive(f"{path}: {type(error).__name__}") from error
+                raise Inconclusive(f"{asked}: {type(error).__name__}") from error
             except ValueError:
                 raise WrongAnswer(
                     expected="a WebSocket", observed="a redirect"

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -16,7 +17,9 @@ from starlette.websockets import WebSocket
 
 from opskit.probes.probe import Inconclusive, WrongAnswer
 from opskit.probes.session import Session, Target
+from tests import certificates
 from tests.asgi import serving
+from tests.receivers import away
 
 KEY = "the-right-key"
 
@@ -61,15 +64,20 @@ async def _talk(channel: WebSocket) -> None:
             await channel.send_text("{")
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """An application with channels."""
+def application() -> Starlette:
+    """Return an application with channels."""
     routes = [
         Route("/events/{kind}", _events),
         Route("/busy", _busy),
         WebSocketRoute("/ws/{kind}", _talk),
     ]
-    with serving(Starlette(routes=routes)) as url:
+    return Starlette(routes=routes)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Where it is served."""
+    with serving(application()) as url:
         yield url
 
 
@@ -178,6 +186,36 @@ def test_a_websocket_is_not_taken_elsewhere(session: Session) -> None:
     """A redirect of the handshake would carry the key along."""
     with pytest.raises(WrongAnswer), session.websocket("/ws/away", key="writer"):
         pass
+
+
+def test_channels_trust_what_the_session_trusts(tmp_path: Path) -> None:
+    """By TLS, both work with the authority of the target, and neither without it."""
+    certificate = certificates.self_signed(tmp_path)
+    with serving(application(), certificate=certificate) as url:
+        keys = {"writer": {"X-API-Key": KEY}}
+        trusting = Target(url=url, timeout_seconds=60, keys=keys, ca_file=certificate)
+        with Session(trusting) as session:
+            with session.stream("/events/good", key="writer") as stream:
+                assert stream.event()
+            with session.websocket("/ws/good", key="writer") as channel:
+                channel.say({"type": "ping"})
+                assert channel.hear()
+        with Session(Target(url=url, timeout_seconds=60, keys=keys)) as session:
+            for asked, path in (("stream", "/events/good"), ("websocket", "/ws/good")):
+                with pytest.raises(Inconclusive):
+                    ask(session, asked, path)
+
+
+def test_a_credential_in_the_address_is_not_told(url: str) -> None:
+    """Where the handshake is not answered by the service, or not at all."""
+    for target in (
+        Target(url=url, timeout_seconds=60, identity="X-Request-ID"),
+        Target(url=away(), timeout_seconds=60),
+    ):
+        with Session(target) as session, pytest.raises(Inconclusive) as error:
+            ask(session, "websocket", f"/ws/good?token={KEY}x")
+        assert "/ws/good" in str(error.value)
+        assert KEY not in str(error.value)
 
 
 @pytest.mark.parametrize("asked", ["stream", "websocket"])
