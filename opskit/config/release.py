@@ -82,8 +82,19 @@ class BudgetSettings(Section):
     )
 
 
+class AcceptedWarning(Section):
+    """A warning about a migration that somebody accepts, and why."""
+
+    warning: str = Field(description="its name, for instance `ban-drop-column`")
+    revision: str = Field(default="", description="the migration; empty: any")
+    reason: str = Field(min_length=1, description="why; goes on record")
+
+
 class ReleaseSettings(Section):
     """Releases: so far the migrations of the database and their rehearsal."""
 
     migrations: MigrationsSettings = MigrationsSettings()
     budgets: BudgetSettings = BudgetSettings()
+    accept: list[AcceptedWarning] = Field(
+        default=[], description="warnings about migrations that are accepted"
+    )

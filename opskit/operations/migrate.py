@@ -190,6 +190,7 @@ def rehearse(run: Run, request: RehearseRequest) -> Outcome[Rehearsed]:
                     user=parse(url).get("user", ""),
                     bounds=bounds(settings),
                     budgets=run.settings.release.budgets,
+                    accept=run.settings.release.accept,
                 ),
                 clock=run.now,
             )
@@ -248,8 +249,8 @@ def _refused(made: Rehearsal) -> ReleaseRefused:
     return ReleaseRefused(
         f"the rehearsal on {made.backup_id} says no: {failed[0].name}"
         + (f" and {len(failed) - 1} more" if len(failed) > 1 else ""),
-        hint="Read the report. Change the migration, or the budgets in "
-        "[release.budgets].",
+        hint="Read the report. Change the migration; or change the budgets in "
+        "[release.budgets], or accept the warning in [release].",
     )
 
 

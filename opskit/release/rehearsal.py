@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from opskit.checks import Check, not_checked
 from opskit.compare import contents
-from opskit.config.release import BudgetSettings
+from opskit.config.release import AcceptedWarning, BudgetSettings
 from opskit.drill.run import DrillRequest, equal_copy
 from opskit.errors import MigrationFailed, OpskitError, ReleaseRefused
 from opskit.log import logger
 from opskit.postgres import database, witness
 from opskit.postgres.connect import connect, query, query_value
 from opskit.postgres.parameters import for_tools, with_database
+from opskit.release.classes import kind_of, warnings
 from opskit.release.locks import (
     BLOCKS_WRITES,
     HeldLock,
+    Statement,
     held_locks,
     rewrites,
     scans,
     statements,
 )
-from opskit.release.report import Cost, Rehearsal, budget_checks
+from opskit.release.report import Cost, Rehearsal, budget_checks, warning_checks
 from opskit.release.revisions import Bounds, Tool, pending
 from opskit.restore.engine import Restored
 
@@ -46,6 +48,7 @@ class RehearsalRequest:
     user: str
     bounds: Bounds
     budgets: BudgetSettings
+    accept: Sequence[AcceptedWarning] = ()
 
 
 def rehearse(request: RehearsalRequest, *, clock: Callable[[], datetime]) -> Rehearsal:
@@ -85,6 +88,7 @@ class _Run:
         place = restored.place
         self._name, self._beside = place.name, place.url_beside
         self._connection = place.connection
+        self._spans: dict[str, tuple[datetime, datetime]] = {}
         roles = {
             row[0] for row in query(place.connection, "SELECT rolname FROM pg_roles")
         }
@@ -126,7 +130,7 @@ class _Run:
         with self._costed():
             for revision in made.revisions:
                 logger().info("rehearsal", revision=revision.id)
-                began = time.monotonic()
+                began, began_at = time.monotonic(), self._now()
                 try:
                     self._request.tool.apply(
                         self._url(self._name), revision, self._request.bounds
@@ -145,6 +149,7 @@ class _Run:
                     break
                 finally:
                     made.timings[revision.id] = round(time.monotonic() - began, 3)
+                    self._spans[revision.id] = began_at, self._now()
                 made.checks.append(
                     Check(
                         name=f"migration {revision.id}",
@@ -178,6 +183,7 @@ class _Run:
         wal, temporary = (
             now - then for now, then in zip(self._figures(), figures, strict=True)
         )
+        self._describe(ran, before)
         held = held_locks(ran, before, seen)
         changed = rewrites(ran, before, after)
         self._made.cost = Cost(
@@ -191,6 +197,28 @@ class _Run:
             invalid_indexes=_invalid(url),
             touched=frozenset(_touched(held, before, after)),
         )
+
+    def _describe(
+        self, ran: Sequence[Statement], before: Mapping[int, witness.Relation]
+    ) -> None:
+        """Tell what the statements of each revision do, by when they ran."""
+        made = self._made
+        for revision in made.revisions:
+            began_at, ended_at = self._spans.get(revision.id, (None, None))
+            if began_at is None or ended_at is None:
+                continue
+            own = [e for e in ran if began_at <= e.began_at <= ended_at]
+            made.kinds[revision.id] = kind_of(own)
+            made.warnings += warnings(revision.id, own, before)
+        made.checks += warning_checks(
+            made.warnings, made.revisions, self._request.accept
+        )
+
+    def _now(self) -> datetime:
+        """Return the time by the server's clock, cut off as its log does."""
+        now = query_value(self._connection, "SELECT clock_timestamp()")
+        assert isinstance(now, datetime)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     def _figures(self) -> tuple[int, int]:
         ((wal, temporary),) = query(

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from opskit.checks import Check, cell, duration, size
-from opskit.config.release import BudgetSettings
+from opskit.config.release import AcceptedWarning, BudgetSettings
 from opskit.log import mask
+from opskit.release.classes import Kind, Warning
 from opskit.release.locks import (
     BLOCKS_READS,
     BLOCKS_WRITES,
@@ -57,6 +58,8 @@ class Rehearsal:
     checks: list[Check] = field(default_factory=list)
     cost: Cost | None = None
     waits: list[str] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    warnings: list[Warning] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -70,7 +73,11 @@ class Rehearsal:
         return {
             "backup_id": self.backup_id,
             "revisions": [
-                each.as_json() | {"seconds": self.timings.get(each.id)}
+                each.as_json()
+                | {
+                    "seconds": self.timings.get(each.id),
+                    "class": self.kinds.get(each.id),
+                }
                 for each in self.revisions
             ],
             "locks": [
@@ -98,6 +105,15 @@ class Rehearsal:
             "disk_bytes": cost.growth_bytes if cost else None,
             "database_bytes": self.database_bytes,
             "waits_for_writers": [_shown(each) for each in self.waits],
+            "warnings": [
+                {
+                    "warning": each.rule,
+                    "revision": each.revision,
+                    "statement": _shown(each.statement),
+                    "message": each.message,
+                }
+                for each in self.warnings
+            ],
             "server": self.server,
             "checks": [each.as_json() for each in self.checks],
             "budgets": [
@@ -154,6 +170,34 @@ def budget_checks(budgets: BudgetSettings, cost: Cost) -> Iterator[Check]:
     )
 
 
+def warning_checks(
+    warnings: Sequence[Warning],
+    revisions: Sequence[Revision],
+    accepted: Sequence[AcceptedWarning],
+) -> Iterator[Check]:
+    """Compare what was warned of with what is accepted.
+
+    What belongs to the contract phase runs when the code before it is gone.
+    """
+    late = {each.id for each in revisions if each.phase == "contract"}
+    for each in warnings:
+        reasons = [
+            a.reason
+            for a in accepted
+            if a.warning == each.rule and a.revision in ("", each.revision)
+        ]
+        excuse = f"accepted: {reasons[0]}" if reasons else ""
+        if each.revision in late:
+            excuse = excuse or "the migration is of the contract phase"
+        yield Check(
+            name=f"warning {each.rule}",
+            passed=bool(excuse),
+            expected="none that is not accepted",
+            observed=f"migration {each.revision}",
+            detail="; ".join(filter(None, (each.message, excuse))),
+        )
+
+
 def render(made: Rehearsal) -> str:
     """Return the report of a rehearsal, in Markdown."""
     cost = made.cost
@@ -167,10 +211,11 @@ def render(made: Rehearsal) -> str:
         "are off), and nobody else works on it: on production all takes longer. Locks,",
         "rewrites and amounts are the same.",
         "",
-        "| migration | phase | seconds |",
-        "|---|---|---|",
+        "| migration | phase | class | seconds |",
+        "|---|---|---|---|",
         *(
             f"| {cell(each.id)} {cell(each.title)} | {each.phase} "
+            f"| {made.kinds.get(each.id, '')} "
             f"| {made.timings.get(each.id, '')} |"
             for each in made.revisions
         ),

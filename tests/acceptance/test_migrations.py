@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from opskit.postgres.connect import connect
-from tests.acceptance.conftest import Project
+from tests.acceptance.conftest import ROOT, Project
 from tests.support import execute, value
 
 GOOD = "ALTER TABLE public.orders ADD note text;"
@@ -163,7 +164,8 @@ def test_a_rewrite_is_a_no(migrated: Project) -> None:
     assert "type of a column" in found["reason"]
     migrated.configure(
         '[release]\nmigrations = { tool = "sql", database = "shop" }\n'
-        "budgets = { rewrites = true }"
+        "budgets = { rewrites = true }\n"
+        'accept = [{ warning = "changing-column-type", reason = "it only widens" }]'
     )
     assert migrated.json("rehearse")["status"] == "passed"
 
@@ -198,6 +200,36 @@ def test_a_migration_that_fails_in_a_rehearsal_is_a_no(migrated: Project) -> Non
     assert json.dumps(document["checks"]).count("violated") == 1
 
 
+def test_what_breaks_the_code_before_it_is_a_no(migrated: Project) -> None:
+    """Unless somebody accepts it by name, with a reason that goes on record."""
+    write(migrated, "0002_drop.sql", "ALTER TABLE public.lines DROP n;")
+
+    document = rehearsed(migrated, code=62)
+
+    kinds = {each["id"]: each["class"] for each in document["revisions"]}
+    assert kinds == {"0001_note": "additive", "0002_drop": "destructive"}
+    assert [each["warning"] for each in document["warnings"]] == ["ban-drop-column"]
+    migrated.configure(
+        '[release]\nmigrations = { tool = "sql", database = "shop" }\n'
+        'accept = [{ warning = "ban-drop-column", reason = "no code reads it" }]'
+    )
+    document = migrated.json("rehearse")
+    (check,) = [e for e in document["checks"] if e["name"].startswith("warning")]
+    assert "no code reads it" in check["detail"]
+    assert "no code reads it" in Path(document["report"]).read_text()
+
+
+def test_dropping_is_for_the_contract_phase(migrated: Project) -> None:
+    """The code that used the column is gone by then."""
+    write(
+        migrated,
+        "0002_drop.sql",
+        "-- opskit: phase = contract\nALTER TABLE public.lines DROP n;",
+    )
+
+    assert rehearsed(migrated)["revisions"][1]["class"] == "destructive"
+
+
 def test_without_a_drilled_set_nothing_is_rehearsed(migrated: Project) -> None:
     """Only a set that was proved to come back stands for production."""
     migrated.run("backup")
@@ -210,3 +242,74 @@ def test_a_rehearsal_without_pending_migrations_is_refused(migrated: Project) ->
     migrated.run("migrate")
 
     assert "lacks no migration" in rehearsed(migrated, code=62)["error"]
+
+
+@pytest.fixture
+def with_alembic(project: Project) -> Project:
+    """A project whose database is migrated by the example service's Alembic."""
+    example = ROOT / "examples" / "service"
+    shutil.copytree(
+        example, project.folder / "app", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    project.configure(
+        "[release.migrations]\n"
+        'tool = "alembic"\nconfig = "app/alembic.ini"\ndatabase = "shop"\n'
+        'url_variable = "SERVICE_DATABASE_URL"\n'
+        "[release.budgets]\nrewrites = true"
+    )
+    return project
+
+
+REVISION = """
+from alembic import op
+revision, down_revision = "{id}", {below}
+phase = "contract"
+def upgrade():
+    op.execute("ALTER TABLE public.orders ADD {id} int")
+def downgrade():
+    op.execute("ALTER TABLE public.orders DROP {id}")
+"""
+
+
+def add_revision(project: Project, name: str, below: str) -> None:
+    folder = project.folder / "app" / "migrations" / "versions"
+    (folder / f"{name}.py").write_text(REVISION.format(id=name, below=repr(below)))
+
+
+def test_alembic_is_rehearsed_and_applied(with_alembic: Project) -> None:
+    """Each revision alone; its phase, and the locks that it takes, are known."""
+    newest = with_alembic.json("migrate")["revisions"][-1]["id"]
+    add_revision(with_alembic, "cc01", newest)
+
+    document = rehearsed(with_alembic)
+
+    (revision,) = document["revisions"]
+    assert (revision["id"], revision["phase"]) == ("cc01", "contract")
+    locks = {(e["table"], e["mode"]): e for e in document["locks"]}
+    assert "ADD cc01" in locks["public.orders", "AccessExclusiveLock"]["statement"]
+    assert statuses(with_alembic.json("migrate")) == {"cc01": "applied"}
+    assert (
+        value(with_alembic.url, "SELECT version_num FROM public.alembic_version")
+        == "cc01"
+    )
+    assert with_alembic.json("migrate")["revisions"] == []
+
+
+def test_several_heads_are_refused(with_alembic: Project) -> None:
+    """Nobody knows which one comes first."""
+    newest = with_alembic.json("migrate")["revisions"][-1]["id"]
+    add_revision(with_alembic, "cc01", newest)
+    add_revision(with_alembic, "cc02", newest)
+
+    assert "several heads" in with_alembic.json("migrate", code=62)["error"]
+
+
+def test_a_version_that_is_not_known_is_refused(with_alembic: Project) -> None:
+    """The database comes from a newer version of the service."""
+    with_alembic.json("migrate")
+    execute(with_alembic.url, "UPDATE public.alembic_version SET version_num = 'ffff'")
+
+    assert (
+        "migration ffff, which is not known"
+        in with_alembic.json("migrate", code=62)["error"]
+    )
