@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,12 +76,16 @@ Launch = Callable[[Path, int, Mapping[str, str], Path], Process]
 
 
 def launch(
-    folder: Path, port: int, environment: Mapping[str, str], log: Path
+    folder: Path,
+    port: int,
+    environment: Mapping[str, str],
+    log: Path,
+    program: Sequence[str] = ("-m", "service"),
 ) -> Process:
     """Start the service as its users do."""
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--port", str(port)],
+            [sys.executable, *program, "serve", "--port", str(port)],
             cwd=folder,
             env=dict(environment),
             stderr=output,

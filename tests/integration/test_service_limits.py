@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 import urllib3
 
-from tests.service import Service, Services
+from tests.service import Service, Services, launch
 
 AT_ONCE = 5
 
@@ -75,6 +76,19 @@ def test_a_body_that_trickles_in_is_refused(service: Service) -> None:
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"x-request-id" in answer
+
+
+def test_a_client_who_does_not_finish_the_head_is_cut_off(services: Services) -> None:
+    """Neither on a new connection nor after an answer; here after a second."""
+    short = "import service.connections as c; c._HEAD_SECONDS = 1; "
+    short += "from service.__main__ import main; main()"
+    program = ("-c", short)
+    begun = b"GET /health/live HTTP/1.1\r\nHost: test\r\n"
+    with services.running(launch=partial(launch, program=program)) as service:
+        assert service.raw(begun) == b""
+        answer = service.raw(begun + b"\r\n" + begun)
+
+    assert answer.count(b"HTTP/1.1 200 ") == 1
 
 
 def test_a_request_that_takes_too_long_is_answered(service: Service) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from service import settings
+from service.__main__ import main
 from service.settings import Settings
 
 from tests.service import FOLDER
@@ -34,6 +35,20 @@ def test_an_impossible_setting_is_refused(name: str, value: Any) -> None:
     """With the name of the setting, before anything is served."""
     with pytest.raises(ValidationError, match=name):
         Settings(**{name: value})
+
+
+def test_what_is_wrong_with_a_secret_is_said_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The command line names the setting, and ends."""
+    monkeypatch.setattr("sys.argv", ["service", "migrate"])
+    monkeypatch.setenv("SERVICE_JWT_SECRET", "hunter2")
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert "jwt_secret" in str(ended.value)
+    assert "hunter2" not in str(ended.value)
 
 
 def test_secrets_are_not_printed_with_the_settings() -> None:

@@ -12,6 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from service import (
     accounts,
     audit,
@@ -38,7 +40,10 @@ def main() -> None:
     if given.command == "env-example":
         print(settings.example(), end="")
         return
-    configured = Settings()
+    try:
+        configured = Settings()
+    except ValidationError as error:
+        sys.exit(f"the settings are not right: {error}")
     logs.configure(configured.log_level)
     if given.command == "serve":
         server.serve(configured, given.port)
@@ -52,6 +57,8 @@ def main() -> None:
     elif given.command == "create-key":
         print(_in_transaction(configured, lambda it: _key(it, given)))
     elif given.command == "create-token":
+        if configured.jwt_secret is None:
+            sys.exit("there is nothing to sign with: set SERVICE_JWT_SECRET")
         lifetime = timedelta(minutes=given.minutes)
         print(tokens.create(configured, given.name, lifetime))
 
