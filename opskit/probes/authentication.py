@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from opskit.checks import Check
 from opskit.config.access import RequestSettings, StreamSettings, WebSocketSettings
-from opskit.config.smoke import SmokeSettings
+from opskit.config.smoke import Profile, SmokeSettings
 from opskit.probes import tokens
 from opskit.probes.channels import SWITCHED, WebSocket
 from opskit.probes.lists import with_parameters
@@ -89,6 +89,7 @@ def _of_routes(
     yield Probe(
         family=FAMILY,
         name="authentication.no-key",
+        profile=Profile.MINIMAL,
         ask=refused(lambda right: [{}, dict.fromkeys(right, "")]),
         what="Asks each route without a key, and with an empty one.",
         why="A route that was forgotten among those that need a key is open to all.",
@@ -99,6 +100,7 @@ def _of_routes(
     yield Probe(
         family=FAMILY,
         name="authentication.wrong-key",
+        profile=Profile.MINIMAL,
         ask=refused(lambda right: [altered(right), _cut(right)], right_first=True),
         what="Asks each route with the right key, and then with one whose end differs, "
         "and one whose end is missing.",
@@ -119,6 +121,7 @@ def _of_routes(
     yield Probe(
         family=FAMILY,
         name="authentication.right-key",
+        profile=Profile.MINIMAL,
         ask=accepted,
         what="Asks each route with its right key.",
         why="A service that refuses everybody passes every other question here.",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from opskit.config.access import AuthorisationSettings, DiagnosticsSettings
-from opskit.config.smoke import SmokeSettings
+from opskit.config.access import (
+    AuthorisationSettings,
+    DiagnosticsSettings,
+    StreamSettings,
+)
+from opskit.config.smoke import Profile, SmokeSettings
 from opskit.probes.lists import pages
 from opskit.probes.probe import Probe, faultless
 from opskit.probes.resources import Resources, named
@@ -13,6 +18,8 @@ from opskit.probes.session import Session
 
 FAMILY = "authorisation"
 _HIDDEN = (403, 404)
+# How long another user listens for what must not come.
+_OVERHEARD_SECONDS = 2.0
 
 
 def probes(settings: SmokeSettings) -> Iterator[Probe]:
@@ -20,6 +27,9 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     section, resources = settings.authorisation, Resources(settings)
     if section.others and settings.resources:
         yield from _of_ownership(settings, resources)
+        streams = [e for e in settings.authentication.streams if e.trigger.path]
+        if streams:
+            yield _of_events(streams, section.others[0], resources)
     if section.reader:
         yield from _of_roles(section, resources)
     if section.diagnostics.path:
@@ -64,6 +74,7 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
     yield Probe(
         family=FAMILY,
         name="authorisation.other-user",
+        profile=Profile.MINIMAL,
         ask=lambda session: faultless("403 or 404 for other users", read(session)),
         what="Reads each resource as its owner, and as other users.",
         why="Ids can be guessed: a service that only looks whether somebody has a key "
@@ -92,6 +103,36 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
             why="A list without the owner's filter shows what single answers hide.",
             remedy="Put the owner into the query of the list, and of its count.",
         )
+
+
+def _of_events(
+    streams: list[StreamSettings], other: str, resources: Resources
+) -> Probe:
+    def overheard(session: Session) -> Iterator[str]:
+        seconds = min(session.target.timeout_seconds, _OVERHEARD_SECONDS)
+        for each in streams:
+            with (
+                Session(replace(session.target, timeout_seconds=seconds)) as theirs,
+                theirs.stream(each.path, key=other, headers=each.headers) as heard,
+                session.stream(each.path, key=each.key, headers=each.headers) as own,
+                Session(session.target) as third,
+            ):
+                resources.send(third, each.trigger)
+                event = own.event()
+                if heard.status == 200 and event in heard.events():
+                    yield f"{each.path} as {other}: an event of {each.key}"
+
+    return Probe(
+        family=FAMILY,
+        name="authorisation.events",
+        ask=lambda session: faultless("nothing of the owner's", overheard(session)),
+        what=f"Listens to event streams as {other}, and causes events of their owner.",
+        why="Events are sent to whoever listens: nobody asks for one, and so nobody "
+        "thinks of its owner.",
+        remedy="Keep the account with each listener, and send it the events of that "
+        "account alone.",
+        profile=Profile.STRICT,
+    )
 
 
 def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[Probe]:

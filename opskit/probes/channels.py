@@ -28,11 +28,10 @@ class Stream:
         self._response, self._seconds = response, seconds
         self._rest = b""
 
-    def event(self) -> str:
-        """Return the data of the next event; comments are not events.
+    def events(self) -> Iterator[str]:
+        """Yield the data of each event until the time is over; comments are none.
 
         Raises:
-            WrongAnswer: there is none in time, or before the stream ends.
             Inconclusive: the connection is lost.
         """
         data: list[bytes] = []
@@ -40,7 +39,18 @@ class Stream:
             if line.startswith(b"data:"):
                 data.append(line[5:].removeprefix(b" "))
             elif not line and data:
-                return b"\n".join(data).decode(errors="replace")
+                yield b"\n".join(data).decode(errors="replace")
+                data = []
+
+    def event(self) -> str:
+        """Return the data of the next event.
+
+        Raises:
+            WrongAnswer: there is none in time, or before the stream ends.
+            Inconclusive: the connection is lost.
+        """
+        for data in self.events():
+            return data
         raise WrongAnswer(
             expected="an event",
             observed=f"none before the stream's end, or in {self._seconds:g} s",

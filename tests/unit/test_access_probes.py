@@ -113,7 +113,8 @@ DEFECTS = {
     "authentication.stream-refused audit.access",
     "empty-key": "authentication.no-key",
     "any-key": "authentication.wrong-key authentication.*-refused authorisation.other-user* "
-    "authorisation.lists authorisation.reader-writes authorisation.diagnostics audit.*",
+    "authorisation.lists authorisation.events authorisation.reader-writes "
+    "authorisation.diagnostics audit.*",
     "prefix-only": "authentication.wrong-key authentication.*-refused",
     "prefix-cached": "authentication.wrong-key authentication.*-refused",
     "cut-key": "authentication.wrong-key",
@@ -136,6 +137,7 @@ DEFECTS = {
     "no-roles": "authorisation.reader-writes authorisation.diagnostics audit.access",
     "read-any": "authorisation.other-user",
     "change-any": "authorisation.other-user-changes",
+    "events-for-all": "authorisation.events",
     "list-of-all": "authorisation.lists",
     "diagnostics-open": "authorisation.diagnostics",
     "diagnostics-all": "authorisation.diagnostics",
