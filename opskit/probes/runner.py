@@ -193,13 +193,15 @@ class Runner:
     def _names(self, session: Session) -> list[str]:
         """Return the versions that the other end of a connection names, asked again.
 
-        A balancer may choose for each request, and the service may have closed the
-        connection after its answer: then new ones are asked as well.
+        A balancer may choose for each request, the service may have closed the
+        connection after its answer, and the probe may have asked over connections of
+        its own: then new ones are asked as well.
         """
         named: list[str] = []
+        before = session.connections
         for _ in range(self._connections):
             named += self._tried(session)
-        if session.connections != 1:
+        if (before, session.connections) != (1, 1):
             for _ in range(self._connections):
                 with self._connect(self._target) as other:
                     named += self._tried(other)

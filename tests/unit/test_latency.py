@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,15 +13,16 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opskit.checks import Check
-from opskit.config.smoke import SmokeSettings
+from opskit.config.smoke import SmokeSettings, VersionSettings
 from opskit.config.strain import LatencyProbeSettings
 from opskit.config.watch import SloSettings
 from opskit.probes import latency
 from opskit.probes.probe import Inconclusive, Probe
+from opskit.probes.runner import Runner
 from opskit.probes.sample import Limit, Sample
 from opskit.probes.session import Session, Target
 from tests.asgi import serving
@@ -208,3 +210,33 @@ def test_a_percentile_is_a_time_that_was_measured() -> None:
     assert Limit(99, 1).allowed(200) == 2
     assert Limit(99, 1).allowed(100) == 1
     assert Limit(99, 1).allowed(99) == 0
+
+
+def test_errors_of_an_old_version_are_not_held_against_the_new_one() -> None:
+    """One of three connections leads to the old one; others than that one are asked."""
+    ports: list[int] = []
+
+    async def answer(request: Request) -> Response:
+        port = request.scope["client"][1]
+        if port not in ports:
+            ports.append(port)
+        is_old = ports.index(port) % 3 == 1
+        if request.url.path == "/health":
+            return JSONResponse({"version": "1" if is_old else "2"})
+        return Response(status_code=500 if is_old else 200)
+
+    routes = [Route("/{path:path}", answer)]
+    with serving(Starlette(routes=routes)) as url:
+        runner = Runner(
+            Target(url=url, timeout_seconds=20),
+            version=VersionSettings(),
+            connections=5,
+            deadline=time.monotonic(),
+        )
+        with Session(Target(url=url, timeout_seconds=20)) as first:
+            assert first.get("/health").json() == {"version": "2"}
+        runner._expected = "2"
+        (finding,) = runner.ask([_probes(path="/objects")["latency.errors"]])
+
+    assert finding.check.passed is None
+    assert "may be another version's (1)" in finding.check.detail
