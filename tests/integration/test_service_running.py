@@ -93,11 +93,25 @@ def test_without_its_database_the_service_is_unhealthy_and_recovers(
     assert kept.json() == made.json()
 
 
+def test_connections_that_the_database_ended_fail_no_request(service: Service) -> None:
+    """A restarted server is noticed when a connection is taken, and replaced."""
+    service.ask("GET", "/api/tasks", "writer")
+    with service.connected() as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchall()
+    answer = service.ask("GET", "/api/tasks", "writer")
+
+    assert ended
+    assert answer.status == 200
+
+
 def test_without_redis_the_service_counts_alone_and_recovers(
     services: Services,
 ) -> None:
     """Requests are answered and still counted; Redis is used again when it is back."""
-    with services.running(rate_limit="3/minute") as service:
+    with services.running(rate_limit="3/hour") as service:
         services.redis.stop()
         try:
             statuses = [
