@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -27,6 +28,7 @@ from tests.unit import stock
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "service"
 JWT_SECRET = "secret-of-the-tests-which-signs-json-web-tokens"
+HOOK_SECRET = "secret-of-the-tests-which-signs-hooks"
 WEBHOOK_SECRET = "secret-of-the-tests-which-signs-webhooks"
 # Every account has a key; `other` is a second writer, `burst` has a limit of its own.
 ACCOUNTS = {
@@ -134,6 +136,8 @@ class Service:
     database: str
     launch: Launch
     port: int = 0
+    # Where hooks may lead, and opskit listens.
+    hook_port: int = 0
     process: Process | None = None
     _starts: int = 0
 
@@ -189,10 +193,16 @@ class Service:
             **self.keys,
             "jwt-secret": JWT_SECRET,
             "webhook-secret": WEBHOOK_SECRET,
+            "hook-secret": HOOK_SECRET,
         }
 
     def configuration(self, folder: Path) -> Path:
-        """Write its `opskit.toml`, and the files that it names, into a folder."""
+        """Write its `opskit.toml`, and the files that it names, into a folder.
+
+        The hook that it expects is registered; a probe shows it if that fails.
+        """
+        hook = {"url": f"http://127.0.0.1:{self.hook_port}/", "secret": HOOK_SECRET}
+        self.ask("POST", "/api/hooks", "admin", document=hook)
         for name, secret in self.secrets.items():
             path = folder / name
             path.write_text(secret)
@@ -203,6 +213,8 @@ class Service:
             ("/etc/service/keys", str(folder)),
             ("/var/log/service/service.jsonl", str(self.log)),
             ("/var/backups/service", str(self.folder)),
+            ("/var/lib/service", str(folder)),
+            ("127.0.0.1:8322", f"127.0.0.1:{self.hook_port}"),
         ):
             text = text.replace(there, here)
         path = folder / "opskit.toml"
@@ -308,9 +320,12 @@ class Services:
         self._administrate(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
         folder = self.folder / name
         folder.mkdir()
+        port = free_port()
+        origins = {"hook_origins": f'["http://127.0.0.1:{port}"]'}
         service = Service(
             folder=folder,
-            environment=self._environment(name, settings, source),
+            hook_port=port,
+            environment=self._environment(name, origins | settings, source),
             keys=self._keys,
             server=self.server,
             database=name,
@@ -363,6 +378,14 @@ def redis() -> Iterator[Redis]:
             yield server
         finally:
             server.stop()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, and that no connection is given."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _run(environment: Mapping[str, str], *arguments: str) -> str:

@@ -76,7 +76,9 @@ class IncomingSettings(SignatureSettings):
 
     path: str = Field(default="", description="the route; empty: not asked")
     document: dict[str, Any] = Field(
-        default={}, description="the body of a delivery; what it causes stays"
+        default={},
+        description="the body of a delivery, in which `{id}` becomes its id; what it "
+        "causes stays",
     )
     unknown: dict[str, Any] = Field(
         default={}, description="a body of a type that is refused; empty: not asked"
@@ -98,15 +100,6 @@ class IncomingSettings(SignatureSettings):
         description="a file that keeps the id of the last delivery: the next run sends "
         "it again, after a restart too",
     )
-    processed: str = Field(
-        default="",
-        description="a path by GET with `{id}` whose answer counts how often that "
-        "delivery was processed; empty: not asked",
-    )
-    processed_field: str = Field(
-        default="total", description="the field of the count in that answer"
-    )
-    key: str = Field(default="", description="the key that may read the count")
 
 
 class WebhooksSettings(Section):

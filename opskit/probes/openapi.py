@@ -12,7 +12,7 @@ from pathlib import Path
 
 from opskit.checks import Check, count, not_checked
 from opskit.config.smoke import Profile, SmokeSettings
-from opskit.probes.probe import Inconclusive, Probe
+from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
 from opskit.probes.session import Session
 from opskit.workspace import throwaway
 
@@ -46,6 +46,9 @@ def _ask(settings: SmokeSettings, session: Session) -> Check:
         return not_checked("", "schemathesis is not installed")
     wanted = settings.input.openapi
     seconds = wanted.time.total_seconds()
+    status = session.get(wanted.path, key=wanted.key).status
+    if status != 200:
+        raise WrongAnswer(expected="200 with a document", observed=str(status))
     with throwaway("openapi") as folder:
         headers = dict(session.target.credential(wanted.key))
         # The values are in the environment: neither on disk nor on a command line.
