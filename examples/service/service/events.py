@@ -144,7 +144,10 @@ class Hub:
 
         What happened while that was lost is handed on when it is there again.
         """
-        async with await AsyncConnection.connect(self._url, autocommit=True) as direct:
+        connecting = AsyncConnection.connect(
+            self._url, autocommit=True, application_name="service events"
+        )
+        async with await connecting as direct:
             await direct.execute(f"LISTEN {_CHANNEL}")
             if self._last is None:
                 cursor = await direct.execute("SELECT coalesce(max(id), 0) FROM events")
