@@ -78,7 +78,8 @@ class Service:
         user = self._by_key(connection) or self._by_token(connection)
         if not user:
             raise Refused(403 if self.has("403-for-401") else 401)
-        if roles and user not in roles and not self.has("no-roles"):
+        is_trusted = self.has("admins-only-in-name") and roles == ("admin",)
+        if roles and user not in roles and not self.has("no-roles") and not is_trusted:
             raise Refused(403)
         if self.has("nobody-gets-in") or (
             self.has("readers-kept-out") and user == "reader"
@@ -210,11 +211,16 @@ class Service:
         return JSONResponse(
             {
                 "items": items,
-                "total": len(items) if self.has("total-of-page") else len(found),
+                "total": self._total(items, found),
                 "limit": asked if self.has("limit-not-told") else limit,
                 "next": following,
             }
         )
+
+    def _total(self, items: list[dict[str, Any]], found: list[dict[str, Any]]) -> int:
+        if self.has("total-of-all"):
+            return len(self.tasks)
+        return len(items if self.has("total-of-page") else found)
 
     async def add_task(self, request: Request) -> Response:
         """Make a task."""

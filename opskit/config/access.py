@@ -208,6 +208,11 @@ class AuthorisationSettings(Section):
         description="writes that it may not do, and that the credential which they "
         "name may; best with a body that is refused, so that nothing is written",
     )
+    forbidden: list[RequestSettings] = Field(
+        default=[],
+        description="requests that the credential which they name may not send: the "
+        "answer is 403",
+    )
     diagnostics: DiagnosticsSettings = DiagnosticsSettings()
 
 

@@ -30,7 +30,7 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         streams = [e for e in settings.authentication.streams if e.trigger.path]
         if streams:
             yield _of_events(streams, section.others[0], resources)
-    if section.reader:
+    if section.reader or section.forbidden:
         yield from _of_roles(section, resources)
     if section.diagnostics.path:
         yield _diagnostics(section.diagnostics)
@@ -65,8 +65,11 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
             list_ = named(settings.lists, each.listed_in, "lists")
             wanted = resources.id(session, name)
             for user in (each.owner, *others):
-                read = pages(session, list_, key=user, limit=list_.size_max)
-                is_there = any(wanted in page.ids for page in read)
+                read = list(pages(session, list_, key=user, limit=list_.size_max))
+                ids = [id_ for page in read for id_ in page.ids]
+                if any(page.total not in (None, len(ids)) for page in read):
+                    yield f"{list_.total} is not the number of items for {user}"
+                is_there = wanted in ids
                 if is_there != (user == each.owner):
                     where = "in" if is_there else "not in"
                     yield f"{name} is {where} the list of {user}"
@@ -137,10 +140,11 @@ def _of_events(
 
 def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[Probe]:
     def refused(session: Session) -> Iterator[str]:
-        for each in section.writes:
-            status = resources.send(session, each, key=section.reader).status
-            if status != 403:
-                yield f"{each.method} {each.path} as {section.reader}: {status}"
+        asked = [(each, section.reader) for each in section.writes]
+        asked += [(each, each.key) for each in section.forbidden]
+        for each, key in asked:
+            if (status := resources.send(session, each, key=key).status) != 403:
+                yield f"{each.method} {each.path} as {key}: {status}"
 
     def allowed(session: Session) -> Iterator[str]:
         for path in section.reads:
@@ -151,12 +155,13 @@ def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[
             if not each.accepts(status := resources.send(session, each).status):
                 yield f"{each.method} {each.path} as {each.key}: {status}"
 
-    if section.writes:
+    if section.writes or section.forbidden:
         yield Probe(
             family=FAMILY,
             name="authorisation.reader-writes",
-            ask=lambda session: faultless("403 for the reader", refused(session)),
-            what="Sends each write with the key of a user who may only read.",
+            ask=lambda session: faultless("403 without the role", refused(session)),
+            what="Sends each write with the key of a user who may only read, and what "
+            "else is forbidden to other keys.",
             why="Keys for dashboards and exports are spread widely, because they are "
             "thought harmless.",
             remedy="Require the role on the route, before the body is examined, and "

@@ -86,6 +86,7 @@ SETTINGS: dict[str, Any] = {
         "writes": [
             {"method": "POST", "path": "/api/tasks", "key": "writer", "status": 422}
         ],
+        "forbidden": [{"path": "/api/audit", "key": "other"}],
         "diagnostics": {
             "path": "/diagnostics",
             "enabled": True,
@@ -137,6 +138,8 @@ DEFECTS = {
     "no-roles": "authorisation.reader-writes authorisation.diagnostics audit.access",
     "read-any": "authorisation.other-user",
     "change-any": "authorisation.other-user-changes",
+    "total-of-all": "authorisation.lists",
+    "admins-only-in-name": "authorisation.reader-writes authorisation.diagnostics",
     "events-for-all": "authorisation.events",
     "list-of-all": "authorisation.lists",
     "diagnostics-open": "authorisation.diagnostics",
