@@ -22,7 +22,7 @@ _NOBODY = "opskit-nobody"
 _DAY = timedelta(days=1)
 # The date in headers has no fractions.
 _CLOCK_STEP = timedelta(seconds=1)
-_LOOK_AGAIN_SECONDS = 0.25
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 def probes(settings: SmokeSettings) -> Iterator[Probe]:

@@ -90,8 +90,7 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
             family=FAMILY,
             name="authorisation.other-user-changes",
             ask=lambda session: faultless("403 or 404 for others", change(session)),
-            what="Sends a change of each resource, which changes nothing, as other "
-            "users.",
+            what="Sends the configured change of each resource as other users.",
             why="Ownership is often checked where things are read, and forgotten where "
             "they are changed.",
             remedy="Check the owner in the query of every route that takes an id.",

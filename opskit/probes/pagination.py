@@ -49,8 +49,8 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         family=FAMILY,
         name="pagination.size-max",
         ask=ask("larger sizes are capped or refused", _size_max),
-        what="Asks for more than the largest page, for a million items, and for sizes "
-        "that are none.",
+        what="Asks for more than the largest page, for a million items, and for the "
+        "invalid sizes 0, -1 and `many`.",
         why="One request for everything costs as much as a thousand, and anybody who "
         "has a key can send it.",
         remedy="Cap the size in the service (`min(limit, 100)`), or answer 422.",
@@ -77,9 +77,9 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     yield Probe(
         family=FAMILY,
         name="pagination.cursor",
-        ask=ask("a status from 400 to 499 for a cursor that is none", _cursor),
-        what="Asks each list for the page after a cursor that is none, and after a "
-        "huge number.",
+        ask=ask("a status from 400 to 499 for an invalid cursor", _cursor),
+        what="Asks each list for the page after an invalid cursor, and after a huge "
+        "number.",
         why="A cursor is text from outside: it must neither break the service nor "
         "begin the list again, which clients would read for ever.",
         remedy="Validate the cursor, its range too, and answer 422.",
