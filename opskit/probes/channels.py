@@ -107,8 +107,8 @@ class WebSocket:
                 return json.loads(self.connection.recv(timeout=self._seconds))
             except TimeoutError:
                 observed = f"none in {self._seconds:g} s"
-            except (ValueError, RecursionError):
-                observed = "one that is no JSON, or nested too deep"
+            except ValueError:
+                observed = "one that is no JSON"
             except ConnectionClosed as error:
                 if error.rcvd is None:
                     raise Inconclusive("WebSocket: the connection is lost") from error

@@ -1,0 +1,109 @@
+"""Defects of what belongs to whom, and of who may do what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests.defects.defect import planted_in
+
+_tasks = planted_in("service/tasks.py")
+_accounts = planted_in("service/accounts.py")
+_health = planted_in("service/health.py")
+
+_LIST = '"SELECT * FROM tasks WHERE owner_id = %(owner)s "'
+_READ = '_READ = "SELECT * FROM tasks WHERE id = %s AND owner_id = %s"'
+_LOCK = '_LOCK = "SELECT * FROM tasks WHERE id = %s AND owner_id = %s FOR UPDATE"'
+_ANYBODY = '"SELECT * FROM tasks WHERE %(owner)s IS NOT NULL "'
+
+# With these the service is right, too.
+_DISABLED: dict[str, Any] = {
+    "settings": {"diagnostics": "false"},
+    "configuration": {
+        "enabled = true, permitted": "permitted",
+        # They need what is disabled.
+        'busy_path = "/diagnostics/wait?seconds=1"': "",
+        'timeout_path = "/diagnostics/wait?seconds=30"': "",
+    },
+}
+
+DEFECTS = (
+    _tasks(
+        "task-of-another",
+        _READ,
+        _READ.replace("owner_id = %s", "%s IS NOT NULL"),
+        probe="authorisation.other-user",
+        what="The query of one task leaves out its owner.",
+    ),
+    _tasks(
+        "change-of-anothers-task",
+        _LOCK,
+        _LOCK.replace("owner_id = %s", "%s::bigint IS NOT NULL").replace(
+            "FOR UPDATE", ""
+        ),
+        probe="authorisation.other-user-changes",
+        what="Who changes a task is answered with it before its owner is compared.",
+    ),
+    _tasks(
+        "tasks-of-all",
+        _LIST,
+        _ANYBODY,
+        probe="authorisation.lists",
+        what="The list of tasks is not filtered by owner.",
+    ),
+    _accounts(
+        "every-role-writes",
+        "return order.index(self) >= order.index(other)",
+        "return order.index(self) >= order.index(other) or other is Role.WRITER",
+        probe="authorisation.reader-writes",
+        what="Readers may write.",
+    ),
+    _tasks(
+        "reader-creates",
+        "new: NewTask, state: Current, account: Writer",
+        "new: NewTask, state: Current, account: Reader",
+        probe="authorisation.reader-writes",
+        what="The route that creates tasks asks for the wrong role.",
+    ),
+    _accounts(
+        "roles-not-compared",
+        "return order.index(self) >= order.index(other)",
+        "return self in order and other in order",
+        probe="authorisation.reader-writes",
+        what="That an account has a role is enough.",
+    ),
+    replace(
+        _health(
+            "diagnostics-always",
+            "    if not state.settings.diagnostics:\n",
+            "    if not state.settings.version:\n",
+            probe="authorisation.diagnostics",
+            what="Diagnostics are served although they are disabled.",
+        ),
+        **_DISABLED,
+    ),
+    _health(
+        "diagnostics-for-all",
+        "from service.accounts import Admin\n",
+        "from service.accounts import Reader as Admin\n",
+        probe="authorisation.diagnostics",
+        what="Every account reads diagnostics.",
+    ),
+    _health(
+        "diagnostics-without-key",
+        "async def diagnostics(_account: Admin, state: Current)",
+        "async def diagnostics(state: Current)",
+        probe="authorisation.diagnostics",
+        what="Diagnostics need no key.",
+    ),
+    replace(
+        _health(
+            "diagnostics-403-when-disabled",
+            'raise HTTPException(404, "Not Found")',
+            'raise HTTPException(403, "diagnostics are disabled")',
+            probe="authorisation.diagnostics",
+            what="The answer tells that there are diagnostics, although disabled.",
+        ),
+        **_DISABLED,
+    ),
+)

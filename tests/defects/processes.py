@@ -1,0 +1,87 @@
+"""Processes of the service that start quickly: its libraries are loaded only once."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+_LIBRARIES = (
+    "argon2",
+    "fastapi",
+    "filelock",
+    "jwt",
+    "limits.aio.storage",
+    "prometheus_client",
+    "psycopg_pool",
+    "pydantic_settings",
+    "redis.asyncio",
+    "structlog",
+    "urllib3",
+    "uvicorn.protocols.http.h11_impl",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+    "uvicorn.lifespan.on",
+)
+
+
+class Forked:
+    """A process of the service, with the methods of one of the module subprocess."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        """Return how it ended, or None."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+        self._process.join(timeout)
+        if (code := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired(["service"], timeout or 0)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal."""
+        if self._process.pid is not None and self.poll() is None:
+            os.kill(self._process.pid, sig)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+
+def launch(
+    folder: Path, port: int, environment: Mapping[str, str], log: Path
+) -> Forked:
+    """Start `python -m service serve`; it ends at the latest with this process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *_LIBRARIES])
+    arguments = ["service", "serve", "--port", str(port)]
+    given = (str(folder), arguments, dict(environment), str(log))
+    process = context.Process(target=_run, args=given)
+    process.start()
+    return Forked(process)
+
+
+def _run(
+    folder: str, arguments: list[str], environment: dict[str, str], log: str
+) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    with Path(log).open("ab") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
+    sys.argv = arguments
+    runpy.run_module("service", run_name="__main__", alter_sys=True)
