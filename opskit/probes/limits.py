@@ -73,6 +73,7 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             "is behind; one that refuses the surplus serves the rest.",
             remedy="Count the requests that are worked on, and refuse those beyond the "
             "limit at once: 503, Retry-After, and the usual form of errors.",
+            profile=Profile.STRICT,
             alone=True,
         )
     if wanted.timeout_path:

@@ -15,6 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from opskit.checks import Check
+from opskit.probes import openapi
 from tests.asgi import serving
 from tests.unit.probed import asked_at
 
@@ -323,3 +324,68 @@ def test_a_socket_that_is_refused_fails() -> None:
 
     assert check.passed is False
     assert check.observed == "403"
+
+
+def described() -> Starlette:
+    """Return a service with a description, and a fault behind a large number."""
+
+    async def item(request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            METHODS.append(request.method)
+        if len(request.query_params.get("size", "")) > 3:
+            return refusal(500)
+        return JSONResponse({})
+
+    parameter = {"name": "size", "in": "query", "schema": {"type": "integer"}}
+    answers = {"200": {"description": "right"}, "422": {"description": "wrong"}}
+    operation = {"parameters": [parameter], "responses": answers}
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "items", "version": "1"},
+        "paths": {"/items": {"get": operation, "delete": operation}},
+    }
+
+    async def description(_request: Request) -> Response:
+        return JSONResponse(document)
+
+    async def version(_request: Request) -> Response:
+        return JSONResponse({"version": "1"})
+
+    every = ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"]
+    return Starlette(
+        routes=[
+            Route("/openapi.json", description),
+            Route("/health", version),
+            Route("/items", item, methods=every),
+        ]
+    )
+
+
+METHODS: list[str] = []
+
+
+def test_a_fault_behind_a_described_parameter_is_noticed() -> None:
+    """Requests are made up, with GET alone: nothing is destroyed."""
+    check = ask(described(), "openapi", openapi={"path": "/openapi.json"})
+
+    assert check.passed is False, check
+    assert "failure" in check.observed
+    assert METHODS == []
+
+
+def test_a_description_that_is_missing_fails() -> None:
+    check = ask(application(), "openapi", openapi={"path": "/openapi.json"})
+
+    assert check.passed is False
+    assert check.observed == "404"
+
+
+def test_without_schemathesis_nothing_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openapi, "find_spec", lambda _name: None)
+
+    check = ask(application(), "openapi", openapi={"path": "/openapi.json"})
+
+    assert check.passed is None
+    assert check.detail == "schemathesis is not installed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
@@ -14,7 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opskit.checks import Check
-from tests.unit.probed import Respond, asked
+from opskit.config.smoke import SmokeSettings
+from opskit.probes.runner import Runner
+from opskit.probes.session import Session, Target
+from tests.unit.probed import Respond, asked, named
 
 LIMIT = 12
 KEYS = {
@@ -277,3 +280,30 @@ def test_a_window_that_is_longer_than_the_deadline_is_not_waited_for() -> None:
     assert check.passed is None
     assert check.detail == ("the window of 3600 s is longer than the deadline of 30 s")
     assert not service.used
+
+
+def test_what_cannot_be_asked_is_not_asked_again() -> None:
+    """The runner does not try it until the deadline, and it keeps nothing from passing."""
+    settings = SmokeSettings(
+        url="http://127.0.0.1:9",
+        deadline="30s",
+        rate_limit={"path": "/", "limit": LIMIT, "window": "1h"},
+    )
+    runner = Runner(
+        Target(url=settings.url, timeout_seconds=1),
+        version=settings.version,
+        connections=1,
+        deadline=time.monotonic() + 60,
+    )
+    probe, asked_for = named(settings, "rate_limit.restored"), []
+
+    def count(session: Session) -> Check:
+        asked_for.append(session)
+        return probe.ask(session)
+
+    (finding,) = runner.ask([replace(probe, ask=count)])
+
+    assert len(asked_for) == 1
+    assert finding.check.passed is None
+    assert "longer than the deadline" in finding.check.detail
+    assert not finding.gates
