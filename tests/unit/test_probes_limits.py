@@ -44,7 +44,7 @@ class Application:
     too_slow: Response | None = TOO_SLOW
     at_once: int = 3
     shed: Response | None = SHED
-    busy_seconds: float = 1.0
+    busy_seconds: float = 2.0
     seconds_max: float = 1.0
     given_up: Response | None = GIVEN_UP
     holds_worker: bool = False

@@ -335,7 +335,7 @@ def deliver(secret: Path, **spoiled: Any) -> Check:
         "document": {"title": "made by a test"},
         "listen": f"127.0.0.1:{port}",
         "secret_file": str(secret),
-        "wait": "2s" if spoiled else "60s",
+        "wait": "5s" if spoiled else "60s",
     }
     with serving(service.application) as url:
         return asked_at(url, "webhooks.outgoing", webhooks={"outgoing": wanted})
