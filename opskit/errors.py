@@ -172,6 +172,24 @@ class DrillFailed(OpskitError):
     exit_code = 50
 
 
+class DeployFailed(OpskitError):
+    """A version is not known to run; a release that meets this is rolled back."""
+
+    exit_code = 60
+
+
+class ReleaseFailed(OpskitError):
+    """A release failed and was rolled back."""
+
+    exit_code = 60
+
+
+class RollbackFailed(OpskitError):
+    """A release failed and the rollback failed too: page a person."""
+
+    exit_code = 69
+
+
 class ReleaseRefused(OpskitError):
     """A release was refused before anything changed."""
 

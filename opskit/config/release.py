@@ -82,6 +82,48 @@ class BudgetSettings(Section):
     )
 
 
+class LocalSettings(Section):
+    """Release folders on this machine: `releases/VERSION`, and the link `current`.
+
+    The commands are argument lists; they find the version in `OPSKIT_VERSION` and its
+    folder in `OPSKIT_RELEASE_FOLDER`.
+    """
+
+    folder: Path = Field(default=Path(), description="where the folders lie")
+    prepare: list[str] = Field(
+        default=[], description="makes the folder of a version; runs in it"
+    )
+    restart: list[str] = Field(
+        default=[],
+        description="has the service run what `current` names, for instance "
+        '`["systemctl", "restart", "app"]`',
+    )
+
+
+class CommandSettings(Section):
+    """A deployment tool, by its commands: argument lists.
+
+    They find the version in `OPSKIT_VERSION` and the id of the deployment in
+    `OPSKIT_DEPLOYMENT`; what they say is on the last line that they print.
+    """
+
+    deploy: list[str] = Field(
+        default=[], description="begins a deployment, and prints its id"
+    )
+    status: list[str] = Field(default=[], description="prints its status")
+    current: list[str] = Field(
+        default=[], description="prints the version that is deployed"
+    )
+    good: list[str] = Field(default=["SUCCESS"], description="statuses of success")
+    bad: list[str] = Field(
+        default=["FAILED", "CRASHED"], description="statuses of failure"
+    )
+    deadline: Duration = Field(
+        default=timedelta(minutes=10),
+        description="until when a status must be one of success; others are waited for",
+    )
+
+
 class AcceptedWarning(Section):
     """A warning about a migration that somebody accepts, and why."""
 
@@ -91,8 +133,22 @@ class AcceptedWarning(Section):
 
 
 class ReleaseSettings(Section):
-    """Releases: so far the migrations of the database and their rehearsal."""
+    """Releases: migrations, how a version is deployed, in which order."""
 
+    deployer: Literal["", "local", "command"] = Field(
+        default="", description="`local` or `command`, each with a section of its own"
+    )
+    local: LocalSettings = LocalSettings()
+    command: CommandSettings = CommandSettings()
+    order: Literal["migrate-first", "deploy-first"] = Field(
+        default="migrate-first",
+        description="whether migrations come before the deployment or after it; those "
+        "of the contract phase always come last",
+    )
+    restore_point_age: Duration = Field(
+        default=timedelta(hours=26),
+        description="how old the drilled set may be that a release can return to",
+    )
     migrations: MigrationsSettings = MigrationsSettings()
     budgets: BudgetSettings = BudgetSettings()
     accept: list[AcceptedWarning] = Field(

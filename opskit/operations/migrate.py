@@ -10,16 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from opskit import files
-from opskit.catalog.documents import REPORTS_FOLDER, document_bytes, store_document
 from opskit.catalog.sets import BackupSet
 from opskit.config import configuration_path
 from opskit.config.release import MigrationsSettings
 from opskit.drill.run import DrillRequest
-from opskit.errors import ReleaseRefused, StoreError, UsageError
-from opskit.log import masked
-from opskit.operations import keys
-from opskit.operations.outcome import Outcome, Record, not_recorded
+from opskit.errors import ReleaseRefused, UsageError
+from opskit.operations import reports
+from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.postgres.connect import connect, is_pooled
 from opskit.postgres.parameters import for_tools, parse
@@ -42,9 +39,13 @@ _LOCK_WAIT = timedelta(seconds=10)
 
 @dataclass(frozen=True, kw_only=True)
 class MigrateRequest:
-    """Up to which revision, all by default; with `dry_run` nothing is applied."""
+    """Up to which revision, all by default; with `dry_run` nothing is applied.
+
+    With `expand_only` the first revision of the contract phase is the end.
+    """
 
     until: str = ""
+    expand_only: bool = False
     dry_run: bool = False
 
 
@@ -87,6 +88,9 @@ def migrate(
         with _locked(run, url, settings):
             with connect(url, purpose="migrate") as connection:
                 revisions = pending(tool, connection, until=request.until)
+            if request.expand_only:
+                late = (n for n, e in enumerate(revisions) if e.phase == "contract")
+                revisions = revisions[: next(late, None)]
             done = Migrated(
                 database=settings.database,
                 revisions=tuple(revisions),
@@ -231,7 +235,7 @@ def _chosen(run: Run, source: str, backup: str) -> BackupSet:
                 hint="Name a set of that database.",
             )
         return chosen
-    drilled = [each for each in _sets(run, source) if each.proof == "drilled"]
+    drilled = drilled_sets(run, source)
     if not drilled:
         raise ReleaseRefused(
             f"{source} has no drilled set to rehearse on",
@@ -240,8 +244,13 @@ def _chosen(run: Run, source: str, backup: str) -> BackupSet:
     return max(drilled, key=lambda each: each.manifest.finished_at)
 
 
-def _sets(run: Run, source: str) -> Sequence[BackupSet]:
-    return [e for e in run.catalog(source).sets if e.manifest.source == source]
+def drilled_sets(run: Run, source: str) -> Sequence[BackupSet]:
+    """Return the sets of a database that came back in a drill."""
+    return [
+        each
+        for each in run.catalog(source).sets
+        if each.manifest.source == source and each.proof == "drilled"
+    ]
 
 
 def _refused(made: Rehearsal) -> ReleaseRefused:
@@ -255,25 +264,9 @@ def _refused(made: Rehearsal) -> ReleaseRefused:
 
 
 def _keep(run: Run, made: Rehearsal, record: Record) -> Path:
-    """Write the report into the state folder and into every store, signed there."""
     name = f"rehearsal-{made.backup_id}-{run.run_id}"
-    document = masked(made.as_json()) | {
-        "name": name,
-        "run_id": run.run_id,
+    document = made.as_json() | {
         "passed": made.passed,
         "started_at": made.started_at.isoformat(),
     }
-    text = render(made).encode("utf-8", "surrogateescape")
-    path = run.reports / f"{name}.md"
-    files.write_atomically(path, [text])
-    files.write_atomically(path.with_suffix(".json"), [document_bytes(document)])
-    keys.warn_of_unsigned(run.settings)
-    place = f"{REPORTS_FOLDER}{run.ledger.id}/{name}"
-    for store in run.stores:
-        try:
-            store.put(f"{place}.md", [text])
-            store_document(store, f"{place}.json", document, run.protection.signer)
-        except StoreError as error:
-            record.details["not_stored"] = error.message
-            record.report(not_recorded(error))
-    return path
+    return reports.keep(run, name, document, render(made), record)

@@ -1,4 +1,4 @@
-"""`migrate` and `rehearse`: change a database, having seen what that costs."""
+"""`migrate`, `rehearse`, `release`, `rollback`, `releases`: change what runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from opskit.operations.migrate import Migrated, Rehearsed
     from opskit.operations.outcome import Outcome
+    from opskit.operations.pipeline import Released, Step
+    from opskit.operations.release import Releases
 
 
 @command(
@@ -93,3 +95,88 @@ def _lines(done: Rehearsed) -> Iterator[str]:
     for statement in made.waits:
         yield f"  waits for open transactions: {' '.join(statement.split())[:100]}"
     yield f"report: {done.report}"
+
+
+@command(
+    help={
+        "version": "the version to release",
+        "dry_run": "only list the steps",
+        "resume": "take up the release that broke off",
+        "json": "print one JSON document",
+    }
+)
+def release(
+    say: Say,
+    version: str = "",
+    dry_run: bool = False,
+    resume: bool = False,
+    json: bool = False,
+) -> Outcome[Released]:
+    """Release a version: rehearse, migrate, deploy, probe; back if it fails.
+
+    Example: inv release --version 1.4.2
+    """
+    from opskit.operations.release import ReleaseRequest
+    from opskit.operations.release import release as make
+    from opskit.watch.runs import start
+
+    request = ReleaseRequest(version=version, dry_run=dry_run, resume=resume)
+    outcome = make(start(), request, on_step=lambda step: say(_step(step)))
+    if (done := outcome.result) is not None:
+        if dry_run:
+            say(*(f"  {each.name}" for each in done.steps))
+        else:
+            say(*_ending(done, outcome.status))
+    return outcome
+
+
+@command(
+    help={
+        "to": "the release whose version shall run: its id, or the beginning of it",
+        "json": "print one JSON document",
+    }
+)
+def rollback(say: Say, to: str = "", json: bool = False) -> Outcome[Released]:
+    """Have the version before run again, if the schema allows it, and probe it.
+
+    Example: inv rollback
+    """
+    from opskit.operations.release import rollback as take_back
+    from opskit.watch.runs import start
+
+    outcome = take_back(start(), to=to, on_step=lambda step: say(_step(step)))
+    if outcome.result is not None:
+        say(*_ending(outcome.result, outcome.status))
+    return outcome
+
+
+@command(help={"json": "print one JSON document"})
+def releases(say: Say, json: bool = False) -> Outcome[Releases]:
+    """List releases and rollbacks, the newest first.
+
+    Example: inv releases
+    """
+    from opskit.operations.release import list_releases
+    from opskit.tasks import output as text
+    from opskit.watch.runs import start
+
+    outcome = list_releases(start())
+    if outcome.result is not None:
+        rows = [
+            [str(each.get(key, "")) for key in ("time", "release", "version", "status")]
+            for each in outcome.result.releases
+        ]
+        say(*text.table(["time", "release", "version", "outcome"], rows))
+    return outcome
+
+
+def _step(step: Step) -> str:
+    return f"{step.status:<12}{step.name} ({duration(step.seconds)})"
+
+
+def _ending(done: Released, status: str) -> Iterator[str]:
+    yield f"{done.version}: {status}"
+    if done.verdict:
+        yield f"verdict: {done.verdict}"
+    if done.report:
+        yield f"report: {done.report}"
