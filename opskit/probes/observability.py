@@ -21,10 +21,10 @@ from opskit.probes.session import Answer, Session
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-_REQUESTS = 3
+# More requests than looks at the counters, which may count those as well.
+_REQUESTS, _LOOKS = 5, 4
+_PAUSE_SECONDS, _LOG_SECONDS_MAX = 0.2, 10.0
 _LOG_BYTES_MAX = 16 * 1024 * 1024
-# How often what follows an answer is looked for again, and after how long.
-_LOOKS, _PAUSE_SECONDS = 6, 0.2
 _METRICS_TYPES = ("text/plain", "application/openmetrics-text")
 _ID = re.compile(r"[\w.:/+=@-]{8,128}", re.ASCII)
 
@@ -223,7 +223,7 @@ def _logs(session: Session, rules: ObservabilitySettings, path: str) -> Check:
         headers=headers | {rules.request_id: refused},
     )
     lines: list[str] = []
-    deadline = time.monotonic() + session.target.timeout_seconds
+    deadline = time.monotonic() + _LOG_SECONDS_MAX
     while not all(any(each in line for line in lines) for each in (known, refused)):
         if time.monotonic() > deadline:
             break

@@ -70,7 +70,7 @@ def asked_at(
     **sections: Any,
 ) -> Check:
     """Ask the probe of that name once at an address."""
-    settings = SmokeSettings.model_validate({"url": url, **sections})
+    settings = SmokeSettings.model_validate({"url": url, "timeout": "60s", **sections})
     target = Target(
         url=url,
         timeout_seconds=settings.timeout.total_seconds(),
