@@ -19,6 +19,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("names", nargs="*", help="defects or families; none: all")
     parser.add_argument("--record", action="store_true", help="keep what failed")
+    parser.add_argument(
+        "--own", action="store_true", help="ask only the probes of a defect's family"
+    )
     parser.add_argument("--verbose", action="store_true", help="show what was observed")
     given = parser.parse_args()
     chosen = [
@@ -28,10 +31,11 @@ def main() -> int:
     ]
     missed = 0
     with bench() as ready:
-        print("the good service", flush=True)
-        missed += len(_ask(ready, None, verbose=given.verbose))
+        if not given.own:
+            print("the good service", flush=True)
+            missed += len(_ask(ready, None, given))
         for defect in chosen:
-            failed = _ask(ready, defect, verbose=given.verbose)
+            failed = _ask(ready, defect, given)
             if given.record:
                 record.write(record.read() | {defect.name: sorted(failed)})
             is_noticed = defect.probe in failed
@@ -46,7 +50,7 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _ask(ready: Bench, defect: Defect | None, *, verbose: bool) -> set[str]:
+def _ask(ready: Bench, defect: Defect | None, given: argparse.Namespace) -> set[str]:
     began = time.monotonic()
     try:
         with ready.serving(defect) as settings:
@@ -55,13 +59,13 @@ def _ask(ready: Bench, defect: Defect | None, *, verbose: bool) -> set[str]:
             probes = [
                 each
                 for each in probes_of(settings)
-                if not each.alone or each.family == family or not family
+                if each.family == family or not family or not (each.alone or given.own)
             ]
             found = [each.check for each in findings(settings, probes)]
     except (AssertionError, LookupError) as error:
         print(f"{defect.name if defect else ''}: {error}")
         return set()
-    if verbose:
+    if given.verbose:
         for each in found:
             if not each.passed:
                 print(

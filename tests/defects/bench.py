@@ -40,15 +40,21 @@ class Bench:
         folder = self.folder / str(self._starts)
         folder.mkdir(parents=True)
         source = folder / "source"
-        settings = STRICT | dict(defect.settings if defect else {})
+        given = STRICT | dict(defect.settings if defect else {})
         copy(source)
         if defect is not None:
             defect.plant(source)
         with self.services.running(
-            source=source, launch=processes.launch, **settings
+            source=source, launch=processes.launch, **given
         ) as service:
             changes = defect.configuration if defect else {}
-            yield _settings(service, folder, changes)
+            settings = _settings(service, folder, changes)
+            if defect is not None and defect.restarts:
+                probes = [e for e in probes_of(settings) if e.name == defect.probe]
+                findings(settings, probes)
+                service.stop()
+                service.start()
+            yield settings
 
 
 @contextlib.contextmanager

@@ -35,7 +35,8 @@ class Defect:
     """One way in which a team breaks its service, and the probe that must notice it.
 
     `settings` are those of the service that it is seen with, and `configuration` what is
-    replaced in the example's opskit.toml for them.
+    replaced in the example's opskit.toml for them. One that only a restart shows
+    `restarts` the service after the probe was asked once.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Defect:
     edits: tuple[Edit, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     configuration: Mapping[str, str] = field(default_factory=dict)
+    restarts: bool = False
 
     @property
     def family(self) -> str:

@@ -9,9 +9,13 @@ from tests.defects import (
     cors,
     headers,
     health,
+    input,
     latency,
+    limits,
     observability,
     pagination,
+    rate_limit,
+    webhooks,
 )
 from tests.defects.defect import Defect
 
@@ -23,6 +27,10 @@ DEFECTS: dict[str, Defect] = {
         authorisation,
         headers,
         cors,
+        rate_limit,
+        webhooks,
+        limits,
+        input,
         observability,
         pagination,
         latency,

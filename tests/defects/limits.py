@@ -1,0 +1,103 @@
+"""Defects of what bounds requests."""
+
+from __future__ import annotations
+
+from tests.defects.defect import Defect, Edit, planted_in
+
+_FILE = "service/limits.py"
+_limits = planted_in(_FILE)
+
+_LENGTH = "        if _length(scope) > length_max:\n"
+_BYTES = "        if self._bytes > self.bytes_max:\n"
+_SHED = "self._active >= self._settings.concurrent_requests_max:"
+_SHEDDING = '503, "too many requests at once", {"Retry-After": "1"}'
+_LATE = '        refusal = errors.answer(504, "this took too long")\n'
+_SLOW = "async with asyncio.timeout_at(self._until):"
+
+DEFECTS = (
+    Defect(
+        name="no-body-limit",
+        what="A body of any length is read, and held in memory.",
+        probe="limits.body-announced",
+        edits=(
+            Edit(file=_FILE, old=_LENGTH, new="        if False:\n"),
+            Edit(file=_FILE, old=_BYTES, new="        if False:\n"),
+        ),
+    ),
+    _limits(
+        "413-after-reading-all",
+        _LENGTH,
+        """\
+        if _length(scope) > length_max:
+            while (await receive()).get("more_body"):
+                pass
+        if _length(scope) > length_max:
+""",
+        probe="limits.body-announced",
+        what="The whole body is read before it is refused.",
+    ),
+    _limits(
+        "chunked-body-not-counted",
+        _BYTES,
+        "        if False:\n",
+        probe="limits.body-chunked",
+        what="Only Content-Length is compared: a body that names no length is read.",
+    ),
+    _limits(
+        "too-large-is-an-error",
+        "            refusal = errors.answer(413, _too_large(length_max))\n",
+        "            raise ValueError(_too_large(length_max))\n",
+        probe="limits.body-announced",
+        what="The exception of a long body is not handled, and ends in 500.",
+    ),
+    _limits(
+        "nothing-is-shed",
+        _SHED,
+        "self._active >= 1_000_000:",
+        probe="limits.concurrency",
+        what="Requests are queued, however many wait.",
+    ),
+    _limits(
+        "shed-without-retry-after",
+        _SHEDDING,
+        '503, "too many requests at once"',
+        probe="limits.concurrency",
+        what="Too many concurrent requests are refused without Retry-After.",
+    ),
+    _limits(
+        "shed-with-500",
+        _SHEDDING,
+        '500, "too many requests at once"',
+        probe="limits.concurrency",
+        what="Too many concurrent requests are answered with 500.",
+    ),
+    _limits(
+        "slow-bodies-are-awaited",
+        _SLOW,
+        "async with asyncio.timeout_at(None):",
+        probe="limits.slow-body",
+        what="A body that trickles in is awaited for ever.",
+    ),
+    _limits(
+        "no-time-limit",
+        "                timeout=self._settings.request_seconds,\n",
+        "                timeout=None,\n",
+        probe="limits.time-out",
+        what="A request may take for ever.",
+    ),
+    _limits(
+        "late-is-an-error",
+        _LATE,
+        '        refusal = errors.answer(500, "this took too long")\n',
+        probe="limits.time-out",
+        what="A request that took too long is answered with 500.",
+    ),
+    _limits(
+        "late-is-an-empty-answer",
+        _LATE,
+        "        from starlette.responses import Response\n\n"
+        "        refusal = Response(status_code=504)\n",
+        probe="limits.time-out",
+        what="A request that took too long is answered with nothing.",
+    ),
+)
