@@ -41,6 +41,7 @@ class Service:
 
     defects: frozenset[str] = frozenset()
     diagnostics: bool = True
+    version: str = "1"
     tasks: list[dict[str, Any]] = field(default_factory=list)
     trail: list[dict[str, Any]] = field(default_factory=list)
     listeners: list[tuple[str, asyncio.Queue[str]]] = field(default_factory=list)
@@ -150,7 +151,7 @@ class Service:
             self.user(request)
         if self.has("bypass-checks-keys") and "x-api-key" in request.headers:
             self.user(request)
-        return JSONResponse({"status": "healthy", "version": "1"})
+        return JSONResponse({"status": "healthy", "version": self.version})
 
     async def forgotten(self, request: Request) -> Response:
         """Answer those with a key."""
