@@ -22,7 +22,7 @@ _DISABLED: dict[str, Any] = {
     "configuration": {
         "enabled = true, permitted": "permitted",
         # They need what is disabled.
-        'busy_path = "/diagnostics/wait?seconds=1"': "",
+        'busy_path = "/diagnostics/wait?seconds=3"': "",
         'timeout_path = "/diagnostics/wait?seconds=30"': "",
     },
 }

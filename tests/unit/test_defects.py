@@ -9,6 +9,7 @@ import pytest
 from tests.defects import document, record
 from tests.defects.defect import copy
 from tests.defects.registry import DEFECTS
+from tests.service import FOLDER
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "probes.md"
 
@@ -23,6 +24,8 @@ def test_a_defect_can_be_planted(name: str, tmp_path: Path) -> None:
     for edit in defect.edits:
         compile((tmp_path / edit.file).read_text(), edit.file, "exec")
     assert defect.edits or defect.settings
+    text = (FOLDER / "opskit.toml").read_text()
+    assert [each for each in defect.configuration if each not in text] == []
 
 
 def test_the_record_is_of_these_defects() -> None:
