@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -49,10 +48,12 @@ NOSNIFF = "X-Content-Type-Options"
 
 
 @contextmanager
-def instance(*defects: str, version: str = "1", without: str = "") -> Iterator[str]:
-    """Serve an instance that sends all headers but one."""
+def instance(
+    *defects: str, version: str = "1", without: Iterable[str] = ()
+) -> Iterator[str]:
+    """Serve an instance that sends all headers but some."""
     app = Service(frozenset(defects), version=version).app()
-    sent = {name: value for name, value in SAFE.items() if name != without}
+    sent = {name: value for name, value in SAFE.items() if name not in without}
     with serving(_with_headers(app, sent)) as url:
         yield url
 
@@ -72,36 +73,43 @@ def _with_headers(app: ASGIApp, added: dict[str, str]) -> ASGIApp:
 @contextmanager
 def old() -> Iterator[str]:
     """Serve an old version that answers several probes wrongly."""
-    with instance("open-route", version="0", without=NOSNIFF) as url:
+    with instance("open-route", version="0", without={*SAFE} - {"X-Request-ID"}) as url:
         yield url
 
 
-def smoke(url: str) -> list[Check]:
-    """Confirm version 1 and ask the probes; nothing else if it is not confirmed."""
+def smoke(url: str, *, asking: float = DEADLINE) -> list[Check]:
+    """Confirm version 1, then ask the probes for some seconds of the hasty clock."""
     keys = {name: {"X-API-Key": key} for name, key in KEYS.items()}
+    skipped = 0.0
+
+    def now() -> float:
+        return time.monotonic() * HASTE + skipped
+
+    deadline = now() + DEADLINE
     runner = Runner(
         Target(url=url, timeout_seconds=10, keys=keys, identity=SETTINGS.identity),
         version=VersionSettings(),
         connections=3,
-        deadline=time.monotonic() * HASTE + DEADLINE,
-        clock=Clock(
-            now=lambda: time.monotonic() * HASTE,
-            wait=lambda seconds: time.sleep(seconds / HASTE),
-        ),
+        deadline=deadline,
+        clock=Clock(now=now, wait=lambda seconds: time.sleep(seconds / HASTE)),
     )
     confirmed = runner.confirm("1")
     if not confirmed.passed:
         return [confirmed]
+    skipped = max(0.0, deadline - now() - asking)
     probes = [*authentication.probes(SETTINGS), *headers.probes(SETTINGS)]
     return [confirmed, *(each.check for each in runner.ask(probes))]
 
 
 def runs(*instances: str) -> list[list[Check]]:
-    """Run again and again, each time through a balancer with another seed."""
+    """Run again and again, each time through a balancer with another seed.
+
+    They end after a few attempts, before every probe can have passed by luck.
+    """
 
     def run(seed: int) -> list[Check]:
         with balancing(*instances, seed=seed, trouble=0.1, slow_seconds=1.0) as url:
-            return smoke(url)
+            return smoke(url, asking=10.0)
 
     with ThreadPoolExecutor(TOGETHER) as pool:
         return list(pool.map(run, range(RUNS)))
@@ -122,18 +130,17 @@ def test_a_calm_balancer_changes_nothing() -> None:
 
 
 def test_no_probe_fails_by_trouble_or_an_old_version() -> None:
-    """One connection of three leads to the old version; most runs pass still."""
+    """One connection of three leads to the old version."""
     with instance() as good, old() as other:
         found = runs(good, good, other)
 
     assert [failed(each) for each in found if failed(each)] == []
-    words = Counter(all(each.passed for each in checks) for checks in found)
-    assert words[True] > RUNS / 2, words
+    assert sum(len(checks) > 1 for checks in found) > RUNS / 3
 
 
 def test_what_is_broken_fails_through_trouble() -> None:
     """The expected version lacks a header and has an open route."""
-    with instance("open-route", without=NOSNIFF) as broken:
+    with instance("open-route", without=[NOSNIFF]) as broken:
         found = runs(broken)
 
     wrong = {"authentication.no-key", "headers.nosniff"}
