@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
 
 from opskit.config.smoke import SmokeSettings
 from opskit.config.watch import SloSettings
@@ -39,7 +38,5 @@ def families(
 ) -> Iterator[tuple[str, tuple[Probe, ...]]]:
     """Yield each family with its probes; none where nothing is configured for it."""
     for name in FAMILIES:
-        module = f"opskit.probes.{name}"
         given = (settings, slo) if name in _BY_OBJECTIVES else (settings,)
-        if find_spec(module) is not None:
-            yield name, tuple(import_module(module).probes(*given))
+        yield name, tuple(import_module(f"opskit.probes.{name}").probes(*given))

@@ -134,7 +134,7 @@ def junit(report: SmokeReport) -> str:
     What is wrong is a failure, what is inconclusive an error; what does not count, and
     what is not configured, is skipped.
     """
-    suite = ElementTree.Element("testsuite", name="smoke", hostname=report.url)
+    suite = ElementTree.Element("testsuite", name="smoke", hostname=_plain(report.url))
     kinds = []
     for each in report.findings:
         case = ElementTree.SubElement(
