@@ -263,6 +263,7 @@ class Alembic:
         self._python = str(settings.python or sys.executable)
         self._config = base / settings.config
         self._variable = settings.url_variable
+        self._is_trusted = False
 
     def revisions(self) -> Sequence[Revision]:
         """See `Tool`."""
@@ -295,9 +296,34 @@ class Alembic:
         self._move(url, ["downgrade", f"{revision.id}-1"], revision, bounds)
         database.record(url, revision.id, None, application=APPLICATION)
 
+    def _require_own_address(self) -> None:
+        """Refuse an env.py that goes elsewhere than it is told: to production, say."""
+        if self._is_trusted:
+            return
+        nowhere = "postgresql://nobody@127.0.0.1:1/opskit_nowhere"
+        try:
+            self._call(
+                ["-m", "alembic", "-c", str(self._config), "current"],
+                environment={
+                    **client_environment(nowhere),
+                    self._variable: nowhere,
+                    "PGCONNECT_TIMEOUT": "5",
+                },
+                seconds=60,
+            )
+        except ReleaseRefused:
+            self._is_trusted = True
+            return
+        raise ReleaseRefused(
+            f"Alembic's env.py does not take its address from {self._variable}",
+            hint="Have env.py read that variable, or name the one that it reads with "
+            "url_variable in [release.migrations]. Nothing was changed.",
+        )
+
     def _move(
         self, url: str, command: Sequence[str], revision: Revision, bounds: Bounds
     ) -> None:
+        self._require_own_address()
         arguments = ["-m", "alembic", "-c", str(self._config), *command]
         environment = {
             **client_environment(url),

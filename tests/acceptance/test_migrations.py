@@ -313,3 +313,21 @@ def test_a_version_that_is_not_known_is_refused(with_alembic: Project) -> None:
         "migration ffff, which is not known"
         in with_alembic.json("migrate", code=62)["error"]
     )
+
+
+def test_an_address_of_its_own_is_refused(with_alembic: Project) -> None:
+    """A rehearsal must never migrate what env.py names by itself."""
+    env = with_alembic.folder / "app" / "migrations" / "env.py"
+    env.write_text(
+        "import psycopg\nfrom alembic import context\nfrom sqlalchemy import create_engine\n"
+        f"engine = create_engine('postgresql+psycopg://', creator=lambda: psycopg.connect({with_alembic.url!r}))\n"
+        "with engine.connect() as connection:\n"
+        "    context.configure(connection=connection)\n"
+        "    with context.begin_transaction():\n"
+        "        context.run_migrations()\n"
+    )
+
+    document = with_alembic.json("migrate", code=62)
+
+    assert "does not take its address from" in document["error"]
+    assert value(with_alembic.url, "SELECT to_regclass('public.tasks')") is None

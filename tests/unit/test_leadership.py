@@ -77,7 +77,10 @@ def journal(tmp_path: Path, store: Stubborn) -> Journal:
         def stores(self) -> list[Store]:
             return [store]
 
-    run = Served(Settings.model_validate({"state_dir": tmp_path / "state"}))
+    stores = {"local": {"url": (tmp_path / "store").as_uri()}}
+    run = Served(
+        Settings.model_validate({"state_dir": tmp_path / "state", "stores": stores})
+    )
     (tmp_path / "state").mkdir()
     Ledger(tmp_path / "state" / "ledger.jsonl").append(
         now=NOW - timedelta(hours=3), run_id="run", operation="scheduler",
