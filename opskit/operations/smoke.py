@@ -88,6 +88,7 @@ def smoke(
 ) -> Outcome[SmokeReport]:
     """Ask the service; `on_finding` gets what became of each probe at once."""
     with run.recorded("smoke", watched=True) as record:
+        _require_folders(request)
         settings = _settings(run.settings.smoke, request)
         questions = _questions(settings, run.settings.slo)
         target = _target(settings)
@@ -253,6 +254,20 @@ def _details(report: SmokeReport) -> dict[str, Any]:
         "failed": [each.name for each in report.gating if each.failed],
         "inconclusive": [each.name for each in report.gating if not each.failed],
     }
+
+
+def _require_folders(request: SmokeRequest) -> None:
+    """Refuse a file that cannot be written, before anything is asked.
+
+    Raises:
+        UsageError: its folder is missing.
+    """
+    for flag, path in (("junit", request.junit), ("markdown", request.markdown)):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(
+                f"--{flag} {path}: there is no folder {path.parent}",
+                hint="Create the folder, or name a file in another one.",
+            )
 
 
 def _write(request: SmokeRequest, report: SmokeReport) -> None:
