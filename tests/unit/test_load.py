@@ -59,6 +59,7 @@ class Shop:
     def __init__(self) -> None:
         self.faults: set[str] = set()
         self.listeners: list[asyncio.Queue[str]] = []
+        self.created = 0
         self.numbers, self.sockets = itertools.count(1), itertools.count(1)
         self.memory, self.began = 50 * MIB, 1.0
         self.at_once = self.at_once_max = 0
@@ -90,8 +91,10 @@ class Shop:
 
     async def create(self, request: Request) -> Response:
         title = (await request.json())["title"]
+        self.created += 1
         for number, each in enumerate(self.listeners):
-            if "drops events" in self.faults and number == 1 and title.endswith("7"):
+            is_dropped = number == 1 and self.created % 5 == 0
+            if "drops events" in self.faults and is_dropped:
                 continue
             each.put_nowait(json.dumps({"object": {"title": title}}))
         return JSONResponse({}, 201)
