@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,11 +14,12 @@ from opskit.catalog.sets import BackupSet
 from opskit.config import configuration_path
 from opskit.config.release import MigrationsSettings
 from opskit.drill.run import DrillRequest
-from opskit.errors import ReleaseRefused, UsageError
+from opskit.errors import MigrationFailed, ReleaseRefused, UsageError
 from opskit.operations import reports
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.postgres.connect import connect, is_pooled
+from opskit.postgres.migrations import WAITED
 from opskit.postgres.parameters import for_tools, parse
 from opskit.postgres.snapshot import database_lock
 from opskit.release.rehearsal import RehearsalRequest
@@ -155,6 +156,35 @@ def _locked(run: Run, url: str, settings: MigrationsSettings) -> Iterator[None]:
 def _tool(run: Run) -> tuple[MigrationsSettings, Tool]:
     settings = run.settings.release.migrations
     return settings, tool_of(settings, configuration_path().resolve().parent)
+
+
+def present(run: Run, names: Collection[str]) -> list[str]:
+    """Return which of these revisions the database has, the first one applied first."""
+    settings, tool = _tool(run)
+    url = run.database(settings.database).resolve_url()
+    with connect(url, purpose="migrate") as connection:
+        return [each for each in tool.applied(connection) if each in names]
+
+
+def undo(run: Run, names: Sequence[str]) -> None:
+    """Take back these revisions, the last one first, under the lock in the database.
+
+    Raises:
+        MigrationFailed: one failed, or waited in vain each time.
+    """
+    settings, tool = _tool(run)
+    known = {each.id: each for each in tool.revisions()}
+    url = run.database(settings.database).resolve_url()
+    with _locked(run, url, settings):
+        for name in reversed(names):
+            for attempt in range(1, settings.lock_attempts + 1):
+                try:
+                    tool.undo(for_tools(url), known[name], bounds(settings))
+                    break
+                except MigrationFailed as error:
+                    if error.sqlstate != WAITED or attempt == settings.lock_attempts:
+                        raise
+                    time.sleep(min(2.0**attempt, 30))  # as in `_apply`
 
 
 @dataclass(frozen=True, kw_only=True)
