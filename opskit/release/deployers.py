@@ -14,7 +14,7 @@ from typing import Protocol
 
 from opskit import files
 from opskit.config.release import CommandSettings, LocalSettings, ReleaseSettings
-from opskit.errors import ConfigurationError, DeployFailed
+from opskit.errors import ConfigurationError, DeployFailed, ReleaseRefused
 from opskit.log import mask
 
 _WORDS_SHOWN = 600
@@ -26,6 +26,14 @@ _POLL_SECONDS = 1.0
 
 class Deployer(Protocol):
     """Deploys versions, and knows which one runs."""
+
+    def require(self, version: str) -> None:
+        """Check the name of a version, before anything is done.
+
+        Raises:
+            ReleaseRefused: no version can be called so.
+        """
+        ...
 
     def current(self) -> str:
         """Return the version that is deployed, or nothing if there is none."""
@@ -48,7 +56,13 @@ def deployer_of(settings: ReleaseSettings, base: Path) -> Deployer:
     """
     if settings.deployer == "local" and settings.local.restart:
         return Local(settings.local, base)
-    if settings.deployer == "command" and settings.command.deploy:
+    if settings.deployer == "command":
+        for name in ("deploy", "status", "current"):
+            if not getattr(settings.command, name):
+                raise ConfigurationError(
+                    f"release.command.{name} is not set",
+                    hint="Set deploy, status and current in [release.command].",
+                )
         return Command(settings.command, base)
     raise ConfigurationError(
         f"no {settings.deployer or 'deployer'} is configured"
@@ -67,6 +81,15 @@ class Local:
     @property
     def _folder(self) -> Path:
         return self.base / self.settings.folder
+
+    def require(self, version: str) -> None:
+        """See `Deployer`: it is the name of a folder."""
+        _require_name(version)
+        if version in (".", "..") or "/" in version:
+            raise ReleaseRefused(
+                f"{version!r} is not the name of a release folder",
+                hint="Name a version without slashes, for instance 1.4.2.",
+            )
 
     def current(self) -> str:
         """See `Deployer`."""
@@ -120,6 +143,10 @@ class Command:
     base: Path
     sleep: Callable[[float], None] = time.sleep
 
+    def require(self, version: str) -> None:
+        """See `Deployer`: it is the value of an environment variable."""
+        _require_name(version)
+
     def current(self) -> str:
         """See `Deployer`: what the command prints on its last line."""
         return _last_line(_call(self.settings.current, {}, self.base))
@@ -146,6 +173,14 @@ class Command:
         raise DeployFailed(
             f"the deployment {said} of {version} has the status {status or 'none'}",
             hint="See what the deployment tool says of it.",
+        )
+
+
+def _require_name(version: str) -> None:
+    if not version.strip() or "\0" in version:
+        raise ReleaseRefused(
+            f"{version!r} is not a version",
+            hint="Name one, for instance 1.4.2.",
         )
 
 
