@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from opskit.checks import cell, count, duration
+from opskit.checks import count
 from opskit.config import configuration_path
 from opskit.errors import (
+    Interrupted,
     OpskitError,
     ReleaseFailed,
     ReleaseRefused,
@@ -23,90 +21,38 @@ from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.migrate import (
     MigrateRequest,
     RehearseRequest,
-    bounds,
     drilled_sets,
     migrate,
+    present,
     rehearse,
+    undo,
 )
-from opskit.operations.outcome import Outcome, Record
+from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.operations.smoke import SmokeRequest, smoke
-from opskit.postgres.parameters import for_tools
+from opskit.operations.steps import (
+    BASELINE,
+    DEPLOY_BEFORE,
+    DONE_BEFORE,
+    DOWNGRADE,
+    Step,
+    Steps,
+)
 from opskit.release.classes import Kind
-from opskit.release.deployers import Deployer, deployer_of
+from opskit.release.deployers import Deployer
 from opskit.release.revisions import tool_of
 
-STEP = "release-step"
 Verdict = Literal["image-safe", "downgrade-first", "restore-only"]
 
 
-@dataclass(kw_only=True)
-class Step:
-    """A step of a release: how it ended, how long it took, what is known of it."""
-
-    name: str
-    status: str = "planned"
-    seconds: float = 0.0
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields of the contract."""
-        return {"name": self.name, "status": self.status, "seconds": self.seconds}
-
-
-@dataclass(kw_only=True)
-class Released:
-    """What became of a release or a rollback, step by step."""
-
-    release_id: str
-    version: str
-    previous: str
-    steps: list[Step] = field(default_factory=list)
-    restore_point: str = ""
-    kinds: dict[str, str] = field(default_factory=dict)
-    applied: list[str] = field(default_factory=list)
-    verdict: str = ""
-    report: Path | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields of the contract."""
-        return {
-            "release_id": self.release_id,
-            "version": self.version,
-            "previous": self.previous,
-            "steps": [each.as_json() for each in self.steps],
-            "restore_point": self.restore_point,
-            "revisions": [
-                {"id": each, "class": self.kinds.get(each)} for each in self.applied
-            ],
-            "verdict": self.verdict,
-            "report": str(self.report) if self.report else "",
-        }
-
-
-OnStep = Callable[[Step], None]
-
-
-def deployer(run: Run) -> Deployer:
-    """Return what deploys versions, by the settings."""
-    base = configuration_path().resolve().parent
-    return deployer_of(run.settings.release, base)
-
-
 class Pipeline:
-    """The steps of a release in their order."""
+    """The steps of a release in their order, and those of the way back."""
 
-    def __init__(
-        self,
-        run: Run,
-        made: Released,
-        known: Mapping[str, Mapping[str, Any]],
-        on_step: OnStep,
-    ) -> None:
-        self._run, self._made, self._known, self._on_step = run, made, known, on_step
+    def __init__(self, run: Run, steps: Steps, deployer: Deployer) -> None:
+        self._run, self._steps, self._made = run, steps, steps.made
         self._settings = run.settings.release
         self._migrates = bool(self._settings.migrations.tool)
-        self._deployer = deployer(run)
+        self._deployer = deployer
 
     def plan(self) -> list[str]:
         """Return the names of the steps."""
@@ -115,93 +61,88 @@ class Pipeline:
         if self._settings.order == "deploy-first":
             changes.reverse()
         after = ["contract"] if self._migrates else []
-        return [*before, "baseline smoke", *changes, "smoke", *after]
+        return [*before, BASELINE, *changes, "smoke", *after]
 
-    def release(self) -> str:
+    def release(self, *, failure: str = "") -> str:
         """Do all steps; return the status of the release.
+
+        With a `failure` an earlier run has begun to take it back: that goes on.
 
         Raises:
             ReleaseRefused: before anything changed.
             ReleaseFailed: it was rolled back.
             RollbackFailed: that failed too.
             SmokeFailed: the service gives no answer that says how it is.
+            Interrupted: it was stopped after something had changed.
         """
-        steps: dict[str, Callable[[Step], None]] = {
-            "restore point": self._restore_point,
-            "rehearse": self._rehearse,
-            "baseline smoke": self._baseline,
-            "migrate": lambda step: self._migrate(step, expand_only=True),
-            "deploy": lambda step: self._deploy(step, self._made.version),
-            "smoke": self._smoke,
-            "contract": lambda step: self._migrate(step, expand_only=False),
-        }
-        changed = False
-        try:
-            for name in self.plan():
-                changed = changed or name in ("migrate", "deploy")
-                with self._step(name) as step:
-                    if step.status != "done before":
-                        steps[name](step)
-        except SmokeFailed:
-            raise
-        except OpskitError as error:
-            if not changed:
-                raise ReleaseRefused(error.message, hint=error.hint) from error
-            self._roll_back(error)
+        hint = "`inv release --resume` goes on, `inv rollback` takes the release back."
+        with self._interruptible(hint):
+            try:
+                if failure:
+                    raise ReleaseFailed(failure)
+                self._go_forward()
+            except SmokeFailed:
+                raise
+            except OpskitError as error:
+                if not self._steps.have_changed:
+                    raise ReleaseRefused(
+                        error.summary, said=error.said, hint=error.hint
+                    ) from error
+                self._roll_back(error)
         return "released"
 
-    @contextmanager
-    def _step(self, name: str) -> Iterator[Step]:
-        """Surround a step: it is in the ledger before it begins and when it ended."""
-        step = Step(name=name)
-        self._made.steps.append(step)
-        if name in self._known:
-            step.status = "done before"
-            step.details = dict(self._known[name].get("details", {}))
-            self._learn(step)
-            yield step
-            return
-        self._on_record(step, "begun")
-        began = time.monotonic()
+    def take_back(self, *, deployed: bool) -> str:
+        """Have the version of this rollback run; return the status.
+
+        Raises:
+            ReleaseRefused: before anything changed.
+            RollbackFailed: only a restore would do; or a step failed.
+            Interrupted: it was stopped after something had changed.
+        """
         try:
-            yield step
+            self._find_applied()
         except OpskitError as error:
-            step.status, step.seconds = "failed", round(time.monotonic() - began, 3)
-            self._on_record(step, "failed", error=error.summary)
-            self._on_step(step)
+            raise ReleaseRefused(
+                error.summary, said=error.said, hint=error.hint
+            ) from error
+        try:
+            with self._interruptible("`inv rollback` goes on."):
+                self._go_back(self._made.version, deployed=deployed)
+        except (RollbackFailed, Interrupted):
             raise
-        step.status = step.status if step.status != "planned" else "ok"
-        step.seconds = round(time.monotonic() - began, 3)
-        self._learn(step)
-        self._on_record(step, "done")
-        self._on_step(step)
+        except OpskitError as error:
+            raise RollbackFailed(
+                error.summary, said=error.said, hint=error.hint
+            ) from error
+        return "rolled-back"
 
-    def _learn(self, step: Step) -> None:
-        made = self._made
-        made.restore_point = step.details.get("restore_point", made.restore_point)
-        made.kinds |= step.details.get("classes", {})
-        made.applied += step.details.get("applied", [])
+    @contextmanager
+    def _interruptible(self, hint: str) -> Iterator[None]:
+        """Say of an interruption in which step it came, once something has changed."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            begun = [each.name for each in self._made.steps if each.has_begun]
+            if not (begun and self._steps.have_changed):
+                raise
+            raise Interrupted(
+                f"interrupted in the step {begun[-1]}", hint=hint
+            ) from error
 
-    def _on_record(self, step: Step, state: str, **more: Any) -> None:
-        made = self._made
-        record = Record(
-            operation=STEP,
-            run_id=self._run.run_id,
-            started_at=self._run.now(),
-            ended="failed" if state == "failed" else "ok",
-            require_ledger=lambda: self._run.ledger,
-            details={
-                "release": made.release_id,
-                "version": made.version,
-                "previous": made.previous,
-                "step": step.name,
-                "state": state,
-                "details": dict(step.details),
-                **more,
-            },
-        )
-        record.end()
-        self._run.ledger.append(record)
+    def _go_forward(self) -> None:
+        todo: dict[str, Callable[[Step], None]] = {
+            "restore point": self._restore_point,
+            "rehearse": self._rehearse,
+            BASELINE: self._baseline,
+            "migrate": lambda step: self._migrate(step, expand_only=True),
+            "deploy": lambda step: self._deploy(step, self._made.version),
+            "smoke": lambda step: self._probe(step, self._made.version),
+            "contract": lambda step: self._migrate(step, expand_only=False),
+        }
+        for name in self.plan():
+            with self._steps.step(name) as step:
+                if step.status != DONE_BEFORE:
+                    todo[name](step)
 
     def _restore_point(self, step: Step) -> None:
         source = self._settings.migrations.database
@@ -219,6 +160,7 @@ class Pipeline:
 
     def _rehearse(self, step: Step) -> None:
         pending = _required(migrate(self._run, MigrateRequest(dry_run=True)))
+        step.details["pending"] = [each.id for each in pending.revisions]
         if not pending.revisions:
             step.status = "nothing to migrate"
             return
@@ -247,50 +189,48 @@ class Pipeline:
         step.details["failed"] = failed
         step.status = outcome.result.status
 
-    def _smoke(self, step: Step) -> None:
-        self._probe(step, self._made.version)
-
     def _probe(self, step: Step, version: str) -> None:
         """Ask the service; only what fails now and did not before is a failure."""
-        if not self._run.settings.smoke.url:
+        settings = self._run.settings.smoke
+        if not settings.url:
             step.status = "not configured"
             return
-        outcome = smoke(self._run, SmokeRequest(version=version))
+        named = version if settings.version.field else ""
+        outcome = smoke(self._run, SmokeRequest(version=named))
         if outcome.result is None:
             _required(outcome)
             return
-        before = self._failed_before()
-        failed = [each.name for each in outcome.result.gating if each.failed]
+        gating = outcome.result.gating
+        silent = [each.name for each in gating if not each.failed]
+        failed = [each.name for each in gating if each.failed]
         step.details["failed"] = failed
-        if new := [each for each in failed if each not in before]:
+        new = [each for each in failed if each not in self._made.failed_before]
+        if new and "version" not in silent:
             raise ReleaseFailed(
                 f"the service newly fails {count(len(new), 'probe')}: {new[0]}",
                 hint=f"`inv smoke --explain {new[0]}`",
             )
-        if outcome.result.status == "inconclusive":
+        if silent:
             raise SmokeFailed(
-                f"{version} is deployed, and nothing says whether it works",
-                hint="Look at the service, then probe it again with `inv smoke`, or "
-                "take the release back with `inv rollback`.",
+                f"{version} is deployed, and nothing says whether it works: "
+                f"{silent[0]} is inconclusive",
+                hint="Look at the service. `inv release --resume` probes it again, "
+                "`inv rollback` takes the release back.",
             )
         step.status = outcome.result.status
 
-    def _failed_before(self) -> Sequence[str]:
-        for step in self._made.steps:
-            if step.name == "baseline smoke":
-                failed: Sequence[str] = step.details.get("failed", ())
-                return failed
-        return ()
-
     def _migrate(self, step: Step, *, expand_only: bool) -> None:
-        outcome = migrate(self._run, MigrateRequest(expand_only=expand_only))
-        if outcome.result is not None:
-            step.details["applied"] = list(outcome.result.seconds)
-            if not outcome.result.revisions:
-                step.status = "nothing to migrate"
-        if outcome.errors:
-            self._learn(step)  # what came before the failure is applied
-        _required(outcome)
+        done = _required(migrate(self._run, MigrateRequest(expand_only=expand_only)))
+        step.details["applied"] = list(done.seconds)
+        if not done.revisions:
+            step.status = "nothing to migrate"
+        self._made.learn(step.name, step.details)
+        self._find_applied()
+
+    def _find_applied(self) -> None:
+        """Ask the database: an earlier run may have been killed over a migration."""
+        made = self._made
+        made.applied = present(self._run, made.pending) if made.pending else []
 
     def _deploy(self, step: Step, version: str) -> None:
         step.details["deployment"] = self._deployer.deploy(version)
@@ -302,48 +242,70 @@ class Pipeline:
             )
 
     def _roll_back(self, error: OpskitError) -> None:
-        made = self._made
-        deployed = any(each.name == "deploy" for each in made.steps)
+        """Take the release back, and raise what it failed with."""
+        deployed = "deploy" in self._steps.known or any(
+            each.name == "deploy" and each.has_begun for each in self._made.steps
+        )
         try:
-            if deployed:
-                self.take_back({"applied": made.applied}, version=made.previous)
+            self._find_applied()
+            back = self._go_back(self._made.previous, deployed=deployed)
+        except Interrupted:
+            raise
         except OpskitError as second:
             raise RollbackFailed(
-                f"{error.message}; and the rollback failed: {second.message}",
+                f"{error.summary}; and the rollback failed: {second.summary}",
+                said="; ".join(filter(None, (error.said, second.said))),
                 hint=second.hint,
             ) from error
-        back = f"{made.previous} runs again" if deployed else "nothing was deployed"
-        raise ReleaseFailed(f"{error.message}; {back}", hint=error.hint) from error
+        raise ReleaseFailed(
+            f"{error.summary}; {back}", said=error.said, hint=error.hint
+        ) from error
 
-    def take_back(
-        self, before: Mapping[str, Any], *, version: str | None = None
-    ) -> str:
-        """Deploy the version before, if the schema allows it, and probe it.
+    def _go_back(self, version: str, *, deployed: bool) -> str:
+        """Have a version run that ran before; return what became of it.
 
         Raises:
-            RollbackFailed: only a restore would do; or the old version fails.
+            OpskitError: it is not known to run.
         """
-        version = self._made.version if version is None else version
-        applied = list(before["applied"])
-        verdict, reason = self._verdict(applied)
-        self._made.verdict = f"{verdict}: {reason}"
-        if not version or verdict == "restore-only":
-            point = self._made.restore_point or "ID"
+        made = self._made
+        if not (deployed or made.applied):
+            return "nothing was changed"
+        verdict, reason = self._verdict(made.applied)
+        made.verdict = f"{verdict}: {reason}"
+        if verdict == "restore-only":
+            point = made.restore_point or "ID"
             raise RollbackFailed(
-                f"the version before cannot run on this schema: {reason}"
-                if version
-                else "there is no version before",
+                f"the version before cannot run on this schema: {reason}",
                 hint=f"A restore loses what was written since {point}: "
                 f"`inv restore --backup {point} --to TARGET --replace`.",
             )
         if verdict == "downgrade-first":
-            with self._step("downgrade") as step:
-                self._downgrade(step, applied)
-        with self._step("deploy the version before") as step:
-            self._deploy(step, version)
-        with self._step("smoke of the version before") as step:
-            self._probe(step, version)
-        return "rolled-back"
+            with self._steps.step(DOWNGRADE, is_way_back=True) as step:
+                undo(self._run, made.applied)
+                step.details["undone"] = made.applied[::-1]
+        if deployed and not version:
+            raise RollbackFailed(
+                "there is no version before",
+                hint="Release a version that works: `inv release --version REF`.",
+            )
+        if deployed:
+            with self._steps.step(DEPLOY_BEFORE, is_way_back=True) as step:
+                self._deploy(step, version)
+        if version:
+            self._probe_before(version)
+        back = f"{version} runs again" if deployed else "nothing was deployed"
+        if made.applied and verdict == "image-safe":
+            return f"{back}; {', '.join(made.applied)} stays applied"
+        return back
+
+    def _probe_before(self, version: str) -> None:
+        with self._steps.step("smoke of the version before", is_way_back=True) as step:
+            try:
+                self._probe(step, version)
+            except SmokeFailed as error:
+                raise error.replace(
+                    hint="Look at the service, and probe it again: `inv smoke`."
+                ) from error
 
     def _verdict(self, applied: Sequence[str]) -> tuple[Verdict, str]:
         """Return what a rollback has to do, and why, by what was migrated."""
@@ -360,48 +322,15 @@ class Pipeline:
             return "downgrade-first", f"migration {heavy[0]} has a way back"
         return "restore-only", f"migration {heavy[0]} has no way back"
 
-    def _downgrade(self, step: Step, applied: Sequence[str]) -> None:
-        settings = self._settings.migrations
-        tool = tool_of(settings, configuration_path().resolve().parent)
-        known = {each.id: each for each in tool.revisions()}
-        url = for_tools(self._run.database(settings.database).resolve_url())
-        for name in reversed(applied):
-            tool.undo(url, known[name], bounds(settings))
-        step.details["undone"] = list(reversed(applied))
-
 
 def _required(outcome: Outcome[Any]) -> Any:
-    """Return the result of an operation; raise what kept it from success."""
+    """Return the result of an operation; raise what kept it from success.
+
+    The words of a server stay apart: they may hold rows.
+    """
     if outcome.errors:
         first = outcome.errors[0]
-        raise ReleaseFailed(first.message, hint=first.hint)
+        summary = first.summary or first.message
+        said = first.message.removeprefix(summary).removeprefix(": ")
+        raise ReleaseFailed(summary, said=said, hint=first.hint)
     return outcome.result
-
-
-def render(made: Released, status: str) -> str:
-    """Return the evidence of a release, in Markdown."""
-    rows = (
-        f"| {each.name} | {each.status} | {duration(each.seconds)} |"
-        for each in made.steps
-    )
-    revisions = (
-        f"| {cell(each)} | {made.kinds.get(each, 'unknown')} |" for each in made.applied
-    )
-    return "\n".join(
-        [
-            f"# {made.version}: {status}",
-            "",
-            f"Release {made.release_id}, before it {made.previous or 'nothing'}. "
-            f"Restore point: {made.restore_point or 'none'}.",
-            *([f"Verdict: {made.verdict}."] if made.verdict else []),
-            "",
-            "| step | outcome | time |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "| migration | class |",
-            "|---|---|",
-            *revisions,
-            "",
-        ]
-    )

@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from opskit import locks
+from opskit.config import configuration_path
 from opskit.errors import (
+    DeployFailed,
+    Interrupted,
+    OpskitError,
     ReleaseFailed,
     ReleaseRefused,
     RollbackFailed,
     SmokeFailed,
     UsageError,
+    machine_faults,
 )
 from opskit.operations import reports
-from opskit.operations.outcome import Outcome, Record
-from opskit.operations.pipeline import (
-    STEP,
-    OnStep,
-    Pipeline,
-    Released,
-    Step,
-    deployer,
-    render,
+from opskit.operations.history import (
+    RELEASE,
+    ROLLBACK,
+    Attempt,
+    history,
+    taken_back,
+    to_take_back,
 )
+from opskit.operations.outcome import Outcome, Record
+from opskit.operations.pipeline import Pipeline
 from opskit.operations.run import Run
+from opskit.operations.steps import OnStep, Released, Step, Steps, render
+from opskit.release.deployers import Deployer, deployer_of
 
-RELEASE, ROLLBACK = "release", "rollback"
+_GO_ON = "`inv release --resume` goes on with it, `inv rollback` takes it back."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseRequest:
     """Which version; with `dry_run` only the plan is made.
 
-    With `resume` the release that broke off last is taken up again.
+    With `resume` the newest release is taken up again, if it broke off.
     """
 
     version: str = ""
@@ -48,15 +55,26 @@ def release(
 ) -> Outcome[Released]:
     """Take the service to a version; back by itself if it newly fails its probes."""
     with run.recorded(RELEASE, watched=True) as record, _alone(run):
-        made = _begun(run, request)
+        deployer = _deployer(run)
+        past = history(run.ledger.entries())
+        broken = _broken(past, request) if request.resume else None
+        made = _taken_up(broken) if broken else _begun(run, request, past, deployer)
         record.result = made
-        pipeline = Pipeline(run, made, _known(run, made), on_step)
+        steps = Steps(
+            run=run,
+            operation=RELEASE,
+            made=made,
+            known=broken.steps if broken else {},
+            on_step=on_step,
+        )
+        pipeline = Pipeline(run, steps, deployer)
         if request.dry_run:
             made.steps += [Step(name=name) for name in pipeline.plan()]
             record.status = "planned"
             return record.outcome
         record.begin(release=made.release_id, version=made.version)
-        _conclude(run, record, made, pipeline.release)
+        failure = broken.failure if broken else ""
+        _conclude(run, record, made, lambda: pipeline.release(failure=failure))
     return record.outcome
 
 
@@ -65,18 +83,25 @@ def rollback(
 ) -> Outcome[Released]:
     """Take the service back to the version before, or that of a release by its id."""
     with run.recorded(ROLLBACK, watched=True) as record, _alone(run):
-        made, before = _return(run, to)
+        deployer = _deployer(run)
+        made, taken = _return(run, to, deployer)
         record.result = made
-        pipeline = Pipeline(run, made, {}, on_step)
-        record.begin(release=made.release_id, version=made.version)
-        _conclude(run, record, made, lambda: pipeline.take_back(before))
+        steps = Steps(run=run, operation=ROLLBACK, made=made, on_step=on_step)
+        pipeline = Pipeline(run, steps, deployer)
+        record.begin(
+            release=made.release_id,
+            version=made.version,
+            takes_back=[each.release for each in taken],
+        )
+        deployed = not taken or any(each.has_deployed for each in taken)
+        _conclude(run, record, made, lambda: pipeline.take_back(deployed=deployed))
     return record.outcome
 
 
 def _conclude(
     run: Run, record: Record, made: Released, work: Callable[[], str]
 ) -> None:
-    """Do the work; whatever comes of it has its report and its record."""
+    """Do the work; whatever comes of it has its record and its report."""
     try:
         record.status = work()
     except (ReleaseFailed, RollbackFailed, ReleaseRefused, SmokeFailed) as error:
@@ -84,9 +109,9 @@ def _conclude(
             error.exit_code, "failed"
         )
         record.report(error)
-    name = f"{record.operation}-{made.release_id}"
-    document = made.as_json() | {"status": record.status}
-    made.report = reports.keep(run, name, document, render(made, record.status), record)
+    except Interrupted:
+        record.status, record.ended = "failed", "interrupted"
+        raise
     record.details |= {
         "previous": made.previous,
         "status": record.status,
@@ -95,6 +120,14 @@ def _conclude(
         "classes": dict(made.kinds),
         "verdict": made.verdict,
     }
+    name = f"{record.operation}-{made.release_id}"
+    document = made.as_json() | {"status": record.status}
+    text = render(made, record.status)
+    try:
+        with machine_faults(record.operation):
+            made.report = reports.keep(run, name, document, text, record)
+    except OpskitError as error:
+        record.report(error)
 
 
 def _alone(run: Run) -> AbstractContextManager[None]:
@@ -132,27 +165,63 @@ def releases(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _begun(run: Run, request: ReleaseRequest) -> Released:
-    if request.resume:
-        known = {each["release"] for each in releases(run) if each.get("status")}
-        open_ones = [
-            each.details
-            for each in run.ledger.entries()
-            if each.operation == STEP and each.details["release"] not in known
-        ]
-        if not open_ones:
-            raise ReleaseRefused(
-                "no release broke off", hint="Begin one: `inv release --version REF`."
-            )
-        last = open_ones[-1]
-        return Released(
-            release_id=str(last["release"]),
-            version=str(last["version"]),
-            previous=str(last["previous"]),
+def _deployer(run: Run) -> Deployer:
+    return deployer_of(run.settings.release, configuration_path().resolve().parent)
+
+
+def _current(deployer: Deployer) -> str:
+    """Return the version that is deployed, before anything changes."""
+    try:
+        return deployer.current()
+    except DeployFailed as error:
+        raise ReleaseRefused(
+            f"the version that runs is not known: {error.summary}",
+            said=error.said,
+            hint=error.hint or "See what the deployment tool says.",
+        ) from error
+
+
+def _broken(past: Sequence[Attempt], request: ReleaseRequest) -> Attempt:
+    """Return the release that can be taken up again: only the newest one."""
+    newest = past[-1] if past else None
+    if newest is None or not newest.is_resumable:
+        raise ReleaseRefused(
+            "no release broke off", hint="Begin one: `inv release --version REF`."
         )
+    if newest.operation == ROLLBACK:
+        raise ReleaseRefused(
+            "a rollback broke off, not a release", hint="Run `inv rollback` again."
+        )
+    if request.version not in ("", newest.version):
+        raise ReleaseRefused(
+            f"the release that broke off is of {newest.version}",
+            hint=_GO_ON,
+        )
+    return newest
+
+
+def _taken_up(broken: Attempt) -> Released:
+    made = Released(
+        release_id=broken.release, version=broken.version, previous=broken.previous
+    )
+    broken.teach(made)
+    return made
+
+
+def _begun(
+    run: Run, request: ReleaseRequest, past: Sequence[Attempt], deployer: Deployer
+) -> Released:
     if not request.version:
         raise UsageError("release needs a version", hint="`inv release --version REF`.")
-    current = deployer(run).current()
+    deployer.require(request.version)
+    if past and not past[-1].status and past[-1].has_changed:
+        raise ReleaseRefused(
+            f"the {past[-1].operation} to {past[-1].version} broke off",
+            hint=_GO_ON
+            if past[-1].operation == RELEASE
+            else "Run `inv rollback` again.",
+        )
+    current = _current(deployer)
     if current == request.version:
         raise ReleaseRefused(
             f"{request.version} is deployed already",
@@ -161,48 +230,53 @@ def _begun(run: Run, request: ReleaseRequest) -> Released:
     return Released(release_id=run.run_id, version=request.version, previous=current)
 
 
-def _return(run: Run, to: str) -> tuple[Released, Mapping[str, Any]]:
-    """Return a rollback that has not begun, and the release that it takes back."""
-    done = [each for each in releases(run) if each.get("status") == "released"]
+def _return(
+    run: Run, to: str, deployer: Deployer
+) -> tuple[Released, Sequence[Attempt]]:
+    """Return a rollback that has not begun, and the releases that it takes back."""
+    past = history(run.ledger.entries())
+    left = to_take_back(past)
     if to:
-        chosen = [each for each in done if str(each["release"]).startswith(to)]
-        if len(chosen) != 1:
-            raise UsageError(
-                f"{'no' if not chosen else 'more than one'} release is called {to}",
-                hint="`inv releases` lists them.",
-            )
-        version, taken_back = str(chosen[0]["version"]), done[: done.index(chosen[0])]
-    elif done:
-        version, taken_back = str(done[0]["previous"]), done[:1]
+        chosen = _chosen(past, to)
+        version, taken = chosen.version, left[left.index(chosen) + 1 :]
+    elif left:
+        version, taken = left[-1].previous, left[-1:]
     else:
         raise ReleaseRefused(
-            "no release is on record", hint="`inv releases` lists them."
+            "no release is on record that could be taken back",
+            hint="`inv releases` lists them.",
         )
     if not version:
         raise ReleaseRefused(
             "there was no version before the first release",
             hint="Release a version that worked: `inv release --version REF`.",
         )
-    applied = [name for each in taken_back for name in each.get("applied", ())]
-    kinds: dict[str, str] = {}
-    for each in taken_back:
-        kinds |= each.get("classes", {})
-    made = Released(
-        release_id=run.run_id,
-        version=version,
-        previous=deployer(run).current(),
-        kinds=kinds,
-        restore_point=str(taken_back[-1]["restore_point"]) if taken_back else "",
-    )
-    return made, {"applied": applied}
+    current = _current(deployer)
+    if current == version and past[-1].is_settled:
+        raise ReleaseRefused(
+            f"{version} is deployed already", hint="`inv releases` lists the others."
+        )
+    made = Released(release_id=run.run_id, version=version, previous=current)
+    for each in reversed(taken):  # the first one knows what there was before them
+        each.teach(made)
+    return made, taken
 
 
-def _known(run: Run, made: Released) -> dict[str, dict[str, Any]]:
-    """Return the steps that this release has done before it broke off."""
-    return {
-        str(each.details["step"]): dict(each.details)
-        for each in run.ledger.entries()
-        if each.operation == STEP
-        and each.details["release"] == made.release_id
-        and each.details["state"] == "done"
-    }
+def _chosen(past: Sequence[Attempt], to: str) -> Attempt:
+    chosen = [
+        each
+        for each in past
+        if each.status == "released" and each.release.startswith(to)
+    ]
+    if len(chosen) != 1:
+        raise UsageError(
+            f"{'no' if not chosen else 'more than one'} release is called {to}",
+            hint="`inv releases` lists them.",
+        )
+    (one,) = chosen
+    if one.release in taken_back(past):
+        raise ReleaseRefused(
+            f"the release {one.release} was taken back",
+            hint=f"Release its version again: `inv release --version {one.version}`.",
+        )
+    return one

@@ -19,8 +19,8 @@ def keep(
 ) -> Path:
     """Write a report and its document; return the path of the report.
 
-    The document is signed in the stores, if a key is configured. A store that does not
-    take them is an error of the record, and the others have them all the same.
+    In the stores that are configured the document is signed, if a key is. A store that
+    does not take them is an error of the record, and the others have them all the same.
     """
     signed = masked(dict(document)) | {"name": name, "run_id": run.run_id}
     content = mask(text).encode("utf-8", "surrogateescape")
@@ -29,7 +29,7 @@ def keep(
     files.write_atomically(path.with_suffix(".json"), [document_bytes(signed)])
     keys.warn_of_unsigned(run.settings)
     place = f"{REPORTS_FOLDER}{run.ledger.id}/{name}"
-    for store in run.stores:
+    for store in run.stores if run.settings.stores else ():
         try:
             store.put(f"{place}.md", [content])
             store_document(store, f"{place}.json", signed, run.protection.signer)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from opskit.operations.migrate import Migrated, Rehearsed
     from opskit.operations.outcome import Outcome
-    from opskit.operations.pipeline import Released, Step
     from opskit.operations.release import Releases
+    from opskit.operations.steps import Released, Step
 
 
 @command(

@@ -1,0 +1,543 @@
+"""Releases with fake operations: what is taken back, resumed, refused, on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from opskit.checks import Check
+from opskit.config import Settings
+from opskit.errors import DeployFailed, MigrationFailed, OpskitError
+from opskit.operations import pipeline, release, reports
+from opskit.operations.outcome import Failure, Outcome
+from opskit.operations.release import ReleaseRequest
+from opskit.operations.run import Run
+from opskit.operations.steps import Released
+
+ADDITIVE, REWRITE, DESTRUCTIVE = "additive", "rewrite", "destructive"
+
+
+class Killed(BaseException):
+    """What no code can learn of: the process is gone."""
+
+
+@dataclass
+class World:
+    """A service, its database and its probes, and the ledger of this host."""
+
+    folder: Path
+    current: str = ""
+    deployed: list[str] = field(default_factory=list)
+    # Migrations by name, with their class; what the database has, and what was undone.
+    migrations: dict[str, str] = field(default_factory=dict)
+    database: list[str] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
+    # By the deployed version: what the probes find.
+    answers: dict[str, list[Check]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    # Raised at the beginning of what is called so.
+    errors: dict[str, BaseException] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        made = Settings.model_validate(
+            {
+                "state_dir": self.folder,
+                "databases": {"shop": {"url": "postgresql://127.0.0.1/shop"}},
+                "smoke": {"url": "http://127.0.0.1:1"},
+                "release": {
+                    "migrations": {"tool": "sql", "database": "shop"},
+                },
+            }
+            | self.settings
+        )
+        return Run(made)
+
+    def meet(self, name: str) -> None:
+        if error := self.errors.pop(name, None):
+            raise error
+
+    # The deployer.
+    def require(self, version: str) -> None:
+        pass
+
+    def deploy(self, version: str) -> str:
+        self.meet(f"deploy {version}")
+        self.current = version
+        self.deployed.append(version)
+        self.meet(f"deployed {version}")
+        return version
+
+    # What the pipeline calls.
+    def migrate(self, run: Run, request: Any) -> Outcome[Any]:
+        lacking = [each for each in self.migrations if each not in self.database]
+        done = SimpleNamespace(
+            revisions=[SimpleNamespace(id=each) for each in lacking], seconds={}
+        )
+        if request.dry_run or not request.expand_only:
+            return _outcome(done)
+        for each in lacking:
+            try:
+                self.meet(f"migrate {each}")
+            except OpskitError as error:
+                return _outcome(done, error)
+            self.database.append(each)
+            done.seconds[each] = 0.1
+            self.meet(f"migrated {each}")
+        return _outcome(done)
+
+    def rehearse(self, _run: Run, _request: Any) -> Outcome[Any]:
+        self.meet("rehearse")
+        return _outcome(
+            SimpleNamespace(rehearsal=SimpleNamespace(kinds=self.migrations))
+        )
+
+    def present(self, _run: Run, names: Collection[str]) -> list[str]:
+        return [each for each in self.database if each in names]
+
+    def undo(self, _run: Run, names: Sequence[str]) -> None:
+        self.meet("undo")
+        for each in reversed(names):
+            self.database.remove(each)
+            self.undone.append(each)
+
+    def smoke(self, _run: Run, request: Any) -> Outcome[Any]:
+        self.meet(f"smoke {self.current}")
+        self.asked.append(request.version)
+        gating = self.answers.get(self.current, [])
+        failed = any(each.failed for each in gating)
+        status = "failed" if failed else "inconclusive" if gating else "passed"
+        return _outcome(SimpleNamespace(gating=gating, status=status))
+
+    def revisions(self) -> list[Any]:
+        return [SimpleNamespace(id=e, has_way_back=True) for e in self.migrations]
+
+    # What a person calls.
+    def release(
+        self, version: str = "", code: int = 0, *, resume: bool = False
+    ) -> Outcome[Released]:
+        outcome = release.release(
+            self.run, ReleaseRequest(version=version, resume=resume)
+        )
+        assert outcome.exit_code == code, outcome.errors
+        return outcome
+
+    def rollback(self, code: int = 0, *, to: str = "") -> Outcome[Released]:
+        outcome = release.rollback(self.run, to=to)
+        assert outcome.exit_code == code, outcome.errors
+        return outcome
+
+    def killed(self, at: str, call: Callable[[], object]) -> None:
+        """Do something, and lose the process at a place: nothing more is recorded."""
+        self.errors[at] = Killed()
+        ledger = self.folder / "ledger.jsonl"
+        lines: list[str] = []
+        real = self.meet
+
+        def meet(name: str) -> None:
+            if name == at:
+                lines[:] = ledger.read_text().splitlines(keepends=True)
+            real(name)
+
+        self.meet = meet  # type: ignore[method-assign]
+        try:
+            with pytest.raises(Killed):
+                call()
+        finally:
+            self.meet = real  # type: ignore[method-assign]
+        ledger.write_text("".join(lines))
+
+
+def _outcome(result: Any, *errors: OpskitError) -> Outcome[Any]:
+    run = Run(Settings())
+    return Outcome(
+        operation="fake",
+        status="ok",
+        run_id="fake",
+        started_at=run.now(),
+        seconds=0.0,
+        result=result,
+        errors=tuple(Failure.of(each) for each in errors),
+    )
+
+
+def failing(name: str) -> Check:
+    return Check(name=name, passed=False)
+
+
+def silent(name: str) -> Check:
+    return Check(name=name, passed=None)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A service that runs 1, which was released."""
+    made = World(folder=tmp_path)
+    deployer = SimpleNamespace(
+        require=made.require, current=lambda: made.current, deploy=made.deploy
+    )
+    monkeypatch.setattr(release, "deployer_of", lambda *_: deployer)
+    monkeypatch.setattr(pipeline, "tool_of", lambda *_: made)
+    for name in ("migrate", "rehearse", "present", "undo", "smoke"):
+        monkeypatch.setattr(pipeline, name, getattr(made, name))
+    point = SimpleNamespace(
+        manifest=SimpleNamespace(snapshot_at=made.run.now(), backup_id="shop-1")
+    )
+    monkeypatch.setattr(pipeline, "drilled_sets", lambda *_: [point])
+    made.release("1")
+    return made
+
+
+def status(world: World) -> Any:
+    return world.run.ledger.entries()[-1].details.get("status")
+
+
+@pytest.mark.parametrize("at", ["deploy 2", "deployed 2", "smoke 2"])
+def test_a_release_that_was_killed_is_the_one_taken_back(world: World, at: str) -> None:
+    """Not the good one before it."""
+    world.killed(at, lambda: world.release("2"))
+
+    world.rollback()
+
+    assert world.current == "1"
+    assert world.deployed[-1] == "1"
+    world.rollback(62)
+
+
+def test_a_release_without_an_answer_is_the_one_taken_back(world: World) -> None:
+    """Its hint names the command."""
+    world.release("2")
+    world.answers["3"] = [silent("health.answers")]
+    hint = world.release("3", 61).errors[0].hint
+
+    assert "inv rollback" in hint
+    world.rollback()
+    assert world.current == "2"
+    world.rollback()
+    assert world.current == "1"
+
+
+def test_a_release_that_was_rolled_back_is_not_taken_back_again(world: World) -> None:
+    """The one before it is."""
+    world.release("2")
+    world.answers["3"] = [failing("health.answers")]
+    world.release("3", 60)
+    world.rollback()
+
+    assert world.current == "1"
+
+
+def test_migrations_of_several_releases_are_undone_newest_first(world: World) -> None:
+    """Each once, also where a rollback came before."""
+    first = next(e for e in release.releases(world.run))["release"]
+    for version in ("2", "3"):
+        world.migrations[f"000{version}"] = REWRITE
+        world.release(version)
+
+    world.rollback(to=first)
+
+    assert world.undone == ["0003", "0002"]
+    assert world.rollback(62, to=first).errors[0].message == "1 is deployed already"
+    assert world.undone == ["0003", "0002"]
+
+
+def test_a_release_that_was_taken_back_is_no_target(world: World) -> None:
+    """Its migrations were undone with it."""
+    second = world.release("2").result
+    world.release("3")
+    world.rollback()
+    world.rollback()
+    assert second
+    assert "taken back" in world.rollback(62, to=second.release_id).errors[0].message
+
+
+def test_a_rollback_that_was_killed_is_no_release(world: World) -> None:
+    """It is not resumed; it is run again, and nothing is released before."""
+    world.migrations["0002"] = REWRITE
+    world.release("2")
+    world.killed("deploy 1", world.rollback)
+
+    assert "a rollback" in world.release(code=62, resume=True).errors[0].message
+    assert "rollback" in world.release("3", 62).errors[0].hint
+    world.rollback()
+    assert (world.current, world.undone) == ("1", ["0002"])
+
+
+def test_only_the_newest_release_is_taken_up_again(world: World) -> None:
+    """Another one waits until it has ended."""
+    world.killed("deploy 2", lambda: world.release("2"))
+
+    assert "--resume" in world.release("3", 62).errors[0].hint
+    world.release("3", 62, resume=True)
+    world.rollback()
+    world.release(code=62, resume=True)
+    world.release("3")
+
+
+def test_one_that_was_killed_before_a_change_is_in_nobodys_way(world: World) -> None:
+    """It can be resumed, and another one can begin."""
+    world.migrations["0002"] = ADDITIVE
+    world.killed("rehearse", lambda: world.release("2"))
+
+    world.release("3")
+    world.release(code=62, resume=True)
+
+
+@pytest.mark.parametrize("at", ["undo", "deploy 1", "smoke 1"])
+def test_a_way_back_that_was_killed_goes_on(world: World, at: str) -> None:
+    """Not forward to the version that had failed."""
+    world.migrations["0002"] = REWRITE
+    world.answers["2"] = [failing("health.answers")]
+    if at == "smoke 1":
+        world.settings["smoke"] = {"url": ""}  # the baseline would be killed
+        world.errors["deployed 2"] = DeployFailed("it does not start")
+        at = "deployed 1"
+    world.killed(at, lambda: world.release("2"))
+
+    world.release(code=60, resume=True)
+
+    assert (world.current, world.undone) == ("1", ["0002"])
+    assert status(world) == "rolled-back"
+
+
+def test_a_release_without_an_answer_can_be_resumed(world: World) -> None:
+    """It is probed again, and nothing is deployed twice."""
+    world.answers["2"] = [silent("health.answers")]
+    world.release("2", 61)
+    world.release(code=61, resume=True)
+    world.answers.clear()
+
+    world.release(code=0, resume=True)
+
+    assert world.deployed == ["1", "2"]
+    world.release(code=62, resume=True)
+
+
+def test_what_a_killed_attempt_applied_is_undone(world: World) -> None:
+    """The process was lost before it could record the migration."""
+    world.migrations["0002"] = REWRITE
+    world.killed("migrated 0002", lambda: world.release("2"))
+    world.answers["2"] = [failing("health.answers")]
+
+    outcome = world.release(code=60, resume=True)
+
+    assert (world.undone, world.database) == (["0002"], [])
+    assert outcome.result
+    assert outcome.result.verdict.startswith("downgrade-first")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "left"),
+    [(ADDITIVE, 60, ["0002"]), (REWRITE, 60, []), (DESTRUCTIVE, 69, ["0002"])],
+)
+def test_a_failed_migration_takes_back_those_before_it(
+    world: World, kind: str, code: int, left: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the same verdict, though nothing was deployed; then the service is probed."""
+    world.migrations |= {"0002": kind, "0003": ADDITIVE}
+    world.errors["migrate 0003"] = MigrationFailed(
+        "0003 failed", said="row (1, secret)"
+    )
+    for name in ("backup", "drill"):
+        made = SimpleNamespace(manifest=SimpleNamespace(backup_id="shop-2"))
+        one = SimpleNamespace(sources=[_outcome(made)])
+        monkeypatch.setattr(pipeline, name, lambda *_, one=one: _outcome(one))
+
+    outcome = world.release("2", code)
+
+    assert (world.database, world.deployed) == (left, ["1"])
+    assert "secret" in outcome.errors[0].message
+    assert "secret" not in (world.folder / "ledger.jsonl").read_text()
+    assert outcome.result
+    probed = any("before" in each.name for each in outcome.result.steps)
+    assert probed == (code == 60)
+    assert ("0002 stays" in outcome.errors[0].message) == (kind == ADDITIVE)
+
+
+@pytest.mark.parametrize(
+    "error", [DeployFailed("no"), OSError(28, "No space"), MigrationFailed("no")]
+)
+def test_a_rollback_that_fails_says_so(world: World, error: BaseException) -> None:
+    """With the code at which a person is called."""
+    world.migrations["0002"] = REWRITE
+    world.release("2")
+    world.errors["undo" if isinstance(error, MigrationFailed) else "deploy 1"] = error
+
+    world.rollback(69)
+
+    assert status(world) == "failed"
+    world.rollback()
+
+
+@pytest.mark.parametrize("found", [failing("a"), silent("a")])
+def test_a_version_before_that_fails_its_probes_is_a_failed_rollback(
+    world: World, found: Check
+) -> None:
+    """Unless it failed them before the release."""
+    world.release("2")
+    world.answers["1"] = [found]
+    hint = world.rollback(69).errors[0].hint
+
+    assert "rollback" not in hint
+
+
+def test_what_failed_before_the_release_does_not_count_in_a_rollback(
+    world: World,
+) -> None:
+    """The version before had it already."""
+    world.answers["1"] = world.answers["2"] = [failing("a")]
+    world.release("2")
+
+    world.rollback()
+
+
+def test_without_stores_a_release_is_a_release(world: World) -> None:
+    """The report lies in the state folder."""
+    world.settings["release"] = {}
+    outcome = world.release("2")
+
+    assert outcome.result
+    assert outcome.result.report
+    assert outcome.result.report.exists()
+
+
+def test_a_full_disk_for_the_report_loses_no_status(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version runs, and the ledger says so."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reports, "keep", full)
+    world.release("2", 10)
+
+    assert status(world) == "released"
+    world.rollback(10)
+    assert world.current == "1"
+
+
+def test_what_the_machine_refuses_is_rolled_back(world: World) -> None:
+    """As any other failure of a step."""
+    world.errors["deployed 2"] = OSError(28, "No space left on device")
+
+    world.release("2", 60)
+
+    assert world.current == "1"
+
+
+def test_a_failure_before_does_not_hide_that_nothing_answers(world: World) -> None:
+    """One probe failed before, another one gives no answer now."""
+    world.answers["1"] = [failing("a")]
+    world.answers["2"] = [failing("a"), silent("b")]
+
+    world.release("2", 61)
+
+
+def test_a_version_that_is_not_confirmed_is_not_judged(world: World) -> None:
+    """Whoever answers wrong may be another version."""
+    world.answers["2"] = [silent("version"), failing("tls.certificate")]
+
+    world.release("2", 61)
+
+    assert world.current == "2"
+
+
+def test_a_service_that_names_no_version_is_probed_without(world: World) -> None:
+    """There is nothing to confirm."""
+    world.settings["smoke"] = {"url": "http://127.0.0.1:1", "version": {"field": ""}}
+
+    world.release("2")
+
+    assert world.asked[-1] == ""
+
+
+@pytest.mark.parametrize("at", ["migrate 0002", "deploy 2", "smoke 2"])
+def test_an_interruption_names_the_step(world: World, at: str) -> None:
+    """And what to do; the release can be resumed."""
+    world.migrations["0002"] = ADDITIVE
+    world.errors[at] = KeyboardInterrupt()
+
+    (error,) = world.release("2", 130).errors
+
+    assert at.split()[0] in error.message
+    assert "--resume" in error.hint
+    assert "inv rollback" in error.hint
+    assert world.run.ledger.entries()[-1].outcome == "interrupted"
+    world.release(resume=True)
+
+
+def test_an_interrupted_rollback_says_how_to_go_on(world: World) -> None:
+    """By the same command."""
+    world.release("2")
+    world.errors["deploy 1"] = KeyboardInterrupt()
+
+    assert "inv rollback" in world.rollback(130).errors[0].hint
+    world.rollback()
+    assert world.current == "1"
+
+
+def test_an_interruption_before_a_change_stays_one(world: World) -> None:
+    """Nothing half-done is left."""
+    world.migrations["0002"] = ADDITIVE
+    world.errors["rehearse"] = KeyboardInterrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        world.release("2")
+
+
+@pytest.mark.parametrize(("step", "code"), [("baseline smoke", 62), ("smoke", 60)])
+def test_a_step_that_cannot_be_recorded_is_not_done(
+    world: World, step: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release ends before it; the way back is gone all the same."""
+    from opskit.operations.recording import RunLedger
+
+    real = RunLedger.append
+
+    def append(self: RunLedger, record: Any) -> bool:
+        return record.details.get("step") != step and real(self, record)
+
+    monkeypatch.setattr(RunLedger, "append", append)
+    asked = len(world.asked)
+    outcome = world.release("2", code)
+
+    assert step in outcome.errors[0].message
+    assert world.current == "1"
+    assert len(world.asked) - asked == (0 if code == 62 else 2)
+
+
+def test_a_first_release_that_fails_speaks_of_no_restore(
+    world: World, tmp_path: Path
+) -> None:
+    """Nothing was migrated, and there is no version before."""
+    world.folder, world.current = tmp_path / "other", ""
+    world.answers["2"] = [failing("a")]
+
+    hint = world.release("2", 69).errors[0].hint
+
+    assert "restore" not in hint
+
+
+@pytest.mark.parametrize("call", ["release", "rollback"])
+def test_a_tool_that_fails_before_a_change_is_a_refusal(
+    world: World, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was rolled back: nothing had changed."""
+    world.release("2")
+
+    def broken() -> str:
+        raise DeployFailed("version.sh ended with 1")
+
+    monkeypatch.setattr(
+        release,
+        "deployer_of",
+        lambda *_: SimpleNamespace(require=world.require, current=broken),
+    )
+    world.release("3", 62) if call == "release" else world.rollback(62)
