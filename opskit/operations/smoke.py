@@ -18,8 +18,26 @@ from opskit.errors import ConfigurationError, SmokeFailed, UsageError
 from opskit.log import hide
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
-from opskit.probes.baseline import Known, load, nearest, require_known
-from opskit.probes.families import families
+from opskit.probes import (
+    audit,
+    authentication,
+    authorisation,
+    baseline,
+    cors,
+    headers,
+    health,
+    input,
+    latency,
+    limits,
+    load,
+    observability,
+    pagination,
+    rate_limit,
+    resilience,
+    tls,
+    webhooks,
+)
+from opskit.probes.baseline import Known, nearest, require_known
 from opskit.probes.probe import Probe
 from opskit.probes.report import Finding, SmokeReport, junit, markdown
 from opskit.probes.runner import Runner
@@ -122,7 +140,7 @@ def smoke(
 def explain(run: Run, name: str) -> Outcome[Explained]:
     """Say what a probe, a family, or all probes do, why, and what to change."""
     with run.recorded("smoke") as record:
-        asked = dict(families(run.settings.smoke, run.settings.slo))
+        asked = families(run.settings.smoke, run.settings.slo)
         probes = [each for several in asked.values() for each in several]
         chosen = [e for e in probes if name in (e.name, e.family, _EVERYTHING)]
         if asked.get(name) == ():
@@ -176,8 +194,31 @@ def _settings(settings: SmokeSettings, request: SmokeRequest) -> SmokeSettings:
     return settings
 
 
+def families(settings: SmokeSettings, slo: SloSettings) -> dict[str, tuple[Probe, ...]]:
+    """Return the probes of each family; none where nothing is configured for it."""
+    asked = {
+        "health": health.probes(settings),
+        "authentication": authentication.probes(settings),
+        "authorisation": authorisation.probes(settings),
+        "headers": headers.probes(settings),
+        "tls": tls.probes(settings),
+        "cors": cors.probes(settings),
+        "rate_limit": rate_limit.probes(settings),
+        "webhooks": webhooks.probes(settings),
+        "limits": limits.probes(settings),
+        "input": input.probes(settings),
+        "observability": observability.probes(settings),
+        "pagination": pagination.probes(settings),
+        "latency": latency.probes(settings, slo),
+        "audit": audit.probes(settings),
+        "resilience": resilience.probes(settings),
+        "load": load.probes(settings, slo),
+    }
+    return {name: tuple(each) for name, each in asked.items()}
+
+
 def _questions(settings: SmokeSettings, slo: SloSettings) -> _Questions:
-    asked = dict(families(settings, slo))
+    asked = families(settings, slo)
     probes = [each for several in asked.values() for each in several]
     names = [each.name for each in probes]
     for each in settings.advisory:
@@ -191,7 +232,9 @@ def _questions(settings: SmokeSettings, slo: SloSettings) -> _Questions:
             if each.profile in settings.profile.included
         ),
         not_configured=tuple(name for name, several in asked.items() if not several),
-        known={**load(settings.baseline, probes=names)} if settings.baseline else {},
+        known={**baseline.load(settings.baseline, probes=names)}
+        if settings.baseline
+        else {},
     )
 
 

@@ -17,7 +17,6 @@ from opskit.probes.probe import Probe, WrongAnswer, faultless
 from opskit.probes.resources import Resources, named
 from opskit.probes.session import Answer, Session
 
-FAMILY = "audit"
 _NOBODY = "opskit-nobody"
 _DAY = timedelta(days=1)
 # The date in headers has no fractions.
@@ -32,7 +31,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         return
     trail = named(settings.lists, section.trail, "lists")
     yield Probe(
-        family=FAMILY,
         name="audit.access",
         ask=lambda session: faultless(
             "200 for the administrator, 403 for others, 401 without a key",
@@ -45,7 +43,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     )
     if section.filters:
         yield Probe(
-            family=FAMILY,
             name="audit.filters",
             ask=lambda session: faultless(
                 "only entries that match", _filters(session, section, trail)
@@ -60,7 +57,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     if section.since_parameter:
         yield Probe(
-            family=FAMILY,
             name="audit.since",
             ask=lambda session: faultless(
                 "only entries from then on", _since(session, section, trail)
@@ -73,7 +69,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     if section.action.path:
         yield Probe(
-            family=FAMILY,
             name="audit.own-action",
             ask=lambda session: _own_action(
                 session, section, trail, Resources(settings)

@@ -15,7 +15,6 @@ from opskit.probes.probe import Probe, WrongAnswer, faultless
 from opskit.probes.resources import Resources
 from opskit.probes.session import Session
 
-FAMILY = "authentication"
 _REFUSED = (401, 403)
 # Policy violation, and the codes that are free for services; a browser does not see
 # the status of a handshake, and so some services close what they have opened.
@@ -87,7 +86,6 @@ def _of_routes(
         )
 
     yield Probe(
-        family=FAMILY,
         name="authentication.no-key",
         profile=Profile.MINIMAL,
         ask=refused(lambda right: [{}, dict.fromkeys(right, "")]),
@@ -98,7 +96,6 @@ def _of_routes(
         "empty.",
     )
     yield Probe(
-        family=FAMILY,
         name="authentication.wrong-key",
         profile=Profile.MINIMAL,
         ask=refused(lambda right: [altered(right), _cut(right)], right_first=True),
@@ -110,7 +107,6 @@ def _of_routes(
         "and answer 401 where it differs.",
     )
     yield Probe(
-        family=FAMILY,
         name="authentication.wrong-header",
         ask=refused(lambda right: [{wrong_header: "".join(right.values())}]),
         what=f"Asks each route with the right key in the header {wrong_header}.",
@@ -119,7 +115,6 @@ def _of_routes(
         remedy="Take the key from the one header that is documented.",
     )
     yield Probe(
-        family=FAMILY,
         name="authentication.right-key",
         profile=Profile.MINIMAL,
         ask=accepted,
@@ -149,7 +144,6 @@ def _bypass(paths: list[str], routes: list[RequestSettings]) -> Probe:
                     yield f"GET {path}: {status}"
 
     return Probe(
-        family=FAMILY,
         name="authentication.bypass",
         ask=lambda session: faultless("neither 401 nor 403 nor 404", faults(session)),
         what="Asks the paths that need no key without one, and with a wrong one.",
@@ -185,7 +179,6 @@ def _of_streams(resources: Resources, streams: list[StreamSettings]) -> Iterator
                 stream.event()
 
     yield Probe(
-        family=FAMILY,
         name="authentication.stream-refused",
         ask=lambda session: faultless("401 for every event stream", refused(session)),
         what="Asks for each event stream without a key, and with a wrong one.",
@@ -194,7 +187,6 @@ def _of_streams(resources: Resources, streams: list[StreamSettings]) -> Iterator
         remedy="Check the key before the stream begins, and answer 401.",
     )
     yield Probe(
-        family=FAMILY,
         name="authentication.stream",
         ask=lambda session: faultless("an event on every stream", delivered(session)),
         what="Opens each event stream with its key, and waits for an event.",
@@ -223,7 +215,6 @@ def _of_websockets(websockets: list[WebSocketSettings]) -> Iterator[Probe]:
                     yield f"{each.path}: other messages"
 
     yield Probe(
-        family=FAMILY,
         name="authentication.websocket-refused",
         ask=lambda session: faultless("every WebSocket is refused", refused(session)),
         what="Opens each WebSocket without a key, and with a wrong one, and sends a "
@@ -234,7 +225,6 @@ def _of_websockets(websockets: list[WebSocketSettings]) -> Iterator[Probe]:
         "handshake with 401 or 403, or close it with 1008 before anything is said.",
     )
     yield Probe(
-        family=FAMILY,
         name="authentication.websocket",
         ask=lambda session: faultless("the message expected", delivered(session)),
         what="Opens each WebSocket with its key, sends a message, and waits for the "

@@ -16,7 +16,6 @@ from opskit.probes.probe import Probe, faultless
 from opskit.probes.resources import Resources, named
 from opskit.probes.session import Session
 
-FAMILY = "authorisation"
 _HIDDEN = (403, 404)
 # How long another user listens for what must not come.
 _OVERHEARD_SECONDS = 2.0
@@ -75,7 +74,6 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
                     yield f"{name} is {where} the list of {user}"
 
     yield Probe(
-        family=FAMILY,
         name="authorisation.other-user",
         profile=Profile.MINIMAL,
         ask=lambda session: faultless("403 or 404 for other users", read(session)),
@@ -87,7 +85,6 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
     )
     if changed:
         yield Probe(
-            family=FAMILY,
             name="authorisation.other-user-changes",
             ask=lambda session: faultless("403 or 404 for others", change(session)),
             what="Sends the configured change of each resource as other users.",
@@ -97,7 +94,6 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
         )
     if listed:
         yield Probe(
-            family=FAMILY,
             name="authorisation.lists",
             ask=lambda session: faultless("in the owner's list", list_(session)),
             what="Searches all pages of its list for each resource, as the owner and "
@@ -125,7 +121,6 @@ def _of_events(
                     yield f"{each.path} as {other}: an event of {each.key}"
 
     return Probe(
-        family=FAMILY,
         name="authorisation.events",
         ask=lambda session: faultless("nothing of the owner's", overheard(session)),
         what=f"Listens to event streams as {other}, and causes events of their owner.",
@@ -156,7 +151,6 @@ def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[
 
     if section.writes or section.forbidden:
         yield Probe(
-            family=FAMILY,
             name="authorisation.reader-writes",
             ask=lambda session: faultless("403 without the role", refused(session)),
             what="Sends each write with the key of a user who may only read, and what "
@@ -168,7 +162,6 @@ def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[
         )
     if section.reads or section.writes:
         yield Probe(
-            family=FAMILY,
             name="authorisation.roles",
             ask=lambda session: faultless(
                 "what the role allows is not refused", allowed(session)
@@ -193,7 +186,6 @@ def _diagnostics(section: DiagnosticsSettings) -> Probe:
                 yield f"GET {section.path} {user}: {status}"
 
     return Probe(
-        family=FAMILY,
         name="authorisation.diagnostics",
         ask=lambda session: faultless(
             "403 without the permission, 200 with it"

@@ -24,7 +24,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         return
     if rules.origins:
         yield Probe(
-            family="cors",
             name="cors.listed-origin",
             ask=lambda session: _listed_origins(session, rules),
             what="Sends each listed origin, and looks for it in the answer.",
@@ -33,7 +32,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             remedy="Add the origin to the service's list, and send `Vary: Origin`.",
         )
         yield Probe(
-            family="cors",
             name="cors.look-alike-origin",
             ask=lambda session: _strangers(session, rules, look_alikes(rules.origins)),
             what="Sends origins that look like a listed one: longer at either end, "
@@ -43,7 +41,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             remedy="Compare the whole origin with each entry of the list.",
         )
         yield Probe(
-            family="cors",
             name="cors.preflight",
             ask=lambda session: _preflights(session, rules),
             what="Asks with OPTIONS whether a listed origin may send the configured "
@@ -53,7 +50,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             "the allowed methods and headers, for listed origins only.",
         )
     yield Probe(
-        family="cors",
         name="cors.other-origin",
         ask=lambda session: _strangers(session, rules, [_STRANGER]),
         what=f"Sends the origin {_STRANGER}, which must not be allowed.",
@@ -61,7 +57,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy=f"Send {_ORIGIN} for listed origins only, and `*` for nobody.",
     )
     yield Probe(
-        family="cors",
         name="cors.credentials",
         ask=lambda session: _credentials(session, rules),
         what="Looks for `*` together with credentials, in all kinds of answers.",
@@ -70,7 +65,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy="Name the origins, or allow no credentials.",
     )
     yield Probe(
-        family="cors",
         name="cors.private-network",
         ask=lambda session: _private_network(session, rules),
         what=f"Asks in a preflight request for {_PRIVATE}.",

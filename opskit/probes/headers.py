@@ -44,7 +44,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     is_secure = rules.behind_tls or settings.url.startswith("https:")
     if is_secure:
         yield Probe(
-            family="headers",
             name="headers.hsts",
             ask=ask(
                 f"Strict-Transport-Security: {_hsts_wanted(rules)}",
@@ -57,7 +56,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             "answer, in the service or in the proxy that ends TLS.",
         )
     yield Probe(
-        family="headers",
         name="headers.csp",
         ask=ask(
             f"{_CSP} with safe {', '.join(rules.csp_directives)}",
@@ -71,7 +69,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         "scripts, and allow inline scripts by nonce or hash.",
     )
     yield Probe(
-        family="headers",
         name="headers.frame-options",
         ask=ask(
             f"X-Frame-Options: {' or '.join(rules.frame_options)}",
@@ -83,7 +80,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy=f"Send `X-Frame-Options: {rules.frame_options[0]}` on every answer.",
     )
     yield Probe(
-        family="headers",
         name="headers.nosniff",
         ask=ask("X-Content-Type-Options: nosniff", judge_nosniff),
         what="Reads X-Content-Type-Options on good answers and on errors.",
@@ -91,7 +87,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy="Send `X-Content-Type-Options: nosniff` on every answer.",
     )
     yield Probe(
-        family="headers",
         name="headers.referrer-policy",
         ask=ask(
             f"Referrer-Policy: {' or '.join(rules.referrer_policies)}",
@@ -102,7 +97,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy=f"Send `Referrer-Policy: {rules.referrer_policies[0]}` on every answer.",
     )
     yield Probe(
-        family="headers",
         name="headers.server-version",
         ask=ask(f"no version in {', '.join(_PROGRAMS)}", judge_programs),
         what="Looks for versions of programs in headers, on errors too.",
@@ -111,7 +105,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         "nginx, and remove X-Powered-By.",
     )
     yield Probe(
-        family="headers",
         name="headers.cookies",
         ask=ask(
             f"cookies with {'Secure, ' if is_secure else ''}HttpOnly and SameSite "

@@ -22,7 +22,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     rules = settings.health
     if rules.path:
         yield Probe(
-            family="health",
             name="health.status",
             ask=lambda session: _status(session, rules),
             what=f"Reads {rules.path}, which must be 200 with a status that works.",
@@ -31,7 +30,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             profile=Profile.MINIMAL,
         )
         yield Probe(
-            family="health",
             name="health.agreement",
             ask=lambda session: _agreement(session, rules),
             what="Compares the status code, the status and the states of services.",
@@ -41,7 +39,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             "the whole healthy when a service is not.",
         )
         yield Probe(
-            family="health",
             name="health.report",
             ask=lambda session: _report(session, rules, settings.version.field),
             what="Checks the form of the report: status, version, uptime, services.",
@@ -51,7 +48,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     if rules.public:
         yield Probe(
-            family="health",
             name="health.public",
             ask=lambda session: _public(session, rules),
             what="Asks for readiness and liveness without a key, and looks for "

@@ -19,7 +19,6 @@ from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.refusals import described, has, insist
 from opskit.probes.session import Session
 
-_FAMILY = "input"
 # Not 401, 403 or 405: then nobody looked at what was malformed.
 _BODY_REFUSED = (400, 413, 415, 422)
 _URL_REFUSED = (400, 404, 414, 422)
@@ -82,7 +81,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
 
 def _probe(name: str, ask: Callable[[Session], Check], what: str) -> Probe:
     return Probe(
-        family=_FAMILY,
         name=f"input.{name}",
         ask=ask,
         what=f"It sends {what}, and checks that each is refused as the client's "

@@ -29,7 +29,6 @@ def probes(settings: SmokeSettings, slo: SloSettings) -> Iterator[Probe]:
     samples = Shared(_Meter(settings, slo).sample)
     if limits(slo):
         yield Probe(
-            family="latency",
             name="latency.percentiles",
             ask=samples.judged(lambda sample: sample.fast(slo)),
             what=what + "measures the time of each whole answer, without the making of "
@@ -50,7 +49,6 @@ def probes(settings: SmokeSettings, slo: SloSettings) -> Iterator[Probe]:
     if slo.error_rate is not None:
         rate = slo.error_rate
         yield Probe(
-            family="latency",
             name="latency.errors",
             ask=samples.judged(lambda sample: sample.reliable(slo, rate)),
             what=what + "and compares the share of answers with a status of 400 or "

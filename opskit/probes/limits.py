@@ -14,7 +14,6 @@ from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.refusals import described, insist
 from opskit.probes.session import BALANCERS, Answer, Session
 
-_FAMILY = "limits"
 _JSON = {"Content-Type": "application/json"}
 _CHUNK_BYTES = 16 * 1024
 _DRIP_SECONDS = 0.25
@@ -36,7 +35,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         yield from _bodies(limits)
     if wanted.slow_clients:
         yield Probe(
-            family=_FAMILY,
             name="limits.slow-clients",
             ask=limits.slow_clients,
             what=f"It opens {wanted.slow_clients} connections on which headers or a "
@@ -50,7 +48,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     if wanted.body_path and wanted.body_time:
         yield Probe(
-            family=_FAMILY,
             name="limits.slow-body",
             ask=limits.slow_body,
             what="It sends a body byte by byte, and checks that it is refused with 408 "
@@ -63,7 +60,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     if wanted.busy_path and wanted.busy_clients:
         yield Probe(
-            family=_FAMILY,
             name="limits.concurrency",
             ask=limits.concurrency,
             what=f"It sends {wanted.busy_clients} requests at once that take some "
@@ -78,7 +74,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     if wanted.timeout_path:
         yield Probe(
-            family=_FAMILY,
             name="limits.time-out",
             ask=limits.time_out,
             what="It asks for what takes longer than the service allows, and checks "
@@ -106,7 +101,6 @@ def _bodies(limits: _Limits) -> Iterator[Probe]:
     }
     for name, (ask, what) in sizes.items():
         yield Probe(
-            family=_FAMILY,
             name=f"limits.body-{name}",
             ask=ask,
             what=f"It {what}, and checks that the answer is 413 all the same.",

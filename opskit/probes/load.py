@@ -89,7 +89,6 @@ def _probe(
 ) -> Probe:
     asked = settings.load
     return Probe(
-        family="load",
         name=name,
         ask=loads.judged(judge),
         what=f"Sends {asked.rate} requests a second for "

@@ -35,7 +35,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     path = rules.path or settings.version.path
     if rules.metrics:
         yield Probe(
-            family="observability",
             name="observability.metrics",
             ask=lambda session: _metrics(session, rules),
             what=f"Parses {rules.metrics} as Prometheus does.",
@@ -44,7 +43,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             "Content-Type.",
         )
         yield Probe(
-            family="observability",
             name="observability.counters",
             ask=lambda session: _counters(session, rules, path),
             what=f"Reads the counters before and after {_REQUESTS} requests.",
@@ -56,7 +54,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         return
     header = rules.request_id
     yield Probe(
-        family="observability",
         name="observability.request-id",
         ask=lambda session: _ids(session, settings),
         what=f"Looks for {header} on good answers and on errors.",
@@ -65,7 +62,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         "a new random id.",
     )
     yield Probe(
-        family="observability",
         name="observability.request-id-kept",
         ask=lambda session: _kept(session, rules, path),
         what=f"Sends a valid {header}, which must come back.",
@@ -74,7 +70,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         "and dashes.",
     )
     yield Probe(
-        family="observability",
         name="observability.request-id-malformed",
         ask=lambda session: _malformed(session, rules, path),
         what=f"Sends a {header} with a newline, with quotes, with 10,000 letters; none "
@@ -84,7 +79,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     )
     if rules.log_file or rules.log_command:
         yield Probe(
-            family="observability",
             name="observability.logs",
             ask=lambda session: _logs(session, rules, path),
             what="Sends requests with keys and tokens that were made up, and looks in "

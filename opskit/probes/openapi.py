@@ -25,7 +25,6 @@ _REPORT = "report.json"
 def probe(settings: SmokeSettings) -> Probe:
     """Return the probe; it is advisory: it judges the description as well."""
     return Probe(
-        family="input",
         name="input.openapi",
         ask=partial(_ask, settings),
         what="It runs schemathesis over the OpenAPI document, with GET alone: the "

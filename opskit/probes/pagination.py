@@ -12,7 +12,6 @@ from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.resources import named
 from opskit.probes.session import Session
 
-FAMILY = "pagination"
 _FAR_TOO_MANY = 1_000_000
 _NO_SIZES = (0, -1, "many")
 _NO_CURSOR = "opskit-no-such-cursor"
@@ -38,7 +37,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         return lambda session: faultless(expected, faults(session))
 
     yield Probe(
-        family=FAMILY,
         name="pagination.default-size",
         ask=ask("the default size, unless another is asked for", _default_size),
         what="Reads a page of each list without a size, and with a size of one.",
@@ -46,7 +44,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy="Give the parameter a default, and put it into the query as LIMIT.",
     )
     yield Probe(
-        family=FAMILY,
         name="pagination.size-max",
         ask=ask("larger sizes are capped or refused", _size_max),
         what="Asks for more than the largest page, for a million items, and for the "
@@ -56,7 +53,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy="Cap the size in the service (`min(limit, 100)`), or answer 422.",
     )
     yield Probe(
-        family=FAMILY,
         name="pagination.order",
         ask=ask("every item once, in one order", _order),
         what="Reads all of each list in large pages and in small ones, and compares.",
@@ -66,7 +62,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         "cursor hold the last one of the page.",
     )
     yield Probe(
-        family=FAMILY,
         name="pagination.metadata",
         ask=ask("size, total and next page are right", _metadata),
         what="Compares what pages say of themselves with what they hold.",
@@ -75,7 +70,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         "page, and count with the same filters.",
     )
     yield Probe(
-        family=FAMILY,
         name="pagination.cursor",
         ask=ask("a status from 400 to 499 for an invalid cursor", _cursor),
         what="Asks each list for the page after an invalid cursor, and after a huge "

@@ -29,6 +29,8 @@ class WrongAnswer(Exception):
 class Probe:
     """One question, its meaning for people, and when it is asked.
 
+    Its name begins with that of its family, before a dot.
+
     `ask` gets a session of its own for each attempt, and returns a check; it may raise
     WrongAnswer, or Inconclusive. A check that was not made (`checks.not_checked`) says
     why it cannot be, and is not asked for again.
@@ -38,7 +40,6 @@ class Probe:
     name its version.
     """
 
-    family: str
     name: str
     ask: Callable[[Session], Check]
     what: str
@@ -48,6 +49,11 @@ class Probe:
     advisory: bool = False
     alone: bool = False
     versionless: bool = False
+
+    @property
+    def family(self) -> str:
+        """The module that it is of, whose settings it asks by."""
+        return self.name.partition(".")[0]
 
 
 def faultless(expected: str, faults: Iterable[str]) -> Check:

@@ -16,7 +16,6 @@ from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
 from opskit.probes.refusals import fault
 from opskit.probes.session import Answer, Session
 
-_FAMILY = "rate_limit"
 _MORE = 5
 # Several, so that processes which each count for themselves are noticed.
 _CONNECTIONS = 8
@@ -34,7 +33,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         return
     burst = _Burst(settings)
     yield Probe(
-        family=_FAMILY,
         name="rate_limit.burst",
         ask=burst.counts,
         what=f"It sends {wanted.limit + _MORE} requests of one key within a window, "
@@ -49,7 +47,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     )
     if wanted.other_key:
         yield Probe(
-            family=_FAMILY,
             name="rate_limit.other-keys",
             ask=burst.others,
             what="It uses up the limit of one key, and asks with another one.",
@@ -60,7 +57,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     too_long = wanted.window > settings.deadline
     yield Probe(
-        family=_FAMILY,
         name="rate_limit.restored",
         ask=burst.not_asked if too_long else burst.restored,
         what="It uses up the limit of one key, waits as long as Retry-After says, and "

@@ -35,7 +35,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
     kept = "An object that was written before must be read unchanged afterwards"
     for name, dependency in asked.dependencies.items():
         yield Probe(
-            family="resilience",
             name=f"resilience.{name}-away",
             ask=partial(subject.do_without, name, dependency),
             what=f"Stops {name}, waits for the health report to say so, reads and "
@@ -54,7 +53,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         )
     if asked.kill:
         yield Probe(
-            family="resilience",
             name="resilience.killed",
             ask=subject.be_killed,
             what="Kills the process and measures the time until the health report is "

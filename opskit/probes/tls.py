@@ -29,7 +29,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         return
     rules = settings.tls
     yield Probe(
-        family="tls",
         name="tls.chain",
         ask=lambda session: _chain(session, rules),
         what="Verifies the certificate as a client does that has seen none before.",
@@ -40,7 +39,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         versionless=True,
     )
     yield Probe(
-        family="tls",
         name="tls.expiry",
         ask=lambda session: _expiry(session, rules.valid_for, time.time),
         what="Reads how long the certificate is still valid.",
@@ -51,7 +49,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         versionless=True,
     )
     yield Probe(
-        family="tls",
         name="tls.names",
         ask=lambda session: _names(session, rules.names),
         what="Compares the certificate's names with the address and `smoke.tls.names`.",
@@ -60,7 +57,6 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         versionless=True,
     )
     yield Probe(
-        family="tls",
         name="tls.versions",
         ask=_versions,
         what="Offers TLS 1.0 and 1.1 alone, which must be refused, then newer ones.",

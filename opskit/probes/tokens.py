@@ -138,7 +138,6 @@ def probes(settings: TokenSettings) -> Iterator[Probe]:
         return faultless(f"a status from 200 to 299 for GET {settings.path}", faults)
 
     yield Probe(
-        family="authentication",
         name="authentication.token",
         ask=right,
         what=f"Asks {settings.path} with a token that is right, and soon expires.",
@@ -149,7 +148,6 @@ def probes(settings: TokenSettings) -> Iterator[Probe]:
     for each in _FORGERIES:
         if not each.claim or each.claim in settings.claims:
             yield Probe(
-                family="authentication",
                 name=f"authentication.{each.name}",
                 ask=_refused(settings, each),
                 what=f"Asks {settings.path} with a token {each.what}.",

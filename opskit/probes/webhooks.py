@@ -20,7 +20,6 @@ from opskit.probes.session import Answer, Session
 from opskit.probes.signatures import Scheme, scheme
 from opskit.threads import together
 
-_FAMILY = "webhooks"
 _JSON = {"Content-Type": "application/json"}
 _ACCEPTED, _DUPLICATE = "accepted", "duplicate"
 _UNSIGNED = (400, 401, 403)
@@ -104,7 +103,6 @@ def _probe(
     name: str, ask: Callable[[Session], Check], what: str, why: str, remedy: str
 ) -> Probe:
     return Probe(
-        family=_FAMILY,
         name=f"webhooks.{name}",
         ask=ask,
         what=what,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from opskit.config import Settings, load
 from opskit.operations import smoke
+from opskit.operations.smoke import families
 from opskit.postgres.servers import programs, throwaway
-from opskit.probes.families import families
 from opskit.probes.probe import Probe
 from opskit.probes.report import Finding
 from opskit.probes.runner import Clock, Runner
@@ -83,8 +83,8 @@ def _settings(service: Service, folder: Path, changes: Mapping[str, str]) -> Set
 
 def probes_of(settings: Settings) -> list[Probe]:
     """Return all probes that the settings configure."""
-    several = families(settings.smoke, settings.slo)
-    return [probe for _, probes in several for probe in probes]
+    several = families(settings.smoke, settings.slo).values()
+    return [probe for probes in several for probe in probes]
 
 
 def findings(settings: Settings, probes: Sequence[Probe]) -> list[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from opskit.config import load
-from opskit.probes.families import families
+from opskit.operations.smoke import families
 from opskit.probes.probe import Probe
 from tests.defects import record
 from tests.defects.defect import SERVICE, Defect
@@ -77,7 +77,7 @@ def explained() -> dict[str, tuple[Probe, ...]]:
         path.write_text(text.replace("/etc/service/keys", folder), encoding="utf-8")
         settings = load(path)
         smoke = settings.smoke.model_copy(update={"url": "https://app.example"})
-        return dict(families(smoke, settings.slo))
+        return families(smoke, settings.slo)
 
 
 def _explained(family: str, probes: Sequence[Probe]) -> Iterator[str]:

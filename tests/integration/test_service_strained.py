@@ -14,7 +14,7 @@ import pytest
 from opskit.checks import Check
 from opskit.config.smoke import SmokeSettings
 from opskit.config.watch import SloSettings
-from opskit.probes.families import families
+from opskit.operations.smoke import families
 from opskit.probes.session import Session, Target
 from tests import strain
 from tests.service import FOLDER, Service, Services
@@ -62,7 +62,7 @@ def _ask(
         identity=settings.identity,
     )
     checks = {}
-    for probe in dict(families(settings, SLO))[family]:
+    for probe in families(settings, SLO)[family]:
         if name not in ("", probe.name):
             continue
         with Session(target) as session:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from opskit.checks import Check, not_checked
 from opskit.config.smoke import SmokeSettings
 from opskit.config.watch import SloSettings
-from opskit.probes.families import families
+from opskit.operations.smoke import families
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
 from opskit.probes.session import Session, Target
 from tests.asgi import serving
@@ -44,7 +44,7 @@ def _served() -> tuple[_Application, str]:
 def named(settings: SmokeSettings, name: str) -> Probe:
     """Return the probe of that name."""
     family = name.partition(".")[0]
-    probes = dict(families(settings, SloSettings()))[family]
+    probes = families(settings, SloSettings())[family]
     (found,) = (each for each in probes if each.name == name)
     return found
 

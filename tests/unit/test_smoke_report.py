@@ -13,11 +13,12 @@ import pytest
 
 from opskit import probes
 from opskit.checks import Check
-from opskit.config.smoke import Profile
+from opskit.config.smoke import Profile, SmokeSettings
+from opskit.config.watch import SloSettings
 from opskit.errors import ConfigurationError
 from opskit.log import hide
+from opskit.operations.smoke import families
 from opskit.probes.baseline import load
-from opskit.probes.families import FAMILIES
 from opskit.probes.report import Finding, SmokeReport, junit
 
 ENTRY = '[[known]]\nprobe = "health.ok"\nowner = "web"\nreason = "old"\n'
@@ -30,7 +31,7 @@ def test_every_family_is_listed() -> None:
         made = getattr(import_module(f"opskit.probes.{each.name}"), "probes", None)
         if made and "settings" in inspect.signature(made).parameters:
             found.add(each.name)
-    assert found - {"tokens"} == set(FAMILIES)
+    assert found - {"tokens"} == families(SmokeSettings(), SloSettings()).keys()
 
 
 def test_junit_masks_the_host_and_counts_verdicts() -> None:

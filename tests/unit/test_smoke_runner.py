@@ -88,7 +88,6 @@ def runner(service: Service, time: Time, *, connections: int = 3) -> Runner:
 def probe(answer: Callable[[], Check], name: str = "a.probe", **more: Any) -> Probe:
     """Return a probe that does not look at the session."""
     return Probe(
-        family="a",
         name=name,
         ask=lambda _session: answer(),
         what="What.",
