@@ -14,13 +14,13 @@ from opskit.catalog.sets import BackupSet
 from opskit.config import configuration_path
 from opskit.config.release import MigrationsSettings
 from opskit.drill.run import DrillRequest
-from opskit.errors import MigrationFailed, ReleaseRefused, UsageError
+from opskit.errors import ReleaseRefused, UsageError
 from opskit.operations import reports
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.postgres.connect import connect, is_pooled
-from opskit.postgres.migrations import WAITED
-from opskit.postgres.parameters import for_tools, parse
+from opskit.postgres.migrations import invalid_indexes
+from opskit.postgres.parameters import parse
 from opskit.postgres.snapshot import database_lock
 from opskit.release.rehearsal import RehearsalRequest
 from opskit.release.rehearsal import rehearse as run_rehearsal
@@ -29,9 +29,9 @@ from opskit.release.revisions import (
     Bounds,
     Revision,
     Tool,
-    apply_with_patience,
     pending,
     tool_of,
+    with_patience,
 )
 from opskit.workspace import Limits
 
@@ -99,6 +99,7 @@ def migrate(
             )
             record.result = done
             if revisions and not request.dry_run:
+                _require_whole_indexes(url)
                 record.begin(
                     source=settings.database, revisions=[e.id for e in revisions]
                 )
@@ -115,18 +116,33 @@ def _apply(
     on_done: Callable[[Revision, float], None],
 ) -> None:
     for revision in done.revisions:
-        began, waited = time.monotonic(), 0
-        for waited in apply_with_patience(
-            tool,
-            for_tools(url),
-            revision,
-            bounds(settings),
-            attempts=settings.lock_attempts,
-        ):
-            time.sleep(min(2.0**waited, 30))  # whoever queued behind comes first
+        began = time.monotonic()
+        _move(tool.apply, url, revision, settings)
         done.seconds[revision.id] = round(time.monotonic() - began, 3)
         record.details["applied"] = list(done.seconds)
         on_done(revision, done.seconds[revision.id])
+
+
+def _require_whole_indexes(url: str) -> None:
+    """Refuse to begin where an index is invalid: IF NOT EXISTS takes it for whole."""
+    if left := sorted(invalid_indexes(url)):
+        raise ReleaseRefused(
+            f"the database has invalid indexes: {', '.join(left)}",
+            hint="A CREATE INDEX CONCURRENTLY was cut off. Drop what it left: "
+            + " ".join(f"DROP INDEX CONCURRENTLY {each};" for each in left),
+        )
+
+
+def _move(
+    move: Callable[[str, Revision, Bounds], None],
+    url: str,
+    revision: Revision,
+    settings: MigrationsSettings,
+) -> None:
+    for waited in with_patience(
+        move, url, revision, bounds(settings), attempts=settings.lock_attempts
+    ):
+        time.sleep(min(2.0**waited, 30))  # whoever queued behind comes first
 
 
 def bounds(settings: MigrationsSettings) -> Bounds:
@@ -170,21 +186,20 @@ def undo(run: Run, names: Sequence[str]) -> None:
     """Take back these revisions, the last one first, under the lock in the database.
 
     Raises:
+        ReleaseRefused: one is not known here; nothing was taken back.
         MigrationFailed: one failed, or waited in vain each time.
     """
     settings, tool = _tool(run)
     known = {each.id: each for each in tool.revisions()}
+    if unknown := [name for name in names if name not in known]:
+        raise ReleaseRefused(
+            f"migration {unknown[0]} is not known here",
+            hint="Check out the version of the service that has it.",
+        )
     url = run.database(settings.database).resolve_url()
     with _locked(run, url, settings):
         for name in reversed(names):
-            for attempt in range(1, settings.lock_attempts + 1):
-                try:
-                    tool.undo(for_tools(url), known[name], bounds(settings))
-                    break
-                except MigrationFailed as error:
-                    if error.sqlstate != WAITED or attempt == settings.lock_attempts:
-                        raise
-                    time.sleep(min(2.0**attempt, 30))  # as in `_apply`
+            _move(tool.undo, url, known[name], settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,12 +243,11 @@ def rehearse(run: Run, request: RehearseRequest) -> Outcome[Rehearsed]:
                 ),
                 clock=run.now,
             )
-        report = _keep(run, made, record)
-        record.result = Rehearsed(rehearsal=made, report=report)
         record.status = "passed" if made.passed else "failed"
         record.details["passed"] = made.passed
-        if not made.passed:
+        if not made.passed:  # the first error is the exit code: the verdict's
             record.report(_refused(made))
+        record.result = Rehearsed(rehearsal=made, report=_keep(run, made, record))
     return record.outcome
 
 

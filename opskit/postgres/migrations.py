@@ -17,7 +17,7 @@ from opskit.postgres.connect import (
     query_column,
     translated,
 )
-from opskit.postgres.parameters import arguments, parse
+from opskit.postgres.parameters import arguments, parse, session_options
 
 # SQLSTATE of a statement that waited for a lock for longer than it may.
 WAITED = "55P03"
@@ -78,7 +78,7 @@ def run(
     """
     parameters = parse(url)
     parameters["application_name"] = application
-    parameters["options"] = f"{parameters.get('options', '')} {options}".strip()
+    parameters["options"] = f"{session_options(url)} {options}".strip()
     with (
         translated("the migration"),
         psycopg.connect(**arguments(parameters), autocommit=True) as connection,

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg import conninfo
 
-from opskit.errors import ConfigurationError
+from opskit.errors import ConfigurationError, ReleaseRefused
 from opskit.log import hide
 
 # The same value must print the same wherever it is read: in the dump, on the source and
@@ -152,27 +152,39 @@ def _variables(parameters: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def with_database(url: str, database: str) -> str:
-    """Return the URL's parameters with another database name."""
-    return conninfo.make_conninfo(**(parse(url) | {"dbname": database}))
+def with_database(url: str, database: str, *, user: str = "") -> str:
+    """Return the URL's parameters with another database name, and user if given."""
+    other = {"dbname": database} | ({"user": user} if user else {})
+    return conninfo.make_conninfo(**(parse(url) | other))
 
 
-def for_tools(url: str, user: str = "") -> str:
-    """Return the URL as every driver takes it: a socket's folder is a parameter.
+def for_tools(url: str) -> str:
+    """Return the URL as drivers on libpq take it: a socket's folder is a parameter.
 
-    With another user, if one is given. What only libpq knows is left out.
+    The name and the options of a session are left to variables.
+
+    Raises:
+        ReleaseRefused: it names a service, which would lead drivers elsewhere.
     """
     parameters = parse(url)
-    known: dict[str, str] = {
-        key: parameters[key]
-        for key in ("host", "port", "sslmode", "sslrootcert")
-        if key in parameters
-    }
-    who = quote(user or parameters.get("user", ""), safe="")
+    if "service" in parameters:
+        raise ReleaseRefused(
+            "the URL names a service, which a migration tool cannot be given",
+            hint="Write host, port, user and database into the URL.",
+        )
+    who = quote(parameters.pop("user", ""), safe="")
     if "password" in parameters:
-        who += ":" + quote(parameters["password"], safe="")
-    name = quote(parameters.get("dbname", ""), safe="")
-    return f"postgresql://{who}@/{name}?{urlencode(known, quote_via=quote)}"
+        who += ":" + quote(parameters.pop("password"), safe="")
+    name = quote(parameters.pop("dbname", ""), safe="")
+    for elsewhere in ("options", "application_name", _ALONE[0]):
+        parameters.pop(elsewhere, None)
+    return f"postgresql://{who}@/{name}?{urlencode(parameters, quote_via=quote)}"
+
+
+def session_options(url: str) -> str:
+    """Return the options of a session that the URL or a variable asks for."""
+    parameters = parse(url)
+    return parameters.get("options") or _variables(parameters).get("PGOPTIONS", "")
 
 
 def database_name(url: str) -> str:
@@ -241,8 +253,7 @@ def client_environment(url: str) -> dict[str, str]:
     environment = _variables(parameters)
     if "password" in parameters:
         environment["PGPASSWORD"] = parameters["password"]
-    inherited = parameters.get("options") or environment.get("PGOPTIONS", "")
-    environment["PGOPTIONS"] = f"{inherited} {PINNED_OPTIONS}".strip()
+    environment["PGOPTIONS"] = f"{session_options(url)} {PINNED_OPTIONS}".strip()
     return environment
 
 

@@ -16,7 +16,7 @@ from opskit.errors import MigrationFailed, OpskitError, ReleaseRefused
 from opskit.log import logger
 from opskit.postgres import database, witness
 from opskit.postgres.connect import connect, query, query_value
-from opskit.postgres.parameters import for_tools, with_database
+from opskit.postgres.parameters import with_database
 from opskit.release.classes import kind_of, warnings
 from opskit.release.locks import (
     BLOCKS_WRITES,
@@ -114,7 +114,7 @@ class _Run:
             self._with_writer(second)
 
     def _url(self, name: str) -> str:
-        return for_tools(with_database(self._beside, name), self._user)
+        return with_database(self._beside, name, user=self._user)
 
     def _second(self) -> str:
         """Make a second copy for the run with a writer."""

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,8 +23,8 @@ from opskit.errors import (
 )
 from opskit.log import mask
 from opskit.postgres import migrations as database
-from opskit.postgres.connect import Connection, milliseconds
-from opskit.postgres.parameters import client_environment
+from opskit.postgres import parameters
+from opskit.postgres.connect import Connection, connect, milliseconds
 from opskit.release.statements import split
 
 Phase = Literal["expand", "contract"]
@@ -232,8 +232,12 @@ class SqlFiles:
             raise MigrationFailed(
                 f"migration {revision.id} failed",
                 said=error.said or error.summary,
-                hint=error.hint,
-                sqlstate=error.sqlstate,
+                hint="The statements before the one that failed stay applied: take "
+                "them back, or write the file so that it can run again."
+                if alone
+                else error.hint,
+                # Nothing is tried again from the first statement of several.
+                sqlstate="" if alone else error.sqlstate,
             ) from error
 
 
@@ -268,7 +272,9 @@ class Alembic:
     def revisions(self) -> Sequence[Revision]:
         """See `Tool`."""
         said = self._call(
-            ["-c", _ALEMBIC_REVISIONS, str(self._config)], environment={}, seconds=60
+            ["-c", _ALEMBIC_REVISIONS, str(self._config)],
+            environment=os.environ,
+            seconds=60,
         )
         document = json.loads(said.splitlines()[-1])
         if len(document["heads"]) > 1:
@@ -289,11 +295,13 @@ class Alembic:
     def apply(self, url: str, revision: Revision, bounds: Bounds) -> None:
         """See `Tool`."""
         self._move(url, ["upgrade", revision.id], revision, bounds)
+        self._require_there(url, revision, is_applied=True)
         database.record(url, revision.id, revision.sha256, application=APPLICATION)
 
     def undo(self, url: str, revision: Revision, bounds: Bounds) -> None:
         """See `Tool`."""
         self._move(url, ["downgrade", f"{revision.id}-1"], revision, bounds)
+        self._require_there(url, revision, is_applied=False)
         database.record(url, revision.id, None, application=APPLICATION)
 
     def _require_own_address(self) -> None:
@@ -305,7 +313,7 @@ class Alembic:
             self._call(
                 ["-m", "alembic", "-c", str(self._config), "current"],
                 environment={
-                    **client_environment(nowhere),
+                    **parameters.client_environment(nowhere),
                     self._variable: nowhere,
                     "PGCONNECT_TIMEOUT": "5",
                 },
@@ -320,15 +328,27 @@ class Alembic:
             "url_variable in [release.migrations]. Nothing was changed.",
         )
 
+    def _require_there(self, url: str, revision: Revision, *, is_applied: bool) -> None:
+        """Refuse to believe Alembic what the database at the address does not say."""
+        with connect(url, purpose="migrate") as connection:
+            has = revision.id in database.alembic_versions(connection)
+        if has != is_applied:
+            raise MigrationFailed(
+                f"Alembic ended well, and the database {'has' if has else 'lacks'} "
+                f"migration {revision.id}",
+                hint=f"See whether env.py takes its address from {self._variable} "
+                "alone, and commits: another database may have been changed.",
+            )
+
     def _move(
         self, url: str, command: Sequence[str], revision: Revision, bounds: Bounds
     ) -> None:
         self._require_own_address()
         arguments = ["-m", "alembic", "-c", str(self._config), *command]
         environment = {
-            **client_environment(url),
-            self._variable: url,
-            "PGOPTIONS": bounds.options,
+            **parameters.client_environment(url),
+            self._variable: parameters.for_tools(url),
+            "PGOPTIONS": f"{parameters.session_options(url)} {bounds.options}".strip(),
             "PGAPPNAME": APPLICATION,
         }
         seconds = bounds.statement.total_seconds() + _TOOL_SECONDS_MORE
@@ -354,7 +374,7 @@ class Alembic:
             ended = subprocess.run(
                 [self._python, *arguments],
                 cwd=self._config.parent,
-                env={**os.environ, **environment},
+                env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -397,24 +417,34 @@ def _alembic_revision(described: Mapping[str, Any]) -> Revision:
     )
 
 
-def apply_with_patience(
-    tool: Tool, url: str, revision: Revision, bounds: Bounds, *, attempts: int
+def with_patience(
+    move: Callable[[str, Revision, Bounds], None],
+    url: str,
+    revision: Revision,
+    bounds: Bounds,
+    *,
+    attempts: int,
 ) -> Iterator[int]:
-    """Apply a revision; yield the number of each attempt that waited in vain.
+    """Apply a revision or take it back; yield each attempt that waited in vain.
 
-    Indexes that a failed CREATE INDEX CONCURRENTLY left behind are dropped, which
-    `IF NOT EXISTS` would take for whole.
+    Invalid indexes that it left behind are dropped: IF NOT EXISTS takes them for whole.
 
     Raises:
-        MigrationFailed: it failed for another reason, or waited in vain each time.
+        MigrationFailed: it failed for another reason, or waited in vain each time;
+            or it left an index invalid.
     """
     before = database.invalid_indexes(url)
     for attempt in range(1, attempts + 1):
         try:
-            tool.apply(url, revision, bounds)
-            return
+            move(url, revision, bounds)
+            break
         except MigrationFailed as error:
             database.drop_indexes(url, database.invalid_indexes(url) - before)
             if error.sqlstate != database.WAITED or attempt == attempts:
                 raise
             yield attempt
+    if left := sorted(database.invalid_indexes(url) - before):
+        raise MigrationFailed(
+            f"migration {revision.id} left invalid indexes: {', '.join(left)}",
+            hint=f"Drop it: DROP INDEX CONCURRENTLY {left[0]};",
+        )
