@@ -41,6 +41,10 @@ _IN_CLAUSE = re.compile(_LITERAL)
 _CUTS = re.compile(r"[\s/@:]+")
 # Shorter ones are masked where they are written as passwords, not wherever they stand.
 _PIECE_LENGTH_MIN = 3
+# One as long as this is no part of an ordinary word: it is masked inside of words, too.
+_KEY_LENGTH_MIN = 16
+# A JSON Web Token.
+_JWT = re.compile(r"eyJ[\w-]+\.eyJ[\w.-]+")
 _Event = MutableMapping[str, Any]
 _Amount = Literal["quiet", "usual", "verbose"]
 
@@ -77,17 +81,24 @@ def hide(secret: str) -> None:
 def mask(text: str) -> str:
     """Return the text with every password and key in it masked.
 
-    Those that `hide` was given are known, as whole words; others are recognized by
-    how they are written.
+    Those that `hide` was given are known, short ones as whole words; others are
+    recognized by how they are written.
     """
     hidden = _this_run().hidden.copy()  # another thread of the run may add to it
     if any(each in text for each in hidden):
         longest_first = sorted(hidden, key=len, reverse=True)
-        known = "|".join(re.escape(each) for each in longest_first)
-        text = re.sub(rf"(?<![\w-])(?:{known})(?![\w-])", MASK, text)
-    text = _PRIVATE_KEY.sub(MASK, text)
+        text = re.sub("|".join(map(_known, longest_first)), MASK, text)
+    text = _JWT.sub(MASK, _PRIVATE_KEY.sub(MASK, text))
     text = _CLAUSE.sub(lambda clause: _IN_CLAUSE.sub(f"'{MASK}'", clause[0]), text)
     return _ASSIGNED.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1{MASK}@", text))
+
+
+def _known(secret: str) -> str:
+    """Return the pattern of a secret that is known."""
+    pattern = re.escape(secret)
+    if len(secret) >= _KEY_LENGTH_MIN:
+        return pattern
+    return rf"(?<![\w-]){pattern}(?![\w-])"
 
 
 def masked(value: Any) -> Any:

@@ -161,15 +161,18 @@ def service_address(url: str) -> str:
     Raises:
         ValueError: it is no address, or holds what belongs elsewhere.
     """
-    parts = urlsplit(url)
     if "@" in url:
         raise ValueError(
             "must hold no user and no password; keys belong in [smoke.keys]"
         )
+    try:
+        parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError:  # its words repeat a part of the address
+        raise ValueError("must be a host, and a port from 1 to 65535") from None
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("must begin with https:// or http:// and a host")
     if parts.query or parts.fragment or not (url.isascii() and url.isprintable()):
         raise ValueError("must be an address without ? and #, in ASCII")
-    if parts.port == 0 or " " in url:
+    if port == 0 or " " in url:
         raise ValueError("must be a host, and a port from 1 to 65535")
     return url

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from opskit.checks import Check
 from opskit.config.access import RequestSettings, StreamSettings, WebSocketSettings
 from opskit.config.smoke import Profile, SmokeSettings
+from opskit.log import hide
 from opskit.probes import tokens
 from opskit.probes.channels import SWITCHED, WebSocket
 from opskit.probes.lists import with_parameters
@@ -42,7 +43,7 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
 
 def altered(credential: Headers) -> dict[str, str]:
     """Return a credential of the same form that is wrong: its last third differs."""
-    return {name: _altered(value) for name, value in credential.items()}
+    return _hidden({name: _altered(value) for name, value in credential.items()})
 
 
 def _altered(value: str) -> str:
@@ -126,9 +127,16 @@ def _of_routes(
 
 
 def _cut(credential: Headers) -> dict[str, str]:
-    return {
-        name: value[: -max(1, len(value) // 8)] for name, value in credential.items()
-    }
+    return _hidden(
+        {name: value[: -max(1, len(value) // 8)] for name, value in credential.items()}
+    )
+
+
+def _hidden(credential: dict[str, str]) -> dict[str, str]:
+    """Have a wrong credential masked, too: most of it is that of the right one."""
+    for value in credential.values():
+        hide(value.rpartition(" ")[2])
+    return credential
 
 
 def _bypass(paths: list[str], routes: list[RequestSettings]) -> Probe:

@@ -107,7 +107,7 @@ class WebSocket:
                 return json.loads(self.connection.recv(timeout=self._seconds))
             except TimeoutError:
                 observed = f"none in {self._seconds:g} s"
-            except ValueError:
+            except (ValueError, RecursionError):
                 observed = "one that is no JSON"
             except ConnectionClosed as error:
                 if error.rcvd is None:

@@ -8,6 +8,7 @@ from typing import Any
 from opskit.checks import Check, Health
 from opskit.config.probes import HealthSettings
 from opskit.config.smoke import Profile, SmokeSettings
+from opskit.log import mask
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.session import Answer, Session
 
@@ -141,7 +142,7 @@ def _leaks(answer: Answer, rules: HealthSettings) -> Iterator[str]:
         return
     for name, value in document.items():
         if name not in rules.public_fields:
-            yield f"the field {name[:40]!r}"
+            yield f"the field {mask(name)[:40]!r}"
         elif value not in rules.public_words:
             yield f"another text in {name}"
 

@@ -204,7 +204,7 @@ class _Input:
                 document = json.loads(connection.recv(timeout=left))
             except TimeoutError:
                 break
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if has(document, fields):
                 return True

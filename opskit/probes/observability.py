@@ -247,7 +247,7 @@ def _log_faults(
 def _is_json(line: str) -> bool:
     try:
         return isinstance(json.loads(line), Mapping)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from opskit.checks import Check, compare, not_checked
 from opskit.config.smoke import Profile, SmokeSettings
+from opskit.log import mask
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
 from opskit.probes.refusals import fault
 from opskit.probes.session import Answer, Session
@@ -244,7 +245,7 @@ class _Burst:
         if not re.fullmatch(r"\d{1,12}", value, re.ASCII):
             raise WrongAnswer(
                 expected=f"{name} is a whole number on every answer",
-                observed=f"{answer.status} with {value[:40] or 'none'}",
+                observed=f"{answer.status} with {mask(value)[:40] or 'none'}",
             )
         return int(value)
 
@@ -259,7 +260,7 @@ class _Burst:
         if not 1 <= seconds <= self._window + _TOLERANCE_SECONDS:
             raise WrongAnswer(
                 expected=f"Retry-After of 1 to {self._window:g} s with 429",
-                observed=value[:40] or "none",
+                observed=mask(value)[:40] or "none",
             )
         return seconds
 

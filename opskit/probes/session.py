@@ -129,7 +129,7 @@ class Answer:
         """
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise WrongAnswer(
                 expected="a JSON body",
                 observed=f"{self.status} with {len(self.body)} bytes that are no JSON",

@@ -329,7 +329,7 @@ class _Incoming:
         if answer.status in range(200, 300):
             try:
                 document = json.loads(answer.body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 document = None
             if has(document, self._wanted.duplicate):
                 return _DUPLICATE
