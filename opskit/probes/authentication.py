@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from opskit.checks import Check
 from opskit.config.access import RequestSettings, StreamSettings, WebSocketSettings
@@ -16,7 +17,7 @@ from opskit.probes.probe import Probe, WrongAnswer, faultless
 from opskit.probes.resources import Resources
 from opskit.probes.session import Session
 
-_REFUSED = (401, 403)
+_FORBIDDEN = (401, 403)
 # Policy violation, and the codes that are free for services; a browser does not see
 # the status of a handshake, and so some services close what they have opened.
 _CLOSED = (1008, 3000, 3003, *range(4000, 5000))
@@ -59,32 +60,12 @@ def _next(match: re.Match[str]) -> str:
 def _of_routes(
     resources: Resources, routes: list[RequestSettings], wrong_header: str
 ) -> Iterator[Probe]:
-    def refused(
-        make: Callable[[Headers], list[Headers]], *, right_first: bool = False
-    ) -> Callable[[Session], Check]:
-        """Return what asks each route with what `make` makes of its credential."""
+    refused = partial(_refused, resources, routes)
 
-        def faults(session: Session) -> Iterator[str]:
-            for route in routes:
-                if right_first:
-                    resources.send(session, route)
-                for headers in make(session.target.credential(route.key)):
-                    answer = resources.send(session, route, key="", headers=headers)
-                    if answer.status != 401:
-                        yield f"{route.method} {route.path}: {answer.status}"
-
-        return lambda session: faultless("401 on every route", faults(session))
-
-    def accepted(session: Session) -> Check:
-        answers = ((each, resources.send(session, each).status) for each in routes)
-        return faultless(
-            "the status of a right answer on every route",
-            (
-                f"{route.method} {route.path}: {status}"
-                for route, status in answers
-                if not route.accepts(status)
-            ),
-        )
+    def accepted(session: Session) -> Iterator[str]:
+        for each in routes:
+            if not each.accepts(status := resources.send(session, each).status):
+                yield f"{each.method} {each.path}: {status}"
 
     yield Probe(
         name="authentication.no-key",
@@ -118,12 +99,35 @@ def _of_routes(
     yield Probe(
         name="authentication.right-key",
         profile=Profile.MINIMAL,
-        ask=accepted,
+        ask=lambda session: faultless(
+            "the status of a right answer on every route", accepted(session)
+        ),
         what="Asks each route with its right key.",
         why="A service that refuses everybody passes every other question here.",
         remedy="See whether the key is still valid and has the role that the route "
         "needs, and whether the service reaches what it checks keys with.",
     )
+
+
+def _refused(
+    resources: Resources,
+    routes: list[RequestSettings],
+    make: Callable[[Headers], list[Headers]],
+    *,
+    right_first: bool = False,
+) -> Callable[[Session], Check]:
+    """Return what asks each route with what `make` makes of its credential."""
+
+    def faults(session: Session) -> Iterator[str]:
+        for route in routes:
+            if right_first:
+                resources.send(session, route)
+            for headers in make(session.target.credential(route.key)):
+                answer = resources.send(session, route, key="", headers=headers)
+                if answer.status != 401:
+                    yield f"{route.method} {route.path}: {answer.status}"
+
+    return lambda session: faultless("401 on every route", faults(session))
 
 
 def _cut(credential: Headers) -> dict[str, str]:
@@ -144,11 +148,8 @@ def _bypass(paths: list[str], routes: list[RequestSettings]) -> Probe:
         right = session.target.credential(routes[0].key) if routes else {}
         for path in paths:
             for headers in ({}, altered(right)):
-                if (status := session.get(path, headers=headers).status) in (
-                    401,
-                    403,
-                    404,
-                ):
+                status = session.get(path, headers=headers).status
+                if status in (*_FORBIDDEN, 404):
                     yield f"GET {path}: {status}"
 
     return Probe(
@@ -261,7 +262,7 @@ def _is_it(message: object, settings: WebSocketSettings) -> bool:
 def _let_in(channel: WebSocket, settings: WebSocketSettings) -> str:
     """Return how a WebSocket without a right key was let in; empty if it was not."""
     if channel.status != SWITCHED:
-        return "" if channel.status in _REFUSED else f"status {channel.status}"
+        return "" if channel.status in _FORBIDDEN else f"status {channel.status}"
     channel.say(settings.send)
     try:
         channel.hear()

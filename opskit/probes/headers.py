@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from opskit.checks import Check
 from opskit.config.probes import HeadersSettings
@@ -12,6 +13,8 @@ from opskit.probes import policy
 from opskit.probes.answers import Judge, examined
 from opskit.probes.probe import Probe
 from opskit.probes.session import Answer, Session
+
+_Ask = Callable[[str, Judge], Callable[[Session], Check]]
 
 _CSP = "Content-Security-Policy"
 _PROGRAMS = (
@@ -36,24 +39,17 @@ _REFERRER_POLICIES = {
 
 def probes(settings: SmokeSettings) -> Iterator[Probe]:
     """Yield a probe for each header; HSTS only where the service is under https."""
-    rules = settings.headers
-
-    def ask(expected: str, judge: Judge) -> Callable[[Session], Check]:
-        return examined(settings, expected, judge)
-
+    rules, ask = settings.headers, partial(examined, settings)
     is_secure = rules.behind_tls or settings.url.startswith("https:")
     if is_secure:
-        yield Probe(
-            name="headers.hsts",
-            ask=ask(
-                f"Strict-Transport-Security: {_hsts_wanted(rules)}",
-                lambda answer: judge_hsts(answer, rules),
-            ),
-            what="Reads Strict-Transport-Security on good answers and on errors.",
+        yield _sent(
+            ask,
+            "hsts",
+            ("Strict-Transport-Security", [_hsts_wanted(rules)]),
+            lambda answer: judge_hsts(answer, rules),
             why="Without it, an attacker in the network answers the first request, "
             "which a browser sends without TLS.",
-            remedy=f"Send `Strict-Transport-Security: {_hsts_wanted(rules)}` on every "
-            "answer, in the service or in the proxy that ends TLS.",
+            where=", in the service or in the proxy that ends TLS",
         )
     yield Probe(
         name="headers.csp",
@@ -68,33 +64,27 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         "frame-ancestors 'none'` on every answer. For pages, name the servers of "
         "scripts, and allow inline scripts by nonce or hash.",
     )
-    yield Probe(
-        name="headers.frame-options",
-        ask=ask(
-            f"X-Frame-Options: {' or '.join(rules.frame_options)}",
-            lambda answer: judge_frame_options(answer, rules),
-        ),
-        what="Reads X-Frame-Options on good answers and on errors.",
+    yield _sent(
+        ask,
+        "frame-options",
+        ("X-Frame-Options", rules.frame_options),
+        lambda answer: judge_frame_options(answer, rules),
         why="In another site's frame, users click on what they do not see. Browsers "
         "that do not know frame-ancestors know this header.",
-        remedy=f"Send `X-Frame-Options: {rules.frame_options[0]}` on every answer.",
     )
-    yield Probe(
-        name="headers.nosniff",
-        ask=ask("X-Content-Type-Options: nosniff", judge_nosniff),
-        what="Reads X-Content-Type-Options on good answers and on errors.",
+    yield _sent(
+        ask,
+        "nosniff",
+        ("X-Content-Type-Options", ["nosniff"]),
+        judge_nosniff,
         why="Without it, a browser may run as a script what was sent as data.",
-        remedy="Send `X-Content-Type-Options: nosniff` on every answer.",
     )
-    yield Probe(
-        name="headers.referrer-policy",
-        ask=ask(
-            f"Referrer-Policy: {' or '.join(rules.referrer_policies)}",
-            lambda answer: judge_referrer_policy(answer, rules),
-        ),
-        what="Reads Referrer-Policy on good answers and on errors.",
+    yield _sent(
+        ask,
+        "referrer-policy",
+        ("Referrer-Policy", rules.referrer_policies),
+        lambda answer: judge_referrer_policy(answer, rules),
         why="Addresses hold names and tokens; without it, other sites may learn them.",
-        remedy=f"Send `Referrer-Policy: {rules.referrer_policies[0]}` on every answer.",
     )
     yield Probe(
         name="headers.server-version",
@@ -104,7 +94,31 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
         remedy="Start uvicorn with `--no-server-header`, set `server_tokens off` in "
         "nginx, and remove X-Powered-By.",
     )
-    yield Probe(
+    yield _cookies(ask, rules, is_secure)
+
+
+def _sent(
+    ask: _Ask,
+    name: str,
+    header: tuple[str, Sequence[str]],
+    judge: Judge,
+    *,
+    why: str,
+    where: str = "",
+) -> Probe:
+    """Return the probe of a header that every answer must have, with one of values."""
+    field, values = header
+    return Probe(
+        name=f"headers.{name}",
+        ask=ask(f"{field}: {' or '.join(values)}", judge),
+        what=f"Reads {field} on good answers and on errors.",
+        why=why,
+        remedy=f"Send `{field}: {values[0]}` on every answer{where}.",
+    )
+
+
+def _cookies(ask: _Ask, rules: HeadersSettings, is_secure: bool) -> Probe:
+    return Probe(
         name="headers.cookies",
         ask=ask(
             f"cookies with {'Secure, ' if is_secure else ''}HttpOnly and SameSite "

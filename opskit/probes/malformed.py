@@ -13,6 +13,28 @@ _DEPTH = 10_000
 # More digits than Python, and many parsers, turn into a number.
 _DIGITS = 5_000
 _JSON = "application/json"
+_OTHER_KINDS = (
+    "text/plain",
+    "application/xml",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+)
+_BODY_TYPES = ("[]", '"text"', "null", "true", "1", "{}")
+_TEXT_TYPES = ("1", "null", "true", "[]", "{}")
+_NUMBERS = {
+    **{each: each for each in ("1e400", "-1e400", "-0", "NaN", "Infinity")},
+    "10^400": "1" + 400 * "0",
+    "10^5000": "1" + _DIGITS * "0",
+}
+_BAD_TEXTS = {
+    "bytes that are no UTF-8": b"\xff\xfe",
+    "an overlong slash": b"\xc0\xaf",
+    "half a character": b"\xe2\x82",
+    "half a surrogate pair": rb"\ud800",
+    "a NUL character": rb"\u0000",
+    "a raw NUL": b"\0",
+}
+_LISTS = _DEPTH * "[" + _DEPTH * "]"
 _MASK = b"\x0f\xf0\x33\xcc"
 
 
@@ -33,77 +55,50 @@ def bodies(field: str, text_max: int) -> Mapping[str, tuple[Body, ...]]:
     def of(value: str) -> bytes:
         return f"{{{name}: {value}}}".encode()
 
-    def raw(value: bytes) -> bytes:
-        return of(f'"{MARK}?"').replace(b"?", value)
-
     return {
-        "malformed-json": (
-            Body(name="an empty body", content=b""),
-            Body(name="half an object", content=whole[:-1].encode()),
-            Body(name="a comma too many", content=f"{whole[:-1]},}}".encode()),
-            Body(name="single quotes", content=whole.replace('"', "'").encode()),
-            Body(name="text after the object", content=f"{whole} {whole}".encode()),
-            Body(name="a NUL after the object", content=f"{whole}\0".encode()),
-            Body(
-                name="the same key twice",
-                content=f'{{{name}: "{MARK}", {name}: "{MARK}"}}'.encode(),
-            ),
+        "malformed-json": _bodies(
+            {
+                "an empty body": b"",
+                "half an object": whole[:-1].encode(),
+                "a comma too many": f"{whole[:-1]},}}".encode(),
+                "single quotes": whole.replace('"', "'").encode(),
+                "text after the object": f"{whole} {whole}".encode(),
+                "a NUL after the object": f"{whole}\0".encode(),
+                "the same key twice": f"{whole[:-1]}, {whole[1:]}".encode(),
+            }
         ),
-        "wrong-types": tuple(
-            Body(name=f"{value} as the body", content=value.encode())
-            for value in ("[]", '"text"', "null", "true", "1", "{}")
-        )
-        + tuple(
-            Body(name=f"{value} as a text", content=of(value))
-            for value in ("1", "null", "true", "[]", "{}")
+        "wrong-types": _bodies(
+            {f"{each} as the body": each.encode() for each in _BODY_TYPES}
+            | {f"{each} as a text": of(each) for each in _TEXT_TYPES}
         ),
-        "huge-numbers": tuple(
-            Body(name=f"{label} as a text", content=of(value))
-            for label, value in {
-                **{each: each for each in ("1e400", "-1e400", "-0", "NaN", "Infinity")},
-                "10^400": "1" + 400 * "0",
-                "10^5000": "1" + _DIGITS * "0",
-            }.items()
+        "huge-numbers": _bodies(
+            {f"{label} as a text": of(number) for label, number in _NUMBERS.items()}
         ),
-        "deep-nesting": (
-            Body(
-                name="10,000 lists as the body",
-                content=_DEPTH * b"[" + _DEPTH * b"]",
-            ),
-            Body(name="10,000 lists without an end", content=_DEPTH * b"["),
-            Body(
-                name="10,000 lists as a text",
-                content=of(_DEPTH * "[" + _DEPTH * "]"),
-            ),
-            Body(
-                name="10,000 objects as a text",
-                content=of(_DEPTH * '{"":' + "1" + _DEPTH * "}"),
-            ),
+        "deep-nesting": _bodies(
+            {
+                "10,000 lists as the body": _LISTS.encode(),
+                "10,000 lists without an end": _DEPTH * b"[",
+                "10,000 lists as a text": of(_LISTS),
+                "10,000 objects as a text": of(_DEPTH * '{"":' + "1" + _DEPTH * "}"),
+            }
         ),
-        "bad-encoding": (
-            Body(name="bytes that are no UTF-8", content=raw(b"\xff\xfe")),
-            Body(name="an overlong slash", content=raw(b"\xc0\xaf")),
-            Body(name="half a character", content=raw(b"\xe2\x82")),
-            Body(name="half a surrogate pair", content=raw(rb"\ud800")),
-            Body(name="a NUL character", content=raw(rb"\u0000")),
-            Body(name="a raw NUL", content=raw(b"\0")),
+        "bad-encoding": _bodies(
+            {
+                label: of(f'"{MARK}?"').replace(b"?", each)
+                for label, each in _BAD_TEXTS.items()
+            }
         ),
         "content-type": tuple(
-            Body(name=kind, content=whole.encode(), kind=kind)
-            for kind in (
-                "text/plain",
-                "application/xml",
-                "application/x-www-form-urlencoded",
-                "multipart/form-data",
-            )
+            Body(name=kind, content=whole.encode(), kind=kind) for kind in _OTHER_KINDS
         ),
-        "long-text": (
-            Body(
-                name=f"{text_max + 1} characters",
-                content=of(f'"{MARK.ljust(text_max + 1, "x")}"'),
-            ),
+        "long-text": _bodies(
+            {f"{text_max + 1} characters": of(f'"{MARK.ljust(text_max + 1, "x")}"')}
         ),
     }
+
+
+def _bodies(contents: Mapping[str, bytes]) -> tuple[Body, ...]:
+    return tuple(Body(name=name, content=each) for name, each in contents.items())
 
 
 def _frame(first: int, payload: bytes, *, length: bytes | None = None) -> bytes:
@@ -113,7 +108,6 @@ def _frame(first: int, payload: bytes, *, length: bytes | None = None) -> bytes:
     return bytes([first]) + size + _MASK + masked
 
 
-# Sent as they are; messages are put into frames that are right.
 # Sent as they are; messages are put into frames that are right.
 FRAMES: Mapping[str, bytes] = {
     "reserved bits": _frame(0xB1, b"{}"),
@@ -140,6 +134,6 @@ MESSAGES: Mapping[str, str | bytes] = {
     "no type": "{}",
     "an unknown type": json.dumps({"type": MARK}),
     "a type that is a list": '{"type": [1]}',
-    "10,000 lists": _DEPTH * "[" + _DEPTH * "]",
+    "10,000 lists": _LISTS,
     "bytes": b"\xff\x00\xfe",
 }
