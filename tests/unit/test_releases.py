@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +14,19 @@ import pytest
 
 from opskit.checks import Check
 from opskit.config import Settings
-from opskit.errors import DeployFailed, MigrationFailed, OpskitError
+from opskit.errors import (
+    DeployFailed,
+    MigrationFailed,
+    OpskitError,
+    ReleaseRefused,
+)
+from opskit.operations import migrate as migrations
 from opskit.operations import pipeline, release, reports
 from opskit.operations.outcome import Failure, Outcome
 from opskit.operations.release import ReleaseRequest
 from opskit.operations.run import Run
 from opskit.operations.steps import Released
+from opskit.postgres.migrations import WAITED
 
 ADDITIVE, REWRITE, DESTRUCTIVE = "additive", "rewrite", "destructive"
 
@@ -65,7 +74,8 @@ class World:
 
     # The deployer.
     def require(self, version: str) -> None:
-        pass
+        if "/" in version:
+            raise ReleaseRefused("no version")
 
     def deploy(self, version: str) -> str:
         self.meet(f"deploy {version}")
@@ -109,6 +119,8 @@ class World:
 
     def smoke(self, _run: Run, request: Any) -> Outcome[Any]:
         self.meet(f"smoke {self.current}")
+        if self.deployed[-2:] == ["2", "1"]:
+            self.meet("smoke of the way back")
         self.asked.append(request.version)
         gating = self.answers.get(self.current, [])
         failed = any(each.failed for each in gating)
@@ -289,19 +301,17 @@ def test_one_that_was_killed_before_a_change_is_in_nobodys_way(world: World) -> 
     world.release(code=62, resume=True)
 
 
-@pytest.mark.parametrize("at", ["undo", "deploy 1", "smoke 1"])
+@pytest.mark.parametrize("at", ["undo", "deploy 1", "smoke of the way back"])
 def test_a_way_back_that_was_killed_goes_on(world: World, at: str) -> None:
     """Not forward to the version that had failed."""
     world.migrations["0002"] = REWRITE
     world.answers["2"] = [failing("health.answers")]
-    if at == "smoke 1":
-        world.settings["smoke"] = {"url": ""}  # the baseline would be killed
-        world.errors["deployed 2"] = DeployFailed("it does not start")
-        at = "deployed 1"
     world.killed(at, lambda: world.release("2"))
 
-    world.release(code=60, resume=True)
+    outcome = world.release(code=60, resume=True)
 
+    assert outcome.result
+    assert [each.status for each in outcome.result.steps][-2:] == ["ok", "passed"]
     assert (world.current, world.undone) == ("1", ["0002"])
     assert status(world) == "rolled-back"
 
@@ -419,8 +429,9 @@ def test_a_full_disk_for_the_report_loses_no_status(
     world.release("2", 10)
 
     assert status(world) == "released"
-    world.rollback(10)
-    assert world.current == "1"
+    world.answers["3"] = [failing("a")]
+    world.release("3", 60)
+    assert status(world) == "rolled-back"
 
 
 def test_what_the_machine_refuses_is_rolled_back(world: World) -> None:
@@ -499,10 +510,12 @@ def test_a_step_that_cannot_be_recorded_is_not_done(
     """The release ends before it; the way back is gone all the same."""
     from opskit.operations.recording import RunLedger
 
-    real = RunLedger.append
+    real, full = RunLedger.append, False
 
     def append(self: RunLedger, record: Any) -> bool:
-        return record.details.get("step") != step and real(self, record)
+        nonlocal full
+        full = full or record.details.get("step") == step
+        return not full and real(self, record)
 
     monkeypatch.setattr(RunLedger, "append", append)
     asked = len(world.asked)
@@ -541,3 +554,49 @@ def test_a_tool_that_fails_before_a_change_is_a_refusal(
         lambda *_: SimpleNamespace(require=world.require, current=broken),
     )
     world.release("3", 62) if call == "release" else world.rollback(62)
+
+
+def test_what_is_no_version_is_refused_before_anything(world: World) -> None:
+    """No step has begun."""
+    before = len(world.run.ledger.entries())
+
+    world.release("feature/x", 62)
+
+    (entry,) = world.run.ledger.entries()[before:]
+    assert "step" not in entry.details
+
+
+def test_migrations_are_taken_back_with_patience(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the lock of migrations, the last one first."""
+    done: list[str] = []
+    waits = [MigrationFailed("waited", sqlstate=WAITED)] * 2
+
+    class Tool:
+        def revisions(self) -> list[Any]:
+            return [SimpleNamespace(id="0002"), SimpleNamespace(id="0003")]
+
+        def undo(self, _url: str, revision: Any, _bounds: Any) -> None:
+            if waits:
+                raise waits.pop()
+            done.append(revision.id)
+
+    @contextmanager
+    def locked(*_: object) -> Iterator[None]:
+        done.append("locked")
+        yield
+        done.append("unlocked")
+
+    monkeypatch.setattr(migrations, "tool_of", lambda *_: Tool())
+    monkeypatch.setattr(migrations, "_locked", locked)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    migrations.undo(world.run, ["0002", "0003"])
+
+    assert done == ["locked", "0003", "0002", "unlocked"]
+    waits += [MigrationFailed("waited", sqlstate=WAITED)] * 5
+    with pytest.raises(MigrationFailed):
+        migrations.undo(world.run, ["0002"])
+    waits[:] = [MigrationFailed("syntax error")]
+    with pytest.raises(MigrationFailed):
+        migrations.undo(world.run, ["0002"])
