@@ -13,7 +13,7 @@ from opskit.log import hide
 from opskit.probes import tokens
 from opskit.probes.channels import SWITCHED, WebSocket
 from opskit.probes.lists import with_parameters
-from opskit.probes.probe import Probe, WrongAnswer, faultless
+from opskit.probes.probe import Probe, WrongAnswer, expecting
 from opskit.probes.resources import Resources
 from opskit.probes.session import Session
 
@@ -45,6 +45,11 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
 def altered(credential: Headers) -> dict[str, str]:
     """Return a credential of the same form that is wrong: its last third differs."""
     return _hidden({name: _altered(value) for name, value in credential.items()})
+
+
+def _wrong(session: Session, key: str) -> tuple[Headers, Headers]:
+    """Return no credential, and one that is wrong."""
+    return {}, altered(session.target.credential(key))
 
 
 def _altered(value: str) -> str:
@@ -99,9 +104,7 @@ def _of_routes(
     yield Probe(
         name="authentication.right-key",
         profile=Profile.MINIMAL,
-        ask=lambda session: faultless(
-            "the status of a right answer on every route", accepted(session)
-        ),
+        ask=expecting("the status of a right answer on every route", accepted),
         what="Asks each route with its right key.",
         why="A service that refuses everybody passes every other question here.",
         remedy="See whether the key is still valid and has the role that the route "
@@ -127,7 +130,7 @@ def _refused(
                 if answer.status != 401:
                     yield f"{route.method} {route.path}: {answer.status}"
 
-    return lambda session: faultless("401 on every route", faults(session))
+    return expecting("401 on every route", faults)
 
 
 def _cut(credential: Headers) -> dict[str, str]:
@@ -154,7 +157,7 @@ def _bypass(paths: list[str], routes: list[RequestSettings]) -> Probe:
 
     return Probe(
         name="authentication.bypass",
-        ask=lambda session: faultless("neither 401 nor 403 nor 404", faults(session)),
+        ask=expecting("neither 401 nor 403 nor 404", faults),
         what="Asks the paths that need no key without one, and with a wrong one.",
         why="Balancers and uptime monitors have no key: they take out of service what "
         "they cannot read.",
@@ -165,7 +168,7 @@ def _bypass(paths: list[str], routes: list[RequestSettings]) -> Probe:
 def _of_streams(resources: Resources, streams: list[StreamSettings]) -> Iterator[Probe]:
     def refused(session: Session) -> Iterator[str]:
         for each in streams:
-            for wrong in ({}, altered(session.target.credential(each.key))):
+            for wrong in _wrong(session, each.key):
                 headers = {**each.headers, **wrong}
                 with session.stream(each.path, headers=headers) as stream:
                     if stream.status != 401:
@@ -189,7 +192,7 @@ def _of_streams(resources: Resources, streams: list[StreamSettings]) -> Iterator
 
     yield Probe(
         name="authentication.stream-refused",
-        ask=lambda session: faultless("401 for every event stream", refused(session)),
+        ask=expecting("401 for every event stream", refused),
         what="Asks for each event stream without a key, and with a wrong one.",
         why="Streams often bypass what guards other routes, and whoever gets in once "
         "reads for hours.",
@@ -197,7 +200,7 @@ def _of_streams(resources: Resources, streams: list[StreamSettings]) -> Iterator
     )
     yield Probe(
         name="authentication.stream",
-        ask=lambda session: faultless("an event on every stream", delivered(session)),
+        ask=expecting("an event on every stream", delivered),
         what="Opens each event stream with its key, and waits for an event.",
         why="A stream that opens and stays silent looks healthy from outside.",
         remedy="See whether events reach the process that holds the stream, and "
@@ -208,8 +211,7 @@ def _of_streams(resources: Resources, streams: list[StreamSettings]) -> Iterator
 def _of_websockets(websockets: list[WebSocketSettings]) -> Iterator[Probe]:
     def refused(session: Session) -> Iterator[str]:
         for each in websockets:
-            right = session.target.credential(each.key)
-            for wrong in ({}, altered(right)):
+            for wrong in _wrong(session, each.key):
                 path, headers = _carried(each, wrong)
                 with session.websocket(path, headers=headers) as channel:
                     if fault := _let_in(channel, each):
@@ -225,7 +227,7 @@ def _of_websockets(websockets: list[WebSocketSettings]) -> Iterator[Probe]:
 
     yield Probe(
         name="authentication.websocket-refused",
-        ask=lambda session: faultless("every WebSocket is refused", refused(session)),
+        ask=expecting("every WebSocket is refused", refused),
         what="Opens each WebSocket without a key, and with a wrong one, and sends a "
         "message where it opens.",
         why="For most middleware, a WebSocket is no request: what guards the routes "
@@ -235,7 +237,7 @@ def _of_websockets(websockets: list[WebSocketSettings]) -> Iterator[Probe]:
     )
     yield Probe(
         name="authentication.websocket",
-        ask=lambda session: faultless("the message expected", delivered(session)),
+        ask=expecting("the message expected", delivered),
         what="Opens each WebSocket with its key, sends a message, and waits for the "
         "answer.",
         why="A proxy that does not pass the upgrade on breaks WebSockets alone.",

@@ -12,7 +12,7 @@ from opskit.config.access import (
 )
 from opskit.config.smoke import Profile, SmokeSettings
 from opskit.probes.lists import pages
-from opskit.probes.probe import Probe, faultless
+from opskit.probes.probe import Probe, expecting
 from opskit.probes.resources import Resources, named
 from opskit.probes.session import Session
 
@@ -76,7 +76,7 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
     yield Probe(
         name="authorisation.other-user",
         profile=Profile.MINIMAL,
-        ask=lambda session: faultless("403 or 404 for other users", read(session)),
+        ask=expecting("403 or 404 for other users", read),
         what="Reads each resource as its owner, and as other users.",
         why="Ids can be guessed: a service that only looks whether somebody has a key "
         "shows everything to everybody who has one.",
@@ -86,7 +86,7 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
     if changed:
         yield Probe(
             name="authorisation.other-user-changes",
-            ask=lambda session: faultless("403 or 404 for others", change(session)),
+            ask=expecting("403 or 404 for others", change),
             what="Sends the configured change of each resource as other users.",
             why="Ownership is often checked where things are read, and forgotten where "
             "they are changed.",
@@ -95,7 +95,7 @@ def _of_ownership(settings: SmokeSettings, resources: Resources) -> Iterator[Pro
     if listed:
         yield Probe(
             name="authorisation.lists",
-            ask=lambda session: faultless("in the owner's list", list_(session)),
+            ask=expecting("in the owner's list", list_),
             what="Searches all pages of its list for each resource, as the owner and "
             "as other users.",
             why="A list without the owner's filter shows what single answers hide.",
@@ -122,7 +122,7 @@ def _of_events(
 
     return Probe(
         name="authorisation.events",
-        ask=lambda session: faultless("nothing of the owner's", overheard(session)),
+        ask=expecting("nothing of the owner's", overheard),
         what=f"Listens to event streams as {other}, and causes events of their owner.",
         why="Events are sent to whoever listens: nobody asks for one, and so nobody "
         "thinks of its owner.",
@@ -152,7 +152,7 @@ def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[
     if section.writes or section.forbidden:
         yield Probe(
             name="authorisation.reader-writes",
-            ask=lambda session: faultless("403 without the role", refused(session)),
+            ask=expecting("403 without the role", refused),
             what="Sends each write with the key of a user who may only read, and what "
             "else is forbidden to other keys.",
             why="Keys for dashboards and exports are spread widely, because they are "
@@ -163,9 +163,7 @@ def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[
     if section.reads or section.writes:
         yield Probe(
             name="authorisation.roles",
-            ask=lambda session: faultless(
-                "what the role allows is not refused", allowed(session)
-            ),
+            ask=expecting("what the role allows is not refused", allowed),
             what="Reads as a reader, and sends each write with the key that may do it.",
             why="A service that refuses everybody passes the questions about others.",
             remedy="Compare the roles of these keys with what the routes require.",
@@ -174,25 +172,21 @@ def _of_roles(section: AuthorisationSettings, resources: Resources) -> Iterator[
 
 def _diagnostics(section: DiagnosticsSettings) -> Probe:
     expected = {section.refused: 403, section.permitted: 200, "": 401}
+    wanted = "403 without the permission, 200 with it"
     if not section.enabled:
-        expected = dict.fromkeys(expected, 404)
+        expected, wanted = dict.fromkeys(expected, 404), "404, as it is disabled"
 
     def faults(session: Session) -> Iterator[str]:
-        for key, wanted in expected.items():
+        for key, right in expected.items():
             status = session.get(section.path, key=key).status
             # Without a key, what is disabled may be refused as well as hidden.
-            if status != wanted and (key or status not in (401, *_HIDDEN)):
+            if status != right and (key or status not in (401, *_HIDDEN)):
                 user = f"as {key}" if key else "without a key"
                 yield f"GET {section.path} {user}: {status}"
 
     return Probe(
         name="authorisation.diagnostics",
-        ask=lambda session: faultless(
-            "403 without the permission, 200 with it"
-            if section.enabled
-            else "404, as it is disabled",
-            faults(session),
-        ),
+        ask=expecting(wanted, faults),
         what=f"Asks {section.path} with and without the permission, and without a key.",
         why="Diagnostics show paths, settings and addresses: all that an attacker "
         "looks for next.",

@@ -8,7 +8,7 @@ from opskit.checks import Check
 from opskit.config.access import ListSettings
 from opskit.config.smoke import SmokeSettings
 from opskit.probes.lists import Page, page, pages, with_parameters
-from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
+from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, expecting
 from opskit.probes.resources import named
 from opskit.probes.session import Session
 
@@ -34,7 +34,7 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
                 _fill(session, name, each)
                 yield from (f"{name}: {fault}" for fault in judge(session, each))
 
-        return lambda session: faultless(expected, faults(session))
+        return expecting(expected, faults)
 
     yield Probe(
         name="pagination.default-size",

@@ -65,3 +65,10 @@ def faultless(expected: str, faults: Iterable[str]) -> Check:
         expected=expected,
         observed="; ".join(found) or "as expected",
     )
+
+
+def expecting(
+    expected: str, faults: Callable[[Session], Iterable[str]]
+) -> Callable[[Session], Check]:
+    """Return what a probe asks that passes exactly when there are no faults."""
+    return lambda session: faultless(expected, faults(session))

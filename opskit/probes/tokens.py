@@ -12,7 +12,7 @@ from opskit.config.access import TokenSettings
 from opskit.config.watch import read_key
 from opskit.errors import ConfigurationError
 from opskit.log import hide
-from opskit.probes.probe import Probe, faultless
+from opskit.probes.probe import Probe, expecting, faultless
 from opskit.probes.session import Session
 
 _LIFE_SECONDS = 300
@@ -162,7 +162,7 @@ def _refused(settings: TokenSettings, forgery: _Forgery) -> Callable[[Session], 
             if (status := _status(session, settings, token)) != 401:
                 yield f"GET {settings.path}: {status}"
 
-    return lambda session: faultless("401", faults(session))
+    return expecting("401", faults)
 
 
 def _status(session: Session, settings: TokenSettings, token: str) -> int:
