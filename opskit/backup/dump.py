@@ -21,7 +21,6 @@ from opskit.catalog.manifest import (
     SequenceRecord,
     StoredObject,
     StreamRecord,
-    TableName,
     TableRecord,
 )
 from opskit.catalog.writer import SetWriter
@@ -36,7 +35,7 @@ from opskit.postgres.inventory import Role
 from opskit.postgres.locks import LockWatch
 from opskit.postgres.roles import Globals
 from opskit.postgres.servers.programs import Installation
-from opskit.postgres.snapshot import Snapshot, Weights
+from opskit.postgres.snapshot import Snapshot, TableName, Weights
 from opskit.progress import measured
 from opskit.threads import together
 

@@ -15,14 +15,14 @@ from datetime import timedelta
 
 import zstandard
 
-from opskit.catalog.manifest import CATCH_ALL, ROWS, TableName
+from opskit.catalog.manifest import CATCH_ALL, ROWS
 from opskit.errors import BackupFailed
 from opskit.postgres import client, schema, snapshot
 from opskit.postgres.archive.reader import ArchiveReader
 from opskit.postgres.connect import Connection, milliseconds
 from opskit.postgres.parameters import client_connection, client_environment
 from opskit.postgres.servers.programs import Installation
-from opskit.postgres.snapshot import TableSizes, Weights
+from opskit.postgres.snapshot import TableName, TableSizes, Weights
 
 # What pg_dump says first once it has locked its tables and read all of the catalog.
 _AFTER_LOCKS = b"pg_dump: saving encoding"

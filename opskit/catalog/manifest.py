@@ -95,10 +95,6 @@ class StreamRecord(_Record):
     dump_bytes: Amount
 
 
-# Its schema and its name.
-TableName = tuple[str, str]
-
-
 class TableRecord(_Record):
     """What one table holds in the dump's own snapshot.
 
@@ -115,7 +111,7 @@ class TableRecord(_Record):
     rows: Amount
     digest: str = Field(default="", pattern=r"^([0-9a-f]{32})?$")
     columns: tuple[str, ...] = ()
-    via_root: TableName | None = None
+    via_root: tuple[str, str] | None = None
     extension: str | None = None
     condition: str | None = None
 

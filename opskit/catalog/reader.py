@@ -30,7 +30,7 @@ from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.progress import advance
 from opskit.store import Store
-from opskit.store.base import RawReader
+from opskit.store.base import RawReader, holds
 
 T = TypeVar("T")
 
@@ -108,12 +108,9 @@ def verify_set(manifest: Manifest, store: Store) -> VerifyResult:
 def is_gone(store: Store, key: str) -> bool:
     """Return whether another run has deleted an object meanwhile."""
     try:
-        store.stat(key)
-    except ObjectNotFound:
-        return True
+        return not holds(store, key)
     except StoreError:
-        pass  # then it is not known, and the result stands
-    return False
+        return False  # it is not known, and the result stands
 
 
 def require_stored(objects: Iterable[StoredObject], store: Store) -> None:

@@ -19,7 +19,6 @@ from opskit.catalog.manifest import (
     DatabaseManifest,
     LargeObjectsRecord,
     SequenceRecord,
-    TableName,
     TableRecord,
 )
 from opskit.checks import Check, compare
@@ -34,6 +33,7 @@ from opskit.postgres.connect import (
     translated,
 )
 from opskit.postgres.schema import SchemaObject
+from opskit.postgres.snapshot import TableName
 from opskit.threads import Pool, Thread
 from opskit.workspace import Limits
 

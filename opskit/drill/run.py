@@ -18,8 +18,10 @@ from opskit.config import DrillSettings, Query
 from opskit.drill.report import DrillEvidence, DrillRecord
 from opskit.drill.servers import (
     DrillServer,
+    lacking,
     opening_server,
     place_beside,
+    require_allowed,
 )
 from opskit.errors import (
     DatabaseError,
@@ -28,7 +30,6 @@ from opskit.errors import (
     OpskitError,
     ServerFault,
 )
-from opskit.log import logger
 from opskit.mutants.planting import plant
 from opskit.postgres import database, roles, scratch
 from opskit.postgres.archive.toc import Contents
@@ -43,7 +44,7 @@ from opskit.postgres.parameters import with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation
 from opskit.preflight.concessions import Concessions, Failure
-from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
+from opskit.preflight.shortages import Shortage
 from opskit.progress import bar
 from opskit.restore import load
 from opskit.restore.engine import (
@@ -185,9 +186,6 @@ def _text(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     return str(value)
-
-
-_CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,40 +403,6 @@ class _Drill(Terms):
         with self.phase("mutants"), bar("trying mutants", number, unit="mutants"):
             self.record.mutants = plant(made.copy, number=number, seed=seed)
             self.record.checks.append(self.record.mutants.check())
-
-
-def require_allowed(
-    server: str, missing: Sequence[Shortage], allowed: Sequence[str]
-) -> None:
-    """Go on without what is allowed by name.
-
-    Raises:
-        DatabaseError: the server lacks something else.
-    """
-    refused = [
-        each
-        for each in missing
-        if each.name not in allowed or each.what in NEVER_DONE_WITHOUT
-    ]
-    if refused:
-        raise lacking(server, refused)
-    for each in missing:
-        logger().warning("drilling without", missing=each.name, allowed_in="[drill]")
-
-
-def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
-    """Return the error that names all that a server lacks, and what to do."""
-    names = ", ".join(json.dumps(each.name, ensure_ascii=False) for each in refused)
-    container = any(each.what.startswith("extension") for each in refused)
-    missing = [{"name": e.name, "detail": e.detail, "hint": e.hint} for e in refused]
-    return DatabaseError(
-        f"{server} lacks what the set needs",
-        said="; ".join(each.detail for each in refused),
-        hint=f"{refused[0].hint} {_CONTAINER_HINT if container else ''}"
-        "To drill without, with evidence that says what was not checked, set "
-        f"allow = [{names}] in [drill].",
-        details={"missing": missing},
-    )
 
 
 def unmade_anyway(place: Place, manifest: DatabaseManifest) -> list[tuple[str, str]]:

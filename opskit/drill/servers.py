@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from opskit.config import DrillSettings
-from opskit.errors import ClientToolError, ConfigurationError
+from opskit.errors import ClientToolError, ConfigurationError, DatabaseError
 from opskit.log import logger
 from opskit.postgres import database, extensions, scratch, survey
 from opskit.postgres.connect import connect, query_value, server_major
@@ -16,6 +17,7 @@ from opskit.postgres.inventory import Inventory
 from opskit.postgres.parameters import with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
+from opskit.preflight.shortages import NEVER_DONE_WITHOUT, Shortage
 from opskit.restore.surroundings import REFERENCE_SUFFIX, Place
 from opskit.threads import Pool
 
@@ -226,6 +228,43 @@ def _describe(version: str, major: int, needed: int, kind: str) -> str:
             "the drill runs on a newer major", source=needed, drill_server=major
         )
     return f"PostgreSQL {version} ({kind}{newer})"
+
+
+_CONTAINER_HINT = 'server = "container" in [drill] runs any image. '
+
+
+def require_allowed(
+    server: str, missing: Sequence[Shortage], allowed: Sequence[str]
+) -> None:
+    """Go on without what is allowed by name.
+
+    Raises:
+        DatabaseError: the server lacks something else.
+    """
+    refused = [
+        each
+        for each in missing
+        if each.name not in allowed or each.what in NEVER_DONE_WITHOUT
+    ]
+    if refused:
+        raise lacking(server, refused)
+    for each in missing:
+        logger().warning("drilling without", missing=each.name, allowed_in="[drill]")
+
+
+def lacking(server: str, refused: Sequence[Shortage]) -> DatabaseError:
+    """Return the error that names all that a server lacks, and what to do."""
+    names = ", ".join(json.dumps(each.name, ensure_ascii=False) for each in refused)
+    container = any(each.what.startswith("extension") for each in refused)
+    missing = [{"name": e.name, "detail": e.detail, "hint": e.hint} for e in refused]
+    return DatabaseError(
+        f"{server} lacks what the set needs",
+        said="; ".join(each.detail for each in refused),
+        hint=f"{refused[0].hint} {_CONTAINER_HINT if container else ''}"
+        "To drill without, with evidence that says what was not checked, set "
+        f"allow = [{names}] in [drill].",
+        details={"missing": missing},
+    )
 
 
 _SCRATCH = "opskit_drill_"

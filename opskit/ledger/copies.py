@@ -37,6 +37,7 @@ from opskit.ledger.ledger import (
     write_sent,
 )
 from opskit.store import Store
+from opskit.store.base import holds
 from opskit.threads import Pool
 
 FOLDER = "_ledger/"
@@ -417,7 +418,7 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
     warnings = []
     keys: set[str] = set()
     done = len(before)
-    if not (before and _holds(store, before[-1].key)):
+    if not (before and holds(store, before[-1].key)):
         # Nothing was sent yet, or the file or the store was replaced.
         keys = {each.key for each in store.list(f"{FOLDER}{ledger_id}/")}
         done = 0
@@ -438,14 +439,6 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
         if done and first + done != sent:
             write_sent(ledger.path, ledger_id, store.name, first + done)
     return warnings
-
-
-def _holds(store: Store, key: str) -> bool:
-    try:
-        store.stat(key)
-    except ObjectNotFound:
-        return False
-    return True
 
 
 def lost_here(ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]) -> list[str]:

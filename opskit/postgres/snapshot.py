@@ -137,6 +137,10 @@ def _held(connection: Connection, name: str) -> LockHeld:
 _PAGE_BYTES = 8192
 
 
+# The schema of a table, and its name.
+TableName = tuple[str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableSizes:
     """Bytes and rows of tables by schema and name, and what else is in the database.
@@ -146,7 +150,7 @@ class TableSizes:
     which pg_dump decides by the whole tree.
     """
 
-    tables: dict[tuple[str, str], int]
+    tables: dict[TableName, int]
     large_objects_bytes: int
     relations: int
     rows: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from opskit.catalog.manifest import (
     DatabaseManifest,
-    TableName,
     TableRecord,
     of_database,
 )
@@ -40,6 +39,7 @@ from opskit.postgres.connect import connect
 from opskit.postgres.locks import Session
 from opskit.postgres.schema import SchemaObject
 from opskit.postgres.servers.programs import Installation
+from opskit.postgres.snapshot import TableName
 from opskit.preflight.concessions import Concessions, Failure, accept
 from opskit.preflight.shortages import Shortage
 from opskit.progress import bar

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from opskit.errors import IntegrityError, StoreError
+from opskit.errors import IntegrityError, ObjectNotFound, StoreError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -117,6 +117,19 @@ def check_key(key: str) -> str:
             f"{key!r} is not a key", hint="Names must not begin with a dot."
         )
     return key
+
+
+def holds(store: Store, key: str) -> bool:
+    """Return whether a store has an object.
+
+    Raises:
+        StoreError: see `Store.stat`.
+    """
+    try:
+        store.stat(key)
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def read_whole(store: Store, key: str, *, bytes_max: int) -> bytes:

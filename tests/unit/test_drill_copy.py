@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from opskit.drill import run
+from opskit.drill import run, servers
 from opskit.errors import DatabaseError
 from opskit.postgres.connect import Connection
 from opskit.preflight import shortages as preflight_shortages
@@ -50,13 +50,13 @@ def _required(
     monkeypatch.setattr(preflight_shortages, "shortages", shortages)
     manifest = builders.manifest()
     found = surroundings.shortages(_place(**place), manifest.inventory, ENTRIES)
-    run.require_allowed("PostgreSQL 16.4 (installed)", found, allowed)
+    servers.require_allowed("PostgreSQL 16.4 (installed)", found, allowed)
     return accept(ENTRIES, found, manifest), asked
 
 
 def test_all_that_is_missing_is_told_at_once() -> None:
     """What, why and what to do, and by which words it may be done without."""
-    error = run.lacking("PostgreSQL 16.4 (installed)", [CRON, ROLE])
+    error = servers.lacking("PostgreSQL 16.4 (installed)", [CRON, ROLE])
 
     assert error.message == (
         "PostgreSQL 16.4 (installed) lacks what the set needs: "
@@ -143,7 +143,7 @@ def test_what_nothing_can_stand_in_for_is_refused_though_allowed(
 @pytest.mark.parametrize("name", ["My Role", 'a"b', "back\\slash", "a\tb", "ü", "q' x"])
 def test_the_hint_can_be_copied_into_the_configuration(name: str) -> None:
     """Whatever the role is called, the line that is shown is TOML, and means it."""
-    error = run.lacking("a server", [shortage("role", name), CRON])
+    error = servers.lacking("a server", [shortage("role", name), CRON])
     (line,) = re.findall(r"allow = \[.*\](?= in \[drill\])", error.hint)
 
     assert tomllib.loads(line) == {"allow": [f"role {name}", "extension pg_cron"]}

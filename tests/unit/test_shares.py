@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.backup.stream import shares
-from opskit.catalog.manifest import TableName
+from opskit.postgres.snapshot import TableName
 
 GIB = 1024**3
 MIB = 1024**2
