@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -33,8 +33,39 @@ _BREAKING = (
     "renaming-column",
     "renaming-table",
 )
-# What tools write into tables of their own.
-_BOOKS = ("alembic_version", "migrations")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Statements that take nothing from the code before, by the names of their nodes.
+_ADDITIVE = _words(
+    "Transaction VariableSet VariableShow Select Explain Deallocate Comment Lock "
+    "Create CreateTableAs CreateSeq CreateSchema CreateEnum CompositeType CreateRange "
+    "CreateDomain CreateExtension CreateStats CreatePublication Index Reindex Vacuum "
+    "RefreshMatView Copy DeclareCursor Fetch ClosePortal ConstraintsSet"
+)
+_ADDITIVE_CHANGES = _words(
+    "AddConstraint ValidateConstraint AttachPartition AddIndex AddIndexConstraint "
+    "SetStatistics SetOptions ResetOptions SetRelOptions ResetRelOptions SetStorage "
+    "SetCompression ClusterOn DropCluster ReplicaIdentity"
+)
+_REWRITING_CHANGES = _words("AlterColumnType SetLogged SetAccessMethod SetTableSpace")
+# Statements in which a function runs at once.
+_RUN_FUNCTIONS = _words(
+    "SelectStmt InsertStmt UpdateStmt DeleteStmt MergeStmt CreateTableAsStmt CopyStmt "
+    "ExplainStmt DeclareCursorStmt"
+)
+# PostgreSQL's own, without a schema: those that tools and migrations call.
+_FUNCTIONS = _words(
+    "version current_schema current_schemas current_database set_config to_regclass "
+    "to_regtype format_type pg_table_is_visible pg_get_expr pg_get_constraintdef "
+    "pg_get_indexdef pg_advisory_lock pg_advisory_unlock pg_advisory_xact_lock "
+    "pg_sleep now clock_timestamp count min max sum avg lower upper length trim btrim "
+    "concat replace substring repeat md5 random gen_random_uuid generate_series unnest "
+    "array_agg string_agg json_build_object jsonb_build_object row_number"
+)
 
 
 class Kind(StrEnum):
@@ -58,56 +89,171 @@ class Warning:
 def kind_of(ran: Iterable[Statement]) -> Kind:
     """Return the kind of a migration by the statements that it ran.
 
-    One that runs others unseen (DO, CALL) counts as destructive: nobody can tell.
+    Additive is what is known to be; everything else counts as destructive, also what
+    runs others unseen (DO, CALL, functions).
     """
-    kinds = [_kind(each) for each in ran]
-    return max(kinds, key=list(Kind).index, default=Kind.ADDITIVE)
-
-
-def _kind(statement: Statement) -> Kind:
     from pglast import parse_sql
     from pglast.parser import ParseError
 
-    if any((note.note or {}).get("rewritten") for note in statement.notes):
-        least = Kind.REWRITING
-    else:
-        least = Kind.ADDITIVE
-    try:
-        parsed = parse_sql(statement.text)
-    except ParseError:
-        return Kind.DESTRUCTIVE
-    found = [_kind_of_node(raw.stmt) for raw in parsed]
-    return max([least, *found], key=list(Kind).index)
+    made, kinds = _Made(), [Kind.ADDITIVE]
+    for statement in ran:
+        if any((note.note or {}).get("rewritten") for note in statement.notes):
+            kinds.append(Kind.REWRITING)
+        try:
+            kinds += [made.kind(raw.stmt) for raw in parse_sql(statement.text)]
+        except ParseError:
+            kinds.append(Kind.DESTRUCTIVE)
+    return max(kinds, key=list(Kind).index)
+
+
+class _Made:
+    """What a migration has made so far: nobody uses a new table yet."""
+
+    def __init__(self) -> None:
+        self._tables: set[tuple[str, str]] = set()
+
+    def kind(self, statement: Any) -> Kind:
+        """Return the kind of a statement and of those in it; the next one follows."""
+        from pglast import ast
+        from pglast.visitors import Skip, Visitor
+
+        kinds = [Kind.ADDITIVE]
+        runs = type(statement).__name__ in _RUN_FUNCTIONS
+
+        class Nodes(Visitor):
+            def visit(_self, _ancestors: Any, node: Any) -> Any:
+                if type(node).__name__.endswith("Stmt"):
+                    kinds.append(self._kind_of_node(node))
+                    # What a function or a view holds does not run now.
+                    if isinstance(node, ast.CreateFunctionStmt | ast.ViewStmt):
+                        return Skip
+                if runs and isinstance(node, ast.FuncCall) and not _is_harmless(node):
+                    kinds.append(Kind.DESTRUCTIVE)
+                return None
+
+        Nodes()(statement)
+        self._follow(statement)
+        return max(kinds, key=list(Kind).index)
+
+    def _kind_of_node(self, node: Any) -> Kind:
+        targets = [*_targets(node)]
+        if targets and all(each in self._tables or _is_book(each) for each in targets):
+            return Kind.ADDITIVE
+        return _kind_of_node(node)
+
+    def _follow(self, node: Any) -> None:
+        from pglast import ast
+
+        match node:
+            case ast.CreateStmt(if_not_exists=False):
+                self._tables.add(_named(node.relation))
+            case ast.CreateTableAsStmt(if_not_exists=False, into=into) if into:
+                self._tables.add(_named(into.rel))
+            case ast.DropStmt() | ast.RenameStmt():
+                self._tables -= {*_targets(node)}
+            case ast.VariableSetStmt(name="search_path"):
+                self._tables = {each for each in self._tables if each[0]}
+            case ast.TransactionStmt(kind=kind) if kind and "ROLLBACK" in kind.name:
+                self._tables.clear()
+            case _:
+                pass
+
+
+def _named(relation: Any) -> tuple[str, str]:
+    return relation.schemaname or "", relation.relname
+
+
+def _is_book(name: tuple[str, str]) -> bool:
+    """Return whether a table is one in which tools record what they applied."""
+    return name[1] == "alembic_version" or name == ("opskit", "migrations")
+
+
+def _targets(node: Any) -> Iterator[tuple[str, str]]:
+    """Yield the tables that a statement changes; not those that it reads."""
+    from pglast import ast
+    from pglast.enums import ObjectType
+
+    match node:
+        case ast.DropStmt(removeType=ObjectType.OBJECT_TABLE):
+            for name in node.objects or ():
+                parts = [each.sval for each in name]
+                yield (parts[-2] if parts[1:] else ""), parts[-1]
+        case ast.CreatePolicyStmt():
+            yield _named(node.table)
+        case (
+            ast.UpdateStmt()
+            | ast.DeleteStmt()
+            | ast.MergeStmt()
+            | ast.InsertStmt()
+            | ast.AlterTableStmt()
+            | ast.RenameStmt()
+        ) if node.relation is not None:
+            yield _named(node.relation)
+        case ast.TruncateStmt():
+            yield from map(_named, node.relations or ())
+        case ast.GrantStmt():
+            for each in node.objects or ():
+                yield _named(each) if isinstance(each, ast.RangeVar) else ("", "")
+        case _:
+            return
+
+
+def _is_harmless(call: Any) -> bool:
+    """Return whether a function is one of PostgreSQL's own that changes nothing."""
+    *schema, name = [each.sval for each in call.funcname]
+    if name == "setval" or name.startswith("lo_"):
+        return False
+    return schema == ["pg_catalog"] or (not schema and name in _FUNCTIONS)
 
 
 def _kind_of_node(node: Any) -> Kind:
     from pglast import ast
-    from pglast.enums import AlterTableType, ObjectType
+    from pglast.enums import ObjectType, OnConflictAction
 
-    harmless = (
-        ObjectType.OBJECT_INDEX,
-        ObjectType.OBJECT_TRIGGER,
-        ObjectType.OBJECT_POLICY,
-    )
     match node:
-        case ast.DropStmt() if node.removeType not in harmless:
-            return Kind.DESTRUCTIVE
-        case ast.UpdateStmt() | ast.DeleteStmt() | ast.MergeStmt():
-            is_own = getattr(node.relation, "relname", "") in _BOOKS
-            return Kind.ADDITIVE if is_own else Kind.DESTRUCTIVE
-        case ast.TruncateStmt() | ast.RenameStmt() | ast.DoStmt() | ast.CallStmt():
-            return Kind.DESTRUCTIVE
         case ast.AlterTableStmt():
-            done = {each.subtype for each in node.cmds or ()}
-            if AlterTableType.AT_DropColumn in done:
-                return Kind.DESTRUCTIVE
-            if AlterTableType.AT_AlterColumnType in done:
-                return Kind.REWRITING
-        case ast.VacuumStmt() | ast.ClusterStmt():
+            kinds = [_kind_of_change(each) for each in node.cmds or ()]
+            return max(kinds, key=list(Kind).index, default=Kind.ADDITIVE)
+        case ast.ClusterStmt():
             return Kind.REWRITING
+        case ast.VacuumStmt() if any(e.defname == "full" for e in node.options or ()):
+            return Kind.REWRITING
+        case ast.InsertStmt():
+            conflict = getattr(node.onConflictClause, "action", None)
+            is_additive = conflict != OnConflictAction.ONCONFLICT_UPDATE
+        case ast.DropStmt():
+            is_additive = node.removeType == ObjectType.OBJECT_INDEX
+        case ast.GrantStmt() | ast.GrantRoleStmt():
+            is_additive = node.is_grant
+        case ast.AlterEnumStmt():
+            is_additive = node.oldVal is None
+        case ast.CreatePolicyStmt():
+            is_additive = node.permissive
+        case ast.ViewStmt() | ast.CreateFunctionStmt() | ast.CreateTrigStmt():
+            is_additive = not node.replace
         case _:
-            pass
-    return Kind.ADDITIVE
+            is_additive = type(node).__name__.removesuffix("Stmt") in _ADDITIVE
+    return Kind.ADDITIVE if is_additive else Kind.DESTRUCTIVE
+
+
+def _kind_of_change(change: Any) -> Kind:
+    """Return the kind of one subcommand of ALTER TABLE."""
+    name = change.subtype.name.removeprefix("AT_")
+    if name in _REWRITING_CHANGES:
+        return Kind.REWRITING
+    if name == "AddColumn":
+        column = change.def_
+        has = {each.contype.name for each in column.constraints or ()}
+        filled = {"CONSTR_DEFAULT", "CONSTR_IDENTITY", "CONSTR_GENERATED"} & has
+        if "serial" in column.typeName.names[-1].sval:
+            return Kind.ADDITIVE
+        demands = {"CONSTR_NOTNULL", "CONSTR_PRIMARY"} & has
+        is_additive = bool(filled) or not demands
+    elif name == "ColumnDefault":
+        is_additive = change.def_ is not None
+    else:
+        is_additive = name in _ADDITIVE_CHANGES
+    return Kind.ADDITIVE if is_additive else Kind.DESTRUCTIVE
 
 
 def warnings(
