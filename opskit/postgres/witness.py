@@ -197,6 +197,25 @@ def relations(connection: Connection) -> dict[int, Relation]:
     }
 
 
+def columns(connection: Connection) -> set[str]:
+    """Return the columns of all tables and views, and their types, in words.
+
+    The tables in which tools record what they applied are left out.
+    """
+    rows = query(
+        connection,
+        """
+        SELECT format('%I.%I.%I %s', n.nspname, c.relname, a.attname,
+                      format_type(a.atttypid, a.atttypmod))
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+          AND a.attnum > 0 AND NOT a.attisdropped AND c.relname <> 'alembic_version'
+          AND n.nspname NOT IN ('information_schema', 'opskit', 'opskit_witness')""",
+    )
+    return {row[0] for row in rows}
+
+
 @contextmanager
 def witnessed(url: str) -> Iterator[None]:
     """Have the event triggers in the database while the block runs.

@@ -88,6 +88,7 @@ class _Run:
         place = restored.place
         self._name, self._beside = place.name, place.url_beside
         self._connection = place.connection
+        self._columns: set[str] = set()  # before the first migration
         self._spans: dict[str, tuple[datetime, datetime]] = {}
         roles = {
             row[0] for row in query(place.connection, "SELECT rolname FROM pg_roles")
@@ -100,6 +101,7 @@ class _Run:
         with connect(self._restored.copy.url, purpose="rehearsal") as own:
             made.server = str(query_value(own, "SHOW server_version"))
             made.database_bytes = database.size_bytes(own, name)
+            self._columns = witness.columns(own)
             made.revisions = pending(self._request.tool, own, until=self._request.until)
         if not made.revisions:
             raise ReleaseRefused(
@@ -270,6 +272,12 @@ class _Run:
         try:
             for revision in reversed(made.revisions):
                 tool.undo(url, revision, bounds)
+            with connect(url, purpose="rehearsal") as own:
+                differing = sorted(witness.columns(own) ^ self._columns)
+            if differing:
+                raise MigrationFailed(
+                    f"the way back does not lead back: {', '.join(differing)}"
+                )
             for revision in made.revisions:
                 tool.apply(url, revision, bounds)
         except OpskitError as error:

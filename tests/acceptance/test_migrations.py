@@ -153,6 +153,20 @@ def test_a_good_migration_is_a_yes(migrated: Project) -> None:
     assert list(migrated.store.glob("_reports/*/rehearsal-*.json"))
 
 
+def test_a_way_back_that_leaves_something_is_a_no(migrated: Project) -> None:
+    """It says so by what the copy holds afterwards, not by whether it ran."""
+    write(
+        migrated, "0001_note.sql", "ALTER TABLE public.orders ADD IF NOT EXISTS n text;"
+    )
+    write(migrated, "0001_note.down.sql", "SELECT 1;")
+
+    document = rehearsed(migrated, code=62)
+
+    (failed,) = [each for each in document["checks"] if each["passed"] is False]
+    assert failed["name"] == "down and up again"
+    assert "public.orders.n text" in failed["detail"]
+
+
 def test_a_rewrite_is_a_no(migrated: Project) -> None:
     """It is refused before anything changed; a budget may allow it."""
     write(migrated, "0002_rewrite.sql", REWRITE)
@@ -285,6 +299,7 @@ def test_alembic_is_rehearsed_and_applied(with_alembic: Project) -> None:
 
     (revision,) = document["revisions"]
     assert (revision["id"], revision["phase"]) == ("cc01", "contract")
+    assert revision["class"] == "additive"
     locks = {(e["table"], e["mode"]): e for e in document["locks"]}
     assert "ADD cc01" in locks["public.orders", "AccessExclusiveLock"]["statement"]
     assert statuses(with_alembic.json("migrate")) == {"cc01": "applied"}
