@@ -26,7 +26,7 @@ from opskit.operations.outcome import Failure, Outcome
 from opskit.operations.release import ReleaseRequest
 from opskit.operations.run import Run
 from opskit.operations.steps import Released
-from opskit.postgres.migrations import WAITED
+from opskit.postgres import migrations as database
 
 ADDITIVE, REWRITE, DESTRUCTIVE = "additive", "rewrite", "destructive"
 
@@ -571,7 +571,7 @@ def test_migrations_are_taken_back_with_patience(
 ) -> None:
     """Under the lock of migrations, the last one first."""
     done: list[str] = []
-    waits = [MigrationFailed("waited", sqlstate=WAITED)] * 2
+    waits = [MigrationFailed("waited", sqlstate=database.WAITED)] * 2
 
     class Tool:
         def revisions(self) -> list[Any]:
@@ -590,11 +590,13 @@ def test_migrations_are_taken_back_with_patience(
 
     monkeypatch.setattr(migrations, "tool_of", lambda *_: Tool())
     monkeypatch.setattr(migrations, "_locked", locked)
+    monkeypatch.setattr(database, "invalid_indexes", lambda _url: set())
+    monkeypatch.setattr(database, "drop_indexes", lambda *_: None)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     migrations.undo(world.run, ["0002", "0003"])
 
     assert done == ["locked", "0003", "0002", "unlocked"]
-    waits += [MigrationFailed("waited", sqlstate=WAITED)] * 5
+    waits += [MigrationFailed("waited", sqlstate=database.WAITED)] * 5
     with pytest.raises(MigrationFailed):
         migrations.undo(world.run, ["0002"])
     waits[:] = [MigrationFailed("syntax error")]
