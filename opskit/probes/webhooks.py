@@ -14,7 +14,7 @@ from opskit import files
 from opskit.checks import Check
 from opskit.config.smoke import SmokeSettings
 from opskit.probes.listener import Delivery, Listener, listening
-from opskit.probes.probe import Probe, WrongAnswer, faultless
+from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.refusals import described, has
 from opskit.probes.session import Answer, Session
 from opskit.probes.signatures import Scheme, scheme
@@ -280,7 +280,11 @@ class _Incoming:
             )
 
     def _previous(self) -> str:
-        """Return the id of the last delivery of this body; empty if there is none."""
+        """Return the id of the last delivery of this body; empty if there is none.
+
+        Raises:
+            Inconclusive: the record cannot be read.
+        """
         if self._wanted.record is None:
             return ""
         try:
@@ -288,8 +292,12 @@ class _Incoming:
             age = time.time() - record["time"]
             is_ours = record["digest"] == self._digest()
             return record["id"] if is_ours and age < _RECORD_SECONDS_MAX else ""
-        except (OSError, ValueError, LookupError, TypeError):
-            return ""
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            return ""  # the first run, or one of another version, which is replaced
+        except OSError as error:
+            raise Inconclusive(
+                f"{self._wanted.record} cannot be read: {error.strerror}"
+            ) from error
 
     def _remember(self, id: str) -> None:
         if self._wanted.record is not None:

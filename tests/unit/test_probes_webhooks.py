@@ -280,6 +280,24 @@ def test_a_service_that_forgets_at_a_restart_fails(
     assert forgotten.expected == "a delivery of the run before is a duplicate"
 
 
+def test_a_record_that_cannot_be_read_is_not_taken_for_a_first_run(
+    secret: Path, tmp_path: Path
+) -> None:
+    incoming = {
+        "path": "/incoming",
+        "document": {"type": "ping", "note": "{id}"},
+        "secret_file": str(secret),
+        "record": str(tmp_path),
+    }
+    with serving(Incoming().application) as url:
+        check = asked_at(
+            url, "webhooks.incoming-duplicate", webhooks={"incoming": incoming}
+        )
+
+    assert check.passed is None
+    assert f"{tmp_path} cannot be read: Is a directory" in check.detail
+
+
 @dataclass
 class Outgoing:
     """A service that delivers a webhook after an action; each field may be spoiled."""
