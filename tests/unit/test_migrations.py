@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +13,7 @@ from opskit.config.release import MigrationsSettings
 from opskit.errors import DatabaseError, MigrationFailed, ReleaseRefused
 from opskit.postgres import migrations as database
 from opskit.postgres.parameters import for_tools, session_options
+from opskit.release import revisions
 from opskit.release.revisions import Alembic, Bounds, SqlFiles, with_patience
 
 URL = (
@@ -130,3 +132,26 @@ def test_variables_do_not_lead_a_rehearsal_elsewhere(
     environment = json.loads(seen.read_text())
     assert "PGHOSTADDR" not in environment
     assert environment["PGOPTIONS"].startswith("-c search_path=app -c lock_timeout=")
+
+
+@pytest.mark.parametrize("move", ["apply", "undo"])
+def test_the_database_is_believed_and_not_alembic(
+    tmp_path: Path, bounds: Bounds, monkeypatch: pytest.MonkeyPatch, move: str
+) -> None:
+    """Whatever else it has changed, it was not the database at the address."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o700)
+    settings = MigrationsSettings(
+        tool="alembic", config=Path("a.ini"), database="shop", python=python
+    )
+    tool = Alembic(settings, tmp_path)
+    monkeypatch.setattr(tool, "_require_own_address", lambda: None)
+    monkeypatch.setattr(revisions, "connect", lambda *_a, **_k: nullcontext())
+    held = [] if move == "apply" else ["0001_a"]
+    monkeypatch.setattr(database, "alembic_versions", lambda _connection: held)
+    (tmp_path / "0001_a.sql").write_text("")
+    (revision,) = SqlFiles(tmp_path).revisions()
+
+    with pytest.raises(MigrationFailed, match="the database"):
+        getattr(tool, move)(URL, revision, bounds)
