@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,33 +230,38 @@ def test_a_time_out_that_is_no_error_answer_fails(app: Application) -> None:
     assert check.passed is False, check
 
 
-class Serial:
-    """A server that reads one request at a time, as a single blocking worker does."""
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[str]:
+    """Run a server that reads one request at a time, as a single blocking worker does."""
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
+    def answer(connection: socket.socket) -> None:
+        connection.settimeout(30)
+        read = b""
+        while b"\r\n\r\n" not in read and (piece := connection.recv(4096)):
+            read += piece
+        body = b'{"version": "1"}'
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
 
-    def _serve(self) -> None:
-        while not self.ended.is_set():
-            connection, _ = self.listener.accept()
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(30)
-                read = b""
-                while b"\r\n\r\n" not in read and (piece := connection.recv(4096)):
-                    read += piece
-                body = b'{"version": "1"}'
-                head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-                connection.sendall(head % len(body) + body)
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # it no longer listens
+            while True:
+                with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                    answer(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_headers_that_trickle_in_and_hold_the_only_worker_fail() -> None:
-    server = Serial()
-    url = f"http://127.0.0.1:{server.listener.getsockname()[1]}"
+    with one_at_a_time() as url:
+        check = asked_at(url, "limits.slow-clients", limits={"slow_clients": 2})
 
-    check = asked_at(url, "limits.slow-clients", limits={"slow_clients": 2})
-
-    server.ended.set()
     assert check.passed is False, check
