@@ -16,6 +16,10 @@ from opskit.threads import Pool
 # A wrong answer counts if two of the last five attempts got one: a service that fell
 # silent since then has not answered wrong.
 _RECENT, _AGREEING = 5, 2
+# On so many new connections the version is asked for after wrong answers. With an old
+# version behind one of three, all of them name the new one once in 3,000 times, and
+# that would have to happen twice.
+_ASKED_AGAIN, _UNANSWERED_MAX = 20, 5
 # Rounds after the deadline, for a wrong answer that was given once so far.
 _ROUNDS_MORE = 3
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.25, 10.0
@@ -46,6 +50,19 @@ class _Trial:
     @property
     def wrong(self) -> list[Check]:
         return [each for each in self.attempts[-_RECENT:] if each.failed]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the last answer was wrong, and may be another version's."""
+        return self.attempts[-1].failed and not self.probe.versionless
+
+    def excuse(self, reason: str, *, last: int = _RECENT) -> None:
+        """Count no wrong answer of the last attempts."""
+        if not self.probe.versionless:
+            self.attempts[-last:] = [
+                replace(each, passed=None, detail=reason) if each.failed else each
+                for each in self.attempts[-last:]
+            ]
 
     @property
     def finding(self) -> Finding:
@@ -127,7 +144,7 @@ class Runner:
         return [each.finding for each in trials]
 
     def _round(
-        self, trials: Iterable[_Trial], on_finding: Callable[[Finding], None]
+        self, trials: Sequence[_Trial], on_finding: Callable[[Finding], None]
     ) -> None:
         """Ask once each: together what may be, then the others one at a time."""
         together = [each for each in trials if not each.probe.alone]
@@ -140,9 +157,11 @@ class Runner:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._target.stop()
                 raise
+        self._doubt(together, trials)
         for each in trials:
             if each.probe.alone:
                 self._note(each, self._attempt(each), on_finding)
+                self._doubt([each], trials)
 
     def _note(
         self, trial: _Trial, check: Check, on_finding: Callable[[Finding], None]
@@ -152,10 +171,7 @@ class Runner:
             on_finding(trial.finding)
 
     def _attempt(self, trial: _Trial) -> Check:
-        """Ask once, on a new connection; a wrong answer counts if it is the service's.
-
-        It is if the expected version is named on the same connection after it.
-        """
+        """Ask once, on a new connection."""
         probe = trial.probe
         with self._connect(self._target) as session:
             try:
@@ -170,48 +186,41 @@ class Runner:
                     detail=wrong.detail,
                 )
             except Inconclusive as error:
-                return not_checked(probe.name, str(error))
+                check = not_checked(probe.name, str(error))
             except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
                 # It did not understand an answer, and must not end the others.
-                return not_checked(
+                check = not_checked(
                     probe.name, f"the probe itself failed: {type(error).__name__}"
                 )
-            if not check.failed or probe.versionless:
-                return check
-            named = self._names(session)
-        if {*named} == {self._expected} and 2 * len(named) > self._connections:
-            return check
-        others = ", ".join(sorted({*named} - {self._expected}))
-        return replace(
-            check,
-            passed=None,
-            detail=f"the answer may be another version's ({others})"
-            if others
-            else "the version was not named on that connection",
-        )
+        return check
 
-    def _names(self, session: Session) -> list[str]:
-        """Return the versions that the other end of a connection names, asked again.
+    def _doubt(self, asked: Iterable[_Trial], trials: Iterable[_Trial]) -> None:
+        """Count no wrong answer as long as another version answers, too.
 
-        A balancer may choose for each request, the service may have closed the
-        connection after its answer, and the probe may have asked over connections of
-        its own: then new ones are asked as well.
+        What was asked may have had it, on a connection of its own, or by a balancer
+        that chooses for each request. Once one is named, what was wrong before does
+        not count either.
         """
-        named: list[str] = []
-        before = session.connections
-        for _ in range(self._connections):
-            named += self._tried(session)
-        if (before, session.connections) != (1, 1):
-            for _ in range(self._connections):
-                with self._connect(self._target) as other:
-                    named += self._tried(other)
-        return named
-
-    def _tried(self, session: Session) -> list[str]:
-        try:
-            return [self._named(session)]
-        except Inconclusive:
-            return []
+        wrong = [each for each in asked if each.is_wrong]
+        if not wrong:
+            return
+        named, unanswered = 0, 0
+        while named < _ASKED_AGAIN and unanswered <= _UNANSWERED_MAX:
+            with self._connect(self._target) as session:
+                try:
+                    version = self._named(session)
+                except Inconclusive:
+                    unanswered += 1
+                    continue
+            if version != self._expected:
+                reason = f"the answer may be another version's ({version})"
+                for each in trials:
+                    each.excuse(reason)
+                return
+            named += 1
+        if named < _ASKED_AGAIN:
+            for each in wrong:
+                each.excuse("the version was not named afterwards", last=1)
 
     def _named(self, session: Session) -> str:
         """Return the version that is named; empty where the service names none.
