@@ -98,6 +98,26 @@ class LocalSettings(Section):
         description="has the service run what `current` names, for instance "
         '`["systemctl", "restart", "app"]`',
     )
+    start: list[str] = Field(
+        default=[],
+        description="instead of `restart`: the service itself, which is started in the "
+        "folder of its version; its output goes to `service.log`",
+    )
+    deadline: Duration = Field(
+        default=timedelta(minutes=1),
+        description="until when the process that was started must name its version at "
+        "the `url` of `[smoke]`",
+    )
+    stop_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        description="how long the process before may take to end; then it is killed",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_supervisor(self) -> LocalSettings:
+        if self.start and self.restart:
+            raise ValueError("only one of start and restart may be set")
+        return self
 
 
 class CommandSettings(Section):

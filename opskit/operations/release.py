@@ -166,7 +166,8 @@ def releases(run: Run) -> list[dict[str, Any]]:
 
 
 def _deployer(run: Run) -> Deployer:
-    return deployer_of(run.settings.release, configuration_path().resolve().parent)
+    base = configuration_path().resolve().parent
+    return deployer_of(run.settings.release, run.settings.smoke, base)
 
 
 def _current(deployer: Deployer) -> str:

@@ -1,0 +1,132 @@
+"""Commands of the user's that deploy; any tool is a deployer by three of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit.config.release import CommandSettings
+from opskit.errors import DeployFailed, ReleaseRefused
+from opskit.log import mask
+
+WORDS_SHOWN = 600
+_SECONDS_MAX = 900.0
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """Any deployment tool: one command deploys, another says how far that is."""
+
+    settings: CommandSettings
+    base: Path
+    sleep: Callable[[float], None] = time.sleep
+
+    def require(self, version: str) -> None:
+        """See `Deployer`: it is the value of an environment variable."""
+        require_name(version)
+
+    def current(self) -> str:
+        """See `Deployer`: what the command prints on its last line."""
+        return _last_line(call(self.settings.current, {}, self.base))
+
+    def deploy(self, version: str) -> str:
+        """See `Deployer`: success is a status that is known to be good."""
+        variables = {"OPSKIT_VERSION": version}
+        said = _last_line(call(self.settings.deploy, variables, self.base))
+        deadline = time.monotonic() + self.settings.deadline.total_seconds()
+        status = ""
+        while time.monotonic() < deadline:
+            status = _last_line(
+                call(
+                    self.settings.status,
+                    variables | {"OPSKIT_DEPLOYMENT": said},
+                    self.base,
+                )
+            )
+            if status in self.settings.good:
+                return said
+            if status in self.settings.bad:
+                break
+            self.sleep(_POLL_SECONDS)
+        raise DeployFailed(
+            f"the deployment {said} of {version} has the status {status or 'none'}",
+            hint="See what the deployment tool says of it.",
+        )
+
+
+def require_name(version: str) -> None:
+    """Check that an environment variable can hold the name of a version.
+
+    Raises:
+        ReleaseRefused: it cannot, or it is empty.
+    """
+    if not version.strip() or "\0" in version:
+        raise ReleaseRefused(
+            f"{version!r} is not a version",
+            hint="Name one, for instance 1.4.2.",
+        )
+
+
+def call(
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    folder: Path,
+    *,
+    seconds: float = _SECONDS_MAX,
+) -> str:
+    """Run a command of the user's; return what it printed.
+
+    Raises:
+        DeployFailed: it cannot be run, failed, or did not end in time.
+    """
+    name = command[0] if command else "no command"
+    # Files, not pipes: what the command starts and leaves behind may hold them open.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                list(command),
+                cwd=folder,
+                env={**os.environ, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except (OSError, IndexError) as error:
+            raise DeployFailed(f"{name} did not work", said=str(error)) from error
+        code = _wait(process, name, seconds)
+        output.seek(0)
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip()
+        if code:
+            raise DeployFailed(
+                f"{name} ended with {code}", said=mask(said[-WORDS_SHOWN:])
+            )
+        return output.read().decode(errors="replace")
+
+
+def _wait(process: subprocess.Popen[bytes], name: str, seconds: float) -> int:
+    """Return the exit code; what takes too long is killed with all that it started."""
+    with process:
+        try:
+            return process.wait(timeout=seconds)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise DeployFailed(
+                    f"{name} did not end within {seconds:.0f} s"
+                ) from None
+            raise
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()

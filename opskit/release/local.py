@@ -1,0 +1,175 @@
+"""Local: release folders on this machine, and the process of the one that runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit import files
+from opskit.config.release import LocalSettings
+from opskit.config.smoke import SmokeSettings
+from opskit.errors import DeployFailed, ReleaseRefused
+from opskit.log import mask
+from opskit.probes.runner import Runner
+from opskit.probes.session import Target
+from opskit.release import processes
+from opskit.release.commands import WORDS_SHOWN, call, require_name
+from opskit.release.processes import Process
+
+_CURRENT = "current"
+_RELEASES = "releases"
+_RECORDS = "processes"
+_LOG = "service.log"
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Local:
+    """Release folders on this machine, of which a symbolic link names the current.
+
+    The service is started here, as a process that outlives this one, or by a command
+    that has another supervisor restart it.
+    """
+
+    settings: LocalSettings
+    smoke: SmokeSettings
+    base: Path
+    sleep: Callable[[float], None] = time.sleep
+
+    @property
+    def _folder(self) -> Path:
+        return (self.base / self.settings.folder).resolve()
+
+    def require(self, version: str) -> None:
+        """See `Deployer`: it is the name of a folder."""
+        require_name(version)
+        if version in (".", "..") or "/" in version:
+            raise ReleaseRefused(
+                f"{version!r} is not the name of a release folder",
+                hint="Name a version without slashes, for instance 1.4.2.",
+            )
+
+    def current(self) -> str:
+        """See `Deployer`."""
+        try:
+            return Path(os.readlink(self._folder / _CURRENT)).name
+        except OSError:
+            return ""
+
+    def deploy(self, version: str) -> str:
+        """See `Deployer`: prepare the folder, switch the link, have the service run."""
+        target = self._folder / _RELEASES / version
+        if not target.is_dir():
+            self._prepare(version, target)
+        if self.settings.start:
+            number = self._replace(version, target)
+            self._switch(target)
+            return f"{version}@{number}"
+        self._switch(target)
+        call(self.settings.restart, self._variables(version, target), self._folder)
+        return f"{version}@{target.stat().st_mtime_ns}"
+
+    def _variables(self, version: str, folder: Path) -> dict[str, str]:
+        return {"OPSKIT_VERSION": version, "OPSKIT_RELEASE_FOLDER": str(folder)}
+
+    def _prepare(self, version: str, target: Path) -> None:
+        """Make the folder of a version under another name, and rename it when whole."""
+        if not self.settings.prepare:
+            raise DeployFailed(
+                f"there is no release {version} in {target.parent}",
+                hint="Put its folder there, or set prepare in [release.local].",
+            )
+        files.make_directories(target.parent)
+        partial = target.with_name(f".{version}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            call(self.settings.prepare, self._variables(version, partial), partial)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _switch(self, target: Path) -> None:
+        link = self._folder / _CURRENT
+        beside = link.with_name(f".{_CURRENT}.new")
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(target.relative_to(self._folder))
+        beside.rename(link)
+
+    def _replace(self, version: str, target: Path) -> int:
+        """Stop what runs, start a version; return the number of its process.
+
+        Raises:
+            DeployFailed: it ended, or did not name its version in time.
+        """
+        records, log = self._folder / _RECORDS, self._folder / _LOG
+        files.make_directories(records)
+        for record, process in list(self._started()):
+            process.stop(self.settings.stop_timeout.total_seconds())
+            record.unlink(missing_ok=True)
+        begin = log.stat().st_size if log.exists() else 0
+        process = processes.start(
+            self.settings.start,
+            folder=target,
+            record=records / version,
+            log=log,
+            variables=self._variables(version, target),
+        )
+        try:
+            self._confirm(process, version)
+        except BaseException as error:
+            process.stop(self.settings.stop_timeout.total_seconds())
+            if isinstance(error, DeployFailed):
+                raise error.replace(said=_tail(log, begin)) from error
+            raise
+        return process.number
+
+    def _started(self) -> Iterator[tuple[Path, Process]]:
+        """Yield the processes that were started here, with their records."""
+        for record in sorted((self._folder / _RECORDS).iterdir()):
+            if process := processes.read(record):
+                yield record, process
+
+    def _confirm(self, process: Process, version: str) -> None:
+        hint = f"See the end of {self._folder / _LOG}."
+        deadline = time.monotonic() + self.settings.deadline.total_seconds()
+        while process.is_alive:
+            if self._names(version) and process.is_alive:
+                return
+            if time.monotonic() > deadline:
+                raise DeployFailed(
+                    f"the process of {version} did not name its version within "
+                    f"{self.settings.deadline.total_seconds():.0f} s",
+                    hint=hint,
+                )
+            self.sleep(_POLL_SECONDS)
+        raise DeployFailed(f"the process of {version} has ended", hint=hint)
+
+    def _names(self, version: str) -> bool:
+        """Return whether the service names a version now, on several connections."""
+        settings = self.smoke
+        target = Target(
+            url=settings.url,
+            timeout_seconds=settings.timeout.total_seconds(),
+            identity=settings.identity,
+            ca_file=settings.tls.ca_file,
+        )
+        runner = Runner(
+            target,
+            version=settings.version,
+            connections=settings.connections,
+            deadline=time.monotonic(),
+        )
+        named = version if settings.version.field else ""
+        return bool(runner.confirm(named).passed)
+
+
+def _tail(log: Path, begin: int) -> str:
+    """Return the last words that a process wrote."""
+    with log.open("rb") as file:
+        file.seek(max(begin, log.stat().st_size - WORDS_SHOWN))
+        return mask(file.read().decode(errors="replace").strip())
