@@ -40,6 +40,11 @@ class LedgerEntry:
     started_at: str | None = None
     seconds: float | None = None
 
+    @property
+    def source(self) -> str:
+        """The source that the run was about, empty if it was about none or all."""
+        return str(self.details.get("source", ""))
+
     def to_line(self) -> bytes:
         """Return the record as it is stored, without the newline at its end."""
         return json.dumps(vars(self), sort_keys=True).encode()

@@ -117,7 +117,7 @@ def history(entries: Iterable[LedgerEntry], *, now: datetime) -> History:
             if entry.operation == SCHEDULER:
                 known = _known(known, entry)
             elif (time := _dealt_with(entry)) and is_credible(time, now=now):
-                key = (entry.operation, str(entry.details.get("source", "")))
+                key = (entry.operation, entry.source)
                 done[key] = max(time, done.get(key, time))
     return History(done=done, known=known)
 

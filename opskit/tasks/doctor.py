@@ -91,7 +91,7 @@ def ledger(
             str(each.sequence),
             each.time[:19] + "Z",
             each.operation,
-            str(each.details.get("source", "")),
+            each.source,
             each.outcome,
             each.run_id,
         ]

@@ -242,7 +242,7 @@ def _source(
     is_folder = name in run.settings.files
     own = run.folder(name) if is_folder else run.database(name)
     sets = tuple(listing.of(name))
-    runs = tuple(each for each in entries if each.details.get("source") == name)
+    runs = tuple(each for each in entries if each.source == name)
     return SourceState(
         **vars(answer),
         name=name,

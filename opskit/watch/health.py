@@ -278,11 +278,9 @@ def _last_runs(state: State) -> Iterator[Check]:
     since = state.time - _MISSED_SHOWN
     names = {"", *(each.name for each in state.sources)}
     missed = [
-        f"{each.operation} {source}".rstrip() + f", {each.time[:16]}Z"
+        f"{each.operation} {each.source}".rstrip() + f", {each.time[:16]}Z"
         for each in state.entries
-        if each.outcome == "missed"
-        and (source := str(each.details.get("source", ""))) in names
-        and ended_at(each) > since
+        if each.outcome == "missed" and each.source in names and ended_at(each) > since
     ]
     yield _check(
         "missed runs",

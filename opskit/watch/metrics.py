@@ -197,13 +197,12 @@ def _counts(state: State) -> Iterator[_Sample]:
     missed = Counter({"": 0} | {each.name: 0 for each in state.sources})
     sent: Counter[tuple[str, str]] = Counter()
     for each in state.entries:
-        source = str(each.details.get("source", ""))
         if each.operation == "notify":
             sent[str(each.details.get("receiver", "")), each.outcome] += 1
             continue
-        runs[source, each.operation, each.outcome] += 1
+        runs[each.source, each.operation, each.outcome] += 1
         if each.outcome == "missed":
-            missed[source] += missed_runs(each)
+            missed[each.source] += missed_runs(each)
     for (source, operation, outcome), number in sorted(runs.items()):
         labels = {"source": source, "operation": operation, "outcome": outcome}
         yield "runs", labels, number

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from functools import cache
 from importlib import resources
@@ -21,7 +20,7 @@ from opskit.config.cron import next_due
 from opskit.ledger import LedgerEntry
 from opskit.log import mask
 from opskit.watch import figures, health
-from opskit.watch.state import SourceState, State
+from opskit.watch.state import SourceState, State, figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -51,19 +50,6 @@ _AHEAD = timedelta(days=figures.DAYS)
 _FILES = {"page.css": "text/css", "icon.svg": "image/svg+xml"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """One record of the ledger as the page shows it."""
-
-    at: datetime
-    operation: str
-    source: str
-    outcome: str
-    took: str
-    about: str
-    run_id: str
-
-
 @cache
 def environment(zone: ZoneInfo) -> Environment:
     """Return what renders templates; whatever they show is escaped."""
@@ -84,7 +70,10 @@ def environment(zone: ZoneInfo) -> Environment:
         "moment": lambda at: f"{at.astimezone(zone):%Y-%m-%d %H:%M}",
         "seconds": lambda s: "not measured" if s is None else duration(s),
         "rate": figures.in_words,
-        "rows": lambda entries: map(_row, entries),
+        "began": figures.began,
+        "outcome": figures.outcome_of,
+        "took": _took,
+        "about": _about,
         "phrases": _phrases,
         "runbook": _runbook,
     }
@@ -212,31 +201,25 @@ def _ledger(entries: Sequence[LedgerEntry], query: Mapping[str, str]) -> dict[st
         },
         "is_filtered": any(chosen.values()),
         "rate": figures.in_words(figures.tally(matching)),
-        "rows": [_row(each) for each in shown],
+        "rows": shown,
         "older": "" if is_last else urlencode(chosen | {"before": shown[-1].sequence}),
     }
 
 
 def _value(entry: LedgerEntry, name: str) -> str:
     """Return what a record is filtered by."""
-    if name == "source":
-        return str(entry.details.get("source", ""))
-    return str(entry.operation) if name == "operation" else figures.outcome_of(entry)
+    if name == "outcome":
+        return figures.outcome_of(entry)
+    return entry.source if name == "source" else entry.operation
 
 
-def _row(entry: LedgerEntry) -> _Row:
-    return _Row(
-        at=figures.began(entry),
-        operation=str(entry.operation),
-        source=_value(entry, "source"),
-        outcome=figures.outcome_of(entry),
-        took=duration(entry.seconds) if isinstance(entry.seconds, float) else "",
-        about=about(entry),
-        run_id=str(entry.run_id),
-    )
+def _took(entry: LedgerEntry) -> str:
+    """Return how long a run took, if its record says so."""
+    seconds = figure(entry.seconds)
+    return "" if seconds is None else duration(seconds)
 
 
-def about(entry: LedgerEntry) -> str:
+def _about(entry: LedgerEntry) -> str:
     """Return what a record says beside its outcome: what failed, which set."""
     details = entry.details
     parts = [str(details[key]) for key in ("error", "backup_id") if details.get(key)]

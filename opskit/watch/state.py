@@ -141,12 +141,13 @@ def succeeded(entry: LedgerEntry) -> bool:
 def last_runs(state: State) -> dict[tuple[str, str], LedgerEntry]:
     """Return the last run of each scheduled operation of each source, or of all."""
     names = {"", *(each.name for each in state.sources)}
-    last = {}
-    for each in state.entries:
-        source = str(each.details.get("source", ""))
-        if each.operation in SCHEDULED and each.outcome != "missed" and source in names:
-            last[each.operation, source] = each
-    return last
+    return {
+        (each.operation, each.source): each
+        for each in state.entries
+        if each.operation in SCHEDULED
+        and each.outcome != "missed"
+        and each.source in names
+    }
 
 
 def missed_runs(entry: LedgerEntry) -> int:

@@ -129,7 +129,7 @@ def test_records_are_shown_by_source_operation_and_outcome() -> None:
         ("shop", "restore-drill")
     }
     assert drills["rate"] == f"100 % of {len(drills['rows'])} runs succeeded"
-    assert [each.about for each in failed["rows"]] == ["pg_dump ended with 1"]
+    assert [e.details["error"] for e in failed["rows"]] == ["pg_dump ended with 1"]
     assert failed["rate"] == "0 % of 1 run succeeded"
     assert [each.outcome for each in missed["rows"]] == ["missed"]
     assert drills["choices"]["source"] == ["shop", "uploads"]
@@ -220,9 +220,9 @@ ODD: list[dict[str, Any]] = [
 def test_records_of_any_form_are_shown(details: dict[str, Any]) -> None:
     """Somebody may have changed the ledger: the page is needed then, above all."""
     records = Records()
-    for outcome in ("ok", "missed", "odd"):
+    for outcome, seconds in (("ok", "x"), ("missed", -1.0), ("odd", float("nan"))):
         made = records.add(NOW, "backup", outcome, **details)
-        odd: Any = {"started_at": 5, "seconds": "x", "run_id": 7}
+        odd: Any = {"started_at": 5, "seconds": seconds, "run_id": 7}
         records.entries[-1] = replace(made, **odd)
     runs = tuple(records.entries)
     state = state_of([replace(source_state("shop", ()), runs=runs)], entries=runs)
