@@ -14,9 +14,10 @@ from opskit.config.section import Count, Duration, Section, SourceName
 class MigrationsSettings(Section):
     """The migrations of a service, and the tool that applies them."""
 
-    tool: Literal["", "alembic", "sql"] = Field(
+    tool: Literal["", "alembic", "sql", "command"] = Field(
         default="",
-        description="`alembic`, or `sql` for a folder of SQL files; empty: none",
+        description="`alembic`, `sql` for a folder of SQL files, or `command` for any "
+        "other tool; empty: none",
     )
     database: SourceName | Literal[""] = Field(
         default="", description="the configured database that they are for"
@@ -31,13 +32,22 @@ class MigrationsSettings(Section):
     )
     url_variable: str = Field(
         default="DATABASE_URL",
-        description="the environment variable in which Alembic's env.py expects the "
-        "address of the database",
+        description="the environment variable in which Alembic's env.py, or the "
+        "command, expects the address of the database",
     )
     folder: Path = Field(
         default=Path("migrations"),
         description="the SQL files, in the order of their names; `NAME.down.sql` is "
-        "the way back of `NAME.sql`",
+        "the way back of `NAME.sql`. For `command`: what it applies; a change there is "
+        "a pending migration",
+    )
+    command: list[str] = Field(
+        default=[],
+        description="for `command`: applies all that is pending; an argument list",
+    )
+    undo: list[str] = Field(
+        default=[],
+        description="for `command`: takes back what the newest run of it applied",
     )
     lock_timeout: Duration = Field(
         default=timedelta(seconds=3),
@@ -57,6 +67,8 @@ class MigrationsSettings(Section):
     def _has_database(self) -> MigrationsSettings:
         if self.tool and not self.database:
             raise ValueError("migrations.database must name a configured database")
+        if self.tool == "command" and not self.command:
+            raise ValueError("migrations.command must name what is to be run")
         return self
 
 

@@ -22,6 +22,7 @@ from opskit.postgres.connect import connect, is_pooled
 from opskit.postgres.migrations import invalid_indexes
 from opskit.postgres.parameters import parse
 from opskit.postgres.snapshot import database_lock
+from opskit.release.changes import changes, require_as_rehearsed, schema_of
 from opskit.release.rehearsal import RehearsalRequest
 from opskit.release.rehearsal import rehearse as run_rehearsal
 from opskit.release.report import Rehearsal, render
@@ -30,12 +31,14 @@ from opskit.release.revisions import (
     Revision,
     Tool,
     pending,
-    tool_of,
     with_patience,
 )
+from opskit.release.tools import tool_of
 from opskit.workspace import Limits
 
 _LOCK_WAIT = timedelta(seconds=10)
+# In the ledger: what opaque migrations changed in a rehearsal.
+_CHANGES = "changes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +55,12 @@ class MigrateRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Migrated:
-    """The revisions that were applied or would be, and how long each took."""
+    """The revisions that were applied or would be, how long each took, what it did."""
 
     database: str
     revisions: tuple[Revision, ...]
     seconds: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, list[str]] = field(default_factory=dict)
     dry_run: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -69,6 +73,7 @@ class Migrated:
                 | {
                     "status": "applied" if each.id in self.seconds else "pending",
                     "seconds": self.seconds.get(each.id),
+                    "changes": self.changes.get(each.id),
                 }
                 for each in self.revisions
             ],
@@ -103,24 +108,36 @@ def migrate(
                 record.begin(
                     source=settings.database, revisions=[e.id for e in revisions]
                 )
-                _apply(tool, url, settings, done, record, on_done)
+                for revision in revisions:
+                    _apply(run, tool, url, revision, done)
+                    record.details["applied"] = list(done.seconds)
+                    on_done(revision, done.seconds[revision.id])
     return record.outcome
 
 
-def _apply(
-    tool: Tool,
-    url: str,
-    settings: MigrationsSettings,
-    done: Migrated,
-    record: Record,
-    on_done: Callable[[Revision, float], None],
-) -> None:
-    for revision in done.revisions:
-        began = time.monotonic()
-        _move(tool.apply, url, revision, settings)
-        done.seconds[revision.id] = round(time.monotonic() - began, 3)
-        record.details["applied"] = list(done.seconds)
-        on_done(revision, done.seconds[revision.id])
+def _apply(run: Run, tool: Tool, url: str, revision: Revision, done: Migrated) -> None:
+    """Apply a revision; what it leaves is judged by what its rehearsal left."""
+    before, began = schema_of(url), time.monotonic()
+    _move(tool.apply, url, revision, run.settings.release.migrations)
+    done.seconds[revision.id] = round(time.monotonic() - began, 3)
+    done.changes[revision.id] = changes(before, schema_of(url))
+    rehearsed = _rehearsed_changes(run, revision)
+    if rehearsed is not None:
+        require_as_rehearsed(revision, done.changes[revision.id], rehearsed)
+
+
+def _rehearsed_changes(run: Run, revision: Revision) -> Sequence[str] | None:
+    """Return what an opaque migration changed in its newest rehearsal, if it had one.
+
+    What others run is known by its statements, which are classified.
+    """
+    if not revision.is_opaque:
+        return None
+    for entry in reversed(run.ledger.entries()):
+        known: Any = entry.details.get(_CHANGES)
+        if entry.operation == "rehearse" and known and revision.id in known:
+            return list(known[revision.id])
+    return None
 
 
 def _require_whole_indexes(url: str) -> None:
@@ -245,6 +262,11 @@ def rehearse(run: Run, request: RehearseRequest) -> Outcome[Rehearsed]:
             )
         record.status = "passed" if made.passed else "failed"
         record.details["passed"] = made.passed
+        record.details[_CHANGES] = {
+            each.id: made.changes[each.id]
+            for each in made.revisions
+            if each.is_opaque and each.id in made.changes
+        }
         if not made.passed:  # the first error is the exit code: the verdict's
             record.report(_refused(made))
         record.result = Rehearsed(rehearsal=made, report=_keep(run, made, record))

@@ -40,7 +40,7 @@ from opskit.operations.steps import (
 )
 from opskit.release.classes import Kind
 from opskit.release.deployers import Deployer
-from opskit.release.revisions import tool_of
+from opskit.release.tools import tool_of
 
 Verdict = Literal["image-safe", "downgrade-first", "restore-only"]
 

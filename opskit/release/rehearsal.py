@@ -17,6 +17,7 @@ from opskit.log import logger
 from opskit.postgres import database, witness
 from opskit.postgres.connect import connect, query, query_value
 from opskit.postgres.parameters import with_database
+from opskit.release.changes import changes, schema_of
 from opskit.release.classes import kind_of, warnings
 from opskit.release.locks import (
     BLOCKS_WRITES,
@@ -28,7 +29,7 @@ from opskit.release.locks import (
     statements,
 )
 from opskit.release.report import Cost, Rehearsal, budget_checks, warning_checks
-from opskit.release.revisions import Bounds, Tool, pending
+from opskit.release.revisions import Bounds, Revision, Tool, pending
 from opskit.restore.engine import Restored
 
 _WRITER_LOCK_WAIT = timedelta(seconds=1)
@@ -128,41 +129,37 @@ class _Run:
 
     def _first(self) -> bool:
         """Apply all revisions, alone; return whether that went well."""
-        made, applied = self._made, True
+        made = self._made
         with self._costed():
-            for revision in made.revisions:
-                logger().info("rehearsal", revision=revision.id)
-                began, began_at = time.monotonic(), self._now()
-                try:
-                    self._request.tool.apply(
-                        self._url(self._name), revision, self._request.bounds
-                    )
-                except MigrationFailed as error:
-                    applied = False
-                    made.checks.append(
-                        Check(
-                            name=f"migration {revision.id}",
-                            passed=False,
-                            expected="applied",
-                            observed="failed",
-                            detail=error.message,
-                        )
-                    )
-                    break
-                finally:
-                    made.timings[revision.id] = round(time.monotonic() - began, 3)
-                    self._spans[revision.id] = began_at, self._now()
-                made.checks.append(
-                    Check(
-                        name=f"migration {revision.id}",
-                        passed=True,
-                        expected="applied",
-                        observed="applied",
-                    )
-                )
+            applied = all(self._apply(each) for each in made.revisions)
         assert made.cost is not None
         made.checks += budget_checks(self._request.budgets, made.cost)
         return applied
+
+    def _apply(self, revision: Revision) -> bool:
+        """Apply one revision and note what it did; return whether that went well."""
+        logger().info("rehearsal", revision=revision.id)
+        made, url, failure = self._made, self._restored.copy.url, ""
+        before, began, began_at = schema_of(url), time.monotonic(), self._now()
+        try:
+            self._request.tool.apply(
+                self._url(self._name), revision, self._request.bounds
+            )
+        except MigrationFailed as error:
+            failure = error.message
+        made.timings[revision.id] = round(time.monotonic() - began, 3)
+        self._spans[revision.id] = began_at, self._now()
+        made.changes[revision.id] = changes(before, schema_of(url))
+        made.checks.append(
+            Check(
+                name=f"migration {revision.id}",
+                passed=not failure,
+                expected="applied",
+                observed="failed" if failure else "applied",
+                detail=failure,
+            )
+        )
+        return not failure
 
     @contextmanager
     def _costed(self) -> Iterator[None]:
@@ -172,13 +169,11 @@ class _Run:
             before = witness.relations(own)
             figures = self._figures()
         begin = witness.position(self._connection)
-        began = time.monotonic()
         with (
             witness.witnessed(url),
             witness.sampled(self._beside, self._name) as seen,
         ):
             yield
-        seconds = time.monotonic() - began
         ran = statements(witness.read_log(self._connection, self._name, begin))
         with connect(url, purpose="rehearsal") as own:
             after = witness.relations(own)
@@ -192,7 +187,7 @@ class _Run:
             locks=tuple(held),
             rewrites=tuple(changed),
             scans=scans(before, after),
-            seconds=seconds,
+            seconds=sum(self._made.timings.values()),
             wal_bytes=wal,
             temporary_bytes=temporary,
             growth_bytes=max(0, seen.size_bytes_max - self._made.database_bytes),
@@ -210,6 +205,8 @@ class _Run:
             if began_at is None or ended_at is None:
                 continue
             own = [e for e in ran if began_at <= e.began_at <= ended_at]
+            if not own:
+                made.checks.append(_nothing_reached(revision))
             made.kinds[revision.id] = kind_of(own)
             made.warnings += warnings(revision.id, own, before)
         made.checks += warning_checks(
@@ -307,6 +304,17 @@ class _Run:
                     break
         ran = statements(witness.read_log(self._connection, name, begin))
         made.waits = [each.text for each in ran if each.waited_in_vain]
+
+
+def _nothing_reached(revision: Revision) -> Check:
+    return Check(
+        name=f"statements of {revision.id}",
+        passed=False,
+        expected="some",
+        observed="none",
+        detail="nothing was sent to the copy: see whether the tool takes its address "
+        "from the environment, and whether that was another database",
+    )
 
 
 def _quoted(name: str) -> str:

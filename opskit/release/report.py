@@ -55,6 +55,7 @@ class Rehearsal:
     server: str = ""
     revisions: list[Revision] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, list[str]] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     cost: Cost | None = None
     waits: list[str] = field(default_factory=list)
@@ -77,6 +78,7 @@ class Rehearsal:
                 | {
                     "seconds": self.timings.get(each.id),
                     "class": self.kinds.get(each.id),
+                    "changes": self.changes.get(each.id),
                 }
                 for each in self.revisions
             ],
@@ -219,6 +221,7 @@ def render(made: Rehearsal) -> str:
             f"| {made.timings.get(each.id, '')} |"
             for each in made.revisions
         ),
+        *_changes(made),
         "",
         "| check | expected | observed | |",
         "|---|---|---|---|",
@@ -252,6 +255,13 @@ def render(made: Rehearsal) -> str:
             *(f"- `{_shown(each)}`" for each in made.waits),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _changes(made: Rehearsal) -> Iterator[str]:
+    """Yield what the migrations changed in the schema."""
+    for name, lines in made.changes.items():
+        yield from ("", f"Migration {cell(name)} changes in the schema:", "")
+        yield from (f"- `{_shown(each)}`" for each in lines or ["nothing"])
 
 
 def _check_row(check: Check) -> str:

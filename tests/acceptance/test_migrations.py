@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,62 @@ def test_a_rehearsal_without_pending_migrations_is_refused(migrated: Project) ->
     migrated.run("migrate")
 
     assert "lacks no migration" in rehearsed(migrated, code=62)["error"]
+
+
+# Any other tool: it applies the files of a folder, and counts them in a table.
+TOOL = """
+import os, pathlib, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS public.done (name text)")
+    done = {name for name, in connection.execute("SELECT name FROM public.done")}
+    for path in sorted(pathlib.Path("ddl").glob("*.sql")):
+        if path.name not in done:
+            connection.execute(path.read_text())
+            connection.execute("INSERT INTO public.done VALUES (%s)", [path.name])
+"""
+
+
+@pytest.fixture
+def with_tool(project: Project) -> Project:
+    """A project whose database is migrated by a command that opskit does not know."""
+    (project.folder / "ddl").mkdir()
+    (project.folder / "tool.py").write_text(TOOL)
+    (project.folder / "ddl" / "1.sql").write_text(GOOD)
+    command = json.dumps([sys.executable, "tool.py"])
+    project.configure(
+        "[release.migrations]\n"
+        'tool = "command"\nfolder = "ddl"\ndatabase = "shop"\n'
+        f"command = {command}"
+    )
+    return project
+
+
+def test_any_tool_is_judged_by_the_schema_that_it_leaves(with_tool: Project) -> None:
+    """What it did in its rehearsal it must do again, however it ends."""
+    document = rehearsed(with_tool)
+
+    (revision,) = document["revisions"]
+    assert revision["class"] == "additive"
+    assert any("note text" in e for e in revision["changes"] if e[0] == "+")
+    locks = {(e["table"], e["mode"]): e for e in document["locks"]}
+    assert locks["public.orders", "AccessExclusiveLock"]["statement"] == GOOD.rstrip()
+
+    execute(with_tool.url, "CREATE TABLE public.done AS SELECT '1.sql' AS name")
+    document = with_tool.json("migrate", code=30)
+    assert "another schema than in its rehearsal" in document["error"]
+    assert "missing: + table public.done" in document["error"]
+
+    execute(with_tool.url, "DROP TABLE public.done; DELETE FROM opskit.migrations")
+    (applied,) = with_tool.json("migrate")["revisions"]
+    assert applied["status"] == "applied"
+    assert applied["changes"] == revision["changes"]
+    assert with_tool.json("migrate")["revisions"] == []
+
+    # It ends well, and not one statement reaches the copy.
+    (with_tool.folder / "tool.py").write_text("")
+    document = with_tool.json("rehearse", code=62)
+    failed = [e["name"] for e in document["checks"] if e["passed"] is False]
+    assert failed == [f"statements of {revision['id']}"]
 
 
 @pytest.fixture

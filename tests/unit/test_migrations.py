@@ -13,8 +13,10 @@ from opskit.config.release import MigrationsSettings
 from opskit.errors import DatabaseError, MigrationFailed, ReleaseRefused
 from opskit.postgres import migrations as database
 from opskit.postgres.parameters import for_tools, session_options
-from opskit.release import revisions
-from opskit.release.revisions import Alembic, Bounds, SqlFiles, with_patience
+from opskit.release import alembic
+from opskit.release.alembic import Alembic
+from opskit.release.revisions import Bounds, with_patience
+from opskit.release.sql_files import SqlFiles
 
 URL = (
     "postgresql://ops:s%40cret@db.example:6432/shop?sslmode=verify-full&sslcert=c"
@@ -147,7 +149,7 @@ def test_the_database_is_believed_and_not_alembic(
     )
     tool = Alembic(settings, tmp_path)
     monkeypatch.setattr(tool, "_require_own_address", lambda: None)
-    monkeypatch.setattr(revisions, "connect", lambda *_a, **_k: nullcontext())
+    monkeypatch.setattr(alembic, "connect", lambda *_a, **_k: nullcontext())
     held = [] if move == "apply" else ["0001_a"]
     monkeypatch.setattr(database, "alembic_versions", lambda _connection: held)
     (tmp_path / "0001_a.sql").write_text("")

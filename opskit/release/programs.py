@@ -1,0 +1,121 @@
+"""Programs: migration tools of others, which are given one database and one time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit.errors import MigrationFailed, ReleaseRefused
+from opskit.log import mask
+from opskit.postgres import migrations as database
+from opskit.postgres import parameters
+from opskit.release.revisions import APPLICATION, Bounds, Revision
+
+# Beyond the time that the server gives statements: imports, several statements.
+_SECONDS_MORE = 60
+_WORDS_SHOWN = 600
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A migration tool: what it is called, where it runs, how it gets its address.
+
+    The address is in the environment variable `url_variable`, and in those of libpq.
+    """
+
+    name: str
+    folder: Path
+    url_variable: str
+    hint: str
+
+    def move(
+        self, command: Sequence[str], url: str, revision: Revision, bounds: Bounds
+    ) -> None:
+        """Have it apply a revision to the database at an address, or take it back.
+
+        Raises:
+            MigrationFailed: it did not end well.
+        """
+        environment = {
+            **parameters.client_environment(url),
+            self.url_variable: parameters.for_tools(url),
+            "PGOPTIONS": f"{parameters.session_options(url)} {bounds.options}".strip(),
+            "PGAPPNAME": APPLICATION,
+        }
+        seconds = bounds.statement.total_seconds() + _SECONDS_MORE
+        try:
+            self.call(command, environment=environment, seconds=seconds)
+        except ReleaseRefused as error:
+            raise MigrationFailed(
+                f"migration {revision.id} failed",
+                said=": ".join(filter(None, (error.summary, error.said))),
+                hint="What ran in a transaction was rolled back.",
+                # Whatever driver it was: the server's words come through.
+                sqlstate=database.WAITED if "lock timeout" in error.said else "",
+            ) from error
+
+    def call(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        seconds: float,
+    ) -> str:
+        """Run it and what it starts, no longer than that; return what it printed.
+
+        Raises:
+            ReleaseRefused: it cannot be run, failed, or did not end in time.
+        """
+        # Files, not pipes: what it leaves behind may hold them open.
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    list(command),
+                    cwd=self.folder,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ReleaseRefused(
+                    f"{command[0]} cannot be run: {error.strerror}", hint=self.hint
+                ) from error
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired as error:
+                _end(process)
+                raise ReleaseRefused(
+                    f"{self.name} did not end",
+                    said=f"after {seconds:g} seconds",
+                    hint=self.hint,
+                ) from error
+            except BaseException:
+                _end(process)
+                raise
+            if code:
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip()
+                said = said.rpartition(_TRACEBACK)[2]
+                raise ReleaseRefused(
+                    f"{self.name} ended with {code}",
+                    said=mask(said[-_WORDS_SHOWN:]),
+                    hint=self.hint,
+                )
+            output.seek(0)
+            return output.read().decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that still runs, and what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
