@@ -213,11 +213,20 @@ class OutOfTime(KeyboardInterrupt):
 
     def failure(self, operation: str) -> OpskitError:
         """Return what is said of the operation that it ended."""
-        kinds = {"backup": BackupFailed, "restore-drill": DrillFailed}
-        return kinds.get(operation, OpskitError)(
+        return failure_of(operation)(
             "it was ended: it took longer than scheduler.job_timeout",
             hint="See in the log what it waited for, or allow it more time.",
         )
+
+
+def failure_of(operation: str) -> type[OpskitError]:
+    """Return what an operation failed with that was ended from outside."""
+    kinds: dict[str, type[OpskitError]] = {
+        "backup": BackupFailed,
+        "restore-drill": DrillFailed,
+        "smoke": SmokeFailed,
+    }
+    return kinds.get(operation, OpskitError)
 
 
 # What the machine refuses counts as the failure of what was being done.

@@ -19,12 +19,12 @@ from typing import IO, Any, Literal
 
 from opskit import files
 from opskit.errors import (
-    BackupFailed,
-    DrillFailed,
     LockHeld,
     RetentionRefused,
+    SmokeFailed,
     StoreError,
     UsageError,
+    failure_of,
 )
 from opskit.operations.outcome import Failure
 from opskit.operations.schedule import Job
@@ -33,11 +33,10 @@ from opskit.threads import Thread
 _LOOK_SECONDS = 0.5
 _PROGRAM = (sys.executable, "-P", "-m", "opskit")
 _HINT = "What the job said is in the log of the scheduler."
-# What a job without an exit code of the contract counts as.
-_CODES = {"backup": BackupFailed.exit_code, "restore-drill": DrillFailed.exit_code}
 # Errors whose words hold no rows of a database: copies of the ledger are not encrypted.
 _WITHOUT_ROWS = {
-    each.exit_code for each in (UsageError, StoreError, LockHeld, RetentionRefused)
+    each.exit_code
+    for each in (UsageError, StoreError, LockHeld, RetentionRefused, SmokeFailed)
 }
 Cause = Literal["", "late", "stopped"]
 
@@ -57,12 +56,13 @@ class Ended:
 
     def failure(self, job: Job) -> Failure:
         """Return what is said of a job that failed."""
-        code = self.code if self.code > 0 else _CODES.get(job.operation, 1)
+        killed = failure_of(job.operation).exit_code
+        code = self.code if self.code > 0 else killed
         message = f"it ended with exit code {code}"
         if code in _WITHOUT_ROWS:
             message = str(self.document.get("error", message))
         if self.cause == "late":
-            code = _CODES.get(job.operation, 1)
+            code = killed
             message = "it was ended: it took longer than scheduler.job_timeout"
         elif self.code < 0:
             message = f"it was ended by signal {-self.code}"

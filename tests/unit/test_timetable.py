@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opskit.config import Settings
+from opskit.errors import OutOfTime
 from opskit.ledger import Ledger
 from opskit.operations.run import Run
 from opskit.operations.schedule import SCHEDULER, history
@@ -342,3 +343,19 @@ def test_what_is_recorded_of_a_job_that_did_not_record_its_end(
     assert words in failure.message
     assert "secret" not in failure.message
     assert failure.hint
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [("backup", 40), ("restore-drill", 50), ("smoke", 61), ("verify", 1)],
+)
+def test_a_job_that_was_ended_has_failed_at_what_it_does(
+    operation: str, code: int
+) -> None:
+    """Killed, late, or late and able to say so: the exit code is that of its failure."""
+    (any_job,) = timetable("0 2 * * *")
+    job = replace(any_job, operation=operation)
+
+    assert Ended(code=-9).failure(job).exit_code == code
+    assert Ended(code=130, cause="late").failure(job).exit_code == code
+    assert OutOfTime().failure(operation).exit_code == code
