@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -14,8 +15,14 @@ from opskit.checks import count, not_checked
 from opskit.config.smoke import Profile, SmokeSettings, service_address
 from opskit.config.strain import ResilienceSettings
 from opskit.config.watch import SloSettings, read_key
-from opskit.errors import ConfigurationError, SmokeFailed, UsageError
-from opskit.log import hide
+from opskit.errors import (
+    ConfigurationError,
+    OpskitError,
+    SmokeFailed,
+    StoreError,
+    UsageError,
+)
+from opskit.log import hide, logger
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.probes import (
@@ -43,7 +50,20 @@ from opskit.probes.report import Finding, SmokeReport, junit, markdown
 from opskit.probes.runner import Runner
 from opskit.probes.session import Target
 
-_EVERYTHING = "all"
+_EVERYTHING, _VERSION = "all", "version"
+_CONFIRMATION = Probe(
+    name=_VERSION,
+    ask=lambda _session: not_checked(_VERSION, "the runner asks it before all others"),
+    what="It asks for the version that the service names, on several new connections "
+    "in a row.",
+    why="While an old instance, a balancer or an edge still answers, the answers to "
+    "all other probes say nothing about the version that was deployed.",
+    remedy="See whether the deploy has ended, and what is between here and the "
+    "service. Let the service name its version in a JSON answer, and name the path and "
+    "the field in [smoke.version].",
+    profile=Profile.MINIMAL,
+)
+_NOT_ASKED = "not asked: the version was not confirmed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +104,7 @@ class _Questions:
 
     probes: tuple[Probe, ...]
     not_configured: tuple[str, ...]
+    not_in_profile: tuple[str, ...]
     known: dict[str, Known]
 
     def excused(self, finding: Finding, today: date) -> Finding:
@@ -91,7 +112,7 @@ class _Questions:
         known = self.known.get(finding.check.name)
         if known is None:
             return finding
-        if known.has_expired(today):
+        if known.has_expired(today) and not finding.check.passed:
             expired = f"known to {known.owner} until {known.expires}, which has expired"
             detail = "; ".join(filter(None, (finding.check.detail, expired)))
             return replace(finding, check=replace(finding.check, detail=detail))
@@ -103,13 +124,17 @@ def smoke(
     request: SmokeRequest,
     *,
     on_finding: Callable[[Finding], None] = lambda _finding: None,
+    on_wait: Callable[[str], None] = lambda _what: None,
 ) -> Outcome[SmokeReport]:
-    """Ask the service; `on_finding` gets what became of each probe at once."""
+    """Ask the service; `on_finding` gets what became of each probe at once.
+
+    `on_wait` gets what is asked for again until the deadline.
+    """
     with run.recorded("smoke", watched=True) as record:
-        _require_folders(request)
+        _require_files(request)
         settings = _settings(run.settings.smoke, request)
-        questions = _questions(settings, run.settings.slo)
         target = _target(settings)
+        questions = _questions(settings, run.settings.slo)
         record.begin(
             url=settings.url, profile=settings.profile.value, version=request.version
         )
@@ -120,33 +145,47 @@ def smoke(
             on_finding(found[-1])
 
         began = time.monotonic()
-        _ask(settings, target, request.version, questions.probes, keep)
+        runner = Runner(
+            target,
+            version=settings.version,
+            connections=settings.connections,
+            deadline=began + settings.deadline.total_seconds(),
+            on_wait=on_wait,
+        )
+        not_asked = _ask(runner, request.version, questions.probes, keep)
+        # Nobody has to read of each: that of the version says why.
+        found += [questions.excused(each, run.now().date()) for each in not_asked]
         report = SmokeReport(
             url=settings.url,
             profile=settings.profile,
             started_at=record.started_at,
             findings=_in_order(found, questions.probes),
             not_configured=questions.not_configured,
+            not_in_profile=questions.not_in_profile,
             requests=target.requests.number,
             seconds=round(time.monotonic() - began, 3),
         )
         record.result, record.status = report, report.status
         record.details |= _details(report)
-        _write(request, report)
+        record.report(*_write(request, report))
         _judge(report)
     return record.outcome
 
 
-def explain(run: Run, name: str) -> Outcome[Explained]:
+def explain(run: Run, request: SmokeRequest, name: str) -> Outcome[Explained]:
     """Say what a probe, a family, or all probes do, why, and what to change."""
     with run.recorded("smoke") as record:
-        asked = families(run.settings.smoke, run.settings.slo)
+        settings = _settings(run.settings.smoke, request)
+        asked = {_VERSION: (_CONFIRMATION,), **families(settings, run.settings.slo)}
         probes = [each for several in asked.values() for each in several]
         chosen = [e for e in probes if name in (e.name, e.family, _EVERYTHING)]
         if asked.get(name) == ():
+            lacking = f"Add [smoke.{name}]; docs/configuration.md lists its keys."
+            if name == "tls":
+                lacking = "Its probes ask a service whose url begins with https://."
             raise UsageError(
                 f"nothing is configured for the family {name}",
-                hint=f"Add [smoke.{name}]; docs/configuration.md lists its keys.",
+                hint=f"{lacking} docs/probes.md describes its probes.",
             )
         if not chosen:
             names = [*asked, *(each.name for each in probes)]
@@ -184,14 +223,7 @@ def _settings(settings: SmokeSettings, request: SmokeRequest) -> SmokeSettings:
             "--version cannot be confirmed: smoke.version.field is empty",
             hint="Set path and field in [smoke.version], or leave --version out.",
         )
-    settings = settings.model_copy(update=given)
-    if not settings.url:
-        raise UsageError(
-            "no service is configured",
-            hint="Set url in [smoke], or name one: "
-            "`inv smoke --url https://app.example`.",
-        )
-    return settings
+    return settings.model_copy(update=given)
 
 
 def families(settings: SmokeSettings, slo: SloSettings) -> dict[str, tuple[Probe, ...]]:
@@ -223,15 +255,18 @@ def _questions(settings: SmokeSettings, slo: SloSettings) -> _Questions:
     names = [each.name for each in probes]
     for each in settings.advisory:
         require_known(each, [*asked, *names], where="smoke.advisory")
+    chosen = tuple(
+        replace(each, advisory=True)
+        if {each.family, each.name} & {*settings.advisory}
+        else each
+        for each in probes
+        if each.profile in settings.profile.included
+    )
+    silent = [name for name in asked if name not in {each.family for each in chosen}]
     return _Questions(
-        probes=tuple(
-            replace(each, advisory=True)
-            if {each.family, each.name} & {*settings.advisory}
-            else each
-            for each in probes
-            if each.profile in settings.profile.included
-        ),
-        not_configured=tuple(name for name, several in asked.items() if not several),
+        probes=chosen,
+        not_configured=tuple(name for name in silent if not asked[name]),
+        not_in_profile=tuple(name for name in silent if asked[name]),
         known={**baseline.load(settings.baseline, probes=names)}
         if settings.baseline
         else {},
@@ -239,6 +274,12 @@ def _questions(settings: SmokeSettings, slo: SloSettings) -> _Questions:
 
 
 def _target(settings: SmokeSettings) -> Target:
+    if not settings.url:
+        raise UsageError(
+            "no service is configured",
+            hint="Set url in [smoke], or name one: "
+            "`inv smoke --url https://app.example`.",
+        )
     keys = {}
     for name, each in settings.keys.items():
         what = f"smoke.keys.{name}.file"
@@ -260,32 +301,30 @@ def _target(settings: SmokeSettings) -> Target:
 
 
 def _ask(
-    settings: SmokeSettings,
-    target: Target,
+    runner: Runner,
     version: str,
     probes: Sequence[Probe],
     on_finding: Callable[[Finding], None],
-) -> None:
-    runner = Runner(
-        target,
-        version=settings.version,
-        connections=settings.connections,
-        deadline=time.monotonic() + settings.deadline.total_seconds(),
-    )
+) -> list[Finding]:
+    """Ask what can be asked; return what could not, for want of a version."""
     confirmed = runner.confirm(version)
-    on_finding(Finding(family="version", check=confirmed))
+    on_finding(Finding(family=_VERSION, check=confirmed))
     asked = [each for each in probes if confirmed.passed or each.versionless]
     runner.ask(asked, on_finding=on_finding)
-    for each in probes:
-        if each not in asked:
-            check = not_checked(each.name, "not asked: the version was not confirmed")
-            check = replace(check, advisory=each.advisory)
-            on_finding(Finding(family=each.family, check=check))
+    return [
+        Finding(
+            family=each.family,
+            check=replace(not_checked(each.name, _NOT_ASKED), advisory=each.advisory),
+            asked=False,
+        )
+        for each in probes
+        if each not in asked
+    ]
 
 
 def _in_order(found: Sequence[Finding], probes: Sequence[Probe]) -> tuple[Finding, ...]:
     """Return the findings in the order of the probes, the version first."""
-    names = ["version", *(each.name for each in probes)]
+    names = [_VERSION, *(each.name for each in probes)]
     return tuple(sorted(found, key=lambda each: names.index(each.check.name)))
 
 
@@ -295,28 +334,56 @@ def _details(report: SmokeReport) -> dict[str, Any]:
         "status": report.status,
         "requests": report.requests,
         "failed": [each.name for each in report.gating if each.failed],
-        "inconclusive": [each.name for each in report.gating if not each.failed],
+        "inconclusive": [
+            each.check.name
+            for each in report.findings
+            if each.gates and each.asked and not each.check.failed
+        ],
     }
 
 
-def _require_folders(request: SmokeRequest) -> None:
+def _require_files(request: SmokeRequest) -> None:
     """Refuse a file that cannot be written, before anything is asked.
 
     Raises:
-        UsageError: its folder is missing.
+        UsageError: it cannot be.
     """
     for flag, path in (("junit", request.junit), ("markdown", request.markdown)):
-        if path is not None and not path.parent.is_dir():
+        if path is not None and (reason := _unwritable(path)):
             raise UsageError(
-                f"--{flag} {path}: there is no folder {path.parent}",
-                hint="Create the folder, or name a file in another one.",
+                f"--{flag} {path}: {reason}",
+                hint="Name a file in a folder where this user may write.",
             )
+    if request.junit is not None and request.junit == request.markdown:
+        raise UsageError(
+            f"--junit and --markdown both name {request.junit}",
+            hint="Give each a file of its own.",
+        )
 
 
-def _write(request: SmokeRequest, report: SmokeReport) -> None:
+def _unwritable(path: Path) -> str:
+    """Return why a file cannot be written; a device or a link is not replaced."""
+    try:
+        if not path.parent.is_dir():
+            return f"there is no folder {path.parent}"
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            return "it exists, and is no regular file"
+        with tempfile.TemporaryFile(dir=path.parent):
+            return ""
+    except OSError as error:
+        return f"{error.strerror}"
+
+
+def _write(request: SmokeRequest, report: SmokeReport) -> Iterator[OpskitError]:
+    """Write the files; yield an error for each that could not be written."""
     for path, form in ((request.junit, junit), (request.markdown, markdown)):
-        if path is not None:
-            files.write_text(path, form(report))
+        try:
+            if path is not None:
+                files.write_text(path, form(report))
+        except OSError as error:
+            reason = f"the report {path} cannot be written: {error.strerror}"
+            logger().warning("a report is missing", reason=reason)
+            yield StoreError(reason, hint="Correct that, then run this again.")
 
 
 def _judge(report: SmokeReport) -> None:
@@ -334,8 +401,11 @@ def _judge(report: SmokeReport) -> None:
             hint=f"`inv smoke --explain {failed[0]}` says what to change.",
         )
     silent = [each.name for each in report.gating]
+    reason = ", ".join(silent)
+    if silent[0] == _VERSION:
+        reason = f"the version was not confirmed: {report.gating[0].detail}"
     raise SmokeFailed(
-        f"the result is inconclusive: {', '.join(silent)}",
+        f"the result is inconclusive: {reason}",
         hint="This is no reason to roll back: no answer was wrong. See whether the "
         "service, and what is in front of it, answers at all; then run this again.",
     )

@@ -7,8 +7,9 @@ import tomllib
 from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from opskit.config.section import Section
 from opskit.errors import ConfigurationError
@@ -18,13 +19,15 @@ _HINT = (
     "docs/smoke.md shows one."
 )
 
+_Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
 
 class Known(Section):
     """A failure that is known: it does not count until it expires."""
 
     probe: str
-    owner: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
+    owner: _Words
+    reason: _Words
     expires: date = Field(strict=True)
 
     def has_expired(self, today: date) -> bool:

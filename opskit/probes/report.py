@@ -14,19 +14,19 @@ from opskit.log import mask
 from opskit.probes.baseline import Known
 from opskit.terminal import printable
 
-_NOT_CONFIGURED = "not configured"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """What became of one probe: passed, failed, or None for inconclusive.
 
-    `known` is the entry of the baseline that excuses it.
+    `known` is the entry of the baseline that excuses it. The check of what was not
+    `asked` says why.
     """
 
     family: str
     check: Check
     known: Known | None = None
+    asked: bool = True
 
     @property
     def gates(self) -> bool:
@@ -76,6 +76,7 @@ class SmokeReport:
     started_at: datetime
     findings: tuple[Finding, ...]
     not_configured: tuple[str, ...]
+    not_in_profile: tuple[str, ...] = ()
     requests: int
     seconds: float
 
@@ -90,6 +91,15 @@ class SmokeReport:
         if any(each.failed for each in self.gating):
             return "failed"
         return "inconclusive" if self.gating else "passed"
+
+    @property
+    def left_out(self) -> dict[str, tuple[str, ...]]:
+        """The families of which nothing was asked, by the reason."""
+        reasons = {
+            "not configured": self.not_configured,
+            "not in profile": self.not_in_profile,
+        }
+        return {reason: names for reason, names in reasons.items() if names}
 
     @property
     def summary(self) -> str:
@@ -107,6 +117,7 @@ class SmokeReport:
             "profile": self.profile.value,
             "checks": [each.as_json() for each in self.findings],
             "not_configured": list(self.not_configured),
+            "not_in_profile": list(self.not_in_profile),
             "requests": self.requests,
             "seconds": self.seconds,
         }
@@ -132,7 +143,7 @@ def junit(report: SmokeReport) -> str:
     """Return the report as JUnit's XML: a test case for each probe.
 
     What is wrong is a failure, what is inconclusive an error; what does not count, and
-    what is not configured, is skipped.
+    families that were left out, are skipped.
     """
     suite = ElementTree.Element("testsuite", name="smoke", hostname=_plain(report.url))
     kinds = []
@@ -148,12 +159,13 @@ def junit(report: SmokeReport) -> str:
         message += f"observed {each.check.observed or 'none'}"
         element = ElementTree.SubElement(case, kinds[-1], message=_plain(message))
         element.text = _plain("; ".join(each.notes))
-    for name in report.not_configured:
-        case = ElementTree.SubElement(suite, "testcase", classname=name, name=name)
-        ElementTree.SubElement(case, "skipped", message=_NOT_CONFIGURED)
-        kinds.append("skipped")
+    for reason, names in report.left_out.items():
+        for name in names:
+            case = ElementTree.SubElement(suite, "testcase", classname=name, name=name)
+            ElementTree.SubElement(case, "skipped", message=reason)
+            kinds.append("skipped")
     suite.attrib |= {
-        "tests": str(len(report.findings) + len(report.not_configured)),
+        "tests": str(len(suite)),
         "failures": str(kinds.count("failure")),
         "errors": str(kinds.count("error")),
         "skipped": str(kinds.count("skipped")),
@@ -182,7 +194,10 @@ def markdown(report: SmokeReport) -> str:
         )
         for each in report.findings
     )
-    silent = ", ".join(report.not_configured) or "none"
+    left_out = "\n".join(
+        f"| {reason} | {', '.join(names)} |"
+        for reason, names in report.left_out.items()
+    )
     return f"""\
 # Smoke: {report.status}
 
@@ -193,7 +208,7 @@ def markdown(report: SmokeReport) -> str:
 | service | {cell(mask(report.url))} |
 | profile | {report.profile.value} |
 | begun | {report.started_at:%Y-%m-%dT%H:%M:%SZ} |
-| families that are not configured | {silent} |
+{left_out}
 
 | | probe | expected | observed | detail |
 |---|---|---|---|---|

@@ -79,7 +79,10 @@ class _Trial:
 
 
 class Runner:
-    """Asks one service; `deadline` is a time of the clock that all of it shares."""
+    """Asks one service; `deadline` is a time of the clock that all of it shares.
+
+    `on_wait` gets what is waited for, each time that this is something else.
+    """
 
     def __init__(
         self,
@@ -89,11 +92,13 @@ class Runner:
         connections: int,
         deadline: float,
         clock: Clock | None = None,
+        on_wait: Callable[[str], None] = lambda _what: None,
         connect: Callable[[Target], Session] = Session,
     ) -> None:
         self._target, self._version = target, version
         self._connections, self._deadline = connections, deadline
         self._clock, self._connect = clock or Clock(), connect
+        self._on_wait, self._waits_for = on_wait, ""
         self._expected = ""
 
     def confirm(self, expected: str) -> Check:
@@ -111,10 +116,11 @@ class Runner:
                     self._require_same(row, expected)
             except Inconclusive as error:
                 reason = str(error)
+                self._wait_for(f"version ({reason})")
                 continue
             self._expected, reason = row[0], ""
             break
-        wanted = expected or "the same version"
+        wanted = f"version {expected}" if expected else "the same version"
         return Check(
             name="version",
             passed=None if reason else True,
@@ -138,10 +144,18 @@ class Runner:
             if not left:
                 break
             self._round(left, on_finding)
+            waits = [e.probe.name for e in left if not (e.passed or e.is_settled)]
+            self._wait_for(", ".join(waits))
         for each in trials:
             if not each.passed:
                 on_finding(each.finding)
         return [each.finding for each in trials]
+
+    def _wait_for(self, what: str) -> None:
+        is_over = self._clock.now() >= self._deadline
+        if what and what != self._waits_for and not is_over:
+            self._on_wait(what)
+        self._waits_for = what
 
     def _round(
         self, trials: Sequence[_Trial], on_finding: Callable[[Finding], None]

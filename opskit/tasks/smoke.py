@@ -40,14 +40,11 @@ def smoke(
 
     Example: inv smoke --url https://app.example
     """
+    from opskit.checks import count
     from opskit.operations import smoke as operations
     from opskit.probes import report
     from opskit.watch.runs import start
 
-    if explain:
-        explained = operations.explain(start(), explain)
-        say(*_explanations(explained))
-        return explained
     request = operations.SmokeRequest(
         url=url,
         profile=profile,
@@ -55,11 +52,21 @@ def smoke(
         junit=Path(junit) if junit else None,
         markdown=Path(markdown) if markdown else None,
     )
+    if explain:
+        explained = operations.explain(start(), request, explain)
+        say(*_explanations(explained))
+        return explained
     outcome = operations.smoke(
-        start(), request, on_finding=lambda finding: say(*report.lines(finding))
+        start(),
+        request,
+        on_finding=lambda finding: say(*report.lines(finding)),
+        on_wait=lambda what: say(f"asked again     {what}"),
     )
     if (smoked := outcome.result) is not None:
-        say(*(f"not configured  {each}" for each in smoked.not_configured))
+        if not_asked := sum(not each.asked for each in smoked.findings):
+            say(f"not asked       {count(not_asked, 'other probe')}")
+        for reason, names in smoked.left_out.items():
+            say(f"{reason}  {', '.join(names)}")
         say(smoked.summary)
     return outcome
 
