@@ -6,9 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from opskit.config.section import Count, Duration, Section, SourceName
+from opskit.config.watch import read_key
+from opskit.errors import ConfigurationError
 
 
 class MigrationsSettings(Section):
@@ -156,6 +158,51 @@ class CommandSettings(Section):
     )
 
 
+class RailwaySettings(Section):
+    """A service on Railway that is built from a repository; a version is a commit."""
+
+    _secrets = ("token",)
+
+    service: str = Field(default="", description="the id of the service")
+    token: SecretStr = Field(
+        default=SecretStr(""),
+        description="a project token of the environment; leave it to `token_file` or "
+        "the environment",
+    )
+    token_file: Path | None = Field(
+        default=None, description="a file of mode 0600 that holds the token"
+    )
+    deadline: Duration = Field(
+        default=timedelta(minutes=20),
+        description="until when a deployment must be successful; then it is cancelled",
+    )
+    url: str = Field(
+        default="https://backboard.railway.com/graphql/v2",
+        pattern=r"^(https://|http://(localhost|127\.0\.0\.1)(:\d+)?/)",
+        description="the address of its API",
+    )
+
+    def resolve_token(self) -> str:
+        """Return the token.
+
+        Raises:
+            ConfigurationError: there is none, or its file cannot be read.
+        """
+        token = self._resolve("token", read_key)
+        if not token:
+            raise ConfigurationError(
+                "release.railway.token is not set",
+                hint="Set token_file in [release.railway], or "
+                "OPSKIT_RELEASE__RAILWAY__TOKEN in the environment.",
+            )
+        if not (token.isascii() and token.isprintable()):
+            raise ConfigurationError(
+                "release.railway.token holds what no header may carry",
+                hint="It is a project token, as Railway shows it once.",
+            )
+        return token
+
+
 class AcceptedWarning(Section):
     """A warning about a migration that somebody accepts, and why."""
 
@@ -167,10 +214,12 @@ class AcceptedWarning(Section):
 class ReleaseSettings(Section):
     """Releases: migrations, how a version is deployed, in which order."""
 
-    deployer: Literal["", "local", "command"] = Field(
-        default="", description="`local` or `command`, each with a section of its own"
+    deployer: Literal["", "local", "railway", "command"] = Field(
+        default="",
+        description="`local`, `railway` or `command`, each with a section of its own",
     )
     local: LocalSettings = LocalSettings()
+    railway: RailwaySettings = RailwaySettings()
     command: CommandSettings = CommandSettings()
     order: Literal["migrate-first", "deploy-first"] = Field(
         default="migrate-first",

@@ -135,7 +135,9 @@ class Pipeline:
             "rehearse": self._rehearse,
             BASELINE: self._baseline,
             "migrate": lambda step: self._migrate(step, expand_only=True),
-            "deploy": lambda step: self._deploy(step, self._made.version),
+            "deploy": lambda step: self._deploy(
+                step, self._made.version, self._deployer.deploy
+            ),
             "smoke": lambda step: self._probe(step, self._made.version),
             "contract": lambda step: self._migrate(step, expand_only=False),
         }
@@ -232,8 +234,8 @@ class Pipeline:
         made = self._made
         made.applied = present(self._run, made.pending) if made.pending else []
 
-    def _deploy(self, step: Step, version: str) -> None:
-        step.details["deployment"] = self._deployer.deploy(version)
+    def _deploy(self, step: Step, version: str, deploy: Callable[[str], str]) -> None:
+        step.details["deployment"] = deploy(version)
         current = self._deployer.current()
         if current != version:
             raise ReleaseFailed(
@@ -290,7 +292,7 @@ class Pipeline:
             )
         if deployed:
             with self._steps.step(DEPLOY_BEFORE, is_way_back=True) as step:
-                self._deploy(step, version)
+                self._deploy(step, version, self._deployer.return_to)
         if version:
             self._probe_before(version)
         back = f"{version} runs again" if deployed else "nothing was deployed"

@@ -61,6 +61,10 @@ class Command:
             hint="See what the deployment tool says of it.",
         )
 
+    def return_to(self, version: str) -> str:
+        """See `Deployer`."""
+        return self.deploy(version)
+
 
 def require_name(version: str) -> None:
     """Check that an environment variable can hold the name of a version.

@@ -10,6 +10,7 @@ from opskit.config.smoke import SmokeSettings
 from opskit.errors import ConfigurationError
 from opskit.release.commands import Command
 from opskit.release.local import Local
+from opskit.release.railway import Railway
 
 
 class Deployer(Protocol):
@@ -35,6 +36,10 @@ class Deployer(Protocol):
         """
         ...
 
+    def return_to(self, version: str) -> str:
+        """Like `deploy`, for a version that ran before."""
+        ...
+
 
 def deployer_of(
     settings: ReleaseSettings, smoke: SmokeSettings, base: Path
@@ -54,6 +59,9 @@ def deployer_of(
         settings.local.start or settings.local.restart
     ):
         return Local(settings.local, smoke, base)
+    if settings.deployer == "railway" and settings.railway.service:
+        settings.railway.resolve_token()
+        return Railway(settings.railway)
     if settings.deployer == "command":
         for name in ("deploy", "status", "current"):
             if not getattr(settings.command, name):

@@ -73,6 +73,10 @@ class Local:
         call(self.settings.restart, self._variables(version, target), self._folder)
         return f"{version}@{target.stat().st_mtime_ns}"
 
+    def return_to(self, version: str) -> str:
+        """See `Deployer`."""
+        return self.deploy(version)
+
     def _variables(self, version: str, folder: Path) -> dict[str, str]:
         return {"OPSKIT_VERSION": version, "OPSKIT_RELEASE_FOLDER": str(folder)}
 

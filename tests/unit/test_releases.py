@@ -192,7 +192,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A service that runs 1, which was released."""
     made = World(folder=tmp_path)
     deployer = SimpleNamespace(
-        require=made.require, current=lambda: made.current, deploy=made.deploy
+        require=made.require,
+        current=lambda: made.current,
+        deploy=made.deploy,
+        return_to=made.deploy,
     )
     monkeypatch.setattr(release, "deployer_of", lambda *_: deployer)
     monkeypatch.setattr(pipeline, "tool_of", lambda *_: made)
