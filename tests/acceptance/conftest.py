@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import MakeDatabase
+from opskit import config
+from opskit.operations.backup import BackupRequest, backup
+from opskit.operations.drill import RestoreDrillRequest, drill
+from opskit.operations.run import begin
+from opskit.postgres import database
+from opskit.postgres.connect import connect, quoted
+from opskit.postgres.servers.throwaway import Server
+from tests import initialised
+from tests.conftest import MajorServer, MakeDatabase
+from tests.sample import SAMPLE
+from tests.support import execute
 
 ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_MAX = 300
@@ -96,3 +108,54 @@ def project(tmp_path: Path, make_database: MakeDatabase) -> Project:
     made.store.mkdir(parents=True)
     made.configure()
     return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A project whose newest set was drilled, and its database, both to be copied."""
+
+    project: Project
+    server: Server
+    database: str
+
+    def copy(self, folder: Path, name: str) -> Project:
+        """Return a project like it in a folder, with a database of its own."""
+        made = Project(folder=folder, url=self.server.url(name))
+        execute(
+            self.server.url(),
+            f"CREATE DATABASE {quoted(name)} TEMPLATE {quoted(self.database)}",
+        )
+        shutil.copytree(self.project.folder, folder)
+        made.configure()
+        return made
+
+
+@pytest.fixture(scope="session")
+def drilled(
+    server_of: MajorServer, tmp_path_factory: pytest.TempPathFactory
+) -> Template:
+    """A sample database with one set, which was drilled."""
+    server, name = server_of(16), "drilled template"
+    folder = tmp_path_factory.mktemp("drilled")
+    project = Project(folder=folder, url=server.url(name))
+    project.store.mkdir()
+    project.configure()
+    execute(server.url(), f"CREATE DATABASE {quoted(name)} IS_TEMPLATE true")
+    with connect(project.url, purpose="test") as connection:
+        database.run_script(connection, SAMPLE)
+    settings = config.load(folder / "opskit.toml")
+    assert not backup(begin(settings), BackupRequest(database="shop")).errors
+    with initialised.copied():
+        proved = drill(begin(settings), RestoreDrillRequest(database="shop"))
+    assert proved.result is not None
+    assert proved.result.evidence.passed
+    return Template(project=project, server=server, database=name)
+
+
+@pytest.fixture
+def drilled_project(drilled: Template, tmp_path: Path) -> Iterator[Project]:
+    """A configured folder whose newest set was drilled already."""
+    name = f"drilled {tmp_path.name}"
+    yield drilled.copy(tmp_path / "service", name)
+    with connect(drilled.server.url(), purpose="test") as connection:
+        database.drop(connection, name)

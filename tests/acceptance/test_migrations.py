@@ -20,17 +20,17 @@ REWRITE = "ALTER TABLE public.lines ALTER n TYPE int8;"
 
 
 @pytest.fixture
-def migrated(project: Project) -> Project:
+def migrated(drilled_project: Project) -> Project:
     """A project with a folder of SQL files."""
-    folder = project.folder / "migrations"
+    folder = drilled_project.folder / "migrations"
     folder.mkdir()
     (folder / "0001_note.sql").write_text(GOOD)
     (folder / "0001_note.down.sql").write_text(DOWN)
-    project.configure(
+    drilled_project.configure(
         '[release]\nmigrations = { tool = "sql", database = "shop", '
         'lock_timeout = "1s", lock_attempts = 2 }'
     )
-    return project
+    return drilled_project
 
 
 def write(project: Project, name: str, text: str) -> Path:
@@ -136,15 +136,14 @@ def test_an_invalid_index_is_taken_away(migrated: Project) -> None:
     assert statuses(migrated.json("migrate")) == {"0002_index": "applied"}
 
 
-def rehearsed(project: Project, *, code: int = 0) -> dict[str, Any]:
+def drill(project: Project) -> None:
     project.run("backup")
     project.run("restore-drill")
-    return project.json("rehearse", code=code)
 
 
 def test_a_good_migration_is_a_yes(migrated: Project) -> None:
     """Its lock is measured, nothing is rewritten, it goes back and forth again."""
-    document = rehearsed(migrated)
+    document = migrated.json("rehearse")
 
     assert document["status"] == "passed"
     assert [each["id"] for each in document["revisions"]] == ["0001_note"]
@@ -170,7 +169,7 @@ def test_a_way_back_that_leaves_something_is_a_no(migrated: Project) -> None:
     )
     write(migrated, "0001_note.down.sql", "SELECT 1;")
 
-    document = rehearsed(migrated, code=62)
+    document = migrated.json("rehearse", code=62)
 
     (failed,) = [each for each in document["checks"] if each["passed"] is False]
     assert failed["name"] == "down and up again"
@@ -181,7 +180,7 @@ def test_a_rewrite_is_a_no(migrated: Project) -> None:
     """It is refused before anything changed; a budget may allow it."""
     write(migrated, "0002_rewrite.sql", REWRITE)
 
-    document = rehearsed(migrated, code=62)
+    document = migrated.json("rehearse", code=62)
 
     assert document["status"] == "failed"
     (found,) = [e for e in document["rewrites"] if e["table"] == "public.lines"]
@@ -202,7 +201,7 @@ def test_a_long_lock_is_a_no(migrated: Project) -> None:
         "ALTER TABLE public.lines ADD x int; SELECT pg_sleep(2);",
     )
 
-    document = rehearsed(migrated, code=62)
+    document = migrated.json("rehearse", code=62)
 
     failed = [each["name"] for each in document["budgets"] if not each["passed"]]
     assert failed == ["budget reads blocked"]
@@ -217,8 +216,6 @@ def test_a_long_lock_is_a_no(migrated: Project) -> None:
 def test_a_migration_that_fails_in_a_rehearsal_is_a_no(migrated: Project) -> None:
     """The data of last night refuses it, which production would have done too."""
     write(migrated, "0002_broken.sql", "ALTER TABLE public.orders ADD CHECK (false);")
-    migrated.run("backup")
-    migrated.run("restore-drill")
     # The verdict comes before the store that does not take the report.
     shutil.rmtree(migrated.store / "_reports", ignore_errors=True)
     (migrated.store / "_reports").write_text("")
@@ -233,7 +230,7 @@ def test_what_breaks_the_code_before_it_is_a_no(migrated: Project) -> None:
     """Unless somebody accepts it by name, with a reason that goes on record."""
     write(migrated, "0002_drop.sql", "ALTER TABLE public.lines DROP n;")
 
-    document = rehearsed(migrated, code=62)
+    document = migrated.json("rehearse", code=62)
 
     kinds = {each["id"]: each["class"] for each in document["revisions"]}
     assert kinds == {"0001_note": "additive", "0002_drop": "destructive"}
@@ -256,11 +253,12 @@ def test_dropping_is_for_the_contract_phase(migrated: Project) -> None:
         "-- opskit: phase = contract\nALTER TABLE public.lines DROP n;",
     )
 
-    assert rehearsed(migrated)["revisions"][1]["class"] == "destructive"
+    assert migrated.json("rehearse")["revisions"][1]["class"] == "destructive"
 
 
 def test_without_a_drilled_set_nothing_is_rehearsed(migrated: Project) -> None:
     """Only a set that was proved to come back stands for production."""
+    shutil.rmtree(migrated.store / "shop")
     migrated.run("backup")
 
     assert "no drilled set" in migrated.json("rehearse", code=62)["error"]
@@ -269,8 +267,9 @@ def test_without_a_drilled_set_nothing_is_rehearsed(migrated: Project) -> None:
 def test_a_rehearsal_without_pending_migrations_is_refused(migrated: Project) -> None:
     """A yes about nothing would be worth nothing."""
     migrated.run("migrate")
+    drill(migrated)
 
-    assert "lacks no migration" in rehearsed(migrated, code=62)["error"]
+    assert "lacks no migration" in migrated.json("rehearse", code=62)["error"]
 
 
 # Any other tool: it applies the files of a folder, and counts them in a table.
@@ -287,23 +286,23 @@ with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
 
 
 @pytest.fixture
-def with_tool(project: Project) -> Project:
+def with_tool(drilled_project: Project) -> Project:
     """A project whose database is migrated by a command that opskit does not know."""
-    (project.folder / "ddl").mkdir()
-    (project.folder / "tool.py").write_text(TOOL)
-    (project.folder / "ddl" / "1.sql").write_text(GOOD)
+    (drilled_project.folder / "ddl").mkdir()
+    (drilled_project.folder / "tool.py").write_text(TOOL)
+    (drilled_project.folder / "ddl" / "1.sql").write_text(GOOD)
     command = json.dumps([sys.executable, "tool.py"])
-    project.configure(
+    drilled_project.configure(
         "[release.migrations]\n"
         'tool = "command"\nfolder = "ddl"\ndatabase = "shop"\n'
         f"command = {command}"
     )
-    return project
+    return drilled_project
 
 
 def test_any_tool_is_judged_by_the_schema_that_it_leaves(with_tool: Project) -> None:
     """What it did in its rehearsal it must do again, however it ends."""
-    document = rehearsed(with_tool)
+    document = with_tool.json("rehearse")
 
     (revision,) = document["revisions"]
     assert revision["class"] == "additive"
@@ -330,19 +329,21 @@ def test_any_tool_is_judged_by_the_schema_that_it_leaves(with_tool: Project) -> 
 
 
 @pytest.fixture
-def with_alembic(project: Project) -> Project:
+def with_alembic(drilled_project: Project) -> Project:
     """A project whose database is migrated by the example service's Alembic."""
     example = ROOT / "examples" / "service"
     shutil.copytree(
-        example, project.folder / "app", ignore=shutil.ignore_patterns("__pycache__")
+        example,
+        drilled_project.folder / "app",
+        ignore=shutil.ignore_patterns("__pycache__"),
     )
-    project.configure(
+    drilled_project.configure(
         "[release.migrations]\n"
         'tool = "alembic"\nconfig = "app/alembic.ini"\ndatabase = "shop"\n'
         'url_variable = "SERVICE_DATABASE_URL"\n'
         "[release.budgets]\nrewrites = true"
     )
-    return project
+    return drilled_project
 
 
 REVISION = """
@@ -366,7 +367,8 @@ def test_alembic_is_rehearsed_and_applied(with_alembic: Project) -> None:
     newest = with_alembic.json("migrate")["revisions"][-1]["id"]
     add_revision(with_alembic, "cc01", newest)
 
-    document = rehearsed(with_alembic)
+    drill(with_alembic)
+    document = with_alembic.json("rehearse")
 
     (revision,) = document["revisions"]
     assert (revision["id"], revision["phase"]) == ("cc01", "contract")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -89,16 +90,21 @@ class Service(Project):
         ) as answer:
             return str(json.load(answer)["version"])
 
+    def restart(self) -> None:
+        """Have the current version run, as a deployment does."""
+        command = [sys.executable, "restart.py", str(self.port)]
+        subprocess.run(command, cwd=self.folder, check=True)
+
     def steps(self, document: dict[str, Any]) -> dict[str, str]:
         return {each["name"]: each["status"] for each in document["steps"]}
 
 
 @pytest.fixture
-def service(project: Project) -> Iterator[Service]:
+def service(drilled_project: Project) -> Iterator[Service]:
     """A service with the version 1 running, whose database has no pending migration."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    made = Service(folder=project.folder, url=project.url)
+    made = Service(folder=drilled_project.folder, url=drilled_project.url)
     made.port = port
     (made.folder / "restart.py").write_text(RESTART)
     (made.folder / "migrations").mkdir()
@@ -121,11 +127,10 @@ lock_timeout = "1s"
 lock_attempts = 2
 """
     )
-    made.run("backup")
-    made.run("restore-drill")
     made.add("1")
+    (made.folder / "current").symlink_to("releases/1")
     try:
-        made.json("release", "--version", "1")
+        made.restart()
         yield made
     finally:
         with suppress(OSError, ValueError):
@@ -161,7 +166,7 @@ def test_a_good_release_and_its_way_back(service: Service) -> None:
     assert (back["status"], service.running) == ("rolled-back", "1")
     assert back["verdict"].startswith("image-safe")
     listed = [(e["version"], e["status"]) for e in service.json("releases")["releases"]]
-    assert listed == [("1", "rolled-back"), ("2", "released"), ("1", "released")]
+    assert listed == [("1", "rolled-back"), ("2", "released")]
 
 
 @pytest.mark.parametrize("kind", ["wrong", "silent"])
@@ -173,9 +178,7 @@ def test_a_bad_release_is_rolled_back(service: Service, kind: str) -> None:
     if kind == "silent":
         document = service.json("release", "--version", "2", code=61)
         assert "rollback" in document["hint"]
-        service.json(
-            "rollback", "--to", service.json("releases")["releases"][-1]["release"]
-        )
+        service.json("rollback")
     else:
         document = service.json("release", "--version", "2", code=60)
         assert document["status"] == "rolled-back"
