@@ -136,7 +136,10 @@ def smoke(
         target = _target(settings)
         questions = _questions(settings, run.settings.slo)
         record.begin(
-            url=settings.url, profile=settings.profile.value, version=request.version
+            url=settings.url,
+            profile=settings.profile.value,
+            version=request.version,
+            **_elsewhere(run.settings.smoke, settings),
         )
         found: list[Finding] = []
 
@@ -326,6 +329,12 @@ def _in_order(found: Sequence[Finding], probes: Sequence[Probe]) -> tuple[Findin
     """Return the findings in the order of the probes, the version first."""
     names = [_VERSION, *(each.name for each in probes)]
     return tuple(sorted(found, key=lambda each: names.index(each.check.name)))
+
+
+def _elsewhere(configured: SmokeSettings, asked: SmokeSettings) -> dict[str, str]:
+    """Return the source of a run that says nothing about the configured service."""
+    is_elsewhere = configured.url not in ("", asked.url)
+    return {"source": asked.url} if is_elsewhere else {}
 
 
 def _details(report: SmokeReport) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.ledger import Ledger
 from tests.certificates import self_signed
 from tests.listening import Respond, answer, listening, run, start
 
@@ -214,8 +215,12 @@ def test_only_the_version_is_answered_well(tmp_path: Path, respond: Respond) -> 
     assert "Traceback" not in ended.errors
 
 
-def test_an_interrupted_run_ends_soon(tmp_path: Path) -> None:
-    """SIGINT while an answer is awaited: exit code 130, long before the deadline."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_soon(tmp_path: Path, number: signal.Signals) -> None:
+    """While an answer is awaited: exit code 130, long before the deadline.
+
+    That is on record; a report of what was not judged is not written.
+    """
     asked = threading.Event()
 
     def silent(
@@ -228,14 +233,20 @@ def test_an_interrupted_run_ends_soon(tmp_path: Path) -> None:
     (tmp_path / "opskit.toml").write_text(configuration)
     with (
         listening(silent) as address,
-        start(tmp_path, "--url", f"http://{address}") as process,
+        start(
+            tmp_path, "--url", f"http://{address}", "--junit", "junit.xml"
+        ) as process,
     ):
         try:
             assert asked.wait(60)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
 
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    assert errors.startswith("error: interrupted\n")
+    (record,) = Ledger(tmp_path / "state" / "ledger.jsonl").entries()
+    assert (record.operation, record.outcome) == ("smoke", "interrupted")
+    assert {each.name for each in tmp_path.iterdir()} == {"opskit.toml", "state"}

@@ -60,6 +60,7 @@ def test_each_runbook_that_the_page_links_exists() -> None:
         ("missed runs", "backup shop, 2026", "run-missed"),
         ("timetable: backup shop", "due at 2026", "run-missed"),
         ("last restore-drill shop", "failed, 2026", "drill-failed"),
+        ("last smoke", "failed, 2026: 1 probe failed", "smoke-failed"),
         ("database shop: newest drill that passed", "9 d old", "drill-stale"),
         (
             "database shop: newest drill that passed",

@@ -12,7 +12,7 @@ from opskit.config import Settings
 from opskit.errors import OutOfTime
 from opskit.ledger import Ledger
 from opskit.operations.run import Run
-from opskit.operations.schedule import SCHEDULER, history
+from opskit.operations.schedule import SCHEDULER, history, jobs
 from opskit.scheduler.jobs import Ended
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import standing
@@ -31,6 +31,28 @@ def test_the_jobs_of_a_configuration() -> None:
         ("restore-drill shop", ("--database", "shop")),
         ("report", ("--month",)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "line", "due"),
+    [
+        ("https://app.example", None, "12:00"),
+        ("https://app.example", "15 * * * *", "11:15"),
+        ("https://app.example", "", ""),
+        ("", None, ""),
+    ],
+)
+def test_a_service_is_asked_every_hour(url: str, line: str | None, due: str) -> None:
+    """Unless there is none, or its line is empty."""
+    scheduler = {} if line is None else {"smoke": line}
+    settings = Settings.model_validate({"smoke": {"url": url}, "scheduler": scheduler})
+    times = [
+        f"{each.next_due(moment('2026-03-10T11:00')):%H:%M}"
+        for each in jobs(settings)
+        if each.operation == "smoke"
+    ]
+
+    assert times == ([due] if due else [])
 
 
 @pytest.mark.parametrize(
