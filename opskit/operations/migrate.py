@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +14,14 @@ from opskit.catalog.sets import BackupSet
 from opskit.config import configuration_path
 from opskit.config.release import MigrationsSettings
 from opskit.drill.run import DrillRequest
-from opskit.errors import ReleaseRefused, UsageError
+from opskit.errors import DatabaseError, MigrationFailed, ReleaseRefused, UsageError
+from opskit.log import logger
 from opskit.operations import reports
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
-from opskit.postgres.connect import connect, is_pooled
-from opskit.postgres.migrations import invalid_indexes
+from opskit.postgres.blockers import Blocker, blockers
+from opskit.postgres.connect import Connection, connect, is_pooled
+from opskit.postgres.migrations import WAITED, invalid_indexes
 from opskit.postgres.parameters import parse
 from opskit.postgres.snapshot import database_lock
 from opskit.release.changes import changes, require_as_rehearsed, schema_of
@@ -55,12 +57,16 @@ class MigrateRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Migrated:
-    """The revisions that were applied or would be, how long each took, what it did."""
+    """The revisions that were applied or would be, how long each took, what it did.
+
+    `blockers` held locks on tables when it began.
+    """
 
     database: str
     revisions: tuple[Revision, ...]
     seconds: dict[str, float] = field(default_factory=dict)
     changes: dict[str, list[str]] = field(default_factory=dict)
+    blockers: tuple[Blocker, ...] = ()
     dry_run: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -68,6 +74,7 @@ class Migrated:
         return {
             "database": self.database,
             "dry_run": self.dry_run,
+            "blockers": [each.as_json() for each in self.blockers],
             "revisions": [
                 each.as_json()
                 | {
@@ -94,17 +101,20 @@ def migrate(
         with _locked(run, url, settings):
             with connect(url, purpose="migrate") as connection:
                 revisions = pending(tool, connection, until=request.until)
+                found = _blockers(connection, settings) if revisions else []
             if request.expand_only:
                 late = (n for n, e in enumerate(revisions) if e.phase == "contract")
                 revisions = revisions[: next(late, None)]
             done = Migrated(
                 database=settings.database,
                 revisions=tuple(revisions),
+                blockers=tuple(found),
                 dry_run=request.dry_run,
             )
             record.result = done
             if revisions and not request.dry_run:
                 _require_whole_indexes(url)
+                require_no_dump(found)
                 record.begin(
                     source=settings.database, revisions=[e.id for e in revisions]
                 )
@@ -150,16 +160,48 @@ def _require_whole_indexes(url: str) -> None:
         )
 
 
+def _blockers(
+    connection: Connection, settings: MigrationsSettings
+) -> Sequence[Blocker]:
+    """Return who holds locks for longer than a migration would wait for one."""
+    found = blockers(connection, seconds=settings.lock_timeout.total_seconds())
+    for each in found:
+        logger().warning("a migration may have to wait", for_=str(each))
+    return found
+
+
+def require_no_dump(found: Iterable[Blocker]) -> None:
+    """Refuse to begin while a pg_dump runs: it holds every table until it ends.
+
+    What other transactions hold may be none of what a migration needs.
+    """
+    for each in found:
+        if each.is_dump:
+            raise ReleaseRefused(f"{each}: migrations would wait", hint=each.remedy)
+
+
 def _move(
     move: Callable[[str, Revision, Bounds], None],
     url: str,
     revision: Revision,
     settings: MigrationsSettings,
 ) -> None:
-    for waited in with_patience(
-        move, url, revision, bounds(settings), attempts=settings.lock_attempts
-    ):
-        time.sleep(min(2.0**waited, 30))  # whoever queued behind comes first
+    try:
+        for waited in with_patience(
+            move, url, revision, bounds(settings), attempts=settings.lock_attempts
+        ):
+            time.sleep(min(2.0**waited, 30))  # whoever queued behind comes first
+    except MigrationFailed as error:
+        if error.sqlstate != WAITED:
+            raise
+        found: Sequence[Blocker] = ()
+        with suppress(DatabaseError), connect(url, purpose="migrate") as connection:
+            found = _blockers(connection, settings)
+        if not found:
+            raise
+        raise error.replace(
+            summary=f"{error.summary}: {found[0]}", hint=found[0].remedy
+        ) from error
 
 
 def bounds(settings: MigrationsSettings) -> Bounds:
@@ -168,15 +210,30 @@ def bounds(settings: MigrationsSettings) -> Bounds:
 
 
 @contextmanager
-def _locked(run: Run, url: str, settings: MigrationsSettings) -> Iterator[None]:
-    """Hold the lock of migrations on a connection of its own.
+def release_lock(run: Run) -> Iterator[None]:
+    """Hold the lock of releases in the database: hosts meet there.
+
+    Without migrations there is no database, and no lock.
+    """
+    settings = run.settings.release.migrations
+    if not settings.tool:
+        yield
+        return
+    url = run.database(settings.database).resolve_url()
+    with _locked(run, url, settings, name="release"):
+        yield
+
+
+@contextmanager
+def _locked(
+    run: Run, url: str, settings: MigrationsSettings, *, name: str = "migrate"
+) -> Iterator[None]:
+    """Hold a lock in the database on a connection of its own.
 
     A pooler may give each statement another session, which a lock of a session does
     not survive.
     """
-    with database_lock(
-        url, name="migrate", run_id=run.run_id, lock_wait=_LOCK_WAIT
-    ) as lock:
+    with database_lock(url, name=name, run_id=run.run_id, lock_wait=_LOCK_WAIT) as lock:
         if is_pooled(lock.connection):
             raise ReleaseRefused(
                 f"{settings.database} is reached through a connection pooler",

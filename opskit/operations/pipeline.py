@@ -25,6 +25,7 @@ from opskit.operations.migrate import (
     migrate,
     present,
     rehearse,
+    require_no_dump,
     undo,
 )
 from opskit.operations.outcome import Outcome
@@ -56,7 +57,7 @@ class Pipeline:
 
     def plan(self) -> list[str]:
         """Return the names of the steps."""
-        before = ["restore point", "rehearse"] if self._migrates else []
+        before = ["preflight", "restore point", "rehearse"] if self._migrates else []
         changes = ["migrate", "deploy"] if self._migrates else ["deploy"]
         if self._settings.order == "deploy-first":
             changes.reverse()
@@ -131,6 +132,7 @@ class Pipeline:
 
     def _go_forward(self) -> None:
         todo: dict[str, Callable[[Step], None]] = {
+            "preflight": self._preflight,
             "restore point": self._restore_point,
             "rehearse": self._rehearse,
             BASELINE: self._baseline,
@@ -145,6 +147,13 @@ class Pipeline:
             with self._steps.step(name) as step:
                 if step.status != DONE_BEFORE:
                     todo[name](step)
+
+    def _preflight(self, step: Step) -> None:
+        """Ask what is pending and applicable, and who would be waited for."""
+        done = _required(migrate(self._run, MigrateRequest(dry_run=True)))
+        step.details["pending"] = [each.id for each in done.revisions]
+        step.details["blockers"] = [str(each) for each in done.blockers]
+        require_no_dump(done.blockers)
 
     def _restore_point(self, step: Step) -> None:
         source = self._settings.migrations.database
@@ -161,9 +170,7 @@ class Pipeline:
         step.details["restore_point"] = newest.manifest.backup_id
 
     def _rehearse(self, step: Step) -> None:
-        pending = _required(migrate(self._run, MigrateRequest(dry_run=True)))
-        step.details["pending"] = [each.id for each in pending.revisions]
-        if not pending.revisions:
+        if not self._made.pending:
             step.status = "nothing to migrate"
             return
         done = _required(

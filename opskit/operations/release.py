@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from opskit import locks
 from opskit.config import configuration_path
 from opskit.errors import (
+    DatabaseError,
     DeployFailed,
     Interrupted,
     OpskitError,
@@ -20,6 +21,7 @@ from opskit.errors import (
     UsageError,
     machine_faults,
 )
+from opskit.log import logger
 from opskit.operations import reports
 from opskit.operations.history import (
     RELEASE,
@@ -29,6 +31,7 @@ from opskit.operations.history import (
     taken_back,
     to_take_back,
 )
+from opskit.operations.migrate import release_lock
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.pipeline import Pipeline
 from opskit.operations.run import Run
@@ -54,7 +57,7 @@ def release(
     run: Run, request: ReleaseRequest, *, on_step: OnStep = lambda _step: None
 ) -> Outcome[Released]:
     """Take the service to a version; back by itself if it newly fails its probes."""
-    with run.recorded(RELEASE, watched=True) as record, _alone(run):
+    with run.recorded(RELEASE, watched=True) as record, _alone(run, RELEASE):
         deployer = _deployer(run)
         past = history(run.ledger.entries())
         broken = _broken(past, request) if request.resume else None
@@ -82,7 +85,7 @@ def rollback(
     run: Run, *, to: str = "", on_step: OnStep = lambda _step: None
 ) -> Outcome[Released]:
     """Take the service back to the version before, or that of a release by its id."""
-    with run.recorded(ROLLBACK, watched=True) as record, _alone(run):
+    with run.recorded(ROLLBACK, watched=True) as record, _alone(run, ROLLBACK):
         deployer = _deployer(run)
         made, taken = _return(run, to, deployer)
         record.result = made
@@ -130,12 +133,33 @@ def _conclude(
         record.report(error)
 
 
-def _alone(run: Run) -> AbstractContextManager[None]:
-    """One release or rollback at a time on this host."""
+@contextmanager
+def _alone(run: Run, operation: str) -> Iterator[None]:
+    """One release or rollback at a time, on this host and with this database.
+
+    The way back must not depend on a database that is down.
+    """
     folder = run.state_dir / "locks"
-    return locks.exclusive(
-        folder, RELEASE, operation=RELEASE, run_id=run.run_id, now=run.now()
-    )
+    with (
+        locks.exclusive(
+            folder, RELEASE, operation=operation, run_id=run.run_id, now=run.now()
+        ),
+        ExitStack() as stack,
+    ):
+        try:
+            stack.enter_context(release_lock(run))
+        except DatabaseError as error:
+            if operation == RELEASE:
+                raise ReleaseRefused(
+                    f"the lock of releases cannot be taken: {error.summary}",
+                    said=error.said,
+                    hint=error.hint,
+                ) from error
+            logger().warning(
+                "the lock of releases in the database cannot be taken",
+                reason=error.message,
+            )
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)

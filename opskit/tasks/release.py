@@ -49,6 +49,7 @@ def migrate(
     elif done.dry_run:
         say(f"{done.database} lacks {count(len(done.revisions), 'migration')}:")
         say(*(f"  {e.id}  {e.phase}  {e.title}" for e in done.revisions))
+        say(*(f"they may have to wait: {each}" for each in done.blockers))
     return outcome
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from opskit.postgres.connect import connect
+from opskit.postgres.snapshot import database_lock
 from tests.acceptance.conftest import ROOT, Project
 from tests.support import execute, value
 
@@ -99,13 +101,48 @@ def test_a_migration_in_the_past_is_refused(migrated: Project) -> None:
 
 
 def test_locks_are_waited_for_as_long_as_allowed(migrated: Project) -> None:
-    """A table that somebody holds is given up soon, and tried again."""
-    with connect(migrated.url, purpose="holder", autocommit=False) as holder:
-        holder.execute("LOCK TABLE public.orders IN ACCESS SHARE MODE")
+    """A table that somebody holds is given up soon, and tried again; it says who."""
+    lock = "LOCK TABLE public.orders IN ACCESS SHARE MODE"
+    with psycopg.connect(migrated.url, application_name="report") as holder:
+        holder.execute(lock)
         document = migrated.json("migrate", code=30)
+        pid = holder.info.backend_pid
 
     assert "lock timeout" in document["error"]
+    assert f"server process {pid}" in document["error"]
+    assert "report" in document["error"]
+    assert "holds public.orders" in document["error"]
+    assert f"pg_terminate_backend({pid})" in document["hint"]
+
+    with psycopg.connect(migrated.url, application_name="pg_dump") as holder:
+        holder.execute(lock)
+        document = migrated.json("migrate", code=62)
+        (blocker,) = migrated.json("migrate", "--dry-run")["blockers"]
+    assert "a running pg_dump" in document["error"]
+    assert (blocker["application"], blocker["tables"]) == ("pg_dump", ["public.orders"])
     assert statuses(migrated.json("migrate")) == {"0001_note": "applied"}
+
+
+def test_a_release_waits_for_no_dump_and_for_no_other_host(migrated: Project) -> None:
+    """Another host has its own folder and locks: they meet in the database."""
+    migrated.configure(
+        '[release]\ndeployer = "local"\n'
+        'migrations = { tool = "sql", database = "shop" }'
+    )
+    (migrated.folder / "releases" / "2").mkdir(parents=True)
+    with database_lock(
+        migrated.url, name="release", run_id="beef", lock_wait=timedelta(seconds=1)
+    ):
+        document = migrated.json("release", "--version", "2", code=11)
+        assert "opskit release run beef" in document["error"]
+        migrated.json("rollback", code=11)
+
+    with psycopg.connect(migrated.url, application_name="pg_dump") as dump:
+        dump.execute("LOCK TABLE public.orders IN ACCESS SHARE MODE")
+        document = migrated.json("release", "--version", "2", code=62)
+    assert "a running pg_dump" in document["error"]
+    (step,) = document["steps"]
+    assert (step["name"], step["status"]) == ("preflight", "failed")
 
 
 def test_an_invalid_index_is_taken_away(migrated: Project) -> None:

@@ -156,7 +156,7 @@ def test_a_good_release_and_its_way_back(service: Service) -> None:
 
     assert (document["status"], service.running) == ("released", "2")
     assert list(service.steps(document)) == [
-        "restore point", "rehearse", "baseline smoke", "migrate", "deploy", "smoke", "contract",
+        "preflight", "restore point", "rehearse", "baseline smoke", "migrate", "deploy", "smoke", "contract",
     ]  # fmt: skip
     assert document["restore_point"].startswith("shop-")
     assert document["revisions"] == [{"id": "0001_note", "class": "additive"}]

@@ -15,6 +15,7 @@ import pytest
 from opskit.checks import Check
 from opskit.config import Settings
 from opskit.errors import (
+    DatabaseError,
     DeployFailed,
     MigrationFailed,
     OpskitError,
@@ -84,11 +85,18 @@ class World:
         self.meet(f"deployed {version}")
         return version
 
+    @contextmanager
+    def lock(self, _run: Run) -> Iterator[None]:
+        self.meet("lock")
+        yield
+
     # What the pipeline calls.
     def migrate(self, run: Run, request: Any) -> Outcome[Any]:
         lacking = [each for each in self.migrations if each not in self.database]
         done = SimpleNamespace(
-            revisions=[SimpleNamespace(id=each) for each in lacking], seconds={}
+            revisions=[SimpleNamespace(id=each) for each in lacking],
+            seconds={},
+            blockers=(),
         )
         if request.dry_run or not request.expand_only:
             return _outcome(done)
@@ -197,6 +205,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         deploy=made.deploy,
         return_to=made.deploy,
     )
+    monkeypatch.setattr(release, "release_lock", made.lock)
     monkeypatch.setattr(release, "deployer_of", lambda *_: deployer)
     monkeypatch.setattr(pipeline, "tool_of", lambda *_: made)
     for name in ("migrate", "rehearse", "present", "undo", "smoke"):
@@ -386,6 +395,17 @@ def test_a_rollback_that_fails_says_so(world: World, error: BaseException) -> No
 
     assert status(world) == "failed"
     world.rollback()
+
+
+def test_a_way_back_needs_no_lock_in_a_database_that_is_down(world: World) -> None:
+    """A release does, before anything of it is begun."""
+    world.release("2")
+    world.errors["lock"] = DatabaseError("the server is down")
+    assert "the server is down" in world.release("3", 62).errors[0].message
+    world.errors["lock"] = DatabaseError("the server is down")
+    world.rollback()
+
+    assert world.deployed == ["1", "2", "1"]
 
 
 @pytest.mark.parametrize("found", [failing("a"), silent("a")])
