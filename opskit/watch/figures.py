@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 from itertools import groupby, pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from opskit.catalog.sets import ListedSet
 from opskit.checks import count
 from opskit.ledger import LedgerEntry
-from opskit.watch.state import figure, missed_runs
+from opskit.watch.state import SourceState, figure, missed_runs
 
 DAYS = 90
 DayState = Literal["ok", "failed", "missed", "none"]
@@ -90,7 +90,7 @@ def calendar(
     sets: Iterable[ListedSet] = (),
     *,
     until: date,
-    zone: tzinfo,
+    zone: tzinfo | None,
     days: int = DAYS,
 ) -> tuple[Day, ...]:
     """Return the days up to one, the oldest first, with the runs of each.
@@ -112,15 +112,6 @@ def calendar(
         if each.backup_id not in on_record and day in counts:
             counts[day]["ok"] += 1
     return tuple(Day(date=day, counts=ended) for day, ended in counts.items())
-
-
-def backups_since(runs: Iterable[LedgerEntry], since: datetime) -> list[LedgerEntry]:
-    """Return the records of backups from a time on."""
-    return [
-        run
-        for run in runs
-        if run.operation == "backup" and datetime.fromisoformat(run.time) >= since
-    ]
 
 
 def began(entry: LedgerEntry) -> datetime:
@@ -199,7 +190,7 @@ def number(entry: LedgerEntry, key: str) -> float:
     return figure(entry.details.get(key)) or 0.0
 
 
-def _days_of(entry: LedgerEntry, zone: tzinfo) -> set[date]:
+def _days_of(entry: LedgerEntry, zone: tzinfo | None) -> set[date]:
     """Return the day of a run, or the days on which missed ones were due."""
     due = entry.details.get("due")
     bounds = [due.get("first"), due.get("last")] if isinstance(due, dict) else []
@@ -216,9 +207,9 @@ Point = tuple[float, float]
 class Curve:
     """Values over time, scaled to a drawing of this size, and what they lie between."""
 
+    width: ClassVar[float] = 320
+    height: ClassVar[float] = 56
     points: tuple[Point, ...]
-    width: float
-    height: float
     newest: float
     lowest: float
     highest: float
@@ -244,12 +235,7 @@ class Curve:
 
 
 def curve(
-    values: Sequence[tuple[datetime, float]],
-    *,
-    since: datetime,
-    until: datetime,
-    width: float = 320,
-    height: float = 56,
+    values: Iterable[tuple[datetime, float]], *, since: datetime, until: datetime
 ) -> Curve | None:
     """Return a curve of at least two values, known ones; the oldest come first."""
     shown = [(at, value) for at, value in values if since <= at <= until and value]
@@ -262,18 +248,56 @@ def curve(
     span = until.timestamp() - since.timestamp()
     points = tuple(
         (
-            width * (at - since).total_seconds() / span,
-            height - (height - 3) * _share(value, base, highest) - 1.5,
+            Curve.width * (at - since).total_seconds() / span,
+            Curve.height - (Curve.height - 3) * _share(value, base, highest) - 1.5,
         )
         for at, value in shown
     )
     return Curve(
         points=tuple(_visible(points)),
-        width=width,
-        height=height,
         newest=shown[-1][1],
         lowest=lowest,
         highest=highest,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupHistory:
+    """The backups of a source in a period, by day and as curves.
+
+    `made` is every backup that was stored, also before the period.
+    """
+
+    made: Sequence[Backup]
+    days: Sequence[Day]
+    sizes: Curve | None
+    durations: Curve | None
+
+    @property
+    def counts(self) -> Counter[DayState]:
+        """How many of the period ended how."""
+        return sum((each.counts for each in self.days), Counter())
+
+
+def backup_history(
+    source: SourceState, *, since: datetime, until: datetime
+) -> BackupHistory:
+    """Return the backups of a source; the days are those of the times' zone."""
+    runs = [each for each in source.runs if each.operation == "backup"]
+    made = backups(runs, source.sets)
+    sizes = [(each.at, each.size_bytes) for each in made]
+    durations = [(each.at, each.seconds) for each in made]
+    return BackupHistory(
+        made=made,
+        days=calendar(
+            runs,
+            source.sets,
+            until=until.date(),
+            zone=until.tzinfo,
+            days=(until.date() - since.date()).days + 1,
+        ),
+        sizes=curve(sizes, since=since, until=until),
+        durations=curve(durations, since=since, until=until),
     )
 
 
@@ -350,23 +374,18 @@ def _student(freedom: int) -> float:
 class Scatter:
     """Drills as points by size and seconds, the line through them, and its range."""
 
+    width: ClassVar[float] = 320
+    height: ClassVar[float] = 84
     points: tuple[Point, ...]
     line: str
     band: str
     limit: float | None
     smallest: float
     largest: float
-    width: float
-    height: float
 
 
 def scatter(
-    drills: Sequence[tuple[float, float]],
-    expected: Forecast,
-    *,
-    limit: float | None,
-    width: float = 320,
-    height: float = 84,
+    drills: Sequence[tuple[float, float]], expected: Forecast, *, limit: float | None
 ) -> Scatter:
     """Return a drawing of what a forecast rests on, up to its size."""
     sizes = [size for size, _ in drills] + [expected.size_bytes]
@@ -376,8 +395,9 @@ def scatter(
     top = max(each.high for each in along)
 
     def place(size: float, seconds: float) -> Point:
-        x = 4 + (width - 8) * _share(size, smallest, largest)
-        return x, height - 3 - (height - 6) * min(1.0, seconds / top)
+        x = 4 + (Scatter.width - 8) * _share(size, smallest, largest)
+        height = (Scatter.height - 6) * min(1.0, seconds / top)
+        return x, Scatter.height - 3 - height
 
     low = [place(each.size_bytes, each.low) for each in reversed(along)]
     return Scatter(
@@ -387,8 +407,6 @@ def scatter(
         limit=place(smallest, limit)[1] if limit and limit <= top else None,
         smallest=smallest,
         largest=largest,
-        width=width,
-        height=height,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, time, timedelta
 from functools import cache
@@ -141,15 +140,12 @@ def seconds_of(length: timedelta | None) -> float | None:
 
 def _source(source: SourceState, state: State, settings: Settings) -> dict[str, Any]:
     """Return what the page shows of one source."""
-    now, zone = state.time, settings.scheduler.zone
-    today = now.astimezone(zone).date()
-    first = today - timedelta(days=figures.DAYS - 1)
+    zone = settings.scheduler.zone
+    now = state.time.astimezone(zone)
+    first = now.date() - timedelta(days=figures.DAYS - 1)
     since = datetime.combine(first, time(), tzinfo=zone)
-    runs = figures.backups_since(source.runs, since)
-    days = figures.calendar(runs, source.sets, until=today, zone=zone)
-    made = figures.backups(runs, source.sets)
-    sizes = [(each.at, each.size_bytes) for each in made if each.at >= since]
-    seconds = [(each.at, each.seconds) for each in made if each.at >= since]
+    history = figures.backup_history(source, since=since, until=now)
+    sizes = [(each.at, each.size_bytes) for each in history.made if each.at >= since]
     drills = figures.drilled(source.runs)
     later = figures.growth(sizes, at=now + _AHEAD)
     expected = None if later is None else figures.forecast(drills, later)
@@ -163,11 +159,11 @@ def _source(source: SourceState, state: State, settings: Settings) -> dict[str, 
         "stores": [
             (name, at, at is None or now - at > source.max_age) for name, at in times
         ],
-        "rate": figures.in_words(sum((each.counts for each in days), Counter())),
-        "days": days,
-        "bad_days": [each for each in days if each.state in ("failed", "missed")][::-1],
-        "sizes": figures.curve(sizes, since=since, until=now),
-        "durations": figures.curve(seconds, since=since, until=now),
+        "rate": figures.in_words(history.counts),
+        "history": history,
+        "bad_days": [
+            day for day in reversed(history.days) if day.state in ("failed", "missed")
+        ],
         "drill": source.drills[0] if source.drills else None,
         "forecast": expected,
         "chart": expected and figures.scatter(drills, expected, limit=objective),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -48,11 +47,6 @@ class Period:
     name: Literal["week", "month"]
     since: datetime
     until: datetime
-
-    @property
-    def days(self) -> int:
-        """How many days it covers, the first and the last included."""
-        return (self.until.date() - self.since.date()).days + 1
 
     @property
     def title(self) -> str:
@@ -110,28 +104,20 @@ class SourceReport:
     """What became of one source in the period."""
 
     source: SourceState
-    days: tuple[figures.Day, ...]
+    backups: figures.BackupHistory
     rpo: Objective
     rto: Objective
     drills: tuple[DrillRecord, ...]
-    sizes: figures.Curve | None
-    durations: figures.Curve | None
-
-    @property
-    def backups(self) -> Counter[figures.DayState]:
-        """How many backups ended how."""
-        return sum((each.counts for each in self.days), Counter())
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the document."""
         passed = sum(each.passed for each in self.drills)
+        ended = self.backups.counts
         return {
             "source": self.source.name,
             "kind": self.source.kind,
             "schedule": self.source.schedule,
-            "backups": {
-                each: self.backups[each] for each in ("ok", "failed", "missed")
-            },
+            "backups": {each: ended[each] for each in ("ok", "failed", "missed")},
             "drills": {"passed": passed, "failed": len(self.drills) - passed},
             "rpo": self.rpo.as_json(),
             "rto": self.rto.as_json(),
@@ -141,36 +127,23 @@ class SourceReport:
 def of_source(source: SourceState, period: Period, settings: Settings) -> SourceReport:
     """Return what became of a source; RPO and RTO are the worst of the period."""
     since, until = period.since, period.until
-    # What began before the period counts until the first backup in it was done.
-    runs = [each for each in source.runs if each.operation == "backup"]
-    made = figures.backups(runs, source.sets)
+    backups = figures.backup_history(source, since=since, until=until)
     drills = tuple(
         each for each in reversed(source.drills) if since <= each.finished_at <= until
     )
     times = [e.rto_seconds for e in drills if e.passed and e.rto_seconds is not None]
     return SourceReport(
         source=source,
-        days=figures.calendar(
-            runs,
-            source.sets,
-            until=until.date(),
-            zone=settings.scheduler.zone,
-            days=period.days,
-        ),
+        backups=backups,
         rpo=Objective(
-            measured=figures.largest_age(made, since=since, until=until),
+            # What began before the period counts until the first backup in it was done.
+            measured=figures.largest_age(backups.made, since=since, until=until),
             limit=source.max_age.total_seconds(),
         ),
         rto=Objective(
             measured=max(times, default=None), limit=page.seconds_of(settings.drill.rto)
         ),
         drills=drills,
-        sizes=figures.curve(
-            [(e.at, e.size_bytes) for e in made], since=since, until=until
-        ),
-        durations=figures.curve(
-            [(e.at, e.seconds) for e in made], since=since, until=until
-        ),
     )
 
 

@@ -231,6 +231,20 @@ def test_records_of_any_form_are_shown(details: dict[str, Any]) -> None:
     assert "</html>" in page.render(state, [], Settings(), {})
 
 
+def test_backups_of_which_only_the_size_is_known_have_a_page() -> None:
+    """Version 0.1 recorded no durations, and the sets are gone by now."""
+    records = Records()
+    for day in (9, 8):
+        made = records.add(NOW - timedelta(days=day), "backup", source="shop",
+                           backup_id=f"shop-{day}", size_bytes=5)  # fmt: skip
+        records.entries[-1] = replace(made, started_at=None, seconds=None)
+    source = replace(source_state("shop", ()), runs=tuple(records.entries), sets=())
+
+    text = rendered(state_of([source], entries=records.entries))
+
+    assert text.count("<polyline") == 1
+
+
 @pytest.mark.parametrize(
     ("figures", "rto", "phases"),
     [
