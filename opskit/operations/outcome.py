@@ -139,7 +139,7 @@ class Record:
     # The record in the ledger; none before the end, or if it could not be written.
     entry: LedgerEntry | None = None
     # Raises where the ledger cannot be written, before anything is done.
-    require_ledger: Callable[[], object]
+    require_ledger: Callable[[], object] = lambda: None
     # Called once this is going to be on record.
     on_begin: Callable[[Record], None] = lambda _record: None
     failures: list[Failure] = field(default_factory=list)

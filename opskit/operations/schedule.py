@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from cronsim import CronSimError
+
 from opskit.config import Settings
-from opskit.config.cron import next_due
+from opskit.config.cron import longest_interval, next_due
 from opskit.errors import LockHeld
 from opskit.ledger import LedgerEntry
 
@@ -18,6 +20,10 @@ MISSED = "missed"
 # The operation and the source that a job is about, which may be all of them.
 Key = tuple[str, str]
 _AHEAD_MAX = timedelta(days=1)
+# What is older is not asked of other hosts: a monthly job has run since then.
+REMEMBERED = timedelta(days=45)
+# A run for every minute may take this long before anybody calls it late.
+_LATE_MIN = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,3 +168,28 @@ def _dealt_with(entry: LedgerEntry) -> datetime | None:
         return None
     began = datetime.fromisoformat(entry.started_at or entry.time)
     return max(began, up_to or began)
+
+
+def overdue(
+    entries: Iterable[LedgerEntry], settings: Settings, *, now: datetime
+) -> dict[str, datetime | None]:
+    """Return by the name of each job since when a run of it is overdue, if one is.
+
+    The records of the scheduler say which jobs it has: where it never ran there are
+    none. A run must begin within `grace` and end within `job_timeout`, and in any case
+    before another interval has passed.
+    """
+    past = history(entries, now=now)
+    limit = settings.scheduler.grace + settings.scheduler.job_timeout
+    late: dict[str, datetime | None] = {}
+    for job in jobs(settings):
+        if job.name not in past.known:
+            continue
+        written, began = past.known[job.name]
+        line, _, zone = written.rpartition(" ")
+        with suppress(ValueError, KeyError, OSError, CronSimError):
+            since = max(began, past.done.get(job.key, began))
+            due = next_due(line, ZoneInfo(zone), after=since)
+            allowed = max(_LATE_MIN, min(limit, longest_interval(line)))
+            late[job.name] = due if due + allowed < now else None
+    return late

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain
+from typing import Any
 
 from opskit.errors import OpskitError, machine_faults
 from opskit.ledger import LedgerEntry, copies
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
-from opskit.operations.schedule import MISSED, SCHEDULER, History, Job, history
+from opskit.operations.schedule import (
+    MISSED,
+    REMEMBERED,
+    SCHEDULER,
+    History,
+    Job,
+    history,
+)
 from opskit.scheduler.jobs import Ended
 from opskit.scheduler.timetable import Missed
 from opskit.store import Store
 from opskit.threads import Thread
 from opskit.watch import runs
 
-# What is older is not asked of other hosts: a monthly job has run since then.
-_REMEMBERED = timedelta(days=45)
 # How long jobs wait for what stores say of other hosts, and when a store that could
 # not be read is asked again.
 _ANSWER_SECONDS = 60.0
@@ -60,15 +66,7 @@ class Journal:
         lines = {each.name: each.written for each in jobs}
         known = {name: line for name, (line, _) in self.history().known.items()}
         if lines != known:
-            record = Record(
-                operation=SCHEDULER,
-                run_id=self.run.run_id,
-                started_at=self.run.now(),
-                details={"lines": lines},
-                ended="ok",
-                require_ledger=lambda: self.run.ledger,
-            )
-            self._add(record)
+            self._add(SCHEDULER, lines=lines)
 
     def take_over(self, jobs: Sequence[Job]) -> None:
         """Learn what other hosts have run while this one did not lead.
@@ -85,7 +83,7 @@ class Journal:
         ]
         self._others, self._unasked, self._seen = {}, set(), ()
         if overdue:
-            since = max(min(overdue), now - _REMEMBERED)
+            since = max(min(overdue), now - REMEMBERED)
             self._unasked = {each.name for each in self.run.stores}
             self._patience = time.monotonic() + _ANSWER_SECONDS
             for store in self.run.stores:
@@ -137,42 +135,37 @@ class Journal:
             hint="See when the scheduler ran, and whether jobs take longer than the "
             "time between them.",
         )
-        self._event(job, MISSED, failure, due=missed.as_json())
+        self._report(job, MISSED, failure, missed)
 
     def ended(self, job: Job, at: datetime, ended: Ended) -> None:
         """Record the end of a job that has not recorded it itself."""
-        due = Missed(first=at, last=at, number=1).as_json()
-        if not ended.code:
-            record = Record(
-                operation=job.operation,
-                run_id=ended.run_id or self.run.run_id,
-                started_at=self.run.now(),
-                details={"due": due} | ({"source": job.source} if job.source else {}),
-                ended="ok",
-                require_ledger=lambda: self.run.ledger,
-            )
-            self._add(record)
-            return
-        self._event(job, "failed", ended.failure(job), run_id=ended.run_id, due=due)
+        due = Missed(first=at, last=at, number=1)
+        if ended.code:
+            failure = ended.failure(job)
+            self._report(job, "failed", failure, due, run_id=ended.run_id)
+        else:
+            self._add(job.operation, run_id=ended.run_id, **_details(job, due))
 
-    def _event(
-        self,
-        job: Job,
-        outcome: str,
-        failure: Failure,
-        *,
-        due: dict[str, object],
-        run_id: str = "",
+    def _report(
+        self, job: Job, ended: str, failure: Failure, due: Missed, *, run_id: str = ""
     ) -> None:
+        """Record what was missed or failed, and notify the observers."""
         logger().error(failure.message, job=job.name)
-        details = {"due": due} | ({"source": job.source} if job.source else {})
+        details = _details(job, due)
         report = runs.record_event(
-            self.run, job.operation, outcome, failure, run_id=run_id, **details
+            self.run, job.operation, ended, failure, run_id=run_id, **details
         )
         self._follow(report)
 
-    def _add(self, record: Record) -> None:
+    def _add(self, operation: str, *, run_id: str = "", **details: Any) -> None:
         """Append a record; stores get their copy in a thread."""
+        record = Record(
+            operation=operation,
+            run_id=run_id or self.run.run_id,
+            started_at=self.run.now(),
+            details=details,
+            ended="ok",
+        )
         if self.run.ledger.append(record):
             copy = Thread(self.run.ledger.copy, record, name="copy of the ledger")
             self._follow(copy)
@@ -184,3 +177,8 @@ class Journal:
         """Wait for copies and notifications, until a time of the monotonic clock."""
         for each in self._threads:
             each.join(max(0.0, deadline - time.monotonic()))
+
+
+def _details(job: Job, due: Missed) -> dict[str, Any]:
+    """Return what a record about a job says of it."""
+    return {"due": due.as_json()} | ({"source": job.source} if job.source else {})

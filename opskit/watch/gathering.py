@@ -26,10 +26,9 @@ from opskit.errors import OpskitError, StoreError
 from opskit.ledger import LedgerEntry
 from opskit.operations import keys
 from opskit.operations.run import Run
-from opskit.operations.schedule import SCHEDULER, is_credible
+from opskit.operations.schedule import REMEMBERED, SCHEDULER, is_credible, overdue
 from opskit.store import LocalStore, Store, unwrapped
 from opskit.threads import Thread
-from opskit.watch.overdue import overdue
 from opskit.watch.receivers import last_notified
 from opskit.watch.state import (
     Answer,
@@ -45,8 +44,6 @@ from opskit.watch.state import (
 _MEMORY = Path("/proc/meminfo")
 # Lists of large stores cost money; what this host does is seen at once.
 _LISTED_AGAIN = timedelta(minutes=10)
-# What is older is not asked of other hosts: a monthly job has run since then.
-_REMEMBERED = timedelta(days=45)
 _OTHERS = "other hosts"
 # How long all that is asked may take together.
 _SECONDS = 30.0
@@ -140,7 +137,7 @@ class Gathering:
         if any(late.values()) and (asked is None or asked < now - _LISTED_AGAIN):
             self._others_asked = now
             ledger = self._run.ledger
-            self._ask(_OTHERS, partial(ledger.records_of_others, now - _REMEMBERED))
+            self._ask(_OTHERS, partial(ledger.records_of_others, now - REMEMBERED))
 
     def _heard_of_others(self) -> tuple[LedgerEntry, ...]:
         if _OTHERS in self._asked and self._asked[_OTHERS].done():

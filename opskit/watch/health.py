@@ -13,10 +13,9 @@ from opskit.ledger import LedgerEntry
 from opskit.operations.doctor import Examined, judge
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
-from opskit.operations.schedule import is_credible
+from opskit.operations.schedule import is_credible, overdue
 from opskit.watch.alerts import least_seconds
 from opskit.watch.gathering import gather
-from opskit.watch.overdue import overdue
 from opskit.watch.state import (
     Answer,
     Room,

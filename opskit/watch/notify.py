@@ -171,7 +171,6 @@ def _record(run: Run, receiver: str, about: Ending, reason: str) -> None:
         started_at=run.now(),
         details={key: each for key, each in details.items() if each is not None},
         ended="failed" if reason else "ok",
-        require_ledger=lambda: run.ledger,
     )
     run.ledger.add(record)
 

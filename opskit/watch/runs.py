@@ -57,7 +57,6 @@ def record_event(
         details={"error": failure.message, "code": failure.exit_code} | details,
         on_record=True,
         ended=ended,
-        require_ledger=lambda: run.ledger,
         failures=[failure],
     )
     record.end()

@@ -8,7 +8,7 @@ import pytest
 
 from opskit.config import Settings
 from opskit.ledger import LedgerEntry
-from opskit.watch.overdue import overdue
+from opskit.operations.schedule import overdue
 from tests.unit.scheduled import moment, record
 
 KNOWN = moment("2026-11-01T00:00")
