@@ -78,7 +78,7 @@ def backup(
     run: Run,
     request: BackupRequest,
     *,
-    on_done: Callable[[Outcome[BackedUp]], None] = lambda _outcome: None,
+    on_done: Callable[[Outcome[BackedUp]], object] = lambda _outcome: None,
 ) -> Outcome[Backups]:
     """Back up each source that is asked for.
 

@@ -80,7 +80,7 @@ def drill_all(
     run: Run,
     *,
     mutants: int | None = None,
-    on_done: Callable[[Outcome[Drilled]], None] = lambda _outcome: None,
+    on_done: Callable[[Outcome[Drilled]], object] = lambda _outcome: None,
 ) -> Outcome[Drills]:
     """Drill the newest set of every source; `on_done` gets each outcome at once."""
     with run.recorded(_NAME, watched=True) as record:

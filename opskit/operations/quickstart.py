@@ -108,7 +108,7 @@ def quickstart(
     folder: Path,
     *,
     on_start: Callable[[Installation], None],
-    on_done: Callable[[Outcome[Any]], None],
+    on_done: Callable[[Outcome[Any]], object],
 ) -> Outcome[Any]:
     """Boot a server with the sample, back it up into a folder, and drill the set.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opskit.checks import count, duration, size
+from opskit.errors import UsageError
 from opskit.tasks.command import command
 from opskit.tasks.output import Say
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         "database": "back up this database only",
         "files": "back up this folder only",
         "all": "back up every configured source (the same as naming none)",
-        "json": "print one JSON document",
     }
 )
 def backup(
@@ -34,7 +34,6 @@ def backup(
 
     Example: inv backup --database shop
     """
-    from opskit.errors import UsageError
     from opskit.operations.backup import BackupRequest
     from opskit.operations.backup import backup as back_up
     from opskit.watch.runs import start
@@ -47,15 +46,12 @@ def backup(
     return back_up(
         start(),
         BackupRequest(database=database, files=files),
-        on_done=lambda outcome: say(*summary(outcome)),
+        on_done=lambda outcome: say.result(outcome, summary),
     )
 
 
-def summary(outcome: Outcome[BackedUp]) -> Iterator[str]:
+def summary(made: BackedUp) -> Iterator[str]:
     """Yield what a person wants to read of one set."""
-    made = outcome.result
-    if made is None:
-        return
     manifest, counts = made.manifest, made.manifest.counts
     contents = (
         f"{count(counts['tables'], 'table')}, {count(counts['rows'], 'row')}; "

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from inspect import signature
 from typing import Any, NoReturn
 
 from invoke.context import Context
@@ -25,15 +26,15 @@ from opskit.errors import (
 from opskit.operations.outcome import Failure, Outcome
 from opskit.tasks.output import (
     Document,
+    Say,
     emit,
     hint,
-    print_lines,
-    print_nothing,
     shown,
 )
 from opskit.terminal import protect_streams
 
 BACKUP_HELP = "its ID, the beginning of it, or latest"
+_JSON_HELP = "print one JSON document"
 # Less than the 90 seconds that systemd waits.
 _END_SECONDS = 60.0
 _ending: threading.Timer | None = None
@@ -55,7 +56,8 @@ def command(
     The function gets what prints lines, and the flags. What failed, or what it raises,
     becomes the exit code of the contract, one line of what failed and one of what to
     do. A traceback is never shown.
-    What is `required` has "required" in its help, and is refused if it is missing.
+    What is `required` has "required" in its help, and is refused if it is missing. The
+    help of `--json` is the same everywhere.
     """
     described = {
         flag: f"required: {text}" if flag in required else text
@@ -79,7 +81,7 @@ def command(
                 _refuse_core_flags(context)
                 _require(required, flags, task_name=body.__name__.replace("_", "-"))
                 with machine_faults(body.__name__.replace("_", "-")):
-                    outcome = body(print_nothing if as_json else print_lines, **flags)
+                    outcome = body(Say(is_silent=as_json), **flags)
             except Exit:
                 raise
             except KeyboardInterrupt:
@@ -97,8 +99,9 @@ def command(
             else:
                 finish(outcome, as_json)
 
+        json_help = {"json": _JSON_HELP} if "json" in signature(body).parameters else {}
         made: Task[Callable[..., None]] = task(
-            help=described, iterable=iterable or [], auto_shortflags=False
+            help=described | json_help, iterable=iterable or [], auto_shortflags=False
         )(wrapper)
         return made
 

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
     from opskit.operations.outcome import Outcome
 
 
-@command(
-    help={
-        "notify": "send a test message to every receiver",
-        "json": "print one JSON document",
-    }
-)
+@command(help={"notify": "send a test message to every receiver"})
 def doctor(say: Say, notify: bool = False, json: bool = False) -> Outcome[Examined]:
     """Check configuration, databases, programs, stores, drill servers, receivers.
 
@@ -41,7 +36,7 @@ def doctor(say: Say, notify: bool = False, json: bool = False) -> Outcome[Examin
     )
 
 
-@command(help={"json": "print one JSON document"})
+@command()
 def status(say: Say, json: bool = False) -> Outcome[Examined]:
     """Show the health of everything that is watched: age of sets and drills, stores.
 
@@ -51,11 +46,10 @@ def status(say: Say, json: bool = False) -> Outcome[Examined]:
     from opskit.watch.health import status as examine
     from opskit.watch.runs import start
 
-    outcome = examine(start())
-    if outcome.result is not None:
-        for check in outcome.result.checks:
-            say(*_lines(check))
-    return outcome
+    return say.result(
+        examine(start()),
+        lambda examined: (line for check in examined.checks for line in _lines(check)),
+    )
 
 
 def _lines(check: Check) -> Iterator[str]:
@@ -65,12 +59,7 @@ def _lines(check: Check) -> Iterator[str]:
         yield f"          {check.hint}"
 
 
-@command(
-    help={
-        "verify": "compare the records with each other and with their copies",
-        "json": "print one JSON document",
-    }
-)
+@command(help={"verify": "compare the records with each other and with their copies"})
 def ledger(
     say: Say, verify: bool = False, json: bool = False
 ) -> Outcome[LedgerRecords]:
@@ -82,10 +71,15 @@ def ledger(
     from opskit.operations.ledger import ledger as read_ledger
     from opskit.watch.runs import start
 
-    outcome = read_ledger(start(), LedgerRequest(verify=verify))
-    if (records := outcome.result) is None:
-        return outcome
-    say(*(f"note: {note}" for note in records.notes))
+    return say.result(
+        read_ledger(start(), LedgerRequest(verify=verify)),
+        lambda records: _records(records, verified=verify),
+    )
+
+
+def _records(records: LedgerRecords, *, verified: bool) -> Iterator[str]:
+    for note in records.notes:
+        yield f"note: {note}"
     rows = [
         [
             str(each.sequence),
@@ -97,7 +91,7 @@ def ledger(
         ]
         for each in records.entries
     ]
-    say(*text.table(["#", "time", "run", "source", "outcome", "run id"], rows))
-    if verify:
-        say(f"{count(len(rows), 'record')}, the chain is whole and equal to its copies")
-    return outcome
+    yield from text.table(["#", "time", "run", "source", "outcome", "run id"], rows)
+    if verified:
+        number = count(len(rows), "record")
+        yield f"{number}, the chain is whole and equal to its copies"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count, duration
+from opskit.errors import UsageError
 from opskit.tasks import backup as backup_task
 from opskit.tasks.command import command, whole_number
 from opskit.tasks.output import Say
@@ -28,7 +29,6 @@ _MADE_BY = {"postgres": "dumped", "files": "backed up"}
         "backup": "drill this set: its ID, the beginning of it, or latest",
         "all": "drill the newest set of every source",
         "mutants": "plant so much damage in the copy, to show that the drill can fail",
-        "json": "print one JSON document",
     }
 )
 def restore_drill(
@@ -44,7 +44,6 @@ def restore_drill(
 
     Example: inv restore-drill --database shop
     """
-    from opskit.errors import UsageError
     from opskit.operations.drill import RestoreDrillRequest, drill, drill_all
     from opskit.watch.runs import start
 
@@ -56,20 +55,16 @@ def restore_drill(
     number = whole_number("--mutants", mutants) if mutants else None
     if all_:
         return drill_all(
-            start(), mutants=number, on_done=lambda done: say(*summary(done))
+            start(), mutants=number, on_done=lambda done: say.result(done, summary)
         )
     request = RestoreDrillRequest(
         database=database, files=files, backup=backup, mutants=number
     )
-    outcome = drill(start(), request)
-    say(*summary(outcome))
-    return outcome
+    return say.result(drill(start(), request), summary)
 
 
-def summary(outcome: Outcome[Drilled]) -> Iterator[str]:
+def summary(drilled: Drilled) -> Iterator[str]:
     """Yield what a person wants to read of a drill."""
-    if (drilled := outcome.result) is None:
-        return
     evidence, kind = drilled.evidence, drilled.manifest.kind
     figures, subject = evidence.figures, evidence.subject.name
     if evidence.failed:
@@ -101,7 +96,7 @@ def summary(outcome: Outcome[Drilled]) -> Iterator[str]:
     yield f"  report: {drilled.report}"
 
 
-@command(help={"json": "print one JSON document"})
+@command()
 def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
     """Boot an embedded PostgreSQL, back it up, and prove the backup by a drill.
 
@@ -110,14 +105,12 @@ def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
     from opskit.config.watch import SchedulerSettings
     from opskit.operations.quickstart import quickstart as prove_sample
 
-    def summarize(outcome: Outcome[Any]) -> None:
-        backed_up = outcome.operation == "backup"
-        say(*(backup_task.summary(outcome) if backed_up else summary(outcome)))
-
     outcome = prove_sample(
         _folder(),
         on_start=lambda programs: say(f"starting PostgreSQL {programs.version}"),
-        on_done=summarize,
+        on_done=lambda outcome: say.result(
+            outcome, backup_task.summary if outcome.operation == "backup" else summary
+        ),
     )
     if outcome.result is not None and not outcome.errors:
         rto_seconds = outcome.result.drill.evidence.figures.rto_seconds

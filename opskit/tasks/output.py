@@ -8,15 +8,17 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import opskit
 from opskit import log
 from opskit.log import mask, masked
+from opskit.operations.outcome import Outcome, Result
 from opskit.terminal import printable
 
 # Set by the wrapper `inv`: what the user typed to call it. Not an OPSKIT_ name: those
@@ -28,9 +30,8 @@ _MODULE = "__main__.py"
 _COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?:oke)?(?= )")
 _DOCUMENT = re.compile(r"\b(?:README|(?:docs|runbooks)/[\w-]+)\.md\b")
 Document = dict[str, Any]
-# Prints lines for a person, or nothing where the output is for a program.
-Say = Callable[..., None]
 _PACKAGE = Path(opskit.__file__).resolve().parent
+_Result = TypeVar("_Result", bound=Result)
 
 
 @cache
@@ -87,13 +88,25 @@ def emit(document: Document) -> None:
     print(json.dumps(masked(with_hints(document))))
 
 
-def print_lines(*lines: str) -> None:
-    for line in lines:
-        print(shown(line), flush=True)
+@dataclass(frozen=True, kw_only=True)
+class Say:
+    """Prints lines for a person, or nothing where the output is for a program."""
 
+    is_silent: bool
 
-def print_nothing(*_lines: str) -> None:
-    """Print nothing: the one JSON document follows."""
+    def __call__(self, *lines: str) -> None:
+        """Print lines at once."""
+        if not self.is_silent:
+            for line in lines:
+                print(shown(line), flush=True)
+
+    def result(
+        self, outcome: Outcome[_Result], lines: Callable[[_Result], Iterable[str]]
+    ) -> Outcome[_Result]:
+        """Print the lines of an outcome's result, if it has one; return the outcome."""
+        if outcome.result is not None:
+            self(*lines(outcome.result))
+        return outcome
 
 
 def shown(text: str) -> str:

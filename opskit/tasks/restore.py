@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count, duration, size
+from opskit.errors import UsageError
 from opskit.tasks.command import BACKUP_HELP, command
 from opskit.tasks.output import Say
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         "accept-failures": "keep the copy without this entry, as a failed restore "
         "names it (may be given several times)",
         "dry-run": "print what would be done, and do nothing",
-        "json": "print one JSON document",
     },
     iterable=["table", "accept_failures"],
     required=["to"],
@@ -73,18 +73,15 @@ def restore(
         accept_failures=tuple(accept_failures or ()),
     )
     if dry_run:
-        planned = operation.plan_restore(start(), request)
-        if planned.result is not None:
-            say(*_plan(planned.result))
-        return planned
-    outcome = operation.restore(
-        start(), request, approve=warn_of_code if json else _ask
-    )
-    if isinstance(outcome.result, operation.RestoredDatabase):
-        say(*_database(outcome.result))
-    elif outcome.result is not None:
-        say(*_folder(outcome.result))
-    return outcome
+        return say.result(operation.plan_restore(start(), request), _plan)
+    approve = warn_of_code if json else _ask
+    return say.result(operation.restore(start(), request, approve=approve), _restored)
+
+
+def _restored(done: RestoredDatabase | RestoredFolder) -> Iterator[str]:
+    from opskit.operations.restore import RestoredDatabase
+
+    return _database(done) if isinstance(done, RestoredDatabase) else _folder(done)
 
 
 def _database(done: RestoredDatabase) -> Iterator[str]:
@@ -150,7 +147,6 @@ def _plan(planned: PlannedRestore) -> Iterator[str]:
 
 def _ask(authors: Sequence[str]) -> None:
     """Warn, and on a terminal let the user decide."""
-    from opskit.errors import UsageError
     from opskit.restore.job import warn_of_code
 
     warn_of_code(authors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count, duration, size
+from opskit.errors import UsageError
 from opskit.tasks import output as text
 from opskit.tasks.command import BACKUP_HELP, command
 from opskit.tasks.output import Say
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from opskit.operations.outcome import Outcome
     from opskit.operations.pin import Pinned
     from opskit.operations.prune import PruneStep
-    from opskit.operations.sets import ListedSets
+    from opskit.operations.sets import ComparedSets, ListedSets, ShownSet
     from opskit.operations.verify import Verified
 
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         "files": "list the sets of this folder only",
         "backup": f"show what is in this set: {BACKUP_HELP}",
         "compare": "show what differs between two sets: --compare ID ID",
-        "json": "print one JSON document",
     },
     iterable=["compare"],
 )
@@ -44,7 +44,6 @@ def backups(
 
     Example: inv backups --database shop
     """
-    from opskit.errors import UsageError
     from opskit.operations import sets
     from opskit.watch.runs import start
 
@@ -54,19 +53,10 @@ def backups(
         )
     request = sets.BackupsRequest(database=database, files=files)
     if backup:
-        shown = sets.show_set(start(), request, backup)
-        if shown.result is not None:
-            say(*_contents(shown.result.as_json(), shown.result.chosen.manifest))
-        return shown
+        return say.result(sets.show_set(start(), request, backup), _contents)
     if compare:
-        compared = sets.compare_sets(start(), request, compare)
-        if compared.result is not None:
-            say(*_differences(compared.result.as_json()))
-        return compared
-    listed = sets.list_sets(start(), request)
-    if listed.result is not None:
-        say(*_list(listed.result))
-    return listed
+        return say.result(sets.compare_sets(start(), request, compare), _differences)
+    return say.result(sets.list_sets(start(), request), _list)
 
 
 def _list(listed: ListedSets) -> Iterator[str]:
@@ -93,7 +83,8 @@ def _list(listed: ListedSets) -> Iterator[str]:
         yield f"cannot be reached: {error.message}"
 
 
-def _contents(document: dict[str, Any], manifest: Manifest) -> list[str]:
+def _contents(shown: ShownSet) -> list[str]:
+    document, manifest = shown.as_json(), shown.chosen.manifest
     stored = size(document["size_bytes"])
     pairs = [
         ("backup set", document["backup_id"]),
@@ -134,7 +125,8 @@ def _made_by(manifest: Manifest) -> str:
     return f"PostgreSQL {manifest.server_version}, pg_dump {manifest.client_version}"
 
 
-def _differences(document: dict[str, Any]) -> Iterator[str]:
+def _differences(compared: ComparedSets) -> Iterator[str]:
+    document = compared.as_json()
     yield f"from {document['older']} to {document['newer']}:"
     for key, value in document.items():
         what, _, change = key.rpartition("_")
@@ -172,12 +164,7 @@ def _difference_text(each: Any) -> str:
     return f"{name}: {count(each['rows'], 'row')}" if "rows" in each else name
 
 
-@command(
-    help={
-        "backup": f"verify this set only: {BACKUP_HELP}",
-        "json": "print one JSON document",
-    }
-)
+@command(help={"backup": f"verify this set only: {BACKUP_HELP}"})
 def verify(say: Say, backup: str = "", json: bool = False) -> Outcome[Verified]:
     """Read every stored object again and compare its size and digest.
 
@@ -194,16 +181,15 @@ def verify(say: Say, backup: str = "", json: bool = False) -> Outcome[Verified]:
             f"{state}: {manifest.backup_id}, {count(len(manifest.objects), 'object')}"
         ),
     )
-    if outcome.result is not None:
-        say(*(f"  {bad.key}: {bad.reason}" for bad in outcome.result.bad))
-    return outcome
+    return say.result(
+        outcome, lambda verified: (f"  {e.key}: {e.reason}" for e in verified.bad)
+    )
 
 
 @command(
     help={
         "backup": f"the set to keep: {BACKUP_HELP}",
         "remove": "remove the pin; retention decides about the set again",
-        "json": "print one JSON document",
     },
     required=["backup"],
 )
@@ -218,18 +204,20 @@ def pin(
     from opskit.operations.pin import pin as pin_set
     from opskit.watch.runs import start
 
-    outcome = pin_set(start(), PinRequest(backup=backup, remove=remove))
-    if (done := outcome.result) is not None:
-        state = "pinned" if done.pinned else "not pinned"
-        say(f"{done.backup_id} is {state}{'' if done.changed else ' already'}")
-    return outcome
+    return say.result(
+        pin_set(start(), PinRequest(backup=backup, remove=remove)), _pinned
+    )
+
+
+def _pinned(done: Pinned) -> Iterator[str]:
+    state = "pinned" if done.pinned else "not pinned"
+    yield f"{done.backup_id} is {state}{'' if done.changed else ' already'}"
 
 
 @command(
     help={
         "dry-run": "print the plan and delete nothing",
         "confirm": "the set whose sudden change is right; deletes nothing",
-        "json": "print one JSON document",
     }
 )
 def prune(
@@ -239,7 +227,8 @@ def prune(
 
     Example: inv prune --dry-run
     """
-    from opskit.errors import UsageError
+    from opskit.operations.pin import ConfirmRequest
+    from opskit.operations.pin import confirm as confirm_set
     from opskit.operations.prune import PruneRequest
     from opskit.operations.prune import prune as prune_sources
     from opskit.watch.runs import start
@@ -249,16 +238,21 @@ def prune(
             "--confirm and --dry-run cannot be given together", hint="Give one of them."
         )
     if confirm:
-        return _confirm(say, confirm)
+        return say.result(
+            confirm_set(start(), ConfirmRequest(backup=confirm)),
+            lambda done: (f"confirmed of {done.backup_id}: {e}" for e in done.changes),
+        )
     outcome = prune_sources(
         start(),
         PruneRequest(dry_run=dry_run),
         on_step=lambda step: say(_pruned_line(step, dry_run=dry_run)),
     )
-    if outcome.result is not None:
-        for name, error in outcome.result.failed:
-            say(f"{name} is not pruned: {error.message}")
-    return outcome
+    return say.result(
+        outcome,
+        lambda pruned: (
+            f"{name} is not pruned: {error.message}" for name, error in pruned.failed
+        ),
+    )
 
 
 def _pruned_line(step: PruneStep, *, dry_run: bool) -> str:
@@ -270,22 +264,11 @@ def _pruned_line(step: PruneStep, *, dry_run: bool) -> str:
     return f"{done} {step.what}: no rule keeps it"
 
 
-def _confirm(say: Say, backup: str) -> Outcome[Any]:
-    from opskit.operations.pin import ConfirmRequest, confirm
-    from opskit.watch.runs import start
-
-    outcome = confirm(start(), ConfirmRequest(backup=backup))
-    if (done := outcome.result) is not None:
-        say(*(f"confirmed of {done.backup_id}: {each}" for each in done.changes))
-    return outcome
-
-
 @command(
     help={
         "from": "the store to copy from",
         "to": "the store to bring up to date",
         "backup": f"copy this set only: {BACKUP_HELP}",
-        "json": "print one JSON document",
     },
     required=["from", "to"],
 )
@@ -305,9 +288,9 @@ def copy(
         CopyRequest(from_store=from_, to_store=to, backup=backup),
         on_set=lambda result: say(_copied_line(result, to)),
     )
-    if outcome.result is not None:
-        say(*(f"not copied: {each.message}" for each in outcome.result.locked))
-    return outcome
+    return say.result(
+        outcome, lambda copied: (f"not copied: {e.message}" for e in copied.locked)
+    )
 
 
 def _copied_line(result: CopyResult, target: str) -> str:

@@ -11,6 +11,8 @@ from opskit.tasks.command import command
 from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opskit.operations.outcome import Outcome
     from opskit.watch.report import Reported
 
@@ -44,7 +46,6 @@ def rules(say: Say, dashboard: str = "") -> None:
     help={
         "week": "the last seven days",
         "month": "the last month: the document for auditors",
-        "json": "print one JSON document",
     }
 )
 def report(
@@ -62,16 +63,19 @@ def report(
         raise UsageError(
             "report needs one period", hint="Give --week or --month, not both."
         )
-    outcome = write(start(), ReportRequest(period="week" if week else "month"))
-    if (done := outcome.result) is not None:
-        for each in done.facts["sources"]:
-            backups = each["backups"]
-            say(
-                f"{each['source']}: {count(backups['ok'], 'backup')}, "
-                f"{backups['failed']} failed, {backups['missed']} missed; "
-                f"{count(each['drills']['passed'], 'drill')} passed, "
-                f"{each['drills']['failed']} did not"
-            )
-        say(f"report: {done.report}", f"with drawings: {done.html}")
-        say(f"stored in {', '.join(done.stores) or 'no store'}")
-    return outcome
+    request = ReportRequest(period="week" if week else "month")
+    return say.result(write(start(), request), _summary)
+
+
+def _summary(done: Reported) -> Iterator[str]:
+    for each in done.facts["sources"]:
+        backups = each["backups"]
+        yield (
+            f"{each['source']}: {count(backups['ok'], 'backup')}, "
+            f"{backups['failed']} failed, {backups['missed']} missed; "
+            f"{count(each['drills']['passed'], 'drill')} passed, "
+            f"{each['drills']['failed']} did not"
+        )
+    yield f"report: {done.report}"
+    yield f"with drawings: {done.html}"
+    yield f"stored in {', '.join(done.stores) or 'no store'}"
