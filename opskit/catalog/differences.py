@@ -140,17 +140,21 @@ def _large_objects(
 
 
 def _extensions(older: DatabaseManifest, newer: DatabaseManifest) -> dict[str, Any]:
-    before, after = (
-        {(each.name,): each.version for each in made.inventory.extensions}
-        for made in (older, newer)
+    extensions = parts(
+        {(each.name,): each for each in older.inventory.extensions},
+        {(each.name,): each for each in newer.inventory.extensions},
     )
     return {
-        "extensions_added": sorted(name for (name,) in after.keys() - before.keys()),
-        "extensions_removed": sorted(name for (name,) in before.keys() - after.keys()),
+        "extensions_added": [each.name for each in extensions.added],
+        "extensions_removed": [each.name for each in extensions.removed],
         "extensions_changed": [
-            {"name": key[0], "version_before": version, "version_after": after[key]}
-            for key, version in sorted(before.items())
-            if key in after and after[key] != version
+            {
+                "name": before.name,
+                "version_before": before.version,
+                "version_after": after.version,
+            }
+            for before, after in extensions.both
+            if before.version != after.version
         ],
     }
 

@@ -1,4 +1,4 @@
-"""Daemon: leads or stands by, starts what is due, and ends when told to."""
+"""Daemon: leads or stands by, starts what is due, and ends when it is asked to."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Daemon:
         self._configuration = configuration_path().read_bytes()
         self._wake = threading.Event()
         self._stopping = self._reloading = False
-        self._told_at: float | None = None
+        self._stop_asked_at: float | None = None
         self._leads: bool | None = None
         self._has_to_wait = False
         self._journal = Journal(self.run)
@@ -64,7 +64,7 @@ class Daemon:
     def stop(self) -> None:
         """Have it end, its jobs from now on; callable from a signal's handler."""
         self._stopping = True
-        self._told_at = self._told_at or time.monotonic()
+        self._stop_asked_at = self._stop_asked_at or time.monotonic()
         self._dispatcher.stop()
         self._wake.set()
 
@@ -74,7 +74,7 @@ class Daemon:
         self._wake.set()
 
     def serve(self) -> None:
-        """Run until it is told to end."""
+        """Run until `stop` is called."""
         alarm = BackgroundScheduler(timezone=UTC)
         alarm.start()
         try:
@@ -224,7 +224,7 @@ class Daemon:
     def _end(self) -> None:
         """End what runs, within the time that the settings give."""
         self._dispatcher.stop()
-        deadline = (self._told_at or time.monotonic()) + _KILL_SECONDS
+        deadline = (self._stop_asked_at or time.monotonic()) + _KILL_SECONDS
         deadline += self.run.settings.scheduler.stop_timeout.total_seconds()
         while self._dispatcher.is_busy and time.monotonic() < deadline:
             self._wake.wait(_ONCE_SECONDS)

@@ -43,7 +43,7 @@ Cause = Literal["", "late", "stopped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the process of a job ended: by itself, over its limit, or told to."""
+    """How the process of a job ended: by itself, over its limit, or stopped."""
 
     code: int
     cause: Cause = ""

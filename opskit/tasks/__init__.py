@@ -10,7 +10,6 @@ from opskit.tasks import (
     drill,
     release,
     restore,
-    scheduler,
     sets,
     smoke,
     watch,
@@ -36,7 +35,7 @@ for _task in (
     smoke.smoke,
     doctor.status,
     doctor.ledger,
-    scheduler.scheduler,
+    watch.scheduler,
     watch.rules,
     watch.report,
 ):

@@ -1,9 +1,10 @@
-"""`rules` and `report`: alert rules and dashboards, and what auditors ask for."""
+"""`scheduler`, `rules`, `report`: run what is due, warn of what is wrong, report."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import signal
+from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count
 from opskit.errors import UsageError
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
 
     from opskit.operations.outcome import Outcome
     from opskit.watch.report import Reported
+
+
+@command(help={"once": "run what is due, then end: for cron and containers"})
+def scheduler(say: Say, once: bool = False) -> Outcome[Any] | None:
+    """Run backups, verifications, drills and prunes when the configuration says so.
+
+    Example: inv scheduler
+    """
+    from opskit.operations.run import start
+    from opskit.scheduler.daemon import Daemon
+
+    daemon = Daemon(start, say=say)
+    if once:
+        return daemon.once()
+    signal.signal(signal.SIGTERM, lambda *_: daemon.stop())
+    signal.signal(signal.SIGINT, lambda *_: daemon.stop())
+    signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
+    daemon.serve()
+    return None
 
 
 @command(help={"dashboard": "a dashboard for Grafana instead: opskit or service"})

@@ -214,7 +214,7 @@ class PartSizes:
     of 8 MiB to begin with that is 8 MiB up to 10 GB, 80 MB at 100 GB, 800 MB at 1 TB
     and 4 GiB at 5 TiB. With 1,000 parts the base is 50 MiB, and the server's limits
     end at about 2 TiB; with 100 it is 500 MiB. How many are held in memory,
-    `s3_room.Room` says.
+    `client.Room` says.
     """
 
     base_bytes: int
