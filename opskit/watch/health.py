@@ -44,7 +44,7 @@ def status(run: Run) -> Outcome[Examined]:
 
 def checks(state: State, settings: Settings) -> list[Check]:
     """Return a check of everything that the state tells of."""
-    return [*_checks(state, settings)]
+    return [_advised(each) for each in _checks(state, settings)]
 
 
 def _checks(state: State, settings: Settings) -> Iterator[Check]:
@@ -55,18 +55,18 @@ def _checks(state: State, settings: Settings) -> Iterator[Check]:
         yield from _of_store(store, needed)
     yield from _timetable(state, settings)
     yield from _last_runs(state)
-    yield _check(
-        "ledger",
-        not state.ledger_faults,
-        "; ".join(state.ledger_faults[:3])
+    yield Check(
+        name="ledger",
+        passed=not state.ledger_faults,
+        observed="; ".join(state.ledger_faults[:3])
         or f"{count(len(state.entries), 'record')}, the chain is whole",
         hint="Run `inv ledger --verify`: it compares the copies in the stores.",
     )
     for receiver, entry in sorted(state.notified.items()):
-        yield _check(
-            f"notification {receiver}",
-            succeeded(entry),
-            _ended(entry),
+        yield Check(
+            name=f"notification {receiver}",
+            passed=succeeded(entry),
+            observed=_ended(entry),
             hint="Correct its address, then run `inv doctor --notify`.",
             advisory=True,
         )
@@ -80,38 +80,24 @@ def freshness(state: State | None, now: datetime) -> Check:
     """Return whether a state that was gathered in the background is a recent one."""
     if state is not None and not is_credible(state.time, now=now):
         state = None  # the clock was set back
-    return _age(
+    fresh = _age(
         "scheduler",
         None if state is None else state.time,
         now,
         _STATE_SECONDS_MAX,
         "Look at the scheduler's log: a store or a database may not answer.",
     )
+    return _advised(fresh)
+
+
+def _advised(check: Check) -> Check:
+    """Return a check that says what to do only if it did not pass."""
+    return replace(check, hint="") if check.passed else check
 
 
 def label(source: SourceState) -> str:
     """Return what checks call a source."""
     return f"{'files' if source.kind == 'files' else 'database'} {source.name}"
-
-
-def _check(
-    name: str,
-    passed: bool,
-    observed: str,
-    *,
-    hint: str,
-    limit: str = "",
-    advisory: bool = False,
-) -> Check:
-    """Return a check that gives advice only if it did not pass."""
-    return Check(
-        name=name,
-        passed=passed,
-        expected=limit,
-        observed=observed,
-        hint="" if passed else hint,
-        advisory=advisory,
-    )
 
 
 def _of_source(
@@ -133,16 +119,16 @@ def _of_source(
         )
     yield _drill(source, state.time)
     for newest in source.sets[:1]:
-        yield _check(
-            f"{name}: proof",
-            newest.proof != "failed",
-            f"{newest.backup_id} is {newest.proof}",
+        yield Check(
+            name=f"{name}: proof",
+            passed=newest.proof != "failed",
+            observed=f"{newest.backup_id} is {newest.proof}",
             hint=f"Run `inv verify --backup {newest.backup_id}`; take a new backup.",
         )
-        yield _check(
-            f"{name}: sudden change",
-            not source.unconfirmed_changes,
-            "; ".join(source.unconfirmed_changes[:3]) or "none",
+        yield Check(
+            name=f"{name}: sudden change",
+            passed=not source.unconfirmed_changes,
+            observed="; ".join(source.unconfirmed_changes[:3]) or "none",
             hint=f"Look at `inv backups --backup {newest.backup_id}`; if the change is "
             f"right, run `inv prune --confirm {newest.backup_id}`.",
             advisory=True,
@@ -150,11 +136,11 @@ def _of_source(
     yield from _too_fast(source)
     if settings.drill.rto is not None and source.last_measured is not None:
         measured = source.last_measured.rto_seconds or 0
-        yield _check(
-            f"{name}: time of a restore",
-            measured <= settings.drill.rto.total_seconds(),
-            duration(measured),
-            limit=f"at most {duration(settings.drill.rto.total_seconds())}",
+        yield Check(
+            name=f"{name}: time of a restore",
+            passed=measured <= settings.drill.rto.total_seconds(),
+            observed=duration(measured),
+            expected=f"at most {duration(settings.drill.rto.total_seconds())}",
             hint="Give restores more jobs, or allow more with drill.rto.",
             advisory=True,
         )
@@ -163,14 +149,14 @@ def _of_source(
 def _answer(name: str, answer: Answer) -> Check:
     """Return whether something answers, and soon."""
     if not answer.reachable:
-        return _check(name, False, answer.error, hint=answer.hint)
+        return Check(name=name, passed=False, observed=answer.error, hint=answer.hint)
     if answer.latency_seconds is None:
-        return _check(name, True, "can be read", hint="")
-    return _check(
-        name,
-        answer.latency_seconds <= _SLOW_SECONDS,
-        f"answered in {answer.latency_seconds:.2f} s",
-        limit=f"at most {duration(_SLOW_SECONDS)}",
+        return Check(name=name, passed=True, observed="can be read")
+    return Check(
+        name=name,
+        passed=answer.latency_seconds <= _SLOW_SECONDS,
+        observed=f"answered in {answer.latency_seconds:.2f} s",
+        expected=f"at most {duration(_SLOW_SECONDS)}",
         hint="Look at the load of the server and at the network.",
         advisory=True,
     )
@@ -180,11 +166,11 @@ def _age(
     name: str, at: datetime | None, now: datetime, limit_seconds: float, hint: str
 ) -> Check:
     age = None if at is None else max(0.0, (now - at).total_seconds())
-    return _check(
-        name,
-        age is not None and age <= limit_seconds,
-        "none" if age is None else f"{duration(age)} old",
-        limit=f"at most {duration(limit_seconds)}",
+    return Check(
+        name=name,
+        passed=age is not None and age <= limit_seconds,
+        observed="none" if age is None else f"{duration(age)} old",
+        expected=f"at most {duration(limit_seconds)}",
         hint=hint,
     )
 
@@ -216,11 +202,11 @@ def _too_fast(source: SourceState) -> Iterator[Check]:
     limit = least_seconds(seconds)
     if not limit:
         return
-    yield _check(
-        f"{label(source)}: duration",
-        seconds[-1] >= limit,
-        f"the last backup took {duration(seconds[-1])}",
-        limit=f"at least {duration(limit)}",
+    yield Check(
+        name=f"{label(source)}: duration",
+        passed=seconds[-1] >= limit,
+        observed=f"the last backup took {duration(seconds[-1])}",
+        expected=f"at least {duration(limit)}",
         hint="Compare the last two sets with `inv backups --compare ID ID`.",
         advisory=True,
     )
@@ -240,11 +226,11 @@ def _of_store(store: StoreState, needed_bytes: int) -> Iterator[Check]:
             hint="Free some space, keep fewer sets, or use a larger file system.",
         )
     for bad in store.unreadable[:1]:
-        yield _check(
-            f"{name}: manifests",
-            False,
-            f"{count(len(store.unreadable), 'set')} cannot be used, for instance "
-            f"{bad.key}: {bad.reason}",
+        yield Check(
+            name=f"{name}: manifests",
+            passed=False,
+            observed=f"{count(len(store.unreadable), 'set')} cannot be used, for "
+            f"instance {bad.key}: {bad.reason}",
             hint="`inv verify` says which; copy these sets again from another store.",
             advisory=True,
         )
@@ -254,10 +240,12 @@ def _timetable(state: State, settings: Settings) -> Iterator[Check]:
     """Yield whether each job ran when it was due, if this host has a scheduler."""
     entries = [*state.others, *state.entries]
     for name, due in sorted(overdue(entries, settings, now=state.time).items()):
-        yield _check(
-            f"timetable: {name}",
-            due is None,
-            "nothing is overdue" if due is None else f"due at {due:%Y-%m-%d %H:%M} UTC",
+        yield Check(
+            name=f"timetable: {name}",
+            passed=due is None,
+            observed="nothing is overdue"
+            if due is None
+            else f"due at {due:%Y-%m-%d %H:%M} UTC",
             hint="Look at the scheduler's log; if it does not run, start "
             "`inv scheduler`.",
             advisory=True,
@@ -267,10 +255,10 @@ def _timetable(state: State, settings: Settings) -> Iterator[Check]:
 def _last_runs(state: State) -> Iterator[Check]:
     """Yield whether the last run of each kind succeeded, and what was missed."""
     for (operation, source), entry in sorted(last_runs(state).items()):
-        yield _check(
-            f"last {operation} {source}".rstrip(),
-            succeeded(entry),
-            _ended(entry),
+        yield Check(
+            name=f"last {operation} {source}".rstrip(),
+            passed=succeeded(entry),
+            observed=_ended(entry),
             hint=f"Look for run {entry.run_id} in the logs, then run it again.",
             advisory=True,
         )
@@ -281,11 +269,11 @@ def _last_runs(state: State) -> Iterator[Check]:
         for each in state.entries
         if each.outcome == "missed" and each.source in names and ended_at(each) > since
     ]
-    yield _check(
-        "missed runs",
-        not missed,
-        "; ".join(missed[:-4:-1]) or "none",
-        limit=f"none in {_MISSED_SHOWN.days} days",
+    yield Check(
+        name="missed runs",
+        passed=not missed,
+        observed="; ".join(missed[:-4:-1]) or "none",
+        expected=f"none in {_MISSED_SHOWN.days} days",
         hint="See when the scheduler ran, and whether jobs take longer than the time "
         "between them.",
         advisory=True,
@@ -300,11 +288,11 @@ def _ended(entry: LedgerEntry) -> str:
 
 def _room(name: str, room: Room, least_bytes: int, hint: str) -> Check:
     wanted = max(least_bytes, _LEAST_FREE_SHARE * room.total_bytes)
-    return _check(
-        name,
-        room.free_bytes >= wanted,
-        f"{size(room.free_bytes)} free",
-        limit=f"at least {size(wanted)}",
+    return Check(
+        name=name,
+        passed=room.free_bytes >= wanted,
+        observed=f"{size(room.free_bytes)} free",
+        expected=f"at least {size(wanted)}",
         hint=hint,
         advisory=room.free_bytes >= least_bytes,
     )
