@@ -126,7 +126,7 @@ def test_locks_are_waited_for_as_long_as_allowed(migrated: Project) -> None:
 def test_a_release_waits_for_no_dump_and_for_no_other_host(migrated: Project) -> None:
     """Another host has its own folder and locks: they meet in the database."""
     migrated.configure(
-        '[release]\ndeployer = "local"\n'
+        '[release]\ndeployer = "local"\nlocal = { restart = ["true"] }\n'
         'migrations = { tool = "sql", database = "shop" }'
     )
     (migrated.folder / "releases" / "2").mkdir(parents=True)
