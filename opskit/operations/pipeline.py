@@ -190,13 +190,16 @@ class Pipeline:
         if not self._run.settings.smoke.url:
             step.status = "not configured"
             return
-        outcome = smoke(self._run, SmokeRequest())
+        outcome = smoke(self._run, SmokeRequest(report=self._report_of(step)))
         if outcome.result is None:
             _required(outcome)
             return
         failed = [each.name for each in outcome.result.gating if each.failed]
         step.details["failed"] = failed
         step.status = outcome.result.status
+
+    def _report_of(self, step: Step) -> str:
+        return f"{step.name.replace(' ', '-')}-{self._run.run_id}"
 
     def _probe(self, step: Step, version: str) -> None:
         """Ask the service; only what fails now and did not before is a failure."""
@@ -205,7 +208,9 @@ class Pipeline:
             step.status = "not configured"
             return
         named = version if settings.version.field else ""
-        outcome = smoke(self._run, SmokeRequest(version=named))
+        outcome = smoke(
+            self._run, SmokeRequest(version=named, report=self._report_of(step))
+        )
         if outcome.result is None:
             _required(outcome)
             return

@@ -47,6 +47,10 @@ class RunLedger:
         """
         return self._ledger.entries()
 
+    def lines(self) -> list[bytes]:
+        """Return the finished records as they are stored, oldest first."""
+        return self._ledger.lines()
+
     def readable(self) -> tuple[list[LedgerEntry], list[str]]:
         """Return the records that can be read, oldest first, and what is wrong here.
 

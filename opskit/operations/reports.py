@@ -17,11 +17,12 @@ from opskit.operations.run import Run
 def keep(
     run: Run, name: str, document: Mapping[str, object], text: str, record: Record
 ) -> Path:
-    """Write a report and its document; return the path of the report.
+    """Write a report and its document, name it in the ledger; return the path.
 
     In the stores that are configured the document is signed, if a key is. A store that
     does not take them is an error of the record, and the others have them all the same.
     """
+    record.details["report"] = name
     signed = masked(dict(document)) | {"name": name, "run_id": run.run_id}
     content = mask(text).encode("utf-8", "surrogateescape")
     path = run.reports / f"{name}.md"

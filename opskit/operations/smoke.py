@@ -23,6 +23,7 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.log import hide, logger
+from opskit.operations import reports
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.probes import (
@@ -71,7 +72,8 @@ class SmokeRequest:
     """Which service to ask, how much, and which version it must be.
 
     What is empty is taken from the settings; with no version only that the service
-    names one and the same is confirmed. `junit` and `markdown` are files to write.
+    names one and the same is confirmed. `junit` and `markdown` are files to write,
+    `report` is the name of a report to keep.
     """
 
     url: str = ""
@@ -79,6 +81,7 @@ class SmokeRequest:
     version: str = ""
     junit: Path | None = None
     markdown: Path | None = None
+    report: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +174,9 @@ def smoke(
         record.result, record.status = report, report.status
         record.details |= _details(report)
         record.report(*_write(request, report))
+        if request.report:
+            text = markdown(report)
+            reports.keep(run, request.report, report.as_json(), text, record)
         _judge(report)
     return record.outcome
 

@@ -32,6 +32,7 @@ for _task in (
     release.release,
     release.rollback,
     release.releases,
+    release.evidence,
     smoke.smoke,
     doctor.status,
     doctor.ledger,

@@ -11,6 +11,7 @@ from opskit.tasks.output import Say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from opskit.operations.archive import Archived
     from opskit.operations.migrate import Migrated, Rehearsed
     from opskit.operations.outcome import Outcome
     from opskit.operations.release import Releases
@@ -168,6 +169,28 @@ def releases(say: Say, json: bool = False) -> Outcome[Releases]:
             for each in outcome.result.releases
         ]
         say(*text.table(["time", "release", "version", "outcome"], rows))
+    return outcome
+
+
+@command(
+    help={
+        "release": "the release or rollback: its id, or the beginning of it",
+        "json": "print one JSON document",
+    },
+    required=["release"],
+)
+def evidence(say: Say, release: str = "", json: bool = False) -> Outcome[Archived]:
+    """Make one archive of everything behind a release, with a list of digests.
+
+    Example: inv evidence --release 3f2a
+    """
+    from opskit.operations.archive import archive
+    from opskit.watch.runs import start
+
+    outcome = archive(start(), release)
+    if (done := outcome.result) is not None:
+        say(f"{done.path}: {count(len(done.digests), 'file')}, SHA-256 {done.sha256}")
+        say(*(f"missing: {each}" for each in done.missing))
     return outcome
 
 

@@ -1,0 +1,226 @@
+"""Archive: everything behind one release in one file, with a list of digests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from opskit import files
+from opskit.catalog.documents import REPORTS_FOLDER
+from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.sets import BackupSet
+from opskit.crypto import signatures
+from opskit.errors import ObjectNotFound, OpskitError, StoreError, UsageError
+from opskit.ledger import LedgerEntry
+from opskit.ledger.ledger import parse
+from opskit.operations import keys
+from opskit.operations.history import RELEASE, ROLLBACK
+from opskit.operations.outcome import Outcome
+from opskit.operations.run import Run
+from opskit.operations.steps import STEP
+from opskit.store import Store
+from opskit.store.base import read_whole
+
+_BYTES_MAX = 256 * 1024 * 1024
+_DIGESTS, _MISSING, _LEDGER = "SHA256SUMS", "MISSING", "ledger.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archived:
+    """An archive: what of, where it lies, what is in it, and what could not be had."""
+
+    release_id: str
+    version: str
+    path: Path
+    sha256: str
+    digests: Mapping[str, tuple[int, str]]
+    missing: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the document."""
+        return {
+            "release_id": self.release_id,
+            "version": self.version,
+            "archive": str(self.path),
+            "sha256": self.sha256,
+            "files": [
+                {"name": name, "size_bytes": size_bytes, "sha256": digest}
+                for name, (size_bytes, digest) in self.digests.items()
+            ],
+            "missing": list(self.missing),
+        }
+
+
+def archive(run: Run, release: str) -> Outcome[Archived]:
+    """Make one archive of everything behind a release or a rollback."""
+    with run.recorded("evidence") as record:
+        entries = run.ledger.entries()
+        release_id = _chosen(entries, release)
+        made = _Archive(run, release_id, [e for e in entries if _is_of(e, release_id)])
+        made.gather()
+        content = _packed(f"evidence-{release_id}", made.contents, made.ended_at)
+        path = run.reports / f"evidence-{release_id}.tar"
+        files.write_atomically(path, [content])
+        record.result = Archived(
+            release_id=release_id,
+            version=made.version,
+            path=path,
+            sha256=hashlib.sha256(content).hexdigest(),
+            digests={name: _digest(each) for name, each in made.contents.items()},
+            missing=tuple(made.missing),
+        )
+    return record.outcome
+
+
+def _is_of(entry: LedgerEntry, release_id: str) -> bool:
+    """Return whether a record is of a release, or of a rollback that took it back."""
+    details: Mapping[str, Any] = entry.details
+    if entry.operation not in (STEP, RELEASE, ROLLBACK):
+        return False
+    return release_id in (details.get("release"), *details.get("takes_back", ()))
+
+
+def _chosen(entries: Iterable[LedgerEntry], wanted: str) -> str:
+    known = {
+        str(each.details["release"])
+        for each in entries
+        if each.operation in (STEP, RELEASE, ROLLBACK) and "release" in each.details
+    }
+    chosen = [each for each in known if wanted and each.startswith(wanted)]
+    if len(chosen) != 1:
+        raise UsageError(
+            f"{'no' if not chosen else 'more than one'} release is called {wanted}",
+            hint="`inv releases` lists them.",
+        )
+    return chosen[0]
+
+
+@dataclass
+class _Archive:
+    """What is behind a release, as far as it was gathered: contents by their names."""
+
+    run: Run
+    release_id: str
+    own: Sequence[LedgerEntry]
+    contents: dict[str, bytes] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def version(self) -> str:
+        return str(self.own[0].details.get("version", ""))
+
+    @property
+    def ended_at(self) -> datetime:
+        return datetime.fromisoformat(self.own[-1].time)
+
+    def gather(self) -> None:
+        """Gather everything; the list of digests comes last."""
+        runs = {each.run_id for each in self.own}
+        lines = self.run.ledger.lines()
+        of_runs = [
+            (line, entry)
+            for line in lines
+            if (entry := parse(line, what="a record")).run_id in runs
+        ]
+        records = [entry for _line, entry in of_runs]
+        self.contents[_LEDGER] = b"".join(line + b"\n" for line, _entry in of_runs)
+        for name in _named(records, "report"):
+            self._gather_report(name)
+        for backup_id in _named(records, "backup_id", "restore_point"):
+            self._gather_set(backup_id)
+        if self.missing:
+            self.contents[_MISSING] = "".join(f"{e}\n" for e in self.missing).encode()
+        lines_of_digests = (
+            f"{_digest(content)[1]}  {name}\n"
+            for name, content in sorted(self.contents.items())
+        )
+        self.contents[_DIGESTS] = "".join(lines_of_digests).encode()
+
+    def _gather_report(self, name: str) -> None:
+        """Take a report from a store, with its signature, or else from this host."""
+        place = f"{REPORTS_FOLDER}{self.run.ledger.id}/"
+        for store in self.run.stores if self.run.settings.stores else ():
+            if self._take(store, place, f"{name}.json", "reports/"):
+                self._take(store, place, f"{name}.md", "reports/", is_signed=False)
+                return
+        for path in (
+            self.run.reports / f"{name}.json",
+            self.run.reports / f"{name}.md",
+        ):
+            if path.exists():
+                self.contents[f"reports/{path.name}"] = path.read_bytes()
+            else:
+                self.missing.append(f"the report {path.name}")
+
+    def _gather_set(self, backup_id: str) -> None:
+        """Take the manifest of a set, and the evidence of it up to the release."""
+        try:
+            chosen: BackupSet = self.run.listing().find(backup_id)
+        except OpskitError as error:
+            self.missing.append(f"the set {backup_id}: {error.summary}")
+            return
+        copy, folder = chosen.copies[0], f"sets/{backup_id}/"
+        self._take(copy.store, chosen.prefix, MANIFEST_NAME, folder)
+        for each in copy.evidence:
+            if each.at <= self.ended_at:
+                self._take(copy.store, chosen.prefix, each.name(), folder)
+
+    def _take(
+        self,
+        store: Store,
+        place: str,
+        name: str,
+        folder: str,
+        *,
+        is_signed: bool = True,
+    ) -> bool:
+        """Take an object and the signature beside it; return whether it was there.
+
+        Raises:
+            IntegrityError: a signature is not good, or one is needed and missing.
+        """
+        try:
+            content = read_whole(store, place + name, bytes_max=_BYTES_MAX)
+        except StoreError:
+            return False
+        self.contents[folder + name] = content
+        if is_signed:
+            keys.trust(self.run.settings).require(store, place + name, content)
+            with suppress(ObjectNotFound):  # nobody signed it
+                self.contents[folder + name + signatures.SUFFIX] = read_whole(
+                    store, place + name + signatures.SUFFIX, bytes_max=_BYTES_MAX
+                )
+        return True
+
+
+def _named(records: Iterable[LedgerEntry], *fields: str) -> Iterator[str]:
+    """Yield what the records name in these fields, also those of steps, each once."""
+    named: dict[str, None] = {}
+    for entry in records:
+        details: Mapping[str, Any] = entry.details
+        for each in (details, details.get("details") or {}):
+            named |= {str(each[name]): None for name in fields if each.get(name)}
+    yield from named
+
+
+def _digest(content: bytes) -> tuple[int, str]:
+    return len(content), hashlib.sha256(content).hexdigest()
+
+
+def _packed(folder: str, contents: Mapping[str, bytes], at: datetime) -> bytes:
+    """Return an archive that is the same for the same contents."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in sorted(contents.items()):
+            entry = tarfile.TarInfo(f"{folder}/{name}")
+            entry.size, entry.mode = len(content), 0o644
+            entry.mtime = int(at.timestamp())
+            tar.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
