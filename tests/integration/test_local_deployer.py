@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,21 +55,19 @@ class Service:
     folder: Path
     port: int
 
+    @property
+    def smoke(self) -> dict[str, object]:
+        url = f"http://127.0.0.1:{self.port}"
+        return {"url": url, "connections": 2, "timeout": "2s"}
+
+    @property
+    def local(self) -> dict[str, object]:
+        return {"folder": str(self.folder), "start": [sys.executable, "serve.py"]}
+
     def deployer(self, **changes: object) -> Local:
         """Return the deployer of one run; each run has its own."""
-        settings: dict[str, object] = {
-            "folder": self.folder,
-            "start": [sys.executable, "serve.py"],
-            "stop_timeout": "30s",
-        }
-        smoke = SmokeSettings.model_validate(
-            {
-                "url": f"http://127.0.0.1:{self.port}",
-                "connections": 2,
-                "timeout": "2s",
-            }
-        )
-        return Local(LocalSettings.model_validate(settings | changes), smoke, Path("/"))
+        settings = LocalSettings.model_validate(self.local | changes)
+        return Local(settings, SmokeSettings.model_validate(self.smoke), Path("/"))
 
     def add(self, version: str, kind: str = "good") -> None:
         folder = self.folder / "releases" / version
@@ -157,3 +157,170 @@ def test_what_does_not_name_its_version_has_failed(
     assert service.deployer().current() == "1"
     service.deployer().deploy("1")
     assert service.answer()["version"] == "1"
+
+
+def test_what_does_not_end_is_killed_with_what_it_started(service: Service) -> None:
+    """A worker that holds the port would keep the next version from starting."""
+    service.add("2", "forks")
+    service.deployer().deploy("2")
+    leader = service.running["2"]
+    session = [each for each in processes_of(leader) if each != leader]
+    assert session
+
+    service.add("3", "stubborn")
+    service.deployer().deploy("3")
+    assert not processes_of(leader)
+
+    stubborn = service.running["3"]
+    service.deployer(stop_timeout="1s").deploy("1")
+    assert not processes_of(stubborn)
+    assert service.answer()["version"] == "1"
+
+
+def processes_of(session: int) -> list[int]:
+    """Return the processes of a session that have not ended."""
+    found = []
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            with suppress(OSError):
+                fields = (each / "stat").read_text().rpartition(")")[2].split()
+                if fields[3] == str(session) and fields[0] != "Z":
+                    found.append(int(each.name))
+    return found
+
+
+DEPLOY = """
+import os, signal, sys
+from pathlib import Path
+from opskit.config.release import LocalSettings
+from opskit.config.smoke import SmokeSettings
+from opskit.release.local import Local
+settings, smoke, version, ending = sys.argv[1:]
+class Ended(Local):
+    def _names(self, version):
+        if ending == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._names(version)
+Ended(LocalSettings.model_validate_json(settings),
+      SmokeSettings.model_validate_json(smoke), Path("/")).deploy(version)
+if ending == "hung up":
+    os.killpg(os.getpgid(0), signal.SIGHUP)
+"""
+
+
+@pytest.mark.parametrize("ending", ["hung up", "killed"])
+def test_the_process_outlives_the_run_that_started_it(
+    service: Service, ending: str
+) -> None:
+    """Also one that was killed before it had confirmed the version; that is resumed."""
+    service.add("2")
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            DEPLOY,
+            *map(json.dumps, (service.local, service.smoke)),
+            "2",
+            ending,
+        ],
+        env=os.environ | {"OPSKIT_STORE_SECRET": "x", "PYTHONPATH": os.getcwd()},
+        start_new_session=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert ended.returncode == -(1 if ending == "hung up" else 9)
+
+    wait_until(lambda: list(service.running) == ["2"])
+    wait_until(lambda: service.deployer()._names("2"))
+    first = service.running["2"]
+    names = service.answer()["environment"]
+    assert "OPSKIT_STORE_SECRET" not in names  # type: ignore[operator]
+    assert service.deployer().current() == ("2" if ending == "hung up" else "1")
+
+    service.deployer().deploy("2")
+    assert not processes_of(first)
+    assert service.running["2"] != first
+
+
+def test_a_number_that_another_program_has_by_now_is_not_stopped(
+    service: Service,
+) -> None:
+    """The record is of a process that has ended; its number was given to another."""
+    record = service.folder / "processes" / "1"
+    began = processes.read(record)
+    assert began is not None
+    began.stop(SECONDS)
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as other:
+        try:
+            text = record.read_text()
+            record.write_text(text.replace(f"\n{began.number} ", f"\n{other.pid} "))
+            assert processes.read(record) is not None
+
+            service.add("2")
+            service.deployer().deploy("2")
+
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+@pytest.mark.parametrize("text", ["", "\0\0", "a\nb\nc\n", "no number"])
+def test_a_record_that_is_cut_short_is_in_nobodys_way(
+    service: Service, text: str
+) -> None:
+    """Nothing can be said of its process."""
+    (service.folder / "processes" / "0").write_text(text)
+    service.add("2")
+
+    service.deployer().deploy("2")
+
+    assert list(service.running) == ["2"]
+
+
+def test_a_record_from_before_a_restart_of_the_machine_is_of_no_process(
+    service: Service,
+) -> None:
+    """The number and even the time may be another program's now."""
+    record = service.folder / "processes" / "1"
+    process = processes.read(record)
+    assert process is not None
+    host, _, stat = record.read_text().splitlines()
+    (service.folder / "processes" / "0").write_text(f"{host}\nanother boot\n{stat}\n")
+
+    assert processes.read(service.folder / "processes" / "0") is None
+    assert process.is_alive
+
+
+def test_a_process_of_another_host_is_not_taken_for_stopped(service: Service) -> None:
+    """The folder may be shared: two versions would run at once."""
+    record = service.folder / "processes" / "1"
+    text = record.read_text()
+    record.write_text(text.replace(os.uname().nodename, "elsewhere"))
+    service.add("2")
+
+    with pytest.raises(DeployFailed, match="on the host elsewhere") as caught:
+        service.deployer().deploy("2")
+
+    assert str(record) in caught.value.hint
+    assert service.answer()["version"] == "1"
+
+
+@pytest.mark.parametrize("start", [["no-such-program"], ["./not-executable"]])
+def test_what_cannot_be_started_has_failed(service: Service, start: list[str]) -> None:
+    """With the reason, as the shell says it."""
+    (service.folder / "releases" / "1" / "not-executable").write_text("")
+
+    with pytest.raises(DeployFailed, match=r"has ended: .*not") as caught:
+        service.deployer(start=start).deploy("1")
+
+    assert "service.log" in caught.value.hint
+
+
+def test_a_version_without_a_folder_leaves_the_one_before(service: Service) -> None:
+    """It is looked for before anything is stopped."""
+    before = service.running
+
+    with pytest.raises(DeployFailed, match="no release 9"):
+        service.deployer().deploy("9")
+
+    assert service.running == before
