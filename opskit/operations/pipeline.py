@@ -39,6 +39,7 @@ from opskit.operations.steps import (
     Step,
     Steps,
 )
+from opskit.probes.runner import names
 from opskit.release.classes import Kind
 from opskit.release.deployers import Deployer
 from opskit.release.tools import tool_of
@@ -223,6 +224,12 @@ class Pipeline:
             raise ReleaseFailed(
                 f"the service newly fails {count(len(new), 'probe')}: {new[0]}",
                 hint=f"`inv smoke --explain {new[0]}`",
+            )
+        other = names(settings) if named and "version" in silent else ""
+        if other not in ("", named):
+            raise ReleaseFailed(
+                f"{version} was deployed, and the service names {other}",
+                hint="See what the deployment tool says.",
             )
         if silent:
             raise SmokeFailed(

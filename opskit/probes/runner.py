@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from opskit.checks import Check, count, not_checked
-from opskit.config.smoke import VersionSettings
+from opskit.config.smoke import SmokeSettings, VersionSettings
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
 from opskit.probes.report import Finding
 from opskit.probes.session import BALANCERS, Session, Target
@@ -279,3 +279,23 @@ class Runner:
             self._clock.wait(_PAUSE_SECONDS_MIN if is_over else min(pause, left))
             pause = min(2 * pause, _PAUSE_SECONDS_MAX)
             yield is_over
+
+
+def names(settings: SmokeSettings, version: str = "") -> str:
+    """Return the version that the service names now, on all connections alike.
+
+    It is empty where the service does not answer, or names another one than is wanted.
+    """
+    runner = Runner(
+        Target(
+            url=settings.url,
+            timeout_seconds=settings.timeout.total_seconds(),
+            identity=settings.identity,
+            ca_file=settings.tls.ca_file,
+        ),
+        version=settings.version,
+        connections=settings.connections,
+        deadline=time.monotonic(),
+    )
+    check = runner.confirm(version)
+    return check.observed if check.passed else ""

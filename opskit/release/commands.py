@@ -6,15 +6,15 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opskit.config.release import CommandSettings
 from opskit.errors import DeployFailed, ReleaseRefused
 from opskit.log import mask
+from opskit.probes.runner import Clock
 
 WORDS_SHOWN = 600
 _SECONDS_MAX = 900.0
@@ -27,7 +27,7 @@ class Command:
 
     settings: CommandSettings
     base: Path
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = field(default_factory=Clock)
 
     def require(self, version: str) -> None:
         """See `Deployer`: it is the value of an environment variable."""
@@ -39,25 +39,33 @@ class Command:
 
     def deploy(self, version: str) -> str:
         """See `Deployer`: success is a status that is known to be good."""
+        seconds = self.settings.deadline.total_seconds()
+        deadline = self.clock.now() + seconds
         variables = {"OPSKIT_VERSION": version}
-        said = _last_line(call(self.settings.deploy, variables, self.base))
-        deadline = time.monotonic() + self.settings.deadline.total_seconds()
-        status = ""
-        while time.monotonic() < deadline:
-            status = _last_line(
-                call(
-                    self.settings.status,
-                    variables | {"OPSKIT_DEPLOYMENT": said},
-                    self.base,
-                )
+        said = _last_line(
+            call(self.settings.deploy, variables, self.base, seconds=seconds)
+        )
+        if not said:
+            raise DeployFailed(
+                f"{self.settings.deploy[0]} printed no id of a deployment",
+                hint="It must print the id on its last line.",
             )
+        variables["OPSKIT_DEPLOYMENT"] = said
+        status, reason = "", ""
+        while (left := deadline - self.clock.now()) > 0:
+            try:
+                told = call(self.settings.status, variables, self.base, seconds=left)
+                status, reason = _last_line(told), ""
+            except DeployFailed as error:
+                reason = error.message  # it may be answered the next time
             if status in self.settings.good:
                 return said
             if status in self.settings.bad:
                 break
-            self.sleep(_POLL_SECONDS)
+            self.clock.wait(_POLL_SECONDS)
         raise DeployFailed(
             f"the deployment {said} of {version} has the status {status or 'none'}",
+            said=reason,
             hint="See what the deployment tool says of it.",
         )
 

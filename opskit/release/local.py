@@ -14,8 +14,7 @@ from opskit.config.release import LocalSettings
 from opskit.config.smoke import SmokeSettings
 from opskit.errors import DeployFailed, ReleaseRefused
 from opskit.log import mask
-from opskit.probes.runner import Runner
-from opskit.probes.session import Target
+from opskit.probes.runner import names
 from opskit.release import processes
 from opskit.release.commands import WORDS_SHOWN, call, require_name
 from opskit.release.processes import Process
@@ -154,22 +153,10 @@ class Local:
         raise DeployFailed(f"the process of {version} has ended", hint=hint)
 
     def _names(self, version: str) -> bool:
-        """Return whether the service names a version now, on several connections."""
-        settings = self.smoke
-        target = Target(
-            url=settings.url,
-            timeout_seconds=settings.timeout.total_seconds(),
-            identity=settings.identity,
-            ca_file=settings.tls.ca_file,
-        )
-        runner = Runner(
-            target,
-            version=settings.version,
-            connections=settings.connections,
-            deadline=time.monotonic(),
-        )
-        named = version if settings.version.field else ""
-        return bool(runner.confirm(named).passed)
+        """Return whether the service names a version now, if it names any at all."""
+        if not self.smoke.version.field:
+            return bool(names(self.smoke))
+        return names(self.smoke, version) == version
 
 
 def _tail(log: Path, begin: int) -> str:
