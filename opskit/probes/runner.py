@@ -24,6 +24,8 @@ _ASKED_AGAIN, _UNANSWERED_MAX = 20, 5
 _ROUNDS_MORE = 3
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.25, 10.0
 _WORKERS = 8
+# What is longer is a part of the body that nobody wants to read.
+_VERSION_LENGTH_MAX = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +257,9 @@ class Runner:
             value = None
         if not isinstance(value, str | int | float) or value == "":
             raise Inconclusive(f"GET {path}: {answer.status} without {name} in JSON")
-        return str(value)
+        if len(named := str(value)) > _VERSION_LENGTH_MAX:
+            raise Inconclusive(f"GET {path}: {name} has {len(named)} characters")
+        return named
 
     def _require_same(self, row: list[str], expected: str) -> None:
         if row[-1] != (expected or row[0]):

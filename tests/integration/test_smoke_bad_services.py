@@ -83,6 +83,33 @@ def test_a_wrong_key_file_is_refused(
     _require_clean(tmp_path, ended.output + ended.errors)
 
 
+@pytest.mark.parametrize(
+    ("configuration", "arguments", "words"),
+    [
+        ("", ["--profile", "most"], "there is no profile most"),
+        ("", ["--explain", "hedders"], "there is no probe hedders"),
+        ('version.field = ""', ["--version", "2"], "smoke.version.field is empty"),
+        ('advisory = ["hedders"]', [], "smoke.advisory: there is no probe hedders"),
+        ('baseline = "known.toml"', [], "smoke.baseline known.toml cannot be read"),
+        ("[smoke.headers]\nframes = 3", [], "smoke.headers.frames"),
+    ],
+)
+def test_what_nobody_can_ask_is_refused(
+    tmp_path: Path, configuration: str, arguments: list[str], words: str
+) -> None:
+    """A profile, a probe, a version, a baseline, a section: in the one document."""
+    text = f'{LIMITS}url = "http://127.0.0.1:9"\n{configuration}\n'
+    ended = run(tmp_path, text, "--json", *arguments)
+    document = json.loads(ended.output)
+
+    assert ended.code == 2
+    assert document["status"] == "error"
+    assert document["code"] == 2
+    assert words in document["error"]
+    assert document["hint"]
+    assert f"error: {document['error']}\nhint: {document['hint']}\n" == ended.errors
+
+
 def _require_clean(folder: Path, shown: str) -> None:
     (folder / "opskit.toml").unlink()
     written = [each.read_text() for each in folder.rglob("*") if each.is_file()]

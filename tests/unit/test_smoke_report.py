@@ -69,7 +69,12 @@ def test_a_known_failure_expires_after_its_day(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("[[known]", "cannot be read"),
+        ("[[old]]", "known: field required"),
         (ENTRY, "known.0.expires"),
+        (f'{ENTRY}expires = "2026-03-31"', "known.0.expires"),
+        (f"{ENTRY}expires = 2026-03-31".replace("web", "  "), "known.0.owner"),
+        (ENTRY.replace('reason = "old"', "expires = 2026-03-31"), "known.0.reason"),
+        ('[[known]]\nprobe = "\x00"', "cannot be read"),
         (f"{ENTRY}expires = 2026-03-31\n" * 2, "names health.ok twice"),
         (
             f"{ENTRY}expires = 2026-03-31\n".replace("health.ok", "health.okk"),

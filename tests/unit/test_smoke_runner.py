@@ -72,7 +72,9 @@ class Time:
         self.now += seconds
 
 
-def runner(service: Service, time: Time, *, connections: int = 3) -> Runner:
+def runner(
+    service: Service, time: Time, *, connections: int = 3, **more: Any
+) -> Runner:
     """Return a runner with a minute's time."""
     return Runner(
         Target(url="http://service", timeout_seconds=1),
@@ -81,6 +83,7 @@ def runner(service: Service, time: Time, *, connections: int = 3) -> Runner:
         deadline=DEADLINE,
         clock=Clock(now=lambda: time.now, wait=time.wait),
         connect=service.connect,
+        **more,
     )
 
 
@@ -150,6 +153,32 @@ def test_an_old_version_until_the_deadline_is_inconclusive() -> None:
     assert (check.passed, check.observed) == (None, "1")
     assert check.detail == "connection 1 names 1, not 2"
     assert time.now == DEADLINE
+
+
+def test_a_long_version_is_not_repeated() -> None:
+    """It is a part of the body, which is shown nowhere."""
+    check = runner(Service(1000 * "x"), Time()).confirm("")
+
+    assert check.passed is None
+    assert check.observed == ""
+    assert check.detail == "GET /health: version has 1000 characters"
+
+
+def test_what_is_waited_for_is_said_when_it_changes() -> None:
+    """First two versions, then two probes, then the slower of them; not its last try."""
+    service, said = Service("0", "0", "1", "1", "2"), list[str]()
+    asking = runner(service, Time(), connections=1, on_wait=said.append)
+    assert asking.confirm("2").passed
+    quick = probe(in_turn([wrong, right]))
+    slow = probe(in_turn([wrong, wrong, wrong, right]), "slow.one")
+    asking.ask([quick, slow])
+
+    assert said == [
+        "version (connection 1 names 0, not 2)",
+        "version (connection 1 names 1, not 2)",
+        f"{quick.name}, slow.one",
+        "slow.one",
+    ]
 
 
 def test_a_version_on_one_of_three_connections_is_never_confirmed() -> None:
