@@ -293,6 +293,8 @@ class Pipeline:
             return "nothing was changed"
         verdict, reason = self._verdict(made.applied)
         made.verdict = f"{verdict}: {reason}"
+        if deployed and version:
+            self._deployer.require(version)
         if verdict == "restore-only":
             point = made.restore_point or "ID"
             raise RollbackFailed(

@@ -281,6 +281,7 @@ def _return(
         raise ReleaseRefused(
             f"{version} is deployed already", hint="`inv releases` lists the others."
         )
+    deployer.require(version)
     made = Released(release_id=run.run_id, version=version, previous=current)
     for each in reversed(taken):  # the first one knows what there was before them
         each.teach(made)

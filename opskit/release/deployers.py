@@ -17,10 +17,10 @@ class Deployer(Protocol):
     """Deploys versions, and knows which one runs."""
 
     def require(self, version: str) -> None:
-        """Check the name of a version, before anything is done.
+        """Check a version, before anything is done.
 
         Raises:
-            ReleaseRefused: no version can be called so.
+            ReleaseRefused: it cannot be deployed.
         """
         ...
 

@@ -44,12 +44,18 @@ class Local:
         return (self.base / self.settings.folder).resolve()
 
     def require(self, version: str) -> None:
-        """See `Deployer`: it is the name of a folder."""
+        """See `Deployer`: it names a folder that there is, or that can be made."""
         require_name(version)
         if version in (".", "..") or "/" in version:
             raise ReleaseRefused(
                 f"{version!r} is not the name of a release folder",
                 hint="Name a version without slashes, for instance 1.4.2.",
+            )
+        releases = self._folder / _RELEASES
+        if not (self.settings.prepare or (releases / version).is_dir()):
+            raise ReleaseRefused(
+                f"there is no release {version} in {releases}",
+                hint="Put its folder there, or set prepare in [release.local].",
             )
 
     def current(self) -> str:
@@ -81,11 +87,7 @@ class Local:
 
     def _prepare(self, version: str, target: Path) -> None:
         """Make the folder of a version under another name, and rename it when whole."""
-        if not self.settings.prepare:
-            raise DeployFailed(
-                f"there is no release {version} in {target.parent}",
-                hint="Put its folder there, or set prepare in [release.local].",
-            )
+        self.require(version)
         files.make_directories(target.parent)
         partial = target.with_name(f".{version}.partial")
         shutil.rmtree(partial, ignore_errors=True)

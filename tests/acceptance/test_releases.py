@@ -214,9 +214,9 @@ def test_a_migration_that_fails_leaves_the_old_version(service: Service) -> None
     assert service.running == "1"
 
 
-def test_a_version_that_is_not_there_is_rolled_back(service: Service) -> None:
-    """Nothing was switched: the old version runs on."""
-    document = service.json("release", "--version", "9", code=60)
+def test_a_version_that_is_not_there_is_refused(service: Service) -> None:
+    """Nothing was migrated: the old version runs on."""
+    document = service.json("release", "--version", "9", code=62)
 
     assert "no release 9" in document["error"]
     assert service.running == "1"

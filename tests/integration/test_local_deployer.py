@@ -19,7 +19,7 @@ import pytest
 
 from opskit.config.release import LocalSettings
 from opskit.config.smoke import SmokeSettings
-from opskit.errors import DeployFailed
+from opskit.errors import DeployFailed, ReleaseRefused
 from opskit.release import processes
 from opskit.release.local import Local
 
@@ -317,10 +317,13 @@ def test_what_cannot_be_started_has_failed(service: Service, start: list[str]) -
 
 
 def test_a_version_without_a_folder_leaves_the_one_before(service: Service) -> None:
-    """It is looked for before anything is stopped."""
+    """It is looked for before anything is stopped, and before anything is migrated."""
     before = service.running
 
-    with pytest.raises(DeployFailed, match="no release 9"):
+    with pytest.raises(ReleaseRefused, match="no release 9"):
         service.deployer().deploy("9")
+    with pytest.raises(ReleaseRefused, match="no release 9"):
+        service.deployer().require("9")
 
     assert service.running == before
+    service.deployer(prepare=["true"]).require("9")

@@ -25,7 +25,9 @@ def test_what_is_no_folder_name_is_no_version(version: str, tmp_path: Path) -> N
     """It would lead out of the folder of the releases."""
     deployer = deployer_of("local", tmp_path, restart=["true"])
 
-    with pytest.raises(ReleaseRefused):
+    (tmp_path / "releases" / "1.4.2-rc.1").mkdir(parents=True)
+
+    with pytest.raises(ReleaseRefused, match="is not"):
         deployer.require(version)
     deployer.require("1.4.2-rc.1")
 

@@ -52,6 +52,7 @@ class World:
     asked: list[str] = field(default_factory=list)
     # Raised at the beginning of what is called so.
     errors: dict[str, BaseException] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,7 +76,7 @@ class World:
 
     # The deployer.
     def require(self, version: str) -> None:
-        if "/" in version:
+        if "/" in version or version in self.gone:
             raise ReleaseRefused("no version")
 
     def deploy(self, version: str) -> str:
@@ -625,3 +626,19 @@ def test_migrations_are_taken_back_with_patience(
     waits[:] = [MigrationFailed("syntax error")]
     with pytest.raises(MigrationFailed):
         migrations.undo(world.run, ["0002"])
+
+
+def test_a_target_that_is_gone_is_found_out_before_a_downgrade(world: World) -> None:
+    """The new version would run on, on the old schema."""
+    world.migrations = {"0001": REWRITE}
+    world.release("2")
+    world.gone = {"1"}
+
+    world.rollback(62)
+    world.migrations["0002"] = REWRITE
+    world.gone = {"2"}
+    world.answers["3"] = [failing("health.ready")]
+    outcome = world.release("3", 69)
+
+    assert "the rollback failed: no version" in outcome.errors[0].message
+    assert (world.undone, world.current) == ([], "3")
