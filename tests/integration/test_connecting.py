@@ -45,7 +45,7 @@ def pooled(port: int, settings: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (Path(folder) / "ini").write_text(
-            f"[databases]\npostgres = host=127.0.0.1 port={port} "
+            f"[databases]\n* = host=127.0.0.1 port={port} "
             f"user={throwaway.SUPERUSER}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {own_port}\nunix_socket_dir =\nauth_type = any\n"
             f"pool_mode = session\n{settings}\n"
