@@ -113,22 +113,26 @@ def first_number(lines: Sequence[bytes]) -> int:
     return mark if isinstance(mark, int) and mark == entry.sequence else 0
 
 
-def faults(lines: Sequence[bytes], *, where: str) -> list[str]:
-    """Return what is wrong with the chain, one sentence a fault; empty when whole."""
+def faults(lines: Sequence[bytes], *, where: str, since: int = -1) -> list[str]:
+    """Return what is wrong with the chain, one sentence a fault; empty when whole.
+
+    Only what is wrong from the record `since` on.
+    """
     problems = []
     first = first_number(lines)
-    if first:
+    if first > max(since, 0):
         problems.append(f"the {first} records before record {first} are lost")
     previous = START
     for number, line in enumerate(lines, start=first):
         try:
             entry = parse(line, what=f"record {number} of {where}")
         except IntegrityError as error:
-            problems.append(error.message)
+            if number >= since:
+                problems.append(error.message)
         else:
-            if entry.sequence != number:
+            if entry.sequence != number >= since:
                 problems.append(f"record {number} carries the number {entry.sequence}")
-            if entry.previous != previous:
+            if entry.previous != previous and number > since:
                 problems.append(
                     f"record {number} does not follow the record before it: one of "
                     "the two was changed, removed or moved"
@@ -211,9 +215,10 @@ class Ledger:
             return (0, 0)
         return (status.st_size, status.st_mtime_ns)
 
-    def verify(self) -> list[str]:
+    def verify(self, *, since: int = -1) -> list[str]:
         """Return what is wrong with the chain, as `faults` does."""
-        return faults(self._content().splitlines(), where=str(self.path))
+        lines = self._content().splitlines()
+        return faults(lines, where=str(self.path), since=since)
 
     def lines(self) -> list[bytes]:
         """Return the finished lines: not one that a run has not written to its end."""

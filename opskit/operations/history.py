@@ -17,9 +17,11 @@ _INCONCLUSIVE, _ROLLBACK_FAILED = 61, 69
 class Attempt:
     """A release or a rollback, with the last record of each of its steps.
 
-    `ending` is empty while it has not ended.
+    `begins` is the number of its first record in the ledger. `ending` is empty while it
+    has not ended.
     """
 
+    begins: int
     operation: str
     release: str
     version: str
@@ -82,6 +84,7 @@ def history(entries: Iterable[LedgerEntry]) -> list[Attempt]:
             continue
         name, is_step = str(details["release"]), entry.operation == STEP
         known = attempts.pop(name, None) or Attempt(
+            begins=entry.sequence,
             operation=str(details.get("operation")) if is_step else entry.operation,
             release=name,
             version=str(details["version"]),

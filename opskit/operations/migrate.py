@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -47,11 +54,13 @@ _CHANGES = "changes"
 class MigrateRequest:
     """Up to which revision, all by default; with `dry_run` nothing is applied.
 
-    With `expand_only` the first revision of the contract phase is the end.
+    With `expand_only` the first revision of the contract phase is the end. If there are
+    digests of those `rehearsed`, by their names, no other is applied.
     """
 
     until: str = ""
     expand_only: bool = False
+    rehearsed: Mapping[str, str] | None = None
     dry_run: bool = False
 
 
@@ -102,6 +111,7 @@ def migrate(
             with connect(url, purpose="migrate") as connection:
                 revisions = pending(tool, connection, until=request.until)
                 found = _blockers(connection, settings) if revisions else []
+            _require_rehearsed(revisions, request.rehearsed)
             if request.expand_only:
                 late = (n for n, e in enumerate(revisions) if e.phase == "contract")
                 revisions = revisions[: next(late, None)]
@@ -123,6 +133,19 @@ def migrate(
                     record.details["applied"] = list(done.seconds)
                     on_done(revision, done.seconds[revision.id])
     return record.outcome
+
+
+def _require_rehearsed(
+    revisions: Sequence[Revision], rehearsed: Mapping[str, str] | None
+) -> None:
+    """Refuse what came or was changed after the rehearsal."""
+    for each in revisions:
+        if rehearsed is not None and rehearsed.get(each.id) != each.sha256:
+            raise ReleaseRefused(
+                f"migration {each.id} was not rehearsed as it is now",
+                hint="If the release has changed anything, take it back: `inv "
+                "rollback`. Then begin a new one, which rehearses the migration.",
+            )
 
 
 def _apply(run: Run, tool: Tool, url: str, revision: Revision, done: Migrated) -> None:

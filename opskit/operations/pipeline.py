@@ -65,6 +65,18 @@ class Pipeline:
         after = ["contract"] if self._migrates else []
         return [*before, BASELINE, *changes, "smoke", *after]
 
+    def require_rehearsed(self) -> None:
+        """Before a release is taken up again: ask whether its rehearsal still holds.
+
+        Raises:
+            ReleaseRefused: a migration came or was changed after it.
+        """
+        if not self._steps.is_done("rehearse"):
+            return
+        request = MigrateRequest(dry_run=True, rehearsed=self._made.rehearsed)
+        with _refusing():
+            _required(migrate(self._run, request))
+
     def release(self, *, failure: str = "") -> str:
         """Do all steps; return the status of the release.
 
@@ -101,12 +113,8 @@ class Pipeline:
             RollbackFailed: only a restore would do; or a step failed.
             Interrupted: it was stopped after something had changed.
         """
-        try:
+        with _refusing():
             self._find_applied()
-        except OpskitError as error:
-            raise ReleaseRefused(
-                error.summary, said=error.said, hint=error.hint
-            ) from error
         try:
             with self._interruptible("`inv rollback` goes on."):
                 self._go_back(self._made.version, deployed=deployed)
@@ -179,6 +187,8 @@ class Pipeline:
         )
         kinds = {name: str(kind) for name, kind in done.rehearsal.kinds.items()}
         step.details["classes"] = kinds
+        revisions = done.rehearsal.revisions
+        step.details["rehearsed"] = {each.id: each.sha256 for each in revisions}
         if Kind.DESTRUCTIVE in kinds.values():
             source = self._settings.migrations.database
             made = _required(backup(self._run, BackupRequest(database=source)))
@@ -241,7 +251,10 @@ class Pipeline:
         step.status = outcome.result.status
 
     def _migrate(self, step: Step, *, expand_only: bool) -> None:
-        done = _required(migrate(self._run, MigrateRequest(expand_only=expand_only)))
+        request = MigrateRequest(
+            expand_only=expand_only, rehearsed=self._made.rehearsed
+        )
+        done = _required(migrate(self._run, request))
         step.details["applied"] = list(done.seconds)
         if not done.revisions:
             step.status = "nothing to migrate"
@@ -344,6 +357,15 @@ class Pipeline:
         if all(each in ways for each in applied):
             return "downgrade-first", f"migration {heavy[0]} has a way back"
         return "restore-only", f"migration {heavy[0]} has no way back"
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Surround what comes before anything changes: an error is a refusal."""
+    try:
+        yield
+    except OpskitError as error:
+        raise ReleaseRefused(error.summary, said=error.said, hint=error.hint) from error
 
 
 def _required(outcome: Outcome[Any]) -> Any:

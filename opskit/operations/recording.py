@@ -89,6 +89,10 @@ class RunLedger:
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
+    def faults_since(self, number: int) -> list[str]:
+        """Return what is wrong with the chain from a record on; no store is asked."""
+        return self._ledger.verify(since=number)
+
     def add(self, record: Record) -> None:
         """Append how an operation ended, and copy it to every store."""
         if self.append(record):

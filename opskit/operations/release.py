@@ -60,6 +60,7 @@ def release(
     with run.recorded(RELEASE, watched=True) as record, _alone(run, RELEASE):
         deployer = _deployer(run)
         past = history(run.ledger.entries())
+        _require_unchanged(run, past[-1:])
         broken = _broken(past, request) if request.resume else None
         made = _taken_up(broken) if broken else _begun(run, request, past, deployer)
         record.result = made
@@ -75,8 +76,10 @@ def release(
             made.steps += [Step(name=name) for name in pipeline.plan()]
             record.status = "planned"
             return record.outcome
-        record.begin(release=made.release_id, version=made.version)
         failure = broken.failure if broken else ""
+        if not failure:
+            pipeline.require_rehearsed()
+        record.begin(release=made.release_id, version=made.version)
         _conclude(run, record, made, lambda: pipeline.release(failure=failure))
     return record.outcome
 
@@ -206,6 +209,17 @@ def _current(deployer: Deployer) -> str:
         ) from error
 
 
+def _require_unchanged(run: Run, attempts: Sequence[Attempt]) -> None:
+    """Refuse to go by records that somebody has changed."""
+    for each in attempts:
+        if faults := run.ledger.faults_since(each.begins):
+            raise ReleaseRefused(
+                f"the ledger is not whole: {faults[0]}",
+                hint=f"Move {run.state_dir}/ledger.jsonl away: it is then made again "
+                "from its copies in the stores.",
+            )
+
+
 def _broken(past: Sequence[Attempt], request: ReleaseRequest) -> Attempt:
     """Return the release that can be taken up again: only the newest one."""
     newest = past[-1] if past else None
@@ -239,9 +253,10 @@ def _begun(
     if not request.version:
         raise UsageError("release needs a version", hint="`inv release --version REF`.")
     deployer.require(request.version)
-    if past and not past[-1].status and past[-1].has_changed:
+    if past and past[-1].is_resumable and past[-1].has_changed:
         raise ReleaseRefused(
-            f"the {past[-1].operation} to {past[-1].version} broke off",
+            f"the {past[-1].operation} to {past[-1].version} "
+            + ("ended without a verdict" if past[-1].status else "broke off"),
             hint=_GO_ON
             if past[-1].operation == RELEASE
             else "Run `inv rollback` again.",
@@ -261,6 +276,13 @@ def _return(
     """Return a rollback that has not begun, and the releases that it takes back."""
     past = history(run.ledger.entries())
     left = to_take_back(past)
+    newest = past[-1] if past else None
+    if newest and not (to or newest.status or newest.has_changed):
+        raise ReleaseRefused(
+            f"the release to {newest.version} broke off before it changed anything",
+            hint="There is nothing of it to take back. To have an earlier version run, "
+            "name its release: `inv rollback --to RELEASE`; `inv releases` lists them.",
+        )
     if to:
         chosen = _chosen(past, to)
         version, taken = chosen.version, left[left.index(chosen) + 1 :]
@@ -276,6 +298,7 @@ def _return(
             "there was no version before the first release",
             hint="Release a version that worked: `inv release --version REF`.",
         )
+    _require_unchanged(run, taken or past[-1:])
     current = _current(deployer)
     if current == version and past[-1].is_settled:
         raise ReleaseRefused(

@@ -50,7 +50,8 @@ class Released:
     """What became of a release or a rollback, step by step.
 
     `pending` are the migrations that it may have applied, `applied` those of them that
-    the database has. `failed_before` are the probes that failed before it began.
+    the database has; `rehearsed` are the digests of their files when they were
+    rehearsed. `failed_before` are the probes that failed before it began.
     """
 
     release_id: str
@@ -61,6 +62,7 @@ class Released:
     kinds: dict[str, str] = field(default_factory=dict)
     pending: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
+    rehearsed: dict[str, str] = field(default_factory=dict)
     failed_before: list[str] = field(default_factory=list)
     verdict: str = ""
     report: Path | None = None
@@ -69,6 +71,7 @@ class Released:
         """Note what a step has found out, in this run or an earlier one."""
         self.restore_point = str(details.get("restore_point") or self.restore_point)
         self.kinds |= details.get("classes", {})
+        self.rehearsed |= details.get("rehearsed", {})
         named = (*details.get("pending", ()), *details.get("applied", ()))
         self.pending += [each for each in named if each not in self.pending]
         if name == BASELINE:
@@ -109,6 +112,10 @@ class Steps:
         begun = {each.name for each in self.made.steps if each.has_begun}
         return bool(CHANGES & (begun | self.known.keys()))
 
+    def is_done(self, name: str) -> bool:
+        """Whether an earlier run has done a step."""
+        return bool(self.known.get(name, {}).get("state") == "done")
+
     @contextmanager
     def step(self, name: str, *, is_way_back: bool = False) -> Iterator[Step]:
         """Surround a step.
@@ -120,7 +127,7 @@ class Steps:
         """
         step = Step(name=name)
         self.made.steps.append(step)
-        if not is_way_back and self.known.get(name, {}).get("state") == "done":
+        if not is_way_back and self.is_done(name):
             step.status = DONE_BEFORE
             yield step
             return

@@ -201,12 +201,13 @@ def _old_set(site: Site) -> None:
     site.run(*RELEASE)
 
 
-@_case("a ledger that a person has edited", 62, version="1", schema="0003")
+@_case("a person has edited the class of a migration in the ledger, and takes it back", 0, 62, version="2", schema="0004")  # fmt: skip
 def _edited(site: Site) -> None:
-    site.check_out(versions.GOOD)
-    ledger = site.folder / ".opskit" / "ledger.jsonl"
-    ledger.write_text(ledger.read_text().replace('"version": "1"', '"version": "7"'))
+    site.check_out(versions.DESTRUCTIVE)
     site.run(*RELEASE)
+    ledger = site.folder / ".opskit" / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"destructive"', '"additive"'))
+    site.run("rollback")
 
 
 @_case("a rollback target that is gone", 0, 62, version="2", schema="0004")

@@ -47,6 +47,8 @@ class World:
     migrations: dict[str, str] = field(default_factory=dict)
     database: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
+    # What their files hold, if it is not what they held at first.
+    changed: dict[str, str] = field(default_factory=dict)
     # By the deployed version: what the probes find.
     answers: dict[str, list[Check]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -54,6 +56,8 @@ class World:
     errors: dict[str, BaseException] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     settings: dict[str, Any] = field(default_factory=dict)
+    # A migration whose file is changed as soon as it was rehearsed.
+    changing: str = ""
 
     @property
     def run(self) -> Run:
@@ -95,10 +99,14 @@ class World:
     def migrate(self, run: Run, request: Any) -> Outcome[Any]:
         lacking = [each for each in self.migrations if each not in self.database]
         done = SimpleNamespace(
-            revisions=[SimpleNamespace(id=each) for each in lacking],
+            revisions=[self.revision(each) for each in lacking],
             seconds={},
             blockers=(),
         )
+        try:
+            migrations._require_rehearsed(done.revisions, request.rehearsed)
+        except OpskitError as error:
+            return _outcome(done, error)
         if request.dry_run or not request.expand_only:
             return _outcome(done)
         for each in lacking:
@@ -113,9 +121,13 @@ class World:
 
     def rehearse(self, _run: Run, _request: Any) -> Outcome[Any]:
         self.meet("rehearse")
-        return _outcome(
-            SimpleNamespace(rehearsal=SimpleNamespace(kinds=self.migrations))
-        )
+        revisions = [self.revision(each) for each in self.migrations]
+        made = SimpleNamespace(kinds=self.migrations, revisions=revisions)
+        self.changed |= {self.changing: "something else"}
+        return _outcome(SimpleNamespace(rehearsal=made))
+
+    def revision(self, name: str) -> Any:
+        return SimpleNamespace(id=name, sha256=self.changed.get(name, "as written"))
 
     def present(self, _run: Run, names: Collection[str]) -> list[str]:
         return [each for each in self.database if each in names]
@@ -233,6 +245,97 @@ def test_a_release_that_was_killed_is_the_one_taken_back(world: World, at: str) 
     assert world.current == "1"
     assert world.deployed[-1] == "1"
     world.rollback(62)
+
+
+def test_one_killed_before_a_change_does_not_cost_the_one_before(world: World) -> None:
+    """A rollback of it would take back a release that is good."""
+    second = world.release("2").result
+    world.release("3")
+    world.migrations["0002"] = ADDITIVE
+    world.killed("rehearse", lambda: world.release("4"))
+
+    assert "before it changed anything" in world.rollback(62).errors[0].message
+    assert world.current == "3"
+    assert second
+    world.rollback(to=second.release_id)
+    assert world.current == "2"
+
+
+def test_a_release_without_a_verdict_comes_before_the_next_one(world: World) -> None:
+    """Else the next one would have it as the version to return to."""
+    world.answers["2"] = [silent("health.answers")]
+    world.release("2", 61)
+
+    assert "without a verdict" in world.release("3", 62).errors[0].message
+    world.rollback()
+    world.release("3")
+
+
+@pytest.mark.parametrize("what", ["added", "changed"])
+def test_a_migration_that_was_not_rehearsed_is_not_applied(
+    world: World, what: str
+) -> None:
+    """A release that was killed is not taken up with it; the way back goes on."""
+    world.migrations |= {"0002": REWRITE, "0003": ADDITIVE}
+    world.killed("migrated 0002", lambda: world.release("2"))
+    world.migrations |= {"0004": ADDITIVE} if what == "added" else {}
+    world.changed |= {"0003": "something else"} if what == "changed" else {}
+
+    refused = world.release(code=62, resume=True).errors[0]
+
+    assert "was not rehearsed" in refused.message
+    assert world.database == ["0002"]
+    world.rollback()
+    assert world.database == []
+
+
+def test_a_migration_that_changes_after_its_rehearsal_is_not_applied(
+    world: World,
+) -> None:
+    """Nobody knows what it costs."""
+    world.migrations["0002"] = ADDITIVE
+    world.changing = "0002"
+
+    assert "was not rehearsed" in world.release("2", 60).errors[0].message
+    assert (world.database, world.current) == ([], "1")
+
+
+@pytest.mark.parametrize("call", ["release", "resume", "rollback"])
+def test_a_ledger_that_was_edited_decides_about_nothing(
+    world: World, call: str
+) -> None:
+    """The classes in it decide whether a way back loses data."""
+    world.migrations["0002"] = REWRITE
+    if call == "resume":
+        world.killed("deploy 2", lambda: world.release("2"))
+    else:
+        world.release("2")
+    calls: dict[str, Callable[[], Outcome[Released]]] = {
+        "release": lambda: world.release("3", 62),
+        "resume": lambda: world.release(code=62, resume=True),
+        "rollback": lambda: world.rollback(62),
+    }
+    ledger = world.folder / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace(REWRITE, ADDITIVE))
+
+    refused = calls[call]().errors[0]
+
+    assert "the ledger is not whole" in refused.message
+    assert world.database == ["0002"]
+
+
+def test_an_old_record_that_was_edited_is_in_nobodys_way(world: World) -> None:
+    """A release goes by the newest ones."""
+    ledger = world.folder / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace("smoke", "smoking"))
+    world.release("2", 62)
+    ledger.write_text(ledger.read_text().replace("smoking", "smoke"))
+    world.release("2")
+    ledger.write_text(ledger.read_text().replace("smoke", "smoking", 1))
+
+    world.rollback()
+
+    assert world.current == "1"
 
 
 def test_a_release_without_an_answer_is_the_one_taken_back(world: World) -> None:
