@@ -176,7 +176,7 @@ def _two(site: Site) -> None:
     site.end(process)
 
 
-@_case("a version that does not exist", 60, version="1", schema="0003")
+@_case("a version that does not exist", 62, version="1", schema="0003")
 def _missing(site: Site) -> None:
     site.configure(deployer=LOCAL.partition("prepare")[0])
     site.run(*RELEASE)
