@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from opskit.errors import (
     ReleaseRefused,
     RollbackFailed,
     SmokeFailed,
+    Unhealthy,
     UsageError,
     machine_faults,
 )
@@ -37,7 +38,9 @@ from opskit.operations.pipeline import Pipeline
 from opskit.operations.run import Run
 from opskit.operations.steps import OnStep, Released, Step, Steps, render
 from opskit.release.deployers import Deployer, deployer_of
+from opskit.release.local import Local
 
+START = "start"
 _GO_ON = "`inv release --resume` goes on with it, `inv rollback` takes it back."
 
 
@@ -104,6 +107,45 @@ def rollback(
     return record.outcome
 
 
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The version that is to run, and its process; 0 if it ran already."""
+
+    version: str
+    process: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the document."""
+        return {"version": self.version, "process": self.process}
+
+
+def start(run: Run) -> Outcome[Started]:
+    """Start the process of the current version, if it does not run."""
+    with run.recorded(START) as record, _alone_here(run, START):
+        deployer = _deployer(run)
+        if not (isinstance(deployer, Local) and deployer.settings.start):
+            raise UsageError(
+                "the service is not started by opskit",
+                hint='Set deployer = "local" in [release], and start in '
+                "[release.local].",
+            )
+        version, process = _current(deployer), 0
+        if not version:
+            raise ReleaseRefused(
+                "no version is current",
+                hint="Release one: `inv release --version REF`.",
+            )
+        record.status = "running"
+        try:
+            if not deployer.runs():
+                record.begin(version=version)
+                process, record.status = deployer.start(), "started"
+        except DeployFailed as error:
+            raise Unhealthy(error.summary, said=error.said, hint=error.hint) from error
+        record.result = Started(version=version, process=process)
+    return record.outcome
+
+
 def _conclude(
     run: Run, record: Record, made: Released, work: Callable[[], str]
 ) -> None:
@@ -142,13 +184,7 @@ def _alone(run: Run, operation: str) -> Iterator[None]:
 
     The way back must not depend on a database that is down.
     """
-    folder = run.state_dir / "locks"
-    with (
-        locks.exclusive(
-            folder, RELEASE, operation=operation, run_id=run.run_id, now=run.now()
-        ),
-        ExitStack() as stack,
-    ):
+    with _alone_here(run, operation), ExitStack() as stack:
         try:
             stack.enter_context(release_lock(run))
         except DatabaseError as error:
@@ -163,6 +199,13 @@ def _alone(run: Run, operation: str) -> Iterator[None]:
                 reason=error.message,
             )
         yield
+
+
+def _alone_here(run: Run, operation: str) -> AbstractContextManager[None]:
+    folder = run.state_dir / "locks"
+    return locks.exclusive(
+        folder, RELEASE, operation=operation, run_id=run.run_id, now=run.now()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

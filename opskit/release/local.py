@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,26 @@ class Local:
         """See `Deployer`."""
         return self.deploy(version)
 
+    def runs(self) -> bool:
+        """Return whether the process of the current version runs.
+
+        Raises:
+            DeployFailed: it was started on another host.
+        """
+        found = processes.read(self._folder / _RECORDS / (self.current() or "none"))
+        return bool(found and found.is_alive)
+
+    def start(self) -> int:
+        """Start the process of the current version; return its number.
+
+        Raises:
+            DeployFailed: it ended, or did not name its version in time.
+            ReleaseRefused: its folder is gone.
+        """
+        version = self.current()
+        self.require(version)
+        return self._replace(version, self._folder / _RELEASES / version)
+
     def _variables(self, version: str, folder: Path) -> dict[str, str]:
         return {"OPSKIT_VERSION": version, "OPSKIT_RELEASE_FOLDER": str(folder)}
 
@@ -113,9 +133,10 @@ class Local:
         """
         records, log = self._folder / _RECORDS, self._folder / _LOG
         files.make_directories(records)
-        for record, process in list(self._started()):
-            process.stop(self.settings.stop_timeout.total_seconds())
-            record.unlink(missing_ok=True)
+        for record in sorted(records.iterdir()):
+            if before := processes.read(record):
+                before.stop(self.settings.stop_timeout.total_seconds())
+            record.unlink()
         begin = log.stat().st_size if log.exists() else 0
         process = processes.start(
             self.settings.start,
@@ -132,12 +153,6 @@ class Local:
                 raise error.replace(said=_tail(log, begin)) from error
             raise
         return process.number
-
-    def _started(self) -> Iterator[tuple[Path, Process]]:
-        """Yield the processes that were started here, with their records."""
-        for record in sorted((self._folder / _RECORDS).iterdir()):
-            if process := processes.read(record):
-                yield record, process
 
     def _confirm(self, process: Process, version: str) -> None:
         hint = f"See the end of {self._folder / _LOG}."

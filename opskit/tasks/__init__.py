@@ -31,6 +31,7 @@ for _task in (
     release.rehearse,
     release.release,
     release.rollback,
+    release.start,
     release.releases,
     release.evidence,
     smoke.smoke,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opskit.operations.archive import Archived
     from opskit.operations.migrate import Migrated, Rehearsed
     from opskit.operations.outcome import Outcome
-    from opskit.operations.release import Releases
+    from opskit.operations.release import Releases, Started
     from opskit.operations.steps import Released, Step
 
 
@@ -149,6 +149,21 @@ def rollback(say: Say, to: str = "", json: bool = False) -> Outcome[Released]:
     outcome = take_back(start(), to=to, on_step=lambda step: say(_step(step)))
     if outcome.result is not None:
         say(*_ending(outcome.result, outcome.status))
+    return outcome
+
+
+@command(help={"json": "print one JSON document"})
+def start(say: Say, json: bool = False) -> Outcome[Started]:
+    """Start the process of the current version, if none of it runs.
+
+    Example: inv start
+    """
+    from opskit.operations.release import start as begin
+    from opskit.watch import runs
+
+    outcome = begin(runs.start())
+    if (done := outcome.result) is not None:
+        say(f"{done.version}: {outcome.status}")
     return outcome
 
 

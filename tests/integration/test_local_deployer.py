@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from opskit.config import Settings
 from opskit.config.release import LocalSettings
 from opskit.config.smoke import SmokeSettings
 from opskit.errors import DeployFailed, ReleaseRefused
+from opskit.operations.release import start
+from opskit.operations.run import Run
 from opskit.release import processes
 from opskit.release.local import Local
 
@@ -327,3 +331,61 @@ def test_a_version_without_a_folder_leaves_the_one_before(service: Service) -> N
 
     assert service.running == before
     service.deployer(prepare=["true"]).require("9")
+
+
+def run_of(service: Service, **release: object) -> Run:
+    return Run(
+        Settings.model_validate(
+            {
+                "state_dir": service.folder / "state",
+                "smoke": service.smoke,
+                "release": {"deployer": "local", "local": service.local} | release,
+            }
+        )
+    )
+
+
+def test_a_service_that_ended_is_started_again(service: Service) -> None:
+    """After a restart of the machine, or when it has crashed; only then."""
+    run = run_of(service)
+    before = service.running["1"]
+
+    outcome = start(run)
+    assert (outcome.exit_code, outcome.status) == (0, "running")
+    assert service.running == {"1": before}
+    assert not run.ledger.entries()
+
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: not service.running)
+    outcome = start(run)
+
+    assert (outcome.exit_code, outcome.status) == (0, "started")
+    assert outcome.result is not None
+    assert outcome.result.as_json() == {"version": "1", "process": service.running["1"]}
+    assert service.answer()["version"] == "1"
+    (entry,) = run.ledger.entries()
+    assert (entry.operation, entry.details["version"]) == ("start", "1")
+
+
+def test_what_cannot_be_started_again_is_unhealthy(service: Service) -> None:
+    """Somebody has to look at it."""
+    process = processes.read(service.folder / "processes" / "1")
+    assert process is not None
+    process.stop(SECONDS)
+    service.add("1", "dies")
+
+    outcome = start(run_of(service))
+
+    assert outcome.exit_code == 4
+    assert "no such table" in outcome.errors[0].message
+    assert service.running == {}
+
+
+def test_only_what_opskit_runs_and_knows_is_started(service: Service) -> None:
+    """Another supervisor starts the others."""
+    restart = {"folder": str(service.folder), "restart": ["true"]}
+    assert start(run_of(service, local=restart)).exit_code == 2
+    command = {each: ["true"] for each in ("deploy", "status", "current")}
+    assert start(run_of(service, deployer="command", command=command)).exit_code == 2
+    (service.folder / "current").unlink()
+    assert start(run_of(service)).exit_code == 62
