@@ -172,6 +172,11 @@ def junit(report: SmokeReport) -> str:
         "time": f"{report.seconds:.3f}",
         "timestamp": f"{report.started_at:%Y-%m-%dT%H:%M:%S}",
     }
+    properties = ElementTree.Element("properties")
+    ElementTree.SubElement(
+        properties, "property", name="requests", value=str(report.requests)
+    )
+    suite.insert(0, properties)
     root = ElementTree.Element("testsuites")
     root.append(suite)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -242,17 +242,22 @@ def test_only_the_version_is_answered_well(tmp_path: Path, respond: Respond) -> 
     assert "Traceback" not in ended.errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_soon(tmp_path: Path, number: signal.Signals) -> None:
-    """While an answer is awaited: exit code 130, long before the deadline.
+@pytest.mark.parametrize(
+    ("number", "names_version"), [(signal.SIGINT, False), (signal.SIGTERM, True)]
+)
+def test_an_interrupted_run_ends_soon(
+    tmp_path: Path, number: signal.Signals, names_version: bool
+) -> None:
+    """While the version, or probes, await answers: 130, long before the deadline.
 
     That is on record; a report of what was not judged is not written.
     """
     asked = threading.Event()
 
-    def silent(
-        _connection: socket.socket, _head: bytes, ended: threading.Event
-    ) -> None:
+    def silent(connection: socket.socket, head: bytes, ended: threading.Event) -> None:
+        if names_version and head.startswith(b"GET /health "):
+            connection.sendall(answer(b'{"version": "1"}'))
+            return
         asked.set()
         ended.wait(600)
 
