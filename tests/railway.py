@@ -18,6 +18,7 @@ from graphql import GraphQLError, build_schema, graphql_sync, parse
 # CANCELLED has been met without being published, and FROZEN is one that nobody knows.
 SCHEMA = """
 scalar DateTime
+scalar EnvironmentVariables
 scalar DeploymentMeta
 enum DeploymentStatus {
   BUILDING CRASHED DEPLOYING FAILED INITIALIZING NEEDS_APPROVAL QUEUED REMOVED REMOVING
@@ -42,6 +43,10 @@ type Query {
     after: String before: String first: Int input: DeploymentListInput! last: Int
   ): QueryDeploymentsConnection!
   projectToken: ProjectToken!
+  variables(
+    environmentId: String! pluginId: String projectId: String! serviceId: String
+    unrendered: Boolean
+  ): EnvironmentVariables!
 }
 type Mutation {
   deploymentCancel(id: String!): Boolean!
@@ -112,6 +117,7 @@ class Platform:
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     rolls_back: bool = True
+    variables: dict[str, str] = field(default_factory=dict)
     also_begins: str = ""
     guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -153,6 +159,11 @@ class Platform:
     # The fields of the schema.
     def projectToken(self, _info: Any) -> dict[str, str]:
         return {"id": "1", "projectId": PROJECT, "environmentId": ENVIRONMENT}
+
+    def variables_(self, _info: Any, **given: str) -> dict[str, str]:
+        place = {"projectId": PROJECT, "environmentId": ENVIRONMENT}
+        self._require(given, serviceId=SERVICE, **place)
+        return self.variables
 
     def deployments_(self, given: dict[str, Any], first: int) -> dict[str, Any]:
         place = {"projectId": PROJECT, "environmentId": ENVIRONMENT}
@@ -197,6 +208,7 @@ class Platform:
             document["query"],
             root_value={
                 "projectToken": self.projectToken,
+                "variables": self.variables_,
                 "deployment": self.deployment,
                 "deployments": lambda _info, input, first: self.deployments_(
                     input, first

@@ -221,6 +221,11 @@ class ReleaseSettings(Section):
     local: LocalSettings = LocalSettings()
     railway: RailwaySettings = RailwaySettings()
     command: CommandSettings = CommandSettings()
+    configuration: list[Path] = Field(
+        default=[],
+        description="files from which the service takes its configuration and "
+        "environment; their hashes are recorded, and a rollback says which differ",
+    )
     order: Literal["migrate-first", "deploy-first"] = Field(
         default="migrate-first",
         description="whether migrations come before the deployment or after it; those "

@@ -122,3 +122,12 @@ def taken_back(past: Sequence[Attempt]) -> set[str]:
         if each.operation == ROLLBACK and each.status == "rolled-back"
         for name in each.ending.get("takes_back", ())
     }
+
+
+def configuration_of(entries: Sequence[LedgerEntry], version: str) -> dict[str, str]:
+    """Return the hashes of the configuration with which a version was deployed last."""
+    for entry in reversed(entries):
+        details = entry.details.get("details") if entry.operation == STEP else None
+        if isinstance(details, dict) and details.get("deployed") == version:
+            return dict(details.get("configuration", {}))
+    return {}

@@ -18,6 +18,7 @@ from opskit.errors import (
 )
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
+from opskit.operations.history import configuration_of
 from opskit.operations.migrate import (
     MigrateRequest,
     RehearseRequest,
@@ -41,6 +42,7 @@ from opskit.operations.steps import (
 )
 from opskit.probes.runner import names
 from opskit.release.classes import Kind
+from opskit.release.configuration import configuration, differing, hashes
 from opskit.release.deployers import Deployer
 from opskit.release.tools import tool_of
 
@@ -266,7 +268,13 @@ class Pipeline:
         made = self._made
         made.applied = present(self._run, made.pending) if made.pending else []
 
+    def _configuration(self) -> dict[str, bytes]:
+        base = configuration_path().resolve().parent
+        return configuration(self._settings, self._deployer, base)
+
     def _deploy(self, step: Step, version: str, deploy: Callable[[str], str]) -> None:
+        step.details["deployed"] = version
+        step.details["configuration"] = hashes(self._configuration())
         step.details["deployment"] = deploy(version)
         current = self._deployer.current()
         if current != version:
@@ -326,6 +334,8 @@ class Pipeline:
             )
         if deployed:
             with self._steps.step(DEPLOY_BEFORE, is_way_back=True) as step:
+                then = configuration_of(self._run.ledger.entries(), version)
+                made.differing = differing(then, self._configuration())
                 self._deploy(step, version, self._deployer.return_to)
         if version:
             self._probe_before(version)

@@ -51,7 +51,9 @@ class Released:
 
     `pending` are the migrations that it may have applied, `applied` those of them that
     the database has; `rehearsed` are the digests of their files when they were
-    rehearsed. `failed_before` are the probes that failed before it began.
+    rehearsed. `failed_before` are the probes that failed before it began. In
+    `differing` is the configuration that has changed since the version before was
+    deployed.
     """
 
     release_id: str
@@ -65,6 +67,7 @@ class Released:
     rehearsed: dict[str, str] = field(default_factory=dict)
     failed_before: list[str] = field(default_factory=list)
     verdict: str = ""
+    differing: list[str] = field(default_factory=list)
     report: Path | None = None
 
     def learn(self, name: str, details: Mapping[str, Any]) -> None:
@@ -76,6 +79,13 @@ class Released:
         self.pending += [each for each in named if each not in self.pending]
         if name == BASELINE:
             self.failed_before = list(details.get("failed", ()))
+
+    @property
+    def differences(self) -> str:
+        """What is said of a configuration that differs."""
+        return "Not as it was when the version before was deployed: " + ", ".join(
+            map(cell, self.differing)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
@@ -89,6 +99,7 @@ class Released:
                 {"id": each, "class": self.kinds.get(each)} for each in self.applied
             ],
             "verdict": self.verdict,
+            "differing": list(self.differing),
             "report": str(self.report) if self.report else "",
         }
 
@@ -192,6 +203,7 @@ def render(made: Released, status: str) -> str:
             f"Release {made.release_id}, before it {made.previous or 'nothing'}. "
             f"Restore point: {made.restore_point or 'none'}.",
             *([f"Verdict: {made.verdict}."] if made.verdict else []),
+            *([f"{made.differences}."] if made.differing else []),
             "",
             "| step | outcome | time |",
             "|---|---|---|",

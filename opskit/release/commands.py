@@ -73,6 +73,10 @@ class Command:
         """See `Deployer`."""
         return self.deploy(version)
 
+    def configuration(self) -> Mapping[str, bytes]:
+        """See `Deployer`: it is all in files."""
+        return {}
+
 
 def require_name(version: str) -> None:
     """Check that an environment variable can hold the name of a version.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,14 @@ class Deployer(Protocol):
 
     def return_to(self, version: str) -> str:
         """Like `deploy`, for a version that ran before."""
+        ...
+
+    def configuration(self) -> Mapping[str, bytes]:
+        """Return what the platform keeps of the service's configuration, by a name.
+
+        Raises:
+            DeployFailed: it cannot be read.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,10 @@ class Local:
     def return_to(self, version: str) -> str:
         """See `Deployer`."""
         return self.deploy(version)
+
+    def configuration(self) -> Mapping[str, bytes]:
+        """See `Deployer`: it is all in files."""
+        return {}
 
     def runs(self) -> bool:
         """Return whether the process of the current version runs.

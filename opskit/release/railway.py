@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,13 @@ query ($input: DeploymentListInput!, $first: Int) {
   deployments(input: $input, first: $first) {
     edges { node { id status createdAt canRollback meta } }
   }
+}
+"""
+_VARIABLES = """
+query ($projectId: String!, $environmentId: String!, $serviceId: String) {
+  variables(
+    projectId: $projectId, environmentId: $environmentId, serviceId: $serviceId
+  )
 }
 """
 _STATUS = "query ($id: String!) { deployment(id: $id) { status } }"
@@ -270,6 +278,16 @@ class Railway:
         new = self._appeared(version, known, deadline)
         self._follow(new, version, deadline)
         return new
+
+    def configuration(self) -> Mapping[str, bytes]:
+        """See `Deployer`: the variables of the service."""
+        found = self._api.ask(
+            _VARIABLES,
+            self.clock.now() + _ASK_SECONDS,
+            serviceId=self.settings.service,
+            **self._place,
+        )
+        return {"variables": json.dumps(found, sort_keys=True).encode()}
 
     @property
     def _deadline(self) -> float:

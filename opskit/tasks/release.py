@@ -217,5 +217,7 @@ def _ending(done: Released, status: str) -> Iterator[str]:
     yield f"{done.version}: {status}"
     if done.verdict:
         yield f"verdict: {done.verdict}"
+    if done.differing:
+        yield done.differences
     if done.report:
         yield f"report: {done.report}"

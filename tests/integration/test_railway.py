@@ -13,6 +13,7 @@ from opskit.config.smoke import SmokeSettings
 from opskit.errors import ConfigurationError, DeployFailed, OpskitError, ReleaseRefused
 from opskit.log import mask
 from opskit.probes.runner import Clock
+from opskit.release.configuration import configuration, differing, hashes
 from opskit.release.deployers import deployer_of
 from opskit.release.railway import Railway
 from tests.railway import SERVICE, TOKEN, Fault, Platform, serving
@@ -337,3 +338,22 @@ def test_a_token_is_not_sent_in_the_open(url: str) -> None:
     """Only to this machine."""
     with pytest.raises(ValueError, match="url"):
         RailwaySettings(url=url)
+
+
+def test_the_variables_are_part_of_a_release(
+    platform: Platform, railway: Railway
+) -> None:
+    """Of them only a hash is kept; where they cannot be read, nothing fails."""
+    settings = ReleaseSettings()
+
+    def read() -> dict[str, bytes]:
+        return configuration(settings, railway, Path())
+
+    platform.variables = {"A": "1", "B": "2"}
+    then = hashes(read())
+    platform.variables = {"B": "2", "A": "1"}
+    assert differing(then, read()) == []
+    platform.variables = {"A": "1", "B": "3"}
+    assert differing(then, read()) == ["variables"]
+    platform.faults = {"variables": [Fault(status=401)]}
+    assert differing(then, read()) == []

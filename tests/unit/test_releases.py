@@ -217,6 +217,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         current=lambda: made.current,
         deploy=made.deploy,
         return_to=made.deploy,
+        configuration=dict,
     )
     monkeypatch.setattr(release, "release_lock", made.lock)
     monkeypatch.setattr(release, "deployer_of", lambda *_: deployer)
@@ -745,3 +746,25 @@ def test_a_target_that_is_gone_is_found_out_before_a_downgrade(world: World) -> 
 
     assert "the rollback failed: no version" in outcome.errors[0].message
     assert (world.undone, world.current) == ([], "3")
+
+
+def test_a_rollback_says_which_configuration_differs(world: World) -> None:
+    """Not what is in it; and only what differs from the release of that version."""
+    same, changed, lost = (world.folder / each for each in ("same", "app.env", "lost"))
+    for each in (same, changed, lost):
+        each.write_text("PASSWORD=1234")
+    names = [str(each) for each in (same, changed, lost)]
+    release_settings = {"configuration": [*names, "never-there"]}
+    world.settings = {"release": release_settings}
+    world.release("2")
+    world.release("3")
+    assert "1234" not in str([each.details for each in world.run.ledger.entries()])
+
+    changed.write_text("PASSWORD=12345")
+    lost.unlink()
+    outcome = world.rollback()
+
+    assert outcome.result is not None
+    assert outcome.result.as_json()["differing"] == sorted(names[1:])
+    assert "Not as it was" in (outcome.result.report or Path()).read_text()
+    assert world.rollback().result.differing == []  # type: ignore[union-attr]
