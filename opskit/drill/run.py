@@ -192,11 +192,13 @@ def _text(value: object) -> str:
 class DrillRequest(CopyRequest):
     """Which set to prove, and how; the settings say on what.
 
-    So many mutants are planted to show that the comparison can fail.
+    So many mutants are planted to show that the comparison can fail. There must be
+    room for so many `copies` of the database.
     """
 
     settings: DrillSettings
     mutants: int = 0
+    copies: int = 1
 
 
 def drill(request: DrillRequest, *, clock: Callable[[], datetime]) -> DrillEvidence:
@@ -266,7 +268,7 @@ class _Drill(Terms):
         self._request = replace(
             request,
             chosen=first,
-            limits=replace(request.limits, room_bytes=size_bytes),
+            limits=replace(request.limits, room_bytes=request.copies * size_bytes),
             loading=request.settings.loading,
             compares_early=True,
             offline=True,

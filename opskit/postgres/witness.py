@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, LiteralString
 
-from opskit.errors import DatabaseError
+from opskit.errors import DatabaseError, ServerFault
 from opskit.postgres.connect import (
     Connection,
     connect,
@@ -156,6 +156,7 @@ class Sampled:
     )
     waited: set[tuple[int, str]] = field(default_factory=set)
     size_bytes_max: int = 0
+    failure: DatabaseError | None = None
 
 
 def relations(connection: Connection) -> dict[int, Relation]:
@@ -257,7 +258,7 @@ def read_log(connection: Connection, database: str, begin: int) -> list[Line]:
         if mark in text:
             return [*_lines(text, database, connection.info.backend_pid)]
         if time.monotonic() > deadline:
-            raise DatabaseError(
+            raise ServerFault(
                 "the server's log is not written",
                 hint="See whether its disk is full, then run this again.",
             )
@@ -306,32 +307,43 @@ def sampled(url: str, database: str) -> Iterator[Sampled]:
         finally:
             stopped.set()
             watch.join()
+    if seen.failure is not None:
+        raise seen.failure
 
 
 def _sample(
     connection: Connection, database: str, seen: Sampled, stopped: threading.Event
 ) -> None:
+    try:
+        with translated("looking at locks"):
+            _look(connection, database, seen, stopped)
+    except DatabaseError as error:
+        seen.failure = error
+
+
+def _look(
+    connection: Connection, database: str, seen: Sampled, stopped: threading.Event
+) -> None:
     sized = 0.0
-    with translated("looking at locks"):
-        while not stopped.wait(_LOOK_SECONDS):
-            for pid, relation, mode, granted, kind, now in query(
-                connection,
-                """
-                SELECT l.pid, l.relation::int8, l.mode, l.granted, l.locktype,
-                       clock_timestamp()
-                FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                WHERE a.datname = %s AND a.application_name NOT LIKE 'opskit %%'
-                  AND (NOT l.granted
-                       OR l.locktype = 'relation' AND l.relation >= 16384)""",
-                database,
-            ):
-                if not granted:
-                    seen.waited.add((pid, kind))
-                    continue
-                key = pid, Lock(relation=relation, mode=mode)
-                first, _last = seen.locks.get(key, (now, now))
-                seen.locks[key] = first, now
-            if time.monotonic() - sized > _SIZE_SECONDS:
-                sized = time.monotonic()
-                size = query_value(connection, "SELECT pg_database_size(%s)", database)
-                seen.size_bytes_max = max(seen.size_bytes_max, size)
+    while not stopped.wait(_LOOK_SECONDS):
+        for pid, relation, mode, granted, kind, now in query(
+            connection,
+            """
+            SELECT l.pid, l.relation::int8, l.mode, l.granted, l.locktype,
+                   clock_timestamp()
+            FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+            WHERE a.datname = %s AND a.application_name NOT LIKE 'opskit %%'
+              AND (NOT l.granted
+                   OR l.locktype = 'relation' AND l.relation >= 16384)""",
+            database,
+        ):
+            if not granted:
+                seen.waited.add((pid, kind))
+                continue
+            key = pid, Lock(relation=relation, mode=mode)
+            first, _last = seen.locks.get(key, (now, now))
+            seen.locks[key] = first, now
+        if time.monotonic() - sized > _SIZE_SECONDS:
+            sized = time.monotonic()
+            size = query_value(connection, "SELECT pg_database_size(%s)", database)
+            seen.size_bytes_max = max(seen.size_bytes_max, size)

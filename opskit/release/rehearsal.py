@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from opskit.checks import Check, not_checked
 from opskit.compare import contents
 from opskit.config.release import AcceptedWarning, BudgetSettings
 from opskit.drill.run import DrillRequest, equal_copy
-from opskit.errors import MigrationFailed, OpskitError, ReleaseRefused
+from opskit.errors import MigrationFailed, ReleaseRefused, ServerFault
 from opskit.log import logger
 from opskit.postgres import database, witness
-from opskit.postgres.connect import connect, query, query_value
+from opskit.postgres.connect import connect, is_server_fault, query, query_value
 from opskit.postgres.parameters import with_database
 from opskit.release.changes import changes, schema_of
 from opskit.release.classes import kind_of, warnings
+from opskit.release.filled import fill_checks
 from opskit.release.locks import (
     BLOCKS_WRITES,
     HeldLock,
@@ -34,6 +38,8 @@ from opskit.restore.engine import Restored
 
 _WRITER_LOCK_WAIT = timedelta(seconds=1)
 _SECOND = "_opskit_second"
+# One to be alone with, one beside a writer.
+_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +76,30 @@ def rehearse(request: RehearsalRequest, *, clock: Callable[[], datetime]) -> Reh
         )
     own = {**settings.settings, **witness.SETTINGS}
     drill = replace(
-        request.drill, settings=settings.model_copy(update={"settings": own})
+        request.drill,
+        settings=settings.model_copy(update={"settings": own}),
+        copies=_COPIES,
     )
     manifest = drill.chosen.manifest
     made = Rehearsal(backup_id=manifest.backup_id, started_at=clock())
     with equal_copy(drill) as restored:
-        _Run(request, restored, made).all()
+        try:
+            _Run(request, restored, made).all()
+        except ServerFault as error:
+            raise _broken_off(error, settings.work_dir) from error
     return made
+
+
+def _broken_off(error: ServerFault, work_dir: Path | None) -> ServerFault:
+    """Return what is said of a rehearsal whose server failed: it is no verdict."""
+    folder = work_dir or Path(tempfile.gettempdir())
+    free_bytes = shutil.disk_usage(folder).free
+    return error.replace(
+        summary="the rehearsal broke off, which says nothing about the migrations: "
+        f"{error.summary}; {free_bytes // 2**20} MiB are free in {folder}",
+        hint="See why the throw-away server failed. If the disk is full, free some "
+        "space, or name a folder with more in [drill] work_dir. Then rehearse again.",
+    )
 
 
 class _Run:
@@ -140,12 +163,14 @@ class _Run:
         """Apply one revision and note what it did; return whether that went well."""
         logger().info("rehearsal", revision=revision.id)
         made, url, failure = self._made, self._restored.copy.url, ""
-        before, began, began_at = schema_of(url), time.monotonic(), self._now()
+        before, begin = schema_of(url), witness.position(self._connection)
+        began, began_at = time.monotonic(), self._now()
         try:
             self._request.tool.apply(
                 self._url(self._name), revision, self._request.bounds
             )
         except MigrationFailed as error:
+            self._require_no_fault(begin)
             failure = error.message
         made.timings[revision.id] = round(time.monotonic() - began, 3)
         self._spans[revision.id] = began_at, self._now()
@@ -159,7 +184,22 @@ class _Run:
                 detail=failure,
             )
         )
+        if not failure:
+            made.checks += fill_checks(url, revision)
         return not failure
+
+    def _require_no_fault(self, begin: int) -> None:
+        """Raise ServerFault if a migration failed for the server's own reasons.
+
+        Whatever the tool says of it, the server's log has the SQLSTATE.
+        """
+        for line in witness.read_log(self._connection, self._name, begin):
+            if is_server_fault(line.sqlstate, ""):
+                raise ServerFault(
+                    "the throw-away server failed",
+                    said=line.message,
+                    sqlstate=line.sqlstate,
+                )
 
     @contextmanager
     def _costed(self) -> Iterator[None]:
@@ -266,6 +306,7 @@ class _Run:
             self._request.tool,
             self._request.bounds,
         )
+        begin = witness.position(self._connection)
         try:
             for revision in reversed(made.revisions):
                 tool.undo(url, revision, bounds)
@@ -277,7 +318,8 @@ class _Run:
                 )
             for revision in made.revisions:
                 tool.apply(url, revision, bounds)
-        except OpskitError as error:
+        except MigrationFailed as error:
+            self._require_no_fault(begin)
             made.checks.append(
                 Check(name=name, passed=False, observed="failed", detail=error.message)
             )
