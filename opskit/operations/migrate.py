@@ -32,6 +32,7 @@ from opskit.postgres.migrations import WAITED, invalid_indexes
 from opskit.postgres.parameters import parse
 from opskit.postgres.snapshot import database_lock
 from opskit.release.changes import changes, require_as_rehearsed, schema_of
+from opskit.release.filled import fill_checks, require_filled
 from opskit.release.rehearsal import RehearsalRequest
 from opskit.release.rehearsal import rehearse as run_rehearsal
 from opskit.release.report import Rehearsal, render
@@ -75,6 +76,7 @@ class Migrated:
     revisions: tuple[Revision, ...]
     seconds: dict[str, float] = field(default_factory=dict)
     changes: dict[str, list[str]] = field(default_factory=dict)
+    filled: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     blockers: tuple[Blocker, ...] = ()
     dry_run: bool = False
 
@@ -90,6 +92,7 @@ class Migrated:
                     "status": "applied" if each.id in self.seconds else "pending",
                     "seconds": self.seconds.get(each.id),
                     "changes": self.changes.get(each.id),
+                    "filled": self.filled.get(each.id),
                 }
                 for each in self.revisions
             ],
@@ -128,6 +131,7 @@ def migrate(
                 record.begin(
                     source=settings.database, revisions=[e.id for e in revisions]
                 )
+                record.details |= {"applied": [], "filled": done.filled}
                 for revision in revisions:
                     _apply(run, tool, url, revision, done)
                     record.details["applied"] = list(done.seconds)
@@ -154,6 +158,9 @@ def _apply(run: Run, tool: Tool, url: str, revision: Revision, done: Migrated) -
     _move(tool.apply, url, revision, run.settings.release.migrations)
     done.seconds[revision.id] = round(time.monotonic() - began, 3)
     done.changes[revision.id] = changes(before, schema_of(url))
+    filled = [*fill_checks(url, revision)]
+    done.filled[revision.id] = [each.as_json() for each in filled]
+    require_filled(revision, filled)
     rehearsed = _rehearsed_changes(run, revision)
     if rehearsed is not None:
         require_as_rehearsed(revision, done.changes[revision.id], rehearsed)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import LiteralString
 
 import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
 
+from opskit.errors import DatabaseError
 from opskit.postgres.connect import (
     Connection,
     connect,
@@ -104,6 +109,68 @@ def _record(
         connection.execute(
             "INSERT INTO opskit.migrations (id, sha256) VALUES (%s, %s)", [name, digest]
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """How many rows there are, and the digest of all, whatever their order."""
+
+    number: int
+    sha256: str
+
+
+_DIGESTED: LiteralString = """
+    SELECT count(*), encode(sha256(convert_to(coalesce(
+             string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex')
+    FROM (SELECT row({columns})::text AS line FROM {rows}) lines"""
+
+
+def rows_of_table(connection: Connection, table: str, columns: Sequence[str]) -> Rows:
+    """Return the rows of a table in these columns.
+
+    Raises:
+        DatabaseError: there is no such table or column.
+    """
+    name = _table(connection, table)
+    statement = sql.SQL(_DIGESTED).format(columns=_listed(columns), rows=name)
+    return _rows(connection.execute(statement))
+
+
+def rows_of_json(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    records: Sequence[Mapping[str, object]],
+) -> Rows:
+    """Return what the rows of a table are if they hold these records; as above."""
+    name = _table(connection, table)
+    rows = sql.SQL("json_populate_recordset(NULL::{}, {}::json)").format(
+        name, sql.Literal(json.dumps(records))
+    )
+    statement = sql.SQL(_DIGESTED).format(columns=_listed(columns), rows=rows)
+    return _rows(connection.execute(statement))
+
+
+def _table(connection: Connection, table: str) -> sql.Identifier:
+    found = query(
+        connection,
+        """
+        SELECT nspname, relname FROM pg_class c
+          JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass(%s)""",
+        table,
+    )
+    if not found:
+        raise DatabaseError(f"there is no table {table}")
+    return sql.Identifier(*found[0])
+
+
+def _listed(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _rows(cursor: psycopg.Cursor[TupleRow]) -> Rows:
+    ((number, sha256),) = cursor.fetchall()
+    return Rows(number=number, sha256=sha256)
 
 
 def invalid_indexes(url: str) -> set[str]:

@@ -30,6 +30,7 @@ print(json.dumps({
     "revisions": [
         {"id": each.revision, "title": each.doc or "", "path": each.path,
          "phase": getattr(each.module, "phase", "expand"),
+         "fills": dict(getattr(each.module, "fills", {})),
          "down": getattr(each.module, "downgrade", None) is not None}
         for each in scripts.walk_revisions()
     ],
@@ -66,7 +67,10 @@ class Alembic:
                 f"the migrations have several heads: {', '.join(document['heads'])}",
                 hint="Merge them: alembic merge heads.",
             )
-        return [_alembic_revision(each) for each in reversed(document["revisions"])]
+        return [
+            _alembic_revision(each, self._config.parent)
+            for each in reversed(document["revisions"])
+        ]
 
     def applied(self, connection: Connection) -> Sequence[str]:
         """See `Tool`: all revisions up to the one that Alembic's table names."""
@@ -132,7 +136,7 @@ class Alembic:
         self._program.move([self._python, *arguments], url, revision, bounds)
 
 
-def _alembic_revision(described: Mapping[str, Any]) -> Revision:
+def _alembic_revision(described: Mapping[str, Any], folder: Path) -> Revision:
     phase = described["phase"]
     if phase not in ("expand", "contract"):
         raise ReleaseRefused(
@@ -145,4 +149,5 @@ def _alembic_revision(described: Mapping[str, Any]) -> Revision:
         phase=phase,
         sha256=hashlib.sha256(Path(described["path"]).read_bytes()).hexdigest(),
         has_way_back=described["down"],
+        fills={table: folder / name for table, name in described["fills"].items()},
     )

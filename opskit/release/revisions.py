@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from opskit.errors import MigrationFailed, ReleaseRefused
@@ -19,7 +20,8 @@ APPLICATION = "opskit-migration"
 class Revision:
     """One migration: its name, when it may run, the digest of its file.
 
-    What an opaque one changes is known only to the program that applies it.
+    What an opaque one changes is known only to the program that applies it. `fills`
+    are the JSON files whose objects become the rows of tables.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Revision:
     sha256: str
     has_way_back: bool
     is_opaque: bool = False
+    fills: Mapping[str, Path] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return what people are shown of it."""

@@ -15,6 +15,7 @@ from opskit.release.statements import split
 
 _DIRECTIVE = re.compile(r"^--\s*opskit:\s*(.+?)\s*$", re.MULTILINE)
 _NO_TRANSACTION = "no-transaction"
+_FILLS = re.compile(r"^fills (\S+) from (.+)$", re.MULTILINE)
 
 
 class SqlFiles:
@@ -40,12 +41,13 @@ class SqlFiles:
     def _revision(self, path: Path) -> Revision:
         text = path.read_text(encoding="utf-8")
         directives = _DIRECTIVE.findall(text)
-        unknown = set(directives) - {"phase = contract", _NO_TRANSACTION}
+        known = {"phase = contract", _NO_TRANSACTION}
+        unknown = {e for e in directives if not (e in known or _FILLS.match(e))}
         if unknown:
             raise ReleaseRefused(
                 f"{path.name} holds the unknown directive {min(unknown)!r}",
-                hint="Known are `-- opskit: phase = contract` and `-- opskit: "
-                "no-transaction`.",
+                hint="Known are `phase = contract`, `no-transaction` and `fills TABLE "
+                "from FILE`.",
             )
         name, _, title = path.stem.partition("_")
         return Revision(
@@ -54,6 +56,10 @@ class SqlFiles:
             phase="contract" if "phase = contract" in directives else "expand",
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             has_way_back=self._down(path.stem).exists(),
+            fills={
+                table: self._folder / name
+                for table, name in _FILLS.findall("\n".join(directives))
+            },
         )
 
     def _down(self, name: str) -> Path:

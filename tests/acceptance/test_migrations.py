@@ -309,6 +309,43 @@ def test_a_rehearsal_without_pending_migrations_is_refused(migrated: Project) ->
     assert "lacks no migration" in migrated.json("rehearse", code=62)["error"]
 
 
+def test_data_from_json_files_is_counted_and_compared(migrated: Project) -> None:
+    """With what the file holds, read by the server; a migration that loses a row is a no."""
+    (migrated.folder / "migrations" / "limits.json").write_text(
+        json.dumps(
+            [
+                {"name": "a", "since": "2026-01-01T00:00:00Z", "most": 1.50},
+                {"name": "ä", "since": None, "most": 2},
+            ]
+        )  # fmt: skip
+    )
+    head = (
+        "-- opskit: fills public.limits from limits.json\n"
+        "CREATE TABLE public.limits (id int GENERATED ALWAYS AS IDENTITY, name text,"
+        " since timestamptz, most numeric(5, 2));\n"
+        "INSERT INTO public.limits (name, since, most) VALUES ('ä', NULL, 2.0)"
+    )
+    write(migrated, "0002_limits.sql", head + ";")
+    migrated.run("backup")
+    check = next(
+        each
+        for each in migrated.json("rehearse", "--backup", "latest", code=62)["checks"]
+        if each["name"] == "rows of public.limits"
+    )
+    assert check["expected"].startswith("2 rows, SHA-256 ")
+    assert check["observed"].startswith("1 row, SHA-256 ")
+
+    # Production is judged as well, without a rehearsal.
+    document = migrated.json("migrate", code=30)
+    assert "filled a table wrongly" in document["error"]
+    assert document["revisions"][1]["filled"] == [check]
+    execute(migrated.url, "DROP TABLE public.limits; DELETE FROM opskit.migrations"
+            " WHERE id = '0002_limits'")  # fmt: skip
+    write(migrated, "0002_limits.sql", head + ", ('a', '2026-01-01 01:00+01', 1.5);")
+    (filled,) = migrated.json("migrate")["revisions"][0]["filled"]
+    assert (filled["passed"], filled["observed"]) == (True, check["expected"])
+
+
 # Any other tool: it applies the files of a folder, and counts them in a table.
 TOOL = """
 import os, pathlib, psycopg
