@@ -317,7 +317,7 @@ def test_data_from_json_files_is_counted_and_compared(migrated: Project) -> None
                 {"name": "a", "since": "2026-01-01T00:00:00Z", "most": 1.50},
                 {"name": "ä", "since": None, "most": 2},
             ]
-        )  # fmt: skip
+        )
     )
     head = (
         "-- opskit: fills public.limits from limits.json\n"
