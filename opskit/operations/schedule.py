@@ -56,6 +56,11 @@ class Job:
         """Whether it changes the sets of its source, so that no other may meanwhile."""
         return self.operation in ("backup", "prune")
 
+    @property
+    def uses_sets(self) -> bool:
+        """Whether it writes or reads backup sets, and so has to wait for others."""
+        return self.operation != "smoke"
+
     def next_due(self, after: datetime) -> datetime:
         """Return when it is due for the first time after a time."""
         return next_due(self.line, self.zone, after=after)

@@ -113,11 +113,14 @@ class Dispatcher:
         """Return whether a job may start beside those that run.
 
         Backups run side by side, up to a number. What goes through every set runs one
-        after the other, and nothing changes the sets of a source twice at once.
+        after the other, and nothing changes the sets of a source twice at once. A live
+        service is asked when it is due: a long drill is no reason to miss that.
         """
         if job.key in self._waits and self._uptime() < self._waits[job.key][1]:
             return False
-        others = [each.job for each in self._running.values()]
+        if not job.uses_sets:
+            return True
+        others = [e.job for e in self._running.values() if e.job.uses_sets]
         if job.operation != "backup" and any(
             each.operation != "backup" for each in others
         ):

@@ -250,6 +250,35 @@ def test_what_may_run_beside_what() -> None:
     assert "backup shop" in scheduler.tick()
 
 
+def test_a_live_service_is_asked_beside_everything() -> None:
+    """A drill of many hours is no reason to miss it, and waits for it no more."""
+    settings = Settings.model_validate(
+        {
+            "databases": {
+                f"shop{number}": {
+                    "url": "postgresql://db/shop",
+                    "schedule": "0 2 * * *",
+                }
+                for number in range(4)
+            },
+            "smoke": {"url": "https://app.example"},
+            "scheduler": dict.fromkeys(("verify", "prune", "report"), "")
+            | {"drill": "30 2 * * *"},
+        }
+    )
+    scheduler = Scheduler(jobs(settings), moment("2026-03-11T01:30"))
+
+    assert scheduler.tick(moment("2026-03-11T02:00")) == [
+        *(f"backup shop{number}" for number in range(4)),
+        "smoke",
+    ]
+    scheduler.end("backup shop0")
+    assert scheduler.tick(moment("2026-03-11T02:30")) == ["restore-drill shop0"]
+    scheduler.end("smoke")
+    assert scheduler.tick(moment("2026-03-11T03:00")) == ["smoke"]
+    assert scheduler.reported == []
+
+
 def test_a_held_lock_is_tried_again_less_and_less_often() -> None:
     """The run is still due; when its grace is over it was missed."""
     scheduler = Scheduler(timetable("0 2 * * *"), NOON)
