@@ -415,10 +415,11 @@ def _judge(report: SmokeReport) -> None:
             f"{count(len(failed), 'probe')} failed: {', '.join(failed)}",
             hint=f"`inv smoke --explain {failed[0]}` says what to change.",
         )
-    silent = [each.name for each in report.gating]
-    reason = ", ".join(silent)
-    if silent[0] == _VERSION:
-        reason = f"the version was not confirmed: {report.gating[0].detail}"
+    # The others differ from run to run, and people are notified of what is new.
+    first, *others = report.gating
+    reason = f"{first.name} and {count(len(others), 'other')}" if others else first.name
+    if first.name == _VERSION:
+        reason = f"the version was not confirmed: {first.detail}"
     raise SmokeFailed(
         f"the result is inconclusive: {reason}",
         hint="This is no reason to roll back: no answer was wrong. See whether the "
