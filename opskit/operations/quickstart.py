@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from opskit import config, files
 from opskit.errors import ClientToolError, UsageError
 from opskit.operations.backup import BackedUp, back_up_source
 from opskit.operations.drill import Drilled, RestoreDrillRequest, drill
+from opskit.operations.first_releases import try_releases
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import begin
+from opskit.operations.steps import OnStep, Released
 from opskit.postgres import database
 from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers.programs import (
@@ -89,11 +91,15 @@ GRANT SELECT ON shop.orders TO "sample-app";
 
 @dataclass(frozen=True, kw_only=True)
 class FirstProof:
-    """The set of the sample, its drill, and the configuration to go on with."""
+    """The set of the sample, its drill, and the configuration to go on with.
+
+    And the releases of its service, if they were tried.
+    """
 
     backup: BackedUp
     drill: Drilled
     config: Path
+    releases: Sequence[Released] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
@@ -101,7 +107,9 @@ class FirstProof:
             "backup": self.backup.as_json(),
             "drill": self.drill.as_json(),
             "config": str(self.config),
-        }
+        } | (
+            {"releases": [e.as_json() for e in self.releases]} if self.releases else {}
+        )
 
 
 def quickstart(
@@ -109,15 +117,19 @@ def quickstart(
     *,
     on_start: Callable[[Installation], None],
     on_done: Callable[[Outcome[Any]], object],
+    releases: bool = False,
+    on_version: Callable[[str], object] = lambda _words: None,
+    on_step: OnStep = lambda _step: None,
 ) -> Outcome[Any]:
     """Boot a server with the sample, back it up into a folder, and drill the set.
 
-    `on_done` gets the outcomes of the backup and of the drill; the one that failed is
-    returned.
+    With `releases` a good and a bad release of a service follow. `on_done` gets the
+    outcomes of the backup, the drill and the releases; the one that failed is returned.
 
     Raises:
         UsageError: the folder cannot be made.
-        OpskitError: there is no server to start, or it does not start.
+        OpskitError: there is no server to start, or it does not start; or a release
+            did not end as it must.
     """
     try:
         files.make_directories(folder)
@@ -129,7 +141,8 @@ def quickstart(
     installation = choose(installations())
     on_start(installation)
     with throwaway(installation) as running:
-        path = write_configuration(folder, load_sample(running))
+        url = load_sample(running)
+        path = write_configuration(folder, url)
         run = begin(config.load(path))
         backed_up = back_up_source(run, SOURCE)
         on_done(backed_up)
@@ -137,10 +150,24 @@ def quickstart(
             return backed_up
         backup_id = backed_up.result.manifest.backup_id
         drilled = drill(run, RestoreDrillRequest(backup=backup_id))
-    on_done(drilled)
-    if drilled.result is None or drilled.errors:
-        return drilled
-    proof = FirstProof(backup=backed_up.result, drill=drilled.result, config=path)
+        on_done(drilled)
+        if drilled.result is None or drilled.errors:
+            return drilled
+        released = (
+            try_releases(
+                path,
+                source=SOURCE,
+                url=url,
+                on_version=on_version,
+                on_step=on_step,
+                on_done=on_done,
+            )
+            if releases
+            else ()
+        )
+    proof = FirstProof(
+        backup=backed_up.result, drill=drilled.result, config=path, releases=released
+    )
     return Outcome(
         operation="quickstart",
         status="ok",

@@ -106,6 +106,15 @@ class Local:
         self.require(version)
         return self._replace(version, self._folder / _RELEASES / version)
 
+    def stop(self) -> None:
+        """Stop the processes that were started here."""
+        records = self._folder / _RECORDS
+        files.make_directories(records)
+        for record in sorted(records.iterdir()):
+            if process := processes.read(record):
+                process.stop(self.settings.stop_timeout.total_seconds())
+            record.unlink()
+
     def _variables(self, version: str, folder: Path) -> dict[str, str]:
         return {"OPSKIT_VERSION": version, "OPSKIT_RELEASE_FOLDER": str(folder)}
 
@@ -136,11 +145,7 @@ class Local:
             DeployFailed: it ended, or did not name its version in time.
         """
         records, log = self._folder / _RECORDS, self._folder / _LOG
-        files.make_directories(records)
-        for record in sorted(records.iterdir()):
-            if before := processes.read(record):
-                before.stop(self.settings.stop_timeout.total_seconds())
-            record.unlink()
+        self.stop()
         begin = log.stat().st_size if log.exists() else 0
         process = processes.start(
             self.settings.start,

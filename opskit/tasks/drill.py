@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from opskit.checks import count, duration
 from opskit.errors import UsageError
 from opskit.tasks import backup as backup_task
+from opskit.tasks import release as release_task
 from opskit.tasks.command import command, whole_number
 from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from opskit.operations.drill import Drilled
     from opskit.operations.outcome import Outcome
@@ -96,11 +97,11 @@ def summary(drilled: Drilled) -> Iterator[str]:
     yield f"  report: {drilled.report}"
 
 
-@command()
-def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
+@command(help={"release": "also release a good and a bad version of a small service"})
+def quickstart(say: Say, release: bool = False, json: bool = False) -> Outcome[Any]:
     """Boot an embedded PostgreSQL, back it up, and prove the backup by a drill.
 
-    Example: inv quickstart
+    Example: inv quickstart --release
     """
     from opskit.config.watch import SchedulerSettings
     from opskit.operations.quickstart import quickstart as prove_sample
@@ -108,21 +109,37 @@ def quickstart(say: Say, json: bool = False) -> Outcome[Any]:
     outcome = prove_sample(
         _folder(),
         on_start=lambda programs: say(f"starting PostgreSQL {programs.version}"),
-        on_done=lambda outcome: say.result(
-            outcome, backup_task.summary if outcome.operation == "backup" else summary
-        ),
+        on_done=lambda outcome: say.result(outcome, _lines_of(outcome)),
+        releases=release,
+        on_version=lambda words: say("", words),
+        on_step=lambda step: say(f"  {release_task.line_of(step)}"),
     )
     if outcome.result is not None and not outcome.errors:
         rto_seconds = outcome.result.drill.evidence.figures.rto_seconds
+        call = f"inv --config {outcome.result.config}"
+        say("", f"proved: every row came back; a restore takes {duration(rto_seconds)}")
+        if release:
+            say(
+                "version 2 was released; version 3 was taken back, and 2 ran again",
+                f"look at the releases: `{call} releases`",
+            )
         say(
-            "",
-            f"proved: every row came back; a restore takes {duration(rto_seconds)}",
-            f"look at the sets: `inv --config {outcome.result.config} backups`",
-            f"see the status page: `inv --config {outcome.result.config} scheduler`, "
+            f"look at the sets: `{call} backups`",
+            f"see the status page: `{call} scheduler`, "
             f"then open http://{SchedulerSettings().listen}/",
             "(the sample's server is gone, and the page says so)",
         )
     return outcome
+
+
+def _lines_of(outcome: Outcome[Any]) -> Callable[[Any], Iterable[str]]:
+    """Return what makes lines of a result of the quickstart."""
+    if outcome.operation != "release":
+        return backup_task.summary if outcome.operation == "backup" else summary
+    return lambda done: [
+        *(f"  {each.summary}" for each in outcome.errors),
+        *(f"  {each}" for each in release_task.ending(done, outcome.status)),
+    ]
 
 
 def _folder() -> Path:

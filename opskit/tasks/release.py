@@ -123,12 +123,12 @@ def release(
     from opskit.watch.runs import start
 
     request = ReleaseRequest(version=version, dry_run=dry_run, resume=resume)
-    outcome = make(start(), request, on_step=lambda step: say(_step(step)))
+    outcome = make(start(), request, on_step=lambda step: say(line_of(step)))
     if (done := outcome.result) is not None:
         if dry_run:
             say(*(f"  {each.name}" for each in done.steps))
         else:
-            say(*_ending(done, outcome.status))
+            say(*ending(done, outcome.status))
     return outcome
 
 
@@ -146,9 +146,9 @@ def rollback(say: Say, to: str = "", json: bool = False) -> Outcome[Released]:
     from opskit.operations.release import rollback as take_back
     from opskit.watch.runs import start
 
-    outcome = take_back(start(), to=to, on_step=lambda step: say(_step(step)))
+    outcome = take_back(start(), to=to, on_step=lambda step: say(line_of(step)))
     if outcome.result is not None:
-        say(*_ending(outcome.result, outcome.status))
+        say(*ending(outcome.result, outcome.status))
     return outcome
 
 
@@ -209,11 +209,13 @@ def evidence(say: Say, release: str = "", json: bool = False) -> Outcome[Archive
     return outcome
 
 
-def _step(step: Step) -> str:
-    return f"{step.status:<12}{step.name} ({duration(step.seconds)})"
+def line_of(step: Step) -> str:
+    """Return the line about a step that has ended."""
+    return f"{step.status:<19}{step.name} ({duration(step.seconds)})"
 
 
-def _ending(done: Released, status: str) -> Iterator[str]:
+def ending(done: Released, status: str) -> Iterator[str]:
+    """Yield the lines about a release or rollback that has ended."""
     yield f"{done.version}: {status}"
     if done.verdict:
         yield f"verdict: {done.verdict}"

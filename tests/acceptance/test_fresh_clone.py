@@ -214,7 +214,7 @@ def test_a_folder_of_the_path_that_may_not_be_entered(
 def test_quickstart_in_a_fresh_clone(who: str, folder: Path) -> None:
     """It passes twice, keeps the earlier backup, and leaves no server behind.
 
-    For root the clone lies where nobody else may look, as in root's own HOME.
+    An ordinary user also sees a release, and one that is taken back. For root the clone lies where nobody else may look, as in root's own HOME.
     """
     if who == "root" and os.geteuid() != 0:
         pytest.skip("only root can be root")
@@ -230,7 +230,8 @@ def test_quickstart_in_a_fresh_clone(who: str, folder: Path) -> None:
         options = ordinary()
 
     results = []
-    for flags in ([], ["--json"]):
+    more = ["--release"] if who != "root" else []
+    for flags in ([], [*more, "--json"]):
         run = call(
             target / "inv", "quickstart", *flags, folder=target, home=home, **options
         )
@@ -242,6 +243,12 @@ def test_quickstart_in_a_fresh_clone(who: str, folder: Path) -> None:
     assert "opskit.toml scheduler`, then open http://127.0.0.1:8321/" in results[0][1]
     document = json.loads(results[1][1])
     assert document["drill"]["passed"]
+    ended = [
+        (e["version"], e["previous"], e["verdict"])
+        for e in document.get("releases", ())
+    ]
+    assert [each[:2] for each in ended] == [("2", "1"), ("3", "2")] * bool(more)
+    assert not more or (ended[0][2], ended[1][2][:10]) == ("", "image-safe")
     assert Path(document["drill"]["report"]).is_file()
     store = target / ".opskit" / "quickstart" / "store"
     assert len(list(store.rglob("manifest.json"))) == 2

@@ -28,7 +28,7 @@ from opskit.postgres.parameters import parse
 from opskit.postgres.servers.throwaway import Server
 from opskit.release import processes
 from tests import initialised
-from tests.defects.defect import copy
+from tests.defects.defect import SERVICE, copy
 from tests.integration.test_connecting import pooled
 from tests.releases.versions import Version
 from tests.service import free_port
@@ -60,6 +60,7 @@ connections = 2
 [smoke.keys]
 writer = {{ file = "writer" }}
 [smoke.health]
+path = "/health"
 services = ["database"]
 [smoke.lists.tasks]
 path = "/api/tasks"
@@ -117,6 +118,7 @@ class Site:
         return {
             "PATH": os.environ["PATH"],
             "TMPDIR": tempfile.gettempdir(),
+            "PYTHONPATH": str(SERVICE.parents[1]),
             "SERVICE_DATABASE_URL": self.url,
             "SERVICE_RATE_LIMIT": "100000/minute",
             "SERVICE_STATE_DIR": str(self.folder / "state"),
