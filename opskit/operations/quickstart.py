@@ -103,13 +103,13 @@ class FirstProof:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
+        releases = [each.as_json() for each in self.releases]
         return {
             "backup": self.backup.as_json(),
             "drill": self.drill.as_json(),
             "config": str(self.config),
-        } | (
-            {"releases": [e.as_json() for e in self.releases]} if self.releases else {}
-        )
+            **({"releases": releases} if releases else {}),
+        }
 
 
 def quickstart(

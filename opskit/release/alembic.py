@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class Alembic:
 
     def revisions(self) -> Sequence[Revision]:
         """See `Tool`."""
+        return self._revisions
+
+    @cached_property
+    def _revisions(self) -> Sequence[Revision]:
+        """All revisions, as Alembic reads them: once, for that starts a process."""
         said = self._program.call(
             [self._python, "-c", _ALEMBIC_REVISIONS, str(self._config)],
             environment=os.environ,

@@ -16,12 +16,12 @@ from pathlib import Path
 from tests.releases.campaign import act, ground
 from tests.releases.cases import CASES
 
-_DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "releases.md"
-_HEAD = """\
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "releases.md"
+HEAD = """\
 | case | exit codes | version | schema | failed requests | lost rows | seconds |
 |---|---|---|---|---|---|---|
 """
-_TABLE = re.compile(re.escape(_HEAD) + r"(\|.*\n)*")
+_TABLE = re.compile(re.escape(HEAD) + r"(\|.*\n)*")
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
         or any(fnmatch.fnmatch(each.name, name) for name in given.names)
     ]
     rows, wrong = [], 0
-    print(_HEAD, end="", flush=True)
+    print(HEAD, end="", flush=True)
     with ground() as made:
         for case in chosen:
             try:
@@ -55,9 +55,9 @@ def main() -> int:
                 print(f"  {fault}", flush=True)
     print(f"{len(chosen)} cases, {wrong} wrong")
     if given.record:
-        table = _HEAD + "".join(f"{each}\n" for each in rows)
-        text = _DOCUMENT.read_text(encoding="utf-8")
-        _DOCUMENT.write_text(_TABLE.sub(lambda _: table, text), encoding="utf-8")
+        table = HEAD + "".join(f"{each}\n" for each in rows)
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(_TABLE.sub(lambda _: table, text), encoding="utf-8")
     return 1 if wrong else 0
 
 
