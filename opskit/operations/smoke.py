@@ -188,12 +188,13 @@ def explain(run: Run, request: SmokeRequest, name: str) -> Outcome[Explained]:
         asked = {_VERSION: (_CONFIRMATION,), **families(settings, run.settings.slo)}
         probes = [each for several in asked.values() for each in several]
         chosen = [e for e in probes if name in (e.name, e.family, _EVERYTHING)]
-        if asked.get(name) == ():
-            lacking = f"Add [smoke.{name}]; docs/configuration.md lists its keys."
-            if name == "tls":
+        family = name.partition(".")[0]
+        if asked.get(family) == ():
+            lacking = f"Add [smoke.{family}]; docs/configuration.md lists its keys."
+            if family == "tls":
                 lacking = "Its probes ask a service whose url begins with https://."
             raise UsageError(
-                f"nothing is configured for the family {name}",
+                f"nothing is configured for the family {family}",
                 hint=f"{lacking} docs/probes.md describes its probes.",
             )
         if not chosen:
@@ -262,8 +263,9 @@ def _questions(settings: SmokeSettings, slo: SloSettings) -> _Questions:
     asked = families(settings, slo)
     probes = [each for several in asked.values() for each in several]
     names = [each.name for each in probes]
-    for each in settings.advisory:
-        require_known(each, [*asked, *names], where="smoke.advisory")
+    unset = [name for name, several in asked.items() if not several]
+    for name in settings.advisory:
+        require_known(name, [*asked, *names], silent=unset, where="smoke.advisory")
     chosen = tuple(
         replace(each, advisory=True)
         if {each.family, each.name} & {*settings.advisory}
@@ -274,9 +276,9 @@ def _questions(settings: SmokeSettings, slo: SloSettings) -> _Questions:
     silent = [name for name in asked if name not in {each.family for each in chosen}]
     return _Questions(
         probes=chosen,
-        not_configured=tuple(name for name in silent if not asked[name]),
-        not_in_profile=tuple(name for name in silent if asked[name]),
-        known={**baseline.load(settings.baseline, probes=names)}
+        not_configured=tuple(unset),
+        not_in_profile=tuple(name for name in silent if name not in unset),
+        known={**baseline.load(settings.baseline, probes=names, silent=unset)}
         if settings.baseline
         else {},
     )

@@ -39,8 +39,12 @@ class _File(Section):
     known: list[Known]
 
 
-def load(path: Path, *, probes: Collection[str]) -> Mapping[str, Known]:
+def load(
+    path: Path, *, probes: Collection[str], silent: Collection[str] = ()
+) -> Mapping[str, Known]:
     """Return the known failures in a file, by probe.
+
+    Of families that are `silent`, any name may be a probe's.
 
     Raises:
         ConfigurationError: the file cannot be read, an entry lacks something or names
@@ -63,7 +67,8 @@ def load(path: Path, *, probes: Collection[str]) -> Mapping[str, Known]:
         ) from error
     known: dict[str, Known] = {}
     for each in entries:
-        require_known(each.probe, probes, where=f"smoke.baseline {path}")
+        where = f"smoke.baseline {path}"
+        require_known(each.probe, probes, silent=silent, where=where)
         if each.probe in known:
             raise ConfigurationError(
                 f"smoke.baseline {path} names {each.probe} twice",
@@ -73,13 +78,16 @@ def load(path: Path, *, probes: Collection[str]) -> Mapping[str, Known]:
     return known
 
 
-def require_known(name: str, names: Collection[str], *, where: str) -> None:
+def require_known(
+    name: str, names: Collection[str], *, silent: Collection[str] = (), where: str
+) -> None:
     """Refuse a name that no probe has.
 
     Raises:
-        ConfigurationError: it is not among the names.
+        ConfigurationError: it is not among the names, nor of a family that is silent:
+            one that is not configured, or has nothing to ask at this address.
     """
-    if name not in names:
+    if name not in names and name.partition(".")[0] not in silent:
         raise ConfigurationError(
             f"{where}: there is no probe {name}"
             + (f" (did you mean {near}?)" if (near := nearest(name, names)) else ""),

@@ -70,6 +70,7 @@ def test_the_address_of_the_call_counts(
     ("name", "request_", "error", "hint"),
     [
         ("cors", HTTPS, "nothing is configured for the family cors", "[smoke.cors]"),
+        ("cors.preflight", HTTPS, "for the family cors", "[smoke.cors]"),
         ("hedders", HTTPS, "there is no probe hedders", "Did you mean headers"),
         ("xyz", HTTPS, "there is no probe xyz", "`inv smoke --explain all`"),
         ("all", SmokeRequest(profile="most"), "there is no profile most", "standard"),

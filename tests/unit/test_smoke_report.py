@@ -65,6 +65,14 @@ def test_a_known_failure_expires_after_its_day(tmp_path: Path) -> None:
     assert known.has_expired(date(2026, 4, 1))
 
 
+def test_a_known_failure_of_a_silent_family_is_no_mistake(tmp_path: Path) -> None:
+    """The same file serves an address without TLS, and one that is not in production."""
+    file = tmp_path / "known.toml"
+    file.write_text(f"{ENTRY}expires = 2026-03-31".replace("health.ok", "tls.chain"))
+
+    assert "tls.chain" in load(file, probes=["health.ok"], silent=["tls"])
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
