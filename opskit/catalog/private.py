@@ -1,8 +1,8 @@
 """private.json: what the manifest of an encrypted set keeps from those without a key.
 
 The manifest must be readable on a host that can decrypt nothing. But the digest of a
-small table confirms a guess of its rows, and roles have
-digests of their passwords and settings. So these stand in an encrypted object.
+small table confirms a guess of its rows, and roles have digests of their passwords and
+settings. So these stand in an encrypted object.
 """
 
 from __future__ import annotations

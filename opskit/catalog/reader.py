@@ -277,7 +277,7 @@ class SetReader:
             raise
 
     def check(self, stored: StoredObject) -> None:
-        """Read an object's stored bytes, which nobody needs an identity for."""
+        """Check an object's stored bytes, which needs no identity."""
         with _named(stored), checked(self.store, stored):
             pass
 
@@ -341,7 +341,7 @@ def _unpacked(blocks: Iterable[bytes], bytes_max: int) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _named(stored: StoredObject) -> Iterator[None]:
-    """Say of every finding which object it is about."""
+    """Name the object in each error about it."""
     try:
         yield
     except (IntegrityError, ObjectNotFound, ObjectUnreadable) as error:

@@ -146,7 +146,7 @@ def _counted(
 
 
 def _keep_all(changed: Candidate, reasons: dict[str, list[str]]) -> RetentionPlan:
-    """Return the plan that deletes nothing, for the sake of what may be gone."""
+    """Return the plan that deletes nothing, because of a sudden change."""
     changes = "; ".join(changed.unconfirmed_changes[:_CHANGES_SHOWN])
     more = len(changed.unconfirmed_changes) - _CHANGES_SHOWN
     if more > 0:

@@ -442,7 +442,7 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
 
 
 def lost_here(ledger: Ledger, *, ledger_id: str, stores: Iterable[Store]) -> list[str]:
-    """Return whether records that were copied are gone here; no store is asked."""
+    """Return the fault that copied records are gone here, without asking a store."""
     lines = ledger.lines()
     end = first_number(lines) + len(lines)
     sent = [read_sent(ledger.path, ledger_id, each.name) for each in stores]

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 
 from opskit import files
 from opskit.errors import IntegrityError
@@ -38,7 +38,7 @@ class LedgerEntry:
     details: dict[str, object]
     previous: str
     started_at: str | None = None
-    seconds: float | None = None
+    seconds: FiniteFloat | None = None
 
     @property
     def source(self) -> str:
@@ -208,7 +208,7 @@ class Ledger:
 
     @property
     def state(self) -> tuple[int, int]:
-        """What is another when the file has changed: its size and its time."""
+        """The size and the time of the file, which differ once it has changed."""
         try:
             status = self.path.stat()
         except FileNotFoundError:

@@ -62,14 +62,14 @@ class Daemon:
         self._web: Web | None = None
 
     def stop(self) -> None:
-        """Have it end, its jobs from now on; callable from a signal's handler."""
+        """Let it end, and its jobs at once; callable from a signal's handler."""
         self._stopping = True
         self._stop_asked_at = self._stop_asked_at or time.monotonic()
         self._dispatcher.stop()
         self._wake.set()
 
     def reload(self) -> None:
-        """Have it read the configuration again; callable from a signal's handler."""
+        """Let it read the configuration again; callable from a signal's handler."""
         self._reloading = True
         self._wake.set()
 

@@ -48,7 +48,7 @@ class Dispatcher:
 
     @property
     def failures(self) -> list[Failure]:
-        """What the jobs met that failed, or that wait for a lock."""
+        """The failures of jobs that have failed, or that wait for a lock."""
         waiting = [failure for _times, _until, failure in self._waits.values()]
         return [*self._failures.values(), *waiting]
 
@@ -58,7 +58,7 @@ class Dispatcher:
             each.stop()
 
     def collect(self) -> bool:
-        """Take note of the jobs that have ended; return whether there were any."""
+        """Deal with the jobs that have ended; return whether there were any."""
         over = [each for each in self._running.values() if each.ended is not None]
         for work in over:
             del self._running[work.job.key]

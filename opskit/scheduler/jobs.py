@@ -51,11 +51,11 @@ class Ended:
 
     @property
     def run_id(self) -> str:
-        """The run that it was, if it said so."""
+        """The id of its run, if it printed one."""
         return str(self.document.get("run_id", ""))
 
     def failure(self, job: Job) -> Failure:
-        """Return what is said of a job that failed."""
+        """Return the failure that is reported of a job."""
         killed = failure_of(job.operation).exit_code
         code = self.code if self.code > 0 else killed
         message = f"it ended with exit code {code}"
@@ -110,7 +110,7 @@ class Running:
         self._thread = Thread(self._watch, name=f"job {job.name}")
 
     def stop(self, cause: Cause = "stopped") -> None:
-        """Tell the process to end; what is left of it after a while is killed."""
+        """Ask the process to end; what is left of it after a while is killed."""
         if not self._cause:
             self._cause = cause
             self._deadline = time.monotonic() + self._conditions.stop_seconds

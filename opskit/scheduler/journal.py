@@ -107,7 +107,7 @@ class Journal:
         while others is self._others:  # nobody has taken over since
             try:
                 with machine_faults(SCHEDULER):
-                    found = copies.records_of_others(
+                    records = copies.records_of_others(
                         store, self.run.ledger.id, since=since
                     )
             except OpskitError as error:
@@ -119,12 +119,12 @@ class Journal:
                 unasked.discard(store.name)
                 time.sleep(_AGAIN_SECONDS)
             else:
-                others[store.name] = [e for e in found if e.operation != SCHEDULER]
+                others[store.name] = [e for e in records if e.operation != SCHEDULER]
                 unasked.discard(store.name)
                 return
 
     def missed(self, job: Job, missed: Missed) -> None:
-        """Record runs that will not be made up for, and tell whoever watches."""
+        """Record runs that will not be made up for, and notify the observers."""
         runs_missed = f"{missed.number} runs were missed, the last"
         if missed.number == 1:
             runs_missed = "a run was missed,"

@@ -50,11 +50,11 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether it was held when this was last looked at."""
+        """Whether it was held at the last check."""
         return self._lock is not None or self._is_alone
 
     def check(self) -> bool:
-        """Return whether it is held now; ask whoever keeps it."""
+        """Return whether it is held now, as the database or the store has it."""
         try:
             if isinstance(self._lock, DatabaseLock):
                 takeover = self._run.settings.scheduler.takeover

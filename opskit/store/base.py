@@ -21,8 +21,8 @@ _BLOCK_BYTES = 1024 * 1024
 class ObjectInfo:
     """One stored object.
 
-    `etag` is another one as soon as the object was written again; it is empty where a
-    store does not tell.
+    `etag` changes whenever the object is written again; it is empty where a store has
+    none.
     """
 
     key: str

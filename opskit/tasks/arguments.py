@@ -141,7 +141,7 @@ class _Reader:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UsageError:
-        """Return the error about a flag, with the one that is meant."""
+        """Return the error about a flag, with the one that was probably meant."""
         task = self._call.task
         for word in self._left:
             task = task or self._tasks.get(word)

@@ -54,7 +54,7 @@ class Ending:
 
     @property
     def outcome(self) -> str:
-        """In a word how it ended; what was done in part has failed."""
+        """How it ended, in one word; what was done in part has failed."""
         return "failed" if self.ended == "ok" and not self.good else self.ended
 
     @property
@@ -119,7 +119,7 @@ def doubts(history: Iterable[Ending], latest: Ending) -> list[str]:
     """
     if latest.operation != "backup" or not latest.good:
         return []
-    found = [f"{each}" for each in _listed(latest.details.get("sudden_changes"))]
+    reasons = [f"{each}" for each in _listed(latest.details.get("sudden_changes"))]
     before = [
         each.seconds
         for each in history
@@ -132,11 +132,11 @@ def doubts(history: Iterable[Ending], latest: Ending) -> list[str]:
         least = least_seconds([*before, latest.seconds])
         was_fast = bool(before) and before[-1] < least_seconds(before)
         if latest.seconds < least and not was_fast:
-            found.append(
+            reasons.append(
                 f"it took {duration(latest.seconds)}, less than "
                 f"{duration(least)}, a tenth of the usual time"
             )
-    return found
+    return reasons
 
 
 def least_seconds(seconds: Sequence[float]) -> float:

@@ -45,7 +45,7 @@ def outcome_of(entry: LedgerEntry) -> DayState:
 
 
 def tally(entries: Iterable[LedgerEntry]) -> Counter[DayState]:
-    """Return how many runs ended how; a record may be of several missed ones."""
+    """Count runs by how they ended; a record may be of several missed ones."""
     counts: Counter[DayState] = Counter()
     for each in entries:
         counts[outcome_of(each)] += missed_runs(each)
@@ -275,7 +275,7 @@ class BackupHistory:
 
     @property
     def counts(self) -> Counter[DayState]:
-        """How many of the period ended how."""
+        """How many backups of the period there are, by how they ended."""
         return sum((each.counts for each in self.days), Counter())
 
 

@@ -323,7 +323,7 @@ def _recorded_drill(entry: LedgerEntry) -> DrillRecord:
 
 
 def _unconfirmed_changes(run: Run, newest: Sequence[ListedSet]) -> tuple[str, ...]:
-    """Return what the newest set holds suddenly less of, unless somebody looked."""
+    """Return the sudden changes of the newest set that nobody has confirmed."""
     try:
         known = retention.candidates(newest, trust=keys.trust(run.settings))
     except StoreError:

@@ -147,7 +147,7 @@ def _of_source(
 
 
 def _answer(name: str, answer: Answer) -> Check:
-    """Return whether something answers, and soon."""
+    """Return whether something answers, and soon enough."""
     if not answer.reachable:
         return Check(name=name, passed=False, observed=answer.error, hint=answer.hint)
     if answer.latency_seconds is None:
@@ -176,7 +176,7 @@ def _age(
 
 
 def _drill(source: SourceState, now: datetime) -> Check:
-    """Return whether a set was proved lately; that it was disproved is worse."""
+    """Return whether a drill passed lately; that the newest one failed is worse."""
     passed = source.last_passed
     check = _age(
         f"{label(source)}: newest drill that passed",

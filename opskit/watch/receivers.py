@@ -244,7 +244,7 @@ def signed(
 
 
 def _keys(secret: str) -> list[bytes]:
-    """Return what the secret may stand for: Standard Webhooks write keys in base64."""
+    """Return the keys that it may mean: Standard Webhooks write keys in base64."""
     try:
         decoded = base64.b64decode(secret.removeprefix(_BASE64_MARK), validate=True)
     except ValueError:

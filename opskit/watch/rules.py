@@ -31,15 +31,15 @@ class Speed:
 
     def condition(self, objective: Objective) -> str:
         """Return when the alert of an objective fires."""
-        found = []
+        conditions = []
         for long, short, factor in self.pairs:
             share = max(min(objective.budget * factor, _SHARE_MAX), objective.budget)
-            found.append(
+            conditions.append(
                 f"{objective.missed(share, long)}\n"
                 f"and {objective.missed(share, short)}\n"
                 f"and {objective.enough(long)}"
             )
-        return "\nor\n".join(found)
+        return "\nor\n".join(conditions)
 
 
 # The values of Google's "The Site Reliability Workbook".

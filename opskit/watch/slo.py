@@ -97,13 +97,13 @@ class Objective:
 def objectives(slo: SloSettings) -> list[Objective]:
     """Return what is configured; rate limits count where there is any objective."""
     service = ServiceQueries(slo)
-    found = [_latency(service, *each) for each in _latencies(slo)]
+    configured = [_latency(service, *each) for each in _latencies(slo)]
     if slo.availability is not None:
-        found.append(_errors(service, "Availability", _budget(slo.availability)))
+        configured.append(_errors(service, "Availability", _budget(slo.availability)))
     if slo.error_rate is not None:
-        found.append(_errors(service, "ErrorRate", slo.error_rate))
-    if found:
-        found.append(
+        configured.append(_errors(service, "ErrorRate", slo.error_rate))
+    if configured:
+        configured.append(
             Objective(
                 name="RateLimit",
                 promise=f"a rate limit refuses at most {slo.rate_limited * 100:.6g} % "
@@ -114,7 +114,7 @@ def objectives(slo: SloSettings) -> list[Objective]:
                 enough=partial(service.enough, slo.requests_metric),
             )
         )
-    return found
+    return configured
 
 
 def _latencies(slo: SloSettings) -> list[tuple[int, str]]:

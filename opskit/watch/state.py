@@ -151,14 +151,14 @@ def last_runs(state: State) -> dict[tuple[str, str], LedgerEntry]:
 
 
 def missed_runs(entry: LedgerEntry) -> int:
-    """Return of how many runs a record says that they never began."""
+    """Return how many missed runs a record is about."""
     due = entry.details.get("due")
     number = due.get("number") if isinstance(due, dict) else None
     return max(1, number) if isinstance(number, int) else 1
 
 
 def figure(value: object) -> float | None:
-    """Return what a record holds as a number, if it is a plain one, not below zero."""
+    """Return a value of a record as a number, if it is finite and not negative."""
     if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
         return float(value)
     return None

@@ -119,13 +119,13 @@ def serve(run: Run, watch: Watch) -> Serving:
 
 def _listen(host: str, port: int, *, need_loopback: bool) -> socket.socket:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConfigurationError(
             f"scheduler.listen: {host} is no address: {error.strerror}",
             hint='Name one of this host, for instance "127.0.0.1:8321".',
         ) from error
-    family, kind, protocol, _name, address = found[0]
+    family, kind, protocol, _name, address = addresses[0]
     if need_loopback and not ipaddress.ip_address(address[0]).is_loopback:
         raise ConfigurationError(
             f"scheduler.listen is {host}, which others can reach, and there is no key",
@@ -178,7 +178,7 @@ class _Answers:
         self._metrics = b""
 
     def _look(self) -> Check:
-        """See what there is, and return whether it is fresh."""
+        """Make the answers of a new state; return whether the state is fresh."""
         state = self._watch.state
         fresh = freshness(state, self._run.now())
         is_new = state is not self._shown or fresh.passed is not self._is_fresh
@@ -311,14 +311,14 @@ class Connection(H11Protocol):
         self._limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, unless there are too many."""
+        """Accept the connection, unless there are too many."""
         super().connection_made(transport)
         self._renew()
         if len(self.connections) > self._connections_max:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Stop the clock."""
         if self._limit is not None:
             self._limit.cancel()
         super().connection_lost(exc)

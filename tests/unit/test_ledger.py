@@ -190,6 +190,27 @@ def test_processes_that_append_at_once_keep_the_chain(tmp_path: Path) -> None:
     assert Ledger(path).verify() == []
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds", "NaN"),
+        ("seconds", "Infinity"),
+        ("seconds", '"x"'),
+        ("details", "[]"),
+        ("time", '"2026-01-01"'),
+    ],
+)
+def test_records_whose_fields_are_of_another_type_are_not_read(
+    path: Path, field: str, value: str
+) -> None:
+    """Whoever shows records need not expect such values."""
+    ledger = Ledger(path)
+    odd = json.dumps(json.loads(_lines(path)[0]) | {field: "@"}).replace('"@"', value)
+    path.write_bytes(path.read_bytes() + odd.encode() + b"\n")
+
+    assert len(ledger.readable()[0]) == COUNT
+
+
 def test_a_torn_record_does_not_swallow_the_next(path: Path) -> None:
     """After a crash in the middle of a record, the next run's is a line of its own."""
     whole = path.read_bytes()

@@ -266,7 +266,7 @@ def is_denied(error: BaseException | None) -> bool:
 
 
 def is_refused(error: BaseException | None) -> bool:
-    """Return whether the server answered that it will not."""
+    """Return whether the server refused the request."""
     return 400 <= status_of(error) < 500
 
 
