@@ -112,7 +112,7 @@ class Catalog(Generic[Known]):
             )
         raise UsageError(
             f"there is no backup set of {source} yet",
-            hint=f"Run `inv backup --database {source}` first.",
+            hint="Take one with `inv backup`.",
         )
 
     def find(self, wanted: str, *, source: str | None = None) -> BackupSet:

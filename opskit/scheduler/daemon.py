@@ -86,7 +86,7 @@ class Daemon:
                     with machine_faults("scheduler"):
                         self._tick()
                 except OpskitError as error:
-                    logger().error("the scheduler goes on", reason=error.message)
+                    logger().error("the scheduler tries again", reason=error.message)
                 if (due := wake_up(self._timetable, now=self.run.now())) is not None:
                     alarm.add_job(
                         self._wake.set,

@@ -62,7 +62,7 @@ class Lease:
             elif self._lock is not None:
                 self._lock()
         except OpskitError as error:
-            logger().warning("this scheduler leads no more", reason=error.message)
+            logger().warning("this scheduler no longer leads", reason=error.message)
             self.release()
         return self.is_held
 

@@ -144,8 +144,8 @@ def _refuse_core_flags(context: Context) -> None:
     if given:
         raise UsageError(
             f"{given[0]} is a flag of Invoke's own and has no effect here",
-            hint="Leave it out. What can be shown without being done has --dry-run; "
-            "the --help of a task says so.",
+            hint="Leave it out. A task that can show what it would do has --dry-run; "
+            "its --help says so.",
         )
 
 
@@ -180,7 +180,7 @@ def _end_anyway() -> None:
         os._exit(Interrupted.exit_code)
     error = Interrupted(
         f"interrupted; cleaning up did not end within {_END_SECONDS:g} seconds",
-        hint="What is left, the next run removes.",
+        hint="The next run removes what is left.",
     )
     with suppress(Exit):
         fail(error, as_json="--json" in sys.argv)

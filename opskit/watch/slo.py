@@ -256,5 +256,5 @@ def _ask(url: str, queries: Mapping[str, str], time: datetime) -> dict[str, floa
         }
     except (ValueError, TypeError, LookupError):
         raise NotDelivered(
-            "its answer is not one of Prometheus", passing=False
+            "its answer is not that of a Prometheus", passing=False
         ) from None

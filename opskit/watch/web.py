@@ -122,7 +122,7 @@ def _listen(host: str, port: int, *, need_loopback: bool) -> socket.socket:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConfigurationError(
-            f"scheduler.listen: {host} is no address: {error.strerror}",
+            f"scheduler.listen: {host} is not an address: {error.strerror}",
             hint='Name one of this host, for instance "127.0.0.1:8321".',
         ) from error
     family, kind, protocol, _name, address = addresses[0]

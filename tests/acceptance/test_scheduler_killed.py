@@ -291,7 +291,7 @@ def test_the_second_scheduler_takes_over(
             second.says("backup state, due at ")
             if number == signal.SIGSTOP:
                 first.send(signal.SIGCONT)
-                first.says("leads no more")
+                first.says("no longer leads")
                 first.says("standing by: ")
         service.wait_for("backup", "ok")
         service.since(OVERDUE, backup__state=service.line)

@@ -200,7 +200,7 @@ def test_the_newest_set_of_a_source(store: MemoryStore) -> None:
     assert found.newest("shop").manifest == newest
     with pytest.raises(UsageError, match="no backup set of sho yet") as refused:
         found.newest("sho")
-    assert "--database sho`" in refused.value.hint
+    assert "`inv backup`" in refused.value.hint
 
 
 def test_copies_that_contradict_each_other_are_told() -> None:

@@ -210,7 +210,7 @@ def test_what_vanished_is_told() -> None:
     """A server that took an object and has none is no store."""
     server = _Server()
     server._store = lambda *_: None  # type: ignore[method-assign]
-    with pytest.raises(StoreError, match="has it no more"):
+    with pytest.raises(StoreError, match="no longer has it"):
         _put(server, WHOLE)
 
 

@@ -222,7 +222,7 @@ def test_a_port_in_use_and_a_bad_address_are_named(serve: Serve) -> None:
 
     with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port} cannot be used"):
         serve(listen=f"127.0.0.1:{port}")
-    with pytest.raises(ConfigurationError, match="is no address"):
+    with pytest.raises(ConfigurationError, match="is not an address"):
         serve(listen="no-such-host.invalid:1")
 
 

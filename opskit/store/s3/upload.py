@@ -424,7 +424,7 @@ class Put:
         except ObjectNotFound as error:
             raise StoreError(
                 f"{self._bucket.where.text(self._key)}: the server took it and "
-                "has it no more",
+                "no longer has it",
                 hint="Look at the server's state and at the bucket's lifecycle rules.",
             ) from error
         if self._mark_of(head) not in ("", self._mark):
