@@ -28,9 +28,10 @@ from opskit.catalog.manifest import (
 )
 from opskit.catalog.writer import Protection, SetWriter
 from opskit.crypto import signatures
-from opskit.errors import BackupFailed, ObjectExists, ObjectNotFound, StoreError
+from opskit.errors import BackupFailed, ObjectExists, StoreError
 from opskit.log import logger
 from opskit.store import Store
+from opskit.store.base import holds
 
 
 class OpenSource(Protocol):
@@ -129,7 +130,7 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
         clean = True
         for store in stores:
             try:
-                if not _exists(store, prefix + MANIFEST_NAME):
+                if not holds(store, prefix + MANIFEST_NAME):
                     store.discard(prefix)
                     removed.append(prefix)
                     logger().warning("removed what a killed backup left", place=prefix)
@@ -139,14 +140,6 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
         if clean:
             _drop(path)
     return removed
-
-
-def _exists(store: Store, key: str) -> bool:
-    try:
-        store.stat(key)
-    except ObjectNotFound:
-        return False
-    return True
 
 
 # Holds the lock in one store, and yields what raises an error once it is lost.

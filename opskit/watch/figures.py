@@ -265,10 +265,10 @@ def curve(
 class BackupHistory:
     """The backups of a source in a period, by day and as curves.
 
-    `made` is every backup that was stored, also before the period.
+    `backups` are all that were stored, also before the period.
     """
 
-    made: Sequence[Backup]
+    backups: Sequence[Backup]
     days: Sequence[Day]
     sizes: Curve | None
     durations: Curve | None
@@ -288,7 +288,7 @@ def backup_history(
     sizes = [(each.at, each.size_bytes) for each in made]
     durations = [(each.at, each.seconds) for each in made]
     return BackupHistory(
-        made=made,
+        backups=made,
         days=calendar(
             runs,
             source.sets,

@@ -145,7 +145,7 @@ def _source(source: SourceState, state: State, settings: Settings) -> dict[str, 
     first = now.date() - timedelta(days=figures.DAYS - 1)
     since = datetime.combine(first, time(), tzinfo=zone)
     history = figures.backup_history(source, since=since, until=now)
-    sizes = [(each.at, each.size_bytes) for each in history.made if each.at >= since]
+    sizes = [(each.at, each.size_bytes) for each in history.backups if each.at >= since]
     drills = figures.drilled(source.runs)
     later = figures.growth(sizes, at=now + _AHEAD)
     expected = None if later is None else figures.forecast(drills, later)

@@ -104,7 +104,7 @@ class SourceReport:
     """What became of one source in the period."""
 
     source: SourceState
-    backups: figures.BackupHistory
+    history: figures.BackupHistory
     rpo: Objective
     rto: Objective
     drills: tuple[DrillRecord, ...]
@@ -112,7 +112,7 @@ class SourceReport:
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the document."""
         passed = sum(each.passed for each in self.drills)
-        ended = self.backups.counts
+        ended = self.history.counts
         return {
             "source": self.source.name,
             "kind": self.source.kind,
@@ -127,17 +127,17 @@ class SourceReport:
 def of_source(source: SourceState, period: Period, settings: Settings) -> SourceReport:
     """Return what became of a source; RPO and RTO are the worst of the period."""
     since, until = period.since, period.until
-    backups = figures.backup_history(source, since=since, until=until)
+    history = figures.backup_history(source, since=since, until=until)
     drills = tuple(
         each for each in reversed(source.drills) if since <= each.finished_at <= until
     )
     times = [e.rto_seconds for e in drills if e.passed and e.rto_seconds is not None]
     return SourceReport(
         source=source,
-        backups=backups,
+        history=history,
         rpo=Objective(
             # What began before the period counts until the first backup in it was done.
-            measured=figures.largest_age(backups.made, since=since, until=until),
+            measured=figures.largest_age(history.backups, since=since, until=until),
             limit=source.max_age.total_seconds(),
         ),
         rto=Objective(
