@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from opskit import log
-from opskit.errors import OpskitError, StoreError, machine_faults
+from opskit.errors import OpskitError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
 from opskit.operations.outcome import Record
+from opskit.operations.schedule import SCHEDULER
 from opskit.store import Store
 
 
@@ -61,22 +62,24 @@ class RunLedger:
             self._ledger, ledger_id=self.id, stores=self.stores
         )
 
-    def records_of_others(self, since: datetime) -> list[LedgerEntry]:
-        """Return what other hosts have recorded since a time in the same stores.
+    def records_of_others(
+        self, store: Store, since: datetime
+    ) -> list[LedgerEntry] | None:
+        """Return what other hosts have recorded in a store since a time.
 
-        A store that cannot be read is passed over, with a warning.
+        Their timetables are left out. None, with a warning, if it cannot be read.
         """
-        records: list[LedgerEntry] = []
-        for store in self.stores:
-            try:
-                records += copies.records_of_others(store, self.id, since=since)
-            except StoreError as error:
-                log.logger().warning(
-                    "what other hosts have recorded is not known",
-                    store=store.name,
-                    reason=error.message,
-                )
-        return records
+        try:
+            with machine_faults("ledger"):
+                records = copies.records_of_others(store, self.id, since=since)
+        except OpskitError as error:
+            log.logger().warning(
+                "what other hosts have recorded is not known",
+                store=store.name,
+                reason=error.message,
+            )
+            return None
+        return [each for each in records if each.operation != SCHEDULER]
 
     @property
     def state(self) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from opskit.errors import OpskitError, machine_faults
-from opskit.ledger import LedgerEntry, copies
+from opskit.errors import OpskitError
+from opskit.ledger import LedgerEntry
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Run
@@ -105,23 +105,13 @@ class Journal:
         unasked: set[str],
     ) -> None:
         while others is self._others:  # nobody has taken over since
-            try:
-                with machine_faults(SCHEDULER):
-                    records = copies.records_of_others(
-                        store, self.run.ledger.id, since=since
-                    )
-            except OpskitError as error:
-                logger().warning(
-                    "what other hosts have recorded is not known",
-                    store=store.name,
-                    reason=error.message,
-                )
-                unasked.discard(store.name)
-                time.sleep(_AGAIN_SECONDS)
-            else:
-                others[store.name] = [e for e in records if e.operation != SCHEDULER]
-                unasked.discard(store.name)
+            records = self.run.ledger.records_of_others(store, since)
+            if records is not None:
+                others[store.name] = records
+            unasked.discard(store.name)
+            if records is not None:
                 return
+            time.sleep(_AGAIN_SECONDS)
 
     def missed(self, job: Job, missed: Missed) -> None:
         """Record runs that will not be made up for, and notify the observers."""

@@ -26,7 +26,7 @@ from opskit.errors import OpskitError, StoreError
 from opskit.ledger import LedgerEntry
 from opskit.operations import keys
 from opskit.operations.run import Run
-from opskit.operations.schedule import REMEMBERED, SCHEDULER, is_credible, overdue
+from opskit.operations.schedule import REMEMBERED, is_credible, overdue
 from opskit.store import LocalStore, Store, unwrapped
 from opskit.threads import Thread
 from opskit.watch.receivers import last_notified
@@ -136,13 +136,11 @@ class Gathering:
         late = overdue(entries, self._run.settings, now=now)
         if any(late.values()) and (asked is None or asked < now - _LISTED_AGAIN):
             self._others_asked = now
-            ledger = self._run.ledger
-            self._ask(_OTHERS, partial(ledger.records_of_others, now - REMEMBERED))
+            self._ask(_OTHERS, partial(_records_of_others, self._run, now - REMEMBERED))
 
     def _heard_of_others(self) -> tuple[LedgerEntry, ...]:
         if _OTHERS in self._asked and self._asked[_OTHERS].done():
-            records = self._asked.pop(_OTHERS).result()
-            self._others = tuple(e for e in records if e.operation != SCHEDULER)
+            self._others = self._asked.pop(_OTHERS).result()
         return self._others
 
     def _ask(self, key: str, call: Callable[[], object]) -> None:
@@ -169,6 +167,11 @@ class Gathering:
             )
         answer: _Answered = self._asked.pop(key).result()
         return answer
+
+
+def _records_of_others(run: Run, since: datetime) -> tuple[LedgerEntry, ...]:
+    known = (run.ledger.records_of_others(store, since) for store in run.stores)
+    return tuple(each for records in known for each in records or ())
 
 
 def _look_into(run: Run, store: Store, known: StoreState | None) -> StoreState:
