@@ -72,8 +72,8 @@ def period_until(name: Literal["week", "month"], until: datetime) -> Period:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
-    """What was measured of an objective, both in seconds."""
+class Measurement:
+    """What was measured against an objective, both in seconds."""
 
     measured: float | None
     limit: float | None
@@ -105,8 +105,8 @@ class SourceReport:
 
     source: SourceState
     history: figures.BackupHistory
-    rpo: Objective
-    rto: Objective
+    rpo: Measurement
+    rto: Measurement
     drills: tuple[DrillRecord, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -135,12 +135,12 @@ def of_source(source: SourceState, period: Period, settings: Settings) -> Source
     return SourceReport(
         source=source,
         history=history,
-        rpo=Objective(
+        rpo=Measurement(
             # What began before the period counts until the first backup in it was done.
             measured=figures.largest_age(history.backups, since=since, until=until),
             limit=source.max_age.total_seconds(),
         ),
-        rto=Objective(
+        rto=Measurement(
             measured=max(times, default=None), limit=page.seconds_of(settings.drill.rto)
         ),
         drills=drills,

@@ -184,16 +184,11 @@ class Bucket:
         Raises:
             StoreError: see `translated`.
         """
-        client, full_prefix = self.client, self.full_key(prefix)
-        with translated(self.where, prefix):
-            pages = client.get_paginator(operation).paginate(
-                Bucket=self.name, Prefix=full_prefix
-            )
-            for page in pages:
-                # Some servers take `a//` for `a/`.
-                for entry in page.get(field, []):
-                    if str(entry["Key"]).startswith(full_prefix):
-                        yield entry
+        full_prefix = self.full_key(prefix)
+        for entry in self._entries(operation, field, prefix, Prefix=full_prefix):
+            # Some servers take `a//` for `a/`.
+            if str(entry["Key"]).startswith(full_prefix):
+                yield entry
 
     def pages_of_parts(self, key: str, upload_id: str) -> Iterator[dict[str, Any]]:
         """Yield the parts of an upload that have arrived.
@@ -201,13 +196,19 @@ class Bucket:
         Raises:
             StoreError: see `translated`.
         """
+        full_key = self.full_key(key)
+        return self._entries(
+            "list_parts", "Parts", key, Key=full_key, UploadId=upload_id
+        )
+
+    def _entries(
+        self, operation: str, field: str, about: str, **parameters: object
+    ) -> Iterator[dict[str, Any]]:
         client = self.client
-        with translated(self.where, key):
-            pages = client.get_paginator("list_parts").paginate(
-                Bucket=self.name, Key=self.full_key(key), UploadId=upload_id
-            )
-            for page in pages:
-                yield from page.get("Parts", [])
+        with translated(self.where, about):
+            pages = client.get_paginator(operation)
+            for page in pages.paginate(Bucket=self.name, **parameters):
+                yield from page.get(field, [])
 
 
 def files(objects: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:

@@ -188,12 +188,10 @@ def abort(bucket: Bucket, key: str, upload_id: str) -> None:
     """
     try:
         bucket.on("abort_multipart_upload", key, UploadId=upload_id)
+    except ObjectNotFound:
+        return
     except StoreError as error:
-        if errors.code_of(error.__cause__) not in (
-            "NoSuchUpload",
-            "NoSuchKey",
-            "404",
-        ):
+        if errors.code_of(error.__cause__) != "NoSuchUpload":
             raise
 
 
