@@ -68,9 +68,6 @@ class Trust:
 
     keys: tuple[str, ...] = ()
 
-    def __bool__(self) -> bool:
-        return bool(self.keys)
-
     def require(self, store: Store, key: str, content: bytes) -> None:
         """Check that a trusted key signed what lies under a key of the store.
 
