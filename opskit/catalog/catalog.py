@@ -35,7 +35,7 @@ from opskit.threads import Pool
 
 LATEST = "latest"
 _CANDIDATES_SHOWN = 20
-# As many connections as a store in a bucket keeps open.
+# The number of connections that a store in a bucket keeps open.
 _READERS_ON_S3 = 8
 _AHEAD = 4  # how many sets are waiting for each reader
 

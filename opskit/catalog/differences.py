@@ -212,7 +212,7 @@ def _named(record: TableRecord | SequenceRecord) -> dict[str, Any]:
     return {"schema": record.schema_name, "name": record.name}
 
 
-# What is smaller than this rises and falls every day.
+# Smaller amounts rise and fall every day.
 _COUNTED_ROWS = 100
 _COUNTED_BYTES = 64 * 1024
 _COUNTED_FILES = 10
@@ -253,7 +253,7 @@ def sudden_changes(
     number, left = older.large_objects.count, newer.large_objects.count
     if number >= _COUNTED_ROWS and _fell(number, left, share):
         changes.append(f"large objects fell from {number} to {left}")
-    # How much of a dump was one table's is not known: what is excused explains it.
+    # The share of a table in a dump is not known: an excused one may explain it all.
     explained = any(after.get(name, 0) < before.get(name, 0) for name in excused)
     sizes = (older.dump_bytes, newer.dump_bytes)
     if sizes[0] >= _COUNTED_BYTES and not explained and _fell(*sizes, share):

@@ -34,7 +34,7 @@ _MARK = re.compile(r"(?P<folder>pinned/|confirmed/)\d{8}T\d{6}Z-[0-9a-f]+\.json"
 _SIGNATURE_BYTES_MAX = 64 * 1024
 _DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 NOT_SIGNED = "no trusted key signed it"
-# Where reports lie that are about no one set.
+# Where reports lie that are not about a single set.
 REPORTS_FOLDER = "_reports/"
 _HINT = (
     "Do not use it before you know who wrote it. Sets from before signatures were "

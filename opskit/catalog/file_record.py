@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
-# Numbers as numbers, and none that no file system or server could mean.
+# Integers alone, within what a file system or a server can hold.
 Integer = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 Amount = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 FileType = Literal["file", "directory", "symlink", "hardlink", "fifo"]

@@ -49,14 +49,14 @@ def is_backup_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-# A set says the oldest version that reads it. Of several dumps, an opskit that knows
-# version 1 would restore the first alone; before version 3, an encrypted set had its
-# digests in the manifest, covered.
+# A set names the oldest version that can read it. An opskit that knows only version 1
+# would restore the first of several dumps alone. Before version 3, an encrypted set had
+# its digests in the manifest, covered.
 ONE_DUMP_VERSION = 1
 STREAMS_VERSION = 2
 PRIVATE_DIGESTS_VERSION = 3
 FORMAT_VERSION = PRIVATE_DIGESTS_VERSION  # the newest that is read
-# Of a stored manifest, and of any other object that is read into memory as a whole.
+# The largest manifest, or any other object, that is read into memory as a whole.
 BYTES_MAX = 256 * 1024 * 1024
 # Parsed, each value takes many times the room of its text.
 _RECORDS_MAX = 1_200_000
@@ -311,7 +311,7 @@ class FolderManifest(_Manifest):
         return ("files",)
 
 
-# The record of one backup set; which it is, `kind` says.
+# The record of one backup set, of a database or of a folder.
 Manifest = DatabaseManifest | FolderManifest
 _KINDS: dict[str, type[Manifest]] = {
     "postgres": DatabaseManifest,

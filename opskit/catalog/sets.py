@@ -50,9 +50,9 @@ from opskit.store.base import read_whole
 from opskit.store.wrappers import StoreWrapper
 
 _SET_DEPTH = 3  # source, date, backup id
-# Another one as soon as a manifest is refused that was not, or a listing says more.
+# To be raised when other manifests are refused, or when a listing says more.
 _CACHE_FORMAT = 5
-# What reading a cache raises that somebody or something has altered.
+# What reading a damaged cache raises.
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
     RecursionError,

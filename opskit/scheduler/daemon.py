@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # The clock may be set, so the next due time is computed anew at least so often.
 _LOOK_SECONDS_MAX = 30.0
 _ONCE_SECONDS = 1.0
-# How long what was killed may take to be gone.
+# How long a killed process may take to end.
 _KILL_SECONDS = 5.0
 _WAKE = "wake"
 
@@ -191,7 +191,7 @@ class Daemon:
 
     def _read_again(self) -> None:
         """Take a new configuration; one that is broken changes nothing."""
-        # Its log and the secrets that are masked are this thread's once it is accepted.
+        # Its log and its masked secrets become this thread's once it is accepted.
         context = copy_context()
         try:
             run = context.run(self._load)

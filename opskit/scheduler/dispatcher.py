@@ -15,7 +15,7 @@ from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import Due, standing
 
 _TOGETHER_MAX = 4
-# A lock that is held is tried again after this time, then after twice as long, ….
+# A lock that is held is tried again after this time, then after twice as long.
 _RETRY = timedelta(seconds=30)
 _RETRY_MAX = timedelta(minutes=15)
 
@@ -37,7 +37,7 @@ class Dispatcher:
         self._running: dict[Key, Running] = {}
         # How often a job found its lock held, when it is tried again, and who holds it.
         self._waits: dict[Key, tuple[int, float, Failure]] = {}
-        # What the ledger should say: one that cannot be written must not start a job
+        # What the ledger should say: while it cannot be written, a job must not start
         # over and over again.
         self._done: dict[Key, datetime] = {}
 

@@ -157,7 +157,7 @@ def launch(
     """
     lock = _lock(job, conditions.state_dir / "locks")
     try:
-        # No pipe: a job whose scheduler was killed must be able to write it.
+        # Not a pipe: a job whose scheduler was killed must still be able to write.
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the job has ended
         with tempfile.TemporaryFile() as configuration:
             configuration.write(conditions.configuration)

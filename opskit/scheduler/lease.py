@@ -117,7 +117,7 @@ class Lease:
                 stack.close()
             owner = ""
             with suppress(LockHeld):
-                # While it is held, another claim of this host is that of a dead one.
+                # While it is held, any other claim of this host is of a dead scheduler.
                 stack.enter_context(self._alone_on_host())
                 owner = self._run.ledger.id
             claim = stack.enter_context(self._claim(owner))

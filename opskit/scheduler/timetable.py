@@ -10,7 +10,7 @@ from itertools import takewhile
 from opskit.config.cron import due_times
 from opskit.operations.schedule import Job
 
-# Further back no missed run is looked for: a yearly one is seen.
+# How far back missed runs are looked for: enough for a yearly job.
 _MISSED_MAX = timedelta(days=400)
 
 

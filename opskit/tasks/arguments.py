@@ -14,7 +14,7 @@ from invoke.parser.context import ParserContext
 from opskit.errors import UsageError
 
 _FLAG = re.compile(r"-[^\s=]+(=|$)")
-# What is meant by a flag of Invoke's own that means nothing here.
+# The flag here that does what one of Invoke's own would do.
 _MEANT = {
     "--dry": "--dry-run",
     "-R": "--dry-run",

@@ -81,8 +81,8 @@ def _columns(pairs: Iterable[tuple[str, str | None]]) -> list[str]:
     return lines
 
 
-# Each asks the very program that stands on the line, however it is called: the shells
-# find `./inv` and `/opt/opskit/inv` by their last part.
+# Each asks the program on the command line, however it is called: the shells find
+# `./inv` and `/opt/opskit/inv` by their last part.
 _SCRIPTS = {
     "bash": """\
 _opskit_complete() {

@@ -12,7 +12,7 @@ from opskit.watch.slo import ServiceQueries
 _WINDOW = "5m"
 _PERIOD = "30d"
 _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 8
-# The oldest Grafana that knows everything in here is 10.
+# Grafana 10 is the oldest that supports everything here.
 _SCHEMA = 39
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 

@@ -22,7 +22,7 @@ from opskit.watch.state import SourceState, figure, missed_runs
 
 DAYS = 90
 DayState = Literal["ok", "failed", "missed", "none"]
-# Of several runs on one day the worst decides.
+# The worst of several runs on one day decides.
 _WORST_FIRST: tuple[DayState, ...] = ("failed", "missed", "ok")
 _DRILLS_MIN = 5
 _CONFIDENCE = 0.95

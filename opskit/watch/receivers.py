@@ -158,8 +158,8 @@ def services(settings: NotifySettings) -> Iterator[Service]:
 def _apprise(name: str, url: SecretStr) -> Apprise:
     from apprise import Apprise, AppriseAsset
 
-    # Without a limit of apprise's own, whose threads would keep the process from
-    # ending; nothing is kept on disk.
+    # apprise gets no limit of time: its threads would keep the process from ending.
+    # It keeps nothing on disk.
     asset = AppriseAsset(
         app_id="opskit",
         app_desc="opskit",
@@ -187,7 +187,7 @@ def _send(service: Apprise, title: str, body: str, tone: Tone) -> None:
         body_format=NotifyFormat.TEXT,
     )
     if result.status:
-        # Where a part of the recipients has it, they would get it again.
+        # Recipients that have it already would get it again.
         raise NotDelivered(
             f"apprise answers {result.status.name}",
             passing=result.status is not AppriseResultStatus.PARTIAL,

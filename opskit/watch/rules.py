@@ -69,7 +69,7 @@ def render(settings: Settings) -> str:
 
     from opskit.watch.slo import objectives
 
-    # In double braces are Prometheus' own templates.
+    # Double braces are for Prometheus' own templates.
     environment = Environment(  # noqa: S701 - YAML; what is not ours is quoted
         loader=PackageLoader("opskit.watch"),
         undefined=StrictUndefined,

@@ -16,7 +16,7 @@ from opskit.watch.deliveries import Delivery, NotDelivered, deliver, request
 
 _ANSWER_BYTES_MAX = 64 * 1024
 _ANSWER_SECONDS = 20.0
-# What Prometheus may lack of a period without a word about it.
+# How much of a period Prometheus may lack before the report says so.
 _SHORT = timedelta(days=1)
 _SINCE = "since"
 
@@ -68,7 +68,7 @@ class ServiceQueries:
         return self.series(self.slo.requests_metric, matcher)
 
     def _share(self, series: str, window: str) -> str:
-        # Where nothing ever failed there is no series of failures.
+        # There is no series of failures where nothing has ever failed.
         part = f"(sum(rate({series}[{window}])) or vector(0))"
         return f"{part} / {self.requests(window)}"
 

@@ -131,7 +131,7 @@ def _listen(host: str, port: int, *, need_loopback: bool) -> socket.socket:
             f"scheduler.listen is {host}, which others can reach, and there is no key",
             hint="Set scheduler.api_key_file, or listen on 127.0.0.1.",
         )
-    # Of a socket without its protocol, asyncio would delay the ends of answers.
+    # With a socket that has no protocol, asyncio would delay the ends of answers.
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -17,7 +17,7 @@ from opskit.store.s3.upload import Abilities, PartSizes, Put, abort
 
 _BUFFER_BYTES = 256 * 1024
 _BATCH_MAX = 1000
-# Claims and probes: to be protected they would only have to stay.
+# Claims and probes: a lock would only keep them from being removed.
 _PASSING = ("_locks/", "_doctor/")
 # With these a server says that it cannot delete many at once, or not in this form.
 _NO_BATCHES = (400, 405, 411, 501)

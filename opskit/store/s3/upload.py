@@ -18,7 +18,7 @@ from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
 from opskit.threads import Pool
 
-# Encrypted with a key of their own, ETags are no digest of the content.
+# With these kinds of encryption an ETag is not a digest of the content.
 _OPAQUE = ("aws:kms", "aws:kms:dsse")
 
 
