@@ -40,8 +40,8 @@ class Lease:
 
     def __init__(self, run: Run, *, patience: timedelta = timedelta(0)) -> None:
         self._run, self._patience = run, patience.total_seconds()
-        self._goes_on = False
-        self._unanswered_since: float | None = None
+        # When it may lead alone, by `uptime`; None if another led when it last asked.
+        self._alone_from: float | None = None
         self._stack = ExitStack()
         self._lock: DatabaseLock | HeldLock | None = None
         self._is_alone = False
@@ -79,14 +79,14 @@ class Lease:
         except LockHeld as error:
             self.release()
             self.holder = error.message
-            self._goes_on, self._unanswered_since = False, None
+            self._alone_from = None
         except OpskitError as error:
             self._lead_alone(error)
         else:
             self.release()
             self._stack, self._lock, self.holder = stack, lock, ""
             self.is_new = True
-            self._goes_on, self._unanswered_since = True, None
+            self._alone_from = 0.0
         return self.is_held
 
     def release(self) -> None:
@@ -148,12 +148,11 @@ class Lease:
         )
 
     def _lead_alone(self, error: OpskitError) -> None:
-        if self._unanswered_since is None:
-            self._unanswered_since = uptime()
-        waited = uptime() - self._unanswered_since
         if self._is_alone:
             return
-        if waited < self._patience and not self._goes_on:
+        if self._alone_from is None:
+            self._alone_from = uptime() + self._patience
+        if uptime() < self._alone_from:
             self.holder = f"the lease cannot be asked for: {error.message}"
             return
         try:
@@ -165,7 +164,7 @@ class Lease:
             "this scheduler leads alone on its host: the lease cannot be asked for",
             reason=error.message,
         )
-        self._is_alone, self._goes_on, self.holder = True, True, ""
+        self._is_alone, self._alone_from, self.holder = True, 0.0, ""
         self.is_new = True
 
     def _alone_on_host(self) -> AbstractContextManager[None]:
