@@ -16,7 +16,6 @@ from opskit.errors import ObjectExists, RetriesExhausted, StoreError
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Bucket
 from opskit.store.s3.upload import (
-    Abilities,
     PartSizes,
     Put,
     composite,
@@ -123,13 +122,10 @@ WHOLE, PARTS = [b"123"], [b"0123456789"] * 3 + [b"x"]
 COMMITS = [(WHOLE, "put_object"), (PARTS, "complete_multipart_upload")]
 
 
-def _put(
-    server: _Server, chunks: Any, *, abilities: Abilities | None = None
-) -> dict[str, Any]:
+def _put(server: _Server, chunks: Any) -> dict[str, Any]:
     put = Put(
         server,
         KEY,
-        abilities=abilities or Abilities(),
         options={},
         sizes=_Sizes(base_bytes=10, max_parts=100),
     )
@@ -178,15 +174,15 @@ def test_a_server_without_conditions_is_learnt(
     chunks: list[bytes], commit: str
 ) -> None:
     """It is asked with the condition once, then looked at first and without one."""
-    server, abilities = _Server(**{commit: "NotImplemented!"}), Abilities()
-    _put(server, chunks, abilities=abilities)
+    server = _Server(**{commit: "NotImplemented!"})
+    _put(server, chunks)
     first = server.calls.count(commit)
     server.objects.clear()
-    _put(server, chunks, abilities=abilities)
+    _put(server, chunks)
     with pytest.raises(ObjectExists):
-        _put(server, chunks, abilities=abilities)
+        _put(server, chunks)
 
-    assert not abilities.conditional_put
+    assert not server.takes_conditions
     assert (first, server.calls.count(commit)) == (2, 3)
 
 

@@ -113,6 +113,8 @@ class Bucket:
             locks=settings.object_lock_days > 0,
         )
         self.room = Room()
+        # Whether a put may be conditional; a server without that says so once.
+        self.takes_conditions = True
         self._settings = settings
         self._client: Any = None
         self._lock = threading.Lock()

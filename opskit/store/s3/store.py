@@ -13,7 +13,7 @@ from opskit.errors import ObjectNotFound, StoreError
 from opskit.store.base import ObjectInfo, check_key
 from opskit.store.s3 import errors
 from opskit.store.s3.client import Body, Bucket, etag_of, files, info_of, whole_seconds
-from opskit.store.s3.upload import Abilities, PartSizes, Put, abort
+from opskit.store.s3.upload import PartSizes, Put, abort
 
 _BUFFER_BYTES = 256 * 1024
 _BATCH_MAX = 1000
@@ -42,7 +42,6 @@ class S3Store:
         self._settings = settings
         self._clock = clock
         self._bucket = Bucket(name, settings)
-        self._abilities = Abilities()
         self._sizes = PartSizes(
             base_bytes=settings.part_size_bytes, max_parts=settings.max_parts
         )
@@ -76,7 +75,6 @@ class S3Store:
         put = Put(
             self._bucket,
             key,
-            abilities=self._abilities,
             options=self._retention(key),
             sizes=self._sizes,
         )

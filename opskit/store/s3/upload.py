@@ -264,13 +264,6 @@ def handed_on(
 MARK = "opskit-put"
 
 
-@dataclass(kw_only=True)
-class Abilities:
-    """What was learnt of the server while it was used."""
-
-    conditional_put: bool = True
-
-
 class Put:
     """One object on its way into a bucket.
 
@@ -283,12 +276,10 @@ class Put:
         bucket: Bucket,
         key: str,
         *,
-        abilities: Abilities,
         options: dict[str, object],
         sizes: PartSizes,
     ) -> None:
-        self._bucket, self._key = bucket, key
-        self._abilities, self._sizes = abilities, sizes
+        self._bucket, self._key, self._sizes = bucket, key, sizes
         self._mark = uuid.uuid4().hex
         self._options = {**options, "Metadata": {MARK: self._mark}}
 
@@ -381,13 +372,13 @@ class Put:
                 raise error
 
     def _conditionally(self, call: Callable[[dict[str, str]], object]) -> None:
-        if self._abilities.conditional_put:
+        if self._bucket.takes_conditions:
             try:
                 call({"IfNoneMatch": "*"})
             except StoreError as error:
                 if not errors.is_not_implemented(error.__cause__):
                     raise
-                self._abilities.conditional_put = False
+                self._bucket.takes_conditions = False
             else:
                 return
         call({})
