@@ -19,7 +19,7 @@ from opskit.operations.outcome import Outcome, worst
 from opskit.operations.run import Run
 from opskit.operations.schedule import Job, jobs
 from opskit.scheduler.dispatcher import Dispatcher
-from opskit.scheduler.jobs import Conditions, Running, launch
+from opskit.scheduler.jobs import Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
 from opskit.scheduler.timetable import wake_up
@@ -179,15 +179,15 @@ class Daemon:
             self._web.open()
 
     def _launch(self, job: Job, at: datetime) -> Running:
-        scheduler = self.run.settings.scheduler
         self._say(f"{job.name}, due at {at:%Y-%m-%d %H:%M:%S} UTC, begins")
-        conditions = Conditions(
+        return launch(
+            job,
+            at,
+            settings=self.run.settings.scheduler,
             configuration=self._configuration,
             state_dir=self.run.state_dir,
-            seconds=scheduler.job_timeout.total_seconds(),
-            stop_seconds=scheduler.stop_timeout.total_seconds(),
+            on_end=self._wake.set,
         )
-        return launch(job, at, conditions, on_end=self._wake.set)
 
     def _read_again(self) -> None:
         """Take a new configuration; one that is broken changes nothing."""

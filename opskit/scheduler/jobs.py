@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from opskit import files
+from opskit.config.watch import SchedulerSettings
 from opskit.errors import (
     LockHeld,
     RetentionRefused,
@@ -73,20 +74,6 @@ class Ended:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """What jobs run with: a configuration, a folder for locks, and limits of time.
-
-    The configuration is the content of the file as it was read. A job must not meet
-    one that is broken, or one that somebody is just writing.
-    """
-
-    configuration: bytes
-    state_dir: Path
-    seconds: float
-    stop_seconds: float
-
-
 class Running:
     """A job that runs, for the run that was due at a time."""
 
@@ -99,21 +86,22 @@ class Running:
         *,
         process: subprocess.Popen[bytes],
         output: IO[bytes],
-        conditions: Conditions,
+        settings: SchedulerSettings,
         on_end: Callable[[], None],
     ) -> None:
         self.job, self.at = job, at
         self._process, self._output = process, output
-        self._conditions, self._on_end = conditions, on_end
+        self._settings, self._on_end = settings, on_end
         self._cause: Cause = ""
-        self._deadline = time.monotonic() + conditions.seconds
+        self._deadline = time.monotonic() + settings.job_timeout.total_seconds()
         self._thread = Thread(self._watch, name=f"job {job.name}")
 
     def stop(self, cause: Cause = "stopped") -> None:
         """Ask the process to end; what is left of it after a while is killed."""
         if not self._cause:
             self._cause = cause
-            self._deadline = time.monotonic() + self._conditions.stop_seconds
+            seconds = self._settings.stop_timeout.total_seconds()
+            self._deadline = time.monotonic() + seconds
             # A job that is late records a failure, not an interrupt.
             late = cause == "late"
             self._process.send_signal(signal.SIGALRM if late else signal.SIGTERM)
@@ -144,10 +132,18 @@ class Running:
 
 
 def launch(
-    job: Job, at: datetime, conditions: Conditions, *, on_end: Callable[[], None]
+    job: Job,
+    at: datetime,
+    *,
+    settings: SchedulerSettings,
+    configuration: bytes,
+    state_dir: Path,
+    on_end: Callable[[], None],
 ) -> Running:
     """Start a job in a process group of its own.
 
+    The configuration is the content of the file as it was read: a job must not meet one
+    that is broken, or one that somebody is just writing.
     The process holds the job's lock in the state folder for as long as it lives, also
     when whoever started it is gone.
 
@@ -155,25 +151,25 @@ def launch(
         LockHeld: the job runs already, started by another process.
         OSError: the process or its lock cannot be made.
     """
-    lock = _lock(job, conditions.state_dir / "locks")
+    lock = _lock(job, state_dir / "locks")
     try:
         # Not a pipe: a job whose scheduler was killed must still be able to write.
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the job has ended
-        with tempfile.TemporaryFile() as configuration:
-            configuration.write(conditions.configuration)
-            configuration.seek(0)
+        with tempfile.TemporaryFile() as file:
+            file.write(configuration)
+            file.seek(0)
             process = subprocess.Popen(
                 [*_PROGRAM, job.operation, *job.arguments, "--json"],
                 env=os.environ
                 | {
-                    "OPSKIT_CONFIG": f"/dev/fd/{configuration.fileno()}",
-                    "OPSKIT_STATE_DIR": str(conditions.state_dir),
+                    "OPSKIT_CONFIG": f"/dev/fd/{file.fileno()}",
+                    "OPSKIT_STATE_DIR": str(state_dir),
                     "OPSKIT_SCHEDULED": "1",  # what is interrupted is made up for
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 start_new_session=True,
-                pass_fds=[lock, configuration.fileno()],
+                pass_fds=[lock, file.fileno()],
             )
         record = {"pid": process.pid, "started_at": at.isoformat()}
         with suppress(OSError):  # it only says who holds the lock
@@ -181,7 +177,7 @@ def launch(
     finally:
         os.close(lock)
     return Running(
-        job, at, process=process, output=output, conditions=conditions, on_end=on_end
+        job, at, process=process, output=output, settings=settings, on_end=on_end
     )
 
 
