@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -272,8 +271,6 @@ class Run:
             source,
             operation=f"{operation} {source}",
             run_id=self.run_id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
             owner=self.ledger.id,
             clock=now,
         )

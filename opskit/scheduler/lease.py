@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import timedelta
 from hashlib import sha256
@@ -138,8 +136,6 @@ class Lease:
             _CLAIM,
             operation=_NAME,
             run_id=self._run.run_id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
             owner=owner,
             clock=self._run.now,
             timing=Timing(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
+import socket
 import threading
 import time
 from collections import defaultdict
@@ -280,8 +282,6 @@ def hold(
     *,
     operation: str,
     run_id: str,
-    host: str,
-    pid: int,
     owner: str = "",
     clock: Callable[[], datetime],
     sleep: Callable[[float], None] = time.sleep,
@@ -303,8 +303,8 @@ def hold(
     record = {
         "operation": operation,
         "run_id": run_id,
-        "host": host,
-        "pid": pid,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
         "owner": owner,
         "started_at": clock().isoformat(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -57,8 +58,6 @@ def _hold(
         source,
         operation=f"backup {source}",
         run_id=run_id,
-        host="web1",
-        pid=4711,
         clock=lambda: STARTED,
         sleep=lambda seconds: None,
         random=lambda: 0.5,
@@ -119,7 +118,8 @@ def test_who_comes_second_is_told_who_holds_it(store: SharedStore) -> None:
 
     assert raised.value.exit_code == 11
     assert raised.value.message == (
-        "shop is locked in store shared by backup shop (run aaa, process 4711 on web1, "
+        "shop is locked in store shared by backup shop (run aaa, "
+        f"process {os.getpid()} on {socket.gethostname()}, "
         "started 2026-03-10T03:00:00+00:00)"
     )
     assert "after 5 minutes" in raised.value.hint
