@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -112,7 +112,7 @@ class _Api:
         Raises:
             DeployFailed: there is none, or it is an error several times.
         """
-        errors, pause = 0, _PAUSE_SECONDS_MIN
+        errors, pauses = 0, _pauses()
         while True:
             try:
                 return self._send(query, variables)
@@ -123,8 +123,7 @@ class _Api:
                 if errors >= _ERRORS_MAX:
                     raise
                 reason, seconds = error.message, 0.0
-            self._pause(max(pause, seconds), deadline, reason)
-            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+            self._pause(max(next(pauses), seconds), deadline, reason)
 
     def change(self, mutation: str, deadline: float, **variables: Any) -> Any:
         """Return the answer to a change, or nothing where it may have been done.
@@ -178,6 +177,8 @@ def _field(answer: Answer) -> Any:
     try:
         document = answer.json()
     except WrongAnswer as error:
+        if answer.status != _OK:
+            raise _Refused(f"Railway answers {error.observed}", hint=_HINT) from error
         raise _NotAnswered(error.observed) from error
     if not isinstance(document, dict):
         document = {}
@@ -316,15 +317,14 @@ class Railway:
         """Return the newest deployment of a version that is not known yet."""
         before = {each.id for each in known}
         deadline = min(deadline, self.clock.now() + _APPEAR_SECONDS)
-        while True:
+        for pause in _pauses():
             for each in self._deployments(deadline):
                 if each.version == version and each.id not in before:
                     return each.id
-            if self.clock.now() + _PAUSE_SECONDS_MIN > deadline:
-                raise DeployFailed(
-                    f"Railway began no deployment of {version}", hint=_HINT
-                )
-            self.clock.wait(_PAUSE_SECONDS_MIN)
+            if self.clock.now() + pause > deadline:
+                break
+            self.clock.wait(pause)
+        raise DeployFailed(f"Railway began no deployment of {version}", hint=_HINT)
 
     def _follow(self, deployment: str, version: str, deadline: float) -> None:
         """Wait until a deployment is successful.
@@ -332,17 +332,16 @@ class Railway:
         Raises:
             DeployFailed: it failed, or it was not done in time, and is cancelled.
         """
-        status, pause = "unknown", _PAUSE_SECONDS_MIN
+        status = "unknown"
         try:
-            while self.clock.now() + pause <= deadline:
+            for pause in _pauses():
                 found = self._api.ask(_STATUS, deadline, id=deployment)
                 status = str(found["status"])
                 if status in _GOOD:
                     return
-                if status in _BAD:
+                if status in _BAD or self.clock.now() + pause > deadline:
                     break
                 self.clock.wait(pause)
-                pause = min(2 * pause, _PAUSE_SECONDS_MAX)
         except (DeployFailed, LookupError, TypeError) as error:
             status = f"unknown: {error}"
         left = "" if status in _BAD or self._cancel(deployment) else _NOT_CANCELLED
@@ -358,6 +357,14 @@ class Railway:
             return bool(self._api.change(_CANCEL, deadline, id=deployment))
         except DeployFailed:
             return False
+
+
+def _pauses() -> Iterator[float]:
+    """Yield how long to wait, without end."""
+    pause = _PAUSE_SECONDS_MIN
+    while True:
+        yield pause
+        pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
 
 def _deployment(node: Mapping[str, Any]) -> _Deployment:

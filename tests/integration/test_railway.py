@@ -211,6 +211,20 @@ def test_an_error_with_status_200_is_no_success(
     failure(lambda: railway.return_to(ONE), "No image")
 
 
+@pytest.mark.parametrize("status", [302, 400, 404])
+def test_what_is_no_api_is_not_asked_for_long(
+    platform: Platform, railway: Railway, time: Time, status: int
+) -> None:
+    """The address may be wrong; a redirect would take the token elsewhere."""
+    elsewhere = Fault(status=status, headers={"Location": f"{platform.url}/elsewhere"})
+    platform.faults = {"projectToken": [elsewhere] * 9}
+
+    failure(railway.current, f"Railway answers {status}")
+
+    assert len(platform.asked) == 5
+    assert time.seconds < 60
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_token_ends_it(
     platform: Platform, railway: Railway, status: int
