@@ -19,6 +19,8 @@ from opskit.probes.runner import Clock
 WORDS_SHOWN = 600
 _SECONDS_MAX = 900.0
 _POLL_SECONDS = 1.0
+# A tool that is told to end may still have to release a lock.
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -130,18 +132,28 @@ def call(
 
 
 def _wait(process: subprocess.Popen[bytes], name: str, seconds: float) -> int:
-    """Return the exit code; what takes too long is killed with all that it started."""
+    """Return the exit code; what takes too long is ended with all that it started."""
     with process:
         try:
             return process.wait(timeout=seconds)
         except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _end(process)
             if isinstance(error, subprocess.TimeoutExpired):
                 raise DeployFailed(
                     f"{name} did not end within {seconds:.0f} s"
                 ) from None
             raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_END_SECONDS)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_line(text: str) -> str:
