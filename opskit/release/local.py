@@ -107,11 +107,17 @@ class Local:
         return self._replace(version, self._folder / _RELEASES / version)
 
     def stop(self) -> None:
-        """Stop the processes that were started here."""
+        """Stop the processes that were started here.
+
+        Raises:
+            DeployFailed: one cannot be ended, or was started on another host; then
+                nothing is stopped.
+        """
         records = self._folder / _RECORDS
         files.make_directories(records)
-        for record in sorted(records.iterdir()):
-            if process := processes.read(record):
+        before = [(each, processes.read(each)) for each in records.iterdir()]
+        for record, process in before:
+            if process:
                 process.stop(self.settings.stop_timeout.total_seconds())
             record.unlink()
 

@@ -127,6 +127,7 @@ def start(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(log), flags, _LOG_MODE),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
+                *((os.POSIX_SPAWN_CLOSE, each) for each in _inherited()),
             ],
             setsid=True,
             setsigmask=(),
@@ -143,6 +144,19 @@ def start(
                 f"{command[0]} cannot be started", hint=f"See the end of {log}."
             )
         time.sleep(_LOOK_SECONDS)
+    return found
+
+
+def _inherited() -> list[int]:
+    """Return what a process would get open from whoever started us.
+
+    It may be a lock, or a pipe that somebody reads to its end.
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the folder itself
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
     return found
 
 

@@ -218,6 +218,7 @@ def test_the_process_outlives_the_run_that_started_it(
 ) -> None:
     """Also one that was killed before it had confirmed the version; that is resumed."""
     service.add("2")
+    read, inherited = os.pipe()
     ended = subprocess.run(
         [
             sys.executable,
@@ -228,10 +229,15 @@ def test_the_process_outlives_the_run_that_started_it(
             ending,
         ],
         env=os.environ | {"OPSKIT_STORE_SECRET": "x", "PYTHONPATH": os.getcwd()},
+        pass_fds=[inherited],
         start_new_session=True,
         timeout=SECONDS,
         check=False,
     )
+    os.close(inherited)
+    os.set_blocking(read, False)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b"", "the process holds what its starter had open"
     assert ended.returncode == -(1 if ending == "hung up" else 9)
 
     wait_until(lambda: list(service.running) == ["2"])
