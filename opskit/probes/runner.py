@@ -24,6 +24,15 @@ _ASKED_AGAIN, _UNANSWERED_MAX = 20, 5
 _ROUNDS_MORE = 3
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.25, 10.0
 _WORKERS = 8
+# What a probe raises that did not understand an answer.
+_NOT_UNDERSTOOD = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 # What is longer is a part of the body that nobody wants to read.
 _VERSION_LENGTH_MAX = 100
 
@@ -203,8 +212,8 @@ class Runner:
                 )
             except Inconclusive as error:
                 check = not_checked(probe.name, str(error))
-            except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-                # It did not understand an answer, and must not end the others.
+            except _NOT_UNDERSTOOD as error:
+                # It must not end the others.
                 check = not_checked(
                     probe.name, f"the probe itself failed: {type(error).__name__}"
                 )
