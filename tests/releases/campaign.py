@@ -22,6 +22,7 @@ class Ended:
     """How a case ended: what opskit returned, what runs, and what became of requests."""
 
     codes: tuple[int, ...]
+    errors: tuple[str, ...]
     version: str
     schema: str
     confirmed: int
@@ -33,7 +34,11 @@ class Ended:
         """Return what is not as it must be."""
         wanted = (case.codes, case.version, case.schema)
         got = (self.codes, self.version, self.schema)
-        faults = [] if wanted == got else [f"expected {wanted}, observed {got}"]
+        faults = (
+            []
+            if wanted == got
+            else [f"expected {wanted}, observed {got}: {self.errors}"]
+        )
         if self.lost:
             faults.append(f"{self.lost} committed rows are lost")
         if not self.confirmed:
@@ -78,6 +83,7 @@ def act(made: Ground, case: Case) -> Ended:
             time.sleep(0.2)
         return Ended(
             codes=tuple(site.codes),
+            errors=tuple(site.errors),
             version=site.version,
             schema=site.schema,
             confirmed=len(writer.confirmed),

@@ -91,14 +91,16 @@ def _taken_back(site: Site) -> None:
 def _destructive(site: Site) -> None:
     site.check_out(versions.DESTRUCTIVE)
     site.run(*RELEASE)
-    assert "restore" in site.run("rollback")["hint"]
+    document = site.run("rollback")
+    assert "restore" in document["hint"], document
 
 
 @_case("migration breaks the old version, which is accepted, and the new one answers wrong", 69, version="2", schema="0004")  # fmt: skip
 def _no_way_back(site: Site) -> None:
     site.check_out(versions.RENAMING_WRONG)
     site.configure(release=_ACCEPT.format(warning="renaming-column"))
-    assert "restore" in site.run(*RELEASE)["hint"]
+    document = site.run(*RELEASE)
+    assert "restore" in document["hint"], document
 
 
 @_case("migration fails half-way in production only", 60, version="1", schema="0004")
@@ -172,7 +174,8 @@ def _two(site: Site) -> None:
     site.check_out(versions.GOOD)
     process = site.start(*RELEASE)
     site.await_step(process, "rehearse")
-    assert "release" in site.run("release", "--version", "3")["error"]
+    document = site.run("release", "--version", "3")
+    assert "release" in document["error"], document
     site.end(process)
 
 

@@ -106,6 +106,7 @@ class Site:
     port: int
     server_port: int
     codes: list[int] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     @property
     def _service(self) -> list[str]:
@@ -171,6 +172,7 @@ class Site:
         if process.returncode < 0:
             return {}
         document: dict[str, Any] = json.loads(output)
+        self.errors.append(document.get("error", ""))
         return document
 
     def run(self, *arguments: str) -> dict[str, Any]:
