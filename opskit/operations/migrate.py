@@ -7,13 +7,11 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,13 @@ from opskit.drill.run import DrillRequest
 from opskit.errors import DatabaseError, MigrationFailed, ReleaseRefused, UsageError
 from opskit.log import logger
 from opskit.operations import reports
+from opskit.operations.migration_lock import locked
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.postgres.blockers import Blocker, blockers
-from opskit.postgres.connect import Connection, connect, is_pooled
+from opskit.postgres.connect import Connection, connect
 from opskit.postgres.migrations import WAITED, invalid_indexes
 from opskit.postgres.parameters import parse
-from opskit.postgres.snapshot import database_lock
 from opskit.release.changes import changes, require_as_rehearsed, schema_of
 from opskit.release.filled import fill_checks, require_filled
 from opskit.release.rehearsal import RehearsalRequest
@@ -46,7 +44,6 @@ from opskit.release.revisions import (
 from opskit.release.tools import tool_of
 from opskit.workspace import Limits
 
-_LOCK_WAIT = timedelta(seconds=10)
 # In the ledger: what opaque migrations changed in a rehearsal.
 _CHANGES = "changes"
 
@@ -110,7 +107,7 @@ def migrate(
         settings, tool = _tool(run)
         record.subject = settings.database
         url = run.database(settings.database).resolve_url()
-        with _locked(run, url, settings):
+        with locked(run, url, settings):
             with connect(url, purpose="migrate") as connection:
                 revisions = pending(tool, connection, until=request.until)
                 found = _blockers(connection, settings) if revisions else []
@@ -239,40 +236,6 @@ def bounds(settings: MigrationsSettings) -> Bounds:
     return Bounds(lock_wait=settings.lock_timeout, statement=settings.statement_timeout)
 
 
-@contextmanager
-def release_lock(run: Run) -> Iterator[None]:
-    """Hold the lock of releases in the database: hosts meet there.
-
-    Without migrations there is no database, and no lock.
-    """
-    settings = run.settings.release.migrations
-    if not settings.tool:
-        yield
-        return
-    url = run.database(settings.database).resolve_url()
-    with _locked(run, url, settings, name="release"):
-        yield
-
-
-@contextmanager
-def _locked(
-    run: Run, url: str, settings: MigrationsSettings, *, name: str = "migrate"
-) -> Iterator[None]:
-    """Hold a lock in the database on a connection of its own.
-
-    A pooler may give each statement another session, which a lock of a session does
-    not survive.
-    """
-    with database_lock(url, name=name, run_id=run.run_id, lock_wait=_LOCK_WAIT) as lock:
-        if is_pooled(lock.connection):
-            raise ReleaseRefused(
-                f"{settings.database} is reached through a connection pooler",
-                hint="Give migrations the address of the server itself: locks and "
-                "settings of a session do not pass a pooler.",
-            )
-        yield
-
-
 def _tool(run: Run) -> tuple[MigrationsSettings, Tool]:
     settings = run.settings.release.migrations
     return settings, tool_of(settings, configuration_path().resolve().parent)
@@ -301,7 +264,7 @@ def undo(run: Run, names: Sequence[str]) -> None:
             hint="Check out the version of the service that has it.",
         )
     url = run.database(settings.database).resolve_url()
-    with _locked(run, url, settings):
+    with locked(run, url, settings):
         for name in reversed(names):
             _move(tool.undo, url, known[name], settings)
 

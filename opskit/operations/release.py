@@ -32,7 +32,7 @@ from opskit.operations.history import (
     taken_back,
     to_take_back,
 )
-from opskit.operations.migrate import release_lock
+from opskit.operations.migration_lock import release_lock
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.pipeline import Pipeline
 from opskit.operations.run import Run

@@ -59,6 +59,17 @@ def alembic_versions(connection: Connection) -> list[str]:
     return found
 
 
+def sessions(connection: Connection, application: str) -> list[int]:
+    """Return the server processes that work for an application in this database."""
+    return query_column(
+        connection,
+        """
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = %s ORDER BY pid""",
+        application,
+    )
+
+
 def _exists(connection: Connection, name: str) -> bool:
     return has_row(connection, "SELECT to_regclass(%s) WHERE to_regclass(%s) "
                    "IS NOT NULL", name, name)  # fmt: skip

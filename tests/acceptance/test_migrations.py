@@ -12,6 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from opskit import config
+from opskit.operations import migration_lock
+from opskit.operations.migrate import MigrateRequest, migrate
+from opskit.operations.run import begin
 from opskit.postgres.snapshot import database_lock
 from tests.acceptance.conftest import ROOT, Project
 from tests.support import execute, value
@@ -143,6 +147,22 @@ def test_a_release_waits_for_no_dump_and_for_no_other_host(migrated: Project) ->
     assert "a running pg_dump" in document["error"]
     (step,) = document["steps"]
     assert (step["name"], step["status"]) == ("preflight", "failed")
+
+
+def test_a_migration_that_outlives_its_run_is_waited_for(
+    migrated: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who killed the run did not kill the statement: its end decides what is there."""
+    monkeypatch.chdir(migrated.folder)
+    settings = config.load()
+    with psycopg.connect(migrated.url, application_name="opskit-migration") as left:
+        monkeypatch.setattr(migration_lock, "_OTHERS_SECONDS_MAX", 0.0)
+        refused = migrate(begin(settings), MigrateRequest())
+
+        assert refused.exit_code == 11
+        assert f"process {left.info.backend_pid} still" in refused.errors[0].message
+    monkeypatch.setattr(migration_lock, "_OTHERS_SECONDS_MAX", 60.0)
+    assert migrate(begin(settings), MigrateRequest()).exit_code == 0
 
 
 def test_an_invalid_index_is_taken_away(migrated: Project) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ _TABLE = re.compile(re.escape(HEAD) + r"(\|.*\n)*")
 
 def main() -> int:
     """Act the cases; return 1 if one did not end as it must."""
+    # A shell may have had it ignored, and what is started here with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(
         prog="python -m tests.releases", description=__doc__
     )
