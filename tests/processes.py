@@ -9,7 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -31,6 +31,7 @@ _LIBRARIES = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvicorn.lifespan.on",
 )
+_SECONDS_MAX = 60
 
 
 class Forked:
@@ -38,6 +39,12 @@ class Forked:
 
     def __init__(self, process: ForkServerProcess) -> None:
         self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     def poll(self) -> int | None:
         """Return how it ended, or None."""
@@ -52,8 +59,8 @@ class Forked:
 
     def send_signal(self, sig: int) -> None:
         """Send it a signal."""
-        if self._process.pid is not None and self.poll() is None:
-            os.kill(self._process.pid, sig)
+        if self.poll() is None:
+            os.kill(self.pid, sig)
 
     def kill(self) -> None:
         """End it at once."""
@@ -64,23 +71,50 @@ def launch(
     folder: Path, port: int, environment: Mapping[str, str], log: Path
 ) -> Forked:
     """Start `python -m service serve`; it ends at the latest with this process."""
+    arguments = ["serve", "--port", str(port)]
+    return _start(folder, arguments, environment, output=log, errors=log)
+
+
+def run(
+    folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[int, str, str]:
+    """Run `python -m service` to its end: its exit code, output and errors."""
+    output, errors = folder / "output", folder / "errors"
+    for each in (output, errors):
+        each.write_text("")
+    process = _start(folder, arguments, environment, output=output, errors=errors)
+    code = process.wait(_SECONDS_MAX)
+    return code, output.read_text(), errors.read_text()
+
+
+def _start(
+    folder: Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    output: Path,
+    errors: Path,
+) -> Forked:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *_LIBRARIES])
-    arguments = ["service", "serve", "--port", str(port)]
-    given = (str(folder), arguments, dict(environment), str(log))
+    given = (folder, ["service", *arguments], dict(environment), output, errors)
     process = context.Process(target=_run, args=given)
     process.start()
     return Forked(process)
 
 
 def _run(
-    folder: str, arguments: list[str], environment: dict[str, str], log: str
+    folder: Path,
+    arguments: list[str],
+    environment: dict[str, str],
+    output: Path,
+    errors: Path,
 ) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    with Path(log).open("ab") as output:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(output.fileno(), stream.fileno())
+    for stream, path in ((sys.stdout, output), (sys.stderr, errors)):
+        with path.open("ab") as opened:
+            os.dup2(opened.fileno(), stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -24,6 +24,7 @@ import urllib3
 from opskit.postgres import database
 from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers.throwaway import Server
+from tests import processes
 from tests.unit import stock
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "service"
@@ -60,6 +61,10 @@ _AWAY = (
 class Process(Protocol):
     """A process, as the module subprocess has it."""
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
     def poll(self) -> int | None:
         """Return how it ended, or None."""
 
@@ -84,7 +89,7 @@ def launch(
     log: Path,
     program: Sequence[str] = ("-m", "service"),
 ) -> Process:
-    """Start the service as its users do."""
+    """Start the service as its users do, in a new interpreter."""
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *program, "serve", "--port", str(port)],
@@ -310,7 +315,11 @@ class Services:
 
     @contextlib.contextmanager
     def running(
-        self, *, source: Path = FOLDER, launch: Launch = launch, **settings: str
+        self,
+        *,
+        source: Path = FOLDER,
+        launch: Launch = processes.launch,
+        **settings: str,
     ) -> Iterator[Service]:
         """Yield a running service; settings are `rate_limit="10/second"` and so on."""
         if not self._keys:
@@ -343,7 +352,9 @@ class Services:
         environment = self._environment(_TEMPLATE, {})
         _run(environment, "migrate")
         for name, options in ACCOUNTS.items():
-            key = _run(environment, "create-key", name, *options)
+            arguments = ["create-key", name, *options]
+            code, key, errors = processes.run(self.folder, arguments, environment)
+            assert code == 0, errors
             self._keys[name] = key.strip()
 
     def _environment(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from tests.service import Service, Services
 from tests.unit import stock
@@ -58,7 +58,7 @@ def commands(services: Services, service: Service) -> Iterator[dict[str, Any]]:
         services.server.url(),
         service.database,
     ]
-    pid = cast(Any, service.process).pid
+    assert service.process is not None
     again = [str(service.folder), str(service.port), str(service.log)]
     try:
         yield {
@@ -73,7 +73,7 @@ def commands(services: Services, service: Service) -> Iterator[dict[str, Any]]:
                     "needed": True,
                 },
             },
-            "kill": ["kill", "-KILL", str(pid)],
+            "kill": ["kill", "-KILL", str(service.process.pid)],
             "start": [sys.executable, "-c", _SERVICE, *again],
         }
     finally:

@@ -17,7 +17,6 @@ from opskit.probes.probe import Probe
 from opskit.probes.report import Finding
 from opskit.probes.runner import Clock, Runner
 from tests import service as services_of_tests
-from tests.defects import processes
 from tests.defects.defect import Defect, copy
 from tests.service import STRICT, Service, Services
 
@@ -44,9 +43,7 @@ class Bench:
         copy(source)
         if defect is not None:
             defect.plant(source)
-        with self.services.running(
-            source=source, launch=processes.launch, **given
-        ) as service:
+        with self.services.running(source=source, **given) as service:
             changes = defect.configuration if defect else {}
             settings = _settings(service, folder, changes)
             if defect is not None and defect.restarts:
