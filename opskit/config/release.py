@@ -235,6 +235,12 @@ class ReleaseSettings(Section):
         default=timedelta(hours=26),
         description="how old the drilled set may be that a release can return to",
     )
+    oldest_schema: str = Field(
+        default="",
+        description="the oldest migration that the version to be released can run on, "
+        "its name or the beginning of it; by default the newest one that the database "
+        "had while the version ran",
+    )
     migrations: MigrationsSettings = MigrationsSettings()
     budgets: BudgetSettings = BudgetSettings()
     accept: list[AcceptedWarning] = Field(

@@ -131,3 +131,14 @@ def configuration_of(entries: Sequence[LedgerEntry], version: str) -> dict[str, 
         if isinstance(details, dict) and details.get("deployed") == version:
             return dict(details.get("configuration", {}))
     return {}
+
+
+def declared_of(entries: Sequence[LedgerEntry], version: str) -> str:
+    """Return the oldest schema that a version was declared to run on; empty: none."""
+    for entry in reversed(entries):
+        details = entry.details.get("details") if entry.operation == STEP else None
+        if not isinstance(details, dict) or details.get("deployed") != version:
+            continue
+        if "oldest_schema" in details:  # it was released, and not returned to
+            return str(details["oldest_schema"])
+    return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import (
     Callable,
-    Collection,
     Iterable,
     Mapping,
     Sequence,
@@ -241,12 +240,12 @@ def _tool(run: Run) -> tuple[MigrationsSettings, Tool]:
     return settings, tool_of(settings, configuration_path().resolve().parent)
 
 
-def present(run: Run, names: Collection[str]) -> list[str]:
-    """Return which of these revisions the database has, the first one applied first."""
+def applied(run: Run) -> list[str]:
+    """Return which revisions the database has, the first one applied first."""
     settings, tool = _tool(run)
     url = run.database(settings.database).resolve_url()
     with connect(url, purpose="migrate") as connection:
-        return [each for each in tool.applied(connection) if each in names]
+        return list(tool.applied(connection))
 
 
 def undo(run: Run, names: Sequence[str]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from opskit.checks import count
 from opskit.config import configuration_path
 from opskit.errors import (
+    DatabaseError,
     Interrupted,
     OpskitError,
     ReleaseFailed,
@@ -16,15 +17,16 @@ from opskit.errors import (
     RollbackFailed,
     SmokeFailed,
 )
+from opskit.log import logger
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
-from opskit.operations.history import configuration_of
+from opskit.operations.history import configuration_of, declared_of
 from opskit.operations.migrate import (
     MigrateRequest,
     RehearseRequest,
+    applied,
     drilled_sets,
     migrate,
-    present,
     rehearse,
     require_no_dump,
     undo,
@@ -44,9 +46,10 @@ from opskit.probes.runner import names
 from opskit.release.classes import Kind
 from opskit.release.configuration import configuration, differing, hashes
 from opskit.release.deployers import Deployer
+from opskit.release.revisions import Revision
 from opskit.release.tools import tool_of
-
-Verdict = Literal["image-safe", "downgrade-first", "restore-only"]
+from opskit.release.verdict import require_schema
+from opskit.release.verdict import verdict as verdict_of
 
 
 class Pipeline:
@@ -117,6 +120,7 @@ class Pipeline:
         """
         with _refusing():
             self._find_applied()
+            self._require_schema(self._made.version)
         try:
             with self._interruptible("`inv rollback` goes on."):
                 self._go_back(self._made.version, deployed=deployed)
@@ -164,6 +168,14 @@ class Pipeline:
         done = _required(migrate(self._run, MigrateRequest(dry_run=True)))
         step.details["pending"] = [each.id for each in done.revisions]
         step.details["blockers"] = [str(each) for each in done.blockers]
+        there = applied(self._run)
+        step.details["schema_before"] = there[-1] if there else ""
+        require_schema(
+            self._made.version,
+            declared=self._settings.oldest_schema,
+            learnt="",
+            present=[*there, *step.details["pending"]],
+        )
         require_no_dump(done.blockers)
 
     def _restore_point(self, step: Step) -> None:
@@ -266,7 +278,32 @@ class Pipeline:
     def _find_applied(self) -> None:
         """Ask the database: an earlier run may have been killed over a migration."""
         made = self._made
-        made.applied = present(self._run, made.pending) if made.pending else []
+        if not made.pending:
+            made.applied = []
+            return
+        there = applied(self._run)
+        made.schema = there[-1] if there else ""
+        made.applied = [each for each in there if each in made.pending]
+
+    def _require_schema(self, version: str) -> None:
+        """Refuse a version before that cannot run on what the database has.
+
+        A database that is down is no reason to keep a version that does not work.
+        """
+        declared = declared_of(self._run.ledger.entries(), version)
+        learnt = self._made.schema_before
+        if not (declared or learnt):
+            return
+        try:
+            there = applied(self._run)
+        except DatabaseError as error:
+            logger().warning("the schema is not known", reason=error.message)
+            return
+        try:
+            require_schema(version, declared=declared, learnt=learnt, present=there)
+        except ReleaseRefused as error:
+            self._made.verdict = error.summary
+            raise
 
     def _configuration(self) -> dict[str, bytes]:
         base = configuration_path().resolve().parent
@@ -275,6 +312,8 @@ class Pipeline:
     def _deploy(self, step: Step, version: str, deploy: Callable[[str], str]) -> None:
         step.details["deployed"] = version
         step.details["configuration"] = hashes(self._configuration())
+        if step.name == "deploy":
+            step.details["oldest_schema"] = self._settings.oldest_schema
         step.details["deployment"] = deploy(version)
         current = self._deployer.current()
         if current != version:
@@ -290,6 +329,7 @@ class Pipeline:
         )
         try:
             self._find_applied()
+            self._require_schema(self._made.previous)
             back = self._go_back(self._made.previous, deployed=deployed)
         except Interrupted:
             raise
@@ -312,7 +352,7 @@ class Pipeline:
         made = self._made
         if not (deployed or made.applied):
             return "nothing was changed"
-        verdict, reason = self._verdict(made.applied)
+        verdict, reason = verdict_of(made.applied, made.kinds, self._known())
         made.verdict = f"{verdict}: {reason}"
         if deployed and version:
             self._deployer.require(version)
@@ -353,20 +393,11 @@ class Pipeline:
                     hint="Look at the service, and probe it again: `inv smoke`."
                 ) from error
 
-    def _verdict(self, applied: Sequence[str]) -> tuple[Verdict, str]:
-        """Return what a rollback has to do, and why, by what was migrated."""
-        kinds = {each: self._made.kinds.get(each, Kind.DESTRUCTIVE) for each in applied}
-        heavy = [each for each, kind in kinds.items() if kind != Kind.ADDITIVE]
-        if not heavy:
-            return "image-safe", "nothing that the version before needs was changed"
-        tool = tool_of(self._settings.migrations, configuration_path().resolve().parent)
-        ways = {each.id for each in tool.revisions() if each.has_way_back}
-        lost = [each for each in heavy if kinds[each] == Kind.DESTRUCTIVE]
-        if lost:
-            return "restore-only", f"migration {lost[0]} is destructive"
-        if all(each in ways for each in applied):
-            return "downgrade-first", f"migration {heavy[0]} has a way back"
-        return "restore-only", f"migration {heavy[0]} has no way back"
+    def _known(self) -> Sequence[Revision]:
+        if not self._made.applied:
+            return ()
+        base = configuration_path().resolve().parent
+        return tool_of(self._settings.migrations, base).revisions()
 
 
 @contextmanager

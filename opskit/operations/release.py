@@ -166,6 +166,8 @@ def _conclude(
         "restore_point": made.restore_point,
         "applied": list(made.applied),
         "classes": dict(made.kinds),
+        "schema": made.schema,
+        "schema_before": made.schema_before,
         "verdict": made.verdict,
     }
     name = f"{record.operation}-{made.release_id}"

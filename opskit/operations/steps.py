@@ -51,9 +51,10 @@ class Released:
 
     `pending` are the migrations that it may have applied, `applied` those of them that
     the database has; `rehearsed` are the digests of their files when they were
-    rehearsed. `failed_before` are the probes that failed before it began. In
-    `differing` is the configuration that has changed since the version before was
-    deployed.
+    rehearsed. `schema` is the newest migration that the database has, `schema_before`
+    the one that it had when the release began. `failed_before` are the probes that
+    failed before it began. In `differing` is the configuration that has changed since
+    the version before was deployed.
     """
 
     release_id: str
@@ -66,6 +67,8 @@ class Released:
     applied: list[str] = field(default_factory=list)
     rehearsed: dict[str, str] = field(default_factory=dict)
     failed_before: list[str] = field(default_factory=list)
+    schema: str = ""
+    schema_before: str = ""
     verdict: str = ""
     differing: list[str] = field(default_factory=list)
     report: Path | None = None
@@ -73,6 +76,8 @@ class Released:
     def learn(self, name: str, details: Mapping[str, Any]) -> None:
         """Note what a step has found out, in this run or an earlier one."""
         self.restore_point = str(details.get("restore_point") or self.restore_point)
+        self.schema_before = str(details.get("schema_before", self.schema_before))
+        self.schema = self.schema or self.schema_before
         self.kinds |= details.get("classes", {})
         self.rehearsed |= details.get("rehearsed", {})
         named = (*details.get("pending", ()), *details.get("applied", ()))
@@ -98,6 +103,8 @@ class Released:
             "revisions": [
                 {"id": each, "class": self.kinds.get(each)} for each in self.applied
             ],
+            "schema": self.schema,
+            "schema_before": self.schema_before,
             "verdict": self.verdict,
             "differing": list(self.differing),
             "report": str(self.report) if self.report else "",
@@ -202,6 +209,7 @@ def render(made: Released, status: str) -> str:
             "",
             f"Release {made.release_id}, before it {made.previous or 'nothing'}. "
             f"Restore point: {made.restore_point or 'none'}.",
+            *([f"Newest migration: {made.schema}."] if made.schema else []),
             *([f"Verdict: {made.verdict}."] if made.verdict else []),
             *([f"{made.differences}."] if made.differing else []),
             "",

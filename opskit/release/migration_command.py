@@ -50,9 +50,8 @@ class MigrationCommand:
         ]
 
     def applied(self, connection: Connection) -> Sequence[str]:
-        """See `Tool`: what other files once applied is not known here."""
-        known = {each.id for each in self.revisions()}
-        return [each for each in database.digests(connection) if each in known]
+        """See `Tool`: also what other files once were."""
+        return [e for e in database.digests(connection) if e.startswith(_NAME)]
 
     def apply(self, url: str, revision: Revision, bounds: Bounds) -> None:
         """See `Tool`."""

@@ -90,6 +90,8 @@ def pending(tool: Tool, connection: Connection, *, until: str = "") -> list[Revi
     """
     known, applied = tool.revisions(), list(tool.applied(connection))
     ids = [each.id for each in known]
+    if any(each.is_opaque for each in known):  # it stands for all, whatever was before
+        applied = [each for each in applied if each in ids]
     if unknown := [each for each in applied if each not in ids]:
         raise ReleaseRefused(
             f"the database has the migration {unknown[-1]}, which is not known here",

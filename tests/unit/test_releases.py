@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +129,9 @@ class World:
     def revision(self, name: str) -> Any:
         return SimpleNamespace(id=name, sha256=self.changed.get(name, "as written"))
 
-    def present(self, _run: Run, names: Collection[str]) -> list[str]:
-        return [each for each in self.database if each in names]
+    def applied(self, _run: Run) -> list[str]:
+        self.meet("applied")
+        return list(self.database)
 
     def undo(self, _run: Run, names: Sequence[str]) -> None:
         self.meet("undo")
@@ -222,7 +223,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(release, "release_lock", made.lock)
     monkeypatch.setattr(release, "deployer_of", lambda *_: deployer)
     monkeypatch.setattr(pipeline, "tool_of", lambda *_: made)
-    for name in ("migrate", "rehearse", "present", "undo", "smoke"):
+    for name in ("migrate", "rehearse", "applied", "undo", "smoke"):
         monkeypatch.setattr(pipeline, name, getattr(made, name))
     point = SimpleNamespace(
         manifest=SimpleNamespace(snapshot_at=made.run.now(), backup_id="shop-1")
@@ -500,6 +501,43 @@ def test_a_rollback_that_fails_says_so(world: World, error: BaseException) -> No
 
     assert status(world) == "failed"
     world.rollback()
+
+
+def test_a_version_whose_schema_is_gone_is_refused(world: World) -> None:
+    """It is not known to run on less than the database had while it ran."""
+    world.migrations |= {"0001": ADDITIVE}
+    world.release("2")
+    world.migrations |= {"0002": ADDITIVE}
+    made = world.release("3").result
+    assert made
+    assert (made.schema_before, made.schema) == ("0001", "0002")
+    world.database = ["0002"]  # by hand
+    refused = world.rollback(62)
+    assert "2 is only known to run with migration 0001" in refused.errors[0].message
+    assert world.current == "3"
+
+    world.errors["applied"] = DatabaseError("the server is down")
+    assert "the server is down" in world.rollback(62).errors[0].message
+    world.database = ["0001", "0002"]
+    world.rollback()
+    assert world.current == "2"
+
+
+def test_what_a_version_needs_can_be_declared(world: World) -> None:
+    """The declaration of its own release counts, not that of the newest one."""
+    world.migrations |= {"0001": ADDITIVE, "0002": ADDITIVE}
+    release_settings = world.run.settings.release.model_dump(exclude_defaults=True)
+    world.settings["release"] = release_settings | {"oldest_schema": "0001"}
+    world.release("2")
+    world.settings["release"] = release_settings | {"oldest_schema": "0009"}
+    refused = world.release("3", 62)
+    assert "3 is declared to need migration 0009" in refused.errors[0].message
+    world.settings["release"] = release_settings | {"oldest_schema": "0002"}
+    world.release("3")
+    world.database = ["0001"]
+    world.rollback()
+
+    assert world.current == "2"
 
 
 def test_a_way_back_needs_no_lock_in_a_database_that_is_down(world: World) -> None:
