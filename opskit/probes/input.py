@@ -164,9 +164,8 @@ class _Input:
                 break  # it would be waited for once for each
         wanted = self._wanted.websocket
         with self._opened(session) as connection:
-            connection.send(json.dumps(wanted.ping))
-            if not self._hears(connection, wanted.pong):
-                wrong.append(f"a ping afterwards: {_SILENCE}")
+            if reaction := self._answered(connection, wanted.ping, wanted.pong):
+                wrong.append(f"a ping afterwards: {reaction}")
         return faultless("an error each, or a close for it", wrong)
 
     def _reaction(self, session: Session, send: _Send, closes: Collection[int]) -> str:
@@ -193,6 +192,21 @@ class _Input:
             if socket.connection is None:
                 raise WrongAnswer(expected="a WebSocket", observed=str(socket.status))
             yield socket.connection
+
+    def _answered(
+        self,
+        connection: ClientConnection,
+        sent: Mapping[str, object],
+        expected: Mapping[str, object],
+    ) -> str:
+        """Return what was wrong with the answer to a message; empty if nothing."""
+        try:
+            connection.send(json.dumps(sent))
+            return "" if self._hears(connection, expected) else _SILENCE
+        except ConnectionClosed as error:
+            if error.rcvd is None:
+                raise Inconclusive("the WebSocket broke") from error
+            return f"closed with code {error.rcvd.code}"
 
     def _hears(
         self, connection: ClientConnection, fields: Mapping[str, object]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ from opskit.config.smoke import Profile, SmokeSettings
 from opskit.probes.pieces import Pieces
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.refusals import described, insist
-from opskit.probes.session import BALANCERS, Answer, Session
+from opskit.probes.session import BALANCERS, Answer, Session, Target
 
 _JSON = {"Content-Type": "application/json"}
 _CHUNK_BYTES = 16 * 1024
@@ -22,8 +23,11 @@ _SOME = {"Content-Length": "1000"}
 # A worker that waits for a slow client may give it up, and be free again, later.
 _PROMPT_SECONDS = 2.5
 _OTHERS = 3
+# In a row: a balancer refuses some requests, whatever the service does.
+_REFUSALS = 5
 _TOO_LARGE, _TOO_SLOW = 413, 408
-_SHED = (429, 503)
+_TOO_MANY, _UNAVAILABLE = 429, 503
+_SHED = (_TOO_MANY, _UNAVAILABLE)
 _GIVEN_UP = (503, 504)
 _BUSY = (429, 503, 504)
 
@@ -64,11 +68,12 @@ def probes(settings: SmokeSettings) -> Iterator[Probe]:
             ask=limits.concurrency,
             what=f"It sends {wanted.busy_clients} requests at once that take some "
             "seconds, and checks that the surplus gets 503 or 429 with Retry-After, "
-            "that each one is answered, and that the service then answers as before.",
+            "that each one is answered, and that as many are served the second time.",
             why="A service that queues whatever comes answers nobody in time once it "
             "is behind; one that refuses the surplus serves the rest.",
             remedy="Count the requests that are worked on, and refuse those beyond the "
-            "limit at once: 503, Retry-After, and the usual form of errors.",
+            "limit at once: 503, Retry-After, and the usual form of errors. Count down "
+            "in `finally`, also where a request is refused or given up.",
             profile=Profile.STRICT,
             alone=True,
         )
@@ -158,19 +163,31 @@ class _Limits:
                 for request in slow:
                     with suppress(Inconclusive):  # it was refused, which is as good
                         request.send(b"x")
-                try:
-                    with Session(prompt) as other:
-                        self._ask(other)
-                except Inconclusive as error:
-                    silence = str(error)
+                if silence := self._silence(prompt):
                     break
         if not silence:
             return Check(name="", passed=True, observed="others were answered")
-        self._ask(session)
+        if others := self._silence(prompt):
+            raise Inconclusive(others)
         raise WrongAnswer(
             expected="others are answered while clients are slow",
             observed=f"{silence}, before {len(slow)} slow clients had gone",
         )
+
+    def _silence(self, target: Target) -> str:
+        """Return why nobody is answered: it took too long, or was refused each time."""
+        silence = ""
+        for _ in range(_REFUSALS):
+            began = time.monotonic()
+            try:
+                with Session(target) as other:
+                    self._ask(other)
+                return ""
+            except Inconclusive as error:
+                silence = str(error)
+            if time.monotonic() - began >= target.timeout_seconds:
+                break
+        return silence
 
     def slow_body(self, session: Session) -> Check:
         """Send a body byte by byte."""
@@ -203,9 +220,22 @@ class _Limits:
             wrong.add("all refused")
         if (status := self._ask(session).status) >= 500:
             wrong.add(f"{status} afterwards")
+        if not wrong and (lost := self._lost(session, len(others))):
+            wrong.add(lost)
         return faultless(
             f"some of {number} at once are refused, the others served", sorted(wrong)
         )
+
+    def _lost(self, session: Session, served: int) -> str:
+        """Send as many again, and return what is wrong if far fewer are served."""
+        again = Counter(
+            each.status for each in self._at_once(session, self._wanted.busy_clients)
+        )
+        now = again.total() - again[_UNAVAILABLE]
+        # A rate limit may have been used up by the first ones.
+        if again[_TOO_MANY] or 2 * now > served:
+            return ""
+        return f"{now} served the second time, {served} the first time"
 
     def time_out(self, session: Session) -> Check:
         """Ask for what takes too long."""

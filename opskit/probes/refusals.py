@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ from opskit.probes.probe import Inconclusive, WrongAnswer
 from opskit.probes.session import BALANCERS, Answer, Session
 
 T = TypeVar("T")
+# One connection in ten may break on its way.
+_ATTEMPTS = 5
 # Traces, debug pages and messages of databases, as frameworks show them.
 _TRACES = re.compile(
     rb"Traceback \(most recent call last\)"
@@ -70,11 +73,14 @@ def insist(session: Session, settings: SmokeSettings, attempt: Callable[[], T]) 
     """Return the answer to a request; a service that is there must give one.
 
     Raises:
-        WrongAnswer: there was none twice, while other requests were answered.
+        WrongAnswer: there was none several times, or twice where that took long, while
+            other requests were answered.
         Inconclusive: there was none, nor to others; or it is not the service's.
     """
-    silence = ""
-    for _ in range(2):
+    silence, began = "", time.monotonic()
+    for number in range(_ATTEMPTS):
+        if number > 1 and time.monotonic() - began > session.target.timeout_seconds:
+            break
         try:
             return attempt()
         except Inconclusive as error:

@@ -15,7 +15,11 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from opskit.checks import Check
+from opskit.config.smoke import SmokeSettings
 from opskit.probes import openapi
+from opskit.probes.probe import Inconclusive, WrongAnswer
+from opskit.probes.refusals import insist
+from opskit.probes.session import Session, Target
 from tests.asgi import serving
 from tests.unit.probed import asked_at
 
@@ -312,6 +316,42 @@ def test_a_socket_that_answers_no_ping_afterwards_fails() -> None:
 
     assert check.passed is False
     assert check.observed == "a ping afterwards: no answer"
+
+
+def test_a_socket_that_closes_in_place_of_an_answer_fails() -> None:
+    async def closing(channel: WebSocket) -> None:
+        await channel.accept()
+        await channel.close(1013)
+
+    check = ask(
+        application(socket=closing), "websocket-frames", websocket={"path": "/ws"}
+    )
+
+    assert check.passed is False
+    assert check.observed.endswith("a ping afterwards: closed with code 1013")
+
+
+@pytest.mark.parametrize("breaks", [4, 5])
+def test_a_request_without_an_answer_is_sent_five_times(breaks: int) -> None:
+    """Fewer would blame the service for connections that break on their way."""
+    app = application()
+    attempts: list[int] = []
+
+    def attempt() -> str:
+        attempts.append(1)
+        if len(attempts) <= breaks:
+            raise Inconclusive("it broke") from ConnectionError()
+        return "an answer"
+
+    settings = SmokeSettings()
+    with serving(app) as url, Session(Target(url=url, timeout_seconds=60)) as session:
+        if breaks == 4:
+            assert insist(session, settings, attempt) == "an answer"
+        else:
+            with pytest.raises(WrongAnswer):
+                insist(session, settings, attempt)
+
+    assert len(attempts) == 5
 
 
 def test_a_socket_that_is_refused_fails() -> None:

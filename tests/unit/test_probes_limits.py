@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from opskit.checks import Check
 from tests.asgi import serving
+from tests.flaky import balancing
 from tests.unit.probed import asked_at
 
 BODY_MAX = 50_000
@@ -184,6 +185,17 @@ def test_slow_clients_that_hold_the_worker_fail() -> None:
     check = ask(app, "slow-clients", slow_clients=2)
 
     assert check.passed is False, check
+
+
+def test_a_balancer_that_refuses_some_is_not_taken_for_slow_clients() -> None:
+    """One request of ten is answered in the place of the service, or broken off."""
+    with (
+        serving(Application()) as service,
+        balancing(service, seed=3, trouble=0.1) as url,
+    ):
+        checks = [asked_at(url, "limits.slow-clients") for _ in range(10)]
+
+    assert [each for each in checks if each.failed] == []
 
 
 @pytest.mark.parametrize(
