@@ -265,11 +265,19 @@ class Service:
         self.process = None
 
     @contextlib.contextmanager
-    def second(self) -> Iterator[Service]:
-        """Yield another process with the same settings, database and Redis."""
-        folder = self.folder / "second"
-        folder.mkdir()
-        other = replace(self, folder=folder, port=0, process=None)
+    def second(
+        self, *, source: Path | None = None, **settings: str
+    ) -> Iterator[Service]:
+        """Yield another process with the same settings but these, database and Redis."""
+        given = {f"SERVICE_{name.upper()}": value for name, value in settings.items()}
+        given |= {"PYTHONPATH": str(source)} if source else {}
+        other = replace(
+            self,
+            folder=Path(tempfile.mkdtemp(dir=self.folder)),
+            environment={**self.environment, **given},
+            port=0,
+            process=None,
+        )
         try:
             other.start()
             yield other

@@ -7,12 +7,10 @@ folder.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.nginx import nginx
 from tests.unit import stock
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -59,24 +58,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, configuration: str) -> Iterator[str]:
-    """Run nginx with a configuration, and yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    (folder / "listen.conf").write_text(f"listen {address};")
-    (folder / "nginx.conf").write_text(configuration)
-    user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
-    command = [stock.program("nginx"), "-p", str(folder), "-c", "nginx.conf"]
-    process = subprocess.Popen([*command, "-g", f"daemon off; {user}"])
-    try:
-        _await(address, process)
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(_SECONDS_MAX)
-
-
-@contextlib.contextmanager
 def datasette(folder: Path) -> Iterator[str]:
     """Run Datasette with a table of 250 books, and yield its address."""
     place = os.environ.get("TEST_OPSKIT_FOREIGN_SERVICES", "")
@@ -104,17 +85,6 @@ def datasette(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(_SECONDS_MAX)
-
-
-def _await(address: str, process: subprocess.Popen[bytes]) -> None:
-    host, _, port = address.partition(":")
-    end = time.monotonic() + _SECONDS_MAX
-    while True:
-        assert process.poll() is None, "nginx ended"
-        with contextlib.suppress(ConnectionRefusedError):
-            return socket.create_connection((host, int(port)), _SECONDS_MAX).close()
-        assert time.monotonic() < end, "nginx does not listen"
-        time.sleep(0.05)
 
 
 def smoke(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from opskit.probes.runner import Clock, Runner
 from opskit.probes.session import Target
 from tests.asgi import serving
 from tests.flaky import balancing
+from tests.nginx import balancing_requests
 from tests.small_service import KEYS, Service
 
 RUNS = 30
@@ -101,7 +103,9 @@ def smoke(url: str, *, asking: float = DEADLINE) -> list[Check]:
     return [confirmed, *(each.check for each in runner.ask(probes))]
 
 
-def runs(*instances: str, asking: float = 10.0) -> list[list[Check]]:
+def runs(
+    *instances: str, asking: float = 10.0, number: int = RUNS
+) -> list[list[Check]]:
     """Run again and again, each time through a balancer with another seed.
 
     They end after a few attempts, before every probe can have passed by luck, unless
@@ -113,7 +117,7 @@ def runs(*instances: str, asking: float = 10.0) -> list[list[Check]]:
             return smoke(url, asking=asking)
 
     with ThreadPoolExecutor(TOGETHER) as pool:
-        return list(pool.map(run, range(RUNS)))
+        return list(pool.map(run, range(number)))
 
 
 def failed(checks: list[Check]) -> set[str]:
@@ -137,6 +141,19 @@ def test_no_probe_fails_by_trouble_or_an_old_version() -> None:
 
     assert [failed(each) for each in found if failed(each)] == []
     assert sum(len(checks) > 1 for checks in found) > RUNS / 3
+
+
+def test_a_balancer_that_chooses_for_each_request_blames_nobody(tmp_path: Path) -> None:
+    """One request of three is answered by the old version, whatever the connection."""
+    with (
+        instance() as good,
+        old() as other,
+        balancing_requests(tmp_path, good, good, other) as balancer,
+    ):
+        found = runs(balancer, number=TOGETHER)
+
+    assert [failed(each) for each in found if failed(each)] == []
+    assert any(len(checks) > 1 for checks in found)
 
 
 def test_what_is_broken_fails_through_trouble() -> None:
