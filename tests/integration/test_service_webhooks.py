@@ -20,6 +20,28 @@ from tests.service import Service, Services
 
 SECONDS_MAX = 60
 SECRET = "a-secret-of-the-tests"
+# More old rows than are deleted at once.
+PAST = """
+    INSERT INTO hooks (url, secret) VALUES ('http://gone.example/', 'a secret');
+    INSERT INTO events (kind, account_id, data, request_id, created_at)
+    SELECT kind, min(accounts.id), '{}', 'before', now() - make_interval(days => age)
+    FROM accounts, generate_series(1, 1500) AS number,
+        (VALUES ('old', 8), ('old and waiting', 8), ('new', 6)) AS past (kind, age)
+    WHERE kind = 'old' OR number = 1
+    GROUP BY kind, age, number;
+    INSERT INTO deliveries (event_id, hook_id, due_at, ended_at)
+    SELECT events.id, hooks.id, 'infinity',
+        CASE kind WHEN 'old and waiting' THEN NULL ELSE events.created_at END
+    FROM events, hooks;
+    INSERT INTO incoming (id, signature, kind, body, request_id, received_at)
+    SELECT id, id, 'ping', '', 'before', now() - make_interval(days => age)
+    FROM (VALUES ('old', 8), ('new', 6)) AS past (id, age)
+"""
+LEFT = """
+    SELECT kind FROM events
+    UNION ALL SELECT 'delivery of ' || kind FROM deliveries JOIN events ON events.id = event_id
+    UNION ALL SELECT 'incoming ' || id FROM incoming
+"""
 SENT = {"type": "task.requested", "data": {"title": "asked for by a webhook"}}
 
 
@@ -174,6 +196,24 @@ def test_a_hook_that_is_not_allowed_any_more_gets_nothing(services: Services) ->
         wait_until(lambda: "origin not allowed" in service.log.read_text())
 
     assert not listener.requests
+
+
+def test_what_is_old_and_over_is_deleted(services: Services) -> None:
+    """Not what is still to be delivered, nor what is younger than the setting says."""
+    with services.running(keep_days="7") as service:
+        service.stop()
+        with service.connected() as connection:
+            connection.execute(PAST)
+        service.start()
+
+        def left() -> set[str]:
+            with service.connected() as connection:
+                return {row[0] for row in connection.execute(LEFT)}
+
+        young = {"new", "delivery of new", "incoming new"}
+        wait_until(
+            lambda: left() == young | {"old and waiting", "delivery of old and waiting"}
+        )
 
 
 def test_a_hook_leads_to_an_allowed_origin_only(services: Services) -> None:

@@ -117,6 +117,11 @@ class Settings(BaseSettings):
         default=True,
         description="refuse incoming events of an unknown type, rather than store them",
     )
+    keep_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        default=30,
+        description="days after which events, ended deliveries and incoming webhooks "
+        "are deleted",
+    )
     import_bytes_max: Number = Field(
         default=16 * 2**20, description="of a file that is sent to /api/imports"
     )

@@ -18,6 +18,7 @@ from service.keys import Keys
 from service.metrics import Metrics
 from service.outbox import Outbox
 from service.rates import Rates
+from service.retention import Retention
 from service.settings import Settings
 from service.subscriptions import Subscription, Subscriptions, background
 from service.tokens import Tokens
@@ -51,6 +52,7 @@ class State:
         hub = Hub(database, direct.get_secret_value(), settings.streams_max)
         outbox = Outbox(database, settings.hook_origins)
         workers = Workers(settings, database)
+        retention = Retention(database, settings.keep_days)
         return cls(
             settings=settings,
             database=database,
@@ -66,6 +68,7 @@ class State:
                     Subscription(name="events", open=hub.open),
                     Subscription(name="outbox", open=outbox.open),
                     Subscription(name="workers", open=workers.open),
+                    Subscription(name="retention", open=retention.open),
                 ]
             ),
         )

@@ -37,6 +37,7 @@ def upgrade() -> None:
             error text NOT NULL DEFAULT ''
         );
         CREATE INDEX ON deliveries (due_at) WHERE ended_at IS NULL;
+        CREATE INDEX ON deliveries (event_id);
         CREATE TABLE incoming (
             id text PRIMARY KEY,
             signature text NOT NULL UNIQUE,
