@@ -97,6 +97,16 @@ DEFECTS = (
         what="A key is taken from whatever header holds one.",
     ),
     _gate(
+        "wrong-key-closes-open-paths",
+        _IDENTIFIED,
+        _IDENTIFIED
+        + '        if account is None and Headers(scope=scope).get("x-api-key"):\n'
+        "            await errors.of(NO_ACCOUNT)(scope, receive, send)\n"
+        "            return\n",
+        probe="authentication.bypass",
+        what="A monitor that sends an old key may not read the health.",
+    ),
+    _gate(
         "health-behind-a-key",
         '        if not scope["path"].startswith("/api/"):\n',
         '        if not scope["path"].startswith(("/api/", "/health/live")):\n',

@@ -10,6 +10,7 @@ from tests.defects.defect import planted_in
 _tasks = planted_in("service/tasks.py")
 _accounts = planted_in("service/accounts.py")
 _health = planted_in("service/health.py")
+_events = planted_in("service/events.py")
 
 _LIST = '"SELECT * FROM tasks WHERE owner_id = %(owner)s "'
 _READ = '_READ = "SELECT * FROM tasks WHERE id = %s AND owner_id = %s"'
@@ -71,6 +72,27 @@ DEFECTS = (
         "return self in order and other in order",
         probe="authorisation.reader-writes",
         what="That an account has a role is enough.",
+    ),
+    _accounts(
+        "readers-cannot-read",
+        "Depends(require(Role.READER))",
+        "Depends(require(Role.WRITER))",
+        probe="authorisation.roles",
+        what="Who may only read may not even read.",
+    ),
+    _accounts(
+        "only-administrators-write",
+        "Depends(require(Role.WRITER))",
+        "Depends(require(Role.ADMIN))",
+        probe="authorisation.roles",
+        what="The route that writes asks for a higher role than documented.",
+    ),
+    _events(
+        "events-for-all",
+        "not self.is_subscribed or event.account_id != self.account_id",
+        "not self.is_subscribed",
+        probe="authorisation.events",
+        what="Every listener is sent the events of all accounts.",
     ),
     replace(
         _health(

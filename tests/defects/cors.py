@@ -94,6 +94,13 @@ DEFECTS = (
         what="The preflight request for a method that the pages need is refused.",
     ),
     _app(
+        "preflight-without-the-key",
+        '"Content-Type", "X-API-Key", ',
+        '"Content-Type", ',
+        probe="cors.preflight",
+        what="The preflight request names the header of the key, and is refused.",
+    ),
+    _app(
         "private-network",
         _METHODS,
         f"{_METHODS}        allow_private_network=True,\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from opskit.operations.smoke import families
 from opskit.probes.probe import Probe
 from tests.defects import record
 from tests.defects.defect import SERVICE, Defect
-from tests.defects.registry import DEFECTS
+from tests.defects.registry import DEFECTS, OTHERS
 
 _HEAD = """\
 # Probes
@@ -31,11 +32,12 @@ _MATRIX = """
 
 Each row is a defect: a change of the example service's source, of the kind that teams
 make, planted in a copy of it that runs with a real PostgreSQL and a real Redis. The
-probes of its family are asked, and for two thirds of the rows all others; ● is one that
-failed. The probe in bold is there for this defect. The last column names the probes of
-other families that failed too, because the defect breaks what they rely on. Probes
+probes of its family are asked, and for more than half of the rows all others; ● is one
+that failed. The probe in bold is there for this defect. The last column names the probes
+of other families that failed too, because the defect breaks what they rely on. Probes
 that must be asked alone, such as bursts, are asked for the defects of their own family
-only. What resilience, load and TLS notice is tried in tests of their own.
+only. The defects of TLS, resilience and load have tests of their own, in which only the
+probe in bold is asked.
 
 ```sh
 .venv/bin/python -m tests.matrix --record          # all of it, in some minutes
@@ -57,22 +59,25 @@ def render() -> str:
     for family, probes in found.items():
         parts += _explained(family, probes)
     parts.append(_MATRIX)
-    failed = record.read()
+    failed = record.read() | {name: [each.probe] for name, each in OTHERS.items()}
+    several = [*DEFECTS.values(), *OTHERS.values()]
     for family, probes in found.items():
-        defects = [each for each in DEFECTS.values() if each.family == family]
+        defects = [each for each in several if each.family == family]
         if defects:
             parts += _grid(family, probes, defects, failed)
     return "".join(parts)
 
 
 def explained() -> dict[str, tuple[Probe, ...]]:
-    """Return the probes that the example configures, as if it were under https."""
+    """Return the probes of the example, as if it were under https and no production."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("hook-secret", "webhook-secret"):
             path = Path(folder, name)
             path.write_text("nothing is signed with it")
             path.chmod(0o600)
         text = (SERVICE / "opskit.toml").read_text(encoding="utf-8")
+        always, _, strained = text.partition("nobody's production")
+        text = always + "\n" + re.sub(r"(?m)^# ?", "", strained.partition("\n\n")[2])
         path = Path(folder, "opskit.toml")
         path.write_text(text.replace("/etc/service/keys", folder), encoding="utf-8")
         settings = load(path)

@@ -73,12 +73,48 @@ _ALL = (
         probe="limits.concurrency",
         what="Too many concurrent requests are answered with 500.",
     ),
+    Defect(
+        name="slot-is-not-given-back",
+        what="A request that is refused keeps its place for ever.",
+        probe="limits.concurrency",
+        edits=(
+            Edit(
+                file=_FILE,
+                old="            refusal = errors.answer(\n                503,",
+                new="            self._active += 1\n"
+                "            refusal = errors.answer(\n                503,",
+            ),
+        ),
+    ),
+    _limits(
+        "one-after-the-other",
+        "            await self._app(scope, exchange.receive, exchange.send)\n",
+        '            one = self.__dict__.setdefault("_one", asyncio.Lock())\n'
+        "            async with one:\n"
+        "                await self._app(scope, exchange.receive, exchange.send)\n",
+        probe="limits.slow-clients",
+        what="The process works on one request at a time, and waits for slow bodies.",
+    ),
     _limits(
         "slow-bodies-are-awaited",
         _SLOW,
         "async with asyncio.timeout_at(None):",
         probe="limits.slow-body",
         what="A body that trickles in is awaited for ever.",
+    ),
+    _limits(
+        "slow-body-is-an-error",
+        '                408, "the body came too slowly", ',
+        '                500, "the body came too slowly", ',
+        probe="limits.slow-body",
+        what="A body that trickles in ends in 500, after which clients send it again.",
+    ),
+    _limits(
+        "too-many-chunks-are-malformed",
+        "            raise HTTPException(413, _too_large(self.bytes_max))\n",
+        "            raise HTTPException(400, _too_large(self.bytes_max))\n",
+        probe="limits.body-chunked",
+        what="A body without a length that is too long is called malformed.",
     ),
     _limits(
         "no-time-limit",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tests.defects.defect import planted_in
+from tests.defects.defect import Defect, Edit, planted_in
 
-_pages = planted_in("service/pages.py")
+_FILE = "service/pages.py"
+_pages = planted_in(_FILE)
 
 _PART = (
     '"SELECT * FROM ({}) AS found WHERE id > %(after)s ORDER BY id LIMIT %(number)s"'
 )
+_AFTER = "    after: int = Field(\n        default=0, ge=0, le=2**63 - 1,"
 _NEXT = 'rows[limit - 1]["id"] if len(rows) > limit else None'
 
 DEFECTS = (
@@ -92,5 +94,30 @@ DEFECTS = (
 """,
         probe="pagination.metadata",
         what="The answer names another limit than it keeps.",
+    ),
+    _pages(
+        "invalid-cursor-begins-again",
+        _AFTER,
+        '    after: __import__("typing").Annotated[\n'
+        '        int, __import__("pydantic").BeforeValidator(\n'
+        "            lambda text: int(text) if str(text).isdigit() else 0\n"
+        "        )\n"
+        "    ] = Field(\n"
+        "        default=0, ge=0, le=2**63 - 1,",
+        probe="pagination.cursor",
+        what="After an invalid cursor comes the first page, and so on for ever.",
+    ),
+    Defect(
+        name="cursor-reaches-the-database",
+        what="An invalid cursor is refused by PostgreSQL only, and ends in 500.",
+        probe="pagination.cursor",
+        edits=(
+            Edit(
+                file=_FILE,
+                old=_AFTER,
+                new='    after: str = Field(\n        default="0",',
+            ),
+            Edit(file=_FILE, old="id > %(after)s", new="id > %(after)s::bigint"),
+        ),
     ),
 )

@@ -109,6 +109,26 @@ DEFECTS = (
         what="The exception that refuses is not handled, and ends in 500.",
     ),
     _rates(
+        "refused-for-longer-than-told",
+        """\
+            reset_at=await storage.get_expiry(key) + _ROUNDED_SECONDS,
+        )
+""",
+        """\
+            reset_at=await storage.get_expiry(key) + _ROUNDED_SECONDS,
+        ) if not await self._is_out(storage, key, number > item.amount) else Rate(
+            limit=item.amount, number=item.amount + 1, reset_at=time.time() + 1
+        )
+
+    async def _is_out(self, storage: Storage, key: str, is_exceeded: bool) -> bool:
+        if is_exceeded:
+            await storage.incr(f"{key}/out", 60)
+        return await storage.get(f"{key}/out") > 0
+""",
+        probe="rate_limit.restored",
+        what="Retry-After is a second, and the client is refused for a minute.",
+    ),
+    _rates(
         "window-never-ends",
         "storage.incr(key, item.get_expiry())",
         "storage.incr(key, 3600)",

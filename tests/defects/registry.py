@@ -15,6 +15,8 @@ from tests.defects import (
     observability,
     pagination,
     rate_limit,
+    strained,
+    tls,
     webhooks,
 )
 from tests.defects.defect import Defect
@@ -37,4 +39,8 @@ DEFECTS: dict[str, Defect] = {
         audit,
     )
     for defect in module.DEFECTS
+}
+# Those that have tests of their own, in which only the probe in question is asked.
+OTHERS: dict[str, Defect] = {
+    defect.name: defect for module in (tls, strained) for defect in module.DEFECTS
 }

@@ -17,6 +17,13 @@ _NEW = "        if not cursor.rowcount:\n"
 _SIGN = 'SIGNATURE_HEADER: sign(due["secret"], now, body),'
 
 DEFECTS = (
+    _incoming(
+        "signature-under-another-id",
+        "ON CONFLICT DO NOTHING",
+        "ON CONFLICT (id) DO NOTHING",
+        probe="webhooks.incoming-replayed",
+        what="A signature that is sent again under another id ends in 500.",
+    ),
     _signatures(
         "signature-not-compared",
         _COMPARED,

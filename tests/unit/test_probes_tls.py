@@ -18,11 +18,14 @@ from opskit.checks import Check
 from opskit.config.smoke import SmokeSettings
 from opskit.probes import tls
 from tests.certificates import Authority, self_signed
+from tests.defects.defect import Defect
+from tests.defects.tls import DEFECTS
 from tests.unit.probed import asked_at
 
 NAMES = ("tls.chain", "tls.expiry", "tls.names", "tls.versions")
 LONG = timedelta(days=90)
 WORKING = ("localhost", "127.0.0.1")
+OLD = {"tls-1-0": ssl.TLSVersion.TLSv1, "tls-1-1": ssl.TLSVersion.TLSv1_1}
 MODERN = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
 
@@ -77,6 +80,13 @@ def _asked(
         return asked_at(url, name, **settings)
 
 
+def _with_key(certificate: Path, folder: Path) -> Path:
+    path = folder / "both.pem"
+    key = certificate.with_name("key.pem").read_bytes()
+    path.write_bytes(key + certificate.read_bytes())
+    return path
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_right_certificate_passes(root: Authority, name: str) -> None:
     check = _asked(root.issue(*WORKING, valid_for=LONG), name, root)
@@ -90,6 +100,36 @@ def test_a_whole_chain_passes(root: Authority, tmp_path: Path, name: str) -> Non
     certificate = below.issue(*WORKING, valid_for=LONG, chain=(below,))
 
     assert _asked(certificate, name, root).passed
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda each: each.name)
+def test_each_defect_is_noticed(
+    root: Authority, tmp_path: Path, defect: Defect
+) -> None:
+    """An old version fails together with a newer one, and also alone."""
+    certificates = {
+        "no-intermediate-certificate": lambda: Authority(tmp_path, root).issue(
+            *WORKING, valid_for=LONG
+        ),
+        "unknown-authority": lambda: Authority(tmp_path).issue(
+            *WORKING, valid_for=LONG
+        ),
+        "signed-by-itself": lambda: _with_key(self_signed(tmp_path), tmp_path),
+        "expired": lambda: root.issue(*WORKING, valid_for=timedelta(minutes=-5)),
+        "expires-soon": lambda: root.issue(*WORKING, valid_for=timedelta(days=10)),
+        "another-name": lambda: root.issue("other.example", valid_for=LONG),
+    }
+    if defect.name in certificates:
+        certificate = certificates[defect.name]()
+    else:
+        certificate = root.issue(*WORKING, valid_for=LONG)
+    rows = [MODERN]
+    if old := OLD.get(defect.name):
+        rows = [(old, ssl.TLSVersion.TLSv1_3), (old, old)]
+
+    for versions in rows:
+        check = _asked(certificate, defect.probe, root, versions=versions)
+        assert check.passed is False, check
 
 
 def test_a_chain_without_what_is_between_fails(root: Authority, tmp_path: Path) -> None:
@@ -106,23 +146,10 @@ def test_a_chain_without_what_is_between_fails(root: Authority, tmp_path: Path) 
     assert _asked(certificate, "tls.names", root).passed
 
 
-def test_a_certificate_of_another_authority_fails(
-    root: Authority, tmp_path: Path
-) -> None:
-    certificate = Authority(tmp_path).issue(*WORKING, valid_for=LONG)
-
-    assert _asked(certificate, "tls.chain", root).passed is False
-
-
 def test_a_certificate_that_signed_itself_fails(
     root: Authority, tmp_path: Path
 ) -> None:
-    certificate = self_signed(tmp_path)
-    path = tmp_path / "both.pem"
-    key = certificate.with_name("key.pem").read_bytes()
-    path.write_bytes(key + certificate.read_bytes())
-
-    check = _asked(path, "tls.chain", root)
+    check = _asked(_with_key(self_signed(tmp_path), tmp_path), "tls.chain", root)
 
     assert (check.passed, check.observed) == (False, "self-signed certificate")
 
@@ -153,19 +180,6 @@ def test_a_certificate_of_other_names_fails(root: Authority) -> None:
     assert _asked(other, "tls.names", root).passed is False
     assert _asked(own, "tls.names", root, names=["api.example"]).passed is False
     assert _asked(own, "tls.names", root, names=["127.0.0.1"]).passed
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_an_old_version_that_is_spoken_fails(
-    root: Authority, version: ssl.TLSVersion
-) -> None:
-    """Together with newer ones, or alone."""
-    certificate = root.issue(*WORKING, valid_for=LONG)
-    also = (version, ssl.TLSVersion.TLSv1_3)
-
-    assert _asked(certificate, "tls.versions", root, versions=also).passed is False
-    alone = _asked(certificate, "tls.versions", root, versions=(version, version))
-    assert alone.passed is False
 
 
 def test_no_tls_at_all_is_inconclusive() -> None:
