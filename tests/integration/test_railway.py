@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from opskit.config import Settings
 from opskit.config.release import RailwaySettings, ReleaseSettings
 from opskit.config.smoke import SmokeSettings
 from opskit.errors import ConfigurationError, DeployFailed, OpskitError, ReleaseRefused
 from opskit.log import mask
+from opskit.operations.release import ReleaseRequest, release, rollback
+from opskit.operations.run import Run
 from opskit.probes.runner import Clock
 from opskit.release.configuration import configuration, differing, hashes
 from opskit.release.deployers import deployer_of
 from opskit.release.railway import Railway
+from tests.listening import answer, listening
 from tests.railway import SERVICE, TOKEN, Fault, Platform, serving
 
 ONE, TWO, THREE = ("1" * 40, "2" * 40, "3" * 40)
@@ -371,3 +378,55 @@ def test_the_variables_are_part_of_a_release(
     assert differing(then, read()) == ["variables"]
     platform.faults = {"variables": [Fault(status=401)]}
     assert differing(then, read()) == []
+
+
+def test_releases_go_there_and_back(platform: Platform, tmp_path: Path) -> None:
+    """A good one, one that crashes, and a rollback by hand; the token is nowhere."""
+
+    def respond(
+        connection: socket.socket, _head: bytes, _ended: threading.Event
+    ) -> None:
+        runs = [each for each in platform.deployments if each.status == "SUCCESS"]
+        body = json.dumps({"version": runs[-1].commit}).encode()
+        connection.sendall(answer(body))
+
+    with listening(respond) as address:
+        settings = Settings.model_validate(
+            {
+                "state_dir": tmp_path / "state",
+                "smoke": {
+                    "url": f"http://{address}",
+                    "deadline": "1s",
+                    "connections": 2,
+                    "profile": "minimal",
+                    "advisory": ["health", "headers", "input"],
+                },
+                "release": {
+                    "deployer": "railway",
+                    "railway": {
+                        "service": SERVICE,
+                        "token": TOKEN,
+                        "url": platform.url,
+                    },
+                },
+            }
+        )
+        platform.variables = {"PASSWORD": "xyzzy"}
+        platform.next_statuses = [["BUILDING", "SUCCESS"], ["BUILDING", "CRASHED"]]
+
+        assert release(Run(settings), ReleaseRequest(version=TWO)).exit_code == 0
+        crashed = release(Run(settings), ReleaseRequest(version=THREE))
+        platform.variables = {"PASSWORD": "plugh"}
+        back = rollback(Run(settings))
+
+    assert crashed.exit_code == 60
+    assert f"status CRASHED; {TWO} runs again" in crashed.errors[0].message
+    assert back.exit_code == 0
+    assert back.result is not None
+    assert (back.result.version, back.result.differing) == (ONE, ["variables"])
+    assert [each.commit for each in platform.deployments] == [ONE, TWO, THREE, TWO, ONE]
+    assert platform.asked.count("deploymentRollback") == 2
+    kept = [each for each in (tmp_path / "state").rglob("*") if each.is_file()]
+    for text in (each.read_text(errors="replace") for each in kept):
+        assert TOKEN not in text
+        assert "xyzzy" not in text

@@ -790,15 +790,15 @@ def test_a_rollback_says_which_configuration_differs(world: World) -> None:
     """Not what is in it; and only what differs from the release of that version."""
     same, changed, lost = (world.folder / each for each in ("same", "app.env", "lost"))
     for each in (same, changed, lost):
-        each.write_text("PASSWORD=1234")
+        each.write_text("PASSWORD=xyzzy")
     names = [str(each) for each in (same, changed, lost)]
     release_settings = {"configuration": [*names, "never-there"]}
     world.settings = {"release": release_settings}
     world.release("2")
     world.release("3")
-    assert "1234" not in str([each.details for each in world.run.ledger.entries()])
+    assert "xyzzy" not in str([each.details for each in world.run.ledger.entries()])
 
-    changed.write_text("PASSWORD=12345")
+    changed.write_text("PASSWORD=plugh")
     lost.unlink()
     outcome = world.rollback()
 
