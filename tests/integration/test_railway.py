@@ -25,7 +25,7 @@ from opskit.release.railway import Railway
 from tests.listening import answer, listening
 from tests.railway import SERVICE, TOKEN, Fault, Platform, serving
 
-ONE, TWO, THREE = ("1" * 40, "2" * 40, "3" * 40)
+ONE, TWO, THREE, FOUR = ("1" * 40, "2" * 40, "3" * 40, "4" * 40)
 BUSY = Fault(status=429, headers={"Retry-After": "7"}, body=b"too many")
 DEADLINE_SECONDS = 20 * 60
 
@@ -293,7 +293,7 @@ def test_of_two_new_deployments_the_right_one_is_followed(
     railway.deploy(TWO)
     platform.also_begins = THREE
     platform.next_statuses = [["BUILDING", "SUCCESS"], ["BUILDING", "SUCCESS"]]
-    version = "4" * 40 if change == "deploy" else ONE
+    version = FOUR if change == "deploy" else ONE
 
     assert getattr(railway, change)(version) == "deployment-3"
     assert railway.current() == version
@@ -416,6 +416,7 @@ def test_releases_go_there_and_back(platform: Platform, tmp_path: Path) -> None:
 
         assert release(Run(settings), ReleaseRequest(version=TWO)).exit_code == 0
         crashed = release(Run(settings), ReleaseRequest(version=THREE))
+        assert release(Run(settings), ReleaseRequest(version=FOUR)).exit_code == 0
         platform.variables = {"PASSWORD": "plugh"}
         back = rollback(Run(settings))
 
@@ -423,8 +424,10 @@ def test_releases_go_there_and_back(platform: Platform, tmp_path: Path) -> None:
     assert f"status CRASHED; {TWO} runs again" in crashed.errors[0].message
     assert back.exit_code == 0
     assert back.result is not None
-    assert (back.result.version, back.result.differing) == (ONE, ["variables"])
-    assert [each.commit for each in platform.deployments] == [ONE, TWO, THREE, TWO, ONE]
+    assert (back.result.version, back.result.differing) == (TWO, ["variables"])
+    assert [each.commit for each in platform.deployments] == [
+        *(ONE, TWO, THREE, TWO, FOUR, TWO)
+    ]
     assert platform.asked.count("deploymentRollback") == 2
     kept = [each for each in (tmp_path / "state").rglob("*") if each.is_file()]
     for text in (each.read_text(errors="replace") for each in kept):
