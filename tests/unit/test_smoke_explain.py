@@ -21,9 +21,10 @@ def _explained(
     folder: Path,
     name: str,
     request: SmokeRequest | None = None,
+    more: str = "",
 ) -> Outcome[Explained]:
     """Explain by a configuration that names no service and no store."""
-    run = Run(load_config(f'state_dir = "{folder / "state"}"\n'))
+    run = Run(load_config(f'state_dir = "{folder / "state"}"\n{more}'))
     return explain(run, request or SmokeRequest(), name)
 
 
@@ -91,3 +92,19 @@ def test_what_cannot_be_explained_is_refused(
     assert outcome.exit_code == 2
     assert error in outcome.errors[0].message
     assert hint in outcome.errors[0].hint
+
+
+def test_no_version_can_be_expected_where_none_is_named(
+    load_config: LoadConfig, tmp_path: Path
+) -> None:
+    """It would never be confirmed."""
+    outcome = _explained(
+        load_config,
+        tmp_path,
+        "all",
+        SmokeRequest(version="2"),
+        '[smoke.version]\nfield = ""\n',
+    )
+
+    assert outcome.exit_code == 2
+    assert "smoke.version.field is empty" in outcome.errors[0].message
