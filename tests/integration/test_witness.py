@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,7 +15,18 @@ from opskit.postgres.servers.programs import Installation, find_server
 from opskit.postgres.servers.throwaway import Server, throwaway
 from opskit.release import locks
 from opskit.release.locks import HeldLock, Rewrite
-from tests.support import execute
+from tests.planted import (
+    COMMANDS,
+    LOG,
+    MODES,
+    SAMPLER,
+    TRIGGER,
+    WAYS,
+    Planted,
+    Way,
+    matrix,
+)
+from tests.support import execute, value
 
 TABLES = """
     SET search_path = public;
@@ -29,7 +41,7 @@ TABLES = """
     CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM t;
     ANALYZE;
 """
-ACCESS_EXCLUSIVE = "AccessExclusiveLock"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", params=[16, 18])
@@ -60,7 +72,11 @@ class Watched:
     scanned: dict[str, int]
 
     def __init__(
-        self, server: Server, url: str, *statements: str, autocommit: bool = True
+        self,
+        server: Server,
+        url: str,
+        *statements: str | Iterable[str],
+        autocommit: bool = True,
     ) -> None:
         with connect(server.url(), purpose="test") as beside:
             with connect(url, purpose="test") as own:
@@ -72,90 +88,68 @@ class Watched:
                 suppress(psycopg.errors.LockNotAvailable),
                 psycopg.connect(url, autocommit=autocommit) as session,
             ):
-                for each in statements:
-                    session.execute(each.encode())
+                for several in statements:
+                    for each in [several] if isinstance(several, str) else several:
+                        session.execute(each.encode())
             lines = witness.read_log(beside, "rehearsed", begin)
             with connect(url, purpose="test") as own:
                 after = witness.relations(own)
+        self.before = before
         self.ran = locks.statements(lines)
         self.held = locks.held_locks(self.ran, before, seen)
         self.rewritten = locks.rewrites(self.ran, before, after)
         self.scanned = locks.scans(before, after)
 
+    def noticed_by(self, held: HeldLock) -> str:
+        """Say what noticed a lock: the first that did, as the matrix names it."""
+        noted = {
+            (self.before[lock.relation].table, lock.mode)
+            for statement in self.ran
+            for note in statement.notes
+            for lock in note.locks
+            if lock.relation in self.before
+        }
+        if held.sampled:
+            return SAMPLER
+        return TRIGGER if (held.table, held.mode) in noted else LOG
+
     def modes(self, table: str) -> set[str]:
         return {each.mode for each in self.held if each.table == table}
 
 
-@pytest.mark.parametrize(
-    ("mode", "taken"),
-    [
-        ("ACCESS SHARE", "AccessShareLock"),
-        ("ROW SHARE", "RowShareLock"),
-        ("ROW EXCLUSIVE", "RowExclusiveLock"),
-        ("SHARE UPDATE EXCLUSIVE", "ShareUpdateExclusiveLock"),
-        ("SHARE", "ShareLock"),
-        ("SHARE ROW EXCLUSIVE", "ShareRowExclusiveLock"),
-        ("EXCLUSIVE", "ExclusiveLock"),
-        ("ACCESS EXCLUSIVE", "AccessExclusiveLock"),
-    ],
-)
-@pytest.mark.parametrize("how", ["statement", "do", "savepoint", "before DDL"])
-def test_each_mode_is_noticed(
-    server: Server, url: str, mode: str, taken: str, how: str
-) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.title)
+def test_each_mode_is_noticed(server: Server, url: str, way: Way) -> None:
     """Whether a statement takes it, a DO block, or something that is rolled back."""
-    lock = f"LOCK TABLE public.t IN {mode} MODE"
-    statements = {
-        "statement": [lock],
-        "do": [f"DO $$ BEGIN {lock}; PERFORM pg_sleep(0.5); END $$"],
-        "savepoint": ["SAVEPOINT s", lock, "ROLLBACK TO s"],
-        "before DDL": [f"DO $$ BEGIN {lock}; END $$", "CREATE TABLE made (i int)"],
-    }[how]
-    watched = Watched(server, url, *statements, autocommit=False)
+    watched = Watched(
+        server, url, *([*way.of(mode), "ROLLBACK"] for mode in MODES), autocommit=False
+    )
 
-    assert taken in watched.modes("public.t")
     assert watched.modes("public.other") == set()
-    (held,) = [e for e in watched.held if (e.table, e.mode) == ("public.t", taken)]
-    assert "LOCK TABLE" in held.statement
+    for mode, taken in MODES.items():
+        (held,) = [e for e in watched.held if (e.table, e.mode) == ("public.t", taken)]
+        assert f"LOCK TABLE public.t IN {mode} MODE" in held.statement
+        assert watched.noticed_by(held) == way.by
 
 
-@pytest.mark.parametrize(
-    ("statement", "table", "mode"),
-    [
-        ("ALTER TABLE t ADD c int", "public.t", ACCESS_EXCLUSIVE),
-        ("DO $$ BEGIN ALTER TABLE t ADD c int; END $$", "public.t", ACCESS_EXCLUSIVE),
-        ("ALTER TABLE t VALIDATE CONSTRAINT c", "public.t", "ShareUpdateExclusiveLock"),
-        ("CREATE INDEX ON t (n)", "public.t", "ShareLock"),
-        ("CREATE INDEX CONCURRENTLY ON t (n)", "public.t", "ShareUpdateExclusiveLock"),
-        ("DROP INDEX t_n", "public.t", ACCESS_EXCLUSIVE),
-        ("DROP TABLE t CASCADE", "public.t", ACCESS_EXCLUSIVE),
-        ("CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION "
-         "suppress_redundant_updates_trigger()", "public.t", "ShareRowExclusiveLock"),
-        ("ALTER TABLE other ADD FOREIGN KEY (t_id) REFERENCES t", "public.t",
-         "ShareRowExclusiveLock"),
-        ("TRUNCATE t", "public.t", ACCESS_EXCLUSIVE),
-        ('TRUNCATE "Odd Name"', 'public."Odd Name"', ACCESS_EXCLUSIVE),
-        ("TRUNCATE parts", "public.part1", ACCESS_EXCLUSIVE),
-        ("ALTER TABLE parts ADD c int", "public.part1", ACCESS_EXCLUSIVE),
-        ("REINDEX TABLE t", "public.t", "ShareLock"),
-        ("REINDEX INDEX t_n", "public.t", ACCESS_EXCLUSIVE),
-        ("REINDEX TABLE CONCURRENTLY t", "public.t", "ShareUpdateExclusiveLock"),
-        ("VACUUM FULL t", "public.t", ACCESS_EXCLUSIVE),
-        ("VACUUM (FULL, ANALYZE)", "public.t", ACCESS_EXCLUSIVE),
-        ("VACUUM t", "public.t", "ShareUpdateExclusiveLock"),
-        ("CLUSTER t USING t_n", "public.t", ACCESS_EXCLUSIVE),
-        ("REFRESH MATERIALIZED VIEW seen", "public.seen", ACCESS_EXCLUSIVE),
-    ],
-)  # fmt: skip
-def test_each_command_is_noticed(
-    server: Server, url: str, statement: str, table: str, mode: str
-) -> None:
+@pytest.mark.parametrize("planted", COMMANDS, ids=lambda planted: planted.statement)
+def test_each_command_is_noticed(server: Server, url: str, planted: Planted) -> None:
     """Those of which event triggers learn, and those of which they never do."""
-    if "VALIDATE" in statement:
+    if "VALIDATE" in planted.statement:
         execute(url, "ALTER TABLE public.t ADD CONSTRAINT c CHECK (n > 0) NOT VALID")
-    watched = Watched(server, url, statement)
+    watched = Watched(server, url, planted.statement)
 
-    assert mode in watched.modes(table)
+    (held,) = [
+        e for e in watched.held if (e.table, e.mode) == (planted.table, planted.mode)
+    ]
+    major = int(value(url, "SHOW server_version_num")) // 10_000
+    assert watched.noticed_by(held) == planted.noticed_by(major)
+
+
+def test_the_matrix_is_in_the_document() -> None:
+    """As `python -m tests.planted` prints it."""
+    text = (ROOT / "docs" / "migrations.md").read_text()
+
+    assert "\n".join(matrix()) in text
 
 
 def test_a_lock_is_held_until_the_transaction_ends(server: Server, url: str) -> None:
