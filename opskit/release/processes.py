@@ -138,13 +138,17 @@ def start(
             f"{command[0]} cannot be started", said=str(error)
         ) from error
     deadline = time.monotonic() + _RECORD_SECONDS
-    while (found := read(record)) is None or found.number != number:
-        if os.waitpid(number, os.WNOHANG)[0] or time.monotonic() > deadline:
+    while True:
+        # In this order: it may end as soon as it is on record.
+        has_ended = os.waitpid(number, os.WNOHANG)[0]
+        found = read(record)
+        if found and found.number == number:
+            return found
+        if has_ended or time.monotonic() > deadline:
             raise DeployFailed(
                 f"{command[0]} cannot be started", hint=f"See the end of {log}."
             )
         time.sleep(_LOOK_SECONDS)
-    return found
 
 
 def _inherited() -> list[int]:

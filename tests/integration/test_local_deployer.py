@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -26,6 +25,7 @@ from opskit.operations.release import start
 from opskit.operations.run import Run
 from opskit.release import processes
 from opskit.release.local import Local
+from tests.service import free_port
 
 # What a version of the service does before it answers.
 KINDS = {
@@ -102,9 +102,7 @@ class Service:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """A service with the version 1 running."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    made = Service(tmp_path, port)
+    made = Service(tmp_path, free_port())
     made.add("1")
     try:
         made.deployer().deploy("1")
