@@ -77,6 +77,8 @@ _ALL = (
         name="slot-is-not-given-back",
         what="A request that is refused keeps its place for ever.",
         probe="limits.concurrency",
+        # As many are refused as have a place.
+        configuration={"busy_clients = 60": "busy_clients = 80"},
         edits=(
             Edit(
                 file=_FILE,
