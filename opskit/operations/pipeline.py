@@ -354,8 +354,6 @@ class Pipeline:
             return "nothing was changed"
         verdict, reason = verdict_of(made.applied, made.kinds, self._known())
         made.verdict = f"{verdict}: {reason}"
-        if deployed and version:
-            self._deployer.require(version)
         if verdict == "restore-only":
             point = made.restore_point or "ID"
             raise RollbackFailed(
@@ -363,6 +361,8 @@ class Pipeline:
                 hint=f"A restore loses what was written since {point}: "
                 f"`inv restore --backup {point} --to TARGET --replace`.",
             )
+        if deployed and version:
+            self._deployer.require(version)
         if verdict == "downgrade-first":
             with self._steps.step(DOWNGRADE, is_way_back=True) as step:
                 undo(self._run, made.applied)

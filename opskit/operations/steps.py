@@ -88,9 +88,8 @@ class Released:
     @property
     def differences(self) -> str:
         """What is said of a configuration that differs."""
-        return "Not as it was when the version before was deployed: " + ", ".join(
-            map(cell, self.differing)
-        )
+        names = ", ".join(map(cell, self.differing))
+        return f"configuration that has changed since that version ran: {names}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
@@ -211,7 +210,7 @@ def render(made: Released, status: str) -> str:
             f"Restore point: {made.restore_point or 'none'}.",
             *([f"Newest migration: {made.schema}."] if made.schema else []),
             *([f"Verdict: {made.verdict}."] if made.verdict else []),
-            *([f"{made.differences}."] if made.differing else []),
+            *([f"Note: {made.differences}."] if made.differing else []),
             "",
             "| step | outcome | time |",
             "|---|---|---|",

@@ -804,5 +804,5 @@ def test_a_rollback_says_which_configuration_differs(world: World) -> None:
 
     assert outcome.result is not None
     assert outcome.result.as_json()["differing"] == sorted(names[1:])
-    assert "Not as it was" in (outcome.result.report or Path()).read_text()
+    assert "has changed since" in (outcome.result.report or Path()).read_text()
     assert world.rollback().result.differing == []  # type: ignore[union-attr]
