@@ -241,6 +241,7 @@ def _pool(site: Site) -> None:
 
 
 STEPS = (
+    "preflight",
     "restore point",
     "rehearse",
     "baseline smoke",
@@ -249,7 +250,7 @@ STEPS = (
     "smoke",
     "contract",
 )
-_CHANGING = STEPS[3:]
+_CHANGING = STEPS[4:]
 
 
 def _stopped(step: str, how: signal.Signals, *then: str) -> Callable[[Site], None]:

@@ -162,7 +162,7 @@ HALF_WAY = Version(
             "checks what production does not keep",
             "CREATE TABLE half (id int); "
             "ALTER TABLE tasks ADD CONSTRAINT short CHECK (length(title) < 100)",
-            "ALTER TABLE tasks DROP CONSTRAINT short",
+            "ALTER TABLE tasks DROP CONSTRAINT short; DROP TABLE half",
         ),
     )
 )
@@ -179,7 +179,12 @@ REWRITING = Version(migrations=(REWRITES,))
 REWRITING_WRONG = Version(edits=(_WRONG,), migrations=(REWRITES,))
 DESTRUCTIVE = Version(
     migrations=(
-        sql("drops a column", "ALTER TABLE tasks DROP legacy", phase="contract"),
+        sql(
+            "drops a column",
+            "ALTER TABLE tasks DROP legacy",
+            "ALTER TABLE tasks ADD legacy text",
+            phase="contract",
+        ),
     )
 )
 RENAMING_WRONG = Version(
