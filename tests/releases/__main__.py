@@ -2,7 +2,7 @@
 
     python -m tests.releases --record
 
-prints a table of how each case ended, and writes it into docs/releases.md.
+prints a row about each case, and writes it into the table in docs/releases.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fnmatch
 import re
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.releases.campaign import act, ground
@@ -41,7 +42,8 @@ def main() -> int:
         if not given.names
         or any(fnmatch.fnmatch(each.name, name) for name in given.names)
     ]
-    rows, wrong = [], 0
+    rows: dict[str, str] = {}
+    wrong = 0
     print(HEAD, end="", flush=True)
     with ground() as made:
         for case in chosen:
@@ -51,17 +53,33 @@ def main() -> int:
                 wrong += 1
                 print(f"{case.name}: {error}", flush=True)
                 continue
-            rows.append(ended.row(case))
-            print(rows[-1], flush=True)
-            for fault in ended.faults(case):
+            print(ended.row(case), flush=True)
+            if faults := ended.faults(case):
                 wrong += 1
-                print(f"  {fault}", flush=True)
+                print(*(f"  {each}" for each in faults), sep="\n", flush=True)
+            else:
+                rows[case.name] = ended.row(case)
     print(f"{len(chosen)} cases, {wrong} wrong")
     if given.record:
-        table = HEAD + "".join(f"{each}\n" for each in rows)
-        text = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(_TABLE.sub(lambda _: table, text), encoding="utf-8")
+        record(rows)
     return 1 if wrong else 0
+
+
+def record(rows: Mapping[str, str]) -> None:
+    """Write rows into the table; those of other cases stay."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    known = recorded(text) | dict(rows)
+    lines = [f"{known[name]}\n" for name in CASES if name in known]
+    table = HEAD + "".join(lines)
+    DOCUMENT.write_text(_TABLE.sub(lambda _: table, text), encoding="utf-8")
+
+
+def recorded(text: str) -> dict[str, str]:
+    """Return the rows of the table by their cases."""
+    found = _TABLE.search(text)
+    assert found is not None
+    lines = found[0].removeprefix(HEAD).splitlines()
+    return {each.split(" | ")[0].removeprefix("| "): each for each in lines}
 
 
 if __name__ == "__main__":
