@@ -120,7 +120,7 @@ def _held(site: Site) -> None:
 
 @_case("database lost in mid-migration, and back", 69, 0, version="1", schema="0003")
 def _database_lost(site: Site) -> None:
-    site.check_out(versions.STEPWISE)
+    site.check_out(versions.SLOWLY)
     process = site.start(*RELEASE)
     site.await_migration(process)
     with site.database_away():
@@ -130,7 +130,7 @@ def _database_lost(site: Site) -> None:
 
 @_case("database lost in mid-migration, and back at once", 60, version="1", schema="0003")  # fmt: skip
 def _database_blinks(site: Site) -> None:
-    site.check_out(versions.STEPWISE)
+    site.check_out(versions.SLOWLY)
     process = site.start(*RELEASE)
     site.await_migration(process)
     with site.database_away():
@@ -255,12 +255,12 @@ STEPS = (
     "smoke",
     "contract",
 )
-_CHANGING = STEPS[4:]
 
 
 def _stopped(step: str, how: signal.Signals, *then: str) -> Callable[[Site], None]:
     def act(site: Site) -> None:
-        site.check_out(versions.STEPWISE)
+        is_last = step == "contract"
+        site.check_out(versions.IN_PHASES if is_last else versions.SLOWLY)
         process = site.start(*RELEASE)
         site.await_step(process, step)
         if step in ("migrate", "contract"):
@@ -272,18 +272,22 @@ def _stopped(step: str, how: signal.Signals, *then: str) -> Callable[[Site], Non
     return act
 
 
-def _schema(step: str) -> str:
-    """Return what the database has after a stop in a step, and a rollback."""
-    return "0003" if step not in _CHANGING else "0005" if step == "contract" else "0004"
+# The newest migration after the release was taken up again, or taken back.
+_RESUMED = dict.fromkeys(STEPS, "0004") | {"contract": "0005"}
+_TAKEN_BACK = _RESUMED | dict.fromkeys(STEPS[: STEPS.index("migrate")], "0003")
 
 
 for _step in STEPS:
     for _how, _code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         _words = f"{_how.name} in the step {_step}, then"
-        _case(f"{_words} --resume", _code, 0, version="2", schema="0005")(
+        _case(f"{_words} --resume", _code, 0, version="2", schema=_RESUMED[_step])(
             _stopped(_step, _how, "release", "--resume")
         )
-        _back = 0 if _step in _CHANGING else 62
-        _case(f"{_words} rollback", _code, _back, version="1", schema=_schema(_step))(
+        _there = _TAKEN_BACK[_step]
+        _back = 62 if _there == "0003" else 0
+        # An interrupted run ends the tool; one that is killed leaves it to go on.
+        if (_step, _how) == ("migrate", signal.SIGINT):
+            _there = "0003"
+        _case(f"{_words} rollback", _code, _back, version="1", schema=_there)(
             _stopped(_step, _how, "rollback")
         )

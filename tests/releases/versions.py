@@ -151,7 +151,8 @@ def _from_json(text: str) -> Version:
 
 SAME = Version()
 GOOD = Version(migrations=(ADDS,))
-STEPWISE = Version(migrations=(ADDS_SLOWLY, CONTRACTS))
+SLOWLY = Version(migrations=(ADDS_SLOWLY,))
+IN_PHASES = Version(migrations=(ADDS_SLOWLY, CONTRACTS))
 NOT_STARTING = Version(edits=(_ENDS,), migrations=(ADDS,))
 WRONG = Version(edits=(_WRONG,), migrations=(ADDS,))
 SLOW = Version(edits=(_SLOW,), migrations=(ADDS,))

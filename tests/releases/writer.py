@@ -9,7 +9,7 @@ from types import TracebackType
 
 import urllib3
 
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.2
 _ANSWER_SECONDS = 5
 _END_SECONDS = 60
 
