@@ -755,7 +755,7 @@ def test_migrations_are_taken_back_with_patience(
         done.append("unlocked")
 
     monkeypatch.setattr(migrations, "tool_of", lambda *_: Tool())
-    monkeypatch.setattr(migrations, "_locked", locked)
+    monkeypatch.setattr(migrations, "locked", locked)
     monkeypatch.setattr(database, "invalid_indexes", lambda _url: set())
     monkeypatch.setattr(database, "drop_indexes", lambda *_: None)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
