@@ -25,7 +25,6 @@ from opskit.scheduler.jobs import Ended
 from opskit.scheduler.timetable import Missed
 from opskit.store import Store
 from opskit.threads import Thread
-from opskit.watch import runs
 
 # How long jobs wait for what stores say of other hosts, and when a store that could
 # not be read is asked again.
@@ -66,7 +65,7 @@ class Journal:
         lines = {each.name: each.written for each in jobs}
         known = {name: line for name, (line, _) in self.history().known.items()}
         if lines != known:
-            self._add(SCHEDULER, lines=lines)
+            self._add(SCHEDULER, "ok", lines=lines)
 
     def take_over(self, jobs: Sequence[Job]) -> None:
         """Learn what other hosts have run while this one did not lead.
@@ -125,42 +124,45 @@ class Journal:
             hint="See when the scheduler ran, and whether jobs take longer than the "
             "time between them.",
         )
-        self._report(job, MISSED, failure, missed)
+        logger().error(failure.message, job=job.name)
+        self._add(job.operation, MISSED, failure, **_details(job, missed))
 
     def ended(self, job: Job, at: datetime, ended: Ended) -> None:
         """Record the end of a job that has not recorded it itself."""
-        due = Missed(first=at, last=at, number=1)
-        if ended.code:
-            failure = ended.failure(job)
-            self._report(job, "failed", failure, due, run_id=ended.run_id)
-        else:
-            self._add(job.operation, run_id=ended.run_id, **_details(job, due))
+        details = _details(job, Missed(first=at, last=at, number=1))
+        failure = ended.failure(job) if ended.code else None
+        if failure is not None:
+            logger().error(failure.message, job=job.name)
+        outcome = "failed" if failure else "ok"
+        self._add(job.operation, outcome, failure, run_id=ended.run_id, **details)
 
-    def _report(
-        self, job: Job, ended: str, failure: Failure, due: Missed, *, run_id: str = ""
+    def _add(
+        self,
+        operation: str,
+        ended: str,
+        failure: Failure | None = None,
+        *,
+        run_id: str = "",
+        **details: Any,
     ) -> None:
-        """Record what was missed or failed, and notify the observers."""
-        logger().error(failure.message, job=job.name)
-        details = _details(job, due)
-        report = runs.record_event(
-            self.run, job.operation, ended, failure, run_id=run_id, **details
-        )
-        self._follow(report)
+        """Append a record; what follows from it is done in a thread.
 
-    def _add(self, operation: str, *, run_id: str = "", **details: Any) -> None:
-        """Append a record; stores get their copy in a thread."""
+        Stores get their copy, then observers learn of a failure. The next job does not
+        wait for either.
+        """
         record = Record(
             operation=operation,
             run_id=run_id or self.run.run_id,
             started_at=self.run.now(),
+            subject=str(details.get("source", "")),
             details=details,
-            ended="ok",
+            on_record=True,
+            ended=ended,
+            failures=[failure] if failure else [],
         )
-        if self.run.ledger.append(record):
-            copy = Thread(self.run.ledger.copy, record, name="copy of the ledger")
-            self._follow(copy)
-
-    def _follow(self, thread: Thread) -> None:
+        record.end()
+        self.run.ledger.append(record)
+        thread = Thread(_follow_up, self.run, record, name=f"{operation} {ended}")
         self._threads = [thread, *(e for e in self._threads if e.is_alive())]
 
     def close(self, deadline: float) -> None:
@@ -172,3 +174,9 @@ class Journal:
 def _details(job: Job, due: Missed) -> dict[str, Any]:
     """Return what a record about a job says of it."""
     return {"due": due.as_json()} | ({"source": job.source} if job.source else {})
+
+
+def _follow_up(run: Run, record: Record) -> None:
+    run.ledger.copy(record)
+    if record.failures:
+        run.notify(record)

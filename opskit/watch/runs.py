@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Any
 
 from opskit.config import Settings
 from opskit.operations import run as operations
-from opskit.operations.outcome import Failure, Record
 from opskit.operations.run import Observer, Run
-from opskit.threads import Thread
 
 
 def start() -> Run:
@@ -29,44 +26,6 @@ def observed(run: Run) -> Run:
         ConfigurationError: a receiver cannot be used.
     """
     return replace(run, observers=_observers(run.settings))
-
-
-def record_event(
-    run: Run,
-    operation: str,
-    ended: str,
-    failure: Failure,
-    *,
-    run_id: str = "",
-    **details: Any,
-) -> Thread:
-    """Record what no operation could record itself, and notify the observers.
-
-    They are notified in a thread, after stores have got their copy: the next job does
-    not wait for either.
-
-    For instance a missed run (`ended` is `missed`), or a job that was killed
-    (`failed`, with the id of its run). `details` go to the ledger; `source` is the
-    source that it is about.
-    """
-    record = Record(
-        operation=operation,
-        run_id=run_id or run.run_id,
-        started_at=run.now(),
-        subject=str(details.get("source", "")),
-        details={"error": failure.message, "code": failure.exit_code} | details,
-        on_record=True,
-        ended=ended,
-        failures=[failure],
-    )
-    record.end()
-    run.ledger.append(record)
-    return Thread(_follow_up, run, record, name=f"{operation} {ended}")
-
-
-def _follow_up(run: Run, record: Record) -> None:
-    run.ledger.copy(record)
-    run.notify(record)
 
 
 def _observers(settings: Settings) -> tuple[Observer, ...]:

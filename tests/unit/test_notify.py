@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,17 +14,22 @@ import pytest
 from opskit import log
 from opskit.errors import BackupFailed, ConfigurationError, StoreError
 from opskit.ledger import LedgerEntry
-from opskit.operations.outcome import Failure
 from opskit.operations.recording import RunLedger
 from opskit.operations.run import Run, begin
+from opskit.scheduler.journal import Journal
+from opskit.scheduler.timetable import Missed
 from opskit.watch import deliveries, runs
 from opskit.watch.notify import examine
 from opskit.watch.receivers import last_notified
 from tests.receivers import Receiver, away, receiver
 from tests.unit.conftest import LoadConfig
+from tests.unit.scheduled import moment, timetable
 
 CANARY = "hunter2-of-the-receiver"
 MakeRun = Callable[[str], Run]
+(JOB,) = timetable("0 9 * * *")
+NINE = moment("2026-03-10T09:00")
+MISSED = Missed(first=NINE, last=NINE, number=1)
 
 
 @pytest.fixture(autouse=True)
@@ -104,25 +110,27 @@ def test_a_missed_run_is_reported_like_a_failure(
 ) -> None:
     """Nothing ran; the daemon says so."""
     run = make_run(f'[notify]\nurls = ["{one.url.replace("http", "json")}/"]')
-    failure = Failure(exit_code=40, message="due at 09:00", hint="Look at the host.")
+    journal = Journal(run)
     for _ in range(2):
-        runs.record_event(run, "backup", "missed", failure, source="shop").join(60)
+        journal.missed(JOB, MISSED)
+        journal.close(time.monotonic() + 60)
 
     (got,) = (json.loads(each.body) for each in one.requests)
     assert got["title"] == "opskit: backup of shop did not run"
-    assert "due at 09:00" in got["message"]
+    assert "due at 2026-03-10 09:00 UTC" in got["message"]
 
 
 def test_an_event_does_not_wait_for_its_receivers(make_run: MakeRun) -> None:
     """The next job starts while a receiver is silent."""
-    failure = Failure(exit_code=1, message="due at 09:00")
     with receiver([0]) as silent:
         run = make_run(f'[notify.heartbeats]\nshop = "{silent.url}"')
-        report = runs.record_event(run, "backup", "missed", failure, source="shop")
+        journal = Journal(run)
+        journal.missed(JOB, MISSED)
 
+        (report,) = journal._threads
         assert report.is_alive()
         assert [each.outcome for each in run.ledger.entries()] == ["missed"]
-    report.join(60)
+    journal.close(time.monotonic() + 60)
     assert not report.is_alive()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import pytest
 
 from opskit import log
 from opskit.errors import BackupFailed, ConfigurationError, StoreError
-from opskit.operations.outcome import Failure, Record
+from opskit.operations.outcome import Record
 from opskit.operations.run import Run
-from opskit.watch import runs
+from opskit.scheduler.journal import Journal
+from opskit.scheduler.timetable import Missed
 from tests.unit.conftest import LoadConfig
+from tests.unit.scheduled import moment, timetable
+
+NINE = moment("2026-03-10T09:00")
 
 
 class Noting:
@@ -143,17 +148,18 @@ def test_an_event_without_an_operation_is_recorded_and_observed(
     run: Run, noting: Noting
 ) -> None:
     """A missed run is one: nothing ran that could have recorded it."""
-    failure = Failure(exit_code=40, message="the backup of shop did not run")
-    runs.record_event(
-        run, "backup", "missed", failure, source="shop", due=["09:00"]
-    ).join(60)
+    (job,) = timetable("0 9 * * *")
+    missed = Missed(first=NINE, last=NINE, number=1)
+    journal = Journal(run)
+    journal.missed(job, missed)
+    journal.close(time.monotonic() + 60)
 
     assert noting.seen == [("ended", "backup", "missed", 0)]
     (entry,) = run.ledger.entries()
     assert (entry.operation, entry.outcome) == ("backup", "missed")
     assert entry.details == {
         "source": "shop",
-        "due": ["09:00"],
-        "code": 40,
-        "error": "the backup of shop did not run",
+        "due": missed.as_json(),
+        "code": 1,
+        "error": "backup shop: a run was missed, due at 2026-03-10 09:00 UTC",
     }
