@@ -293,7 +293,7 @@ class _Witness(StoreWrapper):
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
         try:
-            with self._inner.open(key, start) as file:
+            with self.inner.open(key, start) as file:
                 yield file
         except ObjectNotFound:
             self.missed.add(key)

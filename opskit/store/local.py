@@ -49,18 +49,9 @@ class LocalStore:
     """
 
     def __init__(self, name: str, root: str | Path) -> None:
-        self._name = name
-        self._root = Path(root)
+        self.name = name
+        self.root = Path(root)
         self._reported: set[str] = set()
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def root(self) -> Path:
-        """The folder that everything lies in."""
-        return self._root
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
         path = self._path(key)
@@ -110,7 +101,7 @@ class LocalStore:
         """See `Store.sweep`; only what is named as our temporary files are."""
         swept = 0
         for each in [*self.unfinished(prefix)]:
-            path = self._root / each.key
+            path = self.root / each.key
             if each.modified_at < before and files.is_temporary(path.name):
                 with self._translated(each.key):
                     path.unlink(missing_ok=True)
@@ -155,8 +146,8 @@ class LocalStore:
 
     def _below(self, prefix: str, *, temporary: bool) -> Iterator[ObjectInfo]:
         self._require_root()
-        with self._translated(prefix or str(self._root)):
-            for each in self._walk(str(self._root), "", prefix):
+        with self._translated(prefix or str(self.root)):
+            for each in self._walk(str(self.root), "", prefix):
                 if each.key.rpartition("/")[2].startswith(".") == temporary:
                     yield each
 
@@ -197,7 +188,7 @@ class LocalStore:
             self._reported.add(key)
             logger().warning(
                 "a folder in a store cannot be read, and is left out",
-                store=self._name,
+                store=self.name,
                 folder=folder,
                 reason=error.strerror,
             )
@@ -208,7 +199,7 @@ class LocalStore:
     def _parent(self, key: str) -> Iterator[tuple[int, str]]:
         """Yield a descriptor of the folder that a key lies in, and the file's name."""
         *folders, name = key.split("/")
-        folder = os.open(self._root, _LOOK_INTO & ~os.O_NOFOLLOW)
+        folder = os.open(self.root, _LOOK_INTO & ~os.O_NOFOLLOW)
         try:
             for each in folders:
                 try:
@@ -231,7 +222,7 @@ class LocalStore:
 
     def _is_link(self, key: str, name: str) -> ObjectUnreadable:
         return ObjectUnreadable(
-            f"store {self._name}: {key}: {name} is a symbolic link",
+            f"store {self.name}: {key}: {name} is a symbolic link",
             hint="Links in a store are not followed. Put the folder or file itself "
             "there, or name the place where it is as a store of its own.",
         )
@@ -244,7 +235,7 @@ class LocalStore:
             raise self._is_link(key, name)
         if not S_ISREG(status.st_mode):
             raise ObjectUnreadable(
-                f"store {self._name}: {key} is not a regular file",
+                f"store {self.name}: {key} is not a regular file",
                 hint="Remove it; opskit reads only regular files.",
             )
         return status
@@ -258,7 +249,7 @@ class LocalStore:
             return os.open(name, flags, dir_fd=folder)
 
     def _remove_empty(self, folder: Path) -> None:
-        while folder != self._root:
+        while folder != self.root:
             try:
                 folder.rmdir()
             except OSError:
@@ -267,12 +258,12 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         self._require_root()
-        return self._root / check_key(key)
+        return self.root / check_key(key)
 
     def _require_root(self) -> None:
-        if not self._root.is_dir():
+        if not self.root.is_dir():
             raise StoreError(
-                f"store {self._name}: the folder {self._root} does not exist",
+                f"store {self.name}: the folder {self.root} does not exist",
                 hint="Create it, or mount the file system that it should be on.",
             )
 
@@ -314,17 +305,17 @@ class LocalStore:
             raise failed.error from None
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ObjectNotFound(
-                f"store {self._name}: there is no object {key}",
+                f"store {self.name}: there is no object {key}",
                 hint="`invoke backups` lists the sets that exist.",
             ) from None
         except FileExistsError:
             raise ObjectExists(
-                f"store {self._name}: {key} exists already",
+                f"store {self.name}: {key} exists already",
                 hint="Another run has written it; nothing was changed.",
             ) from None
         except OSError as error:
             raise StoreError(
-                f"store {self._name}: {key}: {os.strerror(error.errno or 0)}",
+                f"store {self.name}: {key}: {os.strerror(error.errno or 0)}",
                 hint=_HINTS.get(error.errno or 0, "Check the file system's health."),
             ) from error
 

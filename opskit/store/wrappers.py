@@ -20,40 +20,35 @@ class StoreWrapper:
     """Passes everything on to the store inside."""
 
     def __init__(self, inner: Store) -> None:
-        self._inner = inner
-
-    @property
-    def inner(self) -> Store:
-        """The store that is wrapped."""
-        return self._inner
+        self.inner = inner
 
     @property
     def name(self) -> str:
-        return self._inner.name
+        return self.inner.name
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        return self._inner.put(key, chunks)
+        return self.inner.put(key, chunks)
 
     def open(self, key: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
-        return self._inner.open(key, start)
+        return self.inner.open(key, start)
 
     def stat(self, key: str) -> ObjectInfo:
-        return self._inner.stat(key)
+        return self.inner.stat(key)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._inner.list(prefix)
+        return self.inner.list(prefix)
 
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._inner.unfinished(prefix)
+        return self.inner.unfinished(prefix)
 
     def sweep(self, prefix: str, *, before: datetime) -> int:
-        return self._inner.sweep(prefix, before=before)
+        return self.inner.sweep(prefix, before=before)
 
     def delete(self, key: str) -> None:
-        self._inner.delete(key)
+        self.inner.delete(key)
 
     def discard(self, prefix: str) -> None:
-        self._inner.discard(prefix)
+        self.inner.discard(prefix)
 
 
 def unwrapped(store: Store) -> Store:
@@ -94,26 +89,26 @@ class RetryingStore(StoreWrapper):
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
-        with _Resumed(self._inner, key, start, self.again) as resumed:
+        with _Resumed(self.inner, key, start, self.again) as resumed:
             yield cast("BinaryIO", io.BufferedReader(resumed, _BUFFER_BYTES))
 
     def stat(self, key: str) -> ObjectInfo:
-        return self.again(lambda: self._inner.stat(key))
+        return self.again(lambda: self.inner.stat(key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return iter(self.again(lambda: [*self._inner.list(prefix)]))
+        return iter(self.again(lambda: [*self.inner.list(prefix)]))
 
     def unfinished(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return iter(self.again(lambda: [*self._inner.unfinished(prefix)]))
+        return iter(self.again(lambda: [*self.inner.unfinished(prefix)]))
 
     def sweep(self, prefix: str, *, before: datetime) -> int:
-        return self.again(lambda: self._inner.sweep(prefix, before=before))
+        return self.again(lambda: self.inner.sweep(prefix, before=before))
 
     def delete(self, key: str) -> None:
-        self.again(lambda: self._inner.delete(key))
+        self.again(lambda: self.inner.delete(key))
 
     def discard(self, prefix: str) -> None:
-        self.again(lambda: self._inner.discard(prefix))
+        self.again(lambda: self.inner.discard(prefix))
 
     def again(self, call: Callable[[], _T]) -> _T:
         """Return what the call returns, at the latest at the last attempt.
@@ -193,11 +188,11 @@ class ThrottledStore(StoreWrapper):
         self._pace = _Pace(bytes_per_second, clock, sleep)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        return self._inner.put(key, self._paced(chunks))
+        return self.inner.put(key, self._paced(chunks))
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
-        with self._inner.open(key, start) as file:
+        with self.inner.open(key, start) as file:
 
             def read(count: int) -> bytes:
                 got = file.read(min(count, _READ_BYTES))

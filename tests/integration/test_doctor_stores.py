@@ -75,7 +75,7 @@ def _examined(store: Store) -> dict[str, Check]:
 
 
 def _left(server: S3Server, bucket: str) -> list[str]:
-    client = S3Store("maker", server.settings(bucket)).client
+    client = S3Store("maker", server.settings(bucket)).bucket.client
     pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket)
     return [
         each["Key"]
@@ -359,7 +359,7 @@ class TestChallenge:
 def test_a_bucket_that_is_not_there_is_not_made(servers: Any, kind: str) -> None:
     """Some servers make one of any name as soon as something is put into it."""
     server = servers(kind)
-    client = S3Store("maker", server.settings(BUCKET)).client
+    client = S3Store("maker", server.settings(BUCKET)).bucket.client
     before = [each["Name"] for each in client.list_buckets()["Buckets"]]
 
     (found,) = examine(_store(server, "not-there"), now=now)

@@ -275,8 +275,8 @@ class TestBuckets:
         assert isinstance(inner, S3Store)
         foreign = ["shop/", "shop/notes.txt", "shop/2026/odd \u00fc+%.txt", "zebra"]
         for key in foreign:
-            inner.client.put_object(
-                Bucket=inner.bucket, Key=inner.full_key(key), Body=b"x"
+            inner.bucket.client.put_object(
+                Bucket=inner.bucket.name, Key=inner.bucket.full_key(key), Body=b"x"
             )
 
         found = catalog.read([store])

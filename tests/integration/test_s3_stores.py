@@ -33,21 +33,24 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def _conditional_put(store: S3Store) -> bool:
     store.put("a", [b"1"])
     return _refused(
-        lambda: store.client.put_object(
-            Bucket=store.bucket, Key=store.full_key("a"), Body=b"2", IfNoneMatch="*"
+        lambda: store.bucket.client.put_object(
+            Bucket=store.bucket.name,
+            Key=store.bucket.full_key("a"),
+            Body=b"2",
+            IfNoneMatch="*",
         )
     )
 
 
 def _conditional_completion(store: S3Store) -> bool:
-    name = {"Bucket": store.bucket, "Key": store.full_key("a")}
-    upload = store.client.create_multipart_upload(**name)["UploadId"]
-    part = store.client.upload_part(
+    name = {"Bucket": store.bucket.name, "Key": store.bucket.full_key("a")}
+    upload = store.bucket.client.create_multipart_upload(**name)["UploadId"]
+    part = store.bucket.client.upload_part(
         **name, UploadId=upload, PartNumber=1, Body=b"x" * 5 * 1024**2
     )
     store.put("a", [b"1"])
     return _refused(
-        lambda: store.client.complete_multipart_upload(
+        lambda: store.bucket.client.complete_multipart_upload(
             **name,
             UploadId=upload,
             MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
@@ -65,8 +68,8 @@ def _versions(store: S3Store) -> bool:
 
 
 def _time_of_uploads(store: S3Store) -> bool:
-    store.client.create_multipart_upload(
-        Bucket=store.bucket, Key=store.full_key("slow")
+    store.bucket.client.create_multipart_upload(
+        Bucket=store.bucket.name, Key=store.bucket.full_key("slow")
     )
     (found,) = store.unfinished()
     return abs(datetime.now(UTC) - found.modified_at) < timedelta(minutes=5)
@@ -76,14 +79,16 @@ def _secret_checked(store: S3Store) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         other = S3Store("wrong", store.settings)
-        return _refused(lambda: other.client.list_objects_v2(Bucket=store.bucket))
+        return _refused(
+            lambda: other.bucket.client.list_objects_v2(Bucket=store.bucket.name)
+        )
 
 
 def _content_checked(store: S3Store) -> bool:
     return _refused(
-        lambda: store.client.put_object(
-            Bucket=store.bucket,
-            Key=store.full_key("a"),
+        lambda: store.bucket.client.put_object(
+            Bucket=store.bucket.name,
+            Key=store.bucket.full_key("a"),
             Body=b"x",
             ContentMD5="1B2M2Y8AsgTpgAmY7PhCfg==",  # of nothing
         )
@@ -150,18 +155,18 @@ def locked(seaweedfs: S3Server) -> S3Store:
 def test_what_is_written_is_locked(locked: S3Store, chunks: list[bytes]) -> None:
     """Each object is retained for the days configured, and its version stays."""
     locked.put("a", chunks)
-    name = {"Bucket": locked.bucket, "Key": locked.full_key("a")}
-    retention = locked.client.get_object_retention(**name)["Retention"]
-    version = locked.client.head_object(**name)["VersionId"]
+    name = {"Bucket": locked.bucket.name, "Key": locked.bucket.full_key("a")}
+    retention = locked.bucket.client.get_object_retention(**name)["Retention"]
+    version = locked.bucket.client.head_object(**name)["VersionId"]
     with pytest.raises(ClientError, match=r"AccessDenied|locked|retention"):
-        locked.client.delete_object(**name, VersionId=version)
+        locked.bucket.client.delete_object(**name, VersionId=version)
     until = retention["RetainUntilDate"] - datetime.now(UTC)
 
     assert retention["Mode"] == "GOVERNANCE"
     assert timedelta(hours=23, minutes=58) < until <= timedelta(days=1)
-    assert locked.client.head_object(**name, VersionId=version)["ContentLength"] == sum(
-        map(len, chunks)
-    )
+    assert locked.bucket.client.head_object(**name, VersionId=version)[
+        "ContentLength"
+    ] == sum(map(len, chunks))
 
 
 def test_a_bucket_without_object_lock_is_told(seaweedfs: S3Server) -> None:
@@ -265,7 +270,9 @@ def test_more_keys_than_a_page_are_listed_and_discarded(
 
 
 def _put_plainly(store: S3Store, key: str) -> None:
-    store.client.put_object(Bucket=store.bucket, Key=store.full_key(key), Body=b"")
+    store.bucket.client.put_object(
+        Bucket=store.bucket.name, Key=store.bucket.full_key(key), Body=b""
+    )
 
 
 def test_foreign_keys_are_listed_but_no_folders(seaweedfs: S3Server) -> None:
@@ -295,8 +302,8 @@ def test_two_parts_are_sent_at_once(moto: S3Server) -> None:
         with lock:
             running[0] -= 1
 
-    store.client.meta.events.register("before-call.s3.UploadPart", before)
-    store.client.meta.events.register("after-call.s3.UploadPart", after)
+    store.bucket.client.meta.events.register("before-call.s3.UploadPart", before)
+    store.bucket.client.meta.events.register("after-call.s3.UploadPart", after)
     chunks = [bytes([number]) * 8 * 1024**2 for number in range(6)]
     store.put("a", chunks)
     with store.open("a") as file:

@@ -49,7 +49,7 @@ def test_the_servers_certificate_is_checked_with_ones_own_authority(
     known = open_store(
         "off", by_tls.settings("tls", ca_file=str(certificate), attempts=10)
     )
-    known_client = known.inner.client  # type: ignore[attr-defined]
+    known_client = known.inner.bucket.client  # type: ignore[attr-defined]
     known_client.create_bucket(Bucket="tls")
     known.put("a/b", CHUNKS)
     unknown = open_store("off", by_tls.settings("tls", attempts=1))
@@ -66,7 +66,7 @@ def test_requests_go_through_the_proxy_that_is_named(moto: S3Server) -> None:
         store = open_store(
             "off", moto.settings("proxied", proxy=proxy.endpoint_url, attempts=2)
         )
-        store.inner.client.create_bucket(Bucket="proxied")  # type: ignore[attr-defined]
+        store.inner.bucket.client.create_bucket(Bucket="proxied")  # type: ignore[attr-defined]
         before = len(proxy.requests)
         store.put("a/b", CHUNKS)
 

@@ -43,7 +43,7 @@ class Counting(StoreWrapper):
     @contextmanager
     def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
         self.opened.append(key)
-        with self._inner.open(key, start) as file:
+        with self.inner.open(key, start) as file:
             yield file
 
 
@@ -519,7 +519,7 @@ def test_what_a_store_did_not_give_up_is_asked_for_again(
         def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
             if key.endswith("/" + name):
                 raise error("not now")
-            with self._inner.open(key, start) as file:
+            with self.inner.open(key, start) as file:
                 yield file
 
     failed = list_sets(Unsteady(store), folder)
@@ -571,7 +571,7 @@ def test_what_an_interrupted_run_has_read_is_kept(
         def open(self, key: str, start: int = 0) -> Iterator[BinaryIO]:
             if key.startswith(second.prefix):
                 raise KeyboardInterrupt
-            with self._inner.open(key, start) as file:
+            with self.inner.open(key, start) as file:
                 yield file
 
     with pytest.raises(KeyboardInterrupt):

@@ -82,7 +82,7 @@ def test_a_configured_limit_is_kept() -> None:
     assert isinstance(free, LocalStore)
     assert isinstance(bucket, RetryingStore)
     assert isinstance(inner := unwrapped(bucket), S3Store)
-    assert (inner.bucket, inner.full_key("a/b")) == ("bucket", "deep/a/b")
+    assert (inner.bucket.name, inner.bucket.full_key("a/b")) == ("bucket", "deep/a/b")
 
 
 def _bytes(text: str) -> int:

@@ -38,42 +38,18 @@ class S3Store:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._name = name
-        self._settings = settings
+        self.name, self.settings = name, settings
+        self.bucket = Bucket(name, settings)
         self._clock = clock
-        self._bucket = Bucket(name, settings)
         self._sizes = PartSizes(
             base_bytes=settings.part_size_bytes, max_parts=settings.max_parts
         )
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def settings(self) -> StoreSettings:
-        """The settings that it was opened with."""
-        return self._settings
-
-    @property
-    def client(self) -> Any:
-        """The boto3 client, for probes; what it raises is not translated."""
-        return self._bucket.client
-
-    @property
-    def bucket(self) -> str:
-        """The bucket's name on the server."""
-        return self._bucket.name
-
-    def full_key(self, key: str) -> str:
-        """Return the key as the server knows it, below the URL's prefix."""
-        return self._bucket.full_key(key)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
         """See `Store.put`; what does not fit into one part is put in parts."""
         check_key(key)
         put = Put(
-            self._bucket,
+            self.bucket,
             key,
             options=self._retention(key),
             sizes=self._sizes,
@@ -89,24 +65,24 @@ class S3Store:
         """
         check_key(key)
         try:
-            answer = self._bucket.on("get_object", key, **self._reading_from(start))
+            answer = self.bucket.on("get_object", key, **self._reading_from(start))
         except StoreError as error:
             if errors.status_of(error.__cause__) != 416:
                 raise
             yield io.BytesIO()  # from beyond the end there is nothing to read
             return
-        body = Body(answer["Body"], answer["ContentLength"], self._bucket.where, key)
+        body = Body(answer["Body"], answer["ContentLength"], self.bucket.where, key)
         with io.BufferedReader(body, _BUFFER_BYTES) as file:
             if start and "ContentRange" not in answer:
                 body.skip(start)  # the server sent it from the beginning
             yield cast(BinaryIO, file)
 
     def stat(self, key: str) -> ObjectInfo:
-        return info_of(key, self._bucket.on("head_object", check_key(key)))
+        return info_of(key, self.bucket.on("head_object", check_key(key)))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`; sorted here, since not every server does."""
-        entries = self._bucket.pages("list_objects_v2", "Contents", prefix)
+        entries = self.bucket.pages("list_objects_v2", "Contents", prefix)
         # Consoles make folders as empty objects with a slash at the end.
         keys = (self._entry(each, "LastModified") for each in entries)
         return iter(sorted(files(keys), key=lambda each: each.key))
@@ -130,20 +106,20 @@ class S3Store:
             except StoreError:
                 continue  # whether it still grows, nobody can say
             if grown.modified_at < before:
-                abort(self._bucket, self._key(upload), upload["UploadId"])
+                abort(self.bucket, self._key(upload), upload["UploadId"])
                 swept += 1
         return swept
 
     def delete(self, key: str) -> None:
         """See `Store.delete`; a bucket with versions keeps the content as one."""
         with contextlib.suppress(ObjectNotFound):
-            self._bucket.on("delete_object", check_key(key))
+            self.bucket.on("delete_object", check_key(key))
 
     def discard(self, prefix: str) -> None:
         check_key(prefix.removesuffix("/"))
         for upload in [*self._uploads(prefix)]:
-            abort(self._bucket, self._key(upload), upload["UploadId"])
-        entries = self._bucket.pages("list_objects_v2", "Contents", prefix)
+            abort(self.bucket, self._key(upload), upload["UploadId"])
+        entries = self.bucket.pages("list_objects_v2", "Contents", prefix)
         keys = [self._key(each) for each in entries]
         for at in range(0, len(keys), _BATCH_MAX):
             self._delete_all(keys[at : at + _BATCH_MAX])
@@ -155,7 +131,7 @@ class S3Store:
             StoreError: the server refused to tell, or did not answer.
         """
         try:
-            answer = self._bucket.call("get_object_lock_configuration")
+            answer = self.bucket.call("get_object_lock_configuration")
         except StoreError as error:
             lacks = errors.code_of(error.__cause__).startswith("ObjectLockConfig")
             if lacks or errors.is_not_implemented(error.__cause__):
@@ -171,7 +147,7 @@ class S3Store:
             StoreError: the server refused to tell, or did not answer.
         """
         try:
-            return str(self._bucket.call("get_bucket_versioning").get("Status", ""))
+            return str(self.bucket.call("get_bucket_versioning").get("Status", ""))
         except StoreError as error:
             if errors.is_not_implemented(error.__cause__):
                 return ""
@@ -180,21 +156,21 @@ class S3Store:
     def _reading_from(self, start: int) -> dict[str, str]:
         if start:
             return {"Range": f"bytes={start}-"}
-        checked = self._settings.checksums == "when_supported"
+        checked = self.settings.checksums == "when_supported"
         return {"ChecksumMode": "ENABLED"} if checked else {}
 
     def _retention(self, key: str) -> dict[str, object]:
-        if not self._settings.object_lock_days or key.startswith(_PASSING):
+        if not self.settings.object_lock_days or key.startswith(_PASSING):
             return {}
-        until = self._clock() + timedelta(days=self._settings.object_lock_days)
+        until = self._clock() + timedelta(days=self.settings.object_lock_days)
         return {
-            "ObjectLockMode": self._settings.object_lock_mode.upper(),
+            "ObjectLockMode": self.settings.object_lock_mode.upper(),
             "ObjectLockRetainUntilDate": until,
         }
 
     def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
         try:
-            yield from self._bucket.pages("list_multipart_uploads", "Uploads", prefix)
+            yield from self.bucket.pages("list_multipart_uploads", "Uploads", prefix)
         except StoreError as error:
             # rclone says NoSuchUpload where there are none.
             none = errors.code_of(error.__cause__) == "NoSuchUpload"
@@ -204,7 +180,7 @@ class S3Store:
     def _grown(self, begun: ObjectInfo, upload: dict[str, Any]) -> ObjectInfo:
         """Return an upload with its parts; an old one that still grows is not old."""
         key, upload_id = self._key(upload), upload["UploadId"]
-        parts = [*self._bucket.pages_of_parts(key, upload_id)]
+        parts = [*self.bucket.pages_of_parts(key, upload_id)]
         times = [whole_seconds(each["LastModified"]) for each in parts]
         return ObjectInfo(
             key=begun.key,
@@ -213,9 +189,9 @@ class S3Store:
         )
 
     def _delete_all(self, keys: Sequence[str]) -> None:
-        wanted = [{"Key": self.full_key(key)} for key in keys]
+        wanted = [{"Key": self.bucket.full_key(key)} for key in keys]
         try:
-            answer = self._bucket.call(
+            answer = self.bucket.call(
                 "delete_objects", Delete={"Objects": wanted, "Quiet": True}
             )
         except StoreError as error:
@@ -225,10 +201,10 @@ class S3Store:
         else:
             failed = [self._key(each) for each in answer.get("Errors", [])]
         for key in failed:  # one by one, which says what is wrong with each
-            self._bucket.on("delete_object", key)
+            self.bucket.on("delete_object", key)
 
     def _key(self, entry: dict[str, Any]) -> str:
-        return str(entry["Key"]).removeprefix(self._bucket.prefix)
+        return str(entry["Key"]).removeprefix(self.bucket.prefix)
 
     def _entry(self, entry: dict[str, Any], at: str) -> ObjectInfo:
         return ObjectInfo(

@@ -14,7 +14,6 @@ from opskit.checks import Check
 from opskit.errors import ObjectNotFound, StoreError, StoreUnavailable
 from opskit.store.base import Store
 from opskit.store.s3 import errors
-from opskit.store.s3.client import Bucket
 from opskit.store.s3.store import S3Store
 from opskit.store.s3.upload import content_md5, md5
 from opskit.store.wrappers import unwrapped
@@ -73,7 +72,7 @@ class Scratch:
     def __init__(self, store: S3Store, prefix: str) -> None:
         self.store = hasty(store)
         self.prefix = prefix
-        self.bucket = Bucket(store.name, self.store.settings)
+        self.bucket = self.store.bucket
         self.locked_until = 0.0  # by time.monotonic()
         self.versioned = False
 
@@ -347,7 +346,7 @@ class _InBucket(_Victim):
     """One in a bucket, where versions may outlive what is done to their key."""
 
     def __init__(self, store: S3Store, key_prefix: str) -> None:
-        self._bucket = Bucket(store.name, store.settings)
+        self._bucket = store.bucket
         self._version = ""
         self._added: list[str] = []
         super().__init__(store, key_prefix)
