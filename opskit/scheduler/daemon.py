@@ -79,7 +79,7 @@ class Daemon:
         alarm.start()
         try:
             self._learn()
-            self._web = Web(self.run, self._say)
+            self._web = self._new_web(self.run)
             while not self._stopping:
                 self._wake.clear()
                 try:
@@ -144,6 +144,9 @@ class Daemon:
         takeover = self.run.settings.scheduler.takeover.total_seconds()
         return min(_LOOK_SECONDS_MAX, takeover / 6)
 
+    def _new_web(self, run: Run) -> Web | None:
+        return Web(run, self._say) if run.settings.scheduler.listen else None
+
     def _new_lease(self) -> Lease:
         return Lease(self.run, patience=self.run.settings.scheduler.takeover)
 
@@ -196,7 +199,7 @@ class Daemon:
         try:
             run = context.run(self._load)
             configuration = configuration_path().read_bytes()
-            web = None if self._web is None else context.run(Web, run, self._say)
+            web = context.run(self._new_web, run)
             try:
                 # Last: the client of error tracking is the whole process's.
                 run = context.run(observed, run)
@@ -246,8 +249,7 @@ class Web:
         self._run, self._say = run, say
         self._serving: Serving | None = None
         self._has_said_so = False
-        listens = bool(run.settings.scheduler.listen)
-        self.watch = Watch(Gathering(run)) if listens else None
+        self._watch = Watch(Gathering(run))
         try:
             self._open()
         except BaseException as error:
@@ -256,7 +258,7 @@ class Web:
                 raise
 
     def open(self) -> None:
-        """Listen, if that is asked for and not done; say once if it cannot be.
+        """Listen, if that is not done; say once if it cannot be.
 
         Whatever is wrong with the page, the jobs run.
         """
@@ -272,22 +274,20 @@ class Web:
                 )
 
     def refresh(self) -> None:
-        """Have the state gathered again soon, if anybody can look at it."""
-        if self.watch is not None:
-            self.watch.refresh()
+        """Have the state gathered again soon."""
+        self._watch.refresh()
 
     def _open(self) -> None:
-        if self._serving is not None or self.watch is None:
+        if self._serving is not None:
             return
         from opskit.watch import web
 
-        self._serving = web.serve(self._run, self.watch)
+        self._serving = web.serve(self._run, self._watch)
         host, port = self._serving.address
         self._say(f"status page: http://{host}:{port}/")
 
     def close(self) -> None:
         """End it."""
-        if self.watch is not None:
-            self.watch.stop(wait_seconds=1)
+        self._watch.stop(wait_seconds=1)
         if self._serving is not None:
             self._serving.stop()
