@@ -64,7 +64,7 @@ class Catalog(Generic[Known]):
     def _choose(self, wanted: str, *, source: str | None = None) -> Known:
         if wanted == LATEST:
             return self._choose_newest(source or self.only_source())
-        bad = {_id_of(each): each for each in self.unreadable}
+        bad = {each.key.split("/")[2]: each for each in self.unreadable}
         known = {each.backup_id: each for each in self.sets}
         beginning = f"{source}-" if source else ""
         matching = sorted(
@@ -188,10 +188,6 @@ def _ambiguous(message: str, candidates: list[str]) -> UsageError:
         hint=f"Name one of: {shown}{f' and {more} more' if more > 0 else ''}.",
         details={"candidates": candidates},
     )
-
-
-def _id_of(bad: Unreadable) -> str:
-    return bad.key.split("/")[2]
 
 
 def read(

@@ -249,7 +249,7 @@ class SetReader:
 
     def _read(self, stored: StoredObject) -> bytes:
         if stored.size_bytes > BYTES_MAX:
-            raise _too_large(stored.key)
+            raise IntegrityError(f"{stored.key} is larger than it may be", hint=HINT)
         with self.plain(stored) as blocks:
             return b"".join(blocks)
 
@@ -313,10 +313,6 @@ def _schema_objects(content: bytes) -> list[SchemaObject]:
         ]
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError(f"it is no list of objects: {error}", hint=HINT) from error
-
-
-def _too_large(name: str) -> IntegrityError:
-    return IntegrityError(f"{name} is larger than it may be", hint=HINT)
 
 
 @contextmanager

@@ -67,6 +67,8 @@ def command(
     def decorate(
         body: Callable[..., Outcome[Any] | None],
     ) -> Task[Callable[..., None]]:
+        name = body.__name__.replace("_", "-")
+
         @functools.wraps(body)
         def wrapper(context: Context, /, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
@@ -79,8 +81,8 @@ def command(
                 signal.signal(signal.SIGHUP, _interrupt)
             try:
                 _refuse_core_flags(context)
-                _require(required, flags, task_name=body.__name__.replace("_", "-"))
-                with machine_faults(body.__name__.replace("_", "-")):
+                _require(required, flags, task_name=name)
+                with machine_faults(name):
                     outcome = body(Say(is_silent=as_json), **flags)
             except Exit:
                 raise
@@ -95,7 +97,9 @@ def command(
                 _track(error)
                 if os.environ.get("OPSKIT_DEBUG"):
                     raise
-                fail(OpskitError(_unexpected(error), hint=_REPORT_HINT), as_json)
+                words = " ".join(str(error).split())
+                message = f"unexpected {type(error).__name__}: {words}"
+                fail(OpskitError(message, hint=_REPORT_HINT), as_json)
             else:
                 finish(outcome, as_json)
 
@@ -150,16 +154,17 @@ def _refuse_core_flags(context: Context) -> None:
 
 
 def _require(required: Sequence[str], flags: dict[str, Any], *, task_name: str) -> None:
-    missing = [f"--{name}" for name in required if not _value(flags, name)]
+    # A flag that is a word of Python has an underscore behind its name.
+    missing = [
+        f"--{name}"
+        for name in required
+        if not (flags.get(name) or flags.get(f"{name}_"))
+    ]
     if missing:
         raise UsageError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed",
             hint=f"`inv {task_name} --help` says what each flag takes.",
         )
-
-
-def _value(flags: dict[str, Any], name: str) -> Any:
-    return flags.get(name) or flags.get(f"{name}_")
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -187,10 +192,6 @@ def _end_anyway() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(error.exit_code)
-
-
-def _unexpected(error: Exception) -> str:
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def fail(error: OpskitError, as_json: bool) -> NoReturn:
