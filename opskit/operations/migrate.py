@@ -26,6 +26,7 @@ from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.postgres.blockers import Blocker, blockers
 from opskit.postgres.connect import Connection, connect
+from opskit.postgres.database import speed_settings
 from opskit.postgres.migrations import WAITED, invalid_indexes
 from opskit.postgres.parameters import parse
 from opskit.release.changes import changes, require_as_rehearsed, schema_of
@@ -306,6 +307,7 @@ def rehearse(run: Run, request: RehearseRequest) -> Outcome[Rehearsed]:
                     bounds=bounds(settings),
                     budgets=run.settings.release.budgets,
                     accept=run.settings.release.accept,
+                    production=_production(url),
                 ),
                 clock=run.now,
             )
@@ -320,6 +322,16 @@ def rehearse(run: Run, request: RehearseRequest) -> Outcome[Rehearsed]:
             record.report(_refused(made))
         record.result = Rehearsed(rehearsal=made, report=_keep(run, made, record))
     return record.outcome
+
+
+def _production(url: str) -> dict[str, str]:
+    """Return what the speed of the database's own server depends on, if it answers."""
+    try:
+        with connect(url, purpose="rehearse") as connection:
+            return speed_settings(connection)
+    except DatabaseError as error:
+        logger().warning("production is not known", reason=error.message)
+        return {}
 
 
 def _drill_request(

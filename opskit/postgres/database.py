@@ -63,6 +63,24 @@ def size_bytes(connection: Connection, name: str) -> int:
     return int(query_value(connection, "SELECT pg_database_size(%s)", name) or 0)
 
 
+# What the speed of a migration depends on, besides the machine.
+_SPEED = (
+    "server_version", "shared_buffers", "maintenance_work_mem", "work_mem",
+    "max_parallel_maintenance_workers", "max_wal_size", "wal_level",
+    "full_page_writes", "fsync", "synchronous_commit",
+)  # fmt: skip
+
+
+def speed_settings(connection: Connection) -> dict[str, str]:
+    """Return the version of a server, and the settings on which its speed depends."""
+    rows = query(
+        connection,
+        "SELECT name, current_setting(name) FROM unnest(%s::text[]) each (name)",
+        list(_SPEED),
+    )
+    return dict(rows)
+
+
 def is_empty(connection: Connection) -> bool:
     """Return whether the connection's database is as `template0` is."""
     # Numbers below are given to what initdb makes, the same in every database.

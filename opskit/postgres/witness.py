@@ -18,8 +18,10 @@ from opskit.postgres.connect import (
     Connection,
     connect,
     execute,
+    has_row,
     query,
     query_value,
+    server_major,
     translated,
 )
 from opskit.threads import Thread
@@ -91,6 +93,8 @@ _REMOVE: LiteralString = """
 _LOOK_SECONDS = 0.005
 _SIZE_SECONDS = 0.25
 _FLUSH_SECONDS_MAX = 10
+_FIRST_WITH_SHARED_STATISTICS = 15
+_COLLECTED_SECONDS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +241,26 @@ def position(connection: Connection) -> int:
     return int(query_value(connection, "SELECT size FROM pg_stat_file(%s)", _FILE))
 
 
+def wait_for_sessions(connection: Connection, database: str) -> None:
+    """Wait until the sessions of migrations have ended, and what they did is counted.
+
+    A session counts at its end, which comes a moment after its client has left; before
+    PostgreSQL 15 a process of its own collects that.
+    """
+    deadline = time.monotonic() + _FLUSH_SECONDS_MAX
+    while has_row(
+        connection,
+        "SELECT FROM pg_stat_activity WHERE datname = %s "
+        "AND backend_type = 'client backend' AND application_name NOT LIKE 'opskit %%'",
+        database,
+    ):
+        if time.monotonic() > deadline:
+            break  # it was left behind by the tool: what it did so far is counted
+        time.sleep(_LOOK_SECONDS)
+    if server_major(connection) < _FIRST_WITH_SHARED_STATISTICS:
+        time.sleep(_COLLECTED_SECONDS)
+
+
 def read_log(connection: Connection, database: str, begin: int) -> list[Line]:
     """Return what the log has on sessions of the database since a position.
 
@@ -345,5 +369,17 @@ def _look(
             seen.locks[key] = first, now
         if time.monotonic() - sized > _SIZE_SECONDS:
             sized = time.monotonic()
-            size = query_value(connection, "SELECT pg_database_size(%s)", database)
-            seen.size_bytes_max = max(seen.size_bytes_max, size)
+            seen.size_bytes_max = max(
+                seen.size_bytes_max, disk_bytes(connection, database)
+            )
+
+
+def disk_bytes(connection: Connection, database: str) -> int:
+    """Return what a database takes on disk now, with the server's temporary files."""
+    return int(
+        query_value(
+            connection,
+            "SELECT pg_database_size(%s) + coalesce(sum(size), 0) FROM pg_ls_tmpdir()",
+            database,
+        )
+    )

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -33,20 +33,23 @@ from opskit.release.locks import (
     statements,
 )
 from opskit.release.report import Cost, Rehearsal, budget_checks, warning_checks
-from opskit.release.revisions import Bounds, Revision, Tool, pending
+from opskit.release.revisions import Bounds, Revision, Tool, pending, with_patience
 from opskit.restore.engine import Restored
 
 _WRITER_LOCK_WAIT = timedelta(seconds=1)
 _SECOND = "_opskit_second"
 # One to be alone with, one beside a writer.
 _COPIES = 2
+# Tables and partitioned ones: LOCK TABLE takes no other relation with rows.
+_LOCKABLE = "rp"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsalRequest:
     """Which set to rehearse on, with which tool, within which budgets.
 
-    Migrations run as the role `user`, if the set has one of that name.
+    Migrations run as the role `user`, if the set has one of that name. `production` are
+    the version and settings of the database's own server, as far as they are known.
     """
 
     drill: DrillRequest
@@ -56,6 +59,7 @@ class RehearsalRequest:
     bounds: Bounds
     budgets: BudgetSettings
     accept: Sequence[AcceptedWarning] = ()
+    production: Mapping[str, str] = field(default_factory=dict)
 
 
 def rehearse(request: RehearsalRequest, *, clock: Callable[[], datetime]) -> Rehearsal:
@@ -81,7 +85,11 @@ def rehearse(request: RehearsalRequest, *, clock: Callable[[], datetime]) -> Reh
         copies=_COPIES,
     )
     manifest = drill.chosen.manifest
-    made = Rehearsal(backup_id=manifest.backup_id, started_at=clock())
+    made = Rehearsal(
+        backup_id=manifest.backup_id,
+        started_at=clock(),
+        production=dict(request.production),
+    )
     with equal_copy(drill) as restored:
         try:
             _Run(request, restored, made).all()
@@ -123,7 +131,7 @@ class _Run:
         """Do everything that a rehearsal consists of, as far as it comes."""
         made, name = self._made, self._name
         with connect(self._restored.copy.url, purpose="rehearsal") as own:
-            made.server = str(query_value(own, "SHOW server_version"))
+            made.machine = database.speed_settings(own)
             made.database_bytes = database.size_bytes(own, name)
             self._columns = witness.columns(own)
             made.revisions = pending(self._request.tool, own, until=self._request.until)
@@ -208,15 +216,18 @@ class _Run:
             own.execute("ANALYZE")
             before = witness.relations(own)
             figures = self._figures()
+            size_bytes = witness.disk_bytes(own, self._name)
         begin = witness.position(self._connection)
         with (
             witness.witnessed(url),
             witness.sampled(self._beside, self._name) as seen,
         ):
             yield
+        witness.wait_for_sessions(self._connection, self._name)
         ran = statements(witness.read_log(self._connection, self._name, begin))
         with connect(url, purpose="rehearsal") as own:
             after = witness.relations(own)
+            last_bytes = witness.disk_bytes(own, self._name)
         wal, temporary = (
             now - then for now, then in zip(self._figures(), figures, strict=True)
         )
@@ -230,9 +241,12 @@ class _Run:
             seconds=sum(self._made.timings.values()),
             wal_bytes=wal,
             temporary_bytes=temporary,
-            growth_bytes=max(0, seen.size_bytes_max - self._made.database_bytes),
+            growth_bytes=max(
+                0, last_bytes - size_bytes, seen.size_bytes_max - size_bytes
+            ),
             invalid_indexes=_invalid(url),
             touched=frozenset(_touched(held, before, after)),
+            tables=frozenset(e.name for e in before.values() if e.kind in _LOCKABLE),
         )
 
     def _describe(
@@ -329,23 +343,41 @@ class _Run:
         )
 
     def _with_writer(self, name: str) -> None:
-        """Apply all while an idle session holds what a writer holds on the tables."""
+        """Apply all while an idle session holds what a writer holds on the tables.
+
+        A revision that waited in vain is applied without it, so that the next one has
+        its turn.
+        """
         cost, made = self._made.cost, self._made
         assert cost is not None
-        tables = sorted({e.table for e in cost.locks if e.mode in BLOCKS_WRITES})
-        bounds = replace(self._request.bounds, lock_wait=_WRITER_LOCK_WAIT)
+        blocked = {e.table for e in cost.locks if e.mode in BLOCKS_WRITES}
         begin = witness.position(self._connection)
         url = with_database(self._beside, name)
         with connect(url, purpose="rehearsal", autocommit=False) as writer:
-            for table in tables:
-                writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE".encode())
             for revision in made.revisions:
-                try:
-                    self._request.tool.apply(self._url(name), revision, bounds)
-                except MigrationFailed:
+                for table in sorted(blocked & cost.tables):
+                    if query_value(writer, "SELECT to_regclass(%s)", table):
+                        writer.execute(
+                            f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE".encode()
+                        )
+                if self._applied_beside(name, revision):
+                    continue
+                writer.rollback()
+                if not self._applied_beside(name, revision):
                     break
         ran = statements(witness.read_log(self._connection, name, begin))
         made.waits = [each.text for each in ran if each.waited_in_vain]
+
+    def _applied_beside(self, name: str, revision: Revision) -> bool:
+        """Apply a revision to the second copy; return whether that went well."""
+        bounds = replace(self._request.bounds, lock_wait=_WRITER_LOCK_WAIT)
+        tool, url = self._request.tool, self._url(name)
+        try:
+            for _ in with_patience(tool.apply, url, revision, bounds, attempts=1):
+                pass
+        except MigrationFailed:
+            return False
+        return True
 
 
 def _nothing_reached(revision: Revision) -> Check:

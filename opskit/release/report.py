@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from opskit.checks import Check, cell, duration, size
+from opskit.checks import Check, cell, count, duration, size
 from opskit.config.release import AcceptedWarning, BudgetSettings
 from opskit.log import mask
 from opskit.release.classes import Kind, Warning
@@ -37,6 +38,7 @@ class Cost:
     growth_bytes: int
     invalid_indexes: tuple[str, ...]
     touched: frozenset[str]
+    tables: frozenset[str]
 
     def longest(self, modes: Sequence[str]) -> tuple[float, str]:
         """Return for how long a table was locked in such modes, and which one."""
@@ -52,7 +54,8 @@ class Rehearsal:
     backup_id: str
     started_at: datetime
     database_bytes: int = 0
-    server: str = ""
+    machine: dict[str, str] = field(default_factory=dict)
+    production: dict[str, str] = field(default_factory=dict)
     revisions: list[Revision] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     changes: dict[str, list[str]] = field(default_factory=dict)
@@ -67,6 +70,20 @@ class Rehearsal:
         """Whether something was checked, and every check that was made passed."""
         made = [each for each in self.checks if each.passed is not None]
         return bool(made) and not any(each.failed for each in made)
+
+    @property
+    def seconds_per_gib(self) -> float | None:
+        """How long the migrations took for each GiB of the database."""
+        if self.cost is None or not self.database_bytes:
+            return None
+        return round(self.cost.seconds / (self.database_bytes / 1024**3), 3)
+
+    def differences(self) -> Iterator[tuple[str, str, str]]:
+        """Yield in what the two servers differ, as far as production is known."""
+        for name, here in self.machine.items():
+            there = self.production.get(name, "not known")
+            if here != there:
+                yield name, here, there
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
@@ -116,7 +133,12 @@ class Rehearsal:
                 }
                 for each in self.warnings
             ],
-            "server": self.server,
+            "seconds_per_gib": self.seconds_per_gib,
+            "server": self.machine.get("server_version", ""),
+            "differences": [
+                {"name": name, "rehearsed": here, "production": there}
+                for name, here, there in self.differences()
+            ],
             "checks": [each.as_json() for each in self.checks],
             "budgets": [
                 each.as_json()
@@ -208,10 +230,16 @@ def render(made: Rehearsal) -> str:
         f"# Rehearsal on {made.backup_id}: {verdict}",
         "",
         "The pending migrations ran on a restored copy of the set "
-        f"({size(made.database_bytes)}), in a throw-away PostgreSQL {made.server}.",
-        "That server loses everything when it crashes (fsync and synchronous_commit",
-        "are off), and nobody else works on it: on production all takes longer. Locks,",
-        "rewrites and amounts are the same.",
+        f"({size(made.database_bytes)}), in a throw-away server on a machine with "
+        f"{count(os.cpu_count() or 1, 'processor')} and "
+        f"{size(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))} of memory.",
+        "Nobody else works on it, and with fsync and synchronous_commit off it waits",
+        "for no disk: on production all takes longer. Locks, rewrites and amounts are",
+        "the same.",
+        "",
+        "| differs from production | rehearsal | production |",
+        "|---|---|---|",
+        *(f"| {name} | {cell(a)} | {cell(b)} |" for name, a, b in made.differences()),
         "",
         "| migration | phase | class | seconds |",
         "|---|---|---|---|",
@@ -228,15 +256,18 @@ def render(made: Rehearsal) -> str:
         *(_check_row(each) for each in made.checks),
     ]
     if cost is not None:
-        gigabytes = made.database_bytes / 1024**3
-        per_gigabyte = (
-            f", {cost.seconds / gigabytes:.1f} s per GiB" if gigabytes else ""
-        )
+        per_gib = made.seconds_per_gib
+        per_gigabyte = "" if per_gib is None else f", {per_gib:.1f} s per GiB"
         lines += [
             "",
             f"Time: {duration(cost.seconds)}{per_gigabyte}. Written ahead: "
             f"{size(cost.wal_bytes)}. Temporary files: {size(cost.temporary_bytes)}. "
-            f"The database grew by {size(cost.growth_bytes)}.",
+            "At its largest the database had grown, with temporary files, by "
+            f"{size(cost.growth_bytes)}.",
+            *(
+                f"{cell(name)} was read whole ({count(rows, 'row')})."
+                for name, rows in cost.scans.items()
+            ),
             "",
             "| table | lock | held for | statement |",
             "|---|---|---|---|",
@@ -254,6 +285,7 @@ def render(made: Rehearsal) -> str:
             ),
             *(f"- `{_shown(each)}`" for each in made.waits),
         ]
+    lines += ["", f"**{verdict}**"]
     return "\n".join(lines) + "\n"
 
 

@@ -270,6 +270,63 @@ def test_a_long_lock_is_a_no(migrated: Project) -> None:
     assert lock["seconds"] >= 2
 
 
+# Writes, sorts on disk, blocks, and changes rows without their being counted.
+COSTLY = """
+SET LOCAL maintenance_work_mem = '1MB';
+CREATE TABLE public.grown AS
+  SELECT i, repeat(md5(i::text), 4) AS t FROM generate_series(1, 100000) i;
+CREATE INDEX ON public.grown (t);
+CREATE INDEX ON public.lines (n);
+SET LOCAL track_counts = off;
+UPDATE other.orders SET x = x + 1;
+"""
+
+
+def test_each_figure_and_each_budget(migrated: Project) -> None:
+    """What it cost, what would wait, how the machine differs; and an untouched table."""
+    execute(
+        migrated.url,
+        "CREATE MATERIALIZED VIEW public.seen AS SELECT count(*) FROM public.lines",
+    )
+    write(migrated, "0001_note.sql", COSTLY)
+    (migrated.folder / "migrations" / "0001_note.down.sql").unlink()
+    write(
+        migrated,
+        "0002_more.sql",
+        "ALTER TABLE public.lines ADD x int; REFRESH MATERIALIZED VIEW public.seen;",
+    )
+    migrated.configure(
+        '[release]\nmigrations = { tool = "sql", database = "shop" }\n'
+        'budgets = { writes_blocked = "0s", reads_blocked = "0s", duration = "0s", '
+        "wal_bytes = 1, disk_bytes = 1 }",
+        url=f"{migrated.url}&options=-c%20work_mem%3D7MB",
+    )
+    migrated.run("backup")
+    document = migrated.json("rehearse", "--backup", "latest", code=62)
+
+    failed = {e["name"]: e for e in document["checks"] if e["passed"] is False}
+    assert {*failed} == {
+        "budget reads blocked", "budget writes blocked", "budget duration",
+        "budget rewrites", "budget WAL", "budget disk", "untouched tables",
+    }  # fmt: skip
+    assert "other.orders" in failed["untouched tables"]["detail"]
+    assert document["wal_bytes"] > 10 * 2**20
+    assert document["temporary_bytes"] > 2**20
+    assert document["disk_bytes"] > 10 * 2**20
+    assert document["seconds_per_gib"] > document["seconds"]
+    waits = " ".join(document["waits_for_writers"])
+    assert "CREATE INDEX ON public.lines" in waits
+    assert "ALTER TABLE public.lines" in waits
+    differs = {each["name"]: each for each in document["differences"]}
+    assert differs["work_mem"]["production"] == "7MB"
+    report = Path(document["report"]).read_text()
+    assert (
+        "| work_mem | 4096kB | 7MB |" in report or "| work_mem | 4MB | 7MB |" in report
+    )
+    assert "s per GiB" in report
+    assert report.endswith("**NO**\n")
+
+
 def test_a_migration_that_fails_in_a_rehearsal_is_a_no(migrated: Project) -> None:
     """The data of last night refuses it, which production would have done too."""
     write(migrated, "0002_broken.sql", "ALTER TABLE public.orders ADD CHECK (false);")
