@@ -59,12 +59,15 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the contract."""
-        return self.check.as_json() | {
-            "family": self.family,
-            "detail": "; ".join(self.notes),
-            "advisory": self.check.advisory,
-            "known": self.known is not None,
-        }
+        named = {"name": self.check.name, "family": self.family}
+        return (
+            named
+            | self.check.as_json()
+            | {
+                "detail": "; ".join(self.notes),
+                "advisory": self.check.advisory,
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,7 @@ class SmokeReport:
             "url": self.url,
             "profile": self.profile.value,
             "checks": [each.as_json() for each in self.findings],
+            "known": [e.check.name for e in self.findings if e.known is not None],
             "not_configured": list(self.not_configured),
             "not_in_profile": list(self.not_in_profile),
             "requests": self.requests,
