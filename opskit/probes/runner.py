@@ -238,6 +238,7 @@ class Runner:
                     unanswered += 1
                     continue
             if version != self._expected:
+                self._target.doubts.add()
                 reason = f"the answer may be another version's ({version})"
                 for each in trials:
                     each.excuse(reason)

@@ -75,6 +75,8 @@ class Target:
     identity: str = ""
     ca_file: Path | None = None
     requests: Counter = field(default_factory=Counter)
+    # How often wrong answers did not count, as another version answers, too.
+    doubts: Counter = field(default_factory=Counter)
     once: Once = field(default_factory=Once)
     # The connections that are open, and whether the run ends early.
     lines: set[Line] = field(default_factory=set)

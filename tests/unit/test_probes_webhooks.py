@@ -22,12 +22,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opskit.checks import Check
+from opskit.config.smoke import SmokeSettings
 from opskit.config.webhooks import SignatureSettings
 from opskit.errors import ConfigurationError
+from opskit.probes.probe import WrongAnswer
+from opskit.probes.session import Session, Target
 from opskit.probes.signatures import Scheme
 from tests.asgi import serving
 from tests.service import free_port
-from tests.unit.probed import asked_at
+from tests.unit.probed import asked_at, named
 
 SECRET = b"secret-of-webhooks"
 TOLERANCE_SECONDS = 300
@@ -278,6 +281,37 @@ def test_a_service_that_forgets_at_a_restart_fails(
     assert forgotten.passed is False
     assert forgotten.observed == "accepted"
     assert forgotten.expected == "a delivery of the run before is a duplicate"
+
+
+def test_what_another_version_forgot_is_not_held_against_this_one(
+    secret: Path, tmp_path: Path
+) -> None:
+    """What was processed twice counts until the runner says who may have done so."""
+    incoming = {
+        "path": "/incoming",
+        "document": {"type": "ping", "note": "{id}"},
+        "secret_file": str(secret),
+        "record": str(tmp_path / "record.json"),
+    }
+    service, name = Incoming(), "webhooks.incoming-duplicate"
+    settings = SmokeSettings.model_validate({"webhooks": {"incoming": incoming}})
+    with serving(service.application) as url:
+        target = Target(url=url, timeout_seconds=60)
+        probe = named(settings, name)
+
+        def ask() -> Check:
+            with Session(target) as session:
+                return probe.ask(session)
+
+        assert ask().passed
+        service.seen.clear()
+        service.signatures.clear()
+        for _ in range(2):
+            with pytest.raises(WrongAnswer):
+                ask()
+        target.doubts.add()
+
+        assert ask().passed
 
 
 def test_a_record_that_cannot_be_read_is_not_taken_for_a_first_run(

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from opskit.errors import ConfigurationError
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
 from opskit.probes.report import Finding
 from opskit.probes.runner import Clock, Runner
-from opskit.probes.session import Answer, Target
+from opskit.probes.session import Answer, Session, Target
 
 DEADLINE = 60.0
 
@@ -33,16 +34,19 @@ class Service:
         self.versions: Iterator[str | Exception] = chain(versions, repeat(versions[-1]))
         self.opened, self.asked = 0, 0
 
-    def connect(self, _target: Target) -> Any:
+    def connect(self, target: Target) -> Any:
         """Open a connection."""
         self.opened += 1
-        return Connection(self, next(self.versions))
+        return Connection(self, next(self.versions), target)
 
 
 class Connection:
     """One connection to it; each answer of a list is another instance's."""
 
-    def __init__(self, service: Service, version: str | Exception) -> None:
+    def __init__(
+        self, service: Service, version: str | Exception, target: Target
+    ) -> None:
+        self.target = target
         self._service, self._version = service, version
 
     def __enter__(self) -> Self:
@@ -337,6 +341,22 @@ def test_an_old_version_on_one_connection_of_three_never_counts() -> None:
         (finding,) = asking.ask([probe(answer)])
 
         assert finding.check.passed is not False, seed
+
+
+def test_probes_can_see_that_another_version_answers() -> None:
+    """One that remembers an answer must forget it then."""
+    doubts: list[int] = []
+
+    def ask(session: Session) -> Check:
+        doubts.append(session.target.doubts.number)
+        return wrong()
+
+    service, time = Service("2", *["2"] * 22, "1", "2"), Time()
+    asking = runner(service, time, connections=1)
+    asking.confirm("2")
+    asking.ask([replace(probe(wrong), ask=ask)])
+
+    assert doubts[:3] == [0, 0, 1]
 
 
 def test_what_was_wrong_before_an_old_version_was_seen_does_not_count() -> None:
