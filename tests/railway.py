@@ -181,6 +181,7 @@ class Platform:
         if found.status in _UNFINISHED:
             found.statuses = ["CANCELLED"]
             return True
+        self._advance(found)
         return False
 
     def deploymentRollback(self, _info: Any, id: str) -> bool:

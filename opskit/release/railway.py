@@ -264,10 +264,11 @@ class Railway:
         """See `Deployer`: with the image and variables of then, if they are kept."""
         deadline = self._deadline
         known = self._deployments(deadline)
-        for each in known:
-            if each.status not in _GOOD | _BAD:
-                # It would replace what runs when it is done.
+        # They would replace what runs when they are done; one of them may just be.
+        if left := [each for each in known if each.status not in _GOOD | _BAD]:
+            for each in left:
                 self._cancel(each.id)
+            known = self._deployments(deadline)
         deployed = _deployed(known)
         if deployed and deployed.version == version and deployed.status in _GOOD:
             return deployed.id

@@ -314,6 +314,18 @@ def test_a_way_back_cancels_what_is_still_being_built(
     assert len(platform.deployments) == 2
 
 
+def test_a_way_back_sees_what_was_done_before_it_could_be_cancelled(
+    platform: Platform, railway: Railway
+) -> None:
+    """Or the version before would be said to run on."""
+    platform.begin(TWO, ["DEPLOYING", "SUCCESS"])
+
+    assert railway.return_to(ONE) == "deployment-3"
+
+    assert railway.current() == ONE
+    assert platform.status(2) == "REMOVED"
+
+
 def test_a_deployment_that_was_begun_is_followed(
     platform: Platform, railway: Railway
 ) -> None:
