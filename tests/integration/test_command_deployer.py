@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import sys
@@ -37,7 +38,7 @@ if what == "deploy":
         sys.exit("no such version")
     (folder / "current").write_text(version)
     if kind != "old code":
-        (folder / "serves").write_text(version)
+        (folder / "serves").write_text(version + " 1" * (kind == "half"))
     if kind != "silent":
         print("beginning", version)
         print("deployment-" + version)
@@ -201,10 +202,12 @@ def service(tmp_path: Path) -> Iterator[Service]:
     def respond(
         connection: socket.socket, _head: bytes, _ended: threading.Event
     ) -> None:
-        named = {"version": (tmp_path / "serves").read_text()}
+        versions = (tmp_path / "serves").read_text().split()
+        named = {"version": versions[next(answers) % len(versions)]}
         with suppress(OSError):
             connection.sendall(answer(json.dumps(named).encode()))
 
+    answers = itertools.count()
     for name in ("serves", "current"):
         (tmp_path / name).write_text("1")
     with listening(respond) as address:
@@ -227,6 +230,16 @@ def test_a_tool_that_says_success_and_runs_the_old_code(service: Service) -> Non
     assert outcome.exit_code == 60
     assert "2 was deployed, and the service names 1" in outcome.errors[0].message
     assert (service.folder / "current").read_text() == "1"
+
+
+def test_a_version_that_only_some_answers_name_is_not_taken_back(
+    service: Service,
+) -> None:
+    """It may still be on its way to the others: a person decides."""
+    outcome = service.release("half")
+
+    assert outcome.exit_code == 61
+    assert (service.folder / "current").read_text() == "2"
 
 
 def test_a_way_back_after_which_the_bad_version_runs_on_has_failed(
