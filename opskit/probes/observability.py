@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # More requests than looks at the counters, which may count those as well.
 _REQUESTS, _LOOKS = 5, 4
+# Behind a balancer, so many more show whether several processes answer.
+_MORE_LOOKS = 10
 _PAUSE_SECONDS, _LOG_SECONDS_MAX = 0.2, 10.0
 _LOG_BYTES_MAX = 16 * 1024 * 1024
 _METRICS_TYPES = ("text/plain", "application/openmetrics-text")
@@ -100,7 +102,8 @@ def _metrics(session: Session, rules: ObservabilitySettings) -> Check:
 
 
 def _counters(session: Session, rules: ObservabilitySettings, path: str) -> Check:
-    before = _counted(_families(_scrape(session, rules)), rules.counter)
+    families = _families(_scrape(session, rules))
+    before, began = _counted(families, rules.counter), _began(families)
     for _ in range(_REQUESTS):
         session.get(path, key=rules.key)
     rise = 0.0
@@ -110,8 +113,14 @@ def _counters(session: Session, rules: ObservabilitySettings, path: str) -> Chec
         if rise >= _REQUESTS:
             break
         time.sleep(_PAUSE_SECONDS)
-    if rise < 0:
-        raise Inconclusive("the metrics are those of another process")
+    if rise < 0 or (
+        rise < _REQUESTS
+        and any(
+            _began(_families(_scrape(session, rules))) != began
+            for _ in range(_MORE_LOOKS)
+        )
+    ):
+        raise Inconclusive("several processes answer, each with metrics of its own")
     return Check(
         name="",
         passed=rise >= _REQUESTS,
@@ -157,6 +166,19 @@ def _counted(families: list[Metric], wanted: str) -> dict[str, float]:
             if sample.name in (f"{family.name}_total", f"{family.name}_count"):
                 totals[sample.name] = totals.get(sample.name, 0) + sample.value
     return totals
+
+
+def _began(families: list[Metric]) -> float:
+    """Return when the process began that answered; 0 if it does not say."""
+    return next(
+        (
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "process_start_time_seconds"
+        ),
+        0.0,
+    )
 
 
 def _ids(session: Session, settings: SmokeSettings) -> Check:

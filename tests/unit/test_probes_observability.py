@@ -7,6 +7,7 @@ import re
 import sys
 import uuid
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -49,6 +51,7 @@ class Service:
         unnamed: tuple[int, ...] = (),
         metrics: bytes | None = None,
         content_type: str = CONTENT_TYPE_LATEST,
+        began: float = 1.0,
         log: Path | None = None,
         line: Callable[[Request, str], str] = lambda request, known: _line(
             request, known
@@ -62,6 +65,8 @@ class Service:
             "http_requests", "all", ["path"], registry=self._registry
         )
         self._seconds = Histogram("seconds", "all", registry=self._registry)
+        start = Gauge("process_start_time_seconds", "start", registry=self._registry)
+        start.set(began)
 
     def __call__(self, request: Request) -> Response:
         """Answer a request."""
@@ -158,6 +163,18 @@ def test_a_counter_that_stands_still_fails(
     check = asked(Service(counted=counted), "observability.counters", **SETTINGS)
 
     assert check.passed is False
+
+
+def test_metrics_of_several_processes_say_nothing_about_a_counter() -> None:
+    """A balancer sends each request elsewhere, and each counts its own."""
+    services = cycle([Service(began=1.0), Service(began=2.0)])
+
+    check = asked(
+        lambda request: next(services)(request), "observability.counters", **SETTINGS
+    )
+
+    assert check.passed is None
+    assert check.detail == "several processes answer, each with metrics of its own"
 
 
 @pytest.mark.parametrize(
