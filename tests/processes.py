@@ -1,4 +1,7 @@
-"""Processes of the service that start quickly: its libraries are loaded only once."""
+"""Processes of opskit and of the service that start quickly.
+
+They are forked from one that has loaded what they import.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,31 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _modules(room: str) -> list[Path]:
+    """Return the modules of a room of opskit."""
+    found = sorted((ROOT / "opskit" / room).glob("*.py"))
+    return [each for each in found if each.stem != "__init__"]
+
+
 _LIBRARIES = (
     "argon2",
+    "boto3",
     "fastapi",
     "filelock",
     "jwt",
     "limits.aio.storage",
+    "opskit.__main__",
+    *(f"opskit.operations.{each.stem}" for each in _modules("operations")),
+    *(f"opskit.tasks.{each.stem}" for each in _modules("tasks")),
     "prometheus_client",
     "psycopg_pool",
     "pydantic.v1",
@@ -31,11 +49,11 @@ _LIBRARIES = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvicorn.lifespan.on",
 )
-_SECONDS_MAX = 60
+_SECONDS_MAX = 300
 
 
 class Forked:
-    """A process of the service, with the methods of one of the module subprocess."""
+    """A process, with the methods of one of the module subprocess."""
 
     def __init__(self, process: ForkServerProcess) -> None:
         self._process = process
@@ -54,7 +72,7 @@ class Forked:
         """Wait for its end."""
         self._process.join(timeout)
         if (code := self._process.exitcode) is None:
-            raise subprocess.TimeoutExpired(["service"], timeout or 0)
+            raise subprocess.TimeoutExpired([self._process.name], timeout or 0)
         return code
 
     def send_signal(self, sig: int) -> None:
@@ -66,58 +84,94 @@ class Forked:
         """End it at once."""
         self._process.kill()
 
+    def end(self) -> None:
+        """End it if it goes on, and give back what it took here."""
+        self.kill()
+        self._process.join()
+        self._process.close()
+
 
 def launch(
     folder: Path, port: int, environment: Mapping[str, str], log: Path
 ) -> Forked:
     """Start `python -m service serve`; it ends at the latest with this process."""
     arguments = ["serve", "--port", str(port)]
-    return _start(folder, arguments, environment, output=log, errors=log)
+    return _start("service", folder, arguments, environment, log, log)
 
 
 def run(
     folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> tuple[int, str, str]:
     """Run `python -m service` to its end: its exit code, output and errors."""
-    output, errors = folder / "output", folder / "errors"
-    for each in (output, errors):
-        each.write_text("")
-    process = _start(folder, arguments, environment, output=output, errors=errors)
-    code = process.wait(_SECONDS_MAX)
-    return code, output.read_text(), errors.read_text()
+    return _run("service", folder, arguments, environment)
+
+
+def run_inv(
+    folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[int, str, str]:
+    """Run `./inv` to its end: its exit code, output and errors."""
+    environment = {"INV_CALLED_AS": str(ROOT / "inv")} | dict(environment)
+    return _run("inv", folder, arguments, environment)
+
+
+def _run(
+    program: str, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[int, str, str]:
+    with tempfile.TemporaryDirectory(prefix="printed-") as kept:
+        paths = Path(kept) / "output", Path(kept) / "errors"
+        for each in paths:
+            each.touch()
+        process = _start(program, folder, arguments, environment, *paths)
+        try:
+            code = process.wait(_SECONDS_MAX)
+        finally:
+            process.end()
+        output, errors = (each.read_text() for each in paths)
+    return code, output, errors
 
 
 def _start(
+    program: str,
     folder: Path,
     arguments: Sequence[str],
     environment: Mapping[str, str],
-    *,
     output: Path,
     errors: Path,
 ) -> Forked:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *_LIBRARIES])
-    given = (folder, ["service", *arguments], dict(environment), output, errors)
-    process = context.Process(target=_run, args=given)
+    given = (program, folder, arguments, dict(environment), output, errors)
+    process = context.Process(target=_become, args=given)
     process.start()
     return Forked(process)
 
 
-def _run(
+def _become(
+    program: str,
     folder: Path,
-    arguments: list[str],
+    arguments: Sequence[str],
     environment: dict[str, str],
     output: Path,
     errors: Path,
 ) -> None:
+    """Be that program, as in an interpreter of its own."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    for stream, path in ((sys.stdout, output), (sys.stderr, errors)):
-        with path.open("ab") as opened:
-            os.dup2(opened.fileno(), stream.fileno())
+    for number, path in ((0, Path(os.devnull)), (1, output), (2, errors)):
+        with path.open("r+b" if number == 0 else "ab") as opened:
+            os.dup2(opened.fileno(), number)
+    # As those of an interpreter that is told of no language.
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None
+    time.tzset()
     os.chdir(folder)
-    sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
-    sys.argv = arguments
-    runpy.run_module("service", run_name="__main__", alter_sys=True)
+    if program == "service":
+        sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
+        sys.argv = ["service", *arguments]
+        runpy.run_module("service", run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [str(ROOT / "tasks.py"), *arguments]
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -20,7 +20,7 @@ from opskit.operations.run import begin
 from opskit.postgres import database
 from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers.throwaway import Server
-from tests import initialised
+from tests import initialised, processes
 from tests.conftest import MajorServer, MakeDatabase
 from tests.sample import SAMPLE
 from tests.support import execute
@@ -67,10 +67,20 @@ url = {json.dumps(self.store.as_uri())}
         )
 
     def run(self, *arguments: str, code: int = 0) -> str:
-        """Run `./inv` to its end, expect its exit code, return standard output."""
-        process = self.start(*arguments)
-        output, errors = process.communicate(timeout=_SECONDS_MAX)
-        assert process.returncode == code, f"{process.returncode}: {output}\n{errors}"
+        """Run `./inv` to its end, expect its exit code, return standard output.
+
+        It is a process of its own, and in a new interpreter where that has settings.
+        """
+        if "PYTHONPATH" in self.environment:
+            process = self.start(*arguments)
+            output, errors = process.communicate(timeout=_SECONDS_MAX)
+            ended = process.returncode
+        else:
+            environment = {"PATH": os.environ["PATH"], **self.environment}
+            ended, output, errors = processes.run_inv(
+                self.folder, arguments, environment
+            )
+        assert ended == code, f"{ended}: {output}\n{errors}"
         assert "Traceback" not in output + errors
         self.errors = errors
         return output
