@@ -19,7 +19,7 @@ from tests.unit.scheduled import Scheduler, timetable
     [
         ("Europe/Berlin", "@hourly"),
         ("Europe/Berlin", "30 2 * * *"),
-        ("Australia/Sydney", "@hourly"),
+        ("Australia/Sydney", "0 1-3 * * *"),
         ("Australia/Sydney", "30 2 * * *"),
         ("America/Santiago", "20,50 0-1 * * *"),
     ],

@@ -179,7 +179,8 @@ def test_many_errors_at_once_wait_in_one_thread(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server of events that is silent does not collect threads."""
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 10.0)
+    answered = threading.Event()
+    monkeypatch.setattr(sentry_sdk, "flush", lambda _seconds: answered.wait(120))
     with receiver([0]) as silent:
         make_run(_dsn(silent))
         waiting = [
@@ -191,6 +192,7 @@ def test_many_errors_at_once_wait_in_one_thread(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert any(each.is_alive() for each in waiting)
+        answered.set()
     for each in waiting:
         each.join(60)
         assert not each.is_alive()
