@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import processes
+
 Respond = Callable[[socket.socket, bytes, threading.Event], None]
 ROOT = Path(__file__).resolve().parents[1]
 _SECONDS = 60
@@ -99,14 +101,11 @@ def run(folder: Path, configuration: str, *arguments: str) -> Ended:
     """Run `smoke` to its end."""
     (folder / "opskit.toml").write_text(configuration)
     began = time.monotonic()
-    with start(folder, *arguments) as process:
-        try:
-            output, errors = process.communicate(timeout=2 * _SECONDS)
-        finally:
-            process.kill()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "OPSKIT_STATE_DIR": str(folder / "state"),
+    }
+    code, output, errors = processes.run_inv(folder, ("smoke", *arguments), environment)
     return Ended(
-        code=process.returncode,
-        output=output,
-        errors=errors,
-        seconds=time.monotonic() - began,
+        code=code, output=output, errors=errors, seconds=time.monotonic() - began
     )

@@ -132,3 +132,27 @@ complete -p
     assert "--dry" not in completed("prune --d", 2).splitlines()
     for name in ("inv", "opskit", "invoke"):
         assert f"_opskit_complete {name}\n" in completed("b", 1)
+
+
+# Each is loaded as the first one after the parser of commands, as by `./inv`.
+EACH_FIRST = """
+import importlib, os, pathlib, sys
+import opskit.__main__
+for path in sorted(pathlib.Path(opskit.__main__.__file__).parent.glob("operations/*.py")):
+    if not (child := os.fork()):
+        importlib.import_module(f"opskit.operations.{path.stem}")
+        os._exit(0)
+    assert not os.waitpid(child, 0)[1], path
+"""
+
+
+def test_every_operation_can_be_loaded_first() -> None:
+    """Other tests run commands in processes that have loaded all of them."""
+    finished = subprocess.run(
+        [sys.executable, "-P", "-c", EACH_FIRST],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert finished.returncode == 0, finished.stderr
