@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from subprocess import TimeoutExpired
 from typing import Any
 
-from opskit import log
+from opskit import log, process_group
 from opskit.checks import Check
 from opskit.config.section import format_duration
 from opskit.config.smoke import Profile, SmokeSettings
@@ -20,7 +18,6 @@ from opskit.config.strain import DependencySettings
 from opskit.probes.probe import Inconclusive, Probe, WrongAnswer, faultless
 from opskit.probes.session import BALANCERS, Answer, Session
 
-_STANDARD_ERROR = 2
 _PAUSE_SECONDS = 0.1
 _STARTS_MAX, _START_PAUSE_SECONDS = 3, 1.0
 _UNAVAILABLE = 503
@@ -254,23 +251,11 @@ class _Subject:
         seconds = self._asked.command_timeout.total_seconds()
         what = f"the command to {purpose}, {command[0]},"
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=_STANDARD_ERROR,
-                start_new_session=True,
-            )
+            code = process_group.run(command, seconds=seconds)
         except OSError as error:
             raise Inconclusive(f"{what} cannot be run: {error.strerror}") from error
-        try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             raise Inconclusive(f"{what} took longer than {seconds:g} s") from None
-        finally:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
         if code:
             raise Inconclusive(f"{what} ended with {code}")
 

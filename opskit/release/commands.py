@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import TimeoutExpired
 
+from opskit import process_group
 from opskit.config.release import CommandSettings
 from opskit.errors import DeployFailed, ReleaseRefused
 from opskit.log import mask
@@ -106,54 +104,22 @@ def call(
         DeployFailed: it cannot be run, failed, or did not end in time.
     """
     name = command[0] if command else "no command"
-    # Files, not pipes: what the command starts and leaves behind may hold them open.
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        try:
-            process = subprocess.Popen(
-                list(command),
-                cwd=folder,
-                env={**os.environ, **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                start_new_session=True,
-            )
-        except (OSError, IndexError) as error:
-            raise DeployFailed(f"{name} did not work", said=str(error)) from error
-        code = _wait(process, name, seconds)
-        output.seek(0)
-        errors.seek(0)
-        said = errors.read().decode(errors="replace").strip()
-        if code:
-            raise DeployFailed(
-                f"{name} ended with {code}", said=mask(said[-WORDS_SHOWN:])
-            )
-        return output.read().decode(errors="replace")
-
-
-def _wait(process: subprocess.Popen[bytes], name: str, seconds: float) -> int:
-    """Return the exit code; what takes too long is ended with all that it started."""
-    with process:
-        try:
-            return process.wait(timeout=seconds)
-        except BaseException as error:
-            _end(process)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise DeployFailed(
-                    f"{name} did not end within {seconds:.0f} s"
-                ) from None
-            raise
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
     try:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_END_SECONDS)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        code, output, errors = process_group.captured(
+            command,
+            seconds=seconds,
+            patience=_END_SECONDS,
+            folder=folder,
+            environment={**os.environ, **variables},
+        )
+    except (OSError, IndexError) as error:
+        raise DeployFailed(f"{name} did not work", said=str(error)) from error
+    except TimeoutExpired:
+        raise DeployFailed(f"{name} did not end within {seconds:.0f} s") from None
+    if code:
+        said = mask(errors.strip()[-WORDS_SHOWN:])
+        raise DeployFailed(f"{name} ended with {code}", said=said)
+    return output
 
 
 def _last_line(text: str) -> str:

@@ -14,7 +14,6 @@ from opskit.release.statements import MODES, hides, locks_of, names
 BLOCKS_READS = MODES[7:]
 BLOCKS_WRITES = MODES[4:]
 _STATEMENT = "statement: "
-_DURATION = "duration: "
 _REWRITE_REASONS = {
     1: "its persistence was changed",
     2: "a column got a default that is not constant",

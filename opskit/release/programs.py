@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import TimeoutExpired
 
+from opskit import process_group
 from opskit.errors import MigrationFailed, ReleaseRefused
 from opskit.log import mask
 from opskit.postgres import migrations as database
@@ -73,49 +70,25 @@ class Program:
         Raises:
             ReleaseRefused: it cannot be run, failed, or did not end in time.
         """
-        # Files, not pipes: what it leaves behind may hold them open.
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            try:
-                process = subprocess.Popen(
-                    list(command),
-                    cwd=self.folder,
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise ReleaseRefused(
-                    f"{command[0]} cannot be run: {error.strerror}", hint=self.hint
-                ) from error
-            try:
-                code = process.wait(seconds)
-            except subprocess.TimeoutExpired as error:
-                _end(process)
-                raise ReleaseRefused(
-                    f"{self.name} did not end",
-                    said=f"after {seconds:g} seconds",
-                    hint=self.hint,
-                ) from error
-            except BaseException:
-                _end(process)
-                raise
-            if code:
-                errors.seek(0)
-                said = errors.read().decode(errors="replace").strip()
-                said = said.rpartition(_TRACEBACK)[2]
-                raise ReleaseRefused(
-                    f"{self.name} ended with {code}",
-                    said=mask(said[-_WORDS_SHOWN:]),
-                    hint=self.hint,
-                )
-            output.seek(0)
-            return output.read().decode(errors="replace")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program that still runs, and what it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        try:
+            code, output, errors = process_group.captured(
+                command, seconds=seconds, folder=self.folder, environment=environment
+            )
+        except OSError as error:
+            raise ReleaseRefused(
+                f"{command[0]} cannot be run: {error.strerror}", hint=self.hint
+            ) from error
+        except TimeoutExpired as error:
+            raise ReleaseRefused(
+                f"{self.name} did not end",
+                said=f"after {seconds:g} seconds",
+                hint=self.hint,
+            ) from error
+        if code:
+            said = errors.strip().rpartition(_TRACEBACK)[2]
+            raise ReleaseRefused(
+                f"{self.name} ended with {code}",
+                said=mask(said[-_WORDS_SHOWN:]),
+                hint=self.hint,
+            )
+        return output

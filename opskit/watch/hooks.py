@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from subprocess import TimeoutExpired
 from typing import Any
 
-from opskit import log
+from opskit import log, process_group
 from opskit.config.watch import HooksSettings
 from opskit.errors import ConfigurationError
 from opskit.operations.outcome import Record
 from opskit.operations.run import Run
 from opskit.watch.alerts import Ending, facts
 
-_STANDARD_ERROR = 2
 _OPEN_FILES = "/dev/fd/"
 
 
@@ -55,31 +52,20 @@ class Hooks:
                 )
 
     def _run(self, arguments: Sequence[str], about: Mapping[str, Any]) -> str:
-        """Run a program; return how it failed, or an empty text.
-
-        It is a leader of a process group, which is killed as a whole.
-        """
+        """Run a program; return how it failed, or an empty text."""
         timeout = self._settings.timeout.total_seconds()
         try:
-            process = subprocess.Popen(
+            code = process_group.run(
                 arguments,
-                stdin=subprocess.PIPE,
-                stdout=_STANDARD_ERROR,
-                start_new_session=True,
-                env=_environment(),
+                seconds=timeout,
+                content=json.dumps(about).encode(),
+                environment=_environment(),
             )
         except OSError as error:
             return f"cannot be run: {error.strerror}"
-        try:
-            process.communicate(json.dumps(about).encode(), timeout)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             return f"took longer than {timeout:.0f} s and was ended"
-        finally:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        return f"ended with {process.returncode}" if process.returncode else ""
+        return f"ended with {code}" if code else ""
 
 
 def _environment() -> dict[str, str] | None:

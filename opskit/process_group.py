@@ -1,0 +1,96 @@
+"""Programs of the user: each leads a process group, which is ended as a whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_STANDARD_ERROR = 2
+
+
+def run(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    patience: float = 0,
+    content: bytes = b"",
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    output: int | IO[bytes] = _STANDARD_ERROR,
+    errors: IO[bytes] | None = None,
+) -> int:
+    """Run a program with some content on standard input; return its exit code.
+
+    What still runs when this ends is killed with all that it has started. With
+    `patience` it is asked to end first, and has so many seconds for that.
+
+    Raises:
+        OSError: it cannot be run.
+        subprocess.TimeoutExpired: it took longer than `seconds`.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE if content else subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        start_new_session=True,
+    ) as process:
+        try:
+            process.communicate(content or None, seconds)
+        finally:
+            if process.poll() is None:
+                _end(process, patience)
+        return process.returncode
+
+
+def captured(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    patience: float = 0,
+    folder: Path,
+    environment: Mapping[str, str],
+) -> tuple[int, str, str]:
+    """Run a program; return its exit code, its output, and its errors.
+
+    Raises:
+        OSError, subprocess.TimeoutExpired: see `run`.
+    """
+    # Files, not pipes: what the program leaves behind may hold them open.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        code = run(
+            command,
+            seconds=seconds,
+            patience=patience,
+            folder=folder,
+            environment=environment,
+            output=output,
+            errors=errors,
+        )
+        return code, _text(output), _text(errors)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
+    try:
+        if patience:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
