@@ -225,8 +225,16 @@ class _Input:
         return False
 
     def _observed(self, session: Session, path: str, key: str) -> str:
-        ask = partial(session.get, path, key=key)
+        ask = partial(session.get, path, key=key, identified=False)
         answer = insist(session, self._settings, ask)
+        identity = session.target.identity
+        if (
+            identity
+            and identity not in answer.headers
+            and answer.status in _URL_REFUSED
+        ):
+            return str(answer.status)  # a proxy has refused it, which is as good
+        session.require_own(f"GET {path[:60]}", answer.status, answer.headers)
         return described(answer, self._settings.error_fields)
 
 

@@ -354,6 +354,24 @@ def test_a_request_without_an_answer_is_sent_five_times(breaks: int) -> None:
     assert len(attempts) == 5
 
 
+@pytest.mark.parametrize(("status", "passed"), [(400, True), (500, None)])
+def test_a_url_may_be_refused_in_front_of_the_service(
+    status: int, passed: bool | None
+) -> None:
+    """Nginx passes no path on that holds a NUL; an error of its own says nothing."""
+    app = application(urls=lambda _path: Response("<html>", status))
+
+    with serving(app) as url:
+        check = asked_at(
+            url,
+            "input.strange-urls",
+            identity="X-Request-ID",
+            error_fields=["error.code"],
+        )
+
+    assert check.passed is passed, check
+
+
 def test_a_socket_that_is_refused_fails() -> None:
     async def refused(channel: WebSocket) -> None:
         await channel.close()
