@@ -51,6 +51,11 @@ from opskit.release.tools import tool_of
 from opskit.release.verdict import require_schema
 from opskit.release.verdict import verdict as verdict_of
 
+_NO_VERDICT_HINT = (
+    "Look at the service. `inv release --resume` probes it again, `inv rollback` takes "
+    "the release back."
+)
+
 
 class Pipeline:
     """The steps of a release in their order, and those of the way back."""
@@ -237,8 +242,11 @@ class Pipeline:
             self._run, SmokeRequest(version=named, report=self._report_of(step))
         )
         if outcome.result is None:
-            _required(outcome)
-            return
+            raise SmokeFailed(
+                f"{version} is deployed, and could not be probed: "
+                f"{outcome.errors[0].message}",
+                hint=_NO_VERDICT_HINT,
+            )
         gating = outcome.result.gating
         silent = [each.name for each in gating if not each.failed]
         failed = [each.name for each in gating if each.failed]
@@ -259,8 +267,7 @@ class Pipeline:
             raise SmokeFailed(
                 f"{version} is deployed, and nothing says whether it works: "
                 f"{silent[0]} is inconclusive",
-                hint="Look at the service. `inv release --resume` probes it again, "
-                "`inv rollback` takes the release back.",
+                hint=_NO_VERDICT_HINT,
             )
         step.status = outcome.result.status
 

@@ -15,6 +15,7 @@ import pytest
 from opskit.checks import Check
 from opskit.config import Settings
 from opskit.errors import (
+    ConfigurationError,
     DatabaseError,
     DeployFailed,
     MigrationFailed,
@@ -52,6 +53,8 @@ class World:
     # By the deployed version: what the probes find.
     answers: dict[str, list[Check]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    # What cannot be probed at all.
+    unasked: set[str] = field(default_factory=set)
     # Raised at the beginning of what is called so.
     errors: dict[str, BaseException] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
@@ -144,6 +147,8 @@ class World:
         if self.deployed[-2:] == ["2", "1"]:
             self.meet("smoke of the way back")
         self.asked.append(request.version)
+        if self.current in self.unasked:
+            return _outcome(None, ConfigurationError("the key cannot be read"))
         gating = self.answers.get(self.current, [])
         failed = any(each.failed for each in gating)
         status = "failed" if failed else "inconclusive" if gating else "passed"
@@ -624,6 +629,24 @@ def test_a_version_that_is_not_confirmed_is_not_judged(world: World) -> None:
     world.release("2", 61)
 
     assert world.current == "2"
+
+
+def test_probes_that_cannot_be_asked_say_nothing_of_the_version(world: World) -> None:
+    """A key that has become unreadable is no fault of the release."""
+    world.unasked = {"2"}
+    outcome = world.release("2", 61)
+    assert "the key cannot be read" in outcome.errors[0].message
+    assert world.current == "2"
+
+    world.unasked = {"1"}
+    world.rollback(69)
+    assert world.current == "1"
+
+
+def test_without_probes_before_nothing_is_released(world: World) -> None:
+    world.unasked = {"1"}
+    world.release("2", 62)
+    assert world.current == "1"
 
 
 def test_a_service_that_names_no_version_is_probed_without(world: World) -> None:
