@@ -12,7 +12,7 @@ from opskit.errors import LockHeld, ReleaseRefused
 from opskit.operations.run import Run
 from opskit.postgres.connect import Connection, is_pooled
 from opskit.postgres.migrations import sessions
-from opskit.postgres.snapshot import database_lock
+from opskit.postgres.snapshot import DatabaseLock, database_lock
 from opskit.release.revisions import APPLICATION
 
 _LOCK_WAIT = timedelta(seconds=10)
@@ -21,24 +21,24 @@ _LOOK_SECONDS = 0.2
 
 
 @contextmanager
-def release_lock(run: Run) -> Iterator[None]:
+def release_lock(run: Run) -> Iterator[DatabaseLock | None]:
     """Hold the lock of releases in the database: hosts meet there.
 
     Without migrations there is no database, and no lock.
     """
     settings = run.settings.release.migrations
     if not settings.tool:
-        yield
+        yield None
         return
     url = run.database(settings.database).resolve_url()
-    with locked(run, url, settings, name="release"):
-        yield
+    with locked(run, url, settings, name="release") as lock:
+        yield lock
 
 
 @contextmanager
 def locked(
     run: Run, url: str, settings: MigrationsSettings, *, name: str = "migrate"
-) -> Iterator[None]:
+) -> Iterator[DatabaseLock]:
     """Hold a lock in the database on a connection of its own.
 
     A pooler may give each statement another session, which a lock of a session does
@@ -52,7 +52,7 @@ def locked(
                 "settings of a session do not pass a pooler.",
             )
         _await_others(lock.connection, settings.database)
-        yield
+        yield lock
 
 
 def _await_others(connection: Connection, name: str) -> None:

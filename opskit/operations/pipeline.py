@@ -11,6 +11,7 @@ from opskit.config import configuration_path
 from opskit.errors import (
     DatabaseError,
     Interrupted,
+    LockHeld,
     OpskitError,
     ReleaseFailed,
     ReleaseRefused,
@@ -36,6 +37,7 @@ from opskit.operations.run import Run
 from opskit.operations.smoke import SmokeRequest, smoke
 from opskit.operations.steps import (
     BASELINE,
+    CHANGES,
     DEPLOY_BEFORE,
     DONE_BEFORE,
     DOWNGRADE,
@@ -60,8 +62,16 @@ _NO_VERDICT_HINT = (
 class Pipeline:
     """The steps of a release in their order, and those of the way back."""
 
-    def __init__(self, run: Run, steps: Steps, deployer: Deployer) -> None:
+    def __init__(
+        self,
+        run: Run,
+        steps: Steps,
+        deployer: Deployer,
+        *,
+        require_alone: Callable[[], None] = lambda: None,
+    ) -> None:
         self._run, self._steps, self._made = run, steps, steps.made
+        self._require_alone = require_alone
         self._settings = run.settings.release
         self._migrates = bool(self._settings.migrations.tool)
         self._deployer = deployer
@@ -97,6 +107,7 @@ class Pipeline:
             ReleaseFailed: it was rolled back.
             RollbackFailed: that failed too.
             SmokeFailed: the service gives no answer that says how it is.
+            LockHeld: another run releases by now; nothing was taken back.
             Interrupted: it was stopped after something had changed.
         """
         hint = "`inv release --resume` goes on, `inv rollback` takes the release back."
@@ -105,7 +116,7 @@ class Pipeline:
                 if failure:
                     raise ReleaseFailed(failure)
                 self._go_forward()
-            except SmokeFailed:
+            except (SmokeFailed, LockHeld):
                 raise
             except OpskitError as error:
                 if not self._steps.have_changed:
@@ -164,6 +175,8 @@ class Pipeline:
             "contract": lambda step: self._migrate(step, expand_only=False),
         }
         for name in self.plan():
+            if name in CHANGES:
+                self._require_alone()
             with self._steps.step(name) as step:
                 if step.status != DONE_BEFORE:
                     todo[name](step)

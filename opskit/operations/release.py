@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from opskit import locks
@@ -37,10 +38,12 @@ from opskit.operations.outcome import Outcome, Record
 from opskit.operations.pipeline import Pipeline
 from opskit.operations.run import Run
 from opskit.operations.steps import OnStep, Released, Step, Steps, render
+from opskit.postgres.snapshot import DatabaseLock
 from opskit.release.deployers import Deployer, deployer_of
 from opskit.release.local import Local
 
 START = "start"
+_LOCK_WAIT = timedelta(seconds=10)
 _GO_ON = "`inv release --resume` goes on with it, `inv rollback` takes it back."
 
 
@@ -60,7 +63,7 @@ def release(
     run: Run, request: ReleaseRequest, *, on_step: OnStep = lambda _step: None
 ) -> Outcome[Released]:
     """Take the service to a version; back by itself if it newly fails its probes."""
-    with run.recorded(RELEASE, watched=True) as record, _alone(run, RELEASE):
+    with run.recorded(RELEASE, watched=True) as record, _alone(run, RELEASE) as alone:
         deployer = _deployer(run)
         past = history(run.ledger.entries())
         _require_unchanged(run, past[-1:])
@@ -74,7 +77,7 @@ def release(
             known=broken.steps if broken else {},
             on_step=on_step,
         )
-        pipeline = Pipeline(run, steps, deployer)
+        pipeline = Pipeline(run, steps, deployer, require_alone=alone)
         if request.dry_run:
             made.steps += [Step(name=name) for name in pipeline.plan()]
             record.status = "planned"
@@ -181,14 +184,26 @@ def _conclude(
 
 
 @contextmanager
-def _alone(run: Run, operation: str) -> Iterator[None]:
+def _alone(run: Run, operation: str) -> Iterator[Callable[[], None]]:
     """One release or rollback at a time, on this host and with this database.
 
-    The way back must not depend on a database that is down.
+    The block gets what makes sure of it: a lock that was lost with its connection is
+    taken again, and LockHeld says who has it if that is too late. The way back must not
+    depend on a database that is down.
     """
     with _alone_here(run, operation), ExitStack() as stack:
+        lock: DatabaseLock | None = None
+
+        def require() -> None:
+            nonlocal lock
+            try:
+                if lock is not None:
+                    lock.require_held(within=_LOCK_WAIT)
+            except DatabaseError:
+                lock = stack.enter_context(release_lock(run))
+
         try:
-            stack.enter_context(release_lock(run))
+            lock = stack.enter_context(release_lock(run))
         except DatabaseError as error:
             if operation == RELEASE:
                 raise ReleaseRefused(
@@ -200,7 +215,7 @@ def _alone(run: Run, operation: str) -> Iterator[None]:
                 "the lock of releases in the database cannot be taken",
                 reason=error.message,
             )
-        yield
+        yield require
 
 
 def _alone_here(run: Run, operation: str) -> AbstractContextManager[None]:

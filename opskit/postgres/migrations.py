@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import LiteralString
 
 import psycopg
@@ -201,9 +202,13 @@ def invalid_indexes(url: str) -> set[str]:
         )
 
 
-def drop_indexes(url: str, names: set[str]) -> None:
-    """Drop indexes, named as `invalid_indexes` does, without blocking anybody."""
+def drop_indexes(url: str, names: set[str], *, lock_wait: timedelta) -> None:
+    """Drop indexes, named as `invalid_indexes` does, without blocking anybody.
+
+    Raises:
+        DatabaseError: a transaction that uses the table did not end in time.
+    """
     if names:
-        with connect(url, purpose="migrate") as connection:
+        with connect(url, purpose="migrate", lock_wait=lock_wait) as connection:
             for name in sorted(names):
                 connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())

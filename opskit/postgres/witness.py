@@ -325,6 +325,9 @@ def sampled(url: str, database: str) -> Iterator[Sampled]:
     """
     seen, stopped = Sampled(), threading.Event()
     with connect(url, purpose="sampler") as connection:
+        # What looks so often would be most of the log.
+        connection.execute("SET log_statement = none")
+        connection.execute("SET log_duration = off")
         watch = Thread(_sample, connection, database, seen, stopped, name="sampler")
         try:
             yield seen

@@ -19,6 +19,7 @@ from opskit.errors import MigrationFailed, ReleaseRefused, ServerFault
 from opskit.log import logger
 from opskit.postgres import database, witness
 from opskit.postgres.connect import connect, is_server_fault, query, query_value
+from opskit.postgres.migrations import drop_indexes, invalid_indexes
 from opskit.postgres.parameters import with_database
 from opskit.release.changes import changes, schema_of
 from opskit.release.classes import kind_of, warnings
@@ -33,7 +34,7 @@ from opskit.release.locks import (
     statements,
 )
 from opskit.release.report import Cost, Rehearsal, budget_checks, warning_checks
-from opskit.release.revisions import Bounds, Revision, Tool, pending, with_patience
+from opskit.release.revisions import Bounds, Revision, Tool, pending
 from opskit.restore.engine import Restored
 
 _WRITER_LOCK_WAIT = timedelta(seconds=1)
@@ -244,7 +245,7 @@ class _Run:
             growth_bytes=max(
                 0, last_bytes - size_bytes, seen.size_bytes_max - size_bytes
             ),
-            invalid_indexes=_invalid(url),
+            invalid_indexes=tuple(sorted(invalid_indexes(url))),
             touched=frozenset(_touched(held, before, after)),
             tables=frozenset(e.name for e in before.values() if e.kind in _LOCKABLE),
         )
@@ -353,6 +354,7 @@ class _Run:
         blocked = {e.table for e in cost.locks if e.mode in BLOCKS_WRITES}
         begin = witness.position(self._connection)
         url = with_database(self._beside, name)
+        invalid = invalid_indexes(url)
         with connect(url, purpose="rehearsal", autocommit=False) as writer:
             for revision in made.revisions:
                 for table in sorted(blocked & cost.tables):
@@ -362,7 +364,11 @@ class _Run:
                         )
                 if self._applied_beside(name, revision):
                     continue
+                # Dropping an index that is left waits for whoever holds its table.
                 writer.rollback()
+                own = self._url(name)
+                left = invalid_indexes(own) - invalid
+                drop_indexes(own, left, lock_wait=self._request.bounds.lock_wait)
                 if not self._applied_beside(name, revision):
                     break
         ran = statements(witness.read_log(self._connection, name, begin))
@@ -371,10 +377,8 @@ class _Run:
     def _applied_beside(self, name: str, revision: Revision) -> bool:
         """Apply a revision to the second copy; return whether that went well."""
         bounds = replace(self._request.bounds, lock_wait=_WRITER_LOCK_WAIT)
-        tool, url = self._request.tool, self._url(name)
         try:
-            for _ in with_patience(tool.apply, url, revision, bounds, attempts=1):
-                pass
+            self._request.tool.apply(self._url(name), revision, bounds)
         except MigrationFailed:
             return False
         return True
@@ -399,12 +403,6 @@ def _plain(name: str) -> str:
     from pglast.stream import maybe_double_quote_name
 
     return str(maybe_double_quote_name(name))
-
-
-def _invalid(url: str) -> tuple[str, ...]:
-    from opskit.postgres.migrations import invalid_indexes
-
-    return tuple(sorted(invalid_indexes(url)))
 
 
 def _touched(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from opskit.errors import MigrationFailed, ReleaseRefused
+from opskit.errors import DatabaseError, MigrationFailed, ReleaseRefused
 from opskit.postgres import migrations as database
 from opskit.postgres.connect import Connection, milliseconds
 
@@ -146,7 +146,7 @@ def with_patience(
             move(url, revision, bounds)
             break
         except MigrationFailed as error:
-            database.drop_indexes(url, database.invalid_indexes(url) - before)
+            _drop_left(url, before, bounds, error)
             if error.sqlstate != database.WAITED or attempt == attempts:
                 raise
             yield attempt
@@ -155,3 +155,17 @@ def with_patience(
             f"migration {revision.id} left invalid indexes: {', '.join(left)}",
             hint=f"Drop it: DROP INDEX CONCURRENTLY {left[0]};",
         )
+
+
+def _drop_left(
+    url: str, before: set[str], bounds: Bounds, failure: MigrationFailed
+) -> None:
+    """Drop the invalid indexes that a failed migration left, if nobody uses them."""
+    left = database.invalid_indexes(url) - before
+    try:
+        database.drop_indexes(url, left, lock_wait=bounds.lock_wait)
+    except DatabaseError as error:
+        raise failure.replace(
+            hint="It left an invalid index that is in use. Drop it before the next "
+            f"attempt: DROP INDEX CONCURRENTLY {min(left)};"
+        ) from error

@@ -508,6 +508,19 @@ def downgrade():
 """
 
 
+# Alembic ends its transaction for it; the lock of migrations has its own session.
+CONCURRENTLY = """
+from alembic import op
+revision, down_revision = "cc02", "cc01"
+def upgrade():
+    with op.get_context().autocommit_block():
+        op.execute("CREATE INDEX CONCURRENTLY cc02 ON public.orders (customer)")
+def downgrade():
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY public.cc02")
+"""
+
+
 def add_revision(project: Project, name: str, below: str) -> None:
     folder = project.folder / "app" / "migrations" / "versions"
     (folder / f"{name}.py").write_text(REVISION.format(id=name, below=repr(below)))
@@ -517,19 +530,24 @@ def test_alembic_is_rehearsed_and_applied(with_alembic: Project) -> None:
     """Each revision alone; its phase, and the locks that it takes, are known."""
     newest = with_alembic.json("migrate")["revisions"][-1]["id"]
     add_revision(with_alembic, "cc01", newest)
+    (with_alembic.folder / "app" / "migrations" / "versions" / "cc02.py").write_text(
+        CONCURRENTLY
+    )
 
     drill(with_alembic)
     document = with_alembic.json("rehearse")
 
-    (revision,) = document["revisions"]
+    revision, _index = document["revisions"]
     assert (revision["id"], revision["phase"]) == ("cc01", "contract")
     assert revision["class"] == "additive"
     locks = {(e["table"], e["mode"]): e for e in document["locks"]}
     assert "ADD cc01" in locks["public.orders", "AccessExclusiveLock"]["statement"]
-    assert statuses(with_alembic.json("migrate")) == {"cc01": "applied"}
+    assert locks["public.orders", "ShareUpdateExclusiveLock"]
+    applied = {"cc01": "applied", "cc02": "applied"}
+    assert statuses(with_alembic.json("migrate")) == applied
     assert (
         value(with_alembic.url, "SELECT version_num FROM public.alembic_version")
-        == "cc01"
+        == "cc02"
     )
     assert with_alembic.json("migrate")["revisions"] == []
 

@@ -183,6 +183,22 @@ def test_rewrites_are_noticed(
     assert reason in found.reason
 
 
+def test_who_looks_is_not_in_the_log(server: Server, url: str) -> None:
+    """A log of hours would hold nothing else, and be too large to be read."""
+    with connect(server.url(), purpose="test") as beside:
+        begin = witness.position(beside)
+        with (
+            witness.sampled(server.url(), "rehearsed") as seen,
+            psycopg.connect(url, autocommit=True) as session,
+        ):
+            session.execute(
+                "SELECT pg_sleep(0.5) FROM (VALUES (1)) one, public.t LIMIT 1"
+            )
+        assert seen.locks
+        witness.read_log(beside, "rehearsed", begin)
+        assert witness.position(beside) - begin < 10_000
+
+
 def test_what_only_reads_rewrites_nothing(server: Server, url: str) -> None:
     """A whole table is read for NOT NULL; nothing is written anew."""
     watched = Watched(server, url, "ALTER TABLE t ALTER text SET NOT NULL")

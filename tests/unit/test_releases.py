@@ -18,6 +18,7 @@ from opskit.errors import (
     ConfigurationError,
     DatabaseError,
     DeployFailed,
+    LockHeld,
     MigrationFailed,
     OpskitError,
     ReleaseRefused,
@@ -94,9 +95,9 @@ class World:
         return version
 
     @contextmanager
-    def lock(self, _run: Run) -> Iterator[None]:
+    def lock(self, _run: Run) -> Iterator[Any]:
         self.meet("lock")
-        yield
+        yield SimpleNamespace(require_held=lambda **_: self.meet("held"))
 
     # What the pipeline calls.
     def migrate(self, run: Run, request: Any) -> Outcome[Any]:
@@ -545,6 +546,28 @@ def test_what_a_version_needs_can_be_declared(world: World) -> None:
     assert world.current == "2"
 
 
+def test_a_lock_that_was_lost_is_taken_again(world: World) -> None:
+    """If another run has it by then, nothing goes on and nothing goes back."""
+    world.errors["held"] = DatabaseError("the connection is lost")
+    world.release("2")
+    assert world.current == "2"
+
+    real, held = world.meet, {"migrated 0002": DatabaseError("the connection is lost")}
+
+    def meet(name: str) -> None:
+        if name in held:
+            world.errors |= {"held": held[name], "lock": LockHeld("another release")}
+        real(name)
+
+    world.migrations["0002"] = ADDITIVE
+    world.meet = meet  # type: ignore[method-assign]
+    world.release("3", 11)
+    assert (world.deployed, world.database) == (["1", "2"], ["0002"])
+    world.meet = real  # type: ignore[method-assign]
+    world.release(resume=True)
+    assert world.current == "3"
+
+
 def test_a_way_back_needs_no_lock_in_a_database_that_is_down(world: World) -> None:
     """A release does, before anything of it is begun."""
     world.release("2")
@@ -780,7 +803,7 @@ def test_migrations_are_taken_back_with_patience(
     monkeypatch.setattr(migrations, "tool_of", lambda *_: Tool())
     monkeypatch.setattr(migrations, "locked", locked)
     monkeypatch.setattr(database, "invalid_indexes", lambda _url: set())
-    monkeypatch.setattr(database, "drop_indexes", lambda *_: None)
+    monkeypatch.setattr(database, "drop_indexes", lambda *_, **_k: None)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     migrations.undo(world.run, ["0002", "0003"])
 
