@@ -19,7 +19,6 @@ from opskit.errors import (
     ReleaseRefused,
     RollbackFailed,
     SmokeFailed,
-    Unhealthy,
     UsageError,
     machine_faults,
 )
@@ -144,7 +143,9 @@ def start(run: Run) -> Outcome[Started]:
                 record.begin(version=version)
                 process, record.status = deployer.start(), "started"
         except DeployFailed as error:
-            raise Unhealthy(error.summary, said=error.said, hint=error.hint) from error
+            raise SmokeFailed(
+                error.summary, said=error.said, hint=error.hint
+            ) from error
         record.result = Started(version=version, process=process)
     return record.outcome
 

@@ -371,7 +371,9 @@ def test_a_service_that_ended_is_started_again(service: Service) -> None:
     assert (entry.operation, entry.details["version"]) == ("start", "1")
 
 
-def test_what_cannot_be_started_again_is_unhealthy(service: Service) -> None:
+def test_a_service_that_cannot_be_started_again_does_not_answer(
+    service: Service,
+) -> None:
     """Somebody has to look at it."""
     process = processes.read(service.folder / "processes" / "1")
     assert process is not None
@@ -380,7 +382,7 @@ def test_what_cannot_be_started_again_is_unhealthy(service: Service) -> None:
 
     outcome = start(run_of(service))
 
-    assert outcome.exit_code == 4
+    assert outcome.exit_code == 61
     assert "no such table" in outcome.errors[0].message
     assert service.running == {}
 
