@@ -90,7 +90,9 @@ class LimitsSettings(Section):
         description="a route that takes some seconds by GET; empty: not asked",
     )
     busy_clients: Count = Field(
-        default=0, le=300, description="how many clients of it at once are too many"
+        default=0,
+        le=300,
+        description="how many clients of it at once are too many for all instances",
     )
     timeout_path: str = Field(
         default="",
