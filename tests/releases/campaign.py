@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,12 @@ from tests.releases.site import Ground, make_ground
 from tests.releases.writer import Writer
 from tests.service import free_port
 from tests.support import execute
+
+
+def cells(name: str, codes: Sequence[int], version: str, schema: str) -> str:
+    """Return the cells of a row that are the same each time."""
+    shown = ", ".join("killed" if each < 0 else str(each) for each in codes)
+    return f"{name} | {shown} | {version} | {schema}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +53,9 @@ class Ended:
 
     def row(self, case: Case) -> str:
         """Return a row of the table in docs/releases.md."""
-        codes = ", ".join(map(str, self.codes)).replace("-9", "killed")
+        begin = cells(case.name, self.codes, self.version, self.schema)
         return (
-            f"| {case.name} | {codes} | {self.version} | {self.schema} | "
+            f"| {begin} | "
             f"{self.failed} of {self.failed + self.confirmed} | {self.lost} | "
             f"{self.seconds:.0f} |"
         )
