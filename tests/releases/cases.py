@@ -162,7 +162,7 @@ def _never_ends(site: Site) -> None:
     site.run(*RELEASE)
 
 
-@_case("a deployer says success and runs the old code", 61, 0, version="1", schema="0004")  # fmt: skip
+@_case("a deployer says success and runs the old code", 60, version="1", schema="0004")  # fmt: skip
 def _old_code(site: Site) -> None:
     site.check_out(versions.GOOD)
     said = site.folder / "said"
@@ -171,7 +171,6 @@ def _old_code(site: Site) -> None:
     status = 'status = ["echo", "SUCCESS"]'
     _with_command(site, f'{deploy}\n{status}\ncurrent = ["cat", "{said}"]')
     site.run(*RELEASE)
-    site.run("rollback")
 
 
 @_case("two releases at once", 11, 0, version="2", schema="0004")
