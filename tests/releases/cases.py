@@ -285,8 +285,8 @@ for _step in STEPS:
         _there = _TAKEN_BACK[_step]
         _back = 62 if _there == "0003" else 0
         # An interrupted run ends the tool; one that is killed leaves it to go on.
-        if (_step, _how) == ("migrate", signal.SIGINT):
-            _there = "0003"
+        if _how is signal.SIGINT:
+            _there = {"migrate": "0003", "contract": "0004"}.get(_step, _there)
         _case(f"{_words} rollback", _code, _back, version="1", schema=_there)(
             _stopped(_step, _how, "rollback")
         )
