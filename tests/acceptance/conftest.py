@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,9 @@ url = {json.dumps(self.store.as_uri())}
         assert ended == code, f"{ended}: {output}\n{errors}"
         assert "Traceback" not in output + errors
         self.errors = errors
+        if code and arguments[0] in ("verify", "restore-drill"):
+            # Of two pieces of evidence of one second the failed one counts as the later.
+            time.sleep(1 - time.time() % 1)
         return output
 
     def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
