@@ -6,7 +6,6 @@ import hashlib
 import json
 import socket
 import subprocess
-import tarfile
 import threading
 from pathlib import Path
 
@@ -73,8 +72,7 @@ migrations = {{ tool = "sql", database = "shop" }}
     }  # fmt: skip
     assert any(e.startswith(f"sets/{point}/evidence/") for e in names)
 
-    with tarfile.open(made["archive"]) as archive:
-        archive.extractall(tmp_path, filter="data")
+    sh(tmp_path, f"tar -xf {made['archive']}")
     folder = tmp_path / f"evidence-{run}"
     assert (
         sh(folder, "sha256sum --strict -c SHA256SUMS").count(": OK") == len(names) - 1
