@@ -267,12 +267,17 @@ def test_an_interrupted_backup(number: signal.Signals, project: Project) -> None
 
 
 def wait_for_pg_dump(project: Project, *, present: bool) -> None:
-    """Wait until the server has (or no longer has) a session of pg_dump."""
-    deadline = time.monotonic() + 30
+    """Wait until a session of pg_dump waits for a lock, or until there is none.
+
+    One that is cancelled before it waits may wait all the same, until its own limit.
+    """
+    deadline = time.monotonic() + 60
     statement = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump' "
         "AND datname = current_database()"
     )
+    if present:
+        statement += " AND wait_event_type = 'Lock'"
     while bool(value(project.url, statement)) is not present:
         assert time.monotonic() < deadline
         time.sleep(0.05)
