@@ -45,13 +45,12 @@ from opskit.operations.steps import (
     Steps,
 )
 from opskit.probes.runner import names
-from opskit.release.classes import Kind
+from opskit.release.classes import Kind, require_schema
+from opskit.release.classes import verdict as verdict_of
 from opskit.release.configuration import configuration, differing, hashes
 from opskit.release.deployers import Deployer
 from opskit.release.revisions import Revision
 from opskit.release.tools import tool_of
-from opskit.release.verdict import require_schema
-from opskit.release.verdict import verdict as verdict_of
 
 _NO_VERDICT_HINT = (
     "Look at the service. `inv release --resume` probes it again, `inv rollback` takes "

@@ -1,4 +1,4 @@
-"""Classes: what the statements of a migration do to data, and to the code before it."""
+"""Classes: what migrations do to data and to the code before, and the way back."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from opskit.errors import ClientToolError
+from opskit.errors import ClientToolError, ReleaseRefused
 from opskit.postgres.witness import Relation
 from opskit.release.locks import Statement
+from opskit.release.revisions import Revision
 from opskit.release.statements import names
 
+Verdict = Literal["image-safe", "downgrade-first", "restore-only"]
 _SQUAWK_SECONDS_MAX = 60
 # Of squawk's rules those about code that still runs when the migration has ended. What
 # blocks is measured, and matters of style are none of a release's.
@@ -306,3 +308,46 @@ def _squawk(text: str) -> list[dict[str, Any]]:
             "squawk did not work", said=str(error), hint="Run it by hand: squawk FILE."
         ) from error
     return [each for each in document if isinstance(each, dict)]
+
+
+def verdict(
+    applied: Sequence[str], kinds: Mapping[str, str], known: Collection[Revision]
+) -> tuple[Verdict, str]:
+    """Return what a rollback has to do, and why, by what was migrated since.
+
+    A migration whose class is not on record counts as destructive; `known` are those
+    of which the tool knows.
+    """
+    of = {each: kinds.get(each, Kind.DESTRUCTIVE) for each in applied}
+    heavy = [each for each, kind in of.items() if kind != Kind.ADDITIVE]
+    if not heavy:
+        return "image-safe", "nothing that the version before needs was changed"
+    ways = {each.id for each in known if each.has_way_back}
+    lost = [each for each in heavy if of[each] == Kind.DESTRUCTIVE]
+    if lost:
+        return "restore-only", f"migration {lost[0]} is destructive"
+    if all(each in ways for each in applied):
+        return "downgrade-first", f"migration {heavy[0]} has a way back"
+    return "restore-only", f"migration {heavy[0]} has no way back"
+
+
+def require_schema(
+    version: str, *, declared: str, learnt: str, present: Sequence[str]
+) -> None:
+    """Refuse a version whose schema the database has not, or has not any more.
+
+    The oldest migration that a version can run on is the one that was declared when it
+    was released, or else the newest one that the database had while it ran.
+
+    Raises:
+        ReleaseRefused: the database lacks it.
+    """
+    oldest = declared or learnt
+    if not oldest or any(each.startswith(oldest) for each in present):
+        return
+    how = "declared to need" if declared else "only known to run with"
+    raise ReleaseRefused(
+        f"refuse: {version} is {how} migration {oldest}, which the database lacks",
+        hint="Apply it (`inv migrate --to REV`) with a version of the service that has "
+        "it, or release a version that needs less.",
+    )
