@@ -254,16 +254,21 @@ def test_a_duplicate_that_is_processed_twice_fails(
     assert "5 at once" in check.observed
 
 
-def test_a_service_that_forgets_at_a_restart_fails(
-    secret: Path, tmp_path: Path
-) -> None:
-    record, service = str(tmp_path / "record.json"), Incoming()
-    settings = {
+def recorded_in(record: Path, secret: Path) -> dict[str, Any]:
+    """Return the settings of incoming webhooks whose deliveries are on record."""
+    return {
         "path": "/incoming",
         "document": {"type": "ping", "note": "{id}"},
         "secret_file": str(secret),
-        "record": record,
+        "record": str(record),
     }
+
+
+def test_a_service_that_forgets_at_a_restart_fails(
+    secret: Path, tmp_path: Path
+) -> None:
+    record, service = tmp_path / "record.json", Incoming()
+    settings = recorded_in(record, secret)
     with serving(service.application) as url:
 
         def check() -> Check:
@@ -272,7 +277,7 @@ def test_a_service_that_forgets_at_a_restart_fails(
 
         assert check().passed
         assert check().passed, "it is known"
-        assert "ping" not in Path(record).read_text()
+        assert "ping" not in record.read_text()
 
         service.seen.clear()
         service.signatures.clear()
@@ -287,12 +292,7 @@ def test_what_another_version_forgot_is_not_held_against_this_one(
     secret: Path, tmp_path: Path
 ) -> None:
     """What was processed twice counts until the runner says who may have done so."""
-    incoming = {
-        "path": "/incoming",
-        "document": {"type": "ping", "note": "{id}"},
-        "secret_file": str(secret),
-        "record": str(tmp_path / "record.json"),
-    }
+    incoming = recorded_in(tmp_path / "record.json", secret)
     service, name = Incoming(), "webhooks.incoming-duplicate"
     settings = SmokeSettings.model_validate({"webhooks": {"incoming": incoming}})
     with serving(service.application) as url:
@@ -317,12 +317,7 @@ def test_what_another_version_forgot_is_not_held_against_this_one(
 def test_a_record_that_cannot_be_read_is_not_taken_for_a_first_run(
     secret: Path, tmp_path: Path
 ) -> None:
-    incoming = {
-        "path": "/incoming",
-        "document": {"type": "ping", "note": "{id}"},
-        "secret_file": str(secret),
-        "record": str(tmp_path),
-    }
+    incoming = recorded_in(tmp_path, secret)
     with serving(Incoming().application) as url:
         check = asked_at(
             url, "webhooks.incoming-duplicate", webhooks={"incoming": incoming}
