@@ -77,7 +77,7 @@ class Process:
     def _signal(self, number: signal.Signals) -> None:
         try:
             handle = os.pidfd_open(self.number)
-        except ProcessLookupError:
+        except OSError:  # it has ended; by now it may be the number of a thread
             return
         try:
             # Only now the number cannot pass to another process.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -270,6 +271,42 @@ def test_a_number_that_another_program_has_by_now_is_not_stopped(
             assert other.poll() is None
         finally:
             other.kill()
+
+
+def test_a_number_that_a_thread_has_by_now_is_not_stopped(service: Service) -> None:
+    """Threads of other programs have numbers out of the same row."""
+    record = service.folder / "processes" / "1"
+    began = processes.read(record)
+    assert began is not None
+    began.stop(SECONDS)
+    is_done = threading.Event()
+    thread = threading.Thread(target=is_done.wait, args=(SECONDS,))
+    thread.start()
+    try:
+        text = record.read_text()
+        other = f"\n{thread.native_id} "
+        record.write_text(text.replace(f"\n{began.number} ", other))
+
+        service.deployer().stop()
+    finally:
+        is_done.set()
+        thread.join(SECONDS)
+    assert not thread.is_alive()
+    assert not record.exists()
+
+
+def test_workers_without_their_leader_are_stopped(service: Service) -> None:
+    """The leader was killed: its number is still that of their session."""
+    service.add("2", "forks")
+    service.deployer().deploy("2")
+    leader = service.running["2"]
+    os.kill(leader, signal.SIGKILL)
+    wait_until(lambda: not service.running)
+    assert processes_of(leader)
+
+    service.deployer().stop()
+
+    assert not processes_of(leader)
 
 
 @pytest.mark.parametrize("text", ["", "\0\0", "a\nb\nc\n", "no number"])
