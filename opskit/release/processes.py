@@ -53,20 +53,18 @@ class Process:
         return True
 
     def stop(self, seconds: float) -> None:
-        """Tell it to end; kill what is left of its session after a while.
+        """Tell its session to end; kill what is left of that after a while.
 
         Raises:
             DeployFailed: it cannot be ended.
         """
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + seconds
-        while self.is_alive and time.monotonic() < deadline:
+        while self._has_left() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
         deadline += _KILL_SECONDS
-        while left := [*self._session()]:
-            for each in left:
-                with suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGKILL)
+        while self._has_left():
+            self._signal(signal.SIGKILL)
             if time.monotonic() > deadline:
                 raise DeployFailed(
                     f"the process {self.number} cannot be ended",
@@ -74,18 +72,21 @@ class Process:
                 )
             time.sleep(_LOOK_SECONDS)
 
+    def _has_left(self) -> bool:
+        """Return whether it or another process of its session runs."""
+        return self.is_alive or any(self._session())
+
     def _signal(self, number: signal.Signals) -> None:
-        try:
-            handle = os.pidfd_open(self.number)
-        except OSError:  # it has ended; by now it may be the number of a thread
-            return
-        try:
-            # Only now the number cannot pass to another process.
-            if self.is_alive:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(handle, number)
-        finally:
-            os.close(handle)
+        """Send a signal to each process of its session."""
+        for each in self._session():
+            with suppress(OSError):  # it has ended
+                handle = os.pidfd_open(each)
+                try:
+                    # Only now the number cannot pass to another process.
+                    if each in self._session():
+                        signal.pidfd_send_signal(handle, number)
+                finally:
+                    os.close(handle)
 
     def _session(self) -> Iterator[int]:
         """Yield the processes of its session.

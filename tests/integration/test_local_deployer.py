@@ -34,6 +34,13 @@ KINDS = {
     "dies": "print('no such table'); sys.exit(3)",
     "hangs": "time.sleep(600)",
     "stubborn": "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "finishes": """
+def finish(*_):
+    time.sleep(0.5)
+    print("finished what it did", flush=True)
+    os._exit(0)
+signal.signal(signal.SIGTERM, finish)
+""",
     "lies": "version = 'another'",
     "forks": "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])",
 }
@@ -178,6 +185,20 @@ def test_what_does_not_end_is_killed_with_what_it_started(service: Service) -> N
     service.deployer(stop_timeout="1s").deploy("1")
     assert not processes_of(stubborn)
     assert service.answer()["version"] == "1"
+
+
+def test_what_a_script_has_started_has_its_time_to_end(service: Service) -> None:
+    """A shell does not pass a signal on, and ends before its child does."""
+    service.add("2", "finishes")
+    script = service.folder / "releases" / "2" / "run.sh"
+    script.write_text(f"{sys.executable} serve.py\ntrue\n")
+    service.deployer(start=["sh", "run.sh"]).deploy("2")
+    leader = service.running["2"]
+
+    service.deployer().deploy("1")
+
+    assert not processes_of(leader)
+    assert "finished what it did" in service.log
 
 
 def processes_of(session: int) -> list[int]:
