@@ -144,20 +144,23 @@ class _Archive:
         self.contents[_DIGESTS] = "".join(lines_of_digests).encode()
 
     def _gather_report(self, name: str) -> None:
-        """Take a report from a store, with its signature, or else from this host."""
+        """Take a report from a store, with its signature, or else from this host.
+
+        Nobody signed the copy on this host: where keys are trusted it does not count.
+        """
+        stores = self.run.stores if self.run.settings.stores else ()
         place = f"{REPORTS_FOLDER}{self.run.ledger.id}/"
-        for store in self.run.stores if self.run.settings.stores else ():
-            if self._take(store, place, f"{name}.json", "reports/"):
-                self._take(store, place, f"{name}.md", "reports/", is_signed=False)
-                return
-        for path in (
-            self.run.reports / f"{name}.json",
-            self.run.reports / f"{name}.md",
-        ):
-            if path.exists():
-                self.contents[f"reports/{path.name}"] = path.read_bytes()
-            else:
-                self.missing.append(f"the report {path.name}")
+        for file, is_signed in ((f"{name}.json", True), (f"{name}.md", False)):
+            target, path = f"reports/{file}", self.run.reports / file
+            fault = self._take(stores, place + file, target, is_signed=is_signed)
+            counts = not (is_signed and self.run.settings.signing.trusted_keys)
+            if fault is not None and counts and path.exists():
+                self.contents[target] = path.read_bytes()
+                # What a store has beside it may be a signature.
+                if is_signed and fault:
+                    self.missing.append(f"the signature of {file}{fault}")
+            elif fault is not None:
+                self.missing.append(f"the report {file}{fault}")
 
     def _gather_set(self, backup_id: str) -> None:
         """Take the manifest of a set, and the evidence of it up to the release."""
@@ -166,38 +169,53 @@ class _Archive:
         except OpskitError as error:
             self.missing.append(f"the set {backup_id}: {error.summary}")
             return
-        copy, folder = chosen.copies[0], f"sets/{backup_id}/"
-        self._take(copy.store, chosen.prefix, MANIFEST_NAME, folder)
-        for each in copy.evidence:
-            if each.at <= self.ended_at:
-                self._take(copy.store, chosen.prefix, each.name(), folder)
+        stores_of: dict[str, list[Store]] = {}
+        for copy in chosen.copies:
+            stores_of.setdefault(MANIFEST_NAME, []).append(copy.store)
+            for each in copy.evidence:
+                if each.at <= self.ended_at:
+                    stores_of.setdefault(each.name(), []).append(copy.store)
+        for name, stores in stores_of.items():
+            target = f"sets/{backup_id}/{name}"
+            fault = self._take(stores, chosen.prefix + name, target)
+            if fault is not None:
+                self.missing.append(f"{target}{fault}")
 
     def _take(
-        self,
-        store: Store,
-        place: str,
-        name: str,
-        folder: str,
-        *,
-        is_signed: bool = True,
-    ) -> bool:
-        """Take an object and the signature beside it; return whether it was there.
+        self, stores: Iterable[Store], key: str, target: str, *, is_signed: bool = True
+    ) -> str | None:
+        """Take an object and its signature from the first store that gives them.
+
+        Return None, or why no store gave it: empty if it is in none of them.
 
         Raises:
             IntegrityError: a signature is not good, or one is needed and missing.
         """
-        try:
-            content = read_whole(store, place + name, bytes_max=_BYTES_MAX)
-        except StoreError:
-            return False
-        self.contents[folder + name] = content
+        faults = []
+        for store in stores:
+            try:
+                self.contents |= self._read(store, key, target, is_signed=is_signed)
+            except ObjectNotFound:
+                continue
+            except StoreError as error:
+                faults.append(error.summary)
+            else:
+                return None
+        return "".join(f": {each}" for each in faults)
+
+    def _read(
+        self, store: Store, key: str, target: str, *, is_signed: bool
+    ) -> dict[str, bytes]:
+        """Return an object and the signature beside it, if there is one."""
+        content = read_whole(store, key, bytes_max=_BYTES_MAX)
+        found = {target: content}
         if is_signed:
-            keys.trust(self.run.settings).require(store, place + name, content)
+            keys.trust(self.run.settings).require(store, key, content)
             with suppress(ObjectNotFound):  # nobody signed it
-                self.contents[folder + name + signatures.SUFFIX] = read_whole(
-                    store, place + name + signatures.SUFFIX, bytes_max=_BYTES_MAX
+                found[target + signatures.SUFFIX] = read_whole(
+                    store, key + signatures.SUFFIX, bytes_max=_BYTES_MAX
                 )
-        return True
+        return found
 
 
 def _named(records: Iterable[LedgerEntry], *fields: str) -> Iterator[str]:
