@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opskit.ledger import LedgerEntry
-from opskit.operations.steps import CHANGES, STEP, Released
+from opskit.operations.steps import CHANGES, STEP, WAY_BACK, Released
 
 RELEASE, ROLLBACK = "release", "rollback"
 _INCONCLUSIVE, _ROLLBACK_FAILED = 61, 69
@@ -63,7 +63,7 @@ class Attempt:
             failed = each["state"] == "failed" and each.get("code") != _INCONCLUSIVE
             if failed and each["step"] in CHANGES | {"smoke"}:
                 return str(each["error"])
-        return ""
+        return "its rollback had begun" if WAY_BACK & self.steps.keys() else ""
 
     def teach(self, made: Released) -> None:
         """Have a release or rollback know what this one has found out."""

@@ -41,6 +41,7 @@ from opskit.operations.steps import (
     DEPLOY_BEFORE,
     DONE_BEFORE,
     DOWNGRADE,
+    SMOKE_BEFORE,
     Step,
     Steps,
 )
@@ -404,7 +405,7 @@ class Pipeline:
         return back
 
     def _probe_before(self, version: str) -> None:
-        with self._steps.step("smoke of the version before", is_way_back=True) as step:
+        with self._steps.step(SMOKE_BEFORE, is_way_back=True) as step:
             try:
                 self._probe(step, version)
             except SmokeFailed as error:

@@ -18,6 +18,8 @@ STEP = "release-step"
 BASELINE = "baseline smoke"
 # Steps that change the service or its database.
 DOWNGRADE, DEPLOY_BEFORE = "downgrade", "deploy the version before"
+SMOKE_BEFORE = "smoke of the version before"
+WAY_BACK = frozenset({DOWNGRADE, DEPLOY_BEFORE, SMOKE_BEFORE})
 CHANGES = frozenset({"migrate", "deploy", "contract", DOWNGRADE, DEPLOY_BEFORE})
 DONE_BEFORE = "done before"
 _PLANNED = "planned"

@@ -26,6 +26,7 @@ from opskit.errors import (
 from opskit.operations import migrate as migrations
 from opskit.operations import pipeline, release, reports
 from opskit.operations.outcome import Failure, Outcome
+from opskit.operations.recording import RunLedger
 from opskit.operations.release import ReleaseRequest
 from opskit.operations.run import Run
 from opskit.operations.steps import Released
@@ -440,6 +441,27 @@ def test_a_way_back_that_was_killed_goes_on(world: World, at: str) -> None:
     assert status(world) == "rolled-back"
 
 
+def test_a_way_back_without_a_failed_step_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began because a step could not be put on record."""
+    world.migrations["0002"] = REWRITE
+    real = RunLedger.append
+    monkeypatch.setattr(
+        RunLedger,
+        "append",
+        lambda self, record: (
+            record.details.get("step") != "deploy" and real(self, record)
+        ),
+    )
+    world.killed("undo", lambda: world.release("2"))
+    monkeypatch.setattr(RunLedger, "append", real)
+
+    world.release(code=60, resume=True)
+
+    assert (world.current, world.database) == ("1", [])
+
+
 def test_a_release_without_an_answer_can_be_resumed(world: World) -> None:
     """It is probed again, and nothing is deployed twice."""
     world.answers["2"] = [silent("health.answers")]
@@ -720,8 +742,6 @@ def test_a_step_that_cannot_be_recorded_is_not_done(
     world: World, step: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The release ends before it; the way back is gone all the same."""
-    from opskit.operations.recording import RunLedger
-
     real, full = RunLedger.append, False
 
     def append(self: RunLedger, record: Any) -> bool:
