@@ -117,6 +117,7 @@ class Platform:
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     rolls_back: bool = True
+    cancels: bool = True
     variables: dict[str, str] = field(default_factory=dict)
     also_begins: str = ""
     guard: threading.Lock = field(default_factory=threading.Lock)
@@ -178,7 +179,7 @@ class Platform:
 
     def deploymentCancel(self, _info: Any, id: str) -> bool:
         found = self._named(id)
-        if found.status in _UNFINISHED:
+        if found.status in _UNFINISHED and self.cancels:
             found.statuses = ["CANCELLED"]
             return True
         self._advance(found)

@@ -263,12 +263,7 @@ class Railway:
     def return_to(self, version: str) -> str:
         """See `Deployer`: with the image and variables of then, if they are kept."""
         deadline = self._deadline
-        known = self._deployments(deadline)
-        # They would replace what runs when they are done; one of them may just be.
-        if left := [each for each in known if each.status not in _GOOD | _BAD]:
-            for each in left:
-                self._cancel(each.id)
-            known = self._deployments(deadline)
+        known = self._all_done(deadline)
         deployed = _deployed(known)
         if deployed and deployed.version == version and deployed.status in _GOOD:
             return deployed.id
@@ -312,6 +307,27 @@ class Railway:
                 "Railway's list of deployments is not understood", hint=_HINT
             ) from None
 
+    def _all_done(self, deadline: float) -> list[_Deployment]:
+        """Return the deployments of the service; cancel those that are not done.
+
+        They would replace what runs when they are done; one of them may just be.
+
+        Raises:
+            DeployFailed: one goes on.
+        """
+        for pause in _pauses():
+            known = self._deployments(deadline)
+            left = [each for each in known if each.status not in _GOOD | _BAD]
+            if not left:
+                break
+            if self.clock.now() + pause > deadline:
+                status = f"{left[0].status}{_NOT_CANCELLED}"
+                raise _failed(left[0].id, left[0].version, status)
+            for each in left:
+                self._cancel(each.id)
+            self.clock.wait(pause)
+        return known
+
     def _appeared(
         self, version: str, known: Collection[_Deployment], deadline: float
     ) -> str:
@@ -345,11 +361,9 @@ class Railway:
                 self.clock.wait(pause)
         except (DeployFailed, LookupError, TypeError) as error:
             status = f"unknown: {error}"
-        left = "" if status in _BAD or self._cancel(deployment) else _NOT_CANCELLED
-        raise DeployFailed(
-            f"the deployment {deployment} of {version} has the status {status}{left}",
-            hint=_HINT,
-        )
+        if status in _BAD or self._cancel(deployment):
+            raise _failed(deployment, version, status)
+        raise _failed(deployment, version, f"{status}{_NOT_CANCELLED}")
 
     def _cancel(self, deployment: str) -> bool:
         """Cancel a deployment that is not done; return whether Railway says so."""
@@ -366,6 +380,12 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+
+
+def _failed(deployment: str, version: str, status: str) -> DeployFailed:
+    return DeployFailed(
+        f"the deployment {deployment} of {version} has the status {status}", hint=_HINT
+    )
 
 
 def _deployment(node: Mapping[str, Any]) -> _Deployment:

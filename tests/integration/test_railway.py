@@ -314,6 +314,33 @@ def test_a_way_back_cancels_what_is_still_being_built(
     assert len(platform.deployments) == 2
 
 
+@pytest.mark.parametrize("fault", [Fault(is_reset=True), Fault(error="Try again")])
+def test_a_way_back_cancels_again_what_was_not_cancelled(
+    platform: Platform, railway: Railway, fault: Fault
+) -> None:
+    """No answer says nothing of what was done."""
+    platform.begin(TWO, ["BUILDING"])
+    platform.faults = {"deploymentCancel": [fault, fault]}
+
+    assert railway.return_to(ONE) == "deployment-1"
+
+    assert platform.status(2) == "CANCELLED"
+
+
+def test_a_way_back_is_no_success_while_another_deployment_goes_on(
+    platform: Platform, railway: Railway, time: Time
+) -> None:
+    """It may replace the version before after the release has ended."""
+    platform.begin(TWO, ["QUEUED"])
+    platform.cancels = False
+
+    failure(
+        lambda: railway.return_to(ONE), f"deployment-2 of {TWO}", "may still replace"
+    )
+
+    assert 0.9 * DEADLINE_SECONDS < time.seconds <= DEADLINE_SECONDS
+
+
 def test_a_way_back_sees_what_was_done_before_it_could_be_cancelled(
     platform: Platform, railway: Railway
 ) -> None:
