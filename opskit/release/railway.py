@@ -114,16 +114,17 @@ class _Api:
         """
         errors, pauses = 0, _pauses()
         while True:
+            pause, said = next(pauses), ""
             try:
                 return self._send(query, variables)
             except _NotAnswered as error:
-                reason, seconds = str(error), error.seconds
+                reason, pause = str(error), max(pause, error.seconds)
             except _Refused as error:
                 errors += 1
                 if errors >= _ERRORS_MAX:
                     raise
-                reason, seconds = error.message, 0.0
-            self._pause(max(next(pauses), seconds), deadline, reason)
+                reason, said = error.summary, error.said
+            self._pause(pause, deadline, reason, said)
 
     def change(self, mutation: str, deadline: float, **variables: Any) -> Any:
         """Return the answer to a change, or nothing where it may have been done.
@@ -140,9 +141,11 @@ class _Api:
                 seconds = max(error.seconds, _PAUSE_SECONDS_MIN)
                 self._pause(seconds, deadline, str(error))
 
-    def _pause(self, seconds: float, deadline: float, reason: str) -> None:
+    def _pause(
+        self, seconds: float, deadline: float, reason: str, said: str = ""
+    ) -> None:
         if self.clock.now() + seconds > deadline:
-            raise DeployFailed(f"no answer of Railway: {reason}", hint=_HINT)
+            raise DeployFailed(f"no answer of Railway: {reason}", said=said, hint=_HINT)
         self.clock.wait(seconds)
 
     def _send(self, query: str, variables: Mapping[str, Any]) -> Any:
@@ -349,7 +352,7 @@ class Railway:
         Raises:
             DeployFailed: it failed, or it was not done in time, and is cancelled.
         """
-        status = "unknown"
+        status, said = "unknown", ""
         try:
             for pause in _pauses():
                 found = self._api.ask(_STATUS, deadline, id=deployment)
@@ -359,11 +362,13 @@ class Railway:
                 if status in _BAD or self.clock.now() + pause > deadline:
                     break
                 self.clock.wait(pause)
-        except (DeployFailed, LookupError, TypeError) as error:
-            status = f"unknown: {error}"
-        if status in _BAD or self._cancel(deployment):
-            raise _failed(deployment, version, status)
-        raise _failed(deployment, version, f"{status}{_NOT_CANCELLED}")
+        except DeployFailed as error:
+            status, said = f"unknown: {error.summary}", error.said
+        except (LookupError, TypeError):
+            status = "unknown: its status is missing"
+        if not (status in _BAD or self._cancel(deployment)):
+            status += _NOT_CANCELLED
+        raise _failed(deployment, version, status).replace(said=said)
 
     def _cancel(self, deployment: str) -> bool:
         """Cancel a deployment that is not done; return whether Railway says so."""

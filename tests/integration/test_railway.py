@@ -218,6 +218,27 @@ def test_an_error_with_status_200_is_no_success(
     failure(lambda: railway.return_to(ONE), "No image")
 
 
+@pytest.mark.parametrize("deadline", ["20m", "3s"])
+def test_the_words_of_the_platform_are_not_in_a_summary(
+    platform: Platform, deadline: str
+) -> None:
+    """The ledger keeps summaries, and the words may hold what nobody else may read."""
+    settings = RailwaySettings.model_validate(
+        {"service": SERVICE, "token": TOKEN, "url": platform.url, "deadline": deadline}
+    )
+    time = Time()
+    platform.faults = {"deployment": [Fault(error="row (7, Ada)")] * 9}
+
+    error = failure(
+        lambda: Railway(settings, Clock(now=time.now, wait=time.wait)).deploy(TWO),
+        "status unknown",
+        "Railway answers with an error",
+        "row (7, Ada)",
+    )
+
+    assert "row (7, Ada)" not in error.summary
+
+
 @pytest.mark.parametrize("status", [302, 400, 404])
 def test_what_is_no_api_is_not_asked_for_long(
     platform: Platform, railway: Railway, time: Time, status: int
