@@ -5,6 +5,7 @@ They are forked from one that has loaded what they import.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -77,8 +78,10 @@ class Forked:
 
     def send_signal(self, sig: int) -> None:
         """Send it a signal."""
-        if self.poll() is None:
-            os.kill(self.pid, sig)
+        # Its server reaps it: it may be gone at any moment.
+        with contextlib.suppress(ProcessLookupError):
+            if self.poll() is None:
+                os.kill(self.pid, sig)
 
     def kill(self) -> None:
         """End it at once."""
@@ -141,7 +144,8 @@ def _start(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *_LIBRARIES])
     given = (program, folder, arguments, dict(environment), output, errors)
-    process = context.Process(target=_become, args=given)
+    # One that a test leaves is ended at exit, and not waited for.
+    process = context.Process(target=_become, args=given, daemon=True)
     process.start()
     return Forked(process)
 
