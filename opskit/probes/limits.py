@@ -167,7 +167,7 @@ class _Limits:
                     break
         if not silence:
             return Check(name="", passed=True, observed="others were answered")
-        if others := self._silence(prompt):
+        if others := self._silence(session.target):
             raise Inconclusive(others)
         raise WrongAnswer(
             expected="others are answered while clients are slow",
@@ -181,7 +181,7 @@ class _Limits:
             began = time.monotonic()
             try:
                 with Session(target) as other:
-                    self._ask(other)
+                    other.get(self._settings.version.path)
                 return ""
             except Inconclusive as error:
                 silence = str(error)
