@@ -49,8 +49,11 @@ class Application:
     busy_seconds: float = 2.0
     seconds_max: float = 1.0
     given_up: Response | None = GIVEN_UP
+    keeps_places: bool = False
     holds_worker: bool = False
+    turned_away: Response | None = None
     active: int = 0
+    reading: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -64,12 +67,21 @@ class Application:
 
     async def health(self, _request: Request) -> Response:
         """Name the version."""
+        if self.turned_away is not None and self.reading:
+            return self.turned_away
         return JSONResponse({"version": "1"})
 
     async def upload(self, request: Request) -> Response | None:
         """Take a body."""
         if int(request.headers.get("Content-Length", 0)) > self.announced:
             return self.too_large
+        self.reading += 1
+        try:
+            return await self._read(request)
+        finally:
+            self.reading -= 1
+
+    async def _read(self, request: Request) -> Response | None:
         size = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.body_seconds):
@@ -85,10 +97,11 @@ class Application:
     async def busy(self, _request: Request) -> Response | None:
         """Work for a while."""
         if self.active >= self.at_once and self.shed is not None:
+            self.active += self.keeps_places
             return self.shed
         self.active += 1
         await asyncio.sleep(self.busy_seconds)
-        self.active -= 1
+        self.active -= not self.keeps_places
         return JSONResponse({})
 
     async def slow(self, _request: Request) -> Response | None:
@@ -97,7 +110,9 @@ class Application:
         return self.given_up
 
 
-def ask(app: Application, name: str, **wanted: Any) -> Check:
+def ask(
+    app: Application, name: str, *, answer_time: str = "3s", **wanted: Any
+) -> Check:
     """Ask a probe of the family."""
     given: dict[str, Any] = {
         "body_path": "/upload",
@@ -114,7 +129,7 @@ def ask(app: Application, name: str, **wanted: Any) -> Check:
             f"limits.{name}",
             limits=given | wanted,
             error_fields=FIELDS,
-            timeout="3s",
+            timeout=answer_time,
         )
 
 
@@ -180,7 +195,16 @@ def test_a_body_that_trickles_in_and_is_not_refused_fails(app: Application) -> N
 
 
 def test_slow_clients_that_hold_the_worker_fail() -> None:
-    app = Application(holds_worker=True, body_seconds=4.0)
+    """Also where it is free again much later than others wait for an answer."""
+    app = Application(holds_worker=True, body_seconds=6.0)
+
+    check = ask(app, "slow-clients", answer_time="60s", slow_clients=2)
+
+    assert check.passed is False, check
+
+
+def test_slow_clients_that_make_a_balancer_turn_others_away_fail() -> None:
+    app = Application(turned_away=refusal(502), body_seconds=60.0)
 
     check = ask(app, "slow-clients", slow_clients=2)
 
@@ -208,6 +232,8 @@ def test_a_balancer_that_refuses_some_is_not_taken_for_slow_clients() -> None:
         Application(shed=refusal(500, Retry_After="1")),
         Application(shed=Response("busy", 503, {"Retry-After": "1"})),
         Application(shed=None, busy_seconds=20.0),
+        Application(keeps_places=True),
+        Application(keeps_places=True, shed=refusal(429, Retry_After="1")),
     ],
     ids=[
         "queued",
@@ -217,6 +243,8 @@ def test_a_balancer_that_refuses_some_is_not_taken_for_slow_clients() -> None:
         "500",
         "form",
         "queued for ever",
+        "places kept",
+        "places kept, 429",
     ],
 )
 def test_too_many_at_once_that_are_not_refused_rightly_fail(app: Application) -> None:
