@@ -79,7 +79,10 @@ class Local:
         return f"{version}@{target.stat().st_mtime_ns}"
 
     def return_to(self, version: str) -> str:
-        """See `Deployer`."""
+        """See `Deployer`: what runs and answers as this version already runs on."""
+        process = self._process(version)
+        if process and self.current() == version and self._names(version):
+            return f"{version}@{process.number}"
         return self.deploy(version)
 
     def configuration(self) -> Mapping[str, bytes]:
@@ -92,8 +95,7 @@ class Local:
         Raises:
             DeployFailed: it was started on another host.
         """
-        found = processes.read(self._folder / _RECORDS / (self.current() or "none"))
-        return bool(found and found.is_alive)
+        return bool(self._process(self.current()))
 
     def start(self) -> int:
         """Start the process of the current version; return its number.
@@ -120,6 +122,15 @@ class Local:
             if process:
                 process.stop(self.settings.stop_timeout.total_seconds())
             record.unlink()
+
+    def _process(self, version: str) -> Process | None:
+        """Return the process of a version if it runs.
+
+        Raises:
+            DeployFailed: it was started on another host.
+        """
+        found = processes.read(self._folder / _RECORDS / (version or "none"))
+        return found if found and found.is_alive else None
 
     def _variables(self, version: str, folder: Path) -> dict[str, str]:
         return {"OPSKIT_VERSION": version, "OPSKIT_RELEASE_FOLDER": str(folder)}

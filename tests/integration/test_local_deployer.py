@@ -395,6 +395,22 @@ def test_a_version_without_a_folder_leaves_the_one_before(service: Service) -> N
     service.deployer(prepare=["true"]).require("9")
 
 
+def test_what_was_not_replaced_is_not_started_again(service: Service) -> None:
+    """The new version could not be prepared: the one before runs on, if it answers."""
+    before = service.running
+    deployer = service.deployer(prepare=["false"])
+    with pytest.raises(DeployFailed, match="false ended with 1"):
+        deployer.deploy("9")
+
+    assert deployer.return_to("1") == f"1@{before['1']}"
+    assert service.running == before
+
+    os.kill(before["1"], signal.SIGSTOP)
+    service.deployer(stop_timeout="1s").return_to("1")
+    assert service.running != before
+    assert service.answer()["version"] == "1"
+
+
 def run_of(service: Service, **release: object) -> Run:
     return Run(
         Settings.model_validate(
