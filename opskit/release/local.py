@@ -67,9 +67,7 @@ class Local:
 
     def deploy(self, version: str) -> str:
         """See `Deployer`: prepare the folder, switch the link, have the service run."""
-        target = self._folder / _RELEASES / version
-        if not target.is_dir():
-            self._prepare(version, target)
+        target = self._prepared(version)
         if self.settings.start:
             number = self._replace(version, target)
             self._switch(target)
@@ -102,11 +100,10 @@ class Local:
 
         Raises:
             DeployFailed: it ended, or did not name its version in time.
-            ReleaseRefused: its folder is gone.
+            ReleaseRefused: its folder is gone, and cannot be made.
         """
         version = self.current()
-        self.require(version)
-        return self._replace(version, self._folder / _RELEASES / version)
+        return self._replace(version, self._prepared(version))
 
     def stop(self) -> None:
         """Stop the processes that were started here.
@@ -135,8 +132,14 @@ class Local:
     def _variables(self, version: str, folder: Path) -> dict[str, str]:
         return {"OPSKIT_VERSION": version, "OPSKIT_RELEASE_FOLDER": str(folder)}
 
-    def _prepare(self, version: str, target: Path) -> None:
-        """Make the folder of a version under another name, and rename it when whole."""
+    def _prepared(self, version: str) -> Path:
+        """Return the folder of a version.
+
+        One that is missing is made under another name, and renamed when it is whole.
+        """
+        target = self._folder / _RELEASES / version
+        if target.is_dir():
+            return target
         self.require(version)
         files.make_directories(target.parent)
         partial = target.with_name(f".{version}.partial")
@@ -147,6 +150,7 @@ class Local:
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        return target
 
     def _switch(self, target: Path) -> None:
         link = self._folder / _CURRENT

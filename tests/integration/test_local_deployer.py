@@ -461,6 +461,26 @@ def test_a_service_that_cannot_be_started_again_does_not_answer(
     assert service.running == {}
 
 
+def test_a_service_is_started_again_although_its_folder_is_gone(
+    service: Service,
+) -> None:
+    """It is made again, as it is for a release."""
+    process = processes.read(service.folder / "processes" / "1")
+    assert process is not None
+    process.stop(SECONDS)
+    serve = service.folder / "releases" / "1" / "serve.py"
+    kept = service.folder / "serve.py"
+    serve.rename(kept)
+    serve.parent.rmdir()
+    assert start(run_of(service)).exit_code == 62
+
+    prepare = {"prepare": ["cp", str(kept), "."]}
+    outcome = start(run_of(service, local=service.local | prepare))
+
+    assert (outcome.exit_code, outcome.status) == (0, "started")
+    assert service.answer()["version"] == "1"
+
+
 def test_only_what_opskit_runs_and_knows_is_started(service: Service) -> None:
     """Another supervisor starts the others."""
     restart = {"folder": str(service.folder), "restart": ["true"]}
