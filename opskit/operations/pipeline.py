@@ -9,7 +9,6 @@ from typing import Any
 from opskit.checks import count
 from opskit.config import configuration_path
 from opskit.errors import (
-    DatabaseError,
     Interrupted,
     LockHeld,
     OpskitError,
@@ -18,10 +17,9 @@ from opskit.errors import (
     RollbackFailed,
     SmokeFailed,
 )
-from opskit.log import logger
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
-from opskit.operations.history import configuration_of, declared_of
+from opskit.operations.history import configuration_of
 from opskit.operations.migrate import (
     MigrateRequest,
     RehearseRequest,
@@ -34,6 +32,7 @@ from opskit.operations.migrate import (
 )
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
+from opskit.operations.schema import find_applied, require_schema_of
 from opskit.operations.smoke import SmokeRequest, smoke
 from opskit.operations.steps import (
     BASELINE,
@@ -135,8 +134,8 @@ class Pipeline:
             Interrupted: it was stopped after something had changed.
         """
         with _refusing():
-            self._find_applied()
-            self._require_schema(self._made.version)
+            find_applied(self._run, self._made)
+            require_schema_of(self._run, self._made, self._made.version)
         try:
             with self._interruptible("`inv rollback` goes on."):
                 self._go_back(self._made.version, deployed=deployed)
@@ -293,37 +292,7 @@ class Pipeline:
         if not done.revisions:
             step.status = "nothing to migrate"
         self._made.learn(step.name, step.details)
-        self._find_applied()
-
-    def _find_applied(self) -> None:
-        """Ask the database: an earlier run may have been killed over a migration."""
-        made = self._made
-        if not made.pending:
-            made.applied = []
-            return
-        there = applied(self._run)
-        made.schema = there[-1] if there else ""
-        made.applied = [each for each in there if each in made.pending]
-
-    def _require_schema(self, version: str) -> None:
-        """Refuse a version before that cannot run on what the database has.
-
-        A database that is down is no reason to keep a version that does not work.
-        """
-        declared = declared_of(self._run.ledger.entries(), version)
-        learnt = self._made.schema_before
-        if not (declared or learnt):
-            return
-        try:
-            there = applied(self._run)
-        except DatabaseError as error:
-            logger().warning("the schema is not known", reason=error.message)
-            return
-        try:
-            require_schema(version, declared=declared, learnt=learnt, present=there)
-        except ReleaseRefused as error:
-            self._made.verdict = error.summary
-            raise
+        find_applied(self._run, self._made)
 
     def _configuration(self) -> dict[str, bytes]:
         base = configuration_path().resolve().parent
@@ -348,8 +317,8 @@ class Pipeline:
             each.name == "deploy" and each.has_begun for each in self._made.steps
         )
         try:
-            self._find_applied()
-            self._require_schema(self._made.previous)
+            find_applied(self._run, self._made)
+            require_schema_of(self._run, self._made, self._made.previous)
             back = self._go_back(self._made.previous, deployed=deployed)
         except Interrupted:
             raise

@@ -24,7 +24,7 @@ from opskit.errors import (
     ReleaseRefused,
 )
 from opskit.operations import migrate as migrations
-from opskit.operations import pipeline, release, reports
+from opskit.operations import pipeline, release, reports, schema
 from opskit.operations.outcome import Failure, Outcome
 from opskit.operations.recording import RunLedger
 from opskit.operations.release import ReleaseRequest
@@ -232,6 +232,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(pipeline, "tool_of", lambda *_: made)
     for name in ("migrate", "rehearse", "applied", "undo", "smoke"):
         monkeypatch.setattr(pipeline, name, getattr(made, name))
+    monkeypatch.setattr(schema, "applied", made.applied)
     point = SimpleNamespace(
         manifest=SimpleNamespace(snapshot_at=made.run.now(), backup_id="shop-1")
     )
