@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from opskit.checks import count
@@ -354,8 +354,7 @@ class Pipeline:
             self._deployer.require(version)
         if verdict == "downgrade-first":
             with self._steps.step(DOWNGRADE, is_way_back=True) as step:
-                undo(self._run, made.applied)
-                step.details["undone"] = made.applied[::-1]
+                self._undo(step)
         if deployed and not version:
             raise RollbackFailed(
                 "there is no version before",
@@ -372,6 +371,17 @@ class Pipeline:
         if made.applied and verdict == "image-safe":
             return f"{back}; {', '.join(made.applied)} stays applied"
         return back
+
+    def _undo(self, step: Step) -> None:
+        """Take back the migrations; what the database has then goes on record."""
+        made, undone = self._made, self._made.applied[::-1]
+        try:
+            undo(self._run, made.applied)
+            made.applied, made.schema = [], ""
+        finally:
+            with suppress(OpskitError):
+                find_applied(self._run, made)
+        step.details["undone"] = undone
 
     def _probe_before(self, version: str) -> None:
         with self._steps.step(SMOKE_BEFORE, is_way_back=True) as step:

@@ -463,6 +463,18 @@ def test_a_way_back_without_a_failed_step_goes_on(
     assert (world.current, world.database) == ("1", [])
 
 
+def test_what_was_undone_is_not_on_record_as_applied(world: World) -> None:
+    """The record and the report say what the database has after the way back."""
+    world.migrations |= {"0002": REWRITE}
+    world.answers["2"] = [failing("health.answers")]
+
+    made = world.release("2", 60).result
+
+    assert made
+    assert (made.schema, made.applied) == ("", [])
+    assert world.run.ledger.entries()[-1].details["applied"] == []
+
+
 def test_a_release_without_an_answer_can_be_resumed(world: World) -> None:
     """It is probed again, and nothing is deployed twice."""
     world.answers["2"] = [silent("health.answers")]
