@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opskit.ledger import LedgerEntry
-from opskit.operations.steps import CHANGES, STEP, WAY_BACK, Released
+from opskit.operations.steps import CHANGES, MIGRATES, STEP, WAY_BACK, Released
 
 RELEASE, ROLLBACK = "release", "rollback"
 _INCONCLUSIVE, _ROLLBACK_FAILED = 61, 69
@@ -69,6 +69,9 @@ class Attempt:
         """Have a release or rollback know what this one has found out."""
         for name, each in self.steps.items():
             made.learn(name, each["details"])
+            if name in MIGRATES:
+                done = each["state"] == "done"
+                made.migrated[name] = made.migrated.get(name, True) and done
         made.learn("", self.ending)
 
 

@@ -32,7 +32,11 @@ from opskit.operations.migrate import (
 )
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
-from opskit.operations.schema import find_applied, require_schema_of
+from opskit.operations.schema import (
+    find_applied,
+    find_applied_or_assume,
+    require_schema_of,
+)
 from opskit.operations.smoke import SmokeRequest, smoke
 from opskit.operations.steps import (
     BASELINE,
@@ -134,7 +138,7 @@ class Pipeline:
             Interrupted: it was stopped after something had changed.
         """
         with _refusing():
-            find_applied(self._run, self._made)
+            find_applied_or_assume(self._run, self._made)
             require_schema_of(self._run, self._made, self._made.version)
         try:
             with self._interruptible("`inv rollback` goes on."):
@@ -284,6 +288,7 @@ class Pipeline:
         step.status = outcome.result.status
 
     def _migrate(self, step: Step, *, expand_only: bool) -> None:
+        self._made.migrated[step.name] = False
         request = MigrateRequest(
             expand_only=expand_only, rehearsed=self._made.rehearsed
         )
@@ -291,6 +296,7 @@ class Pipeline:
         step.details["applied"] = list(done.seconds)
         if not done.revisions:
             step.status = "nothing to migrate"
+        self._made.migrated[step.name] = True
         self._made.learn(step.name, step.details)
         find_applied(self._run, self._made)
 
@@ -317,7 +323,7 @@ class Pipeline:
             each.name == "deploy" and each.has_begun for each in self._made.steps
         )
         try:
-            find_applied(self._run, self._made)
+            find_applied_or_assume(self._run, self._made)
             require_schema_of(self._run, self._made, self._made.previous)
             back = self._go_back(self._made.previous, deployed=deployed)
         except Interrupted:
@@ -369,7 +375,8 @@ class Pipeline:
             self._probe_before(version)
         back = f"{version} runs again" if deployed else "nothing was deployed"
         if made.applied and verdict == "image-safe":
-            return f"{back}; {', '.join(made.applied)} stays applied"
+            stays = "stays" if made.schema else "may be"
+            return f"{back}; {', '.join(made.applied)} {stays} applied"
         return back
 
     def _undo(self, step: Step) -> None:

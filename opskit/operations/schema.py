@@ -8,7 +8,7 @@ from opskit.operations.history import declared_of
 from opskit.operations.migrate import applied
 from opskit.operations.run import Run
 from opskit.operations.steps import Released
-from opskit.release.classes import require_schema
+from opskit.release.classes import Kind, require_schema
 
 
 def find_applied(run: Run, made: Released) -> None:
@@ -19,6 +19,21 @@ def find_applied(run: Run, made: Released) -> None:
     there = applied(run)
     made.schema = there[-1] if there else ""
     made.applied = [each for each in there if each in made.pending]
+
+
+def find_applied_or_assume(run: Run, made: Released) -> None:
+    """The same on the way back, which a database that is down stops only if it must.
+
+    Additive migrations ask for nothing, whether the database has them or not: a version
+    that takes all connections of the database can be taken back.
+    """
+    try:
+        find_applied(run, made)
+    except DatabaseError as error:
+        if any(made.kinds.get(each) != Kind.ADDITIVE for each in made.pending):
+            raise
+        logger().warning("the migrations are not known", reason=error.message)
+        made.schema, made.applied = "", list(made.pending) if made.migrated else []
 
 
 def require_schema_of(run: Run, made: Released, version: str) -> None:

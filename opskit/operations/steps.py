@@ -20,7 +20,8 @@ BASELINE = "baseline smoke"
 DOWNGRADE, DEPLOY_BEFORE = "downgrade", "deploy the version before"
 SMOKE_BEFORE = "smoke of the version before"
 WAY_BACK = frozenset({DOWNGRADE, DEPLOY_BEFORE, SMOKE_BEFORE})
-CHANGES = frozenset({"migrate", "deploy", "contract", DOWNGRADE, DEPLOY_BEFORE})
+MIGRATES = frozenset({"migrate", "contract"})
+CHANGES = MIGRATES | {"deploy", DOWNGRADE, DEPLOY_BEFORE}
 DONE_BEFORE = "done before"
 _PLANNED = "planned"
 
@@ -52,7 +53,8 @@ class Released:
     """What became of a release or a rollback, step by step.
 
     `pending` are the migrations that it may have applied, `applied` those of them that
-    the database has; `rehearsed` are the digests of their files when they were
+    the database has; `migrated` says of each step that began to apply some whether it
+    came to its end; `rehearsed` are the digests of their files when they were
     rehearsed. `schema` is the newest migration that the database has, `schema_before`
     the one that it had when the release began. `failed_before` are the probes that
     failed before it began. In `differing` is the configuration that has changed since
@@ -67,6 +69,7 @@ class Released:
     kinds: dict[str, str] = field(default_factory=dict)
     pending: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
+    migrated: dict[str, bool] = field(default_factory=dict)
     rehearsed: dict[str, str] = field(default_factory=dict)
     failed_before: list[str] = field(default_factory=list)
     schema: str = ""
@@ -78,8 +81,9 @@ class Released:
     def learn(self, name: str, details: Mapping[str, Any]) -> None:
         """Note what a step has found out, in this run or an earlier one."""
         self.restore_point = str(details.get("restore_point") or self.restore_point)
-        self.schema_before = str(details.get("schema_before", self.schema_before))
-        self.schema = self.schema or self.schema_before
+        if "schema_before" in details:
+            self.schema_before = str(details["schema_before"])
+            self.schema = self.schema or self.schema_before
         self.kinds |= details.get("classes", {})
         self.rehearsed |= details.get("rehearsed", {})
         named = (*details.get("pending", ()), *details.get("applied", ()))

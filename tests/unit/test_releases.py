@@ -557,11 +557,44 @@ def test_a_version_whose_schema_is_gone_is_refused(world: World) -> None:
     assert "2 is only known to run with migration 0001" in refused.errors[0].message
     assert world.current == "3"
 
-    world.errors["applied"] = DatabaseError("the server is down")
-    assert "the server is down" in world.rollback(62).errors[0].message
     world.database = ["0001", "0002"]
     world.rollback()
     assert world.current == "2"
+
+
+@pytest.mark.parametrize(("kind", "code"), [(ADDITIVE, 0), (REWRITE, 62)])
+def test_a_version_that_takes_all_connections_is_taken_back(
+    world: World, kind: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If all of its migrations are additive: then none has to be known."""
+    world.migrations |= {"0002": kind}
+    world.release("2")
+
+    def down(_run: Run) -> list[str]:
+        raise DatabaseError("too many clients already")
+
+    monkeypatch.setattr(schema, "applied", down)
+    world.rollback(code)
+
+    assert world.current == ("2" if code else "1")
+
+
+def test_a_release_that_takes_all_connections_goes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its migration may be applied; that is what it says."""
+    world.migrations |= {"0002": ADDITIVE}
+    world.answers["2"] = [failing("health.answers")]
+
+    def down(_run: Run) -> list[str]:
+        if world.current == "2":
+            raise DatabaseError("too many clients already")
+        return world.database
+
+    monkeypatch.setattr(schema, "applied", down)
+    (error,) = world.release("2", 60).errors
+
+    assert "1 runs again; 0002 may be applied" in error.message
 
 
 def test_what_a_version_needs_can_be_declared(world: World) -> None:
