@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Of several failures the first of these decides about the exit code: what is known
 # about data before what could not be done.
-_WORST_FIRST = (1, 50, 20, 40, 41, 10, 30, 11, 2)
+_WORST_FIRST = (1, 50, 20, 40, 41, 10, 30, 61, 11, 2)
 
 
 class Result(Protocol):

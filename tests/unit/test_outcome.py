@@ -14,6 +14,7 @@ from opskit.errors import (
     ConfigurationError,
     LockHeld,
     OpskitError,
+    SmokeFailed,
     StoreError,
     UsageError,
 )
@@ -176,6 +177,14 @@ def test_the_worst_of_several_errors_decides() -> None:
     errors = [Failure.of(LockHeld("a")), Failure.of(StoreError("b"))]
 
     assert worst(errors).message == "b"
+
+
+def test_a_service_that_fails_comes_before_what_could_not_be_done() -> None:
+    """The scheduler ends with the code of the worst of its jobs."""
+    errors = [LockHeld("a"), UsageError("b"), SmokeFailed("c"), StoreError("d")]
+
+    assert worst([Failure.of(each) for each in errors[:3]]).message == "c"
+    assert worst([Failure.of(each) for each in errors]).message == "d"
 
 
 def test_an_outcome_is_frozen(run: Run) -> None:
