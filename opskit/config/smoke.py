@@ -156,7 +156,7 @@ class SmokeSettings(Section):
 
 
 def service_address(url: str) -> str:
-    """Return the address of a service.
+    """Return the address of a service, in the one form in which it is compared.
 
     Raises:
         ValueError: it is no address, or holds what belongs elsewhere.
@@ -175,4 +175,6 @@ def service_address(url: str) -> str:
         raise ValueError("must be an address without ? and #, in ASCII")
     if port == 0 or " " in url:
         raise ValueError("must be a host, and a port from 1 to 65535")
-    return url
+    return parts._replace(
+        netloc=parts.netloc.lower(), path=parts.path.rstrip("/")
+    ).geturl()

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from opskit.config.smoke import service_address
+from opskit.ledger import Ledger
 from opskit.operations.run import Run
 from opskit.operations.smoke import SmokeRequest, smoke
 from tests.asgi import serving
@@ -136,3 +138,17 @@ def test_a_verdict_outlives_its_report(
     assert outcome.exit_code == code
     assert f"the report {file} cannot be written: " in outcome.errors[-1].message
     assert asked.run.ledger.entries()[-1].details["status"] == status
+
+
+def test_the_configured_service_is_known_by_its_address_in_any_form(
+    load_config: LoadConfig, tmp_path: Path
+) -> None:
+    """A run that asks it says something about it, however its address is written."""
+    with _asked(load_config, tmp_path) as asked:
+        url = asked.run.settings.smoke.url
+        for each in (url.replace("http", "HTTP") + "/", f"{url}/elsewhere"):
+            smoke(asked.run, SmokeRequest(url=each))
+
+    ledger = Ledger(tmp_path / "ledger.jsonl").entries()
+    assert [each.details.get("source") for each in ledger] == [None, f"{url}/elsewhere"]
+    assert service_address("HTTPS://App.Example/Api/") == "https://app.example/Api"
