@@ -200,6 +200,8 @@ def _counts(state: State) -> Iterator[_Sample]:
         if each.operation == "notify":
             sent[str(each.details.get("receiver", "")), each.outcome] += 1
             continue
+        if each.source not in missed:  # whatever address somebody asked once
+            continue
         runs[each.source, each.operation, each.outcome] += 1
         if each.outcome == "missed":
             missed[each.source] += missed_runs(each)

@@ -117,6 +117,18 @@ def test_missed_runs_are_counted_from_zero() -> None:
     assert value(found, "runs_missed_total", source="uploads") == 0
 
 
+def test_an_address_that_somebody_asked_once_is_no_source() -> None:
+    """Each would be a series of its own, for ever."""
+    records = states.Records(list(states.well().entries))
+    records.add(states.NOW, "smoke", source="http://elsewhere")
+    records.add(states.NOW, "smoke")
+    found = samples(replace(states.well(), entries=records.in_order()))
+
+    labels = {"operation": "smoke", "outcome": "ok"}
+    assert value(found, "runs_total", source="", **labels) == 1
+    assert not [each for _, each in found if ("source", "http://elsewhere") in each]
+
+
 def test_a_sick_state_shows_in_the_metrics() -> None:
     """The store that is away has no number of sets: nobody knows it."""
     found = samples(replace(states.sick(), ledger_faults=("record 3 was changed",)))
