@@ -417,13 +417,16 @@ def _judge(report: SmokeReport) -> None:
             f"{count(len(failed), 'probe')} failed: {', '.join(failed)}",
             hint=f"`inv smoke --explain {failed[0]}` says what to change.",
         )
-    # The others differ from run to run, and people are notified of what is new.
     first, *others = report.gating
-    reason = f"{first.name} and {count(len(others), 'other')}" if others else first.name
+    summary = "the result is inconclusive"
+    # They differ from run to run, and people are notified of what is new.
+    names = f"{first.name} and {count(len(others), 'other')}" if others else first.name
     if first.name == _VERSION:
-        reason = f"the version was not confirmed: {first.detail}"
+        summary += f": the version was not confirmed: {first.detail}"
+        names = ""
     raise SmokeFailed(
-        f"the result is inconclusive: {reason}",
+        summary,
+        said=names,
         hint="This is no reason to roll back: no answer was wrong. See whether the "
         "service, and what is in front of it, answers at all; then run this again.",
     )

@@ -142,6 +142,10 @@ def test_the_exit_code_and_the_words_tell_the_verdict(tmp_path: Path) -> None:
         f"error: the result is inconclusive: {CSP} and 6 others\nhint: "
     )
     assert "hint: This is no reason to roll back" in away.errors
+    # What is the same in each repeat: people are notified of what is new.
+    recorded = records(tmp_path)[2].details
+    assert recorded["error"] == "the result is inconclusive"
+    assert CSP in str(recorded["inconclusive"])
 
     assert bad.code == 61
     assert f"failed          {NOSNIFF}\n" in bad.output
