@@ -17,6 +17,8 @@ from urllib.parse import quote
 from opskit.terminal import printable
 
 MASK = "***"
+# How much is shown of what a program wrote, and how much of it is masked for that.
+WORDS_SHOWN, WORDS_READ = 600, 64 * 1024
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 _PRIVATE_KEY = re.compile(
     r"(?is)AGE-SECRET-KEY-[A-Z0-9]+"
@@ -91,6 +93,14 @@ def mask(text: str) -> str:
     text = _JWT.sub(MASK, _PRIVATE_KEY.sub(MASK, text))
     text = _CLAUSE.sub(lambda clause: _IN_CLAUSE.sub(f"'{MASK}'", clause[0]), text)
     return _ASSIGNED.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1{MASK}@", text))
+
+
+def last_words(text: str) -> str:
+    """Return the end of what a program wrote, masked.
+
+    It is masked before it is cut: the end of a secret alone is not recognized.
+    """
+    return mask(text[-WORDS_READ:].strip())[-WORDS_SHOWN:]
 
 
 def _known(secret: str) -> str:

@@ -11,10 +11,9 @@ from subprocess import TimeoutExpired
 from opskit import process_group
 from opskit.config.release import CommandSettings
 from opskit.errors import DeployFailed, ReleaseRefused
-from opskit.log import mask
+from opskit.log import last_words
 from opskit.probes.runner import Clock
 
-WORDS_SHOWN = 600
 _SECONDS_MAX = 900.0
 _POLL_SECONDS = 1.0
 # A tool that is told to end may still have to release a lock.
@@ -117,8 +116,7 @@ def call(
     except TimeoutExpired:
         raise DeployFailed(f"{name} did not end within {seconds:.0f} s") from None
     if code:
-        said = mask(errors.strip()[-WORDS_SHOWN:])
-        raise DeployFailed(f"{name} ended with {code}", said=said)
+        raise DeployFailed(f"{name} ended with {code}", said=last_words(errors))
     return output
 
 

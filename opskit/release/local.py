@@ -13,10 +13,10 @@ from opskit import files
 from opskit.config.release import LocalSettings
 from opskit.config.smoke import SmokeSettings
 from opskit.errors import DeployFailed, ReleaseRefused
-from opskit.log import mask
+from opskit.log import WORDS_READ, last_words
 from opskit.probes.runner import names
 from opskit.release import processes
-from opskit.release.commands import WORDS_SHOWN, call, require_name
+from opskit.release.commands import call, require_name
 from opskit.release.processes import Process
 
 _CURRENT = "current"
@@ -209,5 +209,5 @@ class Local:
 def _tail(log: Path, begin: int) -> str:
     """Return the last words that a process wrote."""
     with log.open("rb") as file:
-        file.seek(max(begin, log.stat().st_size - WORDS_SHOWN))
-        return mask(file.read().decode(errors="replace").strip())
+        file.seek(max(begin, log.stat().st_size - WORDS_READ))
+        return last_words(file.read().decode(errors="replace"))

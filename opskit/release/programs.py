@@ -9,14 +9,13 @@ from subprocess import TimeoutExpired
 
 from opskit import process_group
 from opskit.errors import MigrationFailed, ReleaseRefused
-from opskit.log import mask
+from opskit.log import last_words
 from opskit.postgres import migrations as database
 from opskit.postgres import parameters
 from opskit.release.revisions import APPLICATION, Bounds, Revision
 
 # Beyond the time that the server gives statements: imports, several statements.
 _SECONDS_MORE = 60
-_WORDS_SHOWN = 600
 _TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -85,10 +84,10 @@ class Program:
                 hint=self.hint,
             ) from error
         if code:
-            said = errors.strip().rpartition(_TRACEBACK)[2]
+            said = errors.rpartition(_TRACEBACK)[2]
             raise ReleaseRefused(
                 f"{self.name} ended with {code}",
-                said=mask(said[-_WORDS_SHOWN:]),
+                said=last_words(said),
                 hint=self.hint,
             )
         return output

@@ -16,7 +16,7 @@ from urllib3.util import Retry
 from opskit import __version__
 from opskit.config.release import RailwaySettings
 from opskit.errors import DeployFailed, ReleaseRefused
-from opskit.log import hide, mask
+from opskit.log import WORDS_SHOWN, hide, mask
 from opskit.probes.probe import Inconclusive, WrongAnswer
 from opskit.probes.runner import Clock
 from opskit.probes.session import BALANCERS, Answer, Session, Target
@@ -59,7 +59,6 @@ _ASK_SECONDS = 60.0
 _APPEAR_SECONDS = 120.0
 _ERRORS_MAX = 5
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 1.0, 15.0
-_WORDS_SHOWN = 600
 _HINT = "Look at the deployments of the service on Railway."
 _NOT_CANCELLED = "; it cannot be cancelled, and may still replace what runs"
 
@@ -193,7 +192,7 @@ def _field(answer: Answer) -> Any:
         ]
         raise _Refused(
             "Railway answers with an error",
-            said=mask("; ".join(messages)[:_WORDS_SHOWN]),
+            said=mask("; ".join(messages))[:WORDS_SHOWN],
             hint=_HINT,
         )
     data = document.get("data")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,17 @@ from typing import Any
 import pytest
 
 from opskit.config import Settings
-from opskit.config.release import CommandSettings
-from opskit.errors import DeployFailed
+from opskit.config.release import CommandSettings, LocalSettings
+from opskit.config.smoke import SmokeSettings
+from opskit.errors import DeployFailed, ReleaseRefused
 from opskit.operations.outcome import Outcome
 from opskit.operations.release import ReleaseRequest, release, rollback
 from opskit.operations.run import Run
 from opskit.operations.steps import Released
 from opskit.probes.runner import Clock
-from opskit.release.commands import Command
+from opskit.release.commands import Command, call
+from opskit.release.local import Local
+from opskit.release.programs import Program
 from tests.listening import answer, listening
 
 # What a tool does: it is one program, and keeps its state in files.
@@ -129,6 +133,35 @@ def test_what_is_not_known_to_be_good_is_no_success(
         deployer.deploy("2")
 
     assert 19 < passed.seconds < 22
+
+
+def by_program(command: list[str], folder: Path) -> object:
+    program = Program(name="it", folder=folder, url_variable="URL", hint="")
+    return program.call(command, environment=os.environ, seconds=60)
+
+
+def by_process(command: list[str], folder: Path) -> object:
+    (folder / "releases" / "1").mkdir(parents=True)
+    settings = LocalSettings(folder=folder, start=command)
+    smoke = SmokeSettings(url="http://127.0.0.1:1")
+    return Local(settings, smoke, folder).deploy("1")
+
+
+@pytest.mark.parametrize(
+    "run", [lambda command, folder: call(command, {}, folder), by_program, by_process]
+)
+def test_no_half_of_a_secret_is_shown(
+    tmp_path: Path, run: Callable[[list[str], Path], object]
+) -> None:
+    """Long words are cut, after what is secret in them was masked."""
+    script = tmp_path / "fails.sh"
+    script.write_text(f"echo 'token=one-two-three\n{'x' * 593}' >&2; exit 1")
+
+    with pytest.raises((DeployFailed, ReleaseRefused)) as caught:
+        run(["sh", str(script)], tmp_path)
+
+    assert "***" in caught.value.said
+    assert "three" not in caught.value.said
 
 
 @pytest.mark.parametrize("hangs", ["deploy", "status"])

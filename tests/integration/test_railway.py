@@ -239,6 +239,16 @@ def test_the_words_of_the_platform_are_not_in_a_summary(
     assert "row (7, Ada)" not in error.summary
 
 
+def test_no_half_of_a_token_is_shown(platform: Platform, railway: Railway) -> None:
+    """Long words are cut, after what is secret in them was masked."""
+    words = "x" * 590 + TOKEN
+    platform.faults = {"serviceInstanceDeployV2": [Fault(error=words)]}
+
+    error = failure(lambda: railway.deploy(TWO), "xxx***")
+
+    assert TOKEN[:6] not in error.message
+
+
 @pytest.mark.parametrize("status", [302, 400, 404])
 def test_what_is_no_api_is_not_asked_for_long(
     platform: Platform, railway: Railway, time: Time, status: int
