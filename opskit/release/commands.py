@@ -15,6 +15,8 @@ from opskit.log import last_words
 from opskit.probes.runner import Clock
 
 _SECONDS_MAX = 900.0
+# How long one question for a status may take: it is asked again.
+_ASK_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 # A tool that is told to end may still have to release a lock.
 _END_SECONDS = 5.0
@@ -52,8 +54,9 @@ class Command:
         variables["OPSKIT_DEPLOYMENT"] = said
         status, reason = "", ""
         while (left := deadline - self.clock.now()) > 0:
+            seconds = min(left, _ASK_SECONDS)
             try:
-                told = call(self.settings.status, variables, self.base, seconds=left)
+                told = call(self.settings.status, variables, self.base, seconds=seconds)
                 status, reason = _last_line(told), ""
             except DeployFailed as error:
                 reason = error.message  # it may be answered the next time

@@ -26,6 +26,7 @@ from opskit.operations.release import ReleaseRequest, release, rollback
 from opskit.operations.run import Run
 from opskit.operations.steps import Released
 from opskit.probes.runner import Clock
+from opskit.release import commands as commands_of_tool
 from opskit.release.commands import Command, call
 from opskit.release.local import Local
 from opskit.release.programs import Program
@@ -133,6 +134,19 @@ def test_what_is_not_known_to_be_good_is_no_success(
         deployer.deploy("2")
 
     assert 19 < passed.seconds < 22
+
+
+def test_a_status_that_hangs_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One question does not use up the time of the deployment."""
+    monkeypatch.setattr(commands_of_tool, "_ASK_SECONDS", 1.0, raising=False)
+    hangs_once = "test -e asked || { touch asked; sleep 600; }; echo SUCCESS"
+    settings = CommandSettings.model_validate(
+        {"deploy": ["echo", "7"], "status": ["sh", "-c", hangs_once], "deadline": "60s"}
+    )
+
+    assert Command(settings, tmp_path).deploy("2") == "7"
 
 
 def by_program(command: list[str], folder: Path) -> object:
