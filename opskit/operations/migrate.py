@@ -10,7 +10,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,9 @@ def migrate(
                 record.begin(
                     source=settings.database, revisions=[e.id for e in revisions]
                 )
-                record.details |= {"applied": [], "filled": done.filled}
+                record.details |= {"applied": [], "filled": {}}
                 for revision in revisions:
-                    _apply(run, tool, url, revision, done)
+                    _apply(run, tool, url, revision, done, record)
                     record.details["applied"] = list(done.seconds)
                     on_done(revision, done.seconds[revision.id])
     return record.outcome
@@ -149,7 +149,9 @@ def _require_rehearsed(
             )
 
 
-def _apply(run: Run, tool: Tool, url: str, revision: Revision, done: Migrated) -> None:
+def _apply(
+    run: Run, tool: Tool, url: str, revision: Revision, done: Migrated, record: Record
+) -> None:
     """Apply a revision; what it leaves is judged by what its rehearsal left."""
     before, began = schema_of(url), time.monotonic()
     _move(tool.apply, url, revision, run.settings.release.migrations)
@@ -157,6 +159,10 @@ def _apply(run: Run, tool: Tool, url: str, revision: Revision, done: Migrated) -
     done.changes[revision.id] = changes(before, schema_of(url))
     filled = [*fill_checks(url, revision)]
     done.filled[revision.id] = [each.as_json() for each in filled]
+    # In the ledger without details, which may be a server's words.
+    record.details["filled"][revision.id] = [
+        replace(each, detail="").as_json() for each in filled
+    ]
     require_filled(revision, filled)
     rehearsed = _rehearsed_changes(run, revision)
     if rehearsed is not None:

@@ -45,9 +45,11 @@ def require_filled(revision: Revision, checks: Sequence[Check]) -> None:
     """Raise MigrationFailed where a table does not hold what its file does."""
     for each in checks:
         if each.failed:
+            found = f"{each.observed}, expected {each.expected}"
             raise MigrationFailed(
                 f"migration {revision.id} filled a table wrongly: {each.name}: "
-                f"{each.observed or each.detail}, expected {each.expected}",
+                f"{found if each.observed else 'not compared'}",
+                said="" if each.observed else each.detail,
                 hint="Compare the table with the file. Take the migration back, or "
                 "mend the table by hand.",
             )

@@ -422,6 +422,15 @@ def test_data_from_json_files_is_counted_and_compared(migrated: Project) -> None
     (filled,) = migrated.json("migrate")["revisions"][0]["filled"]
     assert (filled["passed"], filled["observed"]) == (True, check["expected"])
 
+    # Values in the server's words are shown, and not kept in the ledger.
+    (migrated.folder / "migrations" / "bad.json").write_text('[{"most": "value-4711"}]')
+    write(migrated, "0003_bad.sql", "-- opskit: fills public.limits from bad.json\n"
+          "SELECT 1;")  # fmt: skip
+    assert "value-4711" in migrated.json("migrate", code=30)["error"]
+    ledger = (migrated.folder / ".opskit" / "ledger.jsonl").read_text()
+    assert "rows of public.limits: not compared" in ledger
+    assert "value-4711" not in ledger
+
 
 # Any other tool: it applies the files of a folder, and counts them in a table.
 TOOL = """
