@@ -19,7 +19,7 @@ from opskit.errors import MigrationFailed, ReleaseRefused, ServerFault
 from opskit.log import logger
 from opskit.postgres import database, witness
 from opskit.postgres.connect import connect, is_server_fault, query, query_value
-from opskit.postgres.migrations import drop_indexes, invalid_indexes
+from opskit.postgres.migrations import WAITED, drop_indexes, invalid_indexes
 from opskit.postgres.parameters import with_database
 from opskit.release.changes import changes, schema_of
 from opskit.release.classes import kind_of, warnings
@@ -179,7 +179,7 @@ class _Run:
                 self._url(self._name), revision, self._request.bounds
             )
         except MigrationFailed as error:
-            self._require_no_fault(begin)
+            self._require_no_fault(self._name, begin)
             failure = error.message
         made.timings[revision.id] = round(time.monotonic() - began, 3)
         self._spans[revision.id] = began_at, self._now()
@@ -197,18 +197,21 @@ class _Run:
             made.checks += fill_checks(url, revision)
         return not failure
 
-    def _require_no_fault(self, begin: int) -> None:
+    def _require_no_fault(self, name: str, begin: int) -> bool:
         """Raise ServerFault if a migration failed for the server's own reasons.
 
-        Whatever the tool says of it, the server's log has the SQLSTATE.
+        Whatever the tool says of it, the server's log has the SQLSTATE. Return whether
+        a statement waited in vain for a lock.
         """
-        for line in witness.read_log(self._connection, self._name, begin):
+        lines = witness.read_log(self._connection, name, begin)
+        for line in lines:
             if is_server_fault(line.sqlstate, ""):
                 raise ServerFault(
                     "the throw-away server failed",
                     said=line.message,
                     sqlstate=line.sqlstate,
                 )
+        return any(line.sqlstate == WAITED for line in lines)
 
     @contextmanager
     def _costed(self) -> Iterator[None]:
@@ -334,7 +337,7 @@ class _Run:
             for revision in made.revisions:
                 tool.apply(url, revision, bounds)
         except MigrationFailed as error:
-            self._require_no_fault(begin)
+            self._require_no_fault(self._name, begin)
             made.checks.append(
                 Check(name=name, passed=False, observed="failed", detail=error.message)
             )
@@ -362,26 +365,32 @@ class _Run:
                         writer.execute(
                             f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE".encode()
                         )
-                if self._applied_beside(name, revision):
-                    continue
-                # Dropping an index that is left waits for whoever holds its table.
-                writer.rollback()
-                own = self._url(name)
-                left = invalid_indexes(own) - invalid
-                drop_indexes(own, left, lock_wait=self._request.bounds.lock_wait)
-                if not self._applied_beside(name, revision):
+                failure, waited = self._failure_beside(name, revision)
+                if waited:
+                    # Dropping an index that is left waits for whoever holds its table.
+                    writer.rollback()
+                    own = self._url(name)
+                    left = invalid_indexes(own) - invalid
+                    drop_indexes(own, left, lock_wait=self._request.bounds.lock_wait)
+                    failure, _ = self._failure_beside(name, revision)
+                if failure:
+                    made.checks.append(_failed_beside(revision, failure, waited=waited))
                     break
         ran = statements(witness.read_log(self._connection, name, begin))
         made.waits = [each.text for each in ran if each.waited_in_vain]
 
-    def _applied_beside(self, name: str, revision: Revision) -> bool:
-        """Apply a revision to the second copy; return whether that went well."""
+    def _failure_beside(self, name: str, revision: Revision) -> tuple[str, bool]:
+        """Apply a revision to the second copy.
+
+        Return why it failed, if it did, and whether it waited in vain for a lock.
+        """
         bounds = replace(self._request.bounds, lock_wait=_WRITER_LOCK_WAIT)
+        begin = witness.position(self._connection)
         try:
             self._request.tool.apply(self._url(name), revision, bounds)
-        except MigrationFailed:
-            return False
-        return True
+        except MigrationFailed as error:
+            return error.message, self._require_no_fault(name, begin)
+        return "", False
 
 
 def _nothing_reached(revision: Revision) -> Check:
@@ -392,6 +401,20 @@ def _nothing_reached(revision: Revision) -> Check:
         observed="none",
         detail="nothing was sent to the copy: see whether the tool takes its address "
         "from the environment, and whether that was another database",
+    )
+
+
+def _failed_beside(revision: Revision, failure: str, *, waited: bool) -> Check:
+    """Return the check of a revision that failed on the second copy.
+
+    What waited in vain may have left something that is in its own way.
+    """
+    return Check(
+        name=f"migration {revision.id} beside a writer",
+        passed=None if waited else False,
+        expected="applied",
+        observed="failed",
+        detail=f"it waited for a lock, then failed: {failure}" if waited else failure,
     )
 
 
