@@ -66,7 +66,7 @@ class MigrateRequest:
 class Migrated:
     """The revisions that were applied or would be, how long each took, what it did.
 
-    `blockers` held locks on tables when it began.
+    `blockers` held locks on tables when it began. What was `not_checked` has a reason.
     """
 
     database: str
@@ -74,6 +74,7 @@ class Migrated:
     seconds: dict[str, float] = field(default_factory=dict)
     changes: dict[str, list[str]] = field(default_factory=dict)
     filled: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    not_checked: dict[str, str] = field(default_factory=dict)
     blockers: tuple[Blocker, ...] = ()
     dry_run: bool = False
 
@@ -83,6 +84,10 @@ class Migrated:
             "database": self.database,
             "dry_run": self.dry_run,
             "blockers": [each.as_json() for each in self.blockers],
+            "not_checked": [
+                {"name": name, "reason": reason}
+                for name, reason in self.not_checked.items()
+            ],
             "revisions": [
                 each.as_json()
                 | {
@@ -164,21 +169,36 @@ def _apply(
         replace(each, detail="").as_json() for each in filled
     ]
     require_filled(revision, filled)
-    rehearsed = _rehearsed_changes(run, revision)
-    if rehearsed is not None:
-        require_as_rehearsed(revision, done.changes[revision.id], rehearsed)
+    if revision.is_opaque:
+        _require_as_rehearsed(run, revision, done)
 
 
-def _rehearsed_changes(run: Run, revision: Revision) -> Sequence[str] | None:
-    """Return what an opaque migration changed in its newest rehearsal, if it had one.
+def _require_as_rehearsed(run: Run, revision: Revision, done: Migrated) -> None:
+    """Judge what an opaque migration changed by what it changed when rehearsed.
 
     What others run is known by its statements, which are classified.
     """
-    if not revision.is_opaque:
-        return None
+    made, rehearsed = done.changes[revision.id], _rehearsed_changes(run, revision)
+    if rehearsed is not None:
+        require_as_rehearsed(revision, made, rehearsed)
+    elif made:
+        done.not_checked[f"changes of {revision.id}"] = (
+            "no rehearsal of it has passed on this host"
+        )
+    else:
+        raise MigrationFailed(
+            f"migration {revision.id} changed nothing in the schema",
+            hint="See whether its tool takes the address from the environment. If it "
+            "is to change rows alone, rehearse it first: `inv rehearse`.",
+        )
+
+
+def _rehearsed_changes(run: Run, revision: Revision) -> Sequence[str] | None:
+    """Return what a migration changed in its newest rehearsal that passed, if any."""
     for entry in reversed(run.ledger.entries()):
         known: Any = entry.details.get(_CHANGES)
-        if entry.operation == "rehearse" and known and revision.id in known:
+        passed = entry.operation == "rehearse" and entry.details.get("passed")
+        if passed and known and revision.id in known:
             return list(known[revision.id])
     return None
 

@@ -51,6 +51,7 @@ def migrate(
         say(f"{done.database} lacks {count(len(done.revisions), 'migration')}:")
         say(*(f"  {e.id}  {e.phase}  {e.title}" for e in done.revisions))
         say(*(f"they may have to wait: {each}" for each in done.blockers))
+    say(*(f"NOT CHECKED {name}: {why}" for name, why in done.not_checked.items()))
     return outcome
 
 
