@@ -35,6 +35,7 @@ from opskit.operations.run import Run
 from opskit.operations.schema import (
     find_applied,
     find_applied_or_assume,
+    half_applied,
     require_schema_of,
 )
 from opskit.operations.smoke import SmokeRequest, smoke
@@ -345,14 +346,17 @@ class Pipeline:
             OpskitError: it is not known to run.
         """
         made = self._made
-        if not (deployed or made.applied):
+        known = self._known()
+        half = half_applied(made, known)
+        if not (deployed or made.applied or half):
             return "nothing was changed"
-        verdict, reason = verdict_of(made.applied, made.kinds, self._known())
+        verdict, reason = verdict_of(made.applied, made.kinds, known, half=half)
         made.verdict = f"{verdict}: {reason}"
         if verdict == "restore-only":
             point = made.restore_point or "ID"
             raise RollbackFailed(
-                f"the version before cannot run on this schema: {reason}",
+                f"the version before {'may be unable to' if half else 'cannot'} run "
+                f"on this schema: {reason}",
                 hint=f"A restore loses what was written since {point}: "
                 f"`inv restore --backup {point} --to TARGET --replace`.",
             )
@@ -374,6 +378,8 @@ class Pipeline:
         if version:
             self._probe_before(version)
         back = f"{version} runs again" if deployed else "nothing was deployed"
+        if half:
+            back = f"{back}; migration {half} may be half applied"
         if made.applied and verdict == "image-safe":
             stays = "stays" if made.schema else "may be"
             return f"{back}; {', '.join(made.applied)} {stays} applied"
@@ -400,7 +406,7 @@ class Pipeline:
                 ) from error
 
     def _known(self) -> Sequence[Revision]:
-        if not self._made.applied:
+        if not (self._made.applied or self._made.migrated):
             return ()
         base = configuration_path().resolve().parent
         return tool_of(self._settings.migrations, base).revisions()

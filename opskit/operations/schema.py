@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from opskit.errors import DatabaseError, ReleaseRefused
 from opskit.log import logger
 from opskit.operations.history import declared_of
@@ -9,6 +11,7 @@ from opskit.operations.migrate import applied
 from opskit.operations.run import Run
 from opskit.operations.steps import Released
 from opskit.release.classes import Kind, require_schema
+from opskit.release.revisions import Revision
 
 
 def find_applied(run: Run, made: Released) -> None:
@@ -34,6 +37,22 @@ def find_applied_or_assume(run: Run, made: Released) -> None:
             raise
         logger().warning("the migrations are not known", reason=error.message)
         made.schema, made.applied = "", list(made.pending) if made.migrated else []
+
+
+def half_applied(made: Released, known: Sequence[Revision]) -> str:
+    """Return the migration that was being applied, if half of it may be there.
+
+    It is the first one that the database lacks, once a step has begun to apply it and
+    has not come to its end. A transaction leaves nothing.
+    """
+    cut_short = {step for step, is_done in made.migrated.items() if not is_done}
+    lacking = (e for e in known if e.id in made.pending and e.id not in made.applied)
+    being_applied = next(lacking, None)
+    if not cut_short or being_applied is None or being_applied.is_atomic:
+        return ""
+    if being_applied.phase == "contract" and "contract" not in cut_short:
+        return ""
+    return being_applied.id
 
 
 def require_schema_of(run: Run, made: Released, version: str) -> None:

@@ -149,11 +149,13 @@ def _alembic_revision(described: Mapping[str, Any], folder: Path) -> Revision:
             f"migration {described['id']} has the phase {phase!r}",
             hint='Its phase is "expand" or "contract".',
         )
+    content = Path(described["path"]).read_bytes()
     return Revision(
         id=described["id"],
         title=described["title"],
         phase=phase,
-        sha256=hashlib.sha256(Path(described["path"]).read_bytes()).hexdigest(),
+        sha256=hashlib.sha256(content).hexdigest(),
         has_way_back=described["down"],
+        is_atomic=b"autocommit_block" not in content,
         fills={table: folder / name for table, name in described["fills"].items()},
     )

@@ -311,13 +311,19 @@ def _squawk(text: str) -> list[dict[str, Any]]:
 
 
 def verdict(
-    applied: Sequence[str], kinds: Mapping[str, str], known: Collection[Revision]
+    applied: Sequence[str],
+    kinds: Mapping[str, str],
+    known: Collection[Revision],
+    *,
+    half: str = "",
 ) -> tuple[Verdict, str]:
     """Return what a rollback has to do, and why, by what was migrated since.
 
     A migration whose class is not on record counts as destructive; `known` are those
-    of which the tool knows.
+    of which the tool knows. No way back undoes the `half` of one.
     """
+    if half and kinds.get(half) != Kind.ADDITIVE:
+        return "restore-only", f"migration {half} may be half applied"
     of = {each: kinds.get(each, Kind.DESTRUCTIVE) for each in applied}
     heavy = [each for each, kind in of.items() if kind != Kind.ADDITIVE]
     if not heavy:

@@ -46,6 +46,7 @@ class MigrationCommand:
                 sha256=digest,
                 has_way_back=bool(self._settings.undo),
                 is_opaque=True,
+                is_atomic=False,
             )
         ]
 

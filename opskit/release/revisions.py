@@ -20,7 +20,8 @@ APPLICATION = "opskit-migration"
 class Revision:
     """One migration: its name, when it may run, the digest of its file.
 
-    What an opaque one changes is known only to the program that applies it. `fills`
+    What an opaque one changes is known only to the program that applies it. One that is
+    atomic leaves nothing when it fails: it is a transaction. `fills`
     are the JSON files whose objects become the rows of tables.
     """
 
@@ -30,6 +31,7 @@ class Revision:
     sha256: str
     has_way_back: bool
     is_opaque: bool = False
+    is_atomic: bool = True
     fills: Mapping[str, Path] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

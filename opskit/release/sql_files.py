@@ -56,6 +56,7 @@ class SqlFiles:
             phase="contract" if "phase = contract" in directives else "expand",
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             has_way_back=self._down(path.stem).exists(),
+            is_atomic=_NO_TRANSACTION not in directives,
             fills={
                 table: self._folder / name
                 for table, name in _FILLS.findall("\n".join(directives))

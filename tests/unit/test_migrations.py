@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,7 +15,7 @@ from opskit.errors import DatabaseError, MigrationFailed, ReleaseRefused
 from opskit.postgres import migrations as database
 from opskit.postgres.parameters import for_tools, session_options
 from opskit.release import alembic
-from opskit.release.alembic import Alembic
+from opskit.release.alembic import Alembic, _alembic_revision
 from opskit.release.revisions import Bounds, with_patience
 from opskit.release.sql_files import SqlFiles
 
@@ -81,12 +82,26 @@ def test_what_has_no_transaction_is_not_tried_again(
     monkeypatch.setattr(database, "run", waits)
     tool = SqlFiles(tmp_path)
     (revision,) = tool.revisions()
+    assert revision.is_atomic == (not directive)
 
     with pytest.raises(MigrationFailed) as caught:
         list(with_patience(tool.apply, URL, revision, bounds, attempts=2))
 
     assert len(calls) == attempts
     assert ("stay applied" in str(caught.value.hint)) == bool(directive)
+
+
+@pytest.mark.parametrize("text", ["", "with context.autocommit_block():"])
+def test_a_revision_that_commits_in_between_is_not_atomic(
+    tmp_path: Path, text: str
+) -> None:
+    """What it did before it failed stays."""
+    path = tmp_path / "a.py"
+    path.write_text(text)
+    named: dict[str, Any] = {"id": "a", "title": "", "phase": "expand"}
+    described = named | {"path": str(path), "down": True, "fills": {}}
+
+    assert _alembic_revision(described, tmp_path).is_atomic == (not text)
 
 
 def test_an_index_that_is_left_invalid_is_named(

@@ -61,6 +61,8 @@ class World:
     errors: dict[str, BaseException] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     settings: dict[str, Any] = field(default_factory=dict)
+    # Migrations that are no transaction: a failure leaves half of them.
+    in_pieces: set[str] = field(default_factory=set)
     # A migration whose file is changed as soon as it was rehearsed.
     changing: str = ""
 
@@ -157,7 +159,15 @@ class World:
         return _outcome(SimpleNamespace(gating=gating, status=status))
 
     def revisions(self) -> list[Any]:
-        return [SimpleNamespace(id=e, has_way_back=True) for e in self.migrations]
+        return [
+            SimpleNamespace(
+                id=each,
+                has_way_back=True,
+                is_atomic=each not in self.in_pieces,
+                phase="expand",
+            )
+            for each in self.migrations
+        ]
 
     # What a person calls.
     def release(
@@ -527,6 +537,42 @@ def test_a_failed_migration_takes_back_those_before_it(
     probed = any("before" in each.name for each in outcome.result.steps)
     assert probed == (code == 60)
     assert ("0002 stays" in outcome.errors[0].message) == (kind == ADDITIVE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(ADDITIVE, 60), (REWRITE, 69), (DESTRUCTIVE, 69)]
+)
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_migration_without_a_transaction_may_be_half_applied(
+    world: World,
+    kind: str,
+    code: int,
+    is_killed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody says that nothing was changed, and no way back undoes the half of it."""
+    for name in ("backup", "drill"):
+        made = SimpleNamespace(manifest=SimpleNamespace(backup_id="shop-2"))
+        one = SimpleNamespace(sources=[_outcome(made)])
+        monkeypatch.setattr(pipeline, name, lambda *_, one=one: _outcome(one))
+    world.migrations["0002"], world.in_pieces = kind, {"0002"}
+    asked = len(world.asked)
+
+    if is_killed:
+        world.killed("migrate 0002", lambda: world.release("2"))
+        outcome = world.rollback(code if code == 69 else 0)
+    else:
+        world.errors["migrate 0002"] = MigrationFailed("the second statement failed")
+        outcome = world.release("2", code)
+        said = outcome.errors[0].message
+        assert "migration 0002 may be half applied" in said
+        assert "nothing was changed" not in said
+
+    assert outcome.result
+    assert len(world.asked) - asked == (2 if code == 60 else 1)
+    assert outcome.result.verdict.startswith(
+        "image-safe" if code == 60 else "restore-only: migration 0002 may be half"
+    )
 
 
 @pytest.mark.parametrize(
