@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from opskit.errors import (
     DatabaseError,
     DeployFailed,
     Interrupted,
+    LockHeld,
     OpskitError,
     ReleaseFailed,
     ReleaseRefused,
@@ -43,6 +45,7 @@ from opskit.release.local import Local
 
 START = "start"
 _LOCK_WAIT = timedelta(seconds=10)
+_START_SECONDS, _LOOK_SECONDS = 120, 0.2
 _GO_ON = "`inv release --resume` goes on with it, `inv rollback` takes it back."
 
 
@@ -219,11 +222,30 @@ def _alone(run: Run, operation: str) -> Iterator[Callable[[], None]]:
         yield require
 
 
-def _alone_here(run: Run, operation: str) -> AbstractContextManager[None]:
+@contextmanager
+def _alone_here(run: Run, operation: str) -> Iterator[None]:
+    """One of them at a time on this host; whoever starts the service is waited for.
+
+    Cron may do so again and again, just while a version has to be taken back.
+    """
     folder = run.state_dir / "locks"
-    return locks.exclusive(
-        folder, RELEASE, operation=operation, run_id=run.run_id, now=run.now()
-    )
+    deadline = time.monotonic() + (0 if operation == START else _START_SECONDS)
+    with ExitStack() as stack:
+        while True:
+            lock = locks.exclusive(
+                folder, RELEASE, operation=operation, run_id=run.run_id, now=run.now()
+            )
+            try:
+                stack.enter_context(lock)
+                break
+            except LockHeld as error:
+                # It has no record in its first and its last moment.
+                holder = error.details["holder"]
+                is_start = not isinstance(holder, dict) or holder["operation"] == START
+                if not is_start or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_LOOK_SECONDS)
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)

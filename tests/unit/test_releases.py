@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from opskit import locks
 from opskit.checks import Check
 from opskit.config import Settings
 from opskit.errors import (
@@ -680,6 +681,41 @@ def test_a_lock_that_was_lost_is_taken_again(world: World) -> None:
     world.meet = real  # type: ignore[method-assign]
     world.release(resume=True)
     assert world.current == "3"
+
+
+@pytest.mark.parametrize(
+    ("operation", "seconds", "code"),
+    [("start", 1, 0), ("start", 119, 0), ("start", 125, 11), ("release", 1, 11)],
+)
+def test_a_start_of_the_service_is_waited_for(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+    seconds: float,
+    code: int,
+) -> None:
+    """Cron begins one every minute, just when a version has to be taken back."""
+    world.release("2")
+    passed, folder = 0.0, world.run.state_dir / "locks"
+    with ExitStack() as stack:
+        hold = locks.exclusive(
+            folder, "release", operation=operation, run_id="1", now=world.run.now()
+        )
+        stack.enter_context(hold)
+
+        def sleep(more: float) -> None:
+            nonlocal passed
+            passed += more
+            if passed > seconds:
+                stack.close()
+
+        passing = SimpleNamespace(monotonic=lambda: passed, sleep=sleep)
+        monkeypatch.setattr(release, "time", passing, raising=False)
+
+        world.rollback(code)
+
+    assert world.current == ("2" if code else "1")
+    assert (passed > 0) == (operation == "start")
 
 
 def test_a_way_back_needs_no_lock_in_a_database_that_is_down(world: World) -> None:
