@@ -144,11 +144,11 @@ def smoke(
             version=request.version,
             **_elsewhere(run.settings.smoke, settings),
         )
-        found: list[Finding] = []
+        found: dict[str, Finding] = {}
 
         def keep(finding: Finding) -> None:
-            found.append(questions.excused(finding, run.now().date()))
-            on_finding(found[-1])
+            found[finding.check.name] = questions.excused(finding, run.now().date())
+            on_finding(found[finding.check.name])
 
         began = time.monotonic()
         runner = Runner(
@@ -160,12 +160,13 @@ def smoke(
         )
         not_asked = _ask(runner, request.version, questions.probes, keep)
         # Nobody has to read of each: that of the version says why.
-        found += [questions.excused(each, run.now().date()) for each in not_asked]
+        for each in not_asked:
+            found[each.check.name] = questions.excused(each, run.now().date())
         report = SmokeReport(
             url=settings.url,
             profile=settings.profile,
             started_at=record.started_at,
-            findings=_in_order(found, questions.probes),
+            findings=_in_order([*found.values()], questions.probes),
             not_configured=questions.not_configured,
             not_in_profile=questions.not_in_profile,
             requests=target.requests.number,
@@ -322,6 +323,9 @@ def _ask(
     on_finding(Finding(family=_VERSION, check=confirmed))
     asked = [each for each in probes if confirmed.passed or each.versionless]
     runner.ask(asked, on_finding=on_finding)
+    again = runner.confirm_again()
+    if again is not None and not again.passed:
+        on_finding(Finding(family=_VERSION, check=again))
     return [
         Finding(
             family=each.family,

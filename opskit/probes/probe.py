@@ -17,6 +17,10 @@ class Inconclusive(Exception):
     """There was no answer, or none of the service's own; says why."""
 
 
+class RateLimited(Inconclusive):
+    """A rate limit refused the request: it may be sent again after a pause."""
+
+
 class WrongAnswer(Exception):
     """An answer of the service that is wrong; ends a probe early."""
 

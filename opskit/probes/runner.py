@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from opskit.checks import Check, count, not_checked
 from opskit.config.smoke import SmokeSettings, VersionSettings
-from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
+from opskit.probes.probe import Inconclusive, Probe, RateLimited, WrongAnswer
 from opskit.probes.report import Finding
 from opskit.probes.session import BALANCERS, Session, Target
 from opskit.threads import Pool
@@ -20,6 +20,8 @@ _RECENT, _AGREEING = 5, 2
 # version behind one of three, all of them name the new one once in 3,000 times, and
 # that would have to happen twice.
 _ASKED_AGAIN, _UNANSWERED_MAX = 20, 5
+# So long may that take after the deadline, with pauses for a rate limit.
+_ASKING_SECONDS, _LIMITED_SECONDS = 30.0, 1.0
 # Rounds after the deadline, for a wrong answer that was given once so far.
 _ROUNDS_MORE = 3
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.25, 10.0
@@ -110,7 +112,7 @@ class Runner:
         self._connections, self._deadline = connections, deadline
         self._clock, self._connect = clock or Clock(), connect
         self._on_wait, self._waits_for = on_wait, ""
-        self._expected = ""
+        self._expected, self._is_doubted = "", False
 
     def confirm(self, expected: str) -> Check:
         """Have the service name the expected version on several new connections.
@@ -139,6 +141,10 @@ class Runner:
             observed=(row[-1] or "an answer") if row else "",
             detail=reason,
         )
+
+    def confirm_again(self) -> Check | None:
+        """Have the same version confirmed if another one answered meanwhile."""
+        return self.confirm(self._expected) if self._is_doubted else None
 
     def ask(
         self,
@@ -229,24 +235,35 @@ class Runner:
         wrong = [each for each in asked if each.is_wrong]
         if not wrong:
             return
-        named, unanswered = 0, 0
-        while named < _ASKED_AGAIN and unanswered <= _UNANSWERED_MAX:
-            with self._connect(self._target) as session:
-                try:
-                    version = self._named(session)
-                except Inconclusive:
-                    unanswered += 1
-                    continue
-            if version != self._expected:
-                self._target.doubts.add()
-                reason = f"the answer may be another version's ({version})"
-                for each in trials:
-                    each.excuse(reason)
-                return
-            named += 1
-        if named < _ASKED_AGAIN:
+        version = self._named_again()
+        if version is None:
             for each in wrong:
                 each.excuse("the version was not named afterwards", last=1)
+        elif version != self._expected:
+            self._target.doubts.add()
+            self._is_doubted = True
+            for each in trials:
+                each.excuse(f"the answer may be another version's ({version})")
+
+    def _named_again(self) -> str | None:
+        """Return another version if one is named, or None if too few are."""
+        named, unanswered = 0, 0
+        end = max(self._deadline, self._clock.now() + _ASKING_SECONDS)
+        while named < _ASKED_AGAIN:
+            if unanswered > _UNANSWERED_MAX or self._clock.now() >= end:
+                return None
+            try:
+                with self._connect(self._target) as session:
+                    version = self._named(session)
+            except RateLimited:
+                self._clock.wait(_LIMITED_SECONDS)
+            except Inconclusive:
+                unanswered += 1
+            else:
+                if version != self._expected:
+                    return version
+                named += 1
+        return self._expected
 
     def _named(self, session: Session) -> str:
         """Return the version that is named; empty where the service names none.

@@ -24,7 +24,7 @@ from opskit import __version__
 from opskit.errors import ConfigurationError
 from opskit.probes.channels import SWITCHED, Stream, WebSocket
 from opskit.probes.connection import Line
-from opskit.probes.probe import Inconclusive, WrongAnswer
+from opskit.probes.probe import Inconclusive, RateLimited, WrongAnswer
 
 # Nothing that a probe sends destroys anything.
 _METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH")
@@ -319,4 +319,4 @@ class Session:
         if not is_own:
             raise Inconclusive(f"{asked}: {status}, not of the service")
         if status == _TOO_MANY and status not in own:
-            raise Inconclusive(f"{asked}: {status}, refused by a rate limit")
+            raise RateLimited(f"{asked}: {status}, refused by a rate limit")

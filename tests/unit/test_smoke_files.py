@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from opskit.checks import compare
 from opskit.config.smoke import service_address
 from opskit.ledger import Ledger
 from opskit.operations.run import Run
 from opskit.operations.smoke import SmokeRequest, smoke
+from opskit.probes.probe import Probe
 from tests.asgi import serving
 from tests.unit.conftest import LoadConfig
 
@@ -28,6 +31,7 @@ class Asked:
 
     run: Run
     paths: list[str] = field(default_factory=list)
+    versions: Iterator[str] = field(default_factory=lambda: repeat("1"))
     on_request: Callable[[], None] = lambda: None
 
 
@@ -36,7 +40,7 @@ def _asked(load_config: LoadConfig, folder: Path) -> Iterator[Asked]:
     async def service(scope: Scope, receive: Receive, send: Send) -> None:
         asked.paths.append(Request(scope).url.path)
         asked.on_request()
-        await JSONResponse({"version": "1"})(scope, receive, send)
+        await JSONResponse({"version": next(asked.versions, "0")})(scope, receive, send)
 
     with serving(service) as url:
         run = Run(
@@ -138,6 +142,26 @@ def test_a_verdict_outlives_its_report(
     assert outcome.exit_code == code
     assert f"the report {file} cannot be written: " in outcome.errors[-1].message
     assert asked.run.ledger.entries()[-1].details["status"] == status
+
+
+def test_a_run_does_not_pass_while_another_version_answers(
+    load_config: LoadConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came after the version was confirmed; every probe has passed in the end."""
+    answers = iter([compare("", 200, 500), compare("", 200, 200)])
+    probe = Probe(
+        name="health.one", ask=lambda _: next(answers), what="", why="", remedy=""
+    )
+    monkeypatch.setattr(
+        "opskit.operations.smoke.families", lambda *_: {"health": (probe,)}
+    )
+    with _asked(load_config, tmp_path) as asked:
+        asked.versions = iter("11111")
+        outcome = smoke(asked.run, SmokeRequest(profile="standard", version="1"))
+
+    assert outcome.result is not None
+    assert [each.check.passed for each in outcome.result.findings] == [None, True]
+    assert (outcome.status, outcome.exit_code) == ("inconclusive", 61)
 
 
 def test_the_configured_service_is_known_by_its_address_in_any_form(

@@ -16,7 +16,7 @@ from urllib3 import HTTPHeaderDict
 from opskit.checks import Check, compare, not_checked
 from opskit.config.smoke import VersionSettings
 from opskit.errors import ConfigurationError
-from opskit.probes.probe import Inconclusive, Probe, WrongAnswer
+from opskit.probes.probe import Inconclusive, Probe, RateLimited, WrongAnswer
 from opskit.probes.report import Finding
 from opskit.probes.runner import Clock, Runner
 from opskit.probes.session import Answer, Session, Target
@@ -321,6 +321,51 @@ def test_errors_between_answers_do_not_hide_the_version() -> None:
     row: list[str | Exception] = ["2", "2", Inconclusive("503"), "2", "2"]
 
     assert judged(wrong, *row * 1000).check.passed is False
+
+
+def test_a_rate_limit_is_waited_for_when_the_version_is_asked_for_again() -> None:
+    """It refuses every other request, which says nothing about the version."""
+    row: list[str | Exception] = ["2", RateLimited("429")]
+
+    assert judged(wrong, *row * 1000).check.passed is False
+
+
+@pytest.mark.parametrize("error", [None, RateLimited("429")])
+def test_the_version_is_not_asked_for_long_after_the_deadline(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer takes ten seconds, or is refused by a rate limit."""
+    service, time = Service("2", error or "2"), Time()
+    asking = runner(service, time, connections=1)
+    assert asking.confirm("2").passed
+    get = Connection.get
+
+    def slowly(connection: Connection, path: str, **options: object) -> Answer:
+        time.now += 10
+        return get(connection, path, **options)
+
+    monkeypatch.setattr(Connection, "get", slowly)
+    (finding,) = asking.ask([probe(wrong)])
+
+    assert finding.check.passed is None
+    assert finding.check.detail == "the version was not named afterwards"
+    assert time.now <= DEADLINE + 12
+
+
+@pytest.mark.parametrize(
+    ("versions", "again"), [("222", None), ("2212", True), ("221", False)]
+)
+def test_a_version_is_confirmed_again_where_another_one_answered(
+    versions: str, again: bool | None
+) -> None:
+    """The probe was asked again meanwhile, and has passed."""
+    asking = runner(Service(*versions), Time(), connections=1)
+    assert asking.confirm("").passed
+    (finding,) = asking.ask([probe(in_turn([wrong, right]))])
+    check = asking.confirm_again()
+
+    assert finding.check.passed
+    assert (check and bool(check.passed)) is again
 
 
 def test_an_old_version_on_one_connection_of_three_never_counts() -> None:
