@@ -10,7 +10,7 @@ from opskit.ledger import LedgerEntry
 from opskit.operations.steps import CHANGES, MIGRATES, STEP, WAY_BACK, Released
 
 RELEASE, ROLLBACK = "release", "rollback"
-_INCONCLUSIVE, _ROLLBACK_FAILED = 61, 69
+_LOCK_HELD, _INCONCLUSIVE, _ROLLBACK_FAILED = 11, 61, 69
 
 
 @dataclass(kw_only=True)
@@ -60,7 +60,8 @@ class Attempt:
     def failure(self) -> str:
         """Why it had to be taken back; empty if it had not."""
         for each in self.steps.values():
-            failed = each["state"] == "failed" and each.get("code") != _INCONCLUSIVE
+            failed = each["state"] == "failed"
+            failed = failed and each.get("code") not in (_LOCK_HELD, _INCONCLUSIVE)
             if failed and each["step"] in CHANGES | {"smoke"}:
                 return str(each["error"])
         return "its rollback had begun" if WAY_BACK & self.steps.keys() else ""

@@ -9,6 +9,7 @@ from typing import Any
 from opskit.checks import count
 from opskit.config import configuration_path
 from opskit.errors import (
+    DatabaseError,
     Interrupted,
     LockHeld,
     OpskitError,
@@ -17,6 +18,7 @@ from opskit.errors import (
     RollbackFailed,
     SmokeFailed,
 )
+from opskit.log import logger
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.history import configuration_of
@@ -136,6 +138,7 @@ class Pipeline:
         Raises:
             ReleaseRefused: before anything changed.
             RollbackFailed: only a restore would do; or a step failed.
+            LockHeld: another run releases by now.
             Interrupted: it was stopped after something had changed.
         """
         with _refusing():
@@ -144,7 +147,7 @@ class Pipeline:
         try:
             with self._interruptible("`inv rollback` goes on."):
                 self._go_back(self._made.version, deployed=deployed)
-        except (RollbackFailed, Interrupted):
+        except (RollbackFailed, Interrupted, LockHeld):
             raise
         except OpskitError as error:
             raise RollbackFailed(
@@ -327,7 +330,7 @@ class Pipeline:
             find_applied_or_assume(self._run, self._made)
             require_schema_of(self._run, self._made, self._made.previous)
             back = self._go_back(self._made.previous, deployed=deployed)
-        except Interrupted:
+        except (Interrupted, LockHeld):
             raise
         except OpskitError as second:
             raise RollbackFailed(
@@ -363,6 +366,7 @@ class Pipeline:
         if deployed and version:
             self._deployer.require(version)
         if verdict == "downgrade-first":
+            self._require_alone_to_return()
             with self._steps.step(DOWNGRADE, is_way_back=True) as step:
                 self._undo(step)
         if deployed and not version:
@@ -371,6 +375,7 @@ class Pipeline:
                 hint="Release a version that works: `inv release --version REF`.",
             )
         if deployed:
+            self._require_alone_to_return()
             with self._steps.step(DEPLOY_BEFORE, is_way_back=True) as step:
                 then = configuration_of(self._run.ledger.entries(), version)
                 made.differing = differing(then, self._configuration())
@@ -384,6 +389,13 @@ class Pipeline:
             stays = "stays" if made.schema else "may be"
             return f"{back}; {', '.join(made.applied)} {stays} applied"
         return back
+
+    def _require_alone_to_return(self) -> None:
+        """Make sure of the lock, unless the database is down: that is no reason."""
+        try:
+            self._require_alone()
+        except DatabaseError as error:
+            logger().warning("the lock of releases is not sure", reason=error.message)
 
     def _undo(self, step: Step) -> None:
         """Take back the migrations; what the database has then goes on record."""

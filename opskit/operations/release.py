@@ -96,12 +96,12 @@ def rollback(
     run: Run, *, to: str = "", on_step: OnStep = lambda _step: None
 ) -> Outcome[Released]:
     """Take the service back to the version before, or that of a release by its id."""
-    with run.recorded(ROLLBACK, watched=True) as record, _alone(run, ROLLBACK):
+    with run.recorded(ROLLBACK, watched=True) as record, _alone(run, ROLLBACK) as alone:
         deployer = _deployer(run)
         made, taken = _return(run, to, deployer)
         record.result = made
         steps = Steps(run=run, operation=ROLLBACK, made=made, on_step=on_step)
-        pipeline = Pipeline(run, steps, deployer)
+        pipeline = Pipeline(run, steps, deployer, require_alone=alone)
         record.begin(
             release=made.release_id,
             version=made.version,

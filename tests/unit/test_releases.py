@@ -718,6 +718,38 @@ def test_a_start_of_the_service_is_waited_for(
     assert (passed > 0) == (operation == "start")
 
 
+@pytest.mark.parametrize("kind", [ADDITIVE, REWRITE])
+@pytest.mark.parametrize("is_release", [True, False])
+def test_a_way_back_makes_sure_of_the_lock(
+    world: World, kind: str, is_release: bool
+) -> None:
+    """Another run may have released since the connection was lost."""
+    world.migrations["0002"] = kind
+    world.answers["2"] = [failing("a")] if is_release else []
+    real = world.meet
+
+    def meet(name: str) -> None:
+        if name == ("smoke 2" if is_release else "applied"):
+            world.errors["held"] = DatabaseError("the connection is lost")
+            world.errors["lock"] = LockHeld("another release")
+        real(name)
+
+    if is_release:
+        world.meet = meet  # type: ignore[method-assign]
+        world.release("2", 11)
+    else:
+        world.release("2")
+        world.meet = meet  # type: ignore[method-assign]
+        world.rollback(11)
+
+    assert (world.current, world.database) == ("2", ["0002"])
+    world.meet = real  # type: ignore[method-assign]
+    world.errors.clear()
+    world.errors["held"] = DatabaseError("the connection is lost")
+    world.release(code=60, resume=True) if is_release else world.rollback()
+    assert world.current == "1"
+
+
 def test_a_way_back_needs_no_lock_in_a_database_that_is_down(world: World) -> None:
     """A release does, before anything of it is begun."""
     world.release("2")
