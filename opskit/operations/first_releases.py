@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from opskit import config, files
+from opskit.config.release import LocalSettings
+from opskit.config.smoke import SmokeSettings
 from opskit.errors import ReleaseFailed
 from opskit.operations.outcome import Outcome
 from opskit.operations.release import ReleaseRequest, release
@@ -93,6 +95,8 @@ def try_releases(
         ReleaseFailed: one of them did not end as it must.
     """
     folder = path.parent / "service"
+    # An earlier run that was killed has left its process; the folder has its record.
+    Local(LocalSettings(folder=folder), SmokeSettings(), folder).stop()
     _write_versions(folder)
     address = _configure(path, folder, source, url)
     done = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,7 @@ def quickstart(
     on_start(installation)
     with throwaway(installation) as running:
         url = load_sample(running)
-        path = write_configuration(folder, url)
+        path = write_configuration(folder, url, own_state=releases)
         run = begin(config.load(path))
         backed_up = back_up_source(run, SOURCE)
         on_done(backed_up)
@@ -204,16 +205,23 @@ def load_sample(running: Server) -> str:
     return url
 
 
-def write_configuration(folder: Path, url: str) -> Path:
-    """Write the configuration of the quickstart and return its path."""
+def write_configuration(folder: Path, url: str, *, own_state: bool = False) -> Path:
+    """Write the configuration of the quickstart and return its path.
+
+    With a state folder of its own no earlier release is on record, which may have been
+    interrupted and would have to be taken up first.
+    """
     store = folder / "store"
     files.make_directories(store)
+    state = tempfile.mkdtemp(prefix="state-", dir=folder) if own_state else ".opskit"
     path = folder / "opskit.toml"
     files.write_text(
         path,
         f"""\
 # Written by `inv quickstart`. Its server is gone; the backup sets are not:
 # ./inv --config {path} backups
+state_dir = {_toml(state)}
+
 [databases.{SOURCE}]
 url = {_toml(url)}
 
