@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     help={
         "to": "the last revision to apply: its name, or the beginning of it",
         "dry_run": "only list what would be applied",
-        "json": "print one JSON document",
     }
 )
 def migrate(
@@ -59,7 +58,6 @@ def migrate(
     help={
         "backup": "rehearse on this set: its ID, the beginning of it, or latest",
         "to": "the last revision to rehearse: its name, or the beginning of it",
-        "json": "print one JSON document",
     }
 )
 def rehearse(
@@ -105,7 +103,6 @@ def _lines(done: Rehearsed) -> Iterator[str]:
         "version": "the version to release",
         "dry_run": "only list the steps",
         "resume": "take up the release that broke off",
-        "json": "print one JSON document",
     }
 )
 def release(
@@ -136,7 +133,6 @@ def release(
 @command(
     help={
         "to": "the release whose version shall run: its id, or the beginning of it",
-        "json": "print one JSON document",
     }
 )
 def rollback(say: Say, to: str = "", json: bool = False) -> Outcome[Released]:
@@ -153,7 +149,7 @@ def rollback(say: Say, to: str = "", json: bool = False) -> Outcome[Released]:
     return outcome
 
 
-@command(help={"json": "print one JSON document"})
+@command()
 def start(say: Say, json: bool = False) -> Outcome[Started]:
     """Start the process of the current version, if none of it runs.
 
@@ -168,7 +164,7 @@ def start(say: Say, json: bool = False) -> Outcome[Started]:
     return outcome
 
 
-@command(help={"json": "print one JSON document"})
+@command()
 def releases(say: Say, json: bool = False) -> Outcome[Releases]:
     """List releases and rollbacks, the newest first.
 
@@ -191,7 +187,6 @@ def releases(say: Say, json: bool = False) -> Outcome[Releases]:
 @command(
     help={
         "release": "the release or rollback: its id, or the beginning of it",
-        "json": "print one JSON document",
     },
     required=["release"],
 )

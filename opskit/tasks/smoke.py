@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         "fails; all: every probe",
         "junit": "write the result to this file, as JUnit's XML",
         "markdown": "write the result to this file, as Markdown",
-        "json": "print one JSON document",
     }
 )
 def smoke(
