@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @command(help={"once": "run what is due, then end: for cron and containers"})
 def scheduler(say: Say, once: bool = False) -> Outcome[Any] | None:
-    """Run backups, verifications, drills and prunes when the configuration says so.
+    """Run backups, verifications, drills, prunes, reports and smoke when they are due.
 
     Example: inv scheduler
     """
