@@ -1,4 +1,4 @@
-"""Programs of the user: each leads a process group, which is ended as a whole."""
+"""Programs of the user: each leads a process group, ended as a whole if it is late."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def run(
 ) -> int:
     """Run a program with some content on standard input; return its exit code.
 
-    What still runs when this ends is killed with all that it has started. With
-    `patience` it is asked to end first, and has so many seconds for that.
+    A program that is late, or interrupted, is killed with all that it has started. With
+    `patience` it is asked to end first, and has so many seconds for that. What is left
+    of a program that has ended by itself goes on.
 
     Raises:
         OSError: it cannot be run.
