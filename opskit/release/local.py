@@ -117,6 +117,8 @@ class Local:
         before = [(each, processes.read(each)) for each in records.iterdir()]
         for record, process in before:
             if process:
+                # It is to end, and is no version's any more, should this be cut short.
+                record = record.rename(records / f".ending-{process.number}")
                 process.stop(self.settings.stop_timeout.total_seconds())
             record.unlink()
 

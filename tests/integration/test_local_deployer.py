@@ -26,6 +26,7 @@ from opskit.operations.release import start
 from opskit.operations.run import Run
 from opskit.release import processes
 from opskit.release.local import Local
+from opskit.release.processes import Process
 from tests.service import free_port
 
 # What a version of the service does before it answers.
@@ -409,6 +410,24 @@ def test_what_was_not_replaced_is_not_started_again(service: Service) -> None:
     service.deployer(stop_timeout="1s").return_to("1")
     assert service.running != before
     assert service.answer()["version"] == "1"
+
+
+def test_what_was_told_to_end_is_not_taken_for_running(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run was cut short while the version before still answered."""
+    before = service.running["1"]
+    with monkeypatch.context() as cut:
+        cut.setattr(Process, "_has_left", lambda _: signal.raise_signal(signal.SIGINT))
+        cut.setattr(Process, "_signal", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            service.deployer().stop()
+    assert not service.deployer().runs()
+
+    service.deployer().return_to("1")
+
+    assert not processes_of(before)
+    assert list(service.running) == ["1"]
 
 
 def run_of(service: Service, **release: object) -> Run:
