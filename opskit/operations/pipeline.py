@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from opskit.checks import count
 from opskit.config import configuration_path
@@ -32,7 +31,6 @@ from opskit.operations.migrate import (
     require_no_dump,
     undo,
 )
-from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.operations.schema import (
     find_applied,
@@ -50,6 +48,8 @@ from opskit.operations.steps import (
     SMOKE_BEFORE,
     Step,
     Steps,
+    refusing,
+    required,
 )
 from opskit.probes.runner import names
 from opskit.release.classes import Kind, require_schema
@@ -91,17 +91,31 @@ class Pipeline:
         after = ["contract"] if self._migrates else []
         return [*before, BASELINE, *changes, "smoke", *after]
 
-    def require_rehearsed(self) -> None:
-        """Before a release is taken up again: ask whether its rehearsal still holds.
+    def require_as_left(self) -> None:
+        """Before a release is taken up again: ask whether what it knows still holds.
 
         Raises:
-            ReleaseRefused: a migration came or was changed after it.
+            ReleaseRefused: a migration came or was changed after the rehearsal, or
+                another version was deployed meanwhile.
         """
-        if not self._steps.is_done("rehearse"):
-            return
-        request = MigrateRequest(dry_run=True, rehearsed=self._made.rehearsed)
-        with _refusing():
-            _required(migrate(self._run, request))
+        with refusing():
+            if "deploy" not in self._steps.known:
+                self._require_previous()
+            if self._steps.is_done("rehearse"):
+                request = MigrateRequest(dry_run=True, rehearsed=self._made.rehearsed)
+                required(migrate(self._run, request))
+
+    def _require_previous(self) -> None:
+        """Refuse to go on from another version than the one that the release saw."""
+        current, previous = self._deployer.current(), self._made.previous
+        if current != previous:
+            raise ReleaseRefused(
+                f"{current or 'no version'} is current by now, which was "
+                f"{previous or 'none'} when the release began",
+                hint="Somebody else has deployed. Begin a new release: `inv release "
+                "--version REF`; if this one has changed anything, take that back "
+                "first: `inv rollback`.",
+            )
 
     def release(self, *, failure: str = "") -> str:
         """Do all steps; return the status of the release.
@@ -141,7 +155,7 @@ class Pipeline:
             LockHeld: another run releases by now.
             Interrupted: it was stopped after something had changed.
         """
-        with _refusing():
+        with refusing():
             find_applied_or_assume(self._run, self._made)
             require_schema_of(self._run, self._made, self._made.version)
         try:
@@ -184,13 +198,15 @@ class Pipeline:
         for name in self.plan():
             if name in CHANGES:
                 self._require_alone()
+                if not self._steps.have_changed:
+                    self._require_previous()
             with self._steps.step(name) as step:
                 if step.status != DONE_BEFORE:
                     todo[name](step)
 
     def _preflight(self, step: Step) -> None:
         """Ask what is pending and applicable, and who would be waited for."""
-        done = _required(migrate(self._run, MigrateRequest(dry_run=True)))
+        done = required(migrate(self._run, MigrateRequest(dry_run=True)))
         step.details["pending"] = [each.id for each in done.revisions]
         step.details["blockers"] = [str(each) for each in done.blockers]
         there = applied(self._run)
@@ -221,7 +237,7 @@ class Pipeline:
         if not self._made.pending:
             step.status = "nothing to migrate"
             return
-        done = _required(
+        done = required(
             rehearse(self._run, RehearseRequest(backup=self._made.restore_point))
         )
         kinds = {name: str(kind) for name, kind in done.rehearsal.kinds.items()}
@@ -230,10 +246,10 @@ class Pipeline:
         step.details["rehearsed"] = {each.id: each.sha256 for each in revisions}
         if Kind.DESTRUCTIVE in kinds.values():
             source = self._settings.migrations.database
-            made = _required(backup(self._run, BackupRequest(database=source)))
+            made = required(backup(self._run, BackupRequest(database=source)))
             (one,) = made.sources
-            backup_id = _required(one).manifest.backup_id
-            _required(drill(self._run, RestoreDrillRequest(backup=backup_id)))
+            backup_id = required(one).manifest.backup_id
+            required(drill(self._run, RestoreDrillRequest(backup=backup_id)))
             step.details["restore_point"] = backup_id
 
     def _baseline(self, step: Step) -> None:
@@ -242,7 +258,7 @@ class Pipeline:
             return
         outcome = smoke(self._run, SmokeRequest(report=self._report_of(step)))
         if outcome.result is None:
-            _required(outcome)
+            required(outcome)
             return
         failed = [each.name for each in outcome.result.gating if each.failed]
         step.details["failed"] = failed
@@ -296,7 +312,7 @@ class Pipeline:
         request = MigrateRequest(
             expand_only=expand_only, rehearsed=self._made.rehearsed
         )
-        done = _required(migrate(self._run, request))
+        done = required(migrate(self._run, request))
         step.details["applied"] = list(done.seconds)
         if not done.revisions:
             step.status = "nothing to migrate"
@@ -422,25 +438,3 @@ class Pipeline:
             return ()
         base = configuration_path().resolve().parent
         return tool_of(self._settings.migrations, base).revisions()
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Surround what comes before anything changes: an error is a refusal."""
-    try:
-        yield
-    except OpskitError as error:
-        raise ReleaseRefused(error.summary, said=error.said, hint=error.hint) from error
-
-
-def _required(outcome: Outcome[Any]) -> Any:
-    """Return the result of an operation; raise what kept it from success.
-
-    The words of a server stay apart: they may hold rows.
-    """
-    if outcome.errors:
-        first = outcome.errors[0]
-        summary = first.summary or first.message
-        said = first.message.removeprefix(summary).removeprefix(": ")
-        raise ReleaseFailed(summary, said=said, hint=first.hint)
-    return outcome.result

@@ -86,7 +86,7 @@ def release(
             return record.outcome
         failure = broken.failure if broken else ""
         if not failure:
-            pipeline.require_rehearsed()
+            pipeline.require_as_left()
         record.begin(release=made.release_id, version=made.version)
         _conclude(run, record, made, lambda: pipeline.release(failure=failure))
     return record.outcome

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from opskit.checks import cell, duration
-from opskit.errors import OpskitError, ReleaseRefused, machine_faults
-from opskit.operations.outcome import Record
+from opskit.errors import OpskitError, ReleaseFailed, ReleaseRefused, machine_faults
+from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 
 STEP = "release-step"
@@ -197,6 +197,28 @@ class Steps:
         )
         record.end()
         return self.run.ledger.append(record)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Surround what comes before anything changes: an error is a refusal."""
+    try:
+        yield
+    except OpskitError as error:
+        raise ReleaseRefused(error.summary, said=error.said, hint=error.hint) from error
+
+
+def required(outcome: Outcome[Any]) -> Any:
+    """Return the result of an operation; raise what kept it from success.
+
+    The words of a server stay apart: they may hold rows.
+    """
+    if outcome.errors:
+        first = outcome.errors[0]
+        summary = first.summary or first.message
+        said = first.message.removeprefix(summary).removeprefix(": ")
+        raise ReleaseFailed(summary, said=said, hint=first.hint)
+    return outcome.result
 
 
 def render(made: Released, status: str) -> str:

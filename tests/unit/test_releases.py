@@ -750,6 +750,30 @@ def test_a_way_back_makes_sure_of_the_lock(
     assert world.current == "1"
 
 
+@pytest.mark.parametrize("at", ["rehearse", "migrate 0002"])
+def test_what_others_deployed_meanwhile_is_not_replaced(
+    world: World, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release knows nothing of it, and would return to another version."""
+    world.migrations["0002"] = ADDITIVE
+    if at == "rehearse":
+        real = world.rehearse
+
+        def rehearse(*given: Any) -> Outcome[Any]:
+            world.current = "9"
+            return real(*given)
+
+        monkeypatch.setattr(pipeline, "rehearse", rehearse)
+        refused = world.release("2", 62)
+    else:
+        world.killed(at, lambda: world.release("2"))
+        world.current = "9"
+        refused = world.release(code=62, resume=True)
+
+    assert "9 is current by now, which was 1" in refused.errors[0].message
+    assert (world.current, world.database) == ("9", [])
+
+
 def test_a_way_back_needs_no_lock_in_a_database_that_is_down(world: World) -> None:
     """A release does, before anything of it is begun."""
     world.release("2")
