@@ -19,7 +19,6 @@ from opskit.catalog.sets import BackupSet
 from opskit.crypto import signatures
 from opskit.errors import ObjectNotFound, OpskitError, StoreError, UsageError
 from opskit.ledger import LedgerEntry
-from opskit.ledger.ledger import parse
 from opskit.operations import keys
 from opskit.operations.history import RELEASE, ROLLBACK
 from opskit.operations.outcome import Outcome
@@ -61,10 +60,12 @@ class Archived:
 def archive(run: Run, release: str) -> Outcome[Archived]:
     """Make one archive of everything behind a release or a rollback."""
     with run.recorded("evidence") as record:
-        entries = run.ledger.entries()
+        # In this order: another run may add a line in between.
+        lines, entries = run.ledger.lines(), run.ledger.entries()
         release_id = _chosen(entries, release)
-        made = _Archive(run, release_id, [e for e in entries if _is_of(e, release_id)])
-        made.gather()
+        own = [each for each in entries if _is_of(each, release_id)]
+        made = _Archive(run, release_id, own)
+        made.gather(zip(lines, entries, strict=False))
         content = _packed(f"evidence-{release_id}", made.contents, made.ended_at)
         path = run.reports / f"evidence-{release_id}.tar"
         files.write_atomically(path, [content])
@@ -120,15 +121,10 @@ class _Archive:
     def ended_at(self) -> datetime:
         return datetime.fromisoformat(self.own[-1].time)
 
-    def gather(self) -> None:
+    def gather(self, ledger: Iterable[tuple[bytes, LedgerEntry]]) -> None:
         """Gather everything; the list of digests comes last."""
         runs = {each.run_id for each in self.own}
-        lines = self.run.ledger.lines()
-        of_runs = [
-            (line, entry)
-            for line in lines
-            if (entry := parse(line, what="a record")).run_id in runs
-        ]
+        of_runs = [(line, entry) for line, entry in ledger if entry.run_id in runs]
         records = [entry for _line, entry in of_runs]
         self.contents[_LEDGER] = b"".join(line + b"\n" for line, _entry in of_runs)
         for name in _named(records, "report"):
