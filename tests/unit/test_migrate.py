@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from opskit.config.release import MigrationsSettings
 from opskit.errors import MigrationFailed
 from opskit.operations import migrate
 from opskit.operations.migrate import Migrated
-from opskit.operations.run import Run
+from opskit.operations.outcome import Record
+from opskit.operations.run import Run, now
 from opskit.release.revisions import Revision
+from opskit.workspace import Limits
 from tests.unit.conftest import LoadConfig
 
 OPAQUE = Revision(
@@ -53,3 +61,46 @@ def test_without_a_rehearsal_it_is_not_checked(
     assert "no rehearsal of it has passed" in found["reason"]
     with pytest.raises(MigrationFailed, match="changed nothing"):
         _judged(load_config, rehearsals)
+
+
+@pytest.mark.parametrize(("revisions", "hours"), [(1, 4), (200, 40)])
+def test_a_rehearsal_is_bounded_however_many_revisions_there_are(
+    revisions: int, hours: int
+) -> None:
+    """Most of them were applied long ago."""
+    limits = Limits(seconds=60.0, jobs=1)
+    run: Any = SimpleNamespace(
+        limits=lambda _manifest: limits,
+        installations=(),
+        run_id="a",
+        settings=SimpleNamespace(drill=None),
+        identities=None,
+    )
+    tool: Any = SimpleNamespace(revisions=lambda: [OPAQUE] * revisions)
+    chosen: Any = SimpleNamespace(manifest=None)
+    settings = MigrationsSettings(statement_timeout=timedelta(hours=1))
+
+    made = migrate._drill_request(run, chosen, tool, settings)
+
+    assert made.limits.seconds == 60.0 + hours * 3600
+
+
+def test_the_schema_is_read_once_between_two_migrations(
+    load_config: LoadConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there after one is what was there before the next."""
+    schemas = iter([{"table a"}, {"table a", "table b"}])
+    monkeypatch.setattr(migrate, "schema_of", lambda _url: next(schemas))
+    monkeypatch.setattr(migrate, "_move", lambda *_: None)
+    run, record = Run(load_config("")), Record(operation="migrate", run_id="a",
+                                               started_at=now())  # fmt: skip
+    record.details["filled"] = {}
+    done = Migrated(database="shop", revisions=(OPAQUE,))
+    tool: Any = SimpleNamespace(apply=None)
+    schema = {"table a"}
+    plain = replace(OPAQUE, is_opaque=False)
+    for name in ("1", "2"):
+        each = replace(plain, id=name)
+        schema = migrate._apply(run, tool, "", each, schema, done, record)
+
+    assert done.changes == {"1": [], "2": ["+ table b"]}
