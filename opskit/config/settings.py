@@ -204,6 +204,14 @@ class Settings(BaseSettings):
         description="locks, the ledger and reports; "
         "relative to the configuration's folder",
     )
+    ledger_name: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9-]{0,47})?$",
+        description="what the stores call the ledger of this host. Machines that exist "
+        "for one job, as those of GitHub do, go on with the ledger of the job before "
+        "under one name; never let two of them run at once. Empty: made of the names "
+        "of the host and of `state_dir`",
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto",
         description="`console`: warnings and errors as text; `json`: one JSON object "

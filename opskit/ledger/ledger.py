@@ -173,9 +173,7 @@ class Ledger:
         files.make_directories(self.path.parent)
         lock = self.path.with_suffix(".lock")
         with files.locked(lock, what=f"the ledger {self.path}"):
-            lines = self._content().splitlines()
-            if not lines and (lines := [*self._recover(now, run_id)]):
-                files.write_atomically(self.path, (line + b"\n" for line in lines))
+            lines = self._recovered(now, run_id)
             entry = LedgerEntry(
                 sequence=first_number(lines) + len(lines),
                 time=now.isoformat(),
@@ -189,6 +187,20 @@ class Ledger:
             )
             self._write(entry.to_line())
         return entry
+
+    def recover(self, *, now: datetime, run_id: str) -> None:
+        """Write what `append` would begin with, if the file is empty or missing."""
+        files.make_directories(self.path.parent)
+        with files.locked(
+            self.path.with_suffix(".lock"), what=f"the ledger {self.path}"
+        ):
+            self._recovered(now, run_id)
+
+    def _recovered(self, now: datetime, run_id: str) -> list[bytes]:
+        lines = self._content().splitlines()
+        if not lines and (lines := [*self._recover(now, run_id)]):
+            files.write_atomically(self.path, (line + b"\n" for line in lines))
+        return lines
 
     def entries(self) -> list[LedgerEntry]:
         """Return every record, oldest first.

@@ -25,20 +25,27 @@ class RunLedger:
     folder: Path
     stores: Sequence[Store]
     clock: Callable[[], datetime]
+    name: str = ""
 
     @property
     def id(self) -> str:
         """What the ledger is called in the stores."""
-        return copies.ledger_id(socket.gethostname(), self.folder.resolve())
+        return self.name or copies.ledger_id(
+            socket.gethostname(), self.folder.resolve()
+        )
 
     @cached_property
     def _ledger(self) -> Ledger:
-        return copies.connected(
+        ledger = copies.connected(
             self.folder / "ledger.jsonl",
             ledger_id=self.id,
             stores=self.stores,
             warn=log.logger().warning,
+            has_moved=bool(self.name),
         )
+        if self.name:
+            ledger.recover(now=self.clock(), run_id=log.run_id())
+        return ledger
 
     def entries(self) -> list[LedgerEntry]:
         """Return every record, oldest first.

@@ -287,7 +287,12 @@ class Run:
     def ledger(self) -> RunLedger:
         """The record of every run."""
         stores = self.stores if self.settings.stores else ()
-        return RunLedger(folder=self._writable(""), stores=stores, clock=now)
+        return RunLedger(
+            folder=self._writable(""),
+            stores=stores,
+            clock=now,
+            name=self.settings.ledger_name,
+        )
 
     @contextmanager
     def recorded(

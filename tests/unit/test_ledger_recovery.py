@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from opskit.errors import StoreError
 from opskit.ledger import Ledger
 from opskit.ledger.copies import LedgerReport, verify_with_copies
+from opskit.operations.recording import RunLedger
 from opskit.store import Store
 from tests.memory_store import MemoryStore
 from tests.unit.ledgers import (
     COUNT,
     NAME,
+    NOW,
     Unreachable,
     append,
     copy,
@@ -255,3 +258,31 @@ def test_a_number_far_ahead_makes_no_list_of_those_before_it(
 
     expected = f"records 0 to {far - 1} are missing in the store"
     assert f"store a, ledger db-9: {expected}" in faults
+
+
+def test_a_machine_for_one_job_reads_what_the_job_before_recorded(
+    path: Path, stores: list[MemoryStore], tmp_path: Path
+) -> None:
+    """A named ledger is there before anything is added to it, on any machine."""
+    run = RunLedger(
+        folder=tmp_path / "another machine",
+        stores=stores,
+        clock=lambda: NOW,
+        name=NAME,
+    )
+
+    assert len(run.entries()) == COUNT
+    assert path.read_bytes().splitlines() == run.lines()
+
+
+def test_a_named_ledger_whose_store_does_not_answer_is_not_begun_anew(
+    tmp_path: Path,
+) -> None:
+    """Without the copies nobody knows what runs: no release goes by an empty record."""
+    run = RunLedger(
+        folder=tmp_path, stores=[Unreachable("a")], clock=lambda: NOW, name=NAME
+    )
+
+    with pytest.raises(StoreError):
+        run.entries()
+    assert not (tmp_path / "ledger.jsonl").exists()
