@@ -20,6 +20,16 @@ from opskit.errors import LockHeld
 LOCK_WAIT_SECONDS = 30.0
 # The temporary names that `atomic_writer` uses.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def documents() -> Path:
+    """Return the folder of README.md, docs, runbooks and workflows.
+
+    It lies in the installed package; in a clone it is the clone.
+    """
+    installed = _PACKAGE / "documents"
+    return installed if installed.exists() else _PACKAGE.parent
 
 
 def fsync_directory(directory: Path) -> None:

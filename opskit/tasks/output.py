@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import opskit
 from opskit import log
+from opskit.files import documents
 from opskit.log import mask, masked
 from opskit.operations.outcome import Outcome, Result
 from opskit.terminal import printable
@@ -30,7 +30,6 @@ _MODULE = "__main__.py"
 _COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?:oke)?(?= )")
 _DOCUMENT = re.compile(r"\b(?:README|(?:docs|runbooks)/[\w-]+)\.md\b")
 Document = dict[str, Any]
-_PACKAGE = Path(opskit.__file__).resolve().parent
 _Result = TypeVar("_Result", bound=Result)
 
 
@@ -55,7 +54,7 @@ def as_called(text: str) -> str:
 
 def hint(text: str) -> str:
     """Return a hint with commands as they are called and documents where they lie."""
-    return _DOCUMENT.sub(lambda match: str(_document(match[0])), as_called(text))
+    return _DOCUMENT.sub(lambda match: str(documents() / match[0]), as_called(text))
 
 
 _AS_SHOWN = {"hint": hint, "error": as_called}
@@ -73,12 +72,6 @@ def with_hints(value: Any) -> Any:
         else with_hints(each)
         for key, each in value.items()
     }
-
-
-def _document(name: str) -> Path:
-    """Return where a document lies: in the installed package, else in the clone."""
-    installed = _PACKAGE / "documents" / name
-    return installed if installed.exists() else _PACKAGE.parent / name
 
 
 def emit(document: Document) -> None:

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, time, timedelta
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-import opskit
 from opskit.checks import Check, Health, count, duration, size, worst
 from opskit.config import Settings
 from opskit.config.cron import next_due
+from opskit.files import documents
 from opskit.ledger import LedgerEntry
 from opskit.log import mask
 from opskit.watch import figures, health
@@ -267,8 +266,6 @@ def routes(
 
 @cache
 def _runbooks() -> dict[str, str]:
-    """Return the runbooks, in the installed package or in the clone."""
-    package = Path(opskit.__file__).parent
-    installed, clone = package / "documents", package.parent
-    folder = (installed if installed.exists() else clone) / "runbooks"
+    """Return the runbooks by the names of their files."""
+    folder = documents() / "runbooks"
     return {each.name: each.read_text("utf-8") for each in folder.glob("*.md")}
