@@ -74,14 +74,15 @@ def test_a_program_on_the_path_is_named_by_its_name(
 
 
 def test_every_document_that_a_hint_names_is_there() -> None:
-    """In the clone, and in the wheel, which takes the same folders."""
+    """In the clone, and in the wheel, which takes its folders over."""
     named = {
         name
         for path in (ROOT / "opskit").rglob("*.py")
         for name in _DOCUMENT.findall(path.read_text(encoding="utf-8"))
     }
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    packed = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packed = wheel["sources"] | wheel["force-include"]
 
     assert named
     for name in named | {"README.md"}:
