@@ -1,4 +1,4 @@
-"""`test` and `bench`: the tasks for working on opskit."""
+"""`test`, `bench` and `audit`: the tasks for working on opskit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from opskit.errors import OpskitError, UsageError
@@ -19,6 +20,20 @@ _STEPS = (
     ("mypy",),
     ("lint-imports",),
 )
+# A key that opens nothing but backups that tests read, see the README beside it.
+_FIXTURE = "tests/fixtures/written_by_0_1/keys/identity"
+# In the files and in the whole history; what is found is not tried out.
+SECRETS = (
+    "kingfisher", "scan", ".", "--no-validate", "--no-update-check", "--redact",
+    "--quiet", "--exclude", ".venv", "--exclude", _FIXTURE,
+)  # fmt: skip
+# Strict: what could not be looked up counts as a hole.
+_HOLES = (
+    "pip-audit", "--strict", "--disable-pip", "--require-hashes",
+    "--progress-spinner", "off", "--requirement", "requirements-dev.lock",
+)  # fmt: skip
+_SHELLS = b"#!/bin/sh", b"#!/bin/ba"
+_NOT_OURS = {".git", ".venv", "node_modules"}
 _WRONG_CALL = 2  # how argparse ends
 _ENDING_SECONDS_MAX = 180
 
@@ -29,15 +44,54 @@ def test(_say: Say, args: str = "") -> None:
 
     Example: inv test --args "-k retention -x"
     """
-    programs = Path(sys.executable).parent
     # The tests of a file together: they share the servers that its fixtures start.
     pytest = ("pytest", "-n", _workers(), "--dist", "loadscope", *shlex.split(args))
-    if not (programs / pytest[0]).exists():
+    workflows = [*_ROOT.glob(".github/workflows/*"), *_ROOT.glob("workflows/*.yml")]
+    _run(*_STEPS, *workflow_checks(workflows), script_check(_ROOT), pytest)
+
+
+@command()
+def audit(_say: Say) -> None:
+    """Look for known holes in what the lock holds, and for secrets in the history.
+
+    Example: inv audit
+    """
+    _run(SECRETS, _HOLES)
+
+
+def workflow_checks(workflows: Sequence[Path]) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that judge workflows of GitHub."""
+    paths = tuple(map(str, workflows))
+    schema = ("--builtin-schema", "vendor.github-workflows")
+    judged = ("--quiet", "--offline", "--persona", "auditor", "--strict-collection")
+    return ("check-jsonschema", *schema, *paths), ("zizmor", *judged, *paths)
+
+
+def script_check(folder: Path) -> tuple[str, ...]:
+    """Return the command that judges the shell scripts in a folder."""
+    scripts = [path for path in _files(folder) if _is_script(path)]
+    return ("shellcheck", *map(str, sorted(scripts)))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if each not in _NOT_OURS]
+        yield from (Path(parent, each) for each in files)
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as opened:
+        return opened.read(9).startswith(_SHELLS)
+
+
+def _run(*steps: Sequence[str]) -> None:
+    programs = Path(sys.executable).parent
+    if not all((programs / step[0]).exists() for step in steps):
         raise UsageError(
             "this environment has no development tools",
             hint=f"{_ROOT / 'inv'} test adds them to its own.",
         )
-    for step in (*_STEPS, pytest):
+    for step in steps:
         print(f"$ {shlex.join(step)}", flush=True)
         finished = subprocess.run(
             [programs / step[0], *step[1:]], cwd=_ROOT, check=False

@@ -1,0 +1,135 @@
+"""The gates that `./inv test` has for workflows and scripts refuse what is bad."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from development.tasks import SECRETS, script_check, workflow_checks
+
+_CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
+_GOOD = f"""\
+name: good
+on:
+  workflow_dispatch:
+    inputs:
+      backup:
+        type: string
+  schedule:
+    - cron: "7 9 * * *"
+      timezone: Europe/Berlin
+permissions: {{}}
+concurrency:
+  group: good
+  queue: max
+jobs:
+  drill:
+    name: Drill
+    runs-on: ubuntu-24.04
+    timeout-minutes: 10
+    permissions:
+      contents: read # the checkout
+    environment:
+      name: backup
+      deployment: false
+    steps:
+      - name: Check out
+        uses: {_CHECKOUT}
+        with:
+          persist-credentials: false
+      - name: Drill
+        run: opskit drill --backup "$BACKUP"
+        env:
+          BACKUP: ${{{{ inputs.backup }}}}
+          PGPASSWORD: ${{{{ secrets.PGPASSWORD }}}}
+"""
+_BAD = {
+    "an action that is not pinned": (_CHECKOUT, "actions/checkout@v7", "unpinned-uses"),
+    "an input in a script": ('"$BACKUP"', "${{ inputs.backup }}", "template-injection"),
+    "no permissions at the top": ("permissions: {}\n", "", "excessive-permissions"),
+    "permissions for every job": ("permissions: {}", "permissions: write-all", "excessive-permissions"),
+    "credentials that stay": ("false\n      - name: Drill", "true\n      - name: Drill", "artipacked"),
+    "a secret outside of an environment": (
+        "    environment:\n      name: backup\n      deployment: false\n", "", "secrets-outside-env",
+    ),
+    "no concurrency": ("concurrency:\n  group: good\n  queue: max\n", "", "concurrency-limits"),
+    "a key that GitHub does not know": ("timeout-minutes", "timeout-minuets", "timeout-minuets"),
+}  # fmt: skip
+
+
+def _refusals(commands: Sequence[Sequence[str]], folder: Path | None = None) -> str:
+    """Return what those of the commands say that fail."""
+    said = ""
+    for name, *arguments in commands:
+        done = subprocess.run(
+            [Path(sys.executable).parent / name, *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        said += done.stdout + done.stderr if done.returncode else ""
+    return said
+
+
+def _judged(folder: Path, text: str) -> str:
+    (folder / "workflow.yml").write_text(text)
+    return _refusals(workflow_checks([folder / "workflow.yml"]))
+
+
+def test_a_good_workflow_passes(tmp_path: Path) -> None:
+    """What the bad ones below are made of is refused by none."""
+    assert _judged(tmp_path, _GOOD) == ""
+
+
+@pytest.mark.parametrize("bad", _BAD)
+def test_a_bad_workflow_is_refused(tmp_path: Path, bad: str) -> None:
+    """One fault in the good workflow is named by one of the gates."""
+    good, changed, named = _BAD[bad]
+    assert _GOOD.count(good) == 1
+
+    assert named in _judged(tmp_path, _GOOD.replace(good, changed))
+
+
+def test_a_bad_script_is_refused(tmp_path: Path) -> None:
+    """Scripts are found by their first line, wherever they lie."""
+    script = tmp_path / "deeper" / "remove"
+    script.parent.mkdir()
+    script.write_text('#!/bin/sh\nrm -rf "$1"\n')
+    assert _refusals([script_check(tmp_path)]) == ""
+
+    script.write_text("#!/bin/sh\nrm -rf $1/*\n")
+
+    assert "SC2115" in _refusals([script_check(tmp_path)])
+
+
+def test_a_secret_in_the_history_is_refused(tmp_path: Path) -> None:
+    """A token that was committed and removed is found, an ordinary line is not."""
+    _git(tmp_path, "init")
+    path = tmp_path / "settings.py"
+    path.write_text("limit = 3\n")
+    _commit(tmp_path)
+    assert _refusals([SECRETS], tmp_path) == ""
+
+    path.write_text(f'token = "{"ghp_" + "a9Bc7De5Fg3H" * 3}"\n')
+    _commit(tmp_path)
+    path.write_text("limit = 3\n")
+    _commit(tmp_path)
+
+    assert "settings.py" in _refusals([SECRETS], tmp_path)
+
+
+def _commit(folder: Path) -> None:
+    who = ("-c", "user.name=ops", "-c", "user.email=ops@example.com")
+    _git(folder, "add", ".")
+    _git(folder, *who, "commit", "--message", "Change the settings")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, timeout=60
+    )
