@@ -8,6 +8,7 @@ from opskit.config.settings import (
     Settings,
     configuration_path,
     load,
+    validated,
 )
 from opskit.config.sources import (
     DatabaseSettings,
@@ -31,4 +32,5 @@ __all__ = [
     "StoreSettings",
     "configuration_path",
     "load",
+    "validated",
 ]

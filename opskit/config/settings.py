@@ -267,7 +267,17 @@ def load(path: Path | None = None) -> Settings:
             impossible value; the message names the key, the value and what is allowed.
     """
     path = Path.cwd() / path if path else configuration_path()
-    content = _read_toml(path)
+    settings = validated(_read_toml(path), path)
+    base = path.resolve().parent
+    return settings.model_copy(update={"state_dir": base / settings.state_dir})
+
+
+def validated(content: Mapping[str, Any], path: Path) -> Settings:
+    """Return the settings that a file at `path` with this content makes here.
+
+    Raises:
+        ConfigurationError: an unknown key, a wrong type, or an impossible value.
+    """
     _require_sections(os.environ)
 
     class FileSettings(Settings):
@@ -275,10 +285,11 @@ def load(path: Path | None = None) -> Settings:
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], *_args: Any, **sources: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return sources["env_settings"], InitSettingsSource(settings_cls, content)
+            given = InitSettingsSource(settings_cls, dict(content))
+            return sources["env_settings"], given
 
     try:
-        settings = FileSettings()
+        return FileSettings()
     except SettingsError as error:
         names = sorted(
             name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)
@@ -295,8 +306,6 @@ def load(path: Path | None = None) -> Settings:
             hint="Correct the keys named in the file or the environment; "
             "docs/configuration.md lists every key.",
         ) from None
-    base = path.resolve().parent
-    return settings.model_copy(update={"state_dir": base / settings.state_dir})
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -73,6 +73,15 @@ def parse(url: str) -> dict[str, str]:
     return parameters
 
 
+def holds_secret(url: str) -> bool:
+    """Return whether a connection URL holds a password or another secret.
+
+    Raises:
+        ConfigurationError: it is no connection URL.
+    """
+    return bool(parse(url).keys() & _SECRETS)
+
+
 def _require_possible(url: str, parameters: Mapping[str, str]) -> None:
     """Refuse what libpq reads without complaint and could never connect to."""
     host, name = parameters.get("host", ""), parameters.get("dbname", "")

@@ -8,6 +8,7 @@ from opskit.tasks import (
     backup,
     doctor,
     drill,
+    init,
     release,
     restore,
     sets,
@@ -18,6 +19,7 @@ from opskit.tasks import (
 namespace = Collection()
 for _task in (
     drill.quickstart,
+    init.init,
     doctor.doctor,
     backup.backup,
     sets.backups,

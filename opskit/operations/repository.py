@@ -1,0 +1,309 @@
+"""The files of opskit in the repository of a service, made of a person's answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+
+from opskit import __version__
+from opskit.config import ENVIRONMENT_PREFIX, Settings
+from opskit.errors import UsageError
+from opskit.files import documents
+from opskit.postgres.parameters import holds_secret
+
+DEPLOYERS = ("local", "railway", "command", "none")
+RUNNERS = ("scheduler", "github", "both")
+CONFIGURATION = "opskit.toml"
+_SCHEDULE = "0 9 * * *"
+
+_TASKS = '''\
+"""The tasks of opskit: `invoke --list` shows them."""
+
+from opskit.tasks import namespace
+
+__all__ = ["namespace"]
+'''
+_HEAD = """\
+# Written by `opskit init`; docs/configuration.md of opskit lists every key.
+# It holds no secrets: .env.example lists the variables for them.
+"""
+_DEPLOYER = {
+    "local": """
+[release.local]
+# folder = "/srv/app"                     # holds releases/VERSION and the link current
+# prepare = ["/srv/app/prepare"]          # makes the folder of a version
+# restart = ["systemctl", "restart", "app"]
+""",
+    "railway": """
+[release.railway]
+# service = "id-of-the-service"           # its token: see .env.example
+""",
+    "command": """
+[release.command]
+# deploy = ["./deploy", "begin"]          # begins a deployment, and prints its id
+# status = ["./deploy", "status"]         # prints its status
+# current = ["./deploy", "current"]       # prints the version that is deployed
+""",
+}
+_MIGRATIONS = """
+# [release.migrations]
+# tool = "alembic"                        # alembic, sql or command
+# database = {database}
+"""
+_ENVIRONMENT_HEAD = """\
+# Secrets, and what differs from one machine to another. opskit reads them from the
+# environment. For a shell: copy this file to .env, fill in what you need, then
+#   set -a; . ./.env; set +a
+# Each can also lie in a file of its own: see url_file, token_file and the like in
+# docs/configuration.md of opskit.
+"""
+_AWS = """
+# The credentials of the store
+#AWS_ACCESS_KEY_ID=
+#AWS_SECRET_ACCESS_KEY=
+"""
+# What YAML reads as a text without quotes.
+_PLAIN = re.compile(r"(?!(?:null|true|false|yes|no|on|off|y|n)$)[a-z][a-z_-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What is backed up and to where, and how it is deployed and run.
+
+    `store` is a URL; the `endpoint` is that of an S3-compatible server.
+    """
+
+    databases: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
+    store: str
+    endpoint: str = ""
+    deployer: str = "none"
+    run: str = "both"
+
+    @property
+    def on_s3(self) -> bool:
+        """Whether the store is a bucket, not a folder."""
+        return self.store.startswith("s3://")
+
+    @property
+    def on_github(self) -> bool:
+        """Whether GitHub's workflows run it."""
+        return self.run != "scheduler"
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the scheduler runs it."""
+        return self.run != "github"
+
+
+def answers(
+    *,
+    databases: Iterable[str],
+    folders: Iterable[str],
+    store: str,
+    endpoint: str,
+    deployer: str,
+    run: str,
+    folder: Path,
+) -> Answers:
+    """Return the answers that texts give; a store that is a path is in `folder`.
+
+    Raises:
+        UsageError: one of them is not possible.
+    """
+    one_of("deployer", deployer, DEPLOYERS)
+    one_of("run", run, RUNNERS)
+    if "://" not in store:
+        store = "file://" + os.path.normpath(folder / Path(store).expanduser())
+    return Answers(
+        databases=_by_name(databases, named_database),
+        folders=_by_name(folders, named_folder),
+        store=_printable("the store", store),
+        endpoint=_printable("the endpoint", endpoint),
+        deployer=deployer,
+        run=run,
+    )
+
+
+def one_of(flag: str, text: str, allowed: Iterable[str]) -> None:
+    """Refuse what is none of the allowed words.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text not in allowed:
+        raise UsageError(
+            f"there is no {flag} {text}", hint=f"Name one of: {', '.join(allowed)}."
+        )
+
+
+def named_database(text: str) -> tuple[str, str]:
+    """Return the name and the URL of `NAME=URL`.
+
+    Raises:
+        UsageError: it has not this form, or the URL holds a password.
+    """
+    name, url = _named(text, "NAME=postgresql://USER@HOST/DATABASE")
+    if holds_secret(url):
+        raise UsageError(
+            f"the URL of {name} holds a password, which may not lie in opskit.toml",
+            hint="Give the URL without it. The password comes from PGPASSFILE, or with "
+            f"the whole URL from {ENVIRONMENT_PREFIX}DATABASES__{name.upper()}__URL in "
+            "the environment.",
+        )
+    return name, url
+
+
+def named_folder(text: str) -> tuple[str, str]:
+    """Return the name and the path of `NAME=PATH`.
+
+    Raises:
+        UsageError: it has not this form.
+    """
+    return _named(text, "NAME=/PATH")
+
+
+def _named(text: str, form: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not value or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        # Nothing is shown of what may be a URL with a password.
+        raise UsageError(
+            f"what is to be backed up must be given as {form}",
+            hint="A name has small letters, digits, _ and -, and begins with a letter "
+            "or a digit.",
+        )
+    return name, _printable(name, value)
+
+
+def _printable(what: str, text: str) -> str:
+    if not text.isprintable():
+        raise UsageError(
+            f"{what} has characters that cannot be printed",
+            hint="Write it in plain text, with special characters percent-encoded.",
+        )
+    return text
+
+
+def _by_name(
+    texts: Iterable[str], read: Callable[[str], tuple[str, str]]
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in map(read, texts):
+        if name in found:
+            raise UsageError(f"{name} is given twice", hint="Give each its own name.")
+        found[name] = value
+    return found
+
+
+def contents(answers: Answers) -> dict[str, str]:
+    """Return the text of each file, by its path in the repository."""
+    texts = {
+        CONFIGURATION: configuration(answers),
+        "tasks.py": _TASKS,
+        ".env.example": environment(answers),
+    }
+    if answers.on_github:
+        texts["requirements-opskit.txt"] = (
+            f"opskit-postgres[embedded,release]=={__version__}\n"
+        )
+        texts |= _workflows(answers)
+    for path in _documents("runbooks/*.md"):
+        if path.name != "README.md":
+            texts[f"runbooks/{path.name}"] = path.read_text(encoding="utf-8")
+    return texts
+
+
+def configuration(answers: Answers) -> str:
+    """Return the text of opskit.toml."""
+    schedule = {"schedule": _SCHEDULE} if answers.scheduled else {}
+    sections = {
+        f"databases.{name}": {"url": url} | schedule
+        for name, url in answers.databases.items()
+    }
+    for name, path in answers.folders.items():
+        sections[f"files.{name}"] = {"path": path} | schedule
+    endpoint = {"endpoint_url": answers.endpoint} if answers.endpoint else {}
+    store = "offsite" if answers.on_s3 else "local"
+    sections[f"stores.{store}"] = {"url": answers.store} | endpoint
+    text = _HEAD
+    for name, keys in sections.items():
+        lines = "".join(f"{key} = {_quoted(value)}\n" for key, value in keys.items())
+        text += f"\n[{name}]\n{lines}"
+    return text + _release(answers)
+
+
+def _release(answers: Answers) -> str:
+    if answers.deployer == "none":
+        return ""
+    database = _quoted(next(iter(answers.databases), "shop"))
+    return (
+        "\n[smoke]\n"
+        '# url = "https://app.example"            # the address of your service\n'
+        f"\n[release]\ndeployer = {_quoted(answers.deployer)}\n"
+        + _DEPLOYER[answers.deployer]
+        + _MIGRATIONS.format(database=database)
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return a printable text as TOML and YAML write it in quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def environment(answers: Answers) -> str:
+    """Return the text of .env.example: every secret of the settings, none filled in."""
+    names = {"databases": answers.databases}
+    text = _ENVIRONMENT_HEAD + (_AWS if answers.on_s3 else "")
+    for variable, about in _secrets(Settings, [], names):
+        lines = textwrap.wrap(about, 84, initial_indent="# ", subsequent_indent="# ")
+        text += "\n" + "\n".join(lines) + f"\n#{variable}=\n"
+    return text
+
+
+def _secrets(
+    model: type[BaseModel], path: Sequence[str], names: Mapping[str, Iterable[str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the variables that hold a secret, and what each is."""
+    for name, each in model.model_fields.items():
+        kinds = (each.annotation, *get_args(each.annotation))
+        if SecretStr in kinds:
+            form = ", as JSON" if get_origin(each.annotation) else ""
+            about = f"[{'.'.join(path)}] {name}{form}: {each.description}"
+            yield ENVIRONMENT_PREFIX + "__".join([*path, name]).upper(), about
+        for inner in filter(_is_section, kinds):
+            if get_origin(each.annotation) is None:
+                yield from _secrets(inner, [*path, name], names)
+            for own in names.get(name, ()):
+                yield from _secrets(inner, [*path, name, own], names)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _workflows(answers: Answers) -> dict[str, str]:
+    """Return the workflows, with the databases in their matrix."""
+    listed = ", ".join(
+        name if _PLAIN.fullmatch(name) else _quoted(name) for name in answers.databases
+    )
+    texts = {}
+    for path in _documents("workflows/*.yml"):
+        if answers.deployer == "none" and path.stem in ("release", "smoke"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        texts[f".github/workflows/{path.name}"] = re.sub(
+            r"(?m)^( +source: )\[shop\]$", rf"\1[{listed}]", text
+        )
+    return texts
+
+
+def _documents(pattern: str) -> list[Path]:
+    return sorted(documents().glob(pattern))
