@@ -442,6 +442,10 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
             )
     try:
         for each, line in zip(own[done:], lines[done:], strict=True):
+            # In a store it would stay, and keep the ledger from being rebuilt.
+            record = parse(line, what=f"record {each.number} of {ledger.path}")
+            if record.sequence != each.number:
+                raise IntegrityError(f"the ledger {ledger.path} is not whole")
             if each.key not in keys:
                 # It exists if another run was quicker, or this one was killed.
                 with suppress(ObjectExists):

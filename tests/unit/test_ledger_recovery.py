@@ -72,6 +72,24 @@ def test_the_chain_goes_on_where_the_file_was_lost(
     assert [len(keys(each)) for each in stores] == [COUNT + 1] * 2
 
 
+def test_a_file_that_was_overwritten_can_be_put_aside(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """What runs add to it meanwhile reaches no store, where it would stay."""
+    path.write_bytes(b"\x00not a record\n" * COUNT)
+    append(ledger_of(path, stores), 7)
+    warned = copy(ledger_of(path, stores), stores)
+    path.unlink()
+    ledger = ledger_of(path, stores)
+    append(ledger, COUNT)
+    copy(ledger, stores)
+
+    assert [each.split(": ")[1] for each in warned] == [
+        f"record 0 of {path} is not a ledger record"
+    ] * 2
+    assert _verify(ledger, stores) == LedgerReport(faults=())
+
+
 def test_a_new_machine_has_the_whole_ledger(
     path: Path, stores: list[MemoryStore], tmp_path: Path
 ) -> None:
