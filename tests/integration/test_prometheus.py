@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
-import sys
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,13 +29,13 @@ from opskit.watch import dashboards
 from opskit.watch.report import ReportRequest, report
 from opskit.watch.rules import render
 from opskit.watch.slo import checks
+from tests import watching
 from tests.s3_servers import free_ports
-from tests.support import bound
 from tests.unit import stock
 from tests.unit.test_rules import alerts
+from tests.watching import Prometheus, Scheduler, at_once, target, until
 
 ROOT = Path(__file__).resolve().parents[2]
-_SECONDS_MAX = 60.0
 # What each scrape of the service adds: so many requests of each status.
 STATUSES = {"200": 95, "429": 3, "500": 2}
 FAST, SLOW = 0.05, 0.9  # seconds; of each scrape's answers, every tenth is slow
@@ -83,65 +80,12 @@ class ServiceServer(ThreadingHTTPServer):
         return generate_latest(self.registry)
 
 
-class Scheduler:
-    """The scheduler of a folder, as a process that can be ended and started again."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder, self._stack = folder, stack
-        self.start()
-
-    def start(self) -> None:
-        """Start it."""
-        command = [sys.executable, "-m", "opskit", "scheduler"]
-        log = self._folder / "scheduler.log"
-        self._process = self._stack.enter_context(
-            bound(command, log=log, cwd=self._folder)
-        )
-        self._stack.callback(self.stop)
-
-    def stop(self) -> None:
-        """End it as a service manager does."""
-        self._process.terminate()
-        self._process.wait(_SECONDS_MAX)
-
-
 @dataclass(frozen=True)
-class Prometheus:
-    """A Prometheus that scrapes both, the scheduler, and its configuration."""
+class Watched(Prometheus):
+    """A Prometheus that scrapes a service and a scheduler, and the configuration."""
 
-    url: str
     settings: Settings
     scheduler: Scheduler
-
-    def get(self, path: str, **parameters: str) -> Any:
-        """Ask the API."""
-        query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(
-            f"{self.url}/api/v1/{path}?{query}", timeout=30
-        ) as answer:
-            return json.load(answer)["data"]
-
-    def values(self, expr: str) -> list[float]:
-        """Return what a query gives now, without what is no number."""
-        found = self.get("query", query=expr)["result"]
-        return [v for each in found if math.isfinite(v := float(each["value"][1]))]
-
-    def firing(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the alerts that fire, by name."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for each in self.get("alerts")["alerts"]:
-            if each["state"] == "firing":
-                found.setdefault(each["labels"]["alertname"], []).append(each)
-        return found
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Wait for something to be true, and return it."""
-    end = time.monotonic() + _SECONDS_MAX
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.2)
-    return found
 
 
 def configured(folder: Path, port: int, prometheus_url: str) -> Settings:
@@ -186,15 +130,9 @@ prometheus_url = {json.dumps(prometheus_url)}
     return settings
 
 
-def target(port: int) -> list[dict[str, list[str]]]:
-    """Return a port of this host as Prometheus is given one."""
-    return [{"targets": [f"127.0.0.1:{port}"]}]
-
-
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Prometheus with the rules, which need not hold for minutes here."""
-    program = stock.program("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     port, own_port = free_ports(2)
     url = f"http://127.0.0.1:{own_port}"
@@ -204,34 +142,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         service = stack.enter_context(ServiceServer())
         threading.Thread(target=service.serve_forever, daemon=True).start()
         stack.callback(service.shutdown)
-        rules = re.sub(r"for: \w+", "for: 0s", render(settings))
-        (folder / "rules.yml").write_text(
-            re.sub(r"interval: \w+", "interval: 1s", rules)
-        )
         key = {"username": "prometheus", "password_file": str(folder / "key")}
         jobs: dict[str, dict[str, Any]] = {
             "opskit": {"static_configs": target(port), "basic_auth": key},
             "service": {"static_configs": target(service.server_port)},
         }
-        (folder / "prometheus.yml").write_text(
-            json.dumps(
-                {
-                    "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                    "rule_files": ["rules.yml"],
-                    "scrape_configs": [
-                        {"job_name": name, **job} for name, job in jobs.items()
-                    ],
-                }
-            )
-        )
-        command = [
-            program,
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{own_port}",
-        ]
-        stack.enter_context(bound(command, log=folder / "log", cwd=folder))
-        found = Prometheus(url, settings, scheduler)
+        rules = at_once(render(settings))
+        running = watching.prometheus(folder, own_port, rules, jobs)
+        found = Watched(stack.enter_context(running).url, settings, scheduler)
         until(lambda: is_scraping(found))
         yield found
 
@@ -245,7 +163,7 @@ def is_scraping(prometheus: Prometheus) -> bool:
         return False
 
 
-def test_every_target_is_up(prometheus: Prometheus) -> None:
+def test_every_target_is_up(prometheus: Watched) -> None:
     """Prometheus reads the metrics of opskit, with the key; nobody does without."""
 
     def health() -> list[str]:
@@ -259,7 +177,7 @@ def test_every_target_is_up(prometheus: Prometheus) -> None:
     refused.value.close()
 
 
-def test_a_stale_backup_raises_its_alert(prometheus: Prometheus) -> None:
+def test_a_stale_backup_raises_its_alert(prometheus: Watched) -> None:
     """It names the source and the store; a source with more patience raises none."""
     (alert,) = until(lambda: prometheus.firing().get("OpskitBackupStale"))
 
@@ -274,7 +192,7 @@ def test_a_stale_backup_raises_its_alert(prometheus: Prometheus) -> None:
     assert texts["runbook_url"] == "https://git.example/runbooks/backup-failed.md"
 
 
-def test_a_scheduler_that_ended_is_noticed(prometheus: Prometheus) -> None:
+def test_a_scheduler_that_ended_is_noticed(prometheus: Watched) -> None:
     """Its metrics are gone with it: that is an alert for each source, until it is back."""
     prometheus.scheduler.stop()
 
@@ -287,7 +205,7 @@ def test_a_scheduler_that_ended_is_noticed(prometheus: Prometheus) -> None:
 
 
 def test_a_service_that_misses_its_objectives_raises_alerts(
-    prometheus: Prometheus,
+    prometheus: Watched,
 ) -> None:
     """Two percent fail, and ten are slow; none is slower than p99 may be."""
     expected = {
@@ -306,7 +224,7 @@ def test_a_service_that_misses_its_objectives_raises_alerts(
         ]
 
 
-def test_no_other_alert_fires_and_every_rule_is_well(prometheus: Prometheus) -> None:
+def test_no_other_alert_fires_and_every_rule_is_well(prometheus: Watched) -> None:
     """Prometheus evaluates every rule without an error."""
     rules = [
         rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]
@@ -321,7 +239,7 @@ def test_no_other_alert_fires_and_every_rule_is_well(prometheus: Prometheus) -> 
 
 
 @pytest.mark.parametrize("name", ["opskit", "service"])
-def test_every_graph_of_a_dashboard_has_data(prometheus: Prometheus, name: str) -> None:
+def test_every_graph_of_a_dashboard_has_data(prometheus: Watched, name: str) -> None:
     """Each query of each panel gives numbers."""
     dashboard = (
         dashboards.opskit()
@@ -337,9 +255,7 @@ def test_every_graph_of_a_dashboard_has_data(prometheus: Prometheus, name: str) 
 
 
 @pytest.mark.parametrize("name", ["errors", "slow", "rate-limited"])
-def test_the_queries_of_a_runbook_are_answered(
-    prometheus: Prometheus, name: str
-) -> None:
+def test_the_queries_of_a_runbook_are_answered(prometheus: Watched, name: str) -> None:
     """Whoever is called at night copies them as they stand."""
     runbook = (ROOT / "runbooks" / f"service-{name}.md").read_text(encoding="utf-8")
     scripts = re.findall(r"^promtool (query .*?)^```", runbook, re.M | re.S)
@@ -352,7 +268,7 @@ def test_the_queries_of_a_runbook_are_answered(
 
 
 def test_the_figures_of_a_report_are_those_of_the_service(
-    prometheus: Prometheus,
+    prometheus: Watched,
 ) -> None:
     """Shares and percentiles are what the service counted, of the time since it began."""
     now = datetime.now(UTC)
@@ -375,7 +291,7 @@ def test_the_figures_of_a_report_are_those_of_the_service(
     assert first > now - timedelta(hours=1)
 
 
-def test_a_period_without_requests_is_said(prometheus: Prometheus) -> None:
+def test_a_period_without_requests_is_said(prometheus: Watched) -> None:
     """Nothing measured is not nothing failed."""
     end = datetime.now(UTC) - timedelta(days=30)
 
@@ -385,7 +301,7 @@ def test_a_period_without_requests_is_said(prometheus: Prometheus) -> None:
     assert "no requests" in found.observed
 
 
-def test_a_report_holds_the_figures(prometheus: Prometheus) -> None:
+def test_a_report_holds_the_figures(prometheus: Watched) -> None:
     """The objectives of the service stand beside those of backups and drills."""
     outcome = report(begin(prometheus.settings), ReportRequest(period="week"))
 
