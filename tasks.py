@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from development.tasks import audit, bench, test
+from development.tasks import audit, bench, gamedays, test
 from opskit.__main__ import main
 from opskit.tasks import namespace
 
@@ -11,6 +11,7 @@ __all__ = ["namespace"]
 namespace.add_task(test)
 namespace.add_task(bench)
 namespace.add_task(audit)
+namespace.add_task(gamedays)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""`test`, `bench` and `audit`: the tasks for working on opskit."""
+"""`test`, `bench`, `audit` and `gamedays`: the tasks for working on opskit."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def bench(
     # Relative to where the user is; the run itself is in the repository.
     for flag, path in (("--out", out), ("--work-dir", work_dir)):
         arguments += [flag, str(Path(path).resolve())] if path else []
-    code = _benchmarks(arguments)
+    code = _run_module("benchmarks", arguments)
     if code == _WRONG_CALL:
         raise UsageError("benchmarks were not run", hint="The line above says why.")
     if code != 0:
@@ -147,9 +147,22 @@ def bench(
         )
 
 
-def _benchmarks(arguments: list[str]) -> int:
-    """Run them and return their exit code; interrupted, let them end their servers."""
-    command = [sys.executable, "-m", "benchmarks", *arguments]
+@command(help={"names": "of game days, with a comma between; all if not given"})
+def gamedays(_say: Say, names: str = "") -> None:
+    """Break a running system for each runbook, follow it, and record what was seen.
+
+    Example: inv gamedays --names "database-lost,store-*"
+    """
+    chosen = [each.strip() for each in names.split(",") if each.strip()]
+    if _run_module("tests.gamedays", ["--record", *chosen]) != 0:
+        raise OpskitError(
+            "a game day failed", hint="The lines above say which, and why."
+        )
+
+
+def _run_module(module: str, arguments: list[str]) -> int:
+    """Run a module and return its exit code; interrupted, let it end its servers."""
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=_ROOT) as process:
         try:
             return process.wait()

@@ -282,10 +282,10 @@ class Ground:
     keys: dict[str, str]
 
     @contextlib.contextmanager
-    def site(self) -> Iterator[Site]:
-        """Yield a site on which version 1 runs."""
+    def site(self, name: str = "") -> Iterator[Site]:
+        """Yield a site on which version 1 runs; its database may have a name."""
         number = next(_numbers)
-        name, folder = f"releases_{number}", self.folder / f"site-{number}"
+        name, folder = name or f"releases_{number}", self.folder / f"site-{number}"
         create = f"CREATE DATABASE {quoted(name)} TEMPLATE {_TEMPLATE}"
         execute(self.server.url(), create)
         shutil.copytree(self.folder / "template", folder, symlinks=True)

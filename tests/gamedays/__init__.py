@@ -1,0 +1,1 @@
+"""Game days: for each runbook a running system that is really broken, and mended."""
