@@ -102,6 +102,12 @@ class RetriesExhausted(StoreUnavailable):
     """A store did not answer however often it was asked; asking on is no use."""
 
 
+class GitHubError(OpskitError):
+    """GitHub is unreachable or refused."""
+
+    exit_code = 10
+
+
 class LockHeld(OpskitError):
     """Another run holds the lock; the message names its owner and start."""
 

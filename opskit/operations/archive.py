@@ -28,6 +28,7 @@ from opskit.store import Store
 from opskit.store.base import read_whole
 
 _BYTES_MAX = 256 * 1024 * 1024
+_LATEST = "latest"
 _DIGESTS, _MISSING, _LEDGER = "SHA256SUMS", "MISSING", "ledger.jsonl"
 
 
@@ -89,18 +90,20 @@ def _is_of(entry: LedgerEntry, release_id: str) -> bool:
 
 
 def _chosen(entries: Iterable[LedgerEntry], wanted: str) -> str:
-    known = {
+    known = [
         str(each.details["release"])
         for each in entries
         if each.operation in (STEP, RELEASE, ROLLBACK) and "release" in each.details
-    }
-    chosen = [each for each in known if wanted and each.startswith(wanted)]
+    ]
+    chosen = {each for each in known if wanted and each.startswith(wanted)}
+    if wanted == _LATEST:
+        chosen = {*known[-1:]}
     if len(chosen) != 1:
         raise UsageError(
             f"{'no' if not chosen else 'more than one'} release is called {wanted}",
             hint="`inv releases` lists them.",
         )
-    return chosen[0]
+    return chosen.pop()
 
 
 @dataclass

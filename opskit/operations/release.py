@@ -395,11 +395,10 @@ def _return(
 
 
 def _chosen(past: Sequence[Attempt], to: str) -> Attempt:
-    chosen = [
-        each
-        for each in past
-        if each.status == "released" and each.release.startswith(to)
-    ]
+    released = [each for each in past if each.status == "released"]
+    chosen = [each for each in released if each.release.startswith(to)]
+    # The newest one of a version: what came after it is taken back.
+    chosen = chosen or [each for each in released if each.version == to][-1:]
     if len(chosen) != 1:
         raise UsageError(
             f"{'no' if not chosen else 'more than one'} release is called {to}",

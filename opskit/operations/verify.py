@@ -20,7 +20,7 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.evidence import Evidence, set_subject, store_evidence
-from opskit.operations import keys
+from opskit.operations import keys, sources
 from opskit.operations.outcome import Outcome, not_recorded
 from opskit.operations.run import Run
 from opskit.progress import bar
@@ -29,9 +29,11 @@ from opskit.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRequest:
-    """Which set to verify; every one if none is named."""
+    """Which set to verify, or the newest of which source; else every one."""
 
     backup: str = ""
+    database: str = ""
+    files: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +63,14 @@ def verify(
 ) -> Outcome[Verified]:
     """Verify one set or all; `on_set` gets each at once, and in a word how it is."""
     with run.recorded("verify", watched=True) as record:
-        catalog = run.catalog()
-        chosen = (
-            [catalog.find(request.backup)] if request.backup else list(catalog.sets)
-        )
-        reading = _begin(run, catalog, chosen[0] if request.backup else None)
+        source = sources.of_sets(run, database=request.database, files=request.files)
+        catalog = run.catalog(source or None)
+        is_one = bool(request.backup or source)
+        chosen = list(catalog.sets)
+        if is_one:
+            wanted = request.backup or "latest"
+            chosen = [catalog.find(wanted, source=source or None)]
+        reading = _begin(run, catalog, chosen[0] if is_one else None)
         if not chosen and not reading.bad and not reading.not_read:
             raise UsageError(
                 "there is no backup set to verify",

@@ -8,6 +8,7 @@ from opskit.tasks import (
     backup,
     doctor,
     drill,
+    github,
     init,
     release,
     restore,
@@ -42,6 +43,7 @@ for _task in (
     watch.scheduler,
     watch.rules,
     watch.report,
+    github.github,
 ):
     namespace.add_task(_task)
 

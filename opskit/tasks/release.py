@@ -132,7 +132,8 @@ def release(
 
 @command(
     help={
-        "to": "the release whose version shall run: its id, or the beginning of it",
+        "to": "the release whose version shall run: its id, the beginning of it, or "
+        "its version",
     }
 )
 def rollback(say: Say, to: str = "", json: bool = False) -> Outcome[Released]:
@@ -186,7 +187,7 @@ def releases(say: Say, json: bool = False) -> Outcome[Releases]:
 
 @command(
     help={
-        "release": "the release or rollback: its id, or the beginning of it",
+        "release": "the release or rollback: its id, the beginning of it, or latest",
     },
     required=["release"],
 )

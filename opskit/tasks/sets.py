@@ -164,11 +164,23 @@ def _difference_text(each: Any) -> str:
     return f"{name}: {count(each['rows'], 'row')}" if "rows" in each else name
 
 
-@command(help={"backup": f"verify this set only: {BACKUP_HELP}"})
-def verify(say: Say, backup: str = "", json: bool = False) -> Outcome[Verified]:
+@command(
+    help={
+        "database": "verify the newest set of this database only",
+        "files": "verify the newest set of this folder only",
+        "backup": f"verify this set only: {BACKUP_HELP}",
+    }
+)
+def verify(
+    say: Say,
+    database: str = "",
+    files: str = "",
+    backup: str = "",
+    json: bool = False,
+) -> Outcome[Verified]:
     """Read every stored object again and compare its size and digest.
 
-    Example: inv verify --backup shop-20260101T030000Z-a1b2c3
+    Example: inv verify --database shop
     """
     from opskit.operations.verify import VerifyRequest
     from opskit.operations.verify import verify as verify_sets
@@ -176,7 +188,7 @@ def verify(say: Say, backup: str = "", json: bool = False) -> Outcome[Verified]:
 
     outcome = verify_sets(
         start(),
-        VerifyRequest(backup=backup),
+        VerifyRequest(backup=backup, database=database, files=files),
         on_set=lambda manifest, state: say(
             f"{state}: {manifest.backup_id}, {count(len(manifest.objects), 'object')}"
         ),

@@ -117,7 +117,7 @@ def request(
             basic_auth=_plain(address.auth),
             basic_auth_encoding="utf-8",
         )
-        response = _pool(address.scheme or "", address.host or "").request(
+        response = pool(address.scheme or "", address.host or "").request(
             method,
             url,
             body=body or None,
@@ -144,7 +144,7 @@ def request(
     return answer
 
 
-def _pool(scheme: str, host: str) -> PoolManager:
+def pool(scheme: str, host: str) -> PoolManager:
     """Return connections, through a proxy where the environment names one."""
     from urllib3 import PoolManager, ProxyManager
     from urllib3.util import make_headers, parse_url

@@ -1,0 +1,1 @@
+"""GitHub: what the workflows there need of its interface."""
