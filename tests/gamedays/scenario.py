@@ -100,8 +100,12 @@ class Scenario:
     broken: ClassVar[str]
     sign: ClassVar[Sign]
 
-    def prepare(self, system: System) -> None:
-        """Configure the system before anybody watches it."""
+    def prepare(self, system: System, stack: ExitStack) -> None:
+        """Configure the system before anybody watches it.
+
+        What is entered into the stack, a server of a store for instance, is there as
+        long as the system is.
+        """
 
     def break_(self, system: System) -> None:
         """Break it."""
@@ -163,7 +167,7 @@ def act(ground: Ground, scenario: Scenario) -> Seen:
             not steady afterwards.
     """
     with hosted(ground) as system, ExitStack() as stack:
-        scenario.prepare(system)
+        scenario.prepare(system, stack)
         system.start(stack)
         await_steady(scenario, system)
         is_person = isinstance(scenario.sign, Person)
