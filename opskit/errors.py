@@ -178,6 +178,18 @@ class DrillFailed(OpskitError):
     exit_code = 50
 
 
+class RunbookFailed(OpskitError):
+    """A step of a runbook or its proof failed."""
+
+    exit_code = 50
+
+
+class RunbookRefused(OpskitError):
+    """A runbook was refused before its first step."""
+
+    exit_code = 62
+
+
 class DeployFailed(OpskitError):
     """A version is not known to run; a release that meets this is rolled back."""
 

@@ -17,7 +17,7 @@ _STANDARD_ERROR = 2
 def run(
     command: Sequence[str],
     *,
-    seconds: float,
+    seconds: float | None,
     patience: float = 0,
     content: bytes = b"",
     folder: Path | None = None,
@@ -27,9 +27,10 @@ def run(
 ) -> int:
     """Run a program with some content on standard input; return its exit code.
 
-    A program that is late, or interrupted, is killed with all that it has started. With
-    `patience` it is asked to end first, and has so many seconds for that. What is left
-    of a program that has ended by itself goes on.
+    A program that is late, or interrupted, is killed with all that it has started.
+    Without `seconds` it is never late. With `patience` it is asked to end first, and
+    has so many seconds for that. What is left of a program that has ended by itself
+    goes on.
 
     Raises:
         OSError: it cannot be run.

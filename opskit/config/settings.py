@@ -32,6 +32,7 @@ from pydantic_settings import (
 
 from opskit.config.drill import DrillSettings, RestoreSettings
 from opskit.config.release import ReleaseSettings
+from opskit.config.runbooks import RunbooksSettings
 from opskit.config.section import Section, SourceName
 from opskit.config.smoke import SmokeSettings
 from opskit.config.sources import DatabaseSettings, FolderSettings, RetentionSettings
@@ -199,6 +200,7 @@ class Settings(BaseSettings):
     slo: SloSettings = SloSettings()
     smoke: SmokeSettings = SmokeSettings()
     release: ReleaseSettings = ReleaseSettings()
+    runbooks: RunbooksSettings = RunbooksSettings()
     state_dir: Path = Field(
         default=Path(".opskit"),
         description="locks, the ledger and reports; "
@@ -269,7 +271,12 @@ def load(path: Path | None = None) -> Settings:
     path = Path.cwd() / path if path else configuration_path()
     settings = validated(_read_toml(path), path)
     base = path.resolve().parent
-    return settings.model_copy(update={"state_dir": base / settings.state_dir})
+    return settings.model_copy(
+        update={
+            "state_dir": base / settings.state_dir,
+            "runbooks": settings.runbooks.beside(base),
+        }
+    )
 
 
 def validated(content: Mapping[str, Any], path: Path) -> Settings:

@@ -9,6 +9,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from opskit.errors import UsageError
+from opskit.log import mask
 
 _NAME = re.compile(r"\w[\w.-]*")
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
@@ -32,6 +33,10 @@ def check_value(known: Input, value: str) -> str:
         UsageError: it is not.
     """
     fits, allowed = KINDS[known.kind]
+    if mask(value) != value:
+        raise UsageError(
+            f"{known.name} holds a secret", hint="Inputs are recorded: name a file."
+        )
     if value.isprintable() and value.strip() and fits(value):
         return value
     raise UsageError(
@@ -78,7 +83,6 @@ def _is_url(value: str) -> bool:
             and (parts.netloc or parts.path)
             and "://" in value
             and " " not in value
-            and parts.password is None  # inputs are recorded
         )
     except ValueError:
         return False
@@ -95,7 +99,7 @@ def _is_time(value: str) -> bool:
 KINDS: dict[str, tuple[Callable[[str], object], str]] = {
     "name": (_NAME.fullmatch, "a name: letters, digits, _, - and ."),
     "backup": (_NAME.fullmatch, "the ID of a backup set, its beginning, or latest"),
-    "url": (_is_url, "a URL without a password"),
+    "url": (_is_url, "a URL"),
     "path": (lambda value: value.startswith("/"), "an absolute path"),
     "number": (_NUMBER.fullmatch, "a number from 0 on"),
     "time": (_is_time, "a time as 2026-11-30T09:00:00Z"),

@@ -50,12 +50,14 @@ def command(
     help: dict[str, str] | None = None,
     iterable: list[str] | None = None,
     required: Sequence[str] = (),
+    positional: Sequence[str] = (),
 ) -> Callable[[Callable[..., Outcome[Any] | None]], Task[Callable[..., None]]]:
     """Make a task of a function that returns the outcome of an operation.
 
     The function gets what prints lines, and the flags. What failed, or what it raises,
     becomes the exit code of the contract, one line of what failed and one of what to
     do. A traceback is never shown.
+    What is `positional` is given without its flag.
     What is `required` has "required" in its help, and is refused if it is missing. The
     help of `--json` is the same everywhere.
     """
@@ -105,7 +107,10 @@ def command(
 
         json_help = {"json": _JSON_HELP} if "json" in signature(body).parameters else {}
         made: Task[Callable[..., None]] = task(
-            help=described | json_help, iterable=iterable or [], auto_shortflags=False
+            help=described | json_help,
+            iterable=iterable or [],
+            positional=list(positional),
+            auto_shortflags=False,
         )(wrapper)
         return made
 

@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 from opskit.checks import Check, Health, count, duration, size, worst
 from opskit.config import Settings
 from opskit.config.cron import next_due
-from opskit.files import documents
 from opskit.ledger import LedgerEntry
 from opskit.log import mask
 from opskit.watch import figures, health
@@ -252,20 +251,15 @@ def routes(
 
     def runbook(request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in _runbooks():
+        known = {each.name: each for each in settings.runbooks.place.glob("*.md")}
+        if name not in known:
             return PlainTextResponse("There is no such runbook.", 404)
         template = templates.get_template("runbook.html")
-        return HTMLResponse(template.render(name=name, text=_runbooks()[name]))
+        text = known[name].read_text("utf-8", errors="replace")
+        return HTMLResponse(template.render(name=name, text=text))
 
     return [
         Route("/", page),
         *(Route(f"/{name}", file) for name in _FILES),
         Route("/runbooks/{name}", runbook),
     ]
-
-
-@cache
-def _runbooks() -> dict[str, str]:
-    """Return the runbooks by the names of their files."""
-    folder = documents() / "runbooks"
-    return {each.name: each.read_text("utf-8") for each in folder.glob("*.md")}

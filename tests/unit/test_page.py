@@ -13,6 +13,7 @@ import pytest
 
 from opskit.checks import Check
 from opskit.config import Settings
+from opskit.config.runbooks import RunbooksSettings
 from opskit.watch import gathering, health, page
 from opskit.watch.state import State
 from tests.unit.states import NOW, Records, sick, source_state, state_of, well
@@ -47,7 +48,7 @@ def test_each_runbook_that_the_page_links_exists() -> None:
     """In this repository, and in what is installed from it."""
     names = {name for _what, name in page._RUNBOOKS}
 
-    assert names <= page._runbooks().keys()
+    assert names <= {each.name for each in RunbooksSettings().place.iterdir()}
     assert names <= {each.name for each in (ROOT / "runbooks").iterdir()}
 
 

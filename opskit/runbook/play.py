@@ -1,0 +1,262 @@
+"""Player: has a person or nobody walk through a runbook, and takes it up again."""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opskit import locks
+from opskit.config.runbooks import RunbooksSettings
+from opskit.errors import Interrupted, RunbookFailed, RunbookRefused, UsageError
+from opskit.operations.outcome import Outcome, Record
+from opskit.operations.run import Run
+from opskit.runbook import inputs
+from opskit.runbook.attempts import LEFT, PASSED, RUNBOOK, Attempt, attempts, files
+from opskit.runbook.shell import shell
+from opskit.runbook.text import Runbook, read
+from opskit.runbook.walk import Ask, Left, Played, Show, Walk, filled, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayRequest:
+    """Which runbook, with which inputs.
+
+    With `dry_run` it is only shown; with `resume` the last attempt is taken up again.
+    `unattended` it asks nothing: `destroys` names all that may be destroyed, `skip` the
+    numbers of the steps that are not needed.
+    """
+
+    name: str
+    dry_run: bool = False
+    resume: bool = False
+    unattended: bool = False
+    inputs: Sequence[str] = ()
+    destroys: Sequence[str] = ()
+    second: str = ""
+    skip: Sequence[int] = ()
+
+
+def play(
+    run: Run, request: PlayRequest, *, show: Show, ask: Ask | None
+) -> Outcome[Played]:
+    """Walk through a runbook; without `ask` there is nobody to answer."""
+    with run.recorded(RUNBOOK) as record:
+        book = _find(run.settings.runbooks, request.name)
+        _require_skippable(book, request.skip)
+        if request.destroys and not request.unattended:
+            raise UsageError(
+                "--destroys is for --yes", hint="Leave it out: the name is asked for."
+            )
+        if request.dry_run:
+            record.result = _played(run, book, request)
+            record.status = "planned"
+            _show_all(book, record.result, show)
+            return record.outcome
+        if not request.unattended and ask is None:
+            raise UsageError(
+                "there is no terminal to ask on",
+                hint="Run it on a terminal, or unattended with --yes. --dry-run shows "
+                "what it does.",
+            )
+        ask = None if request.unattended else ask
+        with locks.exclusive(
+            run.state_dir / "locks",
+            f"runbook-{book.name}",
+            operation=f"{RUNBOOK} {book.name}",
+            run_id=run.run_id,
+            now=run.now(),
+        ):
+            _play(run, book, request, record, show, ask)
+    return record.outcome
+
+
+def _play(
+    run: Run,
+    book: Runbook,
+    request: PlayRequest,
+    record: Record,
+    show: Show,
+    ask: Ask | None,
+) -> None:
+    seconds = None
+    try:
+        earlier = _earlier(run, book) if request.resume else None
+        played = record.result = _played(run, book, request, earlier)
+        _complete(book, played.inputs, show, ask)
+        if request.unattended:
+            _require_allowed(run, book, played, request)
+            seconds = run.settings.runbooks.step_timeout.total_seconds()
+        with shell(played.inputs, seconds=seconds) as commands:
+            record.begin(**played.about)
+            Walk(
+                run=run,
+                book=book,
+                played=played,
+                shell=commands,
+                show=show,
+                ask=ask,
+                skip=request.skip,
+                known=earlier.steps if earlier else {},
+            ).go()
+        record.status = PASSED
+        show(f"\n{book.sections['Afterwards']}\n\nThe runbook {book.name} worked.")
+    except RunbookRefused:
+        record.status = "refused"
+        raise
+    except RunbookFailed:
+        show(f"\n{book.sections['If it did not']}\n")
+        raise
+    except (Left, KeyboardInterrupt) as error:
+        record.status, record.ended = LEFT, "interrupted"
+        hint = f"`inv runbook {book.name} --resume` goes on with it."
+        raise Interrupted(
+            f"the runbook {book.name} was left",
+            hint=hint if record.on_record else "Nothing was run.",
+        ) from error
+    finally:
+        if record.on_record:
+            record.status = record.status or "failed"
+            record.details |= record.result.as_json() | {"status": record.status}
+
+
+def _find(settings: RunbooksSettings, name: str) -> Runbook:
+    known = {each.stem: each for each in files(settings)}
+    name = name.removesuffix(".md")
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        meant = f"Did you mean {close[0]}? " if close else ""
+        raise UsageError(
+            f"there is no runbook {name} in {settings.place}",
+            hint=f"{meant}`inv runbook` lists them.",
+        )
+    return read(known[name])
+
+
+def _require_skippable(book: Runbook, numbers: Sequence[int]) -> None:
+    allowed = [each.number for each in book.steps if each.only_if]
+    for number in numbers:
+        if number not in allowed:
+            raise UsageError(
+                f"step {number} of {book.name} cannot be skipped",
+                hint="Only a step with `Only if:` can: "
+                f"{', '.join(map(str, allowed)) or 'there is none'}.",
+            )
+
+
+def _earlier(run: Run, book: Runbook) -> Attempt:
+    """Return the attempt to take up again: the last one of this runbook."""
+    entries, _faults = run.ledger.readable()
+    own = [each for each in attempts(entries) if each.runbook == book.name]
+    if not own or own[-1].status == PASSED:
+        raise RunbookRefused(
+            f"no run of {book.name} was left or failed",
+            hint=f"Begin one: `inv runbook {book.name}`.",
+        )
+    if own[-1].details["digest"] != book.digest:
+        raise RunbookRefused(
+            f"the runbook {book.name} has changed since it was begun",
+            hint=f"Look at what was done (`inv ledger`), then begin anew: "
+            f"`inv runbook {book.name}`.",
+        )
+    return own[-1]
+
+
+def _played(
+    run: Run, book: Runbook, request: PlayRequest, earlier: Attempt | None = None
+) -> Played:
+    given = inputs.parse(book.inputs, request.inputs)
+    if earlier and given:
+        raise UsageError(
+            "--resume keeps the inputs", hint="Leave --input out, or begin anew."
+        )
+    return Played(
+        attempt=str(earlier.details["attempt"]) if earlier else run.run_id,
+        runbook=book.name,
+        digest=book.digest,
+        operator=run.settings.runbooks.operator or _login(),
+        second=request.second,
+        rehearsal=request.unattended,
+        inputs=dict(earlier.details["inputs"]) if earlier else given,
+        steps=plan(book),
+    )
+
+
+def _login() -> str:
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # the number of the user has no name here
+        return str(os.getuid())
+
+
+def _complete(
+    book: Runbook, values: dict[str, str], show: Show, ask: Ask | None
+) -> None:
+    """Ask for the inputs that were not given; unattended their defaults are taken.
+
+    Raises:
+        RunbookRefused: one is missing, and there is nobody to ask.
+        Left: the person has left.
+    """
+    for each in book.inputs:
+        while each.name not in values:
+            if ask is None and not each.default:
+                raise RunbookRefused(
+                    f"the input {each.name} is missing",
+                    hint=f"Give it: --input {each.name}=VALUE ({each.about}).",
+                )
+            default = f" [{each.default}]" if each.default else ""
+            line = ask(f"{each.name}: {each.about}{default}:") if ask else ""
+            if line is None:
+                raise Left
+            try:
+                values[each.name] = inputs.check_value(
+                    each, line.strip() or each.default
+                )
+            except UsageError as error:
+                show(f"{error.message}.")
+
+
+def _require_allowed(
+    run: Run, book: Runbook, played: Played, request: PlayRequest
+) -> None:
+    """Refuse to begin unattended where somebody would have to agree.
+
+    Raises:
+        RunbookRefused: a name is missing, or names nothing that is destroyed.
+    """
+    destroyed = [played.inputs[each.destroys] for each in book.steps if each.destroys]
+    needed = [
+        played.inputs[each.destroys]
+        for each in book.steps
+        if each.destroys and each.number not in request.skip
+    ]
+    for name in needed:
+        if name not in request.destroys:
+            raise RunbookRefused(
+                f"the runbook {book.name} destroys {name}",
+                hint=f"Agree to that for this run: --destroys {name}.",
+            )
+    for name in request.destroys:
+        if name not in destroyed:
+            raise RunbookRefused(
+                f"the runbook {book.name} does not destroy {name}",
+                hint=f"It destroys {', '.join(destroyed) or 'nothing'}.",
+            )
+    if run.settings.runbooks.second_person and needed and not played.second:
+        raise RunbookRefused(
+            "a second person has to agree to what is destroyed",
+            hint="Name them: --second NAME.",
+        )
+
+
+def _show_all(book: Runbook, played: Played, show: Show) -> None:
+    """Show a runbook from its steps on, with the inputs that are known."""
+    for each in book.inputs:
+        played.inputs.setdefault(each.name, each.default or f"${each.name}")
+        show(f"{each.name}={played.inputs[each.name]}")
+    show("")
+    for name in ("Steps", "Proof that it worked", "If it did not", "Afterwards"):
+        show(f"## {name}\n\n{filled(book.sections[name], played.inputs)}\n")

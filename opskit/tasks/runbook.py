@@ -1,0 +1,96 @@
+"""`runbook`: lists the runbooks, and walks through one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from opskit.tasks import output
+from opskit.tasks.command import command, whole_number
+from opskit.tasks.output import Say
+
+if TYPE_CHECKING:
+    from opskit.operations.outcome import Outcome
+    from opskit.runbook.attempts import Listed, Listing
+
+
+@command(
+    help={
+        "name": "the runbook; it is given without a flag",
+        "list_": "list the runbooks, with when each was last rehearsed",
+        "dry_run": "only show it, with the inputs filled in",
+        "resume": "take up the last run of it, if that was left or failed",
+        "yes": "rehearse it: ask nothing, and run every step",
+        "input": "name=value of an input; can be given more than once",
+        "destroys": "with --yes: the name of what may be destroyed; can be given more "
+        "than once",
+        "second": "the second person, who agrees to what is destroyed",
+        "skip": "the number of a step that is not needed; can be given more than once",
+    },
+    iterable=["input", "destroys", "skip"],
+    positional=["name"],
+)
+def runbook(
+    say: Say,
+    name: str | None = None,
+    list_: bool = False,
+    dry_run: bool = False,
+    resume: bool = False,
+    yes: bool = False,
+    input: list[str] | None = None,
+    destroys: list[str] | None = None,
+    second: str = "",
+    skip: list[str] | None = None,
+    json: bool = False,
+) -> Outcome[Any]:
+    """List the runbooks, or walk through one: each step, its proof, on record.
+
+    Example: inv runbook database-lost --input database=shop
+    """
+    from opskit.runbook.attempts import list_runbooks
+    from opskit.runbook.play import PlayRequest, play
+    from opskit.watch.runs import start
+
+    if list_ or not name:
+        return say.result(list_runbooks(start()), _lines)
+    request = PlayRequest(
+        name=name,
+        dry_run=dry_run,
+        resume=resume,
+        unattended=yes,
+        inputs=input or (),
+        destroys=destroys or (),
+        second=second,
+        skip=[whole_number("--skip", each) for each in skip or ()],
+    )
+
+    def show(text: str) -> None:
+        print(output.shown(text), file=sys.stderr if json else sys.stdout, flush=True)
+
+    def ask(question: str) -> str | None:
+        stream = sys.stderr if json else sys.stdout
+        print(output.shown(question), end=" ", file=stream, flush=True)
+        return sys.stdin.readline() or None
+
+    return play(start(), request, show=show, ask=ask if sys.stdin.isatty() else None)
+
+
+def _lines(listing: Listing) -> Iterator[str]:
+    head = ["runbook", "last run", "by", "result", "due", "title"]
+    yield from output.table(head, [_row(each) for each in listing.runbooks])
+    yield f"folder: {listing.folder}"
+
+
+def _row(each: Listed) -> list[str]:
+    if each.error:
+        return [each.name, "", "", "", "", each.error]
+    last = each.last.as_json() if each.last else {}
+    return [
+        each.name,
+        str(last.get("time", "never"))[:10],
+        str(last.get("operator", "")),
+        str(last.get("result", "")) + (", rehearsal" if last.get("rehearsal") else ""),
+        "now" if each.overdue else f"in {each.days} days at most",
+        each.title,
+    ]
