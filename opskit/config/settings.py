@@ -208,7 +208,7 @@ class Settings(BaseSettings):
     )
     ledger_name: str = Field(
         default="",
-        pattern=r"^([a-z0-9][a-z0-9-]{0,47})?$",
+        pattern=r"^([a-z0-9][a-z0-9_-]{0,99})?$",
         description="what the stores call the ledger of this host. Machines that exist "
         "for one job, as those of GitHub do, go on with the ledger of the job before "
         "under one name; never let two of them run at once. Empty: made of the names "

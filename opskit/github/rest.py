@@ -86,8 +86,8 @@ class GitHub:
         if missing:
             raise ConfigurationError(
                 f"{missing[0]} is not set",
-                hint="Run this in a workflow of GitHub, and give the step the token: "
-                "env: GITHUB_TOKEN: ${{ github.token }}.",
+                hint="Run this in a workflow of GitHub, and set GITHUB_TOKEN in the "
+                "`env` of its step to ${{ github.token }}.",
             )
         repository, run = (
             environment["GITHUB_REPOSITORY"],
@@ -238,7 +238,7 @@ class GitHub:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return _Passing(f"GitHub answered {status}: {question}")
         hints = {
-            401: "GITHUB_TOKEN has expired or is not valid: use ${{ github.token }}.",
+            401: "The value of GITHUB_TOKEN has expired or is not valid.",
             403: f"Give the job the permission `{needs}`.",
             404: f"The repository lacks it, or the token may not see it: give the job "
             f"the permission `{needs}`.",

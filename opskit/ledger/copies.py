@@ -369,10 +369,10 @@ def read_copies(store: Store, ledger_id: str = "") -> dict[str, list[Copy]]:
     """
     by_ledger: dict[str, list[Copy]] = defaultdict(list)
     prefix = f"{FOLDER}{ledger_id}/" if ledger_id else FOLDER
-    for each in store.list(prefix):
-        copy = _parse_key(each.key)
-        if copy is not None:
-            line = _read_line(store, each.key)
+    copies = [copy for each in store.list(prefix) if (copy := _parse_key(each.key))]
+    with Pool(_READERS, thread_name_prefix="ledger") as pool:
+        lines = pool.map(lambda copy: _read_line(store, copy.key), copies)
+        for copy, line in zip(copies, lines, strict=True):
             by_ledger[copy.ledger_id].append(replace(copy, line=line))
     for several in by_ledger.values():
         several.sort(key=lambda each: (each.number, each.short))

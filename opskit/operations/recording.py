@@ -13,6 +13,7 @@ from opskit import log
 from opskit.errors import OpskitError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
+from opskit.ledger.ledger import read_sent
 from opskit.operations.outcome import Record
 from opskit.operations.schedule import SCHEDULER
 from opskit.store import Store
@@ -132,6 +133,23 @@ class RunLedger:
             )
             return False
         return True
+
+    def append_for_all(self, record: Record) -> bool:
+        """Append a record and, if the ledger has a name, copy it before going on.
+
+        Return whether it is where the next run looks for it: a machine that exists for
+        one job takes its own file with it when it dies.
+        """
+        if not self.append(record):
+            return False
+        if not self.name:
+            return True
+        self.copy(record)
+        entry = record.entry
+        return entry is not None and any(
+            read_sent(self._ledger.path, self.id, each.name) > entry.sequence
+            for each in self.stores
+        )
 
     def copy(self, record: Record) -> None:
         """Copy a record, and what was not copied before it, to every store.

@@ -157,7 +157,8 @@ class Steps:
         if not self._record(step, "begun") and not is_way_back:
             raise ReleaseRefused(
                 f"the step {name} cannot be put on record",
-                hint=f"Let this user write to the ledger in {self.run.state_dir}.",
+                hint=f"Let this user write to the ledger in {self.run.state_dir}, and "
+                "to a store.",
             )
         step.status, began = "begun", time.monotonic()
         try:
@@ -196,7 +197,7 @@ class Steps:
             },
         )
         record.end()
-        return self.run.ledger.append(record)
+        return self.run.ledger.append_for_all(record)
 
 
 @contextmanager
