@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from opskit.postgres import database
 from opskit.postgres.connect import connect
-from tests.gamedays.scenario import Scenario, StatusCheck
+from tests.gamedays.scenario import Alert, Scenario, StatusCheck
 from tests.gamedays.system import DATABASE, System
+from tests.support import execute
 
 
 class DatabaseLost(Scenario):
@@ -27,3 +28,25 @@ class DatabaseLost(Scenario):
     def inputs(self, _system: System) -> Mapping[str, str]:
         """Return which one it is."""
         return {"database": DATABASE}
+
+
+class RowsDeleted(Scenario):
+    """Somebody deletes most rows of a table; the next backup holds far less."""
+
+    runbook = "rows-deleted"
+    broken = "two of three rows of a table were deleted, and the next backup ran"
+    sign = Alert("OpskitBackupChanged")
+
+    def break_(self, system: System) -> None:
+        """Delete them while the service goes on, then back up as the timetable does."""
+        execute(system.site.url, "DELETE FROM public.tasks WHERE id % 3 <> 0")
+        system.document("backup", "--all")
+
+    def inputs(self, system: System) -> Mapping[str, str]:
+        """Return the table, and the set from before."""
+        sets = system.document("backups", "--database", DATABASE)["backups"]
+        return {
+            "database": DATABASE,
+            "table": "public.tasks",
+            "backup": sets[1]["backup_id"],
+        }

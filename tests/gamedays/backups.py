@@ -1,0 +1,62 @@
+"""Backups: they are refused, or nothing takes them any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from tests.gamedays.scenario import Alert, Scenario
+from tests.gamedays.system import DATABASE, System
+from tests.support import execute
+
+_ROLE = "backup_of_service"
+
+
+class BackupRefused(Scenario):
+    """Somebody takes from the role of the backups what it may read."""
+
+    runbook = "backup-failing"
+    broken = "the role of the backups was refused the tables"
+    sign = Alert("OpskitBackupFailed")
+
+    def prepare(self, system: System, stack: ExitStack) -> None:
+        """Back up as a role that may just read."""
+        url = system.site.url
+        execute(url, f"CREATE ROLE {_ROLE} LOGIN IN ROLE pg_read_all_data")
+        stack.callback(execute, url, f"DROP ROLE {_ROLE}")
+        host = url.partition("@")[2]
+        system.configure(url=f"postgresql://{_ROLE}@{host}")
+        system.document("backup", "--all")
+
+    def break_(self, system: System) -> None:
+        """Revoke it, then back up as the timetable does."""
+        execute(system.site.url, f"REVOKE pg_read_all_data FROM {_ROLE}")
+        system.document("backup", "--all", codes=(30, 40))
+
+    def by_hand(self, system: System) -> None:
+        """Grant it again."""
+        execute(system.site.url, f"GRANT pg_read_all_data TO {_ROLE}")
+
+    def inputs(self, _system: System) -> Mapping[str, str]:
+        """Return what is backed up."""
+        return {"database": DATABASE}
+
+
+class SchedulerKilled(Scenario):
+    """The scheduler is killed, and nothing starts it again."""
+
+    runbook = "backup-failing"
+    broken = "the scheduler was killed, and not started again"
+    sign = Alert("OpskitAbsent")
+
+    def break_(self, system: System) -> None:
+        """Kill it."""
+        system.scheduler.kill()
+
+    def by_hand(self, system: System) -> None:
+        """Start it again."""
+        system.scheduler.start()
+
+    def inputs(self, _system: System) -> Mapping[str, str]:
+        """Return what is backed up."""
+        return {"database": DATABASE}
