@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
+import io
+import re
+import stat
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,27 +17,40 @@ from typing import Any
 from opskit import config, files, log
 from opskit.errors import ConfigurationError, UsageError
 from opskit.operations.outcome import Outcome
-from opskit.operations.repository import CONFIGURATION, Answers, contents
+from opskit.operations.repository import (
+    CONFIGURATION,
+    OWN_TASKS,
+    TASKS,
+    Answers,
+    contents,
+)
 from opskit.operations.run import now
 
 _IGNORED = (".opskit/", ".env")
+_ENVIRONMENT = re.compile(r"^ +environment:(?: |\n +name: )(\S+)", re.MULTILINE)
+_OWN_TASKS_STEP = """\
+tasks.py is yours and was left alone. For `invoke opskit.backup` and so on, add to it:
+    import sys, invoke, opskit.tasks
+    ns = invoke.Collection.from_module(sys.modules[__name__])
+    ns.add_collection(opskit.tasks.namespace, "opskit")"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitRequest:
-    """The answers, and whether files that differ are overwritten.
+    """The answers, the folder, and whether files that differ are overwritten.
 
     With `diff` nothing is written.
     """
 
     answers: Answers
+    folder: Path
     force: bool = False
     diff: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file that is written, or kept as it is; `before` is None where none lies."""
+    """A file as it is to be, and as it is: `before` is None where none lies."""
 
     path: str
     text: str
@@ -48,142 +64,224 @@ class File:
 
     def diff(self) -> Iterator[str]:
         """Yield the lines of a unified diff."""
-        old = (self.before or "").splitlines(keepends=True)
-        new = self.text.splitlines(keepends=True)
+        old, new = (list(io.StringIO(each or "")) for each in (self.before, self.text))
         name = "/dev/null" if self.before is None else f"a/{self.path}"
         for line in difflib.unified_diff(old, new, name, f"b/{self.path}"):
-            yield line.rstrip("\n")
+            yield line.removesuffix("\n")
             if not line.endswith("\n"):
                 yield "\\ No newline at end of file"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Initialised:
-    """What became of each file, and what is left to do."""
+    """What becomes of each file; `new_store` is a folder that is to be made."""
 
+    request: InitRequest
     files: Sequence[File]
-    store_folder: Path | None
-    makes_store: bool
-    is_diff: bool
+    new_store: Path | None
 
     @property
     def diff(self) -> list[str]:
-        """The lines of what differs from what lies there."""
+        """The lines of all that differs from what lies there."""
         return [line for each in self.files for line in each.diff()]
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the document."""
+        is_diff = self.request.diff
         return {
             "files": [{"path": e.path, "state": e.state} for e in self.files],
-            "store_folder_made": self.makes_store and not self.is_diff,
-            **({"diff": "\n".join(self.diff)} if self.is_diff else {}),
+            "new_store": str(self.new_store) if self.new_store else None,
+            **({"diff": "".join(f"{e}\n" for e in self.diff)} if is_diff else {}),
         }
 
+    def steps(self) -> Iterator[str]:
+        """Yield what is left to do, by a person."""
+        answers, states = self.request.answers, {e.path: e for e in self.files}
+        own = states.get(TASKS) or states[OWN_TASKS]
+        if own.state == "kept" and "opskit.tasks" not in (own.before or ""):
+            yield _OWN_TASKS_STEP
+        if answers.deployer != "none":
+            yield (
+                f"complete [smoke] and [release] in {CONFIGURATION}: where the service "
+                "is, and how it is deployed; docs/releases.md describes both"
+            )
+        yield (
+            "`inv doctor` checks that all of it works; `inv backup` and "
+            "`inv restore-drill` make the first set and prove it"
+        )
+        if answers.scheduled:
+            yield (
+                "`inv scheduler` runs all of it when it is due; docs/scheduler.md has "
+                "a unit for systemd"
+            )
+        if answers.on_github:
+            yield from self._steps_on_github()
 
-def plan(request: InitRequest, folder: Path) -> Initialised:
-    """Return what would be written into the folder, and touch nothing.
+    def _steps_on_github(self) -> Iterator[str]:
+        answers, folder = self.request.answers, self.request.folder
+        text = "".join(e.text for e in self.files if e.path.startswith(".github"))
+        environments, secrets, variables = (
+            ", ".join(sorted(set(re.findall(pattern, text))))
+            for pattern in (_ENVIRONMENT, r"secrets\.(\w+)", r"vars\.(\w+)")
+        )
+        yield (
+            f"on GitHub, make the environments {environments}. Their secrets: "
+            f"{secrets}. Their variables: {variables}. docs/github.md says which are "
+            "needed"
+        )
+        if not answers.on_s3:
+            yield (
+                "GitHub's machines do not have the folder of the store, so the "
+                "workflows fail there: name a bucket, or run them on a machine of yours"
+            )
+        if answers.deployer == "local":
+            yield "release.yml must run on the machine of the service: see its runs-on"
+        top = next((e for e in folder.parents if (e / ".git").exists()), None)
+        if top is not None and not (folder / ".git").exists():
+            yield f"GitHub reads workflows only in {top}: move .github there"
+
+
+def plan(request: InitRequest) -> Initialised:
+    """Return what would be written, and touch nothing.
 
     Raises:
-        UsageError: the answers make no configuration, or something that is no file
-            lies in a place of one.
+        UsageError: the answers make no configuration, this is no repository of the
+            user, or something that is no file lies in the place of one.
     """
-    answers = request.answers
-    _require_possible(answers, folder)
-    texts = contents(answers)
-    made = [
-        _planned(folder, path, text, force=request.force)
-        for path, text in texts.items()
-    ]
-    store = None if answers.on_s3 else Path(answers.store.removeprefix("file://"))
-    made.append(_ignoring(folder, store))
+    answers, folder = request.answers, request.folder
+    if folder == files.documents():
+        raise UsageError(
+            "this is the folder of opskit itself",
+            hint="Run this in the repository of your service.",
+        )
+    texts = contents(answers, folder)
+    if not texts[CONFIGURATION].replace("\n", "").isprintable():
+        raise UsageError(
+            "a URL or a path has characters that cannot be printed",
+            hint="Percent-encode them in a URL; rename the folder.",
+        )
+    try:
+        config.validated(tomllib.loads(texts[CONFIGURATION]), folder / CONFIGURATION)
+    except ConfigurationError as error:
+        raise error.replace(
+            hint="The flags, or a variable of the environment, give this value. "
+            "Nothing was written."
+        ) from error
+    planned = [_planned(request, *each) for each in texts.items()]
+    store = answers.store_folder
     return Initialised(
-        files=made,
-        store_folder=store,
-        makes_store=store is not None and not _is_folder(store),
-        is_diff=request.diff,
+        request=request,
+        files=[*planned, _ignoring(folder, store)],
+        new_store=None if store is None or _is_folder(store) else store,
     )
 
 
-def init(planned: Initialised, folder: Path) -> Outcome[Initialised]:
+def init(planned: Initialised) -> Outcome[Initialised]:
     """Write what was planned; make the folder of the store if it is missing.
 
     Raises:
         UsageError: the operating system refuses.
     """
     started_at, began = now(), time.monotonic()
-    if not planned.is_diff:
-        try:
-            if planned.store_folder is not None and planned.makes_store:
-                files.make_directories(planned.store_folder)
-            for each in planned.files:
-                if each.is_written:
-                    _write(folder / each.path, each.text)
-        except OSError as error:
-            raise UsageError(
-                f"{error.filename} cannot be written: {error.strerror}",
-                hint="Let this user write there, then run this again: what was "
-                "written is whole, and the rest follows.",
-            ) from error
+    if not planned.request.diff:
+        if planned.new_store is not None:
+            with _translated(planned.new_store):
+                files.make_directories(planned.new_store)
+        for each in planned.files:
+            if each.is_written:
+                path = planned.request.folder / each.path
+                with _translated(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    files.write_atomically(path, [each.text.encode()], mode=0o644)
     return Outcome(
         operation="init",
         status="ok",
         run_id=log.new_run_id(),
         started_at=started_at,
-        seconds=time.monotonic() - began,
+        seconds=round(time.monotonic() - began, 3),
         result=planned,
     )
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path, [text.encode()], mode=0o644)
-
-
-def _require_possible(answers: Answers, folder: Path) -> None:
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
     try:
-        config.validated(
-            tomllib.loads(contents(answers)[CONFIGURATION]), folder / CONFIGURATION
-        )
-    except ConfigurationError as error:
+        yield
+    except OSError as error:
         raise UsageError(
-            f"the answers make no configuration: {error.summary}",
-            hint="Correct what is named there. Nothing was written.",
+            f"{path} cannot be written: {error.strerror}",
+            hint="Let this user write there, then run this again: what was written is "
+            "whole, and the rest follows.",
         ) from error
 
 
-def _planned(folder: Path, path: str, text: str, *, force: bool) -> File:
-    before = _existing(folder, path)
+def _planned(request: InitRequest, path: str, text: str) -> File:
+    before = _existing(request.folder, path)
     if before is None:
         state = "written"
     elif before == text:
         state = "unchanged"
     else:
-        state = "overwritten" if force else "kept"
+        state = "overwritten" if request.force else "kept"
     return File(path=path, text=text, before=before, state=state)
 
 
 def _existing(folder: Path, path: str) -> str | None:
-    """Return what lies at a path; None where nothing does."""
-    if not os.path.lexists(folder / path):
+    """Return what lies at a path below the folder; None where nothing does.
+
+    Raises:
+        UsageError: it is no file, or cannot be read; or a folder on the way is none.
+    """
+    place = folder / path
+    for each in place.parents:
+        if each == folder:
+            break
+        if each.is_symlink() or (each.exists() and not each.is_dir()):
+            raise UsageError(
+                f"{each} is no folder", hint="Move it away. Nothing was written."
+            )
+    try:
+        if not stat.S_ISREG(place.stat().st_mode):
+            raise UsageError(
+                f"{place} is no file", hint="Move it away. Nothing was written."
+            )
+        return place.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        if place.is_symlink():
+            raise UsageError(
+                f"{place} is a link that leads nowhere",
+                hint="Remove it. Nothing was written.",
+            ) from None
         return None
-    return (folder / path).read_bytes().decode(errors="replace")
+    except OSError as error:
+        raise UsageError(
+            f"{place} cannot be read: {error.strerror}",
+            hint="Let this user read it. Nothing was written.",
+        ) from error
 
 
 def _ignoring(folder: Path, store: Path | None) -> File:
-    """Return .gitignore with the entries that it lacks."""
+    """Return .gitignore with the entries that it lacks; one that is a link is kept."""
     wanted = list(_IGNORED)
     if store is not None and store.is_relative_to(folder):
         wanted.append(f"/{store.relative_to(folder)}/")
     before = _existing(folder, ".gitignore")
-    present = {each.strip().strip("/") for each in (before or "").splitlines()}
-    missing = [each for each in wanted if each.strip("/") not in present]
     old = before or ""
-    if old and not old.endswith("\n"):
-        old += "\n"
-    text = old + "".join(f"{each}\n" for each in missing) if missing else old
-    state = "unchanged" if not missing else "written" if before is None else "extended"
+    present = {each.strip().strip("/") for each in old.splitlines()}
+    missing = [each for each in wanted if each.strip("/") not in present]
+    if not missing:
+        return File(path=".gitignore", text=old, before=before, state="unchanged")
+    text = old + "\n" * (old[-1:] not in ("", "\n")) + "\n".join([*missing, ""])
+    is_link = (folder / ".gitignore").is_symlink()
+    state = "written" if before is None else "kept" if is_link else "extended"
     return File(path=".gitignore", text=text, before=before, state=state)
 
 
-def _is_folder(path: Path) -> bool:
-    return path.is_dir()
+def _is_folder(store: Path) -> bool:
+    if store.is_dir():
+        return True
+    if store.exists() or store.is_symlink():
+        raise UsageError(
+            f"the store {store} is no folder", hint="Name another with --store."
+        )
+    return False

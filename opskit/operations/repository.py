@@ -22,14 +22,34 @@ from opskit.postgres.parameters import holds_secret
 DEPLOYERS = ("local", "railway", "command", "none")
 RUNNERS = ("scheduler", "github", "both")
 CONFIGURATION = "opskit.toml"
+TASKS = "tasks.py"
+OWN_TASKS = "tasks/__init__.py"
 _SCHEDULE = "0 9 * * *"
 
 _TASKS = '''\
-"""The tasks of opskit: `invoke --list` shows them."""
+"""The tasks of opskit, for Invoke."""
 
 from opskit.tasks import namespace
 
 __all__ = ["namespace"]
+'''
+# The workflow of releases begins with the tests.
+_TASKS_WITH_TEST = '''\
+"""The tasks of opskit, for Invoke, and the tests of the service."""
+
+from invoke import task
+from opskit.tasks import namespace
+
+__all__ = ["namespace"]
+
+
+@task
+def test(context):
+    """Run the tests of the service; a release needs them to pass."""
+    context.run("python -m pytest")
+
+
+namespace.add_task(test)
 '''
 _HEAD = """\
 # Written by `opskit init`; docs/configuration.md of opskit lists every key.
@@ -69,6 +89,7 @@ _AWS = """
 # The credentials of the store
 #AWS_ACCESS_KEY_ID=
 #AWS_SECRET_ACCESS_KEY=
+#AWS_DEFAULT_REGION=
 """
 # What YAML reads as a text without quotes.
 _PLAIN = re.compile(r"(?!(?:null|true|false|yes|no|on|off|y|n)$)[a-z][a-z_-]*")
@@ -94,6 +115,11 @@ class Answers:
         return self.store.startswith("s3://")
 
     @property
+    def store_folder(self) -> Path | None:
+        """The folder of the store, if it is one."""
+        return None if self.on_s3 else Path(self.store.removeprefix("file://"))
+
+    @property
     def on_github(self) -> bool:
         """Whether GitHub's workflows run it."""
         return self.run != "scheduler"
@@ -105,44 +131,61 @@ class Answers:
 
 
 def answers(
-    *,
-    databases: Iterable[str],
-    folders: Iterable[str],
-    store: str,
-    endpoint: str,
-    deployer: str,
-    run: str,
     folder: Path,
+    *,
+    databases: Sequence[str],
+    folders: Sequence[str],
+    store: str,
+    endpoint: str = "",
+    deployer: str = "",
+    run: str = "",
 ) -> Answers:
-    """Return the answers that texts give; a store that is a path is in `folder`.
+    """Return the answers in texts; a store that is a path is taken from `folder`.
 
     Raises:
-        UsageError: one of them is not possible.
+        UsageError: one is missing or not possible.
     """
-    one_of("deployer", deployer, DEPLOYERS)
-    one_of("run", run, RUNNERS)
+    missing = [] if databases or folders else ["--database or --files"]
+    if missing := missing + ([] if store else ["--store"]):
+        raise UsageError(
+            f"missing: {' and '.join(missing)}",
+            hint="For instance `inv init --database shop=postgresql://ops@db.example/"
+            "shop --store s3://acme-backups/prod`. On a terminal, it asks.",
+        )
+    one_of("deployer", DEPLOYERS)(deployer or "none")
+    one_of("run", RUNNERS)(run := run or ("both" if databases else "scheduler"))
+    if run != "scheduler" and not databases:
+        raise UsageError(
+            "GitHub's machines have no folder to back up, and no database is given",
+            hint="Give a --database, or --run scheduler.",
+        )
     if "://" not in store:
         store = "file://" + os.path.normpath(folder / Path(store).expanduser())
+    if store.removeprefix("file://").rstrip("/") == str(folder):
+        raise UsageError(
+            "the store would be the repository itself",
+            hint="Name a folder for it alone, outside of the repository.",
+        )
     return Answers(
-        databases=_by_name(databases, named_database),
-        folders=_by_name(folders, named_folder),
-        store=_printable("the store", store),
-        endpoint=_printable("the endpoint", endpoint),
-        deployer=deployer,
+        databases=_by_name(map(named_database, databases)),
+        folders=_by_name(map(named, folders)),
+        store=store,
+        endpoint=endpoint,
+        deployer=deployer or "none",
         run=run,
     )
 
 
-def one_of(flag: str, text: str, allowed: Iterable[str]) -> None:
-    """Refuse what is none of the allowed words.
+def one_of(flag: str, words: Sequence[str]) -> Callable[[str], None]:
+    """Return what refuses all but these words, by a UsageError."""
 
-    Raises:
-        UsageError: it is none.
-    """
-    if text not in allowed:
-        raise UsageError(
-            f"there is no {flag} {text}", hint=f"Name one of: {', '.join(allowed)}."
-        )
+    def check(text: str) -> None:
+        if text not in words:
+            raise UsageError(
+                f"{flag} cannot be {text!r}", hint=f"Name one of: {', '.join(words)}."
+            )
+
+    return check
 
 
 def named_database(text: str) -> tuple[str, str]:
@@ -151,63 +194,48 @@ def named_database(text: str) -> tuple[str, str]:
     Raises:
         UsageError: it has not this form, or the URL holds a password.
     """
-    name, url = _named(text, "NAME=postgresql://USER@HOST/DATABASE")
+    name, url = named(text)
     if holds_secret(url):
         raise UsageError(
-            f"the URL of {name} holds a password, which may not lie in opskit.toml",
-            hint="Give the URL without it. The password comes from PGPASSFILE, or with "
-            f"the whole URL from {ENVIRONMENT_PREFIX}DATABASES__{name.upper()}__URL in "
-            "the environment.",
+            f"the URL of {name} holds a password, which may not lie in {CONFIGURATION}",
+            hint="Leave it out: passwords come from PGPASSFILE, or from "
+            f"{ENVIRONMENT_PREFIX}DATABASES__{name.upper()}__URL in the environment.",
         )
     return name, url
 
 
-def named_folder(text: str) -> tuple[str, str]:
-    """Return the name and the path of `NAME=PATH`.
+def named(text: str) -> tuple[str, str]:
+    """Return the name and the value of `NAME=VALUE`.
 
     Raises:
-        UsageError: it has not this form.
+        UsageError: it has not this form. The text, maybe with a password, is not shown.
     """
-    return _named(text, "NAME=/PATH")
-
-
-def _named(text: str, form: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     if not value or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
-        # Nothing is shown of what may be a URL with a password.
         raise UsageError(
-            f"what is to be backed up must be given as {form}",
+            "what is to be backed up has the form NAME=URL or NAME=PATH",
             hint="A name has small letters, digits, _ and -, and begins with a letter "
             "or a digit.",
         )
-    return name, _printable(name, value)
+    return name, value
 
 
-def _printable(what: str, text: str) -> str:
-    if not text.isprintable():
-        raise UsageError(
-            f"{what} has characters that cannot be printed",
-            hint="Write it in plain text, with special characters percent-encoded.",
-        )
-    return text
-
-
-def _by_name(
-    texts: Iterable[str], read: Callable[[str], tuple[str, str]]
-) -> dict[str, str]:
+def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, value in map(read, texts):
-        if name in found:
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
             raise UsageError(f"{name} is given twice", hint="Give each its own name.")
-        found[name] = value
     return found
 
 
-def contents(answers: Answers) -> dict[str, str]:
-    """Return the text of each file, by its path in the repository."""
+def contents(answers: Answers, folder: Path) -> dict[str, str]:
+    """Return the text of each file, by its path in the repository in `folder`."""
+    tests = answers.on_github and answers.deployer != "none"
+    # Where both are, Python and so Invoke take the package.
+    tasks = OWN_TASKS if (folder / OWN_TASKS).is_file() else TASKS
     texts = {
         CONFIGURATION: configuration(answers),
-        "tasks.py": _TASKS,
+        tasks: _TASKS_WITH_TEST if tests else _TASKS,
         ".env.example": environment(answers),
     }
     if answers.on_github:

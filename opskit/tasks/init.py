@@ -1,28 +1,23 @@
-"""`init`: write what a repository needs to run opskit, of flags or answers."""
+"""`init`: write what a repository needs to run opskit, by flags or answers."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opskit.errors import UsageError
+from opskit.log import mask
 from opskit.tasks.command import command
 from opskit.tasks.output import Say, hint, shown
+from opskit.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opskit.operations.init import Initialised
     from opskit.operations.outcome import Outcome
-    from opskit.operations.repository import Answers
-
-_EXAMPLE = (
-    "`inv init --database shop=postgresql://ops@db.example/shop "
-    "--store s3://acme-backups/prod`"
-)
 
 
 @command(
@@ -36,7 +31,7 @@ _EXAMPLE = (
         "run": "what runs it: scheduler, github or both; by default both",
         "diff": "show what differs from the files that lie there, and write nothing",
         "force": "overwrite files that differ",
-        "yes": "ask nothing: make a missing folder of the store",
+        "yes": "ask nothing: take the defaults, make a missing folder of the store",
     },
     iterable=["database", "files"],
 )
@@ -59,100 +54,73 @@ def init(
     differs, but with --force.
     Example: inv init --database shop=postgresql://ops@db/shop --store /var/backups/shop
     """
+    from opskit import config
     from opskit.operations import init as operation
+    from opskit.operations import repository
 
+    folder = Path.cwd()
+    if config.configuration_path() != folder / repository.CONFIGURATION:
+        raise UsageError(
+            "init writes opskit.toml here, and --config or OPSKIT_CONFIG names another",
+            hint="Leave that out.",
+        )
     asks = not (yes or json) and sys.stdin.isatty() and sys.stderr.isatty()
-    given = _Given(
-        database=database or [],
-        files=files or [],
-        store=store,
-        endpoint=endpoint,
-        deployer=deployer,
-        run=run,
-    )
-    if asks:
-        given.ask()
-    given.require()
+    given = {
+        "databases": database or [],
+        "folders": files or [],
+        "store": store,
+        "endpoint": endpoint,
+        "deployer": deployer,
+        "run": run,
+    }
     request = operation.InitRequest(
-        answers=given.answers(Path.cwd()), force=force, diff=diff
+        answers=repository.answers(folder, **(_asked(given) if asks else given)),
+        folder=folder,
+        force=force,
+        diff=diff,
     )
-    planned = operation.plan(request, Path.cwd())
-    if planned.makes_store and not (diff or yes):
-        _require_store(planned, asks=asks)
-    return say.result(operation.init(planned, Path.cwd()), _lines)
+    planned = operation.plan(request)
+    if planned.new_store and not (diff or yes):
+        _require_consent(planned.new_store, asks=asks)
+    outcome = operation.init(planned)
+    if not diff:
+        return say.result(outcome, _lines)
+    if not json:
+        for line in planned.diff or ["nothing differs from what init writes"]:
+            print(printable(mask(line)))
+    return outcome
 
 
-@dataclass(kw_only=True)
-class _Given:
-    """What the flags say, and a person answers for those that are left out."""
+def _asked(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is given, with a person's answers for what is not."""
+    from opskit.operations import repository as r
 
-    database: list[str]
-    files: list[str]
-    store: str
-    endpoint: str
-    deployer: str
-    run: str
-
-    def ask(self) -> None:
-        """Ask for what is left out."""
-        from opskit.operations import repository
-
-        if not self.database and not self.files:
-            self.database = _ask_all(
-                "A database to back up, as NAME=postgresql://USER@HOST/DATABASE",
-                lambda text: repository.named_database(text),
-            )
-            self.files = _ask_all(
-                "A folder of files to back up, as NAME=/PATH",
-                lambda text: repository.named_folder(text),
-            )
-        if not self.store:
-            self.store = _ask("Where the sets go: a folder, or s3://BUCKET/PREFIX")
-            if self.store.startswith("s3:") and not self.endpoint:
-                self.endpoint = _ask("The address of the S3 server, empty for AWS", "")
-        self.deployer = self.deployer or _ask(
-            "How versions of the service are deployed: local, railway, command, none",
-            "none",
-            lambda text: repository.one_of("deployer", text, repository.DEPLOYERS),
+    asked = dict(given)
+    if not given["databases"] and not given["folders"]:
+        asked["databases"] = _ask_all(
+            "A database to back up, as NAME=postgresql://USER@HOST/DATABASE",
+            r.named_database,
         )
-        self.run = self.run or _ask(
-            "What runs opskit: scheduler, github, both",
-            "both" if self.database else "scheduler",
-            lambda text: repository.one_of("run", text, repository.RUNNERS),
-        )
-
-    def require(self) -> None:
-        """Refuse to go on without what has no default."""
-        missing = [] if self.database or self.files else ["--database or --files"]
-        missing += [] if self.store else ["--store"]
-        if missing:
-            raise UsageError(
-                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
-                "needed: there is no terminal to ask on",
-                hint=f"For instance {_EXAMPLE}.",
-            )
-
-    def answers(self, folder: Path) -> Answers:
-        """Return the answers."""
-        from opskit.operations import repository
-
-        return repository.answers(
-            databases=self.database,
-            folders=self.files,
-            store=self.store,
-            endpoint=self.endpoint,
-            deployer=self.deployer or "none",
-            run=self.run or ("both" if self.database else "scheduler"),
-            folder=folder,
-        )
+        asked["folders"] = _ask_all("A folder to back up, as NAME=/PATH", r.named)
+    if not given["store"]:
+        asked["store"] = _ask("Where the sets go: a folder, or s3://BUCKET/PREFIX")
+        if asked["store"].startswith("s3:") and not given["endpoint"]:
+            asked["endpoint"] = _ask("The address of the S3 server; empty: AWS", "")
+    run = "both" if asked["databases"] else "scheduler"
+    for key, question, default, words in (
+        ("deployer", "How versions are deployed", "none", r.DEPLOYERS),
+        ("run", "What runs opskit", run, r.RUNNERS),
+    ):
+        check = r.one_of(key, words)
+        if not given[key]:
+            asked[key] = _ask(f"{question}: {', '.join(words)}", default, check)
+    return asked
 
 
 def _ask_all(question: str, check: Callable[[str], object]) -> list[str]:
-    """Ask until the answer is empty; return all others."""
+    """Ask until the answer is empty; return the others."""
     answers: list[str] = []
-    while answer := _ask(
-        f"{question}; empty: no{' more' if answers else 'ne'}", "", check
-    ):
+    while answer := _ask(f"{question}; empty: no more", "", check):
         answers.append(answer)
     return answers
 
@@ -160,17 +128,14 @@ def _ask_all(question: str, check: Callable[[str], object]) -> list[str]:
 def _ask(
     question: str,
     default: str | None = None,
-    check: Callable[[str], object] = lambda _text: None,
+    check: Callable[[str], object] = lambda _answer: None,
 ) -> str:
-    """Ask until there is an answer that passes the check, or the default."""
-    suffix = f" [{default}]" if default else ""
+    """Ask until the check accepts the answer, or there is a default for none."""
     while True:
-        print(f"{question}{suffix}: ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            raise UsageError(
-                "the answers ended", hint="Run this again; nothing was written."
-            )
+        shown_default = f" [{default}]" if default else ""
+        print(f"{question}{shown_default}: ", end="", file=sys.stderr, flush=True)
+        if not (line := sys.stdin.readline()):
+            raise UsageError("there was no answer", hint="Nothing was written.")
         answer = line.strip()
         if not answer and default is not None:
             return default
@@ -178,31 +143,30 @@ def _ask(
             check(answer)
         except UsageError as error:
             print(f"{shown(error.message)}. {shown(hint(error.hint))}", file=sys.stderr)
-            continue
-        if answer:
-            return answer
+        else:
+            if answer:
+                return answer
 
 
-def _require_store(planned: Initialised, *, asks: bool) -> None:
-    """Ask whether the missing folder of the store may be made."""
-    where = planned.store_folder
-    if asks and _ask(f"{where} does not exist. Make it? (y/n)", "y").lower() == "y":
+def _require_consent(store: Path, *, asks: bool) -> None:
+    """Refuse to make the folder of the store unless a person agrees."""
+    if asks and _ask(f"{store} does not exist. Make it? y/n", "y").lower() == "y":
         return
     raise UsageError(
-        f"the folder of the store, {where}, does not exist",
+        f"the folder of the store does not exist: {store}",
         hint="Make it, or give --yes to have it made. Nothing was written.",
     )
 
 
 def _lines(done: Initialised) -> Iterator[str]:
-    if done.is_diff:
-        yield from done.diff or ["nothing differs: each file is as init writes it"]
-        return
-    if done.makes_store:
-        yield f"made         {done.store_folder}"
+    if done.new_store:
+        yield f"made         {done.new_store}"
     for each in done.files:
         yield f"{each.state:<11}  {each.path}"
     if not any(each.is_written for each in done.files):
         yield "nothing was changed"
     if any(each.state == "kept" for each in done.files):
-        yield "what is kept differs: --diff shows how, --force overwrites it"
+        yield "What is kept differs: --diff shows how, --force overwrites it."
+    yield "Next:"
+    for step in done.steps():
+        yield f"- {hint(step)}"

@@ -37,15 +37,17 @@ def answered(folder: Path, **given: Any) -> Answers:
         "deployer": "none",
         "run": "both",
     }
-    return answers(**usual | given, folder=folder)
+    return answers(folder, **usual | given)
 
 
 def run(
     folder: Path, *, force: bool = False, diff: bool = False, **given: Any
 ) -> Initialised:
     """Initialise a folder, and return what became of it."""
-    request = InitRequest(answers=answered(folder, **given), force=force, diff=diff)
-    done = init(plan(request, folder), folder).result
+    request = InitRequest(
+        answers=answered(folder, **given), folder=folder, force=force, diff=diff
+    )
+    done = init(plan(request)).result
     assert done is not None
     return done
 
@@ -146,6 +148,7 @@ def test_the_environment_file_lists_every_secret_and_sets_none(tmp_path: Path) -
     assert set(re.findall(r"(?m)^#(\w+)=$", text)) == {
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
+        "AWS_DEFAULT_REGION",
         "OPSKIT_DATABASES__SHOP__URL",
         "OPSKIT_DATABASES__SHOP__RESTORE_URL",
         "OPSKIT_ENCRYPTION__IDENTITY_PASSPHRASE",
