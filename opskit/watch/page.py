@@ -30,18 +30,17 @@ _FILTERS = ("source", "operation", "outcome")
 _MARKS = {Health.HEALTHY: "ok", Health.DEGRADED: "missed", Health.UNHEALTHY: "failed"}
 # By the name of a check and what was observed; the first that fits counts.
 _RUNBOOKS = (
-    (r"missed|timetable", "run-missed.md"),
-    (r"last smoke", "smoke-failed.md"),
-    (r".*did not pass|last restore-drill|.*time of a restore", "drill-failed.md"),
-    (r".*newest drill", "drill-stale.md"),
-    (r".*sudden change|.*duration", "sudden-change.md"),
-    (r".*(proof|manifests)", "set-refused.md"),
-    (r"disk|.*room", "disk-full.md"),
-    (r"store", "store-unreachable.md"),
-    (r".*(newest set|backup|connection)", "backup-failed.md"),
-    (r"ledger", "ledger-broken.md"),
-    (r"notification", "notifications-failing.md"),
-    (r"scheduler", "scheduler-absent.md"),
+    (r"last smoke", "bad-release.md"),
+    (r"last .*(signing key|identity|is encrypted for)", "keys-lost.md"),
+    (r"store .*manifests.*(signed|trusted)", "keys-lost.md"),
+    (r"last verify|disk|store|.*: proof", "store-failing.md"),
+    (r".*: connection", "database-lost.md"),
+    (r"ledger", "ransomware.md"),
+    (
+        r".*(newest|sudden change|duration|time of a restore)"
+        r"|last|missed|timetable|scheduler|notification",
+        "backup-failing.md",
+    ),
 )
 _AHEAD = timedelta(days=figures.DAYS)
 _FILES = {"page.css": "text/css", "icon.svg": "image/svg+xml"}

@@ -89,7 +89,6 @@ class Objective:
     name: str
     promise: str
     budget: float
-    runbook: str
     missed: Callable[[float, str], str]
     enough: Callable[[str], str]
 
@@ -109,7 +108,6 @@ def objectives(slo: SloSettings) -> list[Objective]:
                 promise=f"a rate limit refuses at most {slo.rate_limited * 100:.6g} % "
                 "of the requests",
                 budget=slo.rate_limited,
-                runbook="service-rate-limited",
                 missed=lambda share, window: f"{service.refused(window)} > {share:.6g}",
                 enough=partial(service.enough, slo.requests_metric),
             )
@@ -132,7 +130,6 @@ def _latency(service: ServiceQueries, percent: int, text: str) -> Objective:
         name=f"LatencyP{percent}",
         promise=f"{percent} % of the answers take at most {text}",
         budget=round(1 - percent / 100, 9),
-        runbook="service-slow",
         missed=missed,
         enough=partial(service.enough, f"{service.slo.latency_metric}_count"),
     )
@@ -143,7 +140,6 @@ def _errors(service: ServiceQueries, name: str, budget: float) -> Objective:
         name=name,
         promise=f"at most {budget * 100:.6g} % of the requests fail",
         budget=budget,
-        runbook="service-errors",
         missed=lambda share, window: f"{service.failed(window)} > {share:.6g}",
         enough=partial(service.enough, service.slo.requests_metric),
     )

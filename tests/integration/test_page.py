@@ -154,8 +154,8 @@ def test_a_sick_source_is_seen_at_once(show: Open) -> None:
     first = shown.locator(".wrong li").first
     assert "database shop: newest set in local" in first.inner_text()
     assert first.bounding_box()["y"] < 300  # type: ignore[index]
-    first.get_by_role("link", name="Runbook backup-failed.md").click()
-    shown.wait_for_url("**/runbooks/backup-failed.md")
+    first.get_by_role("link", name="Runbook backup-failing.md").click()
+    shown.wait_for_url("**/runbooks/backup-failing.md")
     assert "# A backup failed" in shown.inner_text("body")
     assert Axe().run(shown).generate_snapshot() == ""
     shown.get_by_role("link", name="State").click()

@@ -447,7 +447,7 @@ def test_a_missed_run_of_no_source_is_said_too(source: str, tmp_path: Path) -> N
                         "exp_annotations": {
                             "summary": f"{about} was missed",
                             "description": f"{about} was due and did not start in time.",
-                            "runbook_url": "runbooks/run-missed.md",
+                            "runbook_url": "runbooks/backup-failing.md",
                         },
                     }
                 ],
@@ -457,4 +457,43 @@ def test_a_missed_run_of_no_source_is_said_too(source: str, tmp_path: Path) -> N
 
     stock.run(
         "promtool", "test", "rules", unit_tests(tmp_path, "OpskitRunMissed", [test])
+    )
+
+
+@pytest.mark.parametrize(
+    ("operation", "runbook"),
+    [("verify", "store-failing"), ("prune", "backup-failing")],
+)
+def test_a_failed_verification_links_what_to_do_about_a_store(
+    operation: str, runbook: str, tmp_path: Path
+) -> None:
+    """Prometheus fills in the address of the runbook by the operation."""
+    labels = f'{{source="", operation="{operation}"}}'
+    about = f"The last {operation} failed"
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f"opskit_last_run_succeeded{labels}", "values": "0x9"},
+            {"series": f"opskit_last_run_timestamp_seconds{labels}", "values": "60x9"},
+        ],
+        "alert_rule_test": [
+            {
+                "eval_time": "6m",
+                "alertname": "OpskitRunFailed",
+                "exp_alerts": [
+                    {
+                        "exp_labels": {"severity": "warning", "operation": operation},
+                        "exp_annotations": {
+                            "summary": about,
+                            "description": f"{about}, or did not do all that it should.",
+                            "runbook_url": f"runbooks/{runbook}.md",
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+
+    stock.run(
+        "promtool", "test", "rules", unit_tests(tmp_path, "OpskitRunFailed", [test])
     )

@@ -18,13 +18,11 @@ from opskit.tasks.arguments import parse
 from tasks import namespace
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
 DOCUMENTS = [
     path
     for folder in (".", "docs", "runbooks", "examples/service")
     for path in sorted((ROOT / folder).glob("*.md"))
 ]
-RUNBOOK_FORM = ["Symptom", "Impact", "Commands", "Proof it worked", "If it did not"]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -267,11 +265,3 @@ def test_the_architecture_shows_the_layers_that_are_checked() -> None:
     blocks = _FENCE.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
 
     assert "\n".join(layers) + "\n" in [body for _language, body in blocks]
-
-
-@pytest.mark.parametrize("runbook", RUNBOOKS, ids=lambda path: path.stem)
-def test_a_runbook_has_its_form(runbook: Path) -> None:
-    """Every runbook has the same five parts in the same order."""
-    _title, *parts = headings(runbook.read_text(encoding="utf-8"))
-
-    assert parts == RUNBOOK_FORM

@@ -37,8 +37,8 @@ def test_what_is_wrong_stands_first_with_its_runbook() -> None:
     text = rendered(sick())
 
     assert "<title>Unhealthy (" in text
-    assert '<a href="runbooks/backup-failed.md">' in text
-    assert '<a href="runbooks/store-unreachable.md">' in text
+    assert '<a href="runbooks/backup-failing.md">' in text
+    assert '<a href="runbooks/store-failing.md">' in text
     assert "<code>opskit backup --database shop</code>" in text
     assert text.index('class="unhealthy"') < text.index('class="degraded"')
     assert text.rindex('class="unhealthy"') < text.index('class="degraded"')
@@ -55,29 +55,31 @@ def test_each_runbook_that_the_page_links_exists() -> None:
 @pytest.mark.parametrize(
     ("name", "observed", "runbook"),
     [
-        ("database shop: newest set in local", "3 d old", "backup-failed"),
-        ("database shop: connection", "refused", "backup-failed"),
-        ("last backup shop", "failed, 2026", "backup-failed"),
-        ("missed runs", "backup shop, 2026", "run-missed"),
-        ("timetable: backup shop", "due at 2026", "run-missed"),
-        ("last restore-drill shop", "failed, 2026", "drill-failed"),
-        ("last smoke", "failed, 2026: 1 probe failed", "smoke-failed"),
-        ("database shop: newest drill that passed", "9 d old", "drill-stale"),
-        (
-            "database shop: newest drill that passed",
-            "none; the drill of shop-1 did not pass",
-            "drill-failed",
-        ),
-        ("database shop: time of a restore", "2 h 0 min", "drill-failed"),
-        ("database shop: sudden change", "public.t", "sudden-change"),
-        ("files state: proof", "state-1 is failed", "set-refused"),
-        ("store local", "refused", "store-unreachable"),
-        ("store local: clock", "differs", "store-unreachable"),
-        ("store local: room", "1 MiB free", "disk-full"),
-        ("disk /", "1 MiB free", "disk-full"),
-        ("ledger", "record 3", "ledger-broken"),
-        ("notification mail", "failed", "notifications-failing"),
-        ("scheduler", "gathered 1 h ago", "scheduler-absent"),
+        ("database shop: newest set in local", "3 d old", "backup-failing"),
+        ("database shop: connection", "refused", "database-lost"),
+        ("last backup shop", "failed, 2026", "backup-failing"),
+        ("last backup shop", "failed, 2026: signing key /k is away", "keys-lost"),
+        ("last restore-drill shop", "failed: no identity in /i opens", "keys-lost"),
+        ("missed runs", "backup shop, 2026", "backup-failing"),
+        ("timetable: backup shop", "due at 2026", "backup-failing"),
+        ("last restore-drill shop", "failed, 2026", "backup-failing"),
+        ("last verify", "failed, 2026: 1 object damaged", "store-failing"),
+        ("last prune", "failed, 2026", "backup-failing"),
+        ("last smoke", "failed, 2026: 1 probe failed", "bad-release"),
+        ("database shop: newest drill that passed", "9 d old", "backup-failing"),
+        ("database shop: time of a restore", "2 h 0 min", "backup-failing"),
+        ("database shop: sudden change", "public.t", "backup-failing"),
+        ("database shop: duration", "1 s", "backup-failing"),
+        ("files state: proof", "state-1 is failed", "store-failing"),
+        ("store local", "refused", "store-failing"),
+        ("store local: clock", "differs", "store-failing"),
+        ("store local: room", "1 MiB free", "store-failing"),
+        ("store local: manifests", "1 set: m: it is not signed", "keys-lost"),
+        ("store local: manifests", "1 set: m: it is missing", "store-failing"),
+        ("disk /", "1 MiB free", "store-failing"),
+        ("ledger", "record 3", "ransomware"),
+        ("notification mail", "failed", "backup-failing"),
+        ("scheduler", "gathered 1 h ago", "backup-failing"),
         ("memory", "1 MiB", ""),
     ],
 )

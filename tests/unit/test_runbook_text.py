@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from opskit.errors import UsageError
 from opskit.runbook.text import Runbook, read
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "runbooks" / "table-emptied.md"
+FOLDER = Path(__file__).parents[2] / "runbooks"
 
 
 @pytest.fixture
@@ -240,3 +242,20 @@ def test_what_is_no_text_is_refused(content, tmp_path):
 
     with pytest.raises(UsageError, match=r"odd\.md"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({path.name for path in FOLDER.glob("*.md")} - {"README.md"})
+)
+def test_what_comes_with_opskit_has_the_form(name):
+    """Each runbook is read, uses every input that it asks for, and is in the index."""
+    index = (FOLDER / "README.md").read_text()
+
+    made = read(FOLDER / name)
+
+    commands = "".join((*(f"{s.command}{s.proof}" for s in made.steps), made.proof))
+    unused = [
+        e.name for e in made.inputs if not re.search(rf"\${{?{e.name}\b", commands)
+    ]
+    assert unused == []
+    assert f"[{made.name}]({name})" in index
