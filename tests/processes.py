@@ -117,6 +117,18 @@ def run_inv(
     return _run("inv", folder, arguments, environment)
 
 
+def start_inv(
+    folder: Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    terminal: Path,
+) -> Forked:
+    """Start `./inv` on a terminal, which is its standard input, output and errors."""
+    environment = {"INV_CALLED_AS": str(ROOT / "inv")} | dict(environment)
+    return _start("inv", folder, arguments, environment, terminal, terminal)
+
+
 def _run(
     program: str, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> tuple[int, str, str]:
@@ -161,9 +173,15 @@ def _become(
     """Be that program, as in an interpreter of its own."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    for number, path in ((0, Path(os.devnull)), (1, output), (2, errors)):
-        with path.open("r+b" if number == 0 else "ab") as opened:
-            os.dup2(opened.fileno(), number)
+    given = Path(os.devnull)
+    if output.is_char_device():
+        os.setsid()  # what it opens first becomes the terminal that controls it
+        given = output
+    for number, path in ((0, given), (1, output), (2, errors)):
+        opened = os.open(path, os.O_RDWR | (os.O_APPEND if number else 0))
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = os.fdopen(0, closefd=False)
     # As those of an interpreter that is told of no language.
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape")
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")

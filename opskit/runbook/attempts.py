@@ -44,7 +44,7 @@ class Attempt:
         about = {
             key: self.details.get(key) for key in ("operator", "second", "rehearsal")
         }
-        return {"time": self.time, "result": self.status or "cut short"} | about
+        return {"time": self.time, "result": self.status or "not ended"} | about
 
 
 def attempts(entries: Iterable[LedgerEntry]) -> list[Attempt]:
@@ -68,7 +68,7 @@ def attempts(entries: Iterable[LedgerEntry]) -> list[Attempt]:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A runbook in the list: its last attempt, and whether it is due again.
+    """A runbook in the list: its last attempt, and when it is due again.
 
     One that breaks the form has an error instead of a title.
     """
@@ -77,12 +77,16 @@ class Listed:
     title: str = ""
     days: int = 0
     last: Attempt | None = None
+    due: datetime | None = None
     overdue: bool = False
     error: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the document."""
-        return vars(self) | {"last": self.last.as_json() if self.last else None}
+        return vars(self) | {
+            "last": self.last.as_json() if self.last else None,
+            "due": self.due.isoformat() if self.due else None,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +123,15 @@ def list_runbooks(run: Run) -> Outcome[Listing]:
 
 def _listed(book: Runbook, past: Sequence[Attempt], now: datetime) -> Listed:
     own = [each for each in past if each.runbook == book.name]
-    limit = now - timedelta(days=book.days)
+    passed = [datetime.fromisoformat(e.time) for e in own if e.status == PASSED]
+    due = passed[-1] + timedelta(days=book.days) if passed else None
     return Listed(
         name=book.name,
         title=book.title,
         days=book.days,
         last=own[-1] if own else None,
-        overdue=not any(
-            each.status == PASSED and datetime.fromisoformat(each.time) >= limit
-            for each in own
-        ),
+        due=due,
+        overdue=due is None or due < now,
     )
 
 

@@ -245,7 +245,7 @@ def _require_allowed(
                 f"the runbook {book.name} does not destroy {name}",
                 hint=f"It destroys {', '.join(destroyed) or 'nothing'}.",
             )
-    if run.settings.runbooks.second_person and needed and not played.second:
+    if run.settings.runbooks.second_person and needed and not played.has_second:
         raise RunbookRefused(
             "a second person has to agree to what is destroyed",
             hint="Name them: --second NAME.",

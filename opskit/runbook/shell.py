@@ -18,6 +18,8 @@ from opskit.config import configuration_path
 _KIND = "runbook"
 _PATIENCE_SECONDS = 30
 _CALLED_AS = "INV_CALLED_AS"  # see opskit.tasks.output
+# A shell that is asked to end waits for the program that it runs, which is asked, too.
+_WAIT = "trap 'exit 143' TERM; "
 _PROGRAM = """\
 import sys
 
@@ -47,7 +49,7 @@ class Shell:
         """
         try:
             code = process_group.run(
-                ["sh", "-eu", "-c", commands],
+                ["sh", "-eu", "-c", f"{_WAIT}{commands}"],
                 seconds=self.seconds,
                 patience=_PATIENCE_SECONDS,
                 folder=self.folder,

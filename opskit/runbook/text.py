@@ -97,7 +97,7 @@ def read(path: Path) -> Runbook:
     """
     try:
         content = path.read_bytes()
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(

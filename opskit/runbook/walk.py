@@ -58,6 +58,11 @@ class Played:
     steps: list[Progress] = field(default_factory=list)
 
     @property
+    def has_second(self) -> bool:
+        """Whether a second person has agreed, who is not the operator."""
+        return self.second not in ("", self.operator)
+
+    @property
     def about(self) -> dict[str, Any]:
         """What each record holds."""
         return {key: each for key, each in vars(self).items() if key != "steps"}
@@ -115,10 +120,10 @@ class Walk:
             )
         *steps, last = self.played.steps
         for step, progress in zip(self.book.steps, steps, strict=True):
-            self.show("\n" + filled(step.about, self.played.inputs) + "\n")
             if not self._is_over(step, progress):
+                self.show("\n" + filled(step.about, self.played.inputs) + "\n")
                 self._settle(step, progress)
-                self.show(f"{progress.status}: {progress.name}")
+            self.show(f"{progress.status}: {progress.name}")
         proof = Step(number=last.number, title=_PROOF, about="", proof=self.book.proof)
         if why := self._do(proof, last):
             raise self._failure(why)
@@ -132,7 +137,6 @@ class Walk:
         over = not self.shell.run(step.proof) if step.proof else before == DONE
         if over:
             progress.status = _DONE_BEFORE
-            self.show(f"{_DONE_BEFORE}: {step.name}")
         elif before == DONE:
             self.show(f"Step {step.number} was done, but its proof does not hold now.")
         elif before == FAILED:
@@ -186,12 +190,11 @@ class Walk:
         if self._typed(f"This destroys {name}. To agree, type this name:") != name:
             self.show("That is another name. Nothing was run.")
             return False
-        if self.run.settings.runbooks.second_person and not self.played.second:
-            second = self._typed("The name of the second person who agrees:")
-            if second in ("", self.played.operator):
+        if self.run.settings.runbooks.second_person and not self.played.has_second:
+            self.played.second = self._typed("The second person who agrees:")
+            if not self.played.has_second:
                 self.show("A second person has to agree. Nothing was run.")
                 return False
-            self.played.second = second
         return True
 
     def _typed(self, question: str) -> str:

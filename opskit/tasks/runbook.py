@@ -65,11 +65,12 @@ def runbook(
         skip=[whole_number("--skip", each) for each in skip or ()],
     )
 
+    stream = sys.stderr if json else sys.stdout
+
     def show(text: str) -> None:
-        print(output.shown(text), file=sys.stderr if json else sys.stdout, flush=True)
+        print(output.shown(text.expandtabs()), file=stream, flush=True)
 
     def ask(question: str) -> str | None:
-        stream = sys.stderr if json else sys.stdout
         print(output.shown(question), end=" ", file=stream, flush=True)
         return sys.stdin.readline() or None
 
@@ -91,6 +92,6 @@ def _row(each: Listed) -> list[str]:
         str(last.get("time", "never"))[:10],
         str(last.get("operator", "")),
         str(last.get("result", "")) + (", rehearsal" if last.get("rehearsal") else ""),
-        "now" if each.overdue else f"in {each.days} days at most",
+        "now" if each.overdue or each.due is None else f"{each.due:%Y-%m-%d}",
         each.title,
     ]

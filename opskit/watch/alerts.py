@@ -40,7 +40,8 @@ class Ending:
         entry = of.entry if isinstance(of, Record) else of
         return cls(
             operation=of.operation,
-            source=str(of.details.get("source", "")),
+            # Runbooks fail and recover apart from each other, as sources do.
+            source=str(of.details.get("source") or of.details.get("runbook", "")),
             ended=of.ended if isinstance(of, Record) else of.outcome,
             details=of.details,
             seconds=of.seconds,

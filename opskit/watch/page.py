@@ -215,7 +215,11 @@ def _took(entry: LedgerEntry) -> str:
 def _about(entry: LedgerEntry) -> str:
     """Return what a record says beside its outcome: what failed, which set."""
     details = entry.details
-    parts = [str(details[key]) for key in ("error", "backup_id") if details.get(key)]
+    parts = [
+        str(details[key])
+        for key in ("error", "backup_id", "runbook")
+        if details.get(key)
+    ]
     if details.get("passed") is False:
         parts.append("the drill did not pass")
     lacking = details.get("failed_stores")

@@ -1,17 +1,19 @@
-"""Runbooks, walked through as processes, with a real ledger."""
+"""Runbooks as people and programs walk through them: processes, terminals, signals."""
 
 from __future__ import annotations
 
-import json
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Project
+from opskit import __version__
+from tests import processes
+from tests.acceptance.runbooks import SAMPLE, Desk
 
-SAMPLE = Path(__file__).parents[1] / "fixtures" / "runbooks" / "table-emptied.md"
 STEPS = [
     "1. Stop the writers",
     "2. Remove what is left",
@@ -19,34 +21,12 @@ STEPS = [
     "4. Tell the users",
     "Proof that it worked",
 ]
-
-
-class Desk(Project):
-    """A folder with runbooks, a store, and no database."""
-
-    def configure(self, more: str = "", *, url: str | None = None) -> None:
-        """Write the configuration, and put the sample beside it."""
-        (self.folder / "opskit.toml").write_text(
-            f'[stores.local]\nurl = "{self.store.as_uri()}"\n{more}\n'
-        )
-
-    def rehearse(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """Walk through the sample unattended."""
-        given = ("--yes", "--destroys", "orders", *arguments)
-        return self.json("runbook", "table-emptied", *given, code=code)
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return the records of the ledger."""
-        lines = (self.folder / ".opskit" / "ledger.jsonl").read_text().splitlines()
-        return [json.loads(each) for each in lines]
-
-    def states(self) -> list[tuple[int, str]]:
-        """Return the steps on record, each with its state."""
-        return [
-            (each["details"]["step"], each["details"]["state"])
-            for each in self.records()
-            if each["operation"] == "runbook-step"
-        ]
+BRING = 'echo rows > "$folder/$table"\n'
+# It says that it has begun and who it is, and waits for a file; asked to end, it does.
+WAIT = (
+    'echo $$ > "$folder/began.new"; mv "$folder/began.new" "$folder/began"\n'
+    'while [ ! -e "$folder/go" ]; do sleep 0.05; done\n'
+)
 
 
 @pytest.fixture
@@ -60,6 +40,29 @@ def desk(tmp_path: Path) -> Desk:
     return made
 
 
+def began(desk: Desk) -> int:
+    """Wait until the command that waits has begun; return its process."""
+    deadline = time.monotonic() + 60
+    while not (desk.folder / "began").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int((desk.folder / "began").read_text())
+
+
+def is_gone(process: int) -> bool:
+    """Return whether a process has ended, within a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            status = Path(f"/proc/{process}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if status.rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def test_a_rehearsal_does_every_step_and_is_listed(desk: Desk) -> None:
     """Each step is on record before and after, and the list names who and when."""
     before = desk.json("runbook", "--list")["runbooks"]
@@ -68,7 +71,7 @@ def test_a_rehearsal_does_every_step_and_is_listed(desk: Desk) -> None:
 
     assert [(each["last"], each["overdue"]) for each in before] == [(None, True)]
     assert done["status"] == "passed"
-    assert (done["runbook"], done["rehearsal"]) == ("table-emptied", True)
+    assert (done["runbook"], done["rehearsal"]) == (SAMPLE.stem, True)
     assert [each["name"] for each in done["steps"]] == STEPS
     ends = [each["status"] for each in done["steps"]]
     assert ends == ["ok", "ok", "ok", "by hand", "ok"]
@@ -83,3 +86,180 @@ def test_a_rehearsal_does_every_step_and_is_listed(desk: Desk) -> None:
     assert listed["last"]["second"] == "ruth"
     assert listed["last"]["operator"] == done["operator"] != ""
     assert "passed, rehearsal" in desk.run("runbook")
+
+
+def test_what_commands_print_is_not_in_the_document(desk: Desk) -> None:
+    """Not even a flood of it; and none of it is recorded."""
+    flood = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo more >&2\n"
+    desk.change(BRING, BRING + flood)
+
+    done = desk.rehearse("--input", f"folder={desk.folder}")
+
+    assert done["status"] == "passed"
+    assert len(desk.errors) > 3_000_000
+    assert (desk.folder / ".opskit" / "ledger.jsonl").stat().st_size < 20_000
+
+
+def test_opskit_in_a_step_is_this_very_opskit(desk: Desk) -> None:
+    """From another folder, with a configuration named relative to that."""
+    desk.change(
+        BRING,
+        f'{BRING}test "$(opskit --version)" = "opskit {__version__}"\n'
+        'opskit ledger --json | grep -q "$folder"\n'
+        'test "$PWD" = "$folder"\n',
+    )
+    elsewhere = desk.folder.parent / "else where"
+    elsewhere.mkdir()
+
+    code, output, errors = processes.run_inv(
+        elsewhere,
+        ["runbook", "--config", "../desk/opskit.toml", SAMPLE.stem, "--yes",
+         "--input", f"folder={desk.folder}", "--destroys", "orders"],
+        {"PATH": "/usr/bin:/bin", "TMPDIR": str(elsewhere)},
+    )  # fmt: skip
+
+    assert code == 0, output + errors
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_person_walks_through_on_a_terminal(desk: Desk) -> None:
+    """Inputs, a yes for each step, the name of what is destroyed, the proof."""
+    with desk.terminal() as person:
+        person.answer("folder: the folder in which everything lies:", "desk")
+        person.answer("folder must be an absolute path, not 'desk'.", "")
+        person.answer("everything lies:", str(desk.folder))
+        person.answer("[orders]:", "")
+        shown = person.answer("Run it? [yes, skip, leave]", "yes")
+        person.answer("Only if: the table still holds a few rows", "yes")
+        person.answer("This destroys orders. To agree, type this name:", "orders")
+        person.answer("Run it?", "y")
+        person.answer("Is it done?", "y")
+        code, rest = person.end()
+
+    assert code == 0
+    assert f'touch "{desk.folder}/stopped"' in shown
+    assert "Start the writers again." in rest
+    assert (desk.folder / "orders").read_text() == "rows\n"
+
+
+def test_a_person_leaves_and_comes_back(desk: Desk) -> None:
+    """By the end of input and by Ctrl-C; the message says how to go on."""
+    with desk.terminal("--input", f"folder={desk.folder}") as person:
+        person.answer("[orders]:", "")
+        person.answer("Run it?", "y")
+        person.expect("[yes, skip, leave]")
+        person.type("\x04")
+        code, rest = person.end()
+    assert code == 130
+    assert f"inv runbook {SAMPLE.stem} --resume` goes on with it." in rest
+
+    with desk.terminal("--resume") as person:
+        shown = person.answer("[yes, skip, leave]", "skip")
+        person.expect("[yes, skip, leave]")
+        person.type("\x03")
+        code, _rest = person.end()
+    assert code == 130
+    assert "done before: 1. Stop the writers" in shown
+
+    ends = [each["status"] for each in desk.rehearse("--resume")["steps"]]
+    assert ends == ["done before", "skipped", "ok", "by hand", "ok"]
+
+
+def test_ctrl_c_ends_the_command_that_runs(desk: Desk) -> None:
+    """With all that it has started; the step is on record as interrupted."""
+    desk.change(BRING, WAIT)
+    with desk.terminal("--input", f"folder={desk.folder}") as person:
+        person.answer("[orders]:", "")
+        person.answer("Run it?", "y")
+        person.answer("Run it?", "skip")
+        person.answer("Run it?", "y")
+        process = began(desk)
+        person.type("\x03")
+        code, rest = person.end()
+
+    assert code == 130
+    assert "--resume" in rest
+    assert is_gone(process)
+    assert desk.states()[-2:] == [(3, "begun"), (3, "interrupted")]
+    assert [each["outcome"] for each in desk.records()[-1:]] == ["interrupted"]
+
+
+def test_sigterm_lets_a_step_end_in_order(desk: Desk) -> None:
+    """The programs of a step are asked to end, and have the time for it."""
+    desk.change(
+        BRING,
+        f"sh -c 'trap \"sleep 1; touch tidied; exit\" TERM; {WAIT.strip()}'\ntrue\n"
+        .replace("\n", ";", 1),
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [Path(__file__).parents[2] / "inv", "runbook", SAMPLE.stem, "--yes",
+         "--input", f"folder={desk.folder}", "--destroys", "orders"],
+        cwd=desk.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    with process:
+        began(desk)
+        process.send_signal(signal.SIGTERM)
+        _output, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "--resume" in errors
+    assert (desk.folder / "tidied").exists()
+
+
+def test_a_step_that_was_killed_is_named_and_asked_for(desk: Desk) -> None:
+    """Its proof does not hold: it was begun and has not ended."""
+    desk.change(BRING, WAIT + BRING)
+    with desk.terminal("--input", f"folder={desk.folder}") as person:
+        person.answer("[orders]:", "")
+        person.answer("Run it?", "y")
+        person.answer("Run it?", "skip")
+        person.answer("Run it?", "y")
+        began(desk)
+        person.process.send_signal(signal.SIGKILL)
+        code, _rest = person.end()
+    assert code == -signal.SIGKILL
+    (listed,) = desk.json("runbook")["runbooks"]
+    assert listed["last"]["result"] == "not ended"
+
+    with desk.terminal("--resume") as person:
+        shown = person.answer("Run it?", "y")
+        (desk.folder / "go").touch()
+        person.answer("Is it done?", "y")
+        code, _rest = person.end()
+
+    assert "Step 3 was begun and has not ended." in shown
+    assert code == 0
+    assert desk.states()[-6:-4] == [(3, "begun"), (3, "done")]
+    assert [each for each in desk.folder.parent.iterdir() if each != desk.folder] == []
+
+
+def test_two_people_do_not_walk_through_one_runbook(desk: Desk) -> None:
+    """The second one is told who the first is."""
+    with desk.terminal("--input", f"folder={desk.folder}") as person:
+        person.expect("[orders]:")
+        refused = desk.rehearse("--input", f"folder={desk.folder}", code=11)
+        number = person.process.pid
+
+    assert f"process {number} on" in refused["error"]
+    assert refused["holder"]["operation"] == f"runbook {SAMPLE.stem}"
+    assert not (desk.folder / "stopped").exists()
+
+
+def test_without_a_terminal_and_without_yes_nothing_is_run(desk: Desk) -> None:
+    """A pipe cannot agree to anything."""
+    refused = desk.json("runbook", SAMPLE.stem, code=2)
+
+    assert "--yes" in refused["hint"]
+    assert not (desk.folder / "stopped").exists()
+
+
+def test_a_refusal_is_a_document(desk: Desk) -> None:
+    """With the status and the code of a refusal."""
+    refused = desk.json("runbook", SAMPLE.stem, "--yes", code=62)
+
+    assert refused["status"] == "refused"
+    assert refused["runbook"] == SAMPLE.stem
