@@ -152,6 +152,16 @@ class ClientToolError(DatabaseError):
     """A PostgreSQL program is missing or of the wrong version."""
 
 
+class ExtraMissing(ClientToolError):
+    """Something is not installed that an extra of opskit brings."""
+
+    def __init__(self, message: str, *, extra: str, said: str = "") -> None:
+        hint = (
+            f"Install opskit with its extra: `pip install 'opskit-postgres[{extra}]'`."
+        )
+        super().__init__(message, said=said, hint=hint)
+
+
 class MigrationFailed(DatabaseError):
     """A migration failed; what of it ran in a transaction was rolled back."""
 
@@ -290,6 +300,8 @@ def machine_faults(operation: str) -> Iterator[None]:
     except MemoryError as error:
         raise _refused(operation, "out of memory", errno.ENOMEM) from error
     except ImportError as error:
+        if (error.name or "").startswith("pglast"):
+            raise ExtraMissing("pglast is not installed", extra="release") from error
         # Tasks import as they go: a module that cannot be read is one that is missing.
         raise _refused(operation, f"cannot import {error.name}", errno.EIO) from error
     except RuntimeError as error:

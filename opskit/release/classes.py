@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from opskit.errors import ClientToolError, ReleaseRefused
+from opskit.errors import ClientToolError, ExtraMissing, ReleaseRefused
 from opskit.postgres.witness import Relation
 from opskit.release.locks import Statement
 from opskit.release.revisions import Revision
@@ -290,10 +290,7 @@ def _squawk(text: str) -> list[dict[str, Any]]:
     program = shutil.which("squawk", path=str(Path(sys.executable).parent))
     program = program or shutil.which("squawk")
     if program is None:
-        raise ClientToolError(
-            "squawk is not installed",
-            hint="Install opskit with its release extra (opskit[release]).",
-        )
+        raise ExtraMissing("squawk is not installed", extra="release")
     try:
         ended = subprocess.run(
             [program, "--reporter", "json"],

@@ -24,11 +24,8 @@ import pytest
 from docker.errors import NotFound
 from testcontainers.core.docker_client import DockerClient
 
-from opskit.config import DrillSettings
-from opskit.drill.servers import open_server
-from opskit.errors import ClientToolError, DatabaseError
+from opskit.errors import DatabaseError
 from opskit.postgres.connect import connect
-from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers import container as module
 from opskit.postgres.servers.container import Box, ContainerServer
 from opskit.postgres.servers.throwaway import SUPERUSER
@@ -386,20 +383,6 @@ def test_an_engine_on_another_machine_is_refused(
         with pytest.raises(DatabaseError, match="on another machine"):
             container("none", tmp_path).__enter__()
         server.shutdown()
-
-
-def test_without_the_optional_packages_the_error_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Who did not install them learns how."""
-    monkeypatch.delitem(sys.modules, "opskit.postgres.servers.container")
-    monkeypatch.delattr("opskit.postgres.servers.container")
-    monkeypatch.setitem(sys.modules, "testcontainers.core.container", None)
-
-    settings = DrillSettings(server="container")
-    with pytest.raises(ClientToolError) as raised:
-        open_server(settings, [], Inventory(server_version="16.4")).__enter__()
-    assert "opskit[container]" in raised.value.hint
 
 
 def test_an_image_that_is_nowhere_is_named(start: Start) -> None:

