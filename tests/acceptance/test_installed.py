@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -26,12 +27,17 @@ _FOLDERS = ("docs/", "runbooks/", "workflows/")
 _VERSION = f"opskit {__version__}\n"
 
 
-def run(*words: str | Path, folder: Path, code: int = 0, **environment: str) -> str:
+def run(
+    *words: str | Path,
+    folder: Path,
+    code: int = 0,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Run a program with no environment but this, and return standard output."""
     done = subprocess.run(
         words,
         cwd=folder,
-        env={"PATH": os.environ["PATH"], **environment},
+        env={"PATH": os.environ["PATH"]} | dict(environment),
         capture_output=True,
         text=True,
         timeout=_SECONDS_MAX,
@@ -50,7 +56,8 @@ def install(*words: str | Path, folder: Path, **environment: str) -> None:
     # uv is beside this Python; it must not take that for the one to install into.
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
     own = {key: each for key, each in os.environ.items() if key != "VIRTUAL_ENV"}
-    run(*words, folder=folder, **own | pinned | {"PATH": path} | environment)
+    whole = own | pinned | {"PATH": path} | environment
+    run(*words, folder=folder, environment=whole)
 
 
 @dataclass(frozen=True, kw_only=True)
