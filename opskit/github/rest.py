@@ -22,7 +22,7 @@ _PAUSES_SECONDS = (1.0, 3.0, 9.0, 27.0)
 _SECONDARY_LIMIT_SECONDS = 60.0
 _ANSWER_BYTES_MAX = 32 * 1024 * 1024
 _PAGES_MAX, _REDIRECTS_MAX = 50, 3
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"(?!\.+/)[\w.-]+/(?!\.+$)[\w.-]+")
 _NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -89,10 +89,8 @@ class GitHub:
                 hint="Run this in a workflow of GitHub, and set GITHUB_TOKEN in the "
                 "`env` of its step to ${{ github.token }}.",
             )
-        repository, run = (
-            environment["GITHUB_REPOSITORY"],
-            environment.get("GITHUB_RUN_ID", ""),
-        )
+        repository = environment["GITHUB_REPOSITORY"]
+        run = environment.get("GITHUB_RUN_ID", "")
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
         return cls(
             api=environment.get("GITHUB_API_URL") or "https://api.github.com",
@@ -117,6 +115,10 @@ class GitHub:
                 if self.clock() + pause > self._deadline:
                     raise
                 self.sleep(pause)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise GitHubError(
+                    f"an answer of GitHub is not understood: {error}", hint=_NOT_GITHUB
+                ) from error
         raise AssertionError("the last pause is endless")
 
     def ask(
@@ -185,38 +187,45 @@ class GitHub:
         from urllib3.exceptions import HTTPError
         from urllib3.util import Timeout
 
-        body = None if document is None else json.dumps(document).encode()
         address = urlsplit(url)
+        seconds = min(_REQUEST_SECONDS, self._deadline - self.clock())
+        if seconds <= 0:
+            raise _Passing(f"GitHub did not answer all within {self.seconds:.0f} s")
         try:
-            response = pool(address.scheme, address.hostname or "").request(
-                method,
-                url,
-                body=body,
-                headers={
-                    "Accept": "application/vnd.github+json",
-                    "Authorization": f"Bearer {self.token}",
-                    "Content-Type": "application/json",
-                    "User-Agent": f"opskit/{__version__}",
-                    "X-GitHub-Api-Version": "2022-11-28",
-                },
-                timeout=Timeout(total=_REQUEST_SECONDS),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-            try:
-                return response.status, response.headers, self._read(response)
-            finally:
-                response.close()
+            with pool(address.scheme, address.hostname or "") as connections:
+                response = connections.request(
+                    method,
+                    url,
+                    body=None if document is None else json.dumps(document).encode(),
+                    headers=self._headers,
+                    timeout=Timeout(total=seconds),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                )
+                try:
+                    return response.status, response.headers, self._read(response)
+                finally:
+                    response.close()
         except (HTTPError, OSError) as error:
             raise _Passing(f"GitHub cannot be reached: {_reason(error)}") from None
 
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Accept": "application/vnd.github+json",
+            "Authorization": f"Bearer {self.token}",
+            "Content-Type": "application/json",
+            "User-Agent": f"opskit/{__version__}",
+            "X-GitHub-Api-Version": "2022-11-28",
+        }
+
     def _read(self, response: Any) -> bytes:
         """Return what was answered; neither its size nor its time is without an end."""
-        content, until = b"", time.monotonic() + _REQUEST_SECONDS
+        content = b""
         while piece := response.read1(65536):
             content += piece
-            if len(content) > _ANSWER_BYTES_MAX or time.monotonic() > until:
+            if len(content) > _ANSWER_BYTES_MAX or self.clock() > self._deadline:
                 raise _Passing("GitHub's answer is too long or too slow")
         return content
 

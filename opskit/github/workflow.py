@@ -52,13 +52,11 @@ class Result:
         """Read the document of a task; where there is none, the task did not pass."""
         try:
             document = json.loads(path.read_bytes())
-            parts = [
-                document,
-                *document.get("drills", ()),
-                *document.get("backups", ()),
-            ]
+            parts = [document, *document.get("drills", ())]
             lines = [line for each in parts for line in _lines(each)]
             good = all(each["status"] in ("ok", "passed") for each in parts)
+            if document.get("drills") == []:
+                lines, good = [*lines, "nothing was drilled"], False
         except OSError as error:
             lines, good = [f"there is no result: {error.strerror}"], False
         except (ValueError, AttributeError, KeyError, TypeError):
@@ -134,7 +132,7 @@ def _text(github: GitHub, result: Result, own_mark: str) -> str:
     if result.passed:
         return f"{run} passed.\n{own_mark}"
     said = mask("\n".join(result.lines))[:_TEXT_MAX]
-    fence = "`" * (3 + max(map(len, re.findall("`+", said)), default=0))
+    fence = "`" * (1 + max(2, *map(len, re.findall("`*", said))))
     return f"{run} did not pass.\n\n{fence}text\n{said}\n{fence}\n{own_mark}"
 
 
