@@ -19,7 +19,6 @@ from opskit.errors import ConfigurationError, UsageError
 from opskit.operations.outcome import Outcome
 from opskit.operations.repository import (
     CONFIGURATION,
-    OWN_TASKS,
     TASKS,
     Answers,
     contents,
@@ -28,8 +27,9 @@ from opskit.operations.run import now
 
 _IGNORED = (".opskit/", ".env")
 _ENVIRONMENT = re.compile(r"^ +environment:(?: |\n +name: )(\S+)", re.MULTILINE)
+_PACKAGE = "tasks/__init__.py"
 _OWN_TASKS_STEP = """\
-tasks.py is yours and was left alone. For `invoke opskit.backup` and so on, add to it:
+{path} is yours and is left alone. For `invoke opskit.backup` and so on, add to its end:
     import sys, invoke, opskit.tasks
     ns = invoke.Collection.from_module(sys.modules[__name__])
     ns.add_collection(opskit.tasks.namespace, "opskit")"""
@@ -96,10 +96,10 @@ class Initialised:
 
     def steps(self) -> Iterator[str]:
         """Yield what is left to do, by a person."""
-        answers, states = self.request.answers, {e.path: e for e in self.files}
-        own = states.get(TASKS) or states[OWN_TASKS]
-        if own.state == "kept" and "opskit.tasks" not in (own.before or ""):
-            yield _OWN_TASKS_STEP
+        answers = self.request.answers
+        path, text = own_tasks(self.request)
+        if text is not None and "opskit.tasks" not in text:
+            yield _OWN_TASKS_STEP.format(path=path)
         if answers.deployer != "none":
             yield (
                 f"complete [smoke] and [release] in {CONFIGURATION}: where the service "
@@ -113,6 +113,11 @@ class Initialised:
             yield (
                 "`inv scheduler` runs all of it when it is due; docs/scheduler.md has "
                 "a unit for systemd"
+            )
+        if answers.run == "both":
+            yield (
+                "the scheduler and the workflows do the same work: keep either "
+                "`schedule` and the scheduler, or backup.yml and restore-drill.yml"
             )
         if answers.on_github:
             yield from self._steps_on_github()
@@ -154,7 +159,10 @@ def plan(request: InitRequest) -> Initialised:
             "this is the folder of opskit itself",
             hint="Run this in the repository of your service.",
         )
-    texts = contents(answers, folder)
+    place, own = own_tasks(request)
+    texts = contents(answers, own)
+    if place != TASKS:
+        del texts[TASKS]
     if not texts[CONFIGURATION].replace("\n", "").isprintable():
         raise UsageError(
             "a URL or a path has characters that cannot be printed",
@@ -174,6 +182,17 @@ def plan(request: InitRequest) -> Initialised:
         files=[*planned, _ignoring(folder, store)],
         new_store=None if store is None or _is_folder(store) else store,
     )
+
+
+def own_tasks(request: InitRequest) -> tuple[str, str | None]:
+    """Return the file of the user's own tasks, and its text; none if it is replaced.
+
+    Where there are both, Python takes the package.
+    """
+    folder = request.folder
+    if (folder / _PACKAGE).is_file():
+        return _PACKAGE, _existing(folder, _PACKAGE)
+    return TASKS, None if request.force else _existing(folder, TASKS)
 
 
 def init(planned: Initialised) -> Outcome[Initialised]:

@@ -23,7 +23,8 @@ DEPLOYERS = ("local", "railway", "command", "none")
 RUNNERS = ("scheduler", "github", "both")
 CONFIGURATION = "opskit.toml"
 TASKS = "tasks.py"
-OWN_TASKS = "tasks/__init__.py"
+_TEST = re.compile(r"^def test\b|name=.test\b", re.MULTILINE)
+_JOB_TEST = re.compile(r"^  test:\n.*?^(?=  \w)|^ +needs: test\n", re.M | re.S)
 _SCHEDULE = "0 9 * * *"
 
 _TASKS = '''\
@@ -228,21 +229,23 @@ def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def contents(answers: Answers, folder: Path) -> dict[str, str]:
-    """Return the text of each file, by its path in the repository in `folder`."""
-    tests = answers.on_github and answers.deployer != "none"
-    # Where both are, Python and so Invoke take the package.
-    tasks = OWN_TASKS if (folder / OWN_TASKS).is_file() else TASKS
+def contents(answers: Answers, own_tasks: str | None) -> dict[str, str]:
+    """Return the text of each file, by its path in the repository.
+
+    `own_tasks` is the text of a file of tasks that stays.
+    """
+    has_release = answers.on_github and answers.deployer != "none"
     texts = {
         CONFIGURATION: configuration(answers),
-        tasks: _TASKS_WITH_TEST if tests else _TASKS,
+        TASKS: _TASKS_WITH_TEST if has_release else _TASKS,
         ".env.example": environment(answers),
     }
     if answers.on_github:
         texts["requirements-opskit.txt"] = (
             f"opskit-postgres[embedded,release]=={__version__}\n"
         )
-        texts |= _workflows(answers)
+        has_test = own_tasks is None or _TEST.search(own_tasks) is not None
+        texts |= _workflows(answers, has_test=has_test)
     for path in _documents("runbooks/*.md"):
         if path.name != "README.md":
             texts[f"runbooks/{path.name}"] = path.read_text(encoding="utf-8")
@@ -317,8 +320,11 @@ def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _workflows(answers: Answers) -> dict[str, str]:
-    """Return the workflows, with the databases in their matrix."""
+def _workflows(answers: Answers, *, has_test: bool) -> dict[str, str]:
+    """Return the workflows, with the databases in their matrix.
+
+    Without a task `test` there is no job that runs it.
+    """
     listed = ", ".join(
         name if _PLAIN.fullmatch(name) else _quoted(name) for name in answers.databases
     )
@@ -327,6 +333,8 @@ def _workflows(answers: Answers) -> dict[str, str]:
         if answers.deployer == "none" and path.stem in ("release", "smoke"):
             continue
         text = path.read_text(encoding="utf-8")
+        if not has_test:
+            text = _JOB_TEST.sub("", text).replace("[test, staging]", "staging")
         texts[f".github/workflows/{path.name}"] = re.sub(
             r"(?m)^( +source: )\[shop\]$", rf"\1[{listed}]", text
         )

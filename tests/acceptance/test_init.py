@@ -114,7 +114,7 @@ def test_the_whole_life_in_an_empty_repository(
 ) -> None:
     """By plain Invoke, with the tasks.py that was written."""
     folder = repository(tmp_path / "service")
-    flags = ("--database", f"shop={make_database(16)}", "--store", "sets")
+    flags = ("--store", "sets", "--database", f"shop={make_database(16)}")
 
     refused = inv(folder, "init", *flags, code=2)
     assert "--yes" in refused
@@ -125,6 +125,12 @@ def test_the_whole_life_in_an_empty_repository(
     assert (folder / "sets").stat().st_mode & 0o777 == 0o700
     live(folder)
     assert "nothing was changed" in inv(folder, "init", *flags)
+    assert "--config" in inv(folder, "--config", "other.toml", "init", *flags, code=2)
+    more = (*flags, "crm=postgresql:///crm")
+    assert '+url = "postgresql:///crm"' in inv(folder, "init", "--diff", *more)
+    told = document(inv(folder, "init", "--json", "--force", *more))
+    assert {"path": "opskit.toml", "state": "overwritten"} in told["files"]
+    assert (told["status"], told["new_store"]) == ("ok", None)
 
 
 @pytest.mark.parametrize("kind", _COLLECTIONS)
