@@ -435,10 +435,15 @@ def _push_to(store: Store, ledger: Ledger, ledger_id: str) -> list[str]:
         keys = {each.key for each in store.list(f"{FOLDER}{ledger_id}/")}
         done = 0
         there = {copy.number for key in keys if (copy := _parse_key(key))}
-        if lacking := [each.number for each in before if each.number not in there]:
+        lacking = [each.number for each in before if each.number not in there]
+        again = "they were copied again"
+        if lacking and faults(lines, where="the file"):
+            # Another store may have the right ones, to make the file again from.
+            done, again = len(before), "this damaged ledger cannot replace them"
+        if lacking:
             warnings.append(
                 f"store {store.name} lacked records that were copied there, "
-                f"they were copied again: {_ranges(lacking)}"
+                f"{again}: {_ranges(lacking)}"
             )
     try:
         for each, line in zip(own[done:], lines[done:], strict=True):

@@ -181,6 +181,27 @@ def test_another_store_of_the_same_name_gets_everything(
     ]
 
 
+def test_a_changed_record_does_not_replace_a_lost_copy(
+    ledger: Ledger, store: MemoryStore
+) -> None:
+    """Where a store was emptied, the copies elsewhere still make the file again."""
+    copy(ledger, [MemoryStore("b")])
+    emptied = MemoryStore("b")
+    right = _lines(ledger)
+    ledger.path.write_bytes(b"".join(right).replace(b'"ok"', b'"no"', 1))
+    append(ledger, COUNT)
+    warnings = copy(ledger, [store, emptied])
+    ledger.path.unlink()
+    again = ledger_of(ledger.path, [store, emptied])
+    append(again, COUNT + 1)
+
+    assert warnings == [
+        "store b lacked records that were copied there, this damaged ledger cannot "
+        "replace them: 0 to 5"
+    ]
+    assert right == _lines(again)[:COUNT]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"web-0123abcd": 1}'])
 def test_a_broken_note_of_what_was_sent_does_no_harm(
     ledger: Ledger, store: MemoryStore, content: bytes
