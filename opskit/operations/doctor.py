@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from opskit.checks import Check, Health, attempt, count, worst
-from opskit.doctor import databases, stores
+from opskit.config import configuration_path
+from opskit.doctor import databases, stores, workflows
 from opskit.doctor.databases import ExaminedDatabase, Trial
 from opskit.errors import Degraded, StoreError, Unhealthy
 from opskit.operations import keys, sources
@@ -113,6 +114,7 @@ def _examine(run: Run) -> Iterator[Check]:
                 run_id=run.run_id,
             )
             yield from databases.examine_drill(each.name, trial)
+    yield from workflows.examine(configuration_path().parent, run.settings)
 
 
 def _keys(run: Run) -> Iterator[Check]:
