@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import tomllib
-from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -16,67 +15,29 @@ from opskit.config import Settings, load
 from opskit.errors import OpskitError, UsageError
 from opskit.tasks.arguments import parse
 from tasks import namespace
+from tests.unit.documents import (
+    COPIED,
+    DOCUMENTS,
+    FENCE,
+    ROOT,
+    calls,
+    headings,
+    name_of,
+    prose,
+    quoted_calls,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [
-    path
-    for folder in (".", "docs", "runbooks", "examples/service")
-    for path in sorted((ROOT / folder).glob("*.md"))
-]
-
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`([^`\n]+)`")
-_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_COMMENT = re.compile(r"(?:^|\s)#.*$", re.MULTILINE)
-_SEPARATORS = "();<>|&\n"
-_ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 
 # What is left to the reader to fill in has three dots.
 SHOWN = [
-    (str(path.relative_to(ROOT)), body)
+    (name_of(path), body)
     for path in DOCUMENTS
-    for language, body in _FENCE.findall(path.read_text(encoding="utf-8"))
+    for language, body in FENCE.findall(path.read_text(encoding="utf-8"))
     if language == "toml" and "…" not in body
 ]
 
-of_each_document = pytest.mark.parametrize(
-    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
-)
-
-
-def calls(script: str) -> list[list[str]]:
-    """Return the arguments of each call of `inv`, `opskit` or `invoke` in a shell script."""
-    plain = _COMMENT.sub("", script.replace("\\\n", " "))
-    lexer = shlex.shlex(plain, posix=True, punctuation_chars=_SEPARATORS)
-    lexer.whitespace = " \t"
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    found = []
-    for is_separator, words in groupby(
-        lexer, lambda word: word[:1] in tuple(_SEPARATORS)
-    ):
-        command = list(words)
-        while command and _ASSIGNMENT.fullmatch(command[0]):
-            command.pop(0)
-        if (
-            not is_separator
-            and command
-            and Path(command[0]).name in ("inv", "invoke", "opskit")
-        ):
-            found.append(command[1:])
-    return found
-
-
-def quoted_calls(text: str) -> list[list[str]]:
-    """Return the calls in a document's sh blocks and in its inline code."""
-    scripts = [body for language, body in _FENCE.findall(text) if language == "sh"]
-    inline = [
-        code
-        for code in _INLINE.findall(_FENCE.sub("", text))
-        if re.match(r"\S*\b(inv|invoke|opskit)\b", code)
-    ]
-    return [call for script in (*scripts, *inline) for call in calls(script)]
+of_each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
 def tasks_called(arguments: list[str]) -> set[str]:
@@ -91,14 +52,9 @@ def anchors(text: str) -> set[str]:
     return {each.replace(" ", "-") for each in kept}
 
 
-def headings(text: str) -> list[str]:
-    """Return a document's headings in their order."""
-    return _HEADING.findall(_FENCE.sub("", text))
-
-
 def listed_rooms(text: str) -> set[str]:
     """Return what the document's tree of folders lists, by its path below opskit/."""
-    tree = next(body for _language, body in _FENCE.findall(text) if "opskit/\n" in body)
+    tree = next(body for _language, body in FENCE.findall(text) if "opskit/\n" in body)
     found = set()
     folders: list[str] = []
     for line in tree.partition("opskit/\n")[2].splitlines():
@@ -122,7 +78,7 @@ def test_a_configuration_that_is_shown_can_be_loaded(
     """The example configurations hold known keys and possible values only."""
     for variable in [each for each in os.environ if each.startswith("OPSKIT_")]:
         monkeypatch.delenv(variable)
-    blocks = _FENCE.findall((ROOT / name).read_text(encoding="utf-8"))
+    blocks = FENCE.findall((ROOT / name).read_text(encoding="utf-8"))
     examples = [body for language, body in blocks if language == "toml"]
     path = tmp_path / "opskit.toml"
     path.write_text("".join(examples), encoding="utf-8")
@@ -148,13 +104,11 @@ def test_a_part_of_a_configuration_that_is_shown_can_be_loaded(
     assert settings != Settings(), name
 
 
-@of_each_document
-def test_every_call_in_a_document_is_of_a_real_task_with_known_flags(
-    document: Path,
-) -> None:
-    """Each `inv` command that a document quotes can be typed as it stands."""
+@pytest.mark.parametrize("path", [*DOCUMENTS, *COPIED], ids=name_of)
+def test_every_call_is_of_a_real_task_with_known_flags(path: Path) -> None:
+    """Each command in a document, a workflow or a unit can be typed as it stands."""
     wrong = {}
-    for arguments in quoted_calls(document.read_text(encoding="utf-8")):
+    for arguments in quoted_calls(path):
         try:
             tasks_called(arguments)
         except UsageError as error:
@@ -165,14 +119,35 @@ def test_every_call_in_a_document_is_of_a_real_task_with_known_flags(
 
 @pytest.mark.parametrize(
     "script",
-    ["./inv nonsense", "cd x && inv backup --nonsense", "invoke verify --backup"],
+    [
+        "./inv nonsense",
+        "cd x && inv backup --nonsense",
+        "invoke verify --backup",
+        "if ! opskit backups --nonsense; then exit 1; fi",
+        'exec opskit verify "$(/opt/ops/bin/opskit nonsense)"',
+    ],
 )
 def test_a_wrong_call_is_noticed(script: str) -> None:
     """An unknown task, an unknown flag and a missing value are all refused."""
-    (arguments,) = calls(script)
-
     with pytest.raises(UsageError):
-        tasks_called(arguments)
+        [tasks_called(arguments) for arguments in calls(script)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.md", "*/5 * * * *  cd /srv && /usr/bin/opskit nonsense"),
+        ("a.service", "[Service]\nExecStart=/usr/bin/opskit nonsense"),
+        ("a.yml", "jobs: {a: {steps: [{uses: b}, {run: exec opskit nonsense}]}}"),
+    ],
+)
+def test_calls_are_found_in_what_is_copied(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    """What cron, systemd and GitHub run."""
+    (tmp_path / name).write_text(content, encoding="utf-8")
+
+    assert quoted_calls(tmp_path / name) == [["nonsense"]]
 
 
 @pytest.mark.parametrize("name", sorted(namespace.task_names))
@@ -186,9 +161,7 @@ def test_the_example_in_a_tasks_help_can_be_typed(name: str) -> None:
 
 def test_the_readme_begins_with_both_commands() -> None:
     """The first commands of the README are the quickstart and the tests."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-
-    assert quoted_calls(readme)[:2] == [["quickstart"], ["test"]]
+    assert quoted_calls(ROOT / "README.md")[:2] == [["quickstart"], ["test"]]
 
 
 def test_every_task_is_documented() -> None:
@@ -197,7 +170,7 @@ def test_every_task_is_documented() -> None:
     documented = {
         name
         for path in guides
-        for arguments in quoted_calls(path.read_text(encoding="utf-8"))
+        for arguments in quoted_calls(path)
         for name in tasks_called(arguments)
     }
 
@@ -209,7 +182,7 @@ def test_every_link_inside_leads_somewhere(document: Path) -> None:
     """Each relative link names a file that exists, and a heading in it."""
     text = document.read_text(encoding="utf-8")
     broken = []
-    for link in _LINK.findall(_FENCE.sub("", text)):
+    for link in _LINK.findall(prose(text)):
         if link.startswith("https://"):
             continue
         name, _, anchor = link.partition("#")
@@ -262,6 +235,6 @@ def test_the_architecture_shows_the_layers_that_are_checked() -> None:
     """The layers in the document are those of the linter's contract."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
-    blocks = _FENCE.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+    blocks = FENCE.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
 
     assert "\n".join(layers) + "\n" in [body for _language, body in blocks]
