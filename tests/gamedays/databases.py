@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from opskit.postgres import database
 from opskit.postgres.connect import connect
@@ -18,6 +19,7 @@ class DatabaseLost(Scenario):
     broken = "the database of the running service was dropped"
     sign = StatusCheck(f"database {DATABASE}: connection")
     destroys = (DATABASE,)
+    skip = (3,)  # the newest set was drilled
 
     def break_(self, system: System) -> None:
         """Drop it."""
@@ -26,8 +28,12 @@ class DatabaseLost(Scenario):
             database.drop(connection, DATABASE)
 
     def inputs(self, _system: System) -> Mapping[str, str]:
-        """Return which one it is."""
-        return {"database": DATABASE}
+        """Return which one it is, and how its rows are known."""
+        return {
+            "database": DATABASE,
+            "target": DATABASE,
+            "question": "SELECT count(*) >= 500 FROM public.tasks",
+        }
 
 
 class RowsDeleted(Scenario):
@@ -39,14 +45,15 @@ class RowsDeleted(Scenario):
 
     def break_(self, system: System) -> None:
         """Delete them while the service goes on, then back up as the timetable does."""
+        self._before = datetime.now(UTC)
         execute(system.site.url, "DELETE FROM public.tasks WHERE id % 3 <> 0")
         system.document("backup", "--all")
 
-    def inputs(self, system: System) -> Mapping[str, str]:
-        """Return the table, and the set from before."""
-        sets = system.document("backups", "--database", DATABASE)["backups"]
+    def inputs(self, _system: System) -> Mapping[str, str]:
+        """Return the table, and a time from before."""
         return {
             "database": DATABASE,
             "table": "public.tasks",
-            "backup": sets[1]["backup_id"],
+            "before": self._before.isoformat(),
+            "live": DATABASE,
         }

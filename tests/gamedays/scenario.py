@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -151,10 +152,12 @@ class Seen:
     def row(self) -> str:
         """Return its row of the table."""
         runbook = self.scenario.runbook
-        told = "" if self.detect_seconds is None else f"{self.detect_seconds:.0f}"
+        told = (
+            "" if self.detect_seconds is None else f"{math.ceil(self.detect_seconds)}"
+        )
         return (
             f"| [{runbook}]({runbook}.md) | {self.scenario.broken} | {self.sign} | "
-            f"{told} | {self.recover_seconds:.0f} | {self.day} |"
+            f"{told} | {math.ceil(self.recover_seconds)} | {self.day} |"
         )
 
 

@@ -18,9 +18,11 @@ import psycopg
 import urllib3
 
 from opskit.errors import OpskitError
+from opskit.postgres import database
+from opskit.postgres.connect import connect
 from opskit.postgres.servers.throwaway import SUPERUSER
 from tests import watching
-from tests.releases.site import Ground, Site
+from tests.releases.site import TEMPLATE, Ground, Site
 from tests.s3_servers import free_ports
 from tests.support import value
 from tests.watching import Prometheus, Scheduler, at_once, target
@@ -41,6 +43,7 @@ _KEPT = """
 SELECT md5(string_agg(concat_ws('|', id, owner_id, title, details, status), E'\\n'
     ORDER BY id)) FROM public.tasks WHERE id <= {newest}
 """
+_MADE = b"SELECT datname FROM pg_database WHERE NOT datistemplate"
 
 
 @dataclass
@@ -200,4 +203,15 @@ def hosted(ground: Ground) -> Iterator[System]:
         site.url = f"postgresql://{SUPERUSER}@127.0.0.1:{site.server_port}/{DATABASE}"
         system = System(site=site, key=ground.keys["client"], port=port)
         system.configure()
-        yield system
+        try:
+            yield system
+        finally:
+            _drop_databases(ground.server.url())
+
+
+def _drop_databases(server: str) -> None:
+    """Drop what a scenario and its runbook left on the server."""
+    with connect(server, purpose="test") as connection:
+        for (name,) in connection.execute(_MADE).fetchall():
+            if name not in ("postgres", TEMPLATE):
+                database.drop(connection, name)

@@ -14,7 +14,7 @@ HEAD = """\
 | runbook | what was broken | what told | seconds to detect | seconds to recover | date |
 |---|---|---|---|---|---|
 """
-_BEGIN, _END = "<!-- game days -->\n", "<!-- end of game days -->\n"
+_BEGIN, _END = "<!-- gamedays -->\n", "<!-- end -->"
 _LIMIT = re.compile(r"^Rehearse every (\d+) days\.$", re.M)
 
 

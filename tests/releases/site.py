@@ -35,7 +35,7 @@ from tests.service import free_port
 from tests.support import execute, value
 
 _SECONDS_MAX = 300
-_TEMPLATE = "releases_template"
+TEMPLATE = "releases_template"
 _numbers = itertools.count(1)
 _SLEEPING = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -286,7 +286,7 @@ class Ground:
         """Yield a site on which version 1 runs; its database may have a name."""
         number = next(_numbers)
         name, folder = name or f"releases_{number}", self.folder / f"site-{number}"
-        create = f"CREATE DATABASE {quoted(name)} TEMPLATE {_TEMPLATE}"
+        create = f"CREATE DATABASE {quoted(name)} TEMPLATE {TEMPLATE}"
         execute(self.server.url(), create)
         shutil.copytree(self.folder / "template", folder, symlinks=True)
         site = Site(
@@ -315,8 +315,8 @@ def make_ground(folder: Path, server: Server, server_port: int = 0) -> Ground:
     copy(template / "app")
     copy(template / "releases" / "1")
     (template / "current").symlink_to("releases/1")
-    execute(server.url(), f"CREATE DATABASE {_TEMPLATE} IS_TEMPLATE true")
-    site = Site(folder=template, url=server.url(_TEMPLATE), port=9, server_port=0)
+    execute(server.url(), f"CREATE DATABASE {TEMPLATE}")
+    site = Site(folder=template, url=server.url(TEMPLATE), port=9, server_port=0)
     site.configure()
     migrated = site.run("migrate")
     assert migrated["status"] == "ok", migrated

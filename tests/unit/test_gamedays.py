@@ -160,7 +160,7 @@ def row(day: str = "2026-11-30", seconds: int = 3) -> str:
     )
 
 
-EMPTY = "before\n\n<!-- game days -->\n<!-- end of game days -->\n\nafter\n"
+EMPTY = "before\n\n<!-- gamedays -->\n<!-- end -->\n\nafter\n"
 
 
 def test_a_row_takes_the_place_of_the_one_of_its_kind() -> None:
@@ -170,8 +170,8 @@ def test_a_row_takes_the_place_of_the_one_of_its_kind() -> None:
 
     assert table.rows(once) == {KNOWN.broken: row(seconds=3)}
     assert table.rows(twice) == {KNOWN.broken: row(seconds=4)}
-    assert twice.startswith("before\n\n<!-- game days -->\n\n| runbook |")
-    assert twice.endswith("|\n\n<!-- end of game days -->\n\nafter\n")
+    assert twice.startswith("before\n\n<!-- gamedays -->\n\n| runbook |")
+    assert twice.endswith("|\n\n<!-- end -->\n\nafter\n")
 
 
 def test_a_row_of_no_scenario_goes() -> None:
