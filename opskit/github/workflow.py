@@ -19,7 +19,7 @@ from opskit.errors import ConfigurationError, UsageError
 from opskit.github.rest import GitHub
 from opskit.log import mask
 
-_FILES_MAX, _FILE_BYTES_MAX = 500, 1024 * 1024
+_FILES_MAX, _FILE_BYTES_MAX = 500, 4 * 1024 * 1024
 _TEXT_MAX = 60_000  # GitHub takes 65,536 characters
 _SECRET_FILE = re.compile(r"(PG|AWS_|OPSKIT_)\w*FILE")
 _OF_THE_REPOSITORY = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})

@@ -366,7 +366,7 @@ def test_only_evidence_is_proposed(there: Platform, tmp_path: Path) -> None:
     (source / "link.md").symlink_to("/etc/hostname")
     propose(client(there), "docs/evidence", source)
     assert "docs/evidence/link.md" not in there.files(BRANCH)
-    (source / "large.md").write_text("x" * 1_048_577)
+    (source / "large.md").write_text("x" * 4_194_305)
     with pytest.raises(UsageError, match="larger than"):
         propose(client(there), "docs/evidence", source)
     (source / "large.md").write_bytes(b"\xff\xfe")
