@@ -88,9 +88,9 @@ _ENVIRONMENT_HEAD = """\
 """
 _AWS = """
 # The credentials of the store
-#AWS_ACCESS_KEY_ID=
-#AWS_SECRET_ACCESS_KEY=
-#AWS_DEFAULT_REGION=
+#AWS_ACCESS_KEY_ID=''
+#AWS_SECRET_ACCESS_KEY=''
+#AWS_DEFAULT_REGION=''
 """
 # What YAML reads as a text without quotes.
 _PLAIN = re.compile(r"(?!(?:null|true|false|yes|no|on|off|y|n)$)[a-z][a-z_-]*")
@@ -247,8 +247,9 @@ def contents(answers: Answers, own_tasks: str | None) -> dict[str, str]:
         has_test = own_tasks is None or _TEST.search(own_tasks) is not None
         texts |= _workflows(answers, has_test=has_test)
     for path in _documents("runbooks/*.md"):
-        if path.name != "README.md":
-            texts[f"runbooks/{path.name}"] = path.read_text(encoding="utf-8")
+        # The game days in the list are those of opskit itself.
+        text, _, _ = path.read_text(encoding="utf-8").partition("\n## Game days\n")
+        texts[f"runbooks/{path.name}"] = text
     return texts
 
 
@@ -295,7 +296,7 @@ def environment(answers: Answers) -> str:
     text = _ENVIRONMENT_HEAD + (_AWS if answers.on_s3 else "")
     for variable, about in _secrets(Settings, [], names):
         lines = textwrap.wrap(about, 84, initial_indent="# ", subsequent_indent="# ")
-        text += "\n" + "\n".join(lines) + f"\n#{variable}=\n"
+        text += "\n" + "\n".join(lines) + f"\n#{variable}=''\n"
     return text
 
 

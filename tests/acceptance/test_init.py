@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import processes
+from tests import processes, s3_servers
 from tests.conftest import MakeDatabase
+from tests.s3_servers import BUCKET, S3Server
 
 PROGRAMS = Path(sys.executable).parent
 _OWN_TASKS = '''\
@@ -41,6 +42,7 @@ _COLLECTIONS = {
     "namespace": "namespace = Collection(backup)\n",
 }
 _SECONDS_MAX = 60
+_NONE: Mapping[str, str] = {}
 
 
 def inv(folder: Path, *words: str, code: int = 0) -> str:
@@ -53,12 +55,18 @@ def inv(folder: Path, *words: str, code: int = 0) -> str:
     return output + errors
 
 
-def program(folder: Path, *words: str, code: int = 0) -> str:
+def program(
+    folder: Path, *words: str, code: int = 0, variables: Mapping[str, str] = _NONE
+) -> str:
     """Run a program of the environment in a folder, return its standard output."""
     done = subprocess.run(
         [PROGRAMS / words[0], *words[1:]],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(processes.ROOT)},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(processes.ROOT),
+            **variables,
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -99,6 +107,7 @@ def live(folder: Path, prefix: str = "") -> None:
     assert listed["proof"] == "drilled"
     assert [each["backup_id"] for each in run("prune")["keep"]] == [backup["backup_id"]]
     assert run("status")["status"] == "healthy"
+    assert len(run("runbook")["runbooks"]) == 8
     ignored = subprocess.run(
         ["git", "-C", folder, "status", "--porcelain", "--untracked-files=all"],
         capture_output=True,
@@ -165,6 +174,31 @@ def test_own_tasks_get_those_of_opskit_by_the_lines_that_init_shows(
         live(folder, "opskit.")
     again = inv(folder, "init", "--database", "shop=postgresql:///x", "--store", "sets")
     assert "invoke.Collection" not in again
+
+
+def test_a_store_in_a_bucket_needs_no_more_than_its_credentials(
+    tmp_path: Path, make_database: MakeDatabase, seaweedfs: S3Server
+) -> None:
+    """They come from the environment; then all that doctor examines is as it should be."""
+    inv(
+        repository(tmp_path / "service"),
+        "init",
+        f"--database=shop={make_database(16)}",
+        f"--store=s3://{BUCKET}/initialised",
+        f"--endpoint={seaweedfs.endpoint_url}",
+        "--deployer=command",
+        "--run=github",
+    )
+
+    examined = program(
+        tmp_path / "service",
+        "invoke",
+        "doctor",
+        variables=s3_servers.environment(),
+    )
+
+    assert "workflow backup.yml: databases: it backs up shop" in examined
+    assert "store offsite" in examined
 
 
 def _answered(folder: Path, answers: Sequence[tuple[str, str]]) -> tuple[int, str]:

@@ -152,7 +152,7 @@ def test_the_environment_file_lists_every_secret_and_sets_none(tmp_path: Path) -
     assert [
         line for line in text.splitlines() if line and not line.startswith("#")
     ] == []
-    assert set(re.findall(r"(?m)^#(\w+)=$", text)) == {
+    assert set(re.findall(r"(?m)^#(\w+)=''$", text)) == {
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_DEFAULT_REGION",
@@ -173,7 +173,7 @@ def test_one_more_database_is_what_the_diff_shows(tmp_path: Path) -> None:
     """`patch` makes of the diff what --force writes; the diff itself writes nothing."""
     run(tmp_path, deployer="railway")
     (tmp_path / "tasks.py").write_bytes(b"def test(c): ...\r\n\x0cno end of line")
-    (tmp_path / "runbooks" / "unhealthy.md").unlink(missing_ok=True)
+    (tmp_path / "runbooks" / "keys-lost.md").unlink()
     patched = tmp_path.parent / "patched"
     shutil.copytree(tmp_path, patched)
     before = tree(tmp_path)
@@ -398,6 +398,8 @@ def test_a_folder_for_the_store_is_made_for_this_user_alone(tmp_path: Path) -> N
     assert store.stat().st_mode & 0o777 == 0o700
     (store / "other").write_text("mine")
     store.chmod(0o750)
+    run(folder, store="elsewhere", diff=True)
+    assert not (folder / "elsewhere").exists()
     assert run(folder, store=str(store)).new_store is None
     assert (store.stat().st_mode & 0o777, os.listdir(store)) == (0o750, ["other"])
     settings = config.load(folder / "opskit.toml")
@@ -444,15 +446,17 @@ def test_the_folder_of_opskit_itself_stays_as_it_is() -> None:
         run(ROOT, diff=True)
 
 
-def test_every_runbook_is_copied_but_for_the_list_of_this_project(
+def test_the_runbooks_are_copied_without_the_game_days_of_this_project(
     tmp_path: Path,
 ) -> None:
-    """Those that hints and pages name are there."""
+    """Those that hints and pages name are there, and a list of them."""
     run(tmp_path)
 
-    there = {each.name: each.read_bytes() for each in (ROOT / "runbooks").glob("*.md")}
-    there.pop("README.md", None)
-    copied = {
-        each.name: each.read_bytes() for each in (tmp_path / "runbooks").iterdir()
-    }
-    assert copied == there != {}
+    copied = {each.name: each.read_text() for each in (tmp_path / "runbooks").iterdir()}
+    there = {each.name: each.read_text() for each in (ROOT / "runbooks").glob("*.md")}
+    listed, written = copied.pop("README.md"), there.pop("README.md")
+    assert copied == there
+    assert len(copied) == 8
+    assert written.startswith(listed)
+    assert all(f"({name})" in listed for name in copied)
+    assert "gamedays" not in listed
