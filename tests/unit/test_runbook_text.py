@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,18 +246,43 @@ def test_what_is_no_text_is_refused(content, tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize(
+of_each = pytest.mark.parametrize(
     "name", sorted({path.name for path in FOLDER.glob("*.md")} - {"README.md"})
 )
+
+
+def commands(book: Runbook) -> list[str]:
+    """Return everything that a runbook runs."""
+    blocks = [block for step in book.steps for block in (step.command, step.proof)]
+    return [*filter(None, blocks), book.proof]
+
+
+@of_each
 def test_what_comes_with_opskit_has_the_form(name):
     """Each runbook is read, uses every input that it asks for, and is in the index."""
     index = (FOLDER / "README.md").read_text()
 
     made = read(FOLDER / name)
 
-    commands = "".join((*(f"{s.command}{s.proof}" for s in made.steps), made.proof))
-    unused = [
-        e.name for e in made.inputs if not re.search(rf"\${{?{e.name}\b", commands)
-    ]
+    run = "".join(commands(made))
+    unused = [e.name for e in made.inputs if not re.search(rf"\${{?{e.name}\b", run)]
     assert unused == []
     assert f"[{made.name}]({name})" in index
+
+
+@of_each
+def test_the_commands_of_a_runbook_are_right_for_any_shell(name, tmp_path):
+    """Nothing is unquoted, and no variable is used that is not an input."""
+    made = read(FOLDER / name)
+    known = "".join(f"{each.name}=given\n" for each in made.inputs)
+    files = [tmp_path / f"{number}.sh" for number in range(len(commands(made)))]
+    for path, block in zip(files, commands(made), strict=True):
+        path.write_text(f"#!/bin/sh\n{known}{block}")
+    judge = Path(sys.executable).with_name("shellcheck")
+
+    # SC2034: a block does not use every input.
+    done = subprocess.run(
+        [judge, "--exclude=SC2034", *files], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout + done.stderr == ""
