@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from opskit import locks
 from opskit.config.runbooks import RunbooksSettings
-from opskit.errors import Interrupted, RunbookFailed, RunbookRefused, UsageError
+from opskit.errors import Interrupted, RunbookRefused, UsageError
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.runbook import inputs
@@ -83,8 +83,10 @@ def _play(
 ) -> None:
     seconds = None
     try:
-        earlier = _earlier(run, book) if request.resume else None
+        earlier = _earlier(run, book, request, show)
         played = record.result = _played(run, book, request, earlier)
+        if ask and not earlier:
+            show(f"# {book.title}\n\n{book.sections['Decide']}\n")
         _complete(book, played.inputs, show, ask)
         if request.unattended:
             _require_allowed(run, book, played, request)
@@ -105,9 +107,6 @@ def _play(
         show(f"\n{book.sections['Afterwards']}\n\nThe runbook {book.name} worked.")
     except RunbookRefused:
         record.status = "refused"
-        raise
-    except RunbookFailed:
-        show(f"\n{book.sections['If it did not']}\n")
         raise
     except (Left, KeyboardInterrupt) as error:
         record.status, record.ended = LEFT, "interrupted"
@@ -146,11 +145,19 @@ def _require_skippable(book: Runbook, numbers: Sequence[int]) -> None:
             )
 
 
-def _earlier(run: Run, book: Runbook) -> Attempt:
-    """Return the attempt to take up again: the last one of this runbook."""
+def _earlier(
+    run: Run, book: Runbook, request: PlayRequest, show: Show
+) -> Attempt | None:
+    """Return the attempt to take up again, the last one; none if it is not resumed."""
     entries, _faults = run.ledger.readable()
     own = [each for each in attempts(entries) if each.runbook == book.name]
-    if not own or own[-1].status == PASSED:
+    is_open = bool(own) and own[-1].status != PASSED
+    if not request.resume:
+        if is_open:
+            go_on = f"`inv runbook {book.name} --resume` goes on with it"
+            show(f"The last run of this runbook has not passed; {go_on}.\n")
+        return None
+    if not is_open:
         raise RunbookRefused(
             f"no run of {book.name} was left or failed",
             hint=f"Begin one: `inv runbook {book.name}`.",
@@ -167,11 +174,13 @@ def _earlier(run: Run, book: Runbook) -> Attempt:
 def _played(
     run: Run, book: Runbook, request: PlayRequest, earlier: Attempt | None = None
 ) -> Played:
-    given = inputs.parse(book.inputs, request.inputs)
-    if earlier and given:
-        raise UsageError(
-            "--resume keeps the inputs", hint="Leave --input out, or begin anew."
-        )
+    given = request.inputs
+    if earlier:
+        if given:
+            raise UsageError(
+                "--resume keeps the inputs", hint="Leave --input out, or begin anew."
+            )
+        given = [f"{name}={v}" for name, v in earlier.details["inputs"].items()]
     return Played(
         attempt=str(earlier.details["attempt"]) if earlier else run.run_id,
         runbook=book.name,
@@ -179,7 +188,7 @@ def _played(
         operator=run.settings.runbooks.operator or _login(),
         second=request.second,
         rehearsal=request.unattended,
-        inputs=dict(earlier.details["inputs"]) if earlier else given,
+        inputs=inputs.parse(book.inputs, given),
         steps=plan(book),
     )
 
@@ -253,10 +262,10 @@ def _require_allowed(
 
 
 def _show_all(book: Runbook, played: Played, show: Show) -> None:
-    """Show a runbook from its steps on, with the inputs that are known."""
+    """Show a whole runbook, with the inputs that are known filled in."""
+    show(f"# {book.title}\n")
     for each in book.inputs:
         played.inputs.setdefault(each.name, each.default or f"${each.name}")
         show(f"{each.name}={played.inputs[each.name]}")
-    show("")
-    for name in ("Steps", "Proof that it worked", "If it did not", "Afterwards"):
-        show(f"## {name}\n\n{filled(book.sections[name], played.inputs)}\n")
+    for name, text in book.sections.items():
+        show(f"\n## {name}\n\n{filled(text, played.inputs)}")

@@ -164,7 +164,6 @@ class Walk:
                 return
             if self.ask is None:
                 raise self._failure(f"step {step.number} failed: {why}")
-            self.show(f"Step {step.number} failed: {why}.")
 
     def _answer(self, step: Step, progress: Progress) -> str:
         if step.number in self.skip:
@@ -219,6 +218,9 @@ class Walk:
             self._record(progress, state, **({"error": why} if why else {}))
         is_by_hand = self.ask is None and not step.command and not step.proof
         progress.status = FAILED if why else _BY_HAND if is_by_hand else _OK
+        if why:
+            advice = self.book.sections["If it did not"]
+            self.show(f"\nfailed: {progress.name}: {why}.\n\n{advice}\n")
         return why
 
     def _failure(self, why: str) -> OpskitError:

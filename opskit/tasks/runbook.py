@@ -72,7 +72,12 @@ def runbook(
 
     def ask(question: str) -> str | None:
         print(output.shown(question), end=" ", file=stream, flush=True)
-        return sys.stdin.readline() or None
+        try:
+            return sys.stdin.readline() or None
+        except UnicodeDecodeError:
+            return ""  # whatever that was, it is no answer
+        except OSError:
+            return None  # the terminal is gone
 
     return play(start(), request, show=show, ask=ask if sys.stdin.isatty() else None)
 

@@ -105,15 +105,15 @@ def test_opskit_in_a_step_is_this_very_opskit(desk: Desk) -> None:
     desk.change(
         BRING,
         f'{BRING}test "$(opskit --version)" = "opskit {__version__}"\n'
-        'opskit ledger --json | grep -q "$folder"\n'
+        'opskit ledger | grep -q runbook-step\n'
         'test "$PWD" = "$folder"\n',
     )
-    elsewhere = desk.folder.parent / "else where"
-    elsewhere.mkdir()
+    elsewhere = desk.folder.parent / "else" / "where it is"
+    elsewhere.mkdir(parents=True)
 
     code, output, errors = processes.run_inv(
         elsewhere,
-        ["runbook", "--config", "../desk/opskit.toml", SAMPLE.stem, "--yes",
+        ["runbook", "--config", "../../desk/opskit.toml", SAMPLE.stem, "--yes",
          "--input", f"folder={desk.folder}", "--destroys", "orders"],
         {"PATH": "/usr/bin:/bin", "TMPDIR": str(elsewhere)},
     )  # fmt: skip
@@ -124,6 +124,7 @@ def test_opskit_in_a_step_is_this_very_opskit(desk: Desk) -> None:
 
 def test_a_person_walks_through_on_a_terminal(desk: Desk) -> None:
     """Inputs, a yes for each step, the name of what is destroyed, the proof."""
+    desk.change(BRING, f"{BRING}\t: after a tab\n")
     with desk.terminal() as person:
         person.answer("folder: the folder in which everything lies:", "desk")
         person.answer("folder must be an absolute path, not 'desk'.", "")
@@ -132,11 +133,12 @@ def test_a_person_walks_through_on_a_terminal(desk: Desk) -> None:
         shown = person.answer("Run it? [yes, skip, leave]", "yes")
         person.answer("Only if: the table still holds a few rows", "yes")
         person.answer("This destroys orders. To agree, type this name:", "orders")
-        person.answer("Run it?", "y")
+        bring = person.answer("Run it?", "y")
         person.answer("Is it done?", "y")
         code, rest = person.end()
 
     assert code == 0
+    assert "\n        : after a tab" in bring
     assert f'touch "{desk.folder}/stopped"' in shown
     assert "Start the writers again." in rest
     assert (desk.folder / "orders").read_text() == "rows\n"

@@ -181,7 +181,9 @@ def test_a_step_that_failed_can_be_tried_again(room):
 
     assert (outcome.status, outcome.exit_code) == ("passed", 0)
     assert room.done() == ["1", "1"]
-    assert "Step 1 failed: the proof failed: it ended with 1." in room.shown
+    failure = next(each for each in room.shown if "failed: 1. Do 1" in each)
+    assert "the proof failed: it ended with 1." in failure
+    assert "Ask the neighbour." in failure
     assert "Try it again?" in room.asked[1]
     assert "Have a tea." in room.shown[-1]
 
@@ -424,7 +426,7 @@ def test_what_a_command_starts_goes_on(room):
 def test_a_ledger_that_cannot_be_written_refuses(room):
     """Before the first step."""
     room.write(block("echo 1 >>done"))
-    (room.folder / ".opskit" / "ledger.jsonl").mkdir(parents=True)
+    (room.folder / ".opskit" / "ledger.lock").mkdir(parents=True)
 
     outcome = room.rehearse()
 
@@ -567,7 +569,9 @@ def test_a_changed_runbook_is_not_resumed(room):
     assert (outcome.status, outcome.exit_code) == ("refused", 62)
     assert "has changed" in outcome.errors[0].message
     assert room.done() == ["1"]
+    assert "`inv runbook fix --resume` goes on" not in " ".join(room.shown)
     assert room.rehearse().status == "passed"
+    assert "`inv runbook fix --resume` goes on" in " ".join(room.shown)
 
 
 def test_a_resume_takes_no_inputs_and_needs_something_to_resume(room):

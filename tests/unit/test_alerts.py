@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from opskit.operations.outcome import Record
 from opskit.watch.alerts import Ending, Kind, decide, doubts
 
 
@@ -142,3 +144,22 @@ def test_a_backup_that_holds_far_less_is_suspicious() -> None:
     assert doubts([GOOD], shrunk) == changes
     assert doubts([GOOD], _ending(sudden_changes=changes, code=10)) == []
     assert doubts([GOOD], GOOD) == []
+
+
+def test_runbooks_are_told_apart():
+    """One that passes says nothing of another that failed."""
+    failed, other, again = (
+        Ending.of(
+            Record(
+                operation="runbook",
+                run_id="r",
+                started_at=datetime(2026, 11, 30, tzinfo=UTC),
+                ended=ended,
+                details={"runbook": name},
+            )
+        )
+        for name, ended in (("a", "failed"), ("b", "ok"), ("a", "ok"))
+    )
+
+    assert _reported(failed, other, again) == ["failed", None, "recovered"]
+    assert failed.subject == "runbook of a"
