@@ -6,9 +6,11 @@ import json
 import os
 import pty
 import select
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +56,56 @@ class Desk(Project):
         ]
 
     @contextmanager
-    def terminal(self, *arguments: str) -> Iterator[Terminal]:
-        """Have a person walk through the runbook; whatever runs then ends with it."""
-        master, slave = pty.openpty()
+    def terminal(self, *arguments: str, is_new: bool = False) -> Iterator[Terminal]:
+        """Have a person walk through the runbook, in a new interpreter if need be."""
+        number, slave = pty.openpty()
+        master = os.fdopen(number, "r+b", buffering=0)
         try:
-            process = processes.start_inv(
-                self.folder,
-                ("runbook", SAMPLE.stem, *arguments),
-                {"PATH": os.environ["PATH"], "TMPDIR": str(self.folder.parent)},
-                terminal=Path(os.ttyname(slave)),
-            )
-            try:
+            with self._started(
+                ("runbook", SAMPLE.stem, *arguments), slave, is_new=is_new
+            ) as process:
                 yield Terminal(process, master)
-            finally:
-                process.end()
         finally:
             os.close(slave)
-            os.close(master)
+            master.close()
+
+    @contextmanager
+    def _started(
+        self, arguments: Sequence[str], terminal: int, *, is_new: bool
+    ) -> Iterator[processes.Forked | subprocess.Popen[bytes]]:
+        environment = {"PATH": os.environ["PATH"], "TMPDIR": str(self.folder.parent)}
+        if not is_new:
+            forked = processes.start_inv(
+                self.folder,
+                arguments,
+                environment,
+                terminal=Path(os.ttyname(terminal)),
+            )
+            try:
+                yield forked
+            finally:
+                forked.end()
+            return
+        with subprocess.Popen(
+            ["setsid", "--ctty", processes.ROOT / "inv", *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 class Terminal:
     """What a person sees and types."""
 
-    def __init__(self, process: processes.Forked, master: int) -> None:
+    def __init__(
+        self, process: processes.Forked | subprocess.Popen[bytes], master: FileIO
+    ) -> None:
         self.process = process
         self._master = master
         self._seen = ""
@@ -86,9 +115,7 @@ class Terminal:
         deadline = time.monotonic() + _SECONDS_MAX
         while words not in self._seen:
             assert time.monotonic() < deadline, f"no {words!r} in {self._seen!r}"
-            if select.select([self._master], [], [], 0.1)[0]:
-                printed = os.read(self._master, 65536)
-                self._seen += printed.decode().replace("\r\n", "\n")
+            self._read(0.1)
         before, _, self._seen = self._seen.partition(words)
         return before + words
 
@@ -100,12 +127,24 @@ class Terminal:
 
     def type(self, text: str) -> None:
         """Type characters; \\x03 is Ctrl-C, \\x04 the end of input."""
-        os.write(self._master, text.encode())
+        self._master.write(text.encode())
+
+    def hang_up(self) -> None:
+        """Lose the connection."""
+        self._master.close()
 
     def end(self) -> tuple[int, str]:
         """Wait for the end; return the exit code and the rest of what was printed."""
         code = self.process.wait(_SECONDS_MAX)
-        while select.select([self._master], [], [], 0)[0]:
-            printed = os.read(self._master, 65536)
-            self._seen += printed.decode().replace("\r\n", "\n")
+        while self._read(0):
+            pass
         return code, self._seen
+
+    def _read(self, seconds: float) -> bool:
+        """Read what was printed within a time; return whether there was anything."""
+        if self._master.closed or not select.select([self._master], [], [], seconds)[0]:
+            return False
+        self._seen += (
+            os.read(self._master.fileno(), 65536).decode().replace("\r\n", "\n")
+        )
+        return True

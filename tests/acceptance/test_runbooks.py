@@ -105,7 +105,7 @@ def test_opskit_in_a_step_is_this_very_opskit(desk: Desk) -> None:
     desk.change(
         BRING,
         f'{BRING}test "$(opskit --version)" = "opskit {__version__}"\n'
-        'opskit ledger | grep -q runbook-step\n'
+        "opskit ledger | grep -q runbook-step\n"
         'test "$PWD" = "$folder"\n',
     )
     elsewhere = desk.folder.parent / "else" / "where it is"
@@ -184,6 +184,24 @@ def test_ctrl_c_ends_the_command_that_runs(desk: Desk) -> None:
     assert is_gone(process)
     assert desk.states()[-2:] == [(3, "begun"), (3, "interrupted")]
     assert [each["outcome"] for each in desk.records()[-1:]] == ["interrupted"]
+
+
+def test_a_lost_connection_leaves(desk: Desk) -> None:
+    """As Ctrl-C does; the command does not go on unseen."""
+    desk.change(BRING, WAIT)
+    given = ("--input", f"folder={desk.folder}")
+    with desk.terminal(*given, is_new=True) as person:
+        person.answer("[orders]:", "")
+        person.answer("Run it?", "skip")
+        person.answer("Run it?", "skip")
+        person.answer("Run it?", "y")
+        process = began(desk)
+        person.hang_up()
+        code, _rest = person.end()
+
+    assert code == 130
+    assert is_gone(process)
+    assert desk.states()[-2:] == [(3, "begun"), (3, "interrupted")]
 
 
 def test_sigterm_lets_a_step_end_in_order(desk: Desk) -> None:
