@@ -29,7 +29,7 @@ _IGNORED = (".opskit/", ".env")
 _ENVIRONMENT = re.compile(r"^ +environment:(?: |\n +name: )(\S+)", re.MULTILINE)
 _PACKAGE = "tasks/__init__.py"
 _OWN_TASKS_STEP = """\
-{path} is yours and is left alone. For `invoke opskit.backup` and so on, add to its end:
+{path} is yours and is left alone. These lines at its end add opskit.backup and so on:
     import sys, invoke, opskit.tasks
     ns = invoke.Collection.from_module(sys.modules[__name__])
     ns.add_collection(opskit.tasks.namespace, "opskit")"""
@@ -138,6 +138,11 @@ class Initialised:
             yield (
                 "GitHub's machines do not have the folder of the store, so the "
                 "workflows fail there: name a bucket, or run them on a machine of yours"
+            )
+        if answers.deployer != "none":
+            yield (
+                "the job staging in release.yml reads opskit.staging.toml: write that, "
+                "or delete the job and its name in `needs`"
             )
         if answers.deployer == "local":
             yield "release.yml must run on the machine of the service: see its runs-on"

@@ -201,14 +201,12 @@ def test_an_installed_opskit_backs_up_and_drills(program: Path, tmp_path: Path) 
     """A folder of files needs no PostgreSQL; hints name documents that are there."""
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "orders").write_text("17 pairs of shoes")
-    (tmp_path / "store").mkdir()
-    configuration = tmp_path / "opskit.toml"
     refused = json.loads(run(program, "doctor", "--json", folder=tmp_path, code=2))
     (document,) = re.findall(r"/\S+\.md\b", refused["hint"])
-    configuration.write_text(
-        f"[files.state]\npath = '{tmp_path}/state'\n"
-        f"[stores.local]\nurl = 'file://{tmp_path}/store'\n"
-    )
+    init = (program, "init", "--files", f"state={tmp_path}/state", "--store", "store")
+    more = ("--database", "shop=postgresql:///shop", "--diff")
+    assert "+        source: [shop]" in run(*init, *more, folder=tmp_path)
+    assert "runbooks/database-lost.md" in run(*init, "--yes", folder=tmp_path)
 
     run(program, "backup", folder=tmp_path)
     drilled = json.loads(run(program, "restore-drill", "--json", folder=tmp_path))
