@@ -270,6 +270,11 @@ def _note(ledger: Path, ledger_id: str) -> tuple[dict[str, Any], dict[str, Any]]
     )
 
 
+def sent_names(ledger: Path) -> set[str]:
+    """Return under which names the records of a ledger were copied to stores."""
+    return set(_note(ledger, "")[0])
+
+
 def read_sent(ledger: Path, ledger_id: str, store: str) -> int:
     """Return the number of the first record not sent yet; 0 if that is not known."""
     number = _note(ledger, ledger_id)[1].get(store)

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 from opskit import log
-from opskit.errors import OpskitError, machine_faults
+from opskit.errors import ConfigurationError, OpskitError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
-from opskit.ledger.ledger import read_sent
+from opskit.ledger.ledger import read_sent, sent_names
 from opskit.operations.outcome import Record
 from opskit.operations.schedule import SCHEDULER
 from opskit.store import Store
@@ -45,6 +45,11 @@ class RunLedger:
             has_moved=bool(self.name),
         )
         if self.name:
+            if others := sent_names(ledger.path) - {self.name}:
+                raise ConfigurationError(
+                    f"{self.folder} holds the ledger {min(others)}, not {self.name}",
+                    hint="Give it a folder of its own with state_dir.",
+                )
             ledger.recover(now=self.clock(), run_id=log.run_id())
         return ledger
 

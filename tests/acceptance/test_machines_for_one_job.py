@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
-from tests.acceptance.conftest import Project
+from tests.acceptance.conftest import ROOT, Project
 from tests.listening import answer, listening
 from tests.support import value
 
@@ -104,22 +107,49 @@ def test_a_release_on_one_machine_is_taken_back_on_another(machines: Machines) -
     assert seen["database shop: proof"].endswith(" is drilled")
 
 
-def test_a_release_that_died_with_its_machine_is_known_to_the_next(
-    machines: Machines,
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate(timeout=_SECONDS_MAX)
+
+
+def cancel(process: subprocess.Popen[str]) -> None:
+    """Cancel a job as GitHub does; what goes on after that is killed."""
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(7.5)
+    process.terminate()
+    _output, errors = process.communicate(timeout=_SECONDS_MAX)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+
+
+@pytest.mark.parametrize("end", [kill, cancel])
+def test_a_release_that_ended_with_its_machine_is_known_to_the_next(
+    machines: Machines, end: Callable[[subprocess.Popen[str]], None]
 ) -> None:
     """What it had begun is in the stores before it begins; it is resumed elsewhere."""
     (machines.folder / "hang").touch()
     machine = machines.production
-    process = machine.start("release", "--version", "2")
+    # The step of a workflow is a script; signals are sent to its shell alone.
+    (machine.folder / "step").write_text(f"exec {ROOT}/inv release --version 2")
+    process = subprocess.Popen(
+        ["bash", "-e", "step"],
+        cwd=machine.folder,
+        env={"PATH": os.environ["PATH"], **machine.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         deadline = time.monotonic() + _SECONDS_MAX
         while not (machines.folder / "hangs").exists():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        end(process)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=_SECONDS_MAX)
+        kill(process)
     (machines.folder / "hang").unlink()
 
     refused = machines.production.json("release", "--version", "3", code=62)

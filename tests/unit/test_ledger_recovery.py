@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import StoreError
+from opskit.errors import ConfigurationError, StoreError
 from opskit.ledger import Ledger
 from opskit.ledger.copies import LedgerReport, verify_with_copies
 from opskit.operations.recording import RunLedger
@@ -304,3 +304,16 @@ def test_a_named_ledger_whose_store_does_not_answer_is_not_begun_anew(
     with pytest.raises(StoreError):
         run.entries()
     assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_the_ledger_of_another_is_not_copied_under_a_name(
+    path: Path, stores: list[MemoryStore]
+) -> None:
+    """Its records would stand among those of the machines that share the name."""
+    run = RunLedger(
+        folder=path.parent, stores=stores, clock=lambda: NOW, name="github-backup"
+    )
+
+    with pytest.raises(ConfigurationError, match=f"holds the ledger {NAME}"):
+        run.entries()
+    assert not [*stores[0].list("_ledger/github-backup/")]
