@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import sys
 import time
 import urllib.parse
@@ -46,6 +47,10 @@ class Scheduler:
         """End it as a service manager does."""
         self._process.terminate()
         self._process.wait(SECONDS_MAX)
+
+    def reload(self) -> None:
+        """Have it read its configuration again, if it runs."""
+        self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """End it as the kernel does where memory is short."""

@@ -161,8 +161,11 @@ class Seen:
         )
 
 
-def act(ground: Ground, scenario: Scenario) -> Seen:
+def act(ground: Ground, scenario: Scenario, *, hurried: bool = False) -> Seen:
     """Break a system of its own, wait for the sign, follow the runbook.
+
+    A scheduler looks at everything twice a minute. It is told to look at once if the
+    game day is `hurried`: its seconds are then no figures to show.
 
     Raises:
         AssertionError: the system was not steady before, nothing told that it is
@@ -177,6 +180,8 @@ def act(ground: Ground, scenario: Scenario) -> Seen:
         assert is_person or scenario.sign.seen(system) is None, "the sign is there"
         scenario.break_(system)
         broken_at = time.monotonic()
+        if hurried:
+            system.scheduler.reload()
         first = _await_sign(scenario.sign, system)
         told_at = time.monotonic()
         assert first == scenario.runbook or _sends_on(first, scenario.runbook), (
@@ -185,6 +190,8 @@ def act(ground: Ground, scenario: Scenario) -> Seen:
         assert scenario.faults(system), "what was broken is no fault"
         words = scenario.sign.words(system)
         scenario.follow(system)
+        if hurried:
+            system.scheduler.reload()
         await_steady(scenario, system)
         return Seen(
             scenario=scenario,

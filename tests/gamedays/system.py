@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -21,14 +19,13 @@ from opskit.errors import OpskitError
 from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers.throwaway import SUPERUSER
-from tests import watching
+from tests import processes, watching
 from tests.releases.site import TEMPLATE, Ground, Site
 from tests.s3_servers import free_ports
 from tests.support import value
 from tests.watching import Prometheus, Scheduler, at_once, target
 
 DATABASE = "service"
-_SECONDS_MAX = 600
 # No job runs by itself: a scenario has the one run that it is about.
 _WATCHED = """
 [scheduler]
@@ -105,18 +102,12 @@ class System:
 
     def run(self, *arguments: str, codes: Sequence[int] = (0,)) -> str:
         """Run opskit to its end as a process, and return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "opskit", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS_MAX,
+        code, output, errors = processes.run_inv(
+            self.folder, arguments, self.environment
         )
-        said = f"opskit {' '.join(arguments)} ended with {done.returncode}"
-        assert done.returncode in codes, f"{said}: {done.stdout}\n{done.stderr}"
-        return done.stdout
+        said = f"opskit {' '.join(arguments)} ended with {code}"
+        assert code in codes, f"{said}: {output}\n{errors}"
+        return output
 
     def document(self, *arguments: str, codes: Sequence[int] = (0,)) -> dict[str, Any]:
         """Run opskit with `--json`, and return its document."""
