@@ -17,12 +17,7 @@ from typing import Any
 from opskit import config, files, log
 from opskit.errors import ConfigurationError, UsageError
 from opskit.operations.outcome import Outcome
-from opskit.operations.repository import (
-    CONFIGURATION,
-    TASKS,
-    Answers,
-    contents,
-)
+from opskit.operations.repository import CONFIGURATION, TASKS, Answers, contents
 from opskit.operations.run import now
 
 _IGNORED = (".opskit/", ".env")
@@ -140,6 +135,12 @@ class Initialised:
                 "workflows fail there: name a bucket, or run them on a machine of yours"
             )
         if answers.deployer != "none":
+            yield (
+                f"release.yml begins with the task test of {TASKS}: have it run your "
+                "tests"
+                if "inv test" in text
+                else "release.yml tests nothing, for want of a task test of yours"
+            )
             yield (
                 "the job staging in release.yml reads opskit.staging.toml: write that, "
                 "or delete the job and its name in `needs`"
@@ -287,8 +288,8 @@ def _existing(folder: Path, path: str) -> str | None:
 def _ignoring(folder: Path, store: Path | None) -> File:
     """Return .gitignore with the entries that it lacks; one that is a link is kept."""
     wanted = list(_IGNORED)
-    if store is not None and store.is_relative_to(folder):
-        wanted.append(f"/{store.relative_to(folder)}/")
+    if store is not None and store.resolve().is_relative_to(folder):
+        wanted.append(f"/{store.resolve().relative_to(folder)}/")
     before = _existing(folder, ".gitignore")
     old = before or ""
     present = {each.strip().strip("/") for each in old.splitlines()}

@@ -131,7 +131,7 @@ class Answers:
         return self.run != "github"
 
 
-def answers(
+def read_answers(
     folder: Path,
     *,
     databases: Sequence[str],
@@ -161,7 +161,7 @@ def answers(
             hint="Give a --database, or --run scheduler.",
         )
     if "://" not in store:
-        store = "file://" + os.path.normpath(folder / Path(store).expanduser())
+        store = "file://" + os.path.normpath(folder / os.path.expanduser(store))
     if store.removeprefix("file://").rstrip("/") == str(folder):
         raise UsageError(
             "the store would be the repository itself",
@@ -314,7 +314,8 @@ def _secrets(
             if get_origin(each.annotation) is None:
                 yield from _secrets(inner, [*path, name], names)
             for own in names.get(name, ()):
-                yield from _secrets(inner, [*path, name, own], names)
+                if "-" not in own:  # a shell has no such variables
+                    yield from _secrets(inner, [*path, name, own], names)
 
 
 def _is_section(kind: Any) -> bool:

@@ -74,7 +74,7 @@ def init(
         "run": run,
     }
     request = operation.InitRequest(
-        answers=repository.answers(folder, **(_asked(given) if asks else given)),
+        answers=repository.read_answers(folder, **(_asked(given) if asks else given)),
         folder=folder,
         force=force,
         diff=diff,

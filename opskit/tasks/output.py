@@ -25,9 +25,10 @@ from opskit.terminal import printable
 # are the configuration.
 WRAPPER = "INV_CALLED_AS"
 _MODULE = "__main__.py"
-# What tasks begin with where `init` has them added to the user's own; the program of
-# that name has them too.
-_AMONG_OTHERS = "opskit."
+_INVOKE = ("inv", "invoke")
+# What tasks begin with where they are among the user's own, as `init` describes it; the
+# program of that name has them too.
+_OURS = "opskit."
 # In the texts of the program a command is written `inv TASK` or `invoke TASK`, and a
 # document by its path in the repository.
 _COMMAND = re.compile(r"(?<=`)(?:\./)?inv(?:oke)?(?= )")
@@ -44,7 +45,7 @@ def program() -> str:
     path = Path(sys.argv[0])
     if path.name == _MODULE:
         return "python -m opskit"
-    if any(word.startswith(_AMONG_OTHERS) for word in sys.argv[1:]):
+    if path.name in _INVOKE and any(e.startswith(_OURS) for e in sys.argv[1:]):
         return "opskit"
     on_path = shutil.which(path.name)
     if path.name == "pytest" or on_path == str(path):

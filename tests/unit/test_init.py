@@ -22,7 +22,7 @@ from opskit import config
 from opskit.errors import UsageError
 from opskit.operations import repository
 from opskit.operations.init import Initialised, InitRequest, init, plan
-from opskit.operations.repository import DEPLOYERS, RUNNERS, Answers, answers
+from opskit.operations.repository import DEPLOYERS, RUNNERS, Answers, read_answers
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = "shop=postgresql://ops@db.example/shop"
@@ -44,7 +44,7 @@ def answered(folder: Path, **given: Any) -> Answers:
         "deployer": "none",
         "run": "both",
     }
-    return answers(folder, **usual | given)
+    return read_answers(folder, **usual | given)
 
 
 def run(
@@ -147,7 +147,9 @@ def test_a_password_is_refused_and_not_shown(tmp_path: Path) -> None:
 
 def test_the_environment_file_lists_every_secret_and_sets_none(tmp_path: Path) -> None:
     """It can be read by a shell as it is; its variables are those of the settings."""
-    text = repository.environment(answered(tmp_path))
+    given = answered(tmp_path, databases=[SHOP, "no-variable=postgresql:///x"])
+
+    text = repository.environment(given)
 
     assert [
         line for line in text.splitlines() if line and not line.startswith("#")
@@ -231,6 +233,9 @@ def test_workflows_for_several_databases_pass_the_gates(tmp_path: Path) -> None:
         )
         assert backup["backup"]["strategy"]["matrix"] == {"source": names}
         assert list(release) == jobs
+        needed = [f"{job.get('needs', '')}" for job in release.values()]
+        assert [each for each in release if any(each in e for e in needed)] == jobs[:-1]
+        assert ("test" in "".join(needed)) == ("test" in jobs)
     written = list(tmp_path.rglob("*.yml"))
     assert len(written) == 12
     for command, *words in workflow_checks(written):
@@ -431,11 +436,15 @@ def test_what_is_left_to_do_is_said(tmp_path: Path) -> None:
         "name a bucket",
         "must run on the machine of the service",
         "write that, or delete the job",
+        "begins with the task test",
         f"GitHub reads workflows only in {tmp_path}:",
         "complete [smoke] and [release]",
         "inv scheduler",
     ):
         assert words in steps
+    (folder / "tasks.py").write_text("from opskit.tasks import namespace\n")
+    steps = "\n".join(run(folder, store="sets", deployer="command").steps())
+    assert "release.yml tests nothing" in steps
     steps = "\n".join(run(tmp_path, run="scheduler").steps())
     assert "GitHub" not in steps
     assert "complete" not in steps
