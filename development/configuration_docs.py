@@ -34,7 +34,7 @@ _BOUNDS = (("ge", "at least", max), ("gt", "more than", max), ("le", "at most", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Section:
+class Section:
     """A part of the file; `path` and `variable` are what its keys' names begin with."""
 
     title: str
@@ -46,12 +46,12 @@ class _Section:
 
 def render() -> str:
     """Return the text of docs/configuration.md."""
-    return HEAD + "".join(map(_render_section, _sections()))
+    return HEAD + "".join(map(_render_section, sections()))
 
 
-def _sections() -> list[_Section]:
+def sections() -> list[Section]:
     plain: dict[str, FieldInfo] = {}
-    found: list[_Section] = []
+    found: list[Section] = []
     for name, field in Settings.model_fields.items():
         variable = ENVIRONMENT_PREFIX + name.upper()
         if typing.get_origin(field.annotation) is dict:
@@ -62,7 +62,7 @@ def _sections() -> list[_Section]:
         else:
             plain[name] = field
     # First, because a key that follows a section's head belongs to that section.
-    top = _Section(
+    top = Section(
         title="At the top of the file, before any section",
         path="",
         variable=None,
@@ -74,8 +74,8 @@ def _sections() -> list[_Section]:
 
 def _of(
     model: type[BaseModel], title: str, path: str, variable: str | None
-) -> Iterator[_Section]:
-    yield _Section(
+) -> Iterator[Section]:
+    yield Section(
         title=f"`{title}`",
         path=path,
         variable=variable,
@@ -107,7 +107,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _render_section(section: _Section) -> str:
+def _render_section(section: Section) -> str:
     about = "" if section.model is Settings else f"{getdoc(section.model)}\n"
     rows = "".join(
         f"| `{name}` | {_type(field.annotation, field)} | {_default(field)} | "
@@ -123,7 +123,7 @@ def _render_section(section: _Section) -> str:
     )
 
 
-def _variable(section: _Section, name: str) -> str:
+def _variable(section: Section, name: str) -> str:
     if section.model is Settings:
         return f"`{ENVIRONMENT_PREFIX}{name.upper()}`"
     if section.variable is None:

@@ -37,6 +37,7 @@ SHOWN = [
     if language == "toml" and "…" not in body
 ]
 
+EXAMPLES = [each for each in COPIED if each.name == "opskit.toml"]
 of_each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
@@ -44,6 +45,17 @@ def tasks_called(arguments: list[str]) -> set[str]:
     """Return the task that a call names; raise UsageError where it is wrong."""
     call = parse(arguments, {str(each.name): each for each in namespace.to_contexts()})
     return {str(call.task.name)} if call.task else set()
+
+
+def exit_codes() -> set[int]:
+    """Return the exit code of each error, and 0."""
+    todo: list[type[OpskitError]] = [OpskitError]
+    codes = {0}
+    while todo:
+        kind = todo.pop()
+        codes.add(kind.exit_code)
+        todo += kind.__subclasses__()
+    return codes
 
 
 def anchors(text: str) -> set[str]:
@@ -104,6 +116,12 @@ def test_a_part_of_a_configuration_that_is_shown_can_be_loaded(
     assert settings != Settings(), name
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
+def test_the_configuration_of_an_example_can_be_loaded(path: Path) -> None:
+    """Also where its service does not run."""
+    assert load(path).smoke.url
+
+
 @pytest.mark.parametrize("path", [*DOCUMENTS, *COPIED], ids=name_of)
 def test_every_call_is_of_a_real_task_with_known_flags(path: Path) -> None:
     """Each command in a document, a workflow or a unit can be typed as it stands."""
@@ -124,7 +142,7 @@ def test_every_call_is_of_a_real_task_with_known_flags(path: Path) -> None:
         "cd x && inv backup --nonsense",
         "invoke verify --backup",
         "if ! opskit backups --nonsense; then exit 1; fi",
-        'exec opskit verify "$(/opt/ops/bin/opskit nonsense)"',
+        'echo "$(/opt/ops/bin/opskit nonsense)"',
     ],
 )
 def test_a_wrong_call_is_noticed(script: str) -> None:
@@ -199,14 +217,8 @@ def test_the_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
     """The README lists each exit code that an error has, and no other but 0."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)}
-    todo: list[type[OpskitError]] = [OpskitError]
-    codes = {0}
-    while todo:
-        kind = todo.pop()
-        codes.add(kind.exit_code)
-        todo += kind.__subclasses__()
 
-    assert codes == listed
+    assert exit_codes() == listed
 
 
 def test_the_architecture_names_every_room() -> None:
