@@ -33,7 +33,7 @@ _RUNBOOKS = (
     (r"last smoke", "bad-release.md"),
     (r"last .*(signing key|identity|is encrypted for)", "keys-lost.md"),
     (r"store .*manifests.*(signed|trusted)", "keys-lost.md"),
-    (r"last verify|disk|store|.*: proof", "store-failing.md"),
+    (r"last (verify|.*: store )|disk|store|.*: proof", "store-failing.md"),
     (r".*: connection", "database-lost.md"),
     (r"ledger", "ransomware.md"),
     (

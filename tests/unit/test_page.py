@@ -64,6 +64,7 @@ def test_each_runbook_that_the_page_links_exists() -> None:
         ("timetable: backup shop", "due at 2026", "backup-failing"),
         ("last restore-drill shop", "failed, 2026", "backup-failing"),
         ("last verify", "failed, 2026: 1 object damaged", "store-failing"),
+        ("last backup shop", "failed, 2026: store local: full", "store-failing"),
         ("last prune", "failed, 2026", "backup-failing"),
         ("last smoke", "failed, 2026: 1 probe failed", "bad-release"),
         ("database shop: newest drill that passed", "9 d old", "backup-failing"),
