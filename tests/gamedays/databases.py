@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from opskit.postgres import database
 from opskit.postgres.connect import connect
-from tests.gamedays.scenario import Alert, Scenario, StatusCheck
+from tests.gamedays.scenario import Alert, Scenario
 from tests.gamedays.system import DATABASE, System
 from tests.support import execute
 
@@ -17,7 +17,7 @@ class DatabaseLost(Scenario):
 
     runbook = "database-lost"
     broken = "the database of the running service was dropped"
-    sign = StatusCheck(f"database {DATABASE}: connection")
+    sign = Alert("OpskitSourceUnreachable")
     destroys = (DATABASE,)
     skip = (3,)  # the newest set was drilled
 

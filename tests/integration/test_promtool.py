@@ -177,6 +177,7 @@ RUN = {
 }
 PASSED = "opskit_drill_last_run_passed"
 CHANGES = f"opskit_backup_sudden_changes{{{SHOP}}}"
+READABLE = f"opskit_source_reachable{{{SHOP}}}"
 REACHABLE = 'opskit_store_reachable{store="far"}'
 LATENCY = 'opskit_store_latency_seconds{store="far"}'
 FREE = 'opskit_disk_free_bytes{path="/srv"}'
@@ -284,6 +285,8 @@ CASES = [
     Case("OpskitAbsent", "none", MAX_AGES, 20),
     Case("OpskitUnhealthy", "unhealthy", {HEALTH: "2x99"}, 20, ("",)),
     Case("OpskitUnhealthy", "degraded", {HEALTH: "1x99"}, 20),
+    Case("OpskitSourceUnreachable", "gone", {READABLE: "1 0x99"}, 20, (SHOP,)),
+    Case("OpskitSourceUnreachable", "for moments", {READABLE: "0x8 1 0x8"}, 17),
     Case("OpskitStoreUnreachable", "gone", {REACHABLE: "1 0x99"}, 20, ('store="far"',)),
     Case("OpskitStoreUnreachable", "for moments", {REACHABLE: "0x8 1 0x8"}, 17),
     Case("OpskitStoreSlow", "for an hour", {LATENCY: "9x99"}, 60, ('store="far"',)),
