@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from opskit.checks import Check
 from opskit.config import Settings
 from opskit.config.runbooks import RunbooksSettings
+from opskit.runbook.text import read
 from opskit.watch import gathering, health, page
 from opskit.watch.state import State
 from tests.unit.states import NOW, Records, sick, source_state, state_of, well
@@ -89,6 +91,23 @@ def test_each_fault_has_its_runbook(name: str, observed: str, runbook: str) -> N
     found = page._runbook(Check(name=name, passed=False, observed=observed))
 
     assert found == (f"{runbook}.md" if runbook else "")
+
+
+@pytest.mark.parametrize("state", [well(), sick()], ids=["well", "sick"])
+def test_a_runbook_names_the_checks_that_link_it(state: State) -> None:
+    """Whoever comes from the page finds the name of the check under its symptoms."""
+    missing = []
+    for check in health.checks(state, Settings()):
+        if not (name := page._runbook(check)):
+            continue
+        symptom = read(ROOT / "runbooks" / name).sections["Symptom"]
+        words = [
+            each for each in re.findall("`([^`]+)`", symptom) if each in check.name
+        ]
+        if not words:
+            missing.append(f"{check.name}: {name}")
+
+    assert missing == []
 
 
 @pytest.mark.parametrize(
