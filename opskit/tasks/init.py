@@ -98,12 +98,16 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
     asked = dict(given)
     if not given["databases"] and not given["folders"]:
         asked["databases"] = _ask_all(
-            "A database to back up, as NAME=postgresql://USER@HOST/DATABASE",
+            "A database to back up, such as shop=postgresql://ops@db.example/shop",
             r.named_database,
         )
-        asked["folders"] = _ask_all("A folder to back up, as NAME=/PATH", r.named)
+        asked["folders"] = _ask_all(
+            "A folder to back up, such as state=/var/lib/app", r.named
+        )
     if not given["store"]:
-        asked["store"] = _ask("Where the sets go: a folder, or s3://BUCKET/PREFIX")
+        asked["store"] = _ask(
+            "Where the sets go: a folder, or a bucket such as s3://acme-backups/prod"
+        )
         if asked["store"].startswith("s3:") and not given["endpoint"]:
             asked["endpoint"] = _ask("The address of the S3 server; empty: AWS", "")
     run = "both" if asked["databases"] else "scheduler"
