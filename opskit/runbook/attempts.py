@@ -1,8 +1,9 @@
-"""Attempts: what the ledger has of runbooks that somebody walked through."""
+"""Attempts: what the ledger has of runbooks, and when each was last rehearsed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,20 +11,18 @@ from typing import Any
 
 from opskit.config.runbooks import RunbooksSettings
 from opskit.errors import UsageError
-from opskit.ledger import LedgerEntry
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.runbook.text import Runbook, read
 
 RUNBOOK, STEP = "runbook", "runbook-step"
-LIST = "runbooks"
 PASSED, FAILED, LEFT = "passed", "failed", "left"
 BEGUN, DONE, SKIPPED, INTERRUPTED = "begun", "done", "skipped", "interrupted"
 
 
 @dataclass(kw_only=True)
 class Attempt:
-    """One walk through a runbook, also in several runs, as its last record has it.
+    """One walk through a runbook, in one or several runs, as its last record has it.
 
     `steps` hold the last state of each step by its number. `status` is empty while it
     has not ended.
@@ -34,105 +33,72 @@ class Attempt:
     steps: dict[int, str] = field(default_factory=dict)
     status: str = ""
 
-    @property
-    def runbook(self) -> str:
-        """The name of the runbook."""
-        return str(self.details["runbook"])
 
-    def as_json(self) -> dict[str, Any]:
-        """Return when it was, by whom, and with what result."""
-        about = {
-            key: self.details.get(key) for key in ("operator", "second", "rehearsal")
-        }
-        return {"time": self.time, "result": self.status or "not ended"} | about
-
-
-def attempts(entries: Iterable[LedgerEntry]) -> list[Attempt]:
-    """Return the attempts, the newest last."""
+def attempts(run: Run) -> dict[str, list[Attempt]]:
+    """Return the attempts by the name of the runbook, the newest last."""
     found: dict[str, Attempt] = {}
+    entries, _faults = run.ledger.readable()
     for entry in entries:
         details: Mapping[str, Any] = entry.details
         if entry.operation not in (RUNBOOK, STEP) or "attempt" not in details:
             continue
-        known = found.pop(str(details["attempt"]), None)
-        made = Attempt(
-            time=entry.time, details=details, steps=known.steps if known else {}
-        )
+        known = found.pop(details["attempt"], None)
+        made = found[details["attempt"]] = Attempt(time=entry.time, details=details)
+        made.steps = known.steps if known else {}
         if entry.operation == STEP:
-            made.steps[int(details["step"])] = str(details["state"])
+            made.steps[details["step"]] = details["state"]
         else:
-            made.status = str(details.get("status", FAILED))
-        found[str(details["attempt"])] = made
-    return list(found.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """A runbook in the list: its last attempt, and when it is due again.
-
-    One that breaks the form has an error instead of a title.
-    """
-
-    name: str
-    title: str = ""
-    days: int = 0
-    last: Attempt | None = None
-    due: datetime | None = None
-    overdue: bool = False
-    error: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields of the document."""
-        return vars(self) | {
-            "last": self.last.as_json() if self.last else None,
-            "due": self.due.isoformat() if self.due else None,
-        }
+            made.status = details.get("status", FAILED)
+    by_name: dict[str, list[Attempt]] = defaultdict(list)
+    for each in found.values():
+        by_name[each.details["runbook"]].append(each)
+    return by_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The runbooks of a folder."""
+    """The runbooks of a folder; one that breaks the form has an error, no title."""
 
     folder: Path
-    runbooks: tuple[Listed, ...]
+    runbooks: tuple[dict[str, Any], ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the document."""
-        return {
-            "folder": str(self.folder),
-            "runbooks": [each.as_json() for each in self.runbooks],
-        }
+        return {"folder": str(self.folder), "runbooks": list(self.runbooks)}
 
 
 def list_runbooks(run: Run) -> Outcome[Listing]:
     """List the runbooks, and when each was last rehearsed."""
-    with run.recorded(LIST) as record:
-        entries, _faults = run.ledger.readable()
-        past, listed = attempts(entries), []
-        for path in files(run.settings.runbooks):
+    with run.recorded("runbooks") as record:
+        settings = run.settings.runbooks
+        past, rows = attempts(run), []
+        for path in files(settings):
             try:
-                listed.append(_listed(read(path), past, run.now()))
+                rows.append(_row(read(path), past[path.stem], run.now()))
             except UsageError as error:
-                listed.append(Listed(name=path.stem, error=error.message))
+                rows.append({"name": path.stem, "error": error.message})
                 record.report(error)
-        record.result = Listing(
-            folder=run.settings.runbooks.place, runbooks=tuple(listed)
-        )
+        record.result = Listing(folder=settings.place, runbooks=tuple(rows))
     return record.outcome
 
 
-def _listed(book: Runbook, past: Sequence[Attempt], now: datetime) -> Listed:
-    own = [each for each in past if each.runbook == book.name]
-    passed = [datetime.fromisoformat(e.time) for e in own if e.status == PASSED]
+def _row(book: Runbook, past: Sequence[Attempt], now: datetime) -> dict[str, Any]:
+    """Return what is listed; a runbook is due so many days after it has passed."""
+    passed = [datetime.fromisoformat(e.time) for e in past if e.status == PASSED]
     due = passed[-1] + timedelta(days=book.days) if passed else None
-    return Listed(
-        name=book.name,
-        title=book.title,
-        days=book.days,
-        last=own[-1] if own else None,
-        due=due,
-        overdue=due is None or due < now,
-    )
+    last: dict[str, Any] = {}
+    if past:
+        last = {"time": past[-1].time, "result": past[-1].status or "not ended"}
+        for key in ("operator", "second", "rehearsal"):
+            last[key] = past[-1].details.get(key)
+    return {
+        "name": book.name,
+        "title": book.title,
+        "days": book.days,
+        "last": last or None,
+        "due": due.isoformat() if due else None,
+        "overdue": due is None or due < now,
+    }
 
 
 def files(settings: RunbooksSettings) -> list[Path]:

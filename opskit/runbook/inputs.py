@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from opskit.errors import UsageError
-from opskit.log import mask
 
 _NAME = re.compile(r"\w[\w.-]*")
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
@@ -33,10 +32,6 @@ def check_value(known: Input, value: str) -> str:
         UsageError: it is not.
     """
     fits, allowed = KINDS[known.kind]
-    if mask(value) != value:
-        raise UsageError(
-            f"{known.name} holds a secret", hint="Inputs are recorded: name a file."
-        )
     if value.isprintable() and value.strip() and fits(value):
         return value
     raise UsageError(
@@ -64,15 +59,11 @@ def parse(known: Sequence[Input], given: Iterable[str]) -> dict[str, str]:
             )
         if name in values:
             raise UsageError(
-                f"the input {name} was given twice", hint=f"Give {name} once."
+                f"the input {name} is given already",
+                hint=f"Give {name} once; --resume keeps the inputs.",
             )
         values[name] = check_value(by_name[name], value)
     return values
-
-
-def missing(known: Sequence[Input], values: Mapping[str, str]) -> list[Input]:
-    """Return the inputs that have neither a value nor a default."""
-    return [each for each in known if each.name not in values and not each.default]
 
 
 def _is_url(value: str) -> bool:

@@ -1,4 +1,4 @@
-"""Player: has a person or nobody walk through a runbook, and takes it up again."""
+"""Player: has somebody walk through a runbook, or nobody, and takes it up again."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from opskit import locks
 from opskit.config.runbooks import RunbooksSettings
 from opskit.errors import Interrupted, RunbookRefused, UsageError
+from opskit.log import MASK
+from opskit.operations import steps
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.runbook import inputs
 from opskit.runbook.attempts import LEFT, PASSED, RUNBOOK, Attempt, attempts, files
 from opskit.runbook.shell import shell
 from opskit.runbook.text import Runbook, read
-from opskit.runbook.walk import Ask, Left, Played, Show, Walk, filled, plan
+from opskit.runbook.walk import PROOF, Ask, Left, Played, Show, Walk, filled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +47,11 @@ def play(
     """Walk through a runbook; without `ask` there is nobody to answer."""
     with run.recorded(RUNBOOK) as record:
         book = _find(run.settings.runbooks, request.name)
-        _require_skippable(book, request.skip)
-        if request.destroys and not request.unattended:
-            raise UsageError(
-                "--destroys is for --yes", hint="Leave it out: the name is asked for."
-            )
+        _require_sense(book, request, can_ask=ask is not None)
         if request.dry_run:
-            record.result = _played(run, book, request)
-            record.status = "planned"
+            record.status, record.result = "planned", _played(run, book, request)
             _show_all(book, record.result, show)
             return record.outcome
-        if not request.unattended and ask is None:
-            raise UsageError(
-                "there is no terminal to ask on",
-                hint="Run it on a terminal, or unattended with --yes. --dry-run shows "
-                "what it does.",
-            )
-        ask = None if request.unattended else ask
         with locks.exclusive(
             run.state_dir / "locks",
             f"runbook-{book.name}",
@@ -69,6 +59,7 @@ def play(
             run_id=run.run_id,
             now=run.now(),
         ):
+            ask = None if request.unattended else ask
             _play(run, book, request, record, show, ask)
     return record.outcome
 
@@ -89,7 +80,7 @@ def _play(
             show(f"# {book.title}\n\n{book.sections['Decide']}\n")
         _complete(book, played.inputs, show, ask)
         if request.unattended:
-            _require_allowed(run, book, played, request)
+            _require_agreed(run, book, played, request)
             seconds = run.settings.runbooks.step_timeout.total_seconds()
         with shell(played.inputs, seconds=seconds) as commands:
             record.begin(**played.about)
@@ -134,62 +125,66 @@ def _find(settings: RunbooksSettings, name: str) -> Runbook:
     return read(known[name])
 
 
-def _require_skippable(book: Runbook, numbers: Sequence[int]) -> None:
-    allowed = [each.number for each in book.steps if each.only_if]
-    for number in numbers:
-        if number not in allowed:
+def _require_sense(book: Runbook, request: PlayRequest, *, can_ask: bool) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        UsageError: flags that do not fit the runbook or each other, or no terminal.
+    """
+    optional = [each.number for each in book.steps if each.only_if]
+    for number in request.skip:
+        if number not in optional:
             raise UsageError(
                 f"step {number} of {book.name} cannot be skipped",
-                hint="Only a step with `Only if:` can: "
-                f"{', '.join(map(str, allowed)) or 'there is none'}.",
+                hint="Only a step with `Only if:` can.",
             )
+    if not (can_ask or request.unattended or request.dry_run):
+        raise UsageError(
+            "there is no terminal to ask on",
+            hint="Run it on a terminal, or unattended with --yes. --dry-run shows it.",
+        )
 
 
 def _earlier(
     run: Run, book: Runbook, request: PlayRequest, show: Show
 ) -> Attempt | None:
     """Return the attempt to take up again, the last one; none if it is not resumed."""
-    entries, _faults = run.ledger.readable()
-    own = [each for each in attempts(entries) if each.runbook == book.name]
-    is_open = bool(own) and own[-1].status != PASSED
-    if not request.resume:
-        if is_open:
-            go_on = f"`inv runbook {book.name} --resume` goes on with it"
-            show(f"The last run of this runbook has not passed; {go_on}.\n")
+    last = next(reversed(attempts(run)[book.name]), None)
+    anew = f"Begin anew: `inv runbook {book.name}`."
+    if last is None or last.status == PASSED:
+        if request.resume:
+            raise RunbookRefused(f"no run of {book.name} was left or failed", hint=anew)
         return None
-    if not is_open:
-        raise RunbookRefused(
-            f"no run of {book.name} was left or failed",
-            hint=f"Begin one: `inv runbook {book.name}`.",
-        )
-    if own[-1].details["digest"] != book.digest:
+    if not request.resume:
+        go_on = f"`inv runbook {book.name} --resume` goes on with it"
+        show(f"The last run of this runbook has not passed; {go_on}.\n")
+        return None
+    if last.details["digest"] != book.digest:
         raise RunbookRefused(
             f"the runbook {book.name} has changed since it was begun",
-            hint=f"Look at what was done (`inv ledger`), then begin anew: "
-            f"`inv runbook {book.name}`.",
+            hint=f"`inv ledger --json` shows what was done. {anew}",
         )
-    return own[-1]
+    return last
 
 
 def _played(
     run: Run, book: Runbook, request: PlayRequest, earlier: Attempt | None = None
 ) -> Played:
-    given = request.inputs
-    if earlier:
-        if given:
-            raise UsageError(
-                "--resume keeps the inputs", hint="Leave --input out, or begin anew."
-            )
-        given = [f"{name}={v}" for name, v in earlier.details["inputs"].items()]
+    known = earlier.details["inputs"] if earlier else {}
+    # What was masked in the record has to be given again.
+    given = [f"{name}={each}" for name, each in known.items() if MASK not in each]
     return Played(
-        attempt=str(earlier.details["attempt"]) if earlier else run.run_id,
+        attempt=earlier.details["attempt"] if earlier else run.run_id,
         runbook=book.name,
         digest=book.digest,
         operator=run.settings.runbooks.operator or _login(),
         second=request.second,
         rehearsal=request.unattended,
-        inputs=inputs.parse(book.inputs, given),
-        steps=plan(book),
+        inputs=inputs.parse(book.inputs, [*given, *request.inputs]),
+        steps=[
+            *(steps.Step(name=each.name) for each in book.steps),
+            steps.Step(name=PROOF),
+        ],
     )
 
 
@@ -221,40 +216,29 @@ def _complete(
             if line is None:
                 raise Left
             try:
-                values[each.name] = inputs.check_value(
-                    each, line.strip() or each.default
-                )
+                given = line.strip() or each.default
+                values[each.name] = inputs.check_value(each, given)
             except UsageError as error:
                 show(f"{error.message}.")
 
 
-def _require_allowed(
+def _require_agreed(
     run: Run, book: Runbook, played: Played, request: PlayRequest
 ) -> None:
     """Refuse to begin unattended where somebody would have to agree.
 
     Raises:
-        RunbookRefused: a name is missing, or names nothing that is destroyed.
+        RunbookRefused: what is destroyed was not named, or no second person.
     """
-    destroyed = [played.inputs[each.destroys] for each in book.steps if each.destroys]
-    needed = [
-        played.inputs[each.destroys]
-        for each in book.steps
-        if each.destroys and each.number not in request.skip
-    ]
-    for name in needed:
+    needed = [each for each in book.steps if each.number not in request.skip]
+    destroyed = [played.inputs[each.destroys] for each in needed if each.destroys]
+    for name in destroyed:
         if name not in request.destroys:
             raise RunbookRefused(
                 f"the runbook {book.name} destroys {name}",
                 hint=f"Agree to that for this run: --destroys {name}.",
             )
-    for name in request.destroys:
-        if name not in destroyed:
-            raise RunbookRefused(
-                f"the runbook {book.name} does not destroy {name}",
-                hint=f"It destroys {', '.join(destroyed) or 'nothing'}.",
-            )
-    if run.settings.runbooks.second_person and needed and not played.has_second:
+    if destroyed and run.settings.runbooks.second_person and not played.has_second:
         raise RunbookRefused(
             "a second person has to agree to what is destroyed",
             hint="Name them: --second NAME.",

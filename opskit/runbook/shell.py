@@ -6,9 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import opskit
@@ -17,9 +16,6 @@ from opskit.config import configuration_path
 
 _KIND = "runbook"
 _PATIENCE_SECONDS = 30
-_CALLED_AS = "INV_CALLED_AS"  # see opskit.tasks.output
-# A shell that is asked to end waits for the program that it runs, which is asked, too.
-_WAIT = "trap 'exit 143' TERM; "
 _PROGRAM = """\
 import sys
 
@@ -28,65 +24,53 @@ from opskit.__main__ import main
 
 main()
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shell:
-    """Runs commands in a folder; they get the inputs by the environment.
-
-    Without a limit in `seconds` a command may take any time.
-    """
-
-    folder: Path
-    environment: Mapping[str, str]
-    seconds: float | None
-
-    def run(self, commands: str) -> str:
-        """Run commands; return why they failed, or an empty text.
-
-        They get nothing on standard input, and write to standard error. What they have
-        started goes on after them, but not after an interrupt.
-        """
-        try:
-            code = process_group.run(
-                ["sh", "-eu", "-c", f"{_WAIT}{commands}"],
-                seconds=self.seconds,
-                patience=_PATIENCE_SECONDS,
-                folder=self.folder,
-                environment=self.environment,
-            )
-        except subprocess.TimeoutExpired:
-            return f"it took longer than {self.seconds:g} seconds and was ended"
-        except OSError as error:
-            return f"it cannot be run: {error.strerror}"
-        if code < 0:
-            return f"signal {-code} ended it"
-        return f"it ended with {code}" if code else ""
+# A shell that is asked to end waits for the program that it runs, which is asked, too.
+_WAIT = "trap 'exit 143' TERM; "
 
 
 @contextmanager
-def shell(inputs: Mapping[str, str], *, seconds: float | None) -> Iterator[Shell]:
-    """Yield what runs commands in the folder of the configuration."""
+def shell(
+    inputs: Mapping[str, str], *, seconds: float | None
+) -> Iterator[Callable[[str], str]]:
+    """Yield what runs commands, and returns why they failed or an empty text.
+
+    They run in the folder of the configuration, get the inputs by the environment and
+    nothing on standard input, and write to standard error. Without a limit in `seconds`
+    they may take any time. What they have started goes on after them, but not after an
+    interrupt.
+    """
     workspace.sweep(_KIND)
     with workspace.throwaway(_KIND) as place:
-        program = place / "opskit.py"
+        program, shim = place / "opskit.py", place / "bin" / "opskit"
         root = str(Path(opskit.__file__).resolve().parents[1])
         program.write_text(_PROGRAM.format(root=root), encoding="utf-8")
-        shim = place / "bin" / "opskit"
         shim.parent.mkdir()
         words = shlex.join([sys.executable, "-P", str(program)])
         shim.write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
         shim.chmod(0o700)
         configuration = configuration_path().resolve()
         path = os.environ.get("PATH", os.defpath)
-        yield Shell(
-            folder=configuration.parent,
-            environment={
-                _CALLED_AS: "opskit",
-                **os.environ,
-                "OPSKIT_CONFIG": str(configuration),
-                "PATH": f"{shim.parent}{os.pathsep}{path}",
-                **inputs,
-            },
-            seconds=seconds,
-        )
+        environment = {
+            "INV_CALLED_AS": "opskit",  # see opskit.tasks.output
+            **os.environ,
+            "OPSKIT_CONFIG": str(configuration),
+            "PATH": f"{shim.parent}{os.pathsep}{path}",
+            **inputs,
+        }
+
+        def run(commands: str) -> str:
+            try:
+                code = process_group.run(
+                    ["sh", "-eu", "-c", f"{_WAIT}{commands}"],
+                    seconds=seconds,
+                    patience=_PATIENCE_SECONDS,
+                    folder=configuration.parent,
+                    environment=environment,
+                )
+            except subprocess.TimeoutExpired:
+                return f"it took longer than {seconds:g} seconds and was ended"
+            except OSError as error:
+                return f"it cannot be run: {error.strerror}"
+            return f"it ended with {code}" if code else ""
+
+        yield run

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,16 +22,19 @@ SECTIONS = (
     "If it did not",
     "Afterwards",
 )
-_HEAD = ["input", "type", "what it is", "default"]
-_REHEARSE = re.compile(r"Rehearse every ([1-9]\d*) days\.")
-_STEP = re.compile(r"### (\d+)\. (\S.*)")
-_FENCE = re.compile(r"( *)(`{3,}|~{3,}) *([^`]*)")
-_INPUT_NAME = re.compile(r"`([a-z][a-z0-9_]*)`")
+_BLOCK = re.compile(r"^(```+|~~~+)(\w*)[^\n`]*\n(.*?)^\1 *$", re.M | re.S)
+_LOOSE = re.compile(r"^ *(```|~~~)", re.M)
+_REHEARSE = re.compile(r"^Rehearse every ([1-9]\d*) days\.$", re.M)
+_STEP = re.compile(r"(\d+)\. (\S.*)")
+_TABLE = re.compile(
+    r"^\| *input *\| *type *\| *what it is *\| *default *\|\n\|[-|]+\|\n", re.M
+)
+_CELL = r" *((?:\\\||[^|])*?) *\|"
+_ROW = re.compile(rf"\| *`([a-z][a-z0-9_]*)` *\|{_CELL * 3}")
+_DESTROYS, _ONLY_IF, _PROOF = "Destroys:", "Only if:", "Proof:"
+_LABEL = f"^(?:{_DESTROYS}|{_ONLY_IF}|{_PROOF})"
+_LABELLED = re.compile(rf"({_LABEL})((?:.|\n(?!\n|{_LABEL}))*)", re.M)
 _VARIABLE = re.compile(r"`?\$([a-z][a-z0-9_]*)`?")
-_CELL_END = re.compile(r"(?<!\\)\|")
-_DESTROYS, _ONLY_IF, _PROOF = _LABELS = ("Destroys:", "Only if:", "Proof:")
-# The language of a block that looks as if it were to be run, and would not be.
-_MISTAKEN = {"", "bash", "console", "shell", "zsh"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,6 @@ class Runbook:
     """
 
     name: str
-    path: Path
     title: str
     days: int
     sections: dict[str, str]
@@ -71,22 +74,6 @@ class Runbook:
     steps: tuple[Step, ...]
     proof: str
     digest: str
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A line of prose, or a whole block with its language and what is in it."""
-
-    number: int
-    text: str
-    language: str | None = None
-    code: str = ""
-
-
-class _FormError(Exception):
-    def __init__(self, number: int, what: str) -> None:
-        super().__init__(what)
-        self.number = number
 
 
 def read(path: Path) -> Runbook:
@@ -104,208 +91,176 @@ def read(path: Path) -> Runbook:
             f"the runbook {path} cannot be read: {why}",
             hint="`inv runbook` lists the runbooks.",
         ) from error
-    try:
-        return _runbook(path, text, hashlib.sha256(content).hexdigest())
-    except _FormError as error:
+    return _Form(path, text).runbook(hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What stands under a head, with it, from one place in the text to another."""
+
+    title: str
+    start: int
+    end: int
+
+
+class _Form:
+    """The text of a file, and its prose: the same with blanks in place of blocks."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._text = "\n".join(text.splitlines()) + "\n"
+        self._blocks = [*_BLOCK.finditer(self._text)]
+        self._prose = _BLOCK.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), self._text)
+
+    def _fail(self, place: int, what: str) -> NoReturn:
+        line = self._text.count("\n", 0, place) + 1
         raise UsageError(
-            f"{path}:{error.number}: {error}",
+            f"{self._path}:{line}: {what}",
             hint="docs/runbooks.md describes the form of a runbook.",
-        ) from error
+        )
 
+    def runbook(self, digest: str) -> Runbook:
+        if loose := _LOOSE.search(self._prose):
+            self._fail(loose.start(), "a block must begin at the margin, and end")
+        titles = self._parts(1, _Part("", 0, len(self._text)))
+        if not titles or titles[0].start or titles[1:]:
+            self._fail(
+                titles[1].start if titles[1:] else 0,
+                "the first line must be the title, as in `# Title`, and the only one",
+            )
+        sections = self._sections(titles[0])
+        rehearse = _REHEARSE.search(self._prose, 0, sections[SECTIONS[0]].start)
+        if rehearse is None:
+            self._fail(0, "below the title, `Rehearse every 90 days.` is missing")
+        inputs = {each.name: each for each in self._inputs(sections["Decide"])}
+        last = sections["Proof that it worked"]
+        proofs = self._commands(last)
+        if len(proofs) != 1:
+            self._fail(last.start, "this section needs one `sh` block")
+        return Runbook(
+            name=self._path.stem,
+            title=titles[0].title,
+            days=int(rehearse[1]),
+            sections={name: self._below(each) for name, each in sections.items()},
+            inputs=tuple(inputs.values()),
+            steps=tuple(self._steps(sections["Steps"], inputs)),
+            proof=proofs[0][3],
+            digest=digest,
+        )
 
-def _runbook(path: Path, text: str, digest: str) -> Runbook:
-    parts = [*_parts(text)]
-    if not parts or not parts[0].text.startswith("# "):
-        raise _FormError(1, "the first line must be the title, as in `# Title`")
-    sections = _sections(parts)
-    inputs = _inputs(sections["Decide"])
-    steps = tuple(_steps(sections["Steps"], {each.name for each in inputs}))
-    proofs = _commands(sections["Proof that it worked"])
-    if len(proofs) != 1:
-        _fail(sections["Proof that it worked"][0], "this section needs one `sh` block")
-    return Runbook(
-        name=path.stem,
-        path=path,
-        title=parts[0].text[2:].strip(),
-        days=_days(sections.pop("")),
-        sections={name: _text(each[1:]) for name, each in sections.items()},
-        inputs=inputs,
-        steps=steps,
-        proof=proofs[0].code,
-        digest=digest,
-    )
+    def _parts(self, level: int, of: _Part) -> list[_Part]:
+        head = re.compile(rf"^{'#' * level} +(\S.*?) *$", re.M)
+        parts: list[_Part] = []
+        for each in reversed([*head.finditer(self._prose, of.start, of.end)]):
+            end = parts[0].start if parts else of.end
+            parts.insert(0, _Part(each[1], each.start(), end))
+        return parts
 
+    def _below(self, part: _Part) -> str:
+        return self._text[part.start : part.end].partition("\n")[2].strip()
 
-def _fail(part: _Part, what: str) -> NoReturn:
-    raise _FormError(part.number, what)
+    def _sections(self, whole: _Part) -> dict[str, _Part]:
+        found = self._parts(2, whole)
+        for part, due in zip_longest(found, SECTIONS):
+            if part is None:
+                self._fail(whole.end - 1, f"## {due} is missing")
+            if part.title != due:
+                expected = f"## {due}" if due else "the end of the file"
+                self._fail(
+                    part.start, f"{expected} must come here, not ## {part.title}"
+                )
+        return dict(zip(SECTIONS, found, strict=True))
 
+    def _inputs(self, decide: _Part) -> Iterator[Input]:
+        table = _TABLE.search(self._prose, decide.start, decide.end)
+        place = table.end() if table else decide.end
+        seen: set[str] = set()
+        for line in self._prose[place : decide.end].splitlines():
+            row = _ROW.fullmatch(line.strip())
+            if row is None and line.strip():
+                self._fail(
+                    place,
+                    "an input is a row | `name` | type | what it is | default |, and "
+                    "nothing comes after them",
+                )
+            if row is not None:
+                yield self._input(place, row, seen)
+            place += len(line) + 1
 
-def _parts(text: str) -> Iterator[_Part]:
-    lines = iter(enumerate(text.splitlines(), start=1))
-    for number, line in lines:
-        fence = _FENCE.fullmatch(line)
-        if fence is None:
-            yield _Part(number, line)
-            continue
-        language = fence[3].strip()
-        if fence[1] and language == "sh":
-            raise _FormError(number, "an `sh` block must not be indented")
-        inner: list[str] = []
-        for _number, each in lines:
-            if each.strip() == fence[2]:
-                whole = "\n".join((line, *inner, each))
-                code = "".join(f"{one}\n" for one in inner)
-                yield _Part(number, whole, language, code)
-                break
-            inner.append(each)
-        else:
-            raise _FormError(number, "the block that begins here does not end")
+    def _input(self, place: int, row: re.Match[str], seen: set[str]) -> Input:
+        name, kind, about, default = row.groups()
+        if name in seen:
+            self._fail(place, f"the input {name} is there twice")
+        seen.add(name)
+        if kind not in KINDS:
+            self._fail(place, f"the type {kind} must be one of {', '.join(KINDS)}")
+        made = Input(name=name, kind=kind, about=about, default=default.strip("`"))
+        if made.default:
+            try:
+                check_value(made, made.default)
+            except UsageError as error:
+                self._fail(place, f"the default of {error.summary}")
+        return made
 
+    def _steps(self, steps: _Part, inputs: dict[str, Input]) -> Iterator[Step]:
+        parts = self._parts(3, steps)
+        if not parts:
+            self._fail(steps.start, "there is no step; one begins with `### 1. Title`")
+        if early := self._commands(_Part("", steps.start, parts[0].start)):
+            self._fail(early[0].start(), "an `sh` block must stand in a step")
+        for number, part in enumerate(parts, start=1):
+            step = self._step(part, number)
+            if step.destroys and step.destroys not in inputs:
+                self._fail(part.start, f"${step.destroys} is no input of this runbook")
+            yield step
 
-def _sections(parts: Sequence[_Part]) -> dict[str, list[_Part]]:
-    """Return the parts of each section, its head first; "" is what is before them."""
-    sections: dict[str, list[_Part]] = {"": []}
-    current = sections[""]
-    for part in parts[1:]:
-        if part.language is None and part.text.startswith(("# ", "## ")):
-            due = [f"## {each}" for each in SECTIONS if each not in sections][:1]
-            if [part.text.rstrip()] != due:
-                expected = due[0] if due else "the end of the file"
-                _fail(part, f"{expected} must come here, not {part.text}")
-            current = sections[part.text[3:].rstrip()] = []
-        current.append(part)
-    for name in SECTIONS:
-        if name not in sections:
-            _fail(parts[-1], f"## {name} is missing")
-    return sections
+    def _step(self, part: _Part, number: int) -> Step:
+        title = _STEP.fullmatch(part.title)
+        if title is None or int(title[1]) != number:
+            self._fail(part.start, f"this step must be called `### {number}. Title`")
+        labels: dict[str, re.Match[str]] = {}
+        for label in _LABELLED.finditer(self._prose, part.start, part.end):
+            if label[1] in labels:
+                self._fail(label.start(), f"`{label[1]}` is there twice in one step")
+            labels[label[1]] = label
+        said = {name: " ".join(each[2].split()) for name, each in labels.items()}
+        proof = labels[_PROOF].start() if _PROOF in labels else part.end
+        commands = self._commands(_Part("", part.start, proof))
+        proofs = self._commands(_Part("", proof, part.end))
+        if commands[1:]:
+            self._fail(
+                commands[1].start(),
+                "a step has one `sh` block, and one more below `Proof:`",
+            )
+        if _PROOF in labels and (said[_PROOF] or len(proofs) != 1):
+            self._fail(proof, "`Proof:` stands alone, above one `sh` block")
+        for name in labels.keys() - {_PROOF}:
+            if commands and labels[name].start() > commands[0].start():
+                self._fail(labels[name].start(), f"`{name}` must stand above the block")
+            if not said[name]:
+                self._fail(labels[name].start(), f"`{name}` needs words")
+        destroys = _VARIABLE.fullmatch(said.get(_DESTROYS, ""))
+        if _DESTROYS in said and not (destroys and commands):
+            self._fail(
+                labels[_DESTROYS].start(),
+                "`Destroys:` needs an input, as $database, and an `sh` block",
+            )
+        return Step(
+            number=number,
+            title=title[2],
+            about=self._text[part.start : part.end].strip(),
+            command=commands[0][3] if commands else "",
+            proof=proofs[0][3] if proofs else "",
+            destroys=destroys[1] if destroys else "",
+            only_if=said.get(_ONLY_IF, ""),
+        )
 
-
-def _days(parts: Sequence[_Part]) -> int:
-    for part in parts:
-        if match := _REHEARSE.fullmatch(part.text.strip()):
-            return int(match[1])
-    raise _FormError(2, "below the title, `Rehearse every 90 days.` is missing")
-
-
-def _inputs(parts: Sequence[_Part]) -> tuple[Input, ...]:
-    rows = [each for each in parts if each.text.strip()]
-    heads = [number for number, row in enumerate(rows) if _cells(row) == _HEAD]
-    inputs: dict[str, Input] = {}
-    for row in rows[heads[0] + 2 :] if heads else ():
-        cells = _cells(row)
-        if len(cells) != len(_HEAD):
-            _fail(row, "this section must end with the table of the inputs")
-        made = _input(row, *cells)
-        if made.name in inputs:
-            _fail(row, f"the input {made.name} is there twice")
-        inputs[made.name] = made
-    return tuple(inputs.values())
-
-
-def _input(row: _Part, name: str, kind: str, about: str, default: str) -> Input:
-    match = _INPUT_NAME.fullmatch(name)
-    if match is None:
-        _fail(row, f"{name} must be small letters, digits and _, in backquotes")
-    if kind not in KINDS:
-        _fail(row, f"the type {kind} must be one of {', '.join(KINDS)}")
-    made = Input(name=match[1], kind=kind, about=about, default=default.strip("`"))
-    if made.default:
-        try:
-            check_value(made, made.default)
-        except UsageError as error:
-            _fail(row, f"the default of {error.summary}")
-    return made
-
-
-def _steps(parts: Sequence[_Part], inputs: set[str]) -> Iterator[Step]:
-    starts = [
-        number
-        for number, part in enumerate(parts)
-        if part.language is None and part.text.startswith("### ")
-    ]
-    if not starts:
-        _fail(parts[0], "there is no step; one begins with `### 1. Title`")
-    if early := _commands(parts[: starts[0]]):
-        _fail(early[0], "an `sh` block must stand in a step")
-    for number, (start, end) in enumerate(
-        zip(starts, [*starts[1:], len(parts)], strict=True), start=1
-    ):
-        step = _step(parts[start:end], number)
-        if step.destroys and step.destroys not in inputs:
-            _fail(parts[start], f"${step.destroys} is not an input of this runbook")
-        yield step
-
-
-def _step(parts: Sequence[_Part], number: int) -> Step:
-    head = parts[0]
-    match = _STEP.fullmatch(head.text.rstrip())
-    if match is None or int(match[1]) != number:
-        _fail(head, f"this step must be called `### {number}. Title`")
-    labels, blocks = _labels(parts), _commands(parts)
-    proof = labels.pop(_PROOF, None)
-    before = [each for each in blocks if not proof or each.number < proof.number]
-    after = blocks[len(before) :]
-    if len(before) > 1:
-        _fail(before[1], "a step has one `sh` block, and one more below `Proof:`")
-    if proof and (len(after) != 1 or proof.text != _PROOF):
-        _fail(proof, "`Proof:` stands alone, above one `sh` block")
-    for label, part in labels.items():
-        if before and part.number > before[0].number:
-            _fail(part, f"`{label}` must stand above the `sh` block")
-    destroys = labels.get(_DESTROYS)
-    name = _VARIABLE.fullmatch(
-        destroys.text[len(_DESTROYS) :].strip() if destroys else ""
-    )
-    if destroys and not (name and before):
-        _fail(destroys, "`Destroys:` needs an input, as $database, and an `sh` block")
-    only_if = labels.get(_ONLY_IF, head).text[len(_ONLY_IF) :].strip()
-    if _ONLY_IF in labels and not only_if:
-        _fail(labels[_ONLY_IF], "`Only if:` needs the condition, in words")
-    return Step(
-        number=number,
-        title=match[2],
-        about=_text(parts),
-        command=before[0].code if before else "",
-        proof=after[0].code if after else "",
-        destroys=name[1] if name else "",
-        only_if=only_if if _ONLY_IF in labels else "",
-    )
-
-
-def _labels(parts: Sequence[_Part]) -> dict[str, _Part]:
-    """Return what each label says: all lines up to an empty one, in one."""
-    found: dict[str, _Part] = {}
-    current = ""
-    for part in parts:
-        label = next((each for each in _LABELS if part.text.startswith(each)), "")
-        if part.language is not None or not part.text.strip():
-            current = ""
-        elif label:
-            if label in found:
-                _fail(part, f"`{label}` is there twice in one step")
-            current, found[label] = label, _Part(part.number, part.text.strip())
-        elif current:
-            text = f"{found[current].text} {part.text.strip()}"
-            found[current] = _Part(found[current].number, text)
-    return found
-
-
-def _commands(parts: Sequence[_Part]) -> list[_Part]:
-    """Return the blocks that are run."""
-    for part in parts:
-        if part.language in _MISTAKEN:
-            _fail(part, "a block that is to be run begins with ```sh")
-        if part.language == "sh" and not part.code.strip():
-            _fail(part, "this `sh` block is empty")
-    return [each for each in parts if each.language == "sh"]
-
-
-def _text(parts: Sequence[_Part]) -> str:
-    return "\n".join(each.text for each in parts).strip()
-
-
-def _cells(part: _Part) -> list[str]:
-    text = part.text.strip()
-    if part.language is not None or not (text.startswith("|") and text.endswith("|")):
-        return []
-    return [each.strip().replace("\\|", "|") for each in _CELL_END.split(text)[1:-1]]
+    def _commands(self, part: _Part) -> list[re.Match[str]]:
+        """Return the blocks of a part that are run."""
+        blocks = [e for e in self._blocks if part.start <= e.start() < part.end]
+        for each in blocks:
+            if each[2] in ("", "bash", "console", "shell", "zsh"):
+                self._fail(each.start(), "a block that is to be run begins with ```sh")
+            if each[2] == "sh" and not each[3].strip():
+                self._fail(each.start(), "this `sh` block is empty")
+        return [each for each in blocks if each[2] == "sh"]

@@ -12,7 +12,7 @@ from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from opskit.operations.outcome import Outcome
-    from opskit.runbook.attempts import Listed, Listing
+    from opskit.runbook.attempts import Listing
 
 
 @command(
@@ -88,15 +88,15 @@ def _lines(listing: Listing) -> Iterator[str]:
     yield f"folder: {listing.folder}"
 
 
-def _row(each: Listed) -> list[str]:
-    if each.error:
-        return [each.name, "", "", "", "", each.error]
-    last = each.last.as_json() if each.last else {}
+def _row(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return [row["name"], "", "", "", "", row["error"]]
+    last = row["last"] or {"time": "never", "operator": "", "result": ""}
     return [
-        each.name,
-        str(last.get("time", "never"))[:10],
-        str(last.get("operator", "")),
-        str(last.get("result", "")) + (", rehearsal" if last.get("rehearsal") else ""),
-        "now" if each.overdue or each.due is None else f"{each.due:%Y-%m-%d}",
-        each.title,
+        row["name"],
+        last["time"][:10],
+        last["operator"],
+        last["result"] + (", rehearsal" if last.get("rehearsal") else ""),
+        "now" if row["overdue"] else row["due"][:10],
+        row["title"],
     ]

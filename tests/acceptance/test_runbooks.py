@@ -251,7 +251,7 @@ def test_a_step_that_was_killed_is_named_and_asked_for(desk: Desk) -> None:
         person.answer("Is it done?", "y")
         code, _rest = person.end()
 
-    assert "Step 3 was begun and has not ended." in shown
+    assert "Step 3 was begun and has not ended:" in shown
     assert code == 0
     assert desk.states()[-6:-4] == [(3, "begun"), (3, "done")]
     assert [each for each in desk.folder.parent.iterdir() if each != desk.folder] == []

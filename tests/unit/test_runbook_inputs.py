@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opskit.errors import UsageError
-from opskit.runbook.inputs import KINDS, Input, check_value, missing, parse
+from opskit.runbook.inputs import KINDS, Input, check_value, parse
 
 GOOD = {
     "name": ["shop", "shop-2.old", "größe", "_x"],
@@ -79,18 +79,3 @@ def test_what_is_no_input_is_refused(given):
     """A typing error must not become a default."""
     with pytest.raises(UsageError):
         parse(KNOWN, given)
-
-
-def test_only_inputs_without_a_default_can_be_missing():
-    """The others have a value already."""
-    assert [each.name for each in missing(KNOWN, {})] == ["folder"]
-    assert missing(KNOWN, {"folder": "/x"}) == []
-
-
-@pytest.mark.parametrize("value", ["https://me:pass@shop.example", "password=tree"])
-def test_a_secret_is_refused(value):
-    """Inputs are recorded, and masked there they could not be taken up again."""
-    with pytest.raises(UsageError, match="where holds a secret") as caught:
-        check_value(Input(name="where", kind="text", about=""), value)
-
-    assert value not in caught.value.message
