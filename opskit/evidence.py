@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from opskit import __version__, files
 from opskit.catalog.documents import (
+    EVIDENCE_FOLDER,
     EvidenceKind,
     EvidenceName,
     document_bytes,
@@ -19,7 +20,7 @@ from opskit.catalog.documents import (
 from opskit.catalog.manifest import MANIFEST_NAME, DatabaseManifest, Manifest
 from opskit.catalog.reader import is_gone
 from opskit.checks import Check
-from opskit.crypto import age
+from opskit.crypto import age, signatures
 from opskit.crypto.signatures import Signer
 from opskit.log import mask, masked
 from opskit.store import Store
@@ -154,11 +155,7 @@ def store_evidence(
     """
     subject = evidence.subject
     place = subject.prefix + evidence.name.name("")
-    document = evidence.as_json()
-    if subject.recipients:
-        # What was read of rows may stand there: digests, values in a server's words.
-        for check in document["checks"]:
-            check |= {"expected": "", "observed": "", "detail": "see the report"}
+    document = _in_the_open(evidence)
     for store in stores:
         if report is not None:
             suffix, content = _report(report, subject.recipients)
@@ -168,6 +165,36 @@ def store_evidence(
             # Another host has deleted it: nothing may be left in its place.
             for stored in [*store.list(f"{place}.")]:
                 store.delete(stored.key)
+
+
+def _in_the_open(evidence: Evidence[Any]) -> dict[str, Any]:
+    """Return the document for where everybody reads it who may not read the set."""
+    document = evidence.as_json()
+    if evidence.subject.recipients:
+        # What was read of rows may stand there: digests, values in a server's words.
+        for check in document["checks"]:
+            check |= {"expected": "", "observed": "", "detail": "see the report"}
+    return document
+
+
+def publish_evidence(
+    evidence: Evidence[Any], report: str, directory: Path, *, signer: Signer | None
+) -> None:
+    """Write into a folder of this host what the stores have of evidence in the open.
+
+    Its document has the same bytes, so the same signature is good.
+    """
+    folder = directory / evidence.subject.name
+    files.make_directories(folder)
+    content = document_bytes(_in_the_open(evidence))
+    name = evidence.name.name("").removeprefix(EVIDENCE_FOLDER)
+    written = {".json": content}
+    if signer is not None:
+        written[f".json{signatures.SUFFIX}"] = signer.sign(content)
+    if not evidence.subject.recipients:
+        written[".md"] = _bytes(mask(report))
+    for suffix, each in written.items():
+        files.write_atomically(folder / f"{name}{suffix}", [each])
 
 
 def _report(report: str, recipients: tuple[str, ...]) -> tuple[str, Iterable[bytes]]:

@@ -48,32 +48,22 @@ class Result:
     lines: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path) -> Result:
-        """Read the document of a task; where there is none, the task did not pass."""
-        try:
-            document = json.loads(path.read_bytes())
-            parts = [document, *document.get("drills", ())]
-            lines = [line for each in parts for line in _lines(each)]
-            good = all(each["status"] in ("ok", "passed") for each in parts)
-            if document.get("drills") == []:
-                lines, good = [*lines, "nothing was drilled"], False
-        except OSError as error:
-            lines, good = [f"there is no result: {error.strerror}"], False
-        except (ValueError, AttributeError, KeyError, TypeError):
-            lines, good = ["the result cannot be read: the run was cut short"], False
-        return cls(passed=good, lines=tuple(dict.fromkeys(lines)))
+    def of(cls, outcome: str, evidence: Path | None) -> Result:
+        """Return what GitHub says became of a step, and what evidence did not pass."""
+        lines = [f"it ended: {outcome}"]
+        for path in sorted(evidence.rglob("*.json")) if evidence else ():
+            try:
+                lines += _lines(json.loads(path.read_bytes()))
+            except (ValueError, AttributeError, KeyError, TypeError):
+                lines.append(f"{path.name} cannot be read")
+        return cls(passed=outcome == "success", lines=tuple(lines))
 
 
-def _lines(part: Mapping[str, Any]) -> Iterator[str]:
-    name = part.get("backup_id") or part.get("source") or ""
-    if part.get("error"):
-        yield f"{name}: {part['error']}" if name else str(part["error"])
-    for check in part.get("checks", ()):
-        if check.get("passed") is False:
-            expected = check.get("expected") or "success"
-            observed = check.get("observed") or "failure"
-            what = f"{name}: {check['name']}" if name else check["name"]
-            yield f"{what}: expected {expected}, observed {observed}"
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the checks that did not pass, by their names: values may be of rows."""
+    for check in document["checks"]:
+        if check["passed"] is False:
+            yield f"{document['backup_id']}: {check['name']}"
 
 
 def report_issue(github: GitHub, title: str, result: Result) -> Done:

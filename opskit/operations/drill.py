@@ -15,7 +15,7 @@ from opskit.drill.report import DrillEvidence, render
 from opskit.drill.run import DrillRequest
 from opskit.drill.run import drill as drill_database
 from opskit.errors import DrillFailed, StoreError, UsageError
-from opskit.evidence import store_evidence, write_report
+from opskit.evidence import publish_evidence, store_evidence, write_report
 from opskit.operations import keys, sources
 from opskit.operations.outcome import Outcome, Record, not_recorded, worst
 from opskit.operations.run import Run
@@ -131,7 +131,9 @@ def _drill_set(
         evidence = _drill(run, chosen, settings.mutants if mutants is None else mutants)
         evidence = _challenged(evidence, chosen, settings.try_to_destroy)
         rendered = render(evidence, manifest)
+        signer = run.protection.signer
         report = write_report(evidence, rendered, run.reports)
+        publish_evidence(evidence, rendered, run.state_dir / "evidence", signer=signer)
         record.result = Drilled(manifest=manifest, evidence=evidence, report=report)
         record.details |= {
             "passed": evidence.passed,
@@ -143,9 +145,7 @@ def _drill_set(
         keys.warn_of_unsigned(run.settings)
         try:
             # Beside the copy that was read; nothing is known of the others.
-            store_evidence(
-                evidence, rendered, [chosen.stores[0]], signer=run.protection.signer
-            )
+            store_evidence(evidence, rendered, [chosen.stores[0]], signer=signer)
         except StoreError as error:
             record.details["not_stored"] = error.message
             if evidence.passed:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @command(
     help={
-        "issue": "have an issue of this title open exactly while --result did not pass",
-        "result": "the document of a task's --json",
+        "issue": "have an issue of this title open while --outcome is not success",
+        "outcome": "what became of a step: steps.ID.outcome",
         "pull_request": "have a pull request open with --files in this folder of the "
         "repository",
-        "files": "the folder whose files are put there",
+        "files": "the folder whose files are put there; with --issue, of evidence",
         "secrets": "write the secrets in the variables PG…FILE, AWS_…FILE and "
         "OPSKIT_…FILE into files; later steps find the files",
     }
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def github(
     say: Say,
     issue: str = "",
-    result: str = "",
+    outcome: str = "",
     pull_request: str = "",
     files: str = "",
     secrets: bool = False,
@@ -38,7 +38,7 @@ def github(
 ) -> Outcome[Done]:
     """Open or close an issue or a pull request, as a step of a workflow on GitHub.
 
-    Example: inv github --issue "Restore drill failed" --result drill.json
+    Example: inv github --issue "Restore drill failed" --outcome failure
     """
     from opskit.github import workflow
     from opskit.github.rest import GitHub
@@ -48,18 +48,17 @@ def github(
     began = datetime.now(UTC)
     if (
         [bool(issue), bool(pull_request), secrets].count(True) != 1
-        or bool(issue) != bool(result)
-        or bool(pull_request) != bool(files)
+        or bool(issue) != bool(outcome)
+        or bool(files and not issue) != bool(pull_request)
     ):
         raise UsageError(
             "one thing has to be named",
-            hint="Give --issue with --result, --pull-request with --files, or "
+            hint="Give --issue with --outcome, --pull-request with --files, or "
             "--secrets.",
         )
     if issue:
-        done = workflow.report_issue(
-            GitHub.of(os.environ), issue, workflow.Result.read(Path(result))
-        )
+        result = workflow.Result.of(outcome, Path(files) if files else None)
+        done = workflow.report_issue(GitHub.of(os.environ), issue, result)
         say(f"issue: {done.action} {done.url}".rstrip())
     elif pull_request:
         done = workflow.propose(GitHub.of(os.environ), pull_request, Path(files))

@@ -83,7 +83,12 @@ def test_a_release_on_one_machine_is_taken_back_on_another(machines: Machines) -
     assert machines.new("github-backup-shop").json("verify", "--database", "shop")[
         "objects"
     ]
-    machines.new("github-restore-drill").run("restore-drill", "--all")
+    drilling = machines.new("github-restore-drill")
+    drilling.run("restore-drill", "--all")
+    published = {
+        each.suffix for each in (drilling.folder / "state").rglob("evidence/*/*")
+    }
+    assert published == {".json", ".md"}
 
     first = machines.production.json("release", "--version", "2")
     second = machines.production.json("release", "--version", "3")

@@ -34,7 +34,7 @@ from opskit.crypto.keys import Identities, NoMatchingIdentity
 from opskit.crypto.signatures import Signer
 from opskit.drill.report import render
 from opskit.errors import ConfigurationError, IntegrityError
-from opskit.evidence import store_evidence
+from opskit.evidence import publish_evidence, store_evidence
 from opskit.operations import keys
 from opskit.postgres import database
 from opskit.postgres.connect import connect
@@ -533,6 +533,12 @@ def test_what_lies_in_the_open_tells_no_row(
     hidden |= _observed(evidence.as_json()["checks"])
     seen = _in_the_open(tmp_path / "copy")
     assert [each for each in hidden if each.encode() in seen] == []
+    publish_evidence(evidence, rendered, tmp_path / "published", signer=signer)
+    published = [*(tmp_path / "published").glob("*/*")]
+    assert {"".join(each.suffixes) for each in published} == {".json", ".json.sig"}
+    for each in published:
+        (stored,) = (tmp_path / "copy").rglob(f"evidence/{each.name}")
+        assert stored.read_bytes() == each.read_bytes()
     assert evidence.passed is (tamper is None)
     proof = "drilled" if tamper is None else "failed"
     assert made.chosen(store).proof == proof

@@ -374,34 +374,41 @@ def test_only_evidence_is_proposed(there: Platform, tmp_path: Path) -> None:
         propose(client(there), "docs/evidence", source)
 
 
-@pytest.mark.parametrize(
-    ("document", "passed", "says"),
-    [
-        ({"status": "ok", "drills": [{"status": "passed"}]}, True, ""),
-        ({"status": "passed", "checks": [{"name": "a", "passed": True}]}, True, ""),
-        ({"status": "ok", "drills": []}, False, "nothing was drilled"),
-        ({"status": "ok", "drills": [{"status": "failed"}]}, False, ""),
-        ({"status": "error", "error": "no store"}, False, "no store"),
-        ({"status": "error", "drills": [{"status": "failed", "backup_id": "shop-1",
-          "checks": [{"name": "rows", "passed": False, "expected": "3", "observed": "2"}]}]},
-         False, "shop-1: rows: expected 3, observed 2"),
-        ({"drills": []}, False, "cannot be read"),
-        ([], False, "cannot be read"),
-        (None, False, "cannot be read"),
-    ],
-)  # fmt: skip
-def test_a_result_passes_only_if_all_of_it_does(
-    tmp_path: Path, document: Any, passed: bool, says: str
-) -> None:
-    """What is missing, cut short or empty has not passed."""
-    path = tmp_path / "drill.json"
-    path.write_text("" if document is None else json.dumps(document))
+@pytest.mark.parametrize("outcome", ["failure", "cancelled", "skipped", "lost"])
+def test_only_success_has_passed(tmp_path: Path, outcome: str) -> None:
+    """Evidence that passed proves nothing about a job that did not end."""
+    evidence(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps({"backup_id": "shop-1", "checks": []}))
 
-    result = Result.read(path)
+    result = Result.of(outcome, tmp_path)
 
-    assert result.passed is passed
-    assert says in "\n".join(result.lines)
-    assert not Result.read(tmp_path / "missing.json").passed
+    assert result == Result(passed=False, lines=(f"it ended: {outcome}",))
+    assert Result.of("success", tmp_path).passed
+    assert not Result.of(outcome, None).passed
+
+
+def test_what_did_not_pass_is_named_without_values(tmp_path: Path) -> None:
+    """Digests and the words of a server may be of rows, and issues are read by many."""
+    checks = [
+        {
+            "name": "rows of orders",
+            "passed": False,
+            "expected": "3",
+            "observed": "x@example.com",
+        },
+        {"name": "grants", "passed": True, "expected": "", "observed": ""},
+    ]
+    (tmp_path / "shop-1").mkdir()
+    (tmp_path / "shop-1" / "drill.json").write_text(
+        json.dumps({"backup_id": "shop-1", "checks": checks})
+    )
+    (tmp_path / "shop-1" / "torn.json").write_text('{"checks": [')
+    (tmp_path / "shop-1" / "odd.json").write_text("[]")
+
+    assert Result.of("failure", tmp_path).lines == (
+        "it ended: failure", "shop-1: rows of orders",
+        "odd.json cannot be read", "torn.json cannot be read",
+    )  # fmt: skip
 
 
 def test_secrets_become_files(tmp_path: Path) -> None:
@@ -447,7 +454,7 @@ def test_the_command_in_a_step(there: Platform, tmp_path: Path) -> None:
         "PATH": "/usr/bin:/bin", "GITHUB_TOKEN": TOKEN, "GITHUB_REPOSITORY": REPOSITORY,
         "GITHUB_API_URL": there.address, "GITHUB_RUN_ID": "7",
     }  # fmt: skip
-    call = ["github", "--issue", TITLE, "--result", "drill.json", "--json"]
+    call = ["github", "--issue", TITLE, "--outcome", "lost", "--json"]
     code, output, errors = processes.run_inv(tmp_path, call, environment)
     assert (code, json.loads(output)["action"]) == (0, "opened"), errors
 
@@ -457,6 +464,6 @@ def test_the_command_in_a_step(there: Platform, tmp_path: Path) -> None:
     assert "Bad credentials" in output
     assert "ghs_wrong" not in output + errors
     code, output, errors = processes.run_inv(
-        tmp_path, ["github", "--issue", TITLE], environment
+        tmp_path, ["github", "--issue", TITLE, "--json"], environment
     )
-    assert (code, "one thing has to be named" in errors) == (2, True)
+    assert (code, "one thing has to be named" in output) == (2, True)
