@@ -60,12 +60,16 @@ def task_help(tasks: Collection, context: ParserContext) -> str:
             "",
             f"Example: {command}",
             "",
-            "Flags:",
-            *_columns(context.help_tuples()),
-            "",
+            *_flags(context),
             "Every task takes also --config FILE, --quiet, --verbose.",
         ]
     )
+
+
+def _flags(context: ParserContext) -> list[str]:
+    """Return the lines of a task's flags, if it has any."""
+    pairs = context.help_tuples()
+    return ["Flags:", *_columns(pairs), ""] if pairs else []
 
 
 def _columns(pairs: Iterable[tuple[str, str | None]]) -> list[str]:

@@ -62,7 +62,7 @@ class Ended:
 
 
 @contextlib.contextmanager
-def ground() -> Iterator[Ground]:
+def ground(*, drilled: bool = True) -> Iterator[Ground]:
     """Yield a ground of its own, in a temporary folder."""
     found = programs.find_server(programs.installations(), major=16)
     port = free_port()
@@ -74,7 +74,7 @@ def ground() -> Iterator[Ground]:
         hba = server.folder / "data" / "pg_hba.conf"
         hba.write_text("host all all 127.0.0.1/32 trust\nlocal all all trust\n")
         execute(server.url(), "SELECT pg_reload_conf()")
-        yield make_ground(Path(folder), server, port)
+        yield make_ground(Path(folder), server, port, drilled=drilled)
 
 
 def act(made: Ground, case: Case) -> Ended:

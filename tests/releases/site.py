@@ -217,7 +217,7 @@ class Site:
             ).read_text()
             time.sleep(0.05)
 
-    def await_migration(self, process: subprocess.Popen[str]) -> None:
+    def await_migration(self, process: subprocess.Popen[Any]) -> None:
         """Wait until a migration sleeps in the database."""
         deadline = time.monotonic() + _SECONDS_MAX
         while not value(self.url, _SLEEPING):
@@ -307,7 +307,9 @@ class Ground:
             shutil.rmtree(folder)
 
 
-def make_ground(folder: Path, server: Server, server_port: int = 0) -> Ground:
+def make_ground(
+    folder: Path, server: Server, server_port: int = 0, *, drilled: bool = True
+) -> Ground:
     """Make a folder and a database of the service, with a set that was drilled."""
     template = folder / "template"
     for name in ("store", "state", "releases", "processes"):
@@ -326,10 +328,11 @@ def make_ground(folder: Path, server: Server, server_port: int = 0) -> Ground:
     path = template / "writer"
     path.write_text(keys["writer"])
     path.chmod(0o600)
-    settings = config.load(template / "opskit.toml")
-    assert not backup(begin(settings), BackupRequest(database="service")).errors
-    with initialised.copied():
-        assert not drill(begin(settings), RestoreDrillRequest()).errors
+    if drilled:
+        settings = config.load(template / "opskit.toml")
+        assert not backup(begin(settings), BackupRequest(database="service")).errors
+        with initialised.copied():
+            assert not drill(begin(settings), RestoreDrillRequest()).errors
     return Ground(folder=folder, server=server, server_port=server_port, keys=keys)
 
 

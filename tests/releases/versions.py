@@ -116,6 +116,17 @@ _ENDS = Edit(
     old='    if given.command == "serve":\n',
     new='    if given.command == "serve":\n        sys.exit("a setting is missing")\n',
 )
+_HANGS = Edit(
+    file="service/__main__.py",
+    old='    if given.command == "serve":\n',
+    new="""\
+    if given.command == "serve":
+        import time
+        if not Path("started").exists():
+            Path("started").touch()
+            time.sleep(600)
+""",
+)
 _WRONG = Edit(file="service/tasks.py", old="FROM tasks WHERE owner_id = %(owner)s", new="FROM task WHERE owner_id = %(owner)s")  # fmt: skip
 _SLOW = Edit(
     file="service/tasks.py",
@@ -153,6 +164,8 @@ SAME = Version()
 GOOD = Version(migrations=(ADDS,))
 SLOWLY = Version(migrations=(ADDS_SLOWLY,))
 IN_PHASES = Version(migrations=(ADDS_SLOWLY, CONTRACTS))
+ENDING = Version(edits=(_ENDS,))
+HANGING_ONCE = Version(edits=(_HANGS,))
 NOT_STARTING = Version(edits=(_ENDS,), migrations=(ADDS,))
 WRONG = Version(edits=(_WRONG,), migrations=(ADDS,))
 SLOW = Version(edits=(_SLOW,), migrations=(ADDS,))

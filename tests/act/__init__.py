@@ -1,0 +1,1 @@
+"""The workflows for users, run with act in a repository that `init` made."""

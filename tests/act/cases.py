@@ -1,0 +1,177 @@
+"""Cases: each workflow as it is run, what it must do, and how its run must end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+
+from tests.act.machine import Ran
+from tests.act.project import Project
+from tests.releases import versions
+from tests.releases.versions import Version
+
+Case = Callable[[Project], list[Ran]]
+CASES: dict[str, Case] = {}
+
+
+def _case(name: str) -> Callable[[Case], Case]:
+    def add(act: Case) -> Case:
+        CASES[name] = act
+        return act
+
+    return add
+
+
+@_case("backup")
+def back_up(project: Project) -> list[Ran]:
+    """A set is stored, verified, and kept; the ledger of the job is in the store."""
+    ran = project.machine.run("backup.yml", event="schedule")
+
+    assert (ran.code, ran.jobs) == (0, {"Back up service": True, "Prune": True}), (
+        ran.log
+    )
+    assert ran.steps["Verify what was stored"]
+    assert any(name.endswith("/manifest.json") for name in project.stored("service/"))
+    assert project.stored("_ledger/github-backup-service/")
+    return [ran]
+
+
+@_case("restore drill")
+def drill(project: Project) -> list[Ran]:
+    """The set is restored and equal; the evidence is an artifact, and attested."""
+    ran = project.machine.run("restore-drill.yml", job="drill")
+
+    assert (ran.code, ran.jobs) == (0, {"Drill": True}), ran.log
+    kept = project.machine.artifacts / "restore-drill"
+    assert (kept / "drill.json").is_file()
+    reports = {path.name for path in (kept / "state" / "reports").iterdir()}
+    attested = (project.machine.artifacts / "attested").read_text().split()[1::2]
+    assert set(attested) == reports | {"drill.json"}
+    return [ran]
+
+
+@_case("smoke")
+def smoke(project: Project) -> list[Ran]:
+    """The hourly probes pass."""
+    ran = project.machine.run(
+        "smoke.yml", event="schedule", payload={"schedule": "23 * * * *"}
+    )
+
+    assert (ran.code, ran.jobs) == (0, {"Smoke": True}), ran.log
+    return [ran]
+
+
+@_case("smoke, failing")
+def smoke_failing(project: Project) -> list[Ran]:
+    """While the service has no database, the job fails."""
+    with project.site.database_away():
+        ran = project.machine.run(
+            "smoke.yml", payload={"inputs": {"profile": "minimal"}}
+        )
+
+    assert (ran.code, ran.jobs) == (1, {"Smoke": False}), ran.log
+    assert "exit status 61" in ran.log, ran.log
+    return [ran]
+
+
+@_case("release, good")
+def release(project: Project) -> list[Ran]:
+    """A tag is tested, and released with its migration in both environments."""
+    project.check_in(versions.GOOD)
+    ran = _release(project, version="2")
+
+    assert (ran.code, ran.jobs) == (0, {"Test": True, "Production": True}), ran.log
+    assert project.running == ("2", "0004")
+    assert [*project.machine.artifacts.glob("release-production/evidence-*.tar")]
+    return [ran]
+
+
+@_case("release, bad")
+def release_bad(project: Project) -> list[Ran]:
+    """A version that answers wrong is taken back: the job fails, the old one runs."""
+    ran = _rolled_back(project, versions.WRONG)
+
+    assert project.running == ("1", "0004")
+    return [ran]
+
+
+@_case("release, bad, without a migration")
+def release_ending(project: Project) -> list[Ran]:
+    """A version that ends at once is taken back."""
+    before = project.running
+    ran = _rolled_back(project, versions.ENDING)
+
+    assert project.running == before
+    return [ran]
+
+
+def _rolled_back(project: Project, version: Version) -> Ran:
+    project.check_in(version)
+    ran = _release(project, version="bad")
+
+    assert (ran.code, ran.jobs) == (1, {"Test": True, "Production": False}), ran.log
+    assert "exit status 60" in ran.log, ran.log
+    assert ran.steps["Keep the evidence"]
+    return ran
+
+
+@_case("release, cancelled in the deployment and resumed")
+def resume_deployment(project: Project) -> list[Ran]:
+    """Nothing answers while a version starts; another machine makes it run."""
+    cancelled = _cancelled(project, versions.HANGING_ONCE, project.await_start)
+    assert project.site.version == ""
+
+    resumed = _release(project, resume="true")
+
+    assert (resumed.code, resumed.jobs) == (0, {"Production": True}), resumed.log
+    assert project.running == ("2", "0003")
+    return [cancelled, resumed]
+
+
+@_case("release, cancelled in a migration and resumed")
+def resume(project: Project) -> list[Ran]:
+    """A run that was cancelled in a migration is taken up by another machine."""
+    cancelled = _cancelled(project, versions.SLOWLY, project.site.await_migration)
+    assert project.running[0] == "1"
+
+    resumed = _release(project, resume="true")
+
+    assert (resumed.code, resumed.jobs) == (0, {"Production": True}), resumed.log
+    assert project.running == ("2", "0004")
+    return [cancelled, resumed]
+
+
+@_case("release, cancelled in a migration and rolled back")
+def roll_back(project: Project) -> list[Ran]:
+    """A run that was cancelled in a migration is taken back by another machine."""
+    cancelled = _cancelled(project, versions.SLOWLY, project.site.await_migration)
+    assert project.running[0] == "1"
+
+    back = _release(project, rollback_to="1")
+
+    assert (back.code, back.jobs) == (0, {"Production": True}), back.log
+    assert project.running[0] == "1"
+    return [cancelled, back]
+
+
+def _cancelled(
+    project: Project, version: Version, wait: Callable[[subprocess.Popen[bytes]], None]
+) -> Ran:
+    project.check_in(version)
+    payload = {"inputs": {"version": "2", "only": "production"}}
+    with project.machine.started("release.yml", payload=payload) as process:
+        wait(process)
+        process.send_signal(signal.SIGINT)
+        ran = project.machine.end(process)
+
+    assert (ran.code, ran.jobs) == (1, {"Test": True, "Production": False}), ran.log
+    assert "this step has been cancelled" in ran.log
+    assert "Gather the evidence" not in ran.steps
+    return ran
+
+
+def _release(project: Project, **inputs: str) -> Ran:
+    return project.machine.run(
+        "release.yml", payload={"inputs": {"only": "production", **inputs}}
+    )
