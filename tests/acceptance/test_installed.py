@@ -197,20 +197,25 @@ def test_an_installed_opskit_says_what_it_is(program: Path, tmp_path: Path) -> N
     )
 
 
-def test_an_installed_opskit_backs_up_and_drills(program: Path, tmp_path: Path) -> None:
-    """A folder of files needs no PostgreSQL; hints name documents that are there."""
+def test_an_installed_opskit_sets_up_backs_up_and_drills(
+    program: Path, tmp_path: Path
+) -> None:
+    """A folder of files needs no PostgreSQL; documents lie where hints say they do."""
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "orders").write_text("17 pairs of shoes")
     refused = json.loads(run(program, "doctor", "--json", folder=tmp_path, code=2))
-    (document,) = re.findall(r"/\S+\.md\b", refused["hint"])
-    init = (program, "init", "--files", f"state={tmp_path}/state", "--store", "store")
-    more = ("--database", "shop=postgresql:///shop", "--diff")
-    assert "+        source: [shop]" in run(*init, *more, folder=tmp_path)
-    assert "runbooks/database-lost.md" in run(*init, "--yes", folder=tmp_path)
+    (document,) = map(Path, re.findall(r"/\S+\.md\b", refused["hint"]))
+    github = ["--run", "github", "--database", "shop=postgresql://ops@db.example/shop"]
+    github += ["--store", "s3://acme-backups/prod"]
+    here = ["--files", f"state={tmp_path}/state", "--store", f"{tmp_path}/store"]
 
+    shown = run(program, "init", "--yes", "--diff", *github, folder=tmp_path)
+    run(program, "init", "--yes", *here, folder=tmp_path)
     run(program, "backup", folder=tmp_path)
     drilled = json.loads(run(program, "restore-drill", "--json", folder=tmp_path))
 
     assert drilled["passed"] is True
-    assert Path(document).read_text(encoding="utf-8").startswith("# ")
-    assert program.resolve().parents[1] in Path(document).resolve().parents
+    assert document.is_relative_to(program.resolve().parents[1])
+    assert document.read_text(encoding="utf-8").startswith("# ")
+    assert ".github/workflows/backup.yml" in shown
+    assert (tmp_path / "runbooks" / "database-lost.md").is_file()
