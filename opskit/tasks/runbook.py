@@ -48,6 +48,8 @@ def runbook(
 
     Example: inv runbook database-lost --input database=shop
     """
+    from opskit.config import Settings, configuration_path
+    from opskit.operations.run import begin
     from opskit.runbook.attempts import list_runbooks
     from opskit.runbook.play import PlayRequest, play
     from opskit.watch.runs import start
@@ -79,7 +81,10 @@ def runbook(
         except OSError:
             return None  # the terminal is gone
 
-    return play(start(), request, show=show, ask=ask if sys.stdin.isatty() else None)
+    # Where everything is lost, there may be no configuration yet.
+    is_bare = dry_run and not configuration_path().exists()
+    run = begin(Settings()) if is_bare else start()
+    return play(run, request, show=show, ask=ask if sys.stdin.isatty() else None)
 
 
 def _lines(listing: Listing) -> Iterator[str]:

@@ -277,6 +277,16 @@ def test_without_a_terminal_and_without_yes_nothing_is_run(desk: Desk) -> None:
     assert not (desk.folder / "stopped").exists()
 
 
+def test_a_runbook_can_be_read_without_a_configuration(desk: Desk) -> None:
+    """Where everything is lost: one of those that come with opskit."""
+    (desk.folder / "opskit.toml").unlink()
+    text = desk.run("runbook", "everything-lost", "--dry-run")
+
+    assert text.startswith("# Everything is lost but the store\n")
+    assert sorted(each.name for each in desk.folder.iterdir()) == ["runbooks", "store"]
+    assert desk.json("runbook", "everything-lost", "--yes", code=2)
+
+
 def test_a_refusal_is_a_document(desk: Desk) -> None:
     """With the status and the code of a refusal."""
     refused = desk.json("runbook", SAMPLE.stem, "--yes", code=62)

@@ -96,6 +96,7 @@ def test_a_failed_step_ends_a_rehearsal(room):
     assert ends(outcome) == ["failed", "planned", "planned"]
     assert room.done() == []
     assert outcome.errors[0].message.endswith("did not work: 1. Do 1: it ended with 1")
+    assert room.records()[-1]["error"] == "it ended with 1"
 
 
 def test_the_proof_decides(room):
@@ -381,3 +382,17 @@ def test_an_unknown_name_is_answered_with_one_that_is_close(room):
     assert outcome.exit_code == 2
     assert "Did you mean database-lost?" in outcome.errors[0].hint
     assert room.rehearse(name="database-lost.md").status == "passed"
+
+
+def test_the_operator_is_who_logged_in(room, monkeypatch):
+    """Before sudo; the settings come first."""
+    room.write(block("true"))
+    monkeypatch.setenv("LOGNAME", "root")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    plain = room.rehearse()
+    monkeypatch.setenv("SUDO_USER", "anna")
+    sudo = room.rehearse()
+    named = room.rehearse(settings='[runbooks]\noperator = "ruth"')
+
+    operators = [each.result and each.result.operator for each in (plain, sudo, named)]
+    assert operators == ["root", "anna", "ruth"]

@@ -65,6 +65,15 @@ def test_a_step_says_what_it_needs():
     assert tell.about.endswith("Write what happened and since when.")
 
 
+def test_a_mark_and_other_ends_of_lines_are_read(tmp_path):
+    """As editors of other systems write them."""
+    path = tmp_path / "marked.md"
+    text = SAMPLE.read_text().replace("\n", "\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+
+    assert read(path).steps == read(SAMPLE).steps
+
+
 def test_another_text_has_another_digest(changed):
     """A change of one word is noticed."""
     assert changed("Ask for help.", "Ask for aid.").digest != read(SAMPLE).digest
