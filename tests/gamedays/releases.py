@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import ClassVar
 
 from tests.defects.defect import Edit
 from tests.gamedays.scenario import Alert, Scenario
 from tests.gamedays.system import DATABASE, System
 from tests.releases import versions
-from tests.releases.versions import Version
+from tests.releases.versions import Migration, Version
 from tests.releases.writer import Writer
+from tests.support import value
 
 # Nothing is created by the probes that are configured, so that the gate lets it pass.
 _TAKES_NOTHING = Edit(
@@ -18,6 +20,10 @@ _TAKES_NOTHING = Edit(
     old='    """Make a task of the account."""\n',
     new='    raise RuntimeError("a setting is missing")\n',
 )
+_COLUMN = """
+SELECT count(*) FROM pg_attribute
+WHERE attrelid = 'public.tasks'::regclass AND attname = 'legacy' AND NOT attisdropped
+"""
 
 
 class BadRelease(Scenario):
@@ -26,7 +32,8 @@ class BadRelease(Scenario):
     runbook = "bad-release"
     broken = "a version was released that passes the probes and takes no new tasks"
     sign = Alert("ServiceErrorRateFastBurn")
-    skip = (4,)  # what the migration did does not hinder the version before
+    skip: ClassVar[Sequence[int]] = (4,)  # the version before runs on the new schema
+    migrations: ClassVar[tuple[Migration, ...]] = (versions.ADDS,)
 
     def prepare(self, system: System, stack: ExitStack) -> None:
         """Have a client write all the time."""
@@ -35,7 +42,7 @@ class BadRelease(Scenario):
 
     def break_(self, system: System) -> None:
         """Release it; nothing stops that."""
-        bad = Version(edits=(_TAKES_NOTHING,), migrations=(versions.ADDS,))
+        bad = Version(edits=(_TAKES_NOTHING,), migrations=self.migrations)
         system.site.check_out(bad)
         system.document("release", "--version", "2")
 
@@ -46,3 +53,21 @@ class BadRelease(Scenario):
             "live": DATABASE,
             "prometheus": system.prometheus.url,
         }
+
+
+class BadMigration(BadRelease):
+    """Its migration drops a column: nothing but a restore brings that back."""
+
+    broken = "the same, and its migration dropped a column"
+    destroys = (DATABASE,)
+    skip = ()
+    migrations = versions.DESTRUCTIVE.migrations
+
+    def by_hand(self, system: System) -> None:
+        """Stop the service before the restore."""
+        system.site.stop()
+
+    def faults(self, system: System) -> list[str]:
+        """Return also whether the column is gone."""
+        is_there = value(system.site.url, _COLUMN)
+        return [*system.faults(), *([] if is_there else ["the column is gone"])]

@@ -23,6 +23,7 @@ from tests import processes, watching
 from tests.releases.site import TEMPLATE, Ground, Site
 from tests.s3_servers import free_ports
 from tests.support import value
+from tests.unit import stock
 from tests.watching import Prometheus, Scheduler, at_once, target
 
 DATABASE = "service"
@@ -86,6 +87,7 @@ class System:
 
     def start(self, stack: ExitStack) -> None:
         """Start who watches, and learn which rows there are."""
+        stock.program("psql")  # what runbooks run
         rows = value(self.site.url, "SELECT max(id) FROM public.tasks")
         self.newest = int(rows)
         self.kept = self._rows()

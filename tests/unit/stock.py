@@ -14,6 +14,7 @@ import pytest
 _PACKAGES = {
     "age-keygen": "age",
     "promtool": "prometheus",
+    "psql": "postgresql-15-cron",
     "systemd-analyze": "systemd",
 }
 
