@@ -67,11 +67,15 @@ def sources(*folders: str) -> str:
     )
 
 
+def texts() -> str:
+    """Return what opskit, its examples, its workflows and its tests are made of."""
+    return sources("opskit", "examples", "workflows", "development", "tests")
+
+
 @cache
 def words() -> frozenset[str]:
-    """Return the words in opskit, its examples, workflows and tests."""
-    text = sources("opskit", "examples", "workflows", "development", "tests")
-    return frozenset(re.findall(r"\w+", text))
+    """Return the words in all that."""
+    return frozenset(re.findall(r"\w+", texts()))
 
 
 def variables() -> set[str]:
@@ -120,6 +124,12 @@ def exists(name: str) -> bool:
     return any(ROOT.glob(re.sub(r"\b[A-Z]{3,}\b(?!\.md)", "*", name.rstrip("/"))))
 
 
+def is_file_name(name: str) -> bool:
+    """Return whether a file lies here or in opskit, or a program names it."""
+    found = [*ROOT.glob(name), *(ROOT / "opskit").rglob(name)]
+    return bool(found) or name in texts()
+
+
 def has_module(name: str) -> bool:
     """Return whether Python finds a module."""
     try:
@@ -159,6 +169,13 @@ KINDS = (
         is_known=exists,
         wrong="`docs/nonsense.md`",
         others=frozenset([".github/workflows/actions.lock"]),
+    ),
+    Kind(
+        kind="name of a file",
+        pattern=r"^`([\w-]+\.(?:conf|json|jsonl|lock|md|py|service|sql|toml|txt|yml))`$",
+        is_known=is_file_name,
+        wrong="`nonsense.toml`",
+        others=frozenset({"digest.py", "postgresql.conf"}),
     ),
     Kind(
         kind="module",
