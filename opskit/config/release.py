@@ -235,6 +235,11 @@ class ReleaseSettings(Section):
         default=timedelta(hours=26),
         description="how old the drilled set may be that a release can return to",
     )
+    take_restore_point: bool = Field(
+        default=False,
+        description="where no drilled set is new enough, take a backup and drill it, "
+        "instead of refusing the release",
+    )
     oldest_schema: str = Field(
         default="",
         description="the oldest migration that the version to be released can run on, "

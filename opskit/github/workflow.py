@@ -21,7 +21,7 @@ from opskit.log import mask
 
 _FILES_MAX, _FILE_BYTES_MAX = 500, 4 * 1024 * 1024
 _TEXT_MAX = 60_000  # GitHub takes 65,536 characters
-_SECRET_FILE = re.compile(r"(PG|AWS_|OPSKIT_)\w*FILE")
+_SECRET_FILE = re.compile(r"PG(PASS|SERVICE)FILE|(AWS|OPSKIT)_\w+_FILE")
 _OF_THE_REPOSITORY = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})
 
 
@@ -208,7 +208,7 @@ def _propose(github: GitHub, folder: str, entries: Iterable[object]) -> Done:
 def put_into_files(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Write secrets into files, and have the later steps of the job know these files.
 
-    They are the variables `PG…FILE`, `AWS_…FILE` and `OPSKIT_…FILE` that hold the
+    They are the variables `PG…FILE`, `AWS_…_FILE` and `OPSKIT_…_FILE` that hold the
     content of a file. Return their names.
     """
     try:

@@ -225,6 +225,9 @@ class Pipeline:
         newest = max(sets, key=lambda each: each.manifest.snapshot_at, default=None)
         oldest_at = self._run.now() - self._settings.restore_point_age
         if newest is None or newest.manifest.snapshot_at < oldest_at:
+            if self._settings.take_restore_point:
+                step.details["restore_point"] = self._new_restore_point()
+                return
             age = "no drilled set" if newest is None else "no drilled set that is new"
             raise ReleaseRefused(
                 f"{source} has {age} enough to return to",
@@ -232,6 +235,15 @@ class Pipeline:
                 f"`inv restore-drill --database {source}`.",
             )
         step.details["restore_point"] = newest.manifest.backup_id
+
+    def _new_restore_point(self) -> str:
+        """Take a backup, drill it, and return its ID."""
+        source = self._settings.migrations.database
+        made = required(backup(self._run, BackupRequest(database=source)))
+        (one,) = made.sources
+        backup_id: str = required(one).manifest.backup_id
+        required(drill(self._run, RestoreDrillRequest(backup=backup_id)))
+        return backup_id
 
     def _rehearse(self, step: Step) -> None:
         if not self._made.pending:
@@ -245,12 +257,7 @@ class Pipeline:
         revisions = done.rehearsal.revisions
         step.details["rehearsed"] = {each.id: each.sha256 for each in revisions}
         if Kind.DESTRUCTIVE in kinds.values():
-            source = self._settings.migrations.database
-            made = required(backup(self._run, BackupRequest(database=source)))
-            (one,) = made.sources
-            backup_id = required(one).manifest.backup_id
-            required(drill(self._run, RestoreDrillRequest(backup=backup_id)))
-            step.details["restore_point"] = backup_id
+            step.details["restore_point"] = self._new_restore_point()
 
     def _baseline(self, step: Step) -> None:
         if not self._run.settings.smoke.url:

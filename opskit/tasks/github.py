@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         "pull_request": "have a pull request open with --files in this folder of the "
         "repository",
         "files": "the folder whose files are put there; with --issue, of evidence",
-        "secrets": "write the secrets in the variables PG…FILE, AWS_…FILE and "
-        "OPSKIT_…FILE into files; later steps find the files",
+        "secrets": "write the secrets in the variables PG…FILE, AWS_…_FILE and "
+        "OPSKIT_…_FILE into files; later steps find the files",
     }
 )
 def github(

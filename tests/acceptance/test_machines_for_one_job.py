@@ -90,7 +90,14 @@ def test_a_release_on_one_machine_is_taken_back_on_another(machines: Machines) -
     }
     assert published == {".json", ".md"}
 
-    first = machines.production.json("release", "--version", "2")
+    shutil.rmtree(machines.store)
+    machines.store.mkdir()
+    refused = machines.production.json("release", "--version", "2", code=62)
+    assert "no drilled set" in refused["error"]
+    machine = machines.production
+    machine.environment["OPSKIT_RELEASE__TAKE_RESTORE_POINT"] = "true"
+    first = machine.json("release", "--version", "2")
+    assert first["restore_point"].startswith("shop-")
     second = machines.production.json("release", "--version", "3")
 
     evidence = machines.production.json("evidence", "--release", "latest")
@@ -102,7 +109,7 @@ def test_a_release_on_one_machine_is_taken_back_on_another(machines: Machines) -
         "2",
     )
     listed = machines.production.json("releases")["releases"]
-    assert [e["release"] for e in listed[1:]] == [
+    assert [e["release"] for e in listed[1:3]] == [
         second["release_id"], first["release_id"],
     ]  # fmt: skip
     for name in ("github-release-production", "github-backup-shop", "github-smoke"):

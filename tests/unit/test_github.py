@@ -419,7 +419,7 @@ def test_secrets_become_files(tmp_path: Path) -> None:
         "RUNNER_TEMP": str(tmp_path), "GITHUB_ENV": str(tmp_path / "env"),
         "PGPASSFILE": "db:5432:shop:ops:hunter2", "PGSERVICEFILE": str(existing),
         "AWS_SHARED_CREDENTIALS_FILE": "", "OPSKIT_SIGNING__KEY_FILE": "-----BEGIN\r\nabc\r\n\r\n",
-        "OTHER_FILE": "x", "OPSKIT_CONFIG": "y",
+        "OTHER_FILE": "x", "OPSKIT_CONFIG": "y", "OPSKIT_SMOKE__PROFILE": "strict",
     }  # fmt: skip
 
     assert put_into_files(environment) == ("PGPASSFILE", "OPSKIT_SIGNING__KEY_FILE")
