@@ -20,7 +20,7 @@ def matched() -> dict[Path, Path]:
     files = [
         Path(each).absolute()
         for pattern in patterns
-        for found in glob.glob(pattern)
+        for found in glob.glob(pattern, recursive=True)
         for each in ([found] if os.path.isfile(found) else glob.glob(f"{found}/**", recursive=True))
         if os.path.isfile(each)
     ]  # fmt: skip
