@@ -8,22 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
-import opskit
 from opskit import process_group, workspace
 from opskit.config import configuration_path
 
 _KIND = "runbook"
 _PATIENCE_SECONDS = 30
-_PROGRAM = """\
-import sys
-
-sys.path.insert(0, {root!r})
-from opskit.__main__ import main
-
-main()
-"""
 # A shell that is asked to end waits for the program that it runs, which is asked, too.
 _WAIT = "trap 'exit 143' TERM; "
 
@@ -41,12 +31,9 @@ def shell(
     """
     workspace.sweep(_KIND)
     with workspace.throwaway(_KIND) as place:
-        program, shim = place / "opskit.py", place / "bin" / "opskit"
-        root = str(Path(opskit.__file__).resolve().parents[1])
-        program.write_text(_PROGRAM.format(root=root), encoding="utf-8")
-        shim.parent.mkdir()
-        words = shlex.join([sys.executable, "-P", str(program)])
-        shim.write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
+        shim = place / "opskit"
+        words = f"exec {shlex.quote(sys.executable)} -P -m opskit"
+        shim.write_text(f'#!/bin/sh\n{words} "$@"\n', encoding="utf-8")
         shim.chmod(0o700)
         configuration = configuration_path().resolve()
         path = os.environ.get("PATH", os.defpath)
@@ -54,7 +41,7 @@ def shell(
             "INV_CALLED_AS": "opskit",  # see opskit.tasks.output
             **os.environ,
             "OPSKIT_CONFIG": str(configuration),
-            "PATH": f"{shim.parent}{os.pathsep}{path}",
+            "PATH": f"{place}{os.pathsep}{path}",
             **inputs,
         }
 
