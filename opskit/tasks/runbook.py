@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from opskit.errors import UsageError
 from opskit.tasks import output
 from opskit.tasks.command import command, whole_number
 from opskit.tasks.output import Say
@@ -55,6 +56,11 @@ def runbook(
     from opskit.watch.runs import start
 
     if list_ or not name:
+        if name or dry_run or resume or yes or input or destroys or second or skip:
+            raise UsageError(
+                "only --json goes with the list of runbooks",
+                hint="To walk through one, name it: `inv runbook NAME`.",
+            )
         return say.result(list_runbooks(start()), _lines)
     request = PlayRequest(
         name=name,

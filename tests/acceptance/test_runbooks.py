@@ -287,6 +287,12 @@ def test_a_runbook_can_be_read_without_a_configuration(desk: Desk) -> None:
     assert desk.json("runbook", "everything-lost", "--yes", code=2)
 
 
+@pytest.mark.parametrize("flags", [("--yes",), ("--list", SAMPLE.stem)])
+def test_the_list_takes_nothing_else(desk: Desk, flags: tuple[str, ...]) -> None:
+    """Who forgets the name, or means something else, is told so."""
+    assert "name it" in desk.json("runbook", *flags, code=2)["hint"]
+
+
 def test_a_refusal_is_a_document(desk: Desk) -> None:
     """With the status and the code of a refusal."""
     refused = desk.json("runbook", SAMPLE.stem, "--yes", code=62)
