@@ -51,6 +51,16 @@ def examine(folder: Path, settings: Settings) -> Iterator[Check]:
         observed="; ".join(faults) or f"it backs up {', '.join(listed) or 'none'}",
         hint="Correct `source` in its matrix." if faults else "",
     )
+    is_remote = any(not e.url.startswith("file:") for e in settings.stores.values())
+    # Nothing is wrong for certain: a runner of one's own keeps its folders.
+    yield Check(
+        name=f"{name}: store",
+        passed=True,
+        observed="a store is not on the machine of the job"
+        if is_remote
+        else "every store is a folder, and GitHub deletes its machines after each job",
+        hint="" if is_remote else "Add a bucket: [stores.offsite].",
+    )
     silent = [each for each in listed if each not in settings.notify.heartbeats]
     # Nothing is wrong yet, so this fails nothing.
     yield Check(

@@ -30,6 +30,7 @@ def settings(*, beats: str = "", **databases: dict[str, str]) -> Settings:
                 for name, more in databases.items()
             },
             "notify": {"heartbeats": heartbeats},
+            "stores": {"offsite": {"url": "s3://acme/prod"}},
         }
     )
 
@@ -49,7 +50,7 @@ def test_a_database_that_is_in_the_matrix_is_backed_up(
     """However the list is written."""
     text = GIVEN.replace("source: [shop]", source)
 
-    databases, beats = examined(
+    databases, _store, beats = examined(
         tmp_path, text, settings(shop={}, my_db={}, beats="shop")
     )
 
@@ -66,7 +67,7 @@ def test_a_database_that_was_added_later_is_named(tmp_path: Path) -> None:
     """One without a schedule of its own; and one that is not configured any more."""
     configured = settings(crm={}, wiki={"schedule": "0 3 * * *"}, beats="crm")
 
-    databases, _beats = examined(tmp_path, GIVEN, configured)
+    databases, *_others = examined(tmp_path, GIVEN, configured)
 
     assert databases.status is Health.DEGRADED
     assert databases.observed == "it does not back up crm; shop is not configured"
@@ -77,7 +78,7 @@ def test_with_heartbeats_there_is_nothing_to_say(tmp_path: Path) -> None:
     """The file as it comes, for the database that it names."""
     found = examined(tmp_path, GIVEN, settings(shop={}, beats="shop"))
 
-    assert [(e.status, e.hint) for e in found] == [(Health.HEALTHY, "")] * 2
+    assert [(e.status, e.hint) for e in found] == [(Health.HEALTHY, "")] * 3
 
 
 def test_a_list_that_is_not_understood_is_not_taken_for_complete(
@@ -96,3 +97,16 @@ def test_a_list_that_is_not_understood_is_not_taken_for_complete(
 def test_without_the_workflow_nothing_is_said(tmp_path: Path) -> None:
     """Most users have none."""
     assert list(examine(tmp_path, settings(shop={}))) == []
+
+
+def test_a_store_that_dies_with_the_machine_is_named(tmp_path: Path) -> None:
+    """It is no fault on a runner of one's own, so only words."""
+    given = settings(shop={}, beats="shop")
+    folder = given.stores["offsite"].model_copy(update={"url": "file:///backups"})
+    local = given.model_copy(update={"stores": {"local": folder}})
+
+    _databases, store, _beats = examined(tmp_path, GIVEN, local)
+
+    assert store.passed
+    assert "GitHub deletes its machines" in store.observed
+    assert store.hint
