@@ -82,11 +82,9 @@ class Initialised:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the document."""
-        is_diff = self.request.diff
         return {
             "files": [{"path": e.path, "state": e.state} for e in self.files],
             "new_store": str(self.new_store) if self.new_store else None,
-            **({"diff": "".join(f"{e}\n" for e in self.diff)} if is_diff else {}),
         }
 
     def steps(self) -> Iterator[str]:

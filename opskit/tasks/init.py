@@ -87,7 +87,8 @@ def init(
         return say.result(outcome, _lines)
     if not json:
         for line in planned.diff or ["nothing differs from what init writes"]:
-            print(printable(mask(line)))
+            # Only what goes away may hold secrets; the rest must stay as it is.
+            print(printable(mask(line) if line.startswith("-") else line))
     return outcome
 
 

@@ -180,8 +180,9 @@ def test_a_store_in_a_bucket_needs_no_more_than_its_credentials(
     tmp_path: Path, make_database: MakeDatabase, seaweedfs: S3Server
 ) -> None:
     """They come from the environment; then all that doctor examines is as it should be."""
-    inv(
-        repository(tmp_path / "service"),
+    folder, patched = repository(tmp_path / "service"), tmp_path / "patched"
+    patched.mkdir()
+    call = (
         "init",
         f"--database=shop={make_database(16)}",
         f"--store=s3://{BUCKET}/initialised",
@@ -189,13 +190,26 @@ def test_a_store_in_a_bucket_needs_no_more_than_its_credentials(
         "--deployer=command",
         "--run=github",
     )
+    shown = inv(folder, *call, "--diff")
+    inv(folder, *call)
 
-    examined = program(
-        tmp_path / "service",
-        "invoke",
-        "doctor",
-        variables=s3_servers.environment(),
+    subprocess.run(
+        ["patch", "--quiet", "--strip=1"],
+        cwd=patched,
+        input=shown,
+        text=True,
+        check=True,
     )
+    compared = subprocess.run(
+        ["diff", "--recursive", "--exclude=.git", folder, patched],
+        capture_output=True,
+        text=True,
+    )
+    assert compared.stdout == ""
+    own = 'url = "postgresql://ops:secret99@db/shop"'
+    (patched / "opskit.toml").write_text(f"[databases.shop]\n{own}\n")
+    assert f"-{own.replace('secret99', '***')}\n" in inv(patched, *call, "--diff")
+    examined = program(folder, "invoke", "doctor", variables=s3_servers.environment())
 
     assert "workflow backup.yml: databases: it backs up shop" in examined
     assert "store offsite" in examined

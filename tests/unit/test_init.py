@@ -200,7 +200,7 @@ def test_one_more_database_is_what_the_diff_shows(tmp_path: Path) -> None:
     subprocess.run(
         ["patch", "--quiet", "--strip=1", "--binary"],
         cwd=patched,
-        input=shown.as_json()["diff"].encode(),
+        input="".join(f"{line}\n" for line in shown.diff).encode(),
         check=True,
     )
     assert tree(patched) == tree(tmp_path)
