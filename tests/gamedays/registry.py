@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from tests.gamedays.backups import BackupRefused, SchedulerKilled
 from tests.gamedays.databases import DatabaseLost, RowsDeleted
+from tests.gamedays.disasters import EverythingLost, Ransomware
+from tests.gamedays.keys import Leaked, Lost
 from tests.gamedays.releases import BadMigration, BadRelease
 from tests.gamedays.scenario import Scenario
+from tests.gamedays.stores import Damaged, DiskFull, Silent
 
 SCENARIOS: dict[str, Scenario] = {
     "database-lost": DatabaseLost(),
@@ -14,4 +17,11 @@ SCENARIOS: dict[str, Scenario] = {
     "bad-migration": BadMigration(),
     "backup-refused": BackupRefused(),
     "scheduler-killed": SchedulerKilled(),
+    "store-damaged": Damaged(),
+    "store-silent": Silent(),
+    "disk-full": DiskFull(),
+    "keys-lost": Lost(),
+    "keys-leaked": Leaked(),
+    "ransomware": Ransomware(),
+    "everything-lost": EverythingLost(),
 }

@@ -178,6 +178,7 @@ def act(ground: Ground, scenario: Scenario, *, hurried: bool = False) -> Seen:
         await_steady(scenario, system)
         is_person = isinstance(scenario.sign, Person)
         assert is_person or scenario.sign.seen(system) is None, "the sign is there"
+        words = scenario.sign.words(system)
         scenario.break_(system)
         broken_at = time.monotonic()
         if hurried:
@@ -188,7 +189,6 @@ def act(ground: Ground, scenario: Scenario, *, hurried: bool = False) -> Seen:
             f"{scenario.sign} leads to {first or 'no runbook'}"
         )
         assert scenario.faults(system), "what was broken is no fault"
-        words = scenario.sign.words(system)
         scenario.follow(system)
         if hurried:
             system.scheduler.reload()

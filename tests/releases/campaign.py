@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opskit.postgres.servers import programs, throwaway
+from opskit.postgres.servers.throwaway import Server
 from tests.releases.cases import Case
 from tests.releases.site import Ground, make_ground
 from tests.releases.writer import Writer
@@ -62,18 +63,25 @@ class Ended:
 
 
 @contextlib.contextmanager
-def ground(*, drilled: bool = True) -> Iterator[Ground]:
-    """Yield a ground of its own, in a temporary folder."""
+def listening() -> Iterator[tuple[Server, int]]:
+    """Yield a server that trusts whoever connects on this machine, and its port."""
     found = programs.find_server(programs.installations(), major=16)
     port = free_port()
     settings = {"listen_addresses": "127.0.0.1"}
-    with (
-        tempfile.TemporaryDirectory(prefix="releases-") as folder,
-        throwaway.throwaway(found, port=port, settings=settings) as server,
-    ):
+    with throwaway.throwaway(found, port=port, settings=settings) as server:
         hba = server.folder / "data" / "pg_hba.conf"
         hba.write_text("host all all 127.0.0.1/32 trust\nlocal all all trust\n")
         execute(server.url(), "SELECT pg_reload_conf()")
+        yield server, port
+
+
+@contextlib.contextmanager
+def ground(*, drilled: bool = True) -> Iterator[Ground]:
+    """Yield a ground of its own, in a temporary folder."""
+    with (
+        tempfile.TemporaryDirectory(prefix="releases-") as folder,
+        listening() as (server, port),
+    ):
         yield make_ground(Path(folder), server, port, drilled=drilled)
 
 
