@@ -194,7 +194,7 @@ def test_a_store_in_a_bucket_needs_no_more_than_its_credentials(
     inv(folder, *call)
 
     subprocess.run(
-        ["patch", "--quiet", "--strip=1"],
+        ["git", "apply"],
         cwd=patched,
         input=shown,
         text=True,

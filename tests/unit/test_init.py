@@ -172,7 +172,7 @@ def test_the_environment_file_lists_every_secret_and_sets_none(tmp_path: Path) -
 
 
 def test_one_more_database_is_what_the_diff_shows(tmp_path: Path) -> None:
-    """`patch` makes of the diff what --force writes; the diff itself writes nothing."""
+    """Git makes of the diff what --force writes; the diff itself writes nothing."""
     run(tmp_path, deployer="railway")
     (tmp_path / "tasks.py").write_bytes(b"def test(c): ...\r\n\x0cno end of line")
     (tmp_path / "runbooks" / "keys-lost.md").unlink()
@@ -198,7 +198,7 @@ def test_one_more_database_is_what_the_diff_shows(tmp_path: Path) -> None:
     assert matrix == ["-        source: [shop]", "+        source: [shop, crm]"]
     run(tmp_path, force=True, **more)
     subprocess.run(
-        ["patch", "--quiet", "--strip=1", "--binary"],
+        ["git", "apply", "--whitespace=nowarn"],
         cwd=patched,
         input="".join(f"{line}\n" for line in shown.diff).encode(),
         check=True,
