@@ -155,10 +155,11 @@ def read_answers(
         )
     one_of("deployer", DEPLOYERS)(deployer or "none")
     one_of("run", RUNNERS)(run := run or ("both" if databases else "scheduler"))
-    if run != "scheduler" and not databases:
+    if (run == "github" and folders) or (run != "scheduler" and not databases):
         raise UsageError(
-            "GitHub's machines have no folder to back up, and no database is given",
-            hint="Give a --database, or --run scheduler.",
+            "GitHub's machines have no folder to back up, only databases",
+            hint="Let the scheduler do it: give --run scheduler, or --run both with a "
+            "--database.",
         )
     if "://" not in store:
         store = "file://" + os.path.normpath(folder / os.path.expanduser(store))

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         "endpoint": "the address of an S3-compatible server; left out for AWS",
         "deployer": "how versions are deployed: local, railway, command or none; "
         "by default none",
-        "run": "what runs it: scheduler, github or both; by default both",
+        "run": "what runs it: scheduler, github or both; by default both, or "
+        "scheduler without a database",
         "diff": "show what differs from the files that lie there, and write nothing",
         "force": "overwrite files that differ",
         "yes": "ask nothing: take the defaults, make a missing folder of the store",

@@ -87,7 +87,7 @@ def test_the_configuration_loads_as_it_is_and_filled_in(
     given = answered(
         tmp_path,
         databases=[SHOP, "crm_2=postgresql:///crm"],
-        folders=["state=/var/lib/app"],
+        folders=[] if runner == "github" else ["state=/var/lib/app"],
         endpoint="https://s3.example.net",
         deployer=deployer,
         run=runner,
@@ -346,10 +346,8 @@ def test_a_folder_that_cannot_be_written_is_named(
         ({"folders": ["shop=/var/lib/app"]}, "share the name"),
         ({"folders": ["state=var/lib/app"]}, "absolute path"),
         ({"folders": ["state=/var/\udcfflib"]}, "cannot be printed"),
-        (
-            {"databases": [], "folders": ["s=/x"], "run": "github"},
-            "no folder to back up",
-        ),
+        ({"databases": [], "folders": ["s=/x"], "run": "both"}, "no folder to back up"),
+        ({"folders": ["s=/x"], "run": "github"}, "no folder to back up"),
         ({"store": "s3://key:secret99@bucket"}, "must not hold @"),
         ({"store": "ftp://host/x"}, "must be file:///absolute/folder or s3://"),
         (
