@@ -191,6 +191,9 @@ def platform() -> Iterator[Platform]:
             if self.headers["Authorization"] != f"Bearer {TOKEN}":
                 self._send(401, {"message": "Bad credentials", "status": "401"}, {})
                 return
+            if not self.headers["User-Agent"].startswith("opskit/"):
+                self._send(403, {"message": "Please name a User-Agent"}, {})
+                return
             fault = self._fault(f"{self.command} {path}")
             if fault is not None and not fault.after:
                 self._fail(fault)
