@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.act.machine import Ran
 from tests.act.project import Project
+from tests.github_server import TOKEN, platform
 from tests.releases import versions
 from tests.releases.versions import Version
 
+_WEEKLY, _MONTHLY = {"schedule": "37 5 * * 0"}, {"schedule": "37 7 1 * *"}
 Case = Callable[[Project], list[Ran]]
 CASES: dict[str, Case] = {}
 
@@ -32,8 +35,32 @@ def back_up(project: Project) -> list[Ran]:
         ran.log
     )
     assert ran.steps["Verify what was stored"]
-    assert any(name.endswith("/manifest.json") for name in project.stored("service/"))
+    assert [name for name in project.stored("service/") if "manifest" in name]
     assert project.stored("_ledger/github-backup-service/")
+    return [ran]
+
+
+@_case("backup, with a role")
+def back_up_with_role(project: Project) -> list[Ran]:
+    """Without keys in secrets, those of the role are used."""
+    ran = project.machine.with_role().run("backup.yml")
+
+    assert (ran.code, ran.jobs) == (0, {"Back up service": True, "Prune": True}), (
+        ran.log
+    )
+    assert ran.steps["Take the role for the store"]
+    return [ran]
+
+
+@_case("backup, failing")
+def back_up_failing(project: Project) -> list[Ran]:
+    """Without the database the job fails, and nothing is pruned."""
+    with project.site.database_away():
+        ran = project.machine.run("backup.yml")
+
+    assert (ran.code, ran.jobs) == (1, {"Back up service": False}), ran.log
+    assert "exit status 30" in ran.log, ran.log
+    assert not [name for name in project.stored("service/") if "manifest" in name]
     return [ran]
 
 
@@ -48,6 +75,30 @@ def drill(project: Project) -> list[Ran]:
     attested = (project.machine.artifacts / "attested").read_text().split()[1::2]
     assert set(attested) == documents != set()
     return [ran]
+
+
+@_case("restore drill, failing, then passing")
+def drill_failing(project: Project) -> list[Ran]:
+    """A damaged set opens an issue, and a whole one closes it, with a pull request."""
+    with platform() as served:
+        machine = project.machine.with_github(served.address, TOKEN)
+        with project.damaged():
+            failed = machine.run("restore-drill.yml", event="schedule", payload=_WEEKLY)
+        assert (failed.code, failed.jobs) == (
+            1, {"Drill": False, "Open or close the issue": True}
+        ), failed.log  # fmt: skip
+        (issue,) = served.issues
+        assert (issue["title"], issue["state"]) == ("Restore drill failed", "open")
+
+        passed = machine.run("restore-drill.yml", event="schedule", payload=_MONTHLY)
+
+        assert (passed.code, [*passed.jobs.values()]) == (0, [True] * 3), passed.log
+        assert served.issues[0]["state"] == "closed"
+        (pull,) = served.pulls
+        kept = {*(project.machine.artifacts / "restore-drill").rglob("*.json")}
+        proposed = {*served.files(f"refs/heads/{pull['head']}")}
+        assert {path.name for path in kept} <= {Path(each).name for each in proposed}
+    return [failed, passed]
 
 
 @_case("smoke")
@@ -83,6 +134,36 @@ def release(project: Project) -> list[Ran]:
     assert (ran.code, ran.jobs) == (0, {"Test": True, "Production": True}), ran.log
     assert project.running == ("2", "0004")
     assert [*project.machine.artifacts.glob("release-production/evidence-*.tar")]
+    return [ran]
+
+
+@_case("release, a tag, staging before production")
+def release_tag(project: Project) -> list[Ran]:
+    """A pushed tag is tested, and released to staging, then to production."""
+    with project.staging() as staging:
+        project.check_in(versions.GOOD)
+        ran = project.machine.run(
+            "release.yml", event="push", payload={"ref": "refs/tags/v2"}
+        )
+
+        assert (ran.code, [*ran.jobs]) == (0, ["Test", "Staging", "Production"]), (
+            ran.log
+        )
+        assert (staging.version, staging.schema) == project.running == ("v2", "0004")
+    return [ran]
+
+
+@_case("release, bad in staging")
+def release_stopped(project: Project) -> list[Ran]:
+    """What is taken back in staging never comes to production."""
+    with project.staging() as staging:
+        project.check_in(versions.ENDING)
+        ran = project.machine.run(
+            "release.yml", event="push", payload={"ref": "refs/tags/v2"}
+        )
+
+        assert (ran.code, ran.jobs) == (1, {"Test": True, "Staging": False}), ran.log
+        assert staging.version == project.site.version == "1"
     return [ran]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import json
 import os
@@ -13,7 +14,7 @@ import sysconfig
 import tomllib
 import venv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,29 @@ class Machine:
     @property
     def _log(self) -> Path:
         return self.folder / "log"
+
+    def with_github(self, address: str, token: str) -> Machine:
+        """Return the same machine, whose jobs find GitHub at an address."""
+        environment = {**self.environment, "GITHUB_API_URL": address}
+        secrets = {**self.secrets, "GITHUB_TOKEN": token}
+        return replace(self, environment=environment, secrets=secrets)
+
+    def with_role(self) -> Machine:
+        """Return the same machine with a role in place of the store's credentials."""
+        secret = "AWS_SHARED_CREDENTIALS_FILE"
+        keys = configparser.ConfigParser()
+        keys.read_string(self.secrets[secret])
+        path = self.folder / "role"
+        path.write_text(
+            "".join(f"{k.upper()}={v}\n" for k, v in keys["default"].items())
+        )
+        role = "arn:aws:iam::000000000000:role/backup"
+        return replace(
+            self,
+            secrets={k: v for k, v in self.secrets.items() if k != secret},
+            variables={"AWS_ROLE": role, "AWS_REGION": "us-east-1"},
+            environment={"ACT_ROLE": role, "ACT_ROLE_CREDENTIALS": str(path)},
+        )
 
     def prepare(self) -> None:
         """Make what the jobs find on the machine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,18 @@ class Project:
     machine: Machine
     server: S3Server
     prefix: str
+    ground: Ground
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Site]:
+        """Have a second site for a block, which releases go to before this one."""
+        with self.ground.site() as site:
+            text = (self.repository / "opskit.toml").read_text()
+            ours, theirs = parse(self.site.url)["dbname"], parse(site.url)["dbname"]
+            path = self.repository / "opskit.staging.toml"
+            written = text.partition("[smoke]")[0].replace(ours, theirs)
+            path.write_text(written + _service_of(site))
+            yield site
 
     def check_in(self, version: Version) -> None:
         """Commit a version of the service."""
@@ -94,16 +108,36 @@ class Project:
 
     def stored(self, under: str = "") -> list[str]:
         """Return the names of the objects in the store."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in s3_servers.environment().items():
-                patch.setenv(name, value)
-            client = make_client(self.server.settings(BUCKET))
+        with self._client() as client:
             pages = client.get_paginator("list_objects_v2").paginate(
                 Bucket=BUCKET, Prefix=f"{self.prefix}/{under}"
             )
             found = [each["Key"] for page in pages for each in page.get("Contents", ())]
-            client.close()
         return [name.removeprefix(f"{self.prefix}/") for name in found]
+
+    @contextlib.contextmanager
+    def damaged(self) -> Iterator[None]:
+        """Have another byte in the dump of the set for a block."""
+        (name,) = [each for each in self.stored("service/") if "dump" in each]
+        where = {"Bucket": BUCKET, "Key": f"{self.prefix}/{name}"}
+        with self._client() as client:
+            whole = client.get_object(**where)["Body"].read()
+            client.put_object(**where, Body=whole[:-1] + bytes([whole[-1] ^ 1]))
+            try:
+                yield
+            finally:
+                client.put_object(**where, Body=whole)
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in s3_servers.environment().items():
+                patch.setenv(name, value)
+            client = make_client(self.server.settings(BUCKET))
+        try:
+            yield client
+        finally:
+            client.close()
 
 
 @contextlib.contextmanager
@@ -135,11 +169,6 @@ def project(ground: Ground, server: S3Server) -> Iterator[Project]:
                 "AWS_SHARED_CREDENTIALS_FILE": _CREDENTIALS,
                 "SMOKE_KEY": ground.keys["writer"],
             },
-            environment={
-                name: each
-                for name, each in site.environment.items()
-                if name.startswith("SERVICE_")
-            },
         )
         machine.prepare()
         made = Project(
@@ -148,8 +177,10 @@ def project(ground: Ground, server: S3Server) -> Iterator[Project]:
             machine=machine,
             server=server,
             prefix=folder.name,
+            ground=ground,
         )
         made.git("init", "--quiet", "--initial-branch", "main")
+        made.git("remote", "add", "origin", "https://github.com/acme/shop")
         _initialise(made)
         made.check_in(versions.SAME)
         yield made
@@ -175,12 +206,25 @@ def _initialise(project: Project) -> None:
         timeout=60,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    site.configure(deployer=_LOCAL.format(folder=site.folder))
-    given = (site.folder / "opskit.toml").read_text().partition("[smoke]")
     path = repository / "opskit.toml"
     written = path.read_text().partition("[smoke]")[0]
-    path.write_text(written + "".join(given[1:]))
+    path.write_text(written + _service_of(site))
     (repository / "test_app.py").write_text(_TEST)
     for workflow in (repository / ".github" / "workflows").iterdir():
         text = workflow.read_text()
         workflow.write_text(text.replace(_AFTER, _AFTER + _ADDED))
+
+
+def _service_of(site: Site) -> str:
+    """Return the sections about the service of a site."""
+    site.configure(deployer=_LOCAL.format(folder=site.folder))
+    text = (site.folder / "opskit.toml").read_text()
+    settings = " ".join(
+        f"{name}={shlex.quote(each)}"
+        for name, each in site.environment.items()
+        if name.startswith("SERVICE_")
+    )
+    begin = "SERVICE_VERSION="
+    return "[smoke]" + text.partition("[smoke]")[2].replace(
+        begin, f"{settings} {begin}"
+    )
