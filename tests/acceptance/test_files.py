@@ -88,6 +88,8 @@ def test_each_source_has_a_compression_level_of_its_own(project: Project) -> Non
     project.environment["OPSKIT_DATABASES__SHOP__COMPRESSION_LEVEL"] = "13"
     refused = project.json("backup", "--all", code=2)
     project.environment.clear()
+    project.run("verify", "--files", "state")
+    listed = project.json("backups")["backups"]
     verified = project.json("verify")
 
     def stored(made: list[dict[str, Any]]) -> list[int]:
@@ -97,6 +99,9 @@ def test_each_source_has_a_compression_level_of_its_own(project: Project) -> Non
     # So little data is not smaller for more work, but never the same.
     assert stored(small)[0] == pytest.approx(stored(quick)[0], rel=0.01)
     assert stored(both)[0] != pytest.approx(stored(quick)[0], rel=0.02)
+    # Of one source the newest set alone, then every set of both.
+    proved = [each["backup_id"] for each in listed if each["proof"] == "verified"]
+    assert proved == [both[1]["backup_id"]]
     assert verified["status"] == "ok"
     assert "compression_level" in refused["error"]
 
