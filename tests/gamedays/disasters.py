@@ -33,7 +33,8 @@ from tests.watching import Scheduler
 
 _LOCKED = "object_lock_days = 1\n"
 # Steps that not everybody needs: of ransomware, and of everything-lost.
-_LEDGER, _FILES = 5, 6
+_LEDGER, _VERSIONS, _PLAN, _RESTORE, _COPY = 5, 6, 8, 9, 10
+_FILES = 6
 _DEMAND = """
 DROP SCHEMA public CASCADE;
 CREATE SCHEMA public;
@@ -137,6 +138,34 @@ class Ransomware(_Elsewhere):
             "bucket": f"{LOCKED_BUCKET}/service",
             "endpoint": self.server.endpoint_url,
             "folder": str(self.clean / "store"),
+        }
+
+
+class LedgerOverwritten(Guarded):
+    """The file of the ledger, and nothing else, holds other bytes."""
+
+    runbook = "ransomware"
+    broken = "the ledger was overwritten, and a backup was recorded in what was left"
+    sign = Alert("OpskitLedgerBroken")
+    skip = (_VERSIONS, _PLAN, _RESTORE, _COPY)
+
+    def prepare(self, system: System, stack: ExitStack) -> None:
+        """Protect the sets."""
+        protect(system, make_keys(system.folder / "keys"))
+
+    def break_(self, system: System) -> None:
+        """Overwrite it before the next backup."""
+        path = system.folder / ".opskit" / "ledger.jsonl"
+        path.write_bytes(secrets.token_bytes(path.stat().st_size))
+        system.run("backup")
+
+    def inputs(self, system: System) -> Mapping[str, str]:
+        """Return where the file is to be kept; no data was lost."""
+        return {
+            "database": DATABASE,
+            "before": datetime.now(UTC).isoformat(timespec="seconds"),
+            "target": DATABASE,
+            "evidence": str(system.folder / "evidence"),
         }
 
 

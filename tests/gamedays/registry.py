@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.gamedays.backups import BackupRefused, SchedulerKilled
 from tests.gamedays.databases import DatabaseLost, RowsDeleted
-from tests.gamedays.disasters import EverythingLost, Ransomware
+from tests.gamedays.disasters import EverythingLost, LedgerOverwritten, Ransomware
 from tests.gamedays.keys import Leaked, Lost
 from tests.gamedays.releases import BadMigration, BadRelease
 from tests.gamedays.scenario import Scenario
@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Scenario] = {
     "disk-full": DiskFull(),
     "keys-lost": Lost(),
     "keys-leaked": Leaked(),
+    "ledger-overwritten": LedgerOverwritten(),
     "ransomware": Ransomware(),
     "everything-lost": EverythingLost(),
 }

@@ -80,7 +80,7 @@ class Silent(Guarded):
         protect(
             system,
             make_keys(system.folder / "keys"),
-            bucket(self.server, BUCKET, more='timeout = "5s"\nattempts = 2\n'),
+            bucket(self.server, BUCKET, more='timeout = "5s"\nattempts = 1\n'),
         )
 
     def break_(self, _system: System) -> None:

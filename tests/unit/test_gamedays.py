@@ -12,6 +12,7 @@ import yaml
 from opskit.watch.rules import render
 from tests.gamedays import scenario as scenarios
 from tests.gamedays import table
+from tests.gamedays.guarded import Guarded
 from tests.gamedays.registry import SCENARIOS
 from tests.gamedays.scenario import Scenario, act
 from tests.unit.test_rules import SETTINGS
@@ -158,6 +159,27 @@ def row(day: str = "2026-11-30", seconds: int = 3) -> str:
     return (
         f"| [{name}]({name}.md) | {KNOWN.broken} | an alert | 1 | {seconds} | {day} |"
     )
+
+
+@pytest.mark.parametrize("wrong", ["verify", "ledger --verify", "restore-drill"])
+def test_sets_the_ledger_and_a_copy_are_looked_at(wrong: str) -> None:
+    """What `status` does not see is a fault as well."""
+
+    class Watched(System):
+        def faults(self) -> list[str]:
+            """See nothing."""
+            return []
+
+        def document(  # type: ignore[override]
+            self, *arguments: str, codes: object = None
+        ) -> dict[str, str]:
+            """Fail in one of them."""
+            said = " ".join(arguments)
+            return {"error": "damaged"} if said.startswith(wrong) else {}
+
+    (fault,) = Guarded().faults(Watched())  # type: ignore[arg-type]
+    assert fault.startswith(wrong)
+    assert fault.endswith(": damaged")
 
 
 EMPTY = "before\n\n<!-- gamedays -->\n<!-- end -->\n\nafter\n"
