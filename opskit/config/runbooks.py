@@ -41,6 +41,11 @@ class RunbooksSettings(Section):
         """The folder with the runbooks."""
         return self.folder or files.documents() / "runbooks"
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of the runbooks."""
+        return sorted(e for e in self.place.glob("*.md") if e.name != "README.md")
+
     def beside(self, base: Path) -> RunbooksSettings:
         """Return them with their folder as the configuration in `base` means it."""
         folder = base / (self.folder or "runbooks")

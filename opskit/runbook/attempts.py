@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from opskit.config.runbooks import RunbooksSettings
 from opskit.errors import UsageError
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
@@ -72,7 +71,7 @@ def list_runbooks(run: Run) -> Outcome[Listing]:
     with run.recorded("runbooks") as record:
         settings = run.settings.runbooks
         past, rows = attempts(run), []
-        for path in files(settings):
+        for path in settings.files:
             try:
                 rows.append(_row(read(path), past[path.stem], run.now()))
             except UsageError as error:
@@ -99,20 +98,3 @@ def _row(book: Runbook, past: Sequence[Attempt], now: datetime) -> dict[str, Any
         "due": due.isoformat() if due else None,
         "overdue": due is None or due < now,
     }
-
-
-def files(settings: RunbooksSettings) -> list[Path]:
-    """Return the files of the runbooks.
-
-    Raises:
-        UsageError: there are none.
-    """
-    found = sorted(
-        each for each in settings.place.glob("*.md") if each.name != "README.md"
-    )
-    if not found:
-        raise UsageError(
-            f"there is no runbook in {settings.place}",
-            hint="Name the folder with the runbooks in [runbooks] folder.",
-        )
-    return found

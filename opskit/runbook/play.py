@@ -16,7 +16,7 @@ from opskit.operations import steps
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.runbook import inputs
-from opskit.runbook.attempts import LEFT, PASSED, RUNBOOK, Attempt, attempts, files
+from opskit.runbook.attempts import LEFT, PASSED, RUNBOOK, Attempt, attempts
 from opskit.runbook.shell import shell
 from opskit.runbook.text import Runbook, read
 from opskit.runbook.walk import PROOF, Ask, Left, Played, Show, Walk, filled
@@ -113,7 +113,7 @@ def _play(
 
 
 def _find(settings: RunbooksSettings, name: str) -> Runbook:
-    known = {each.stem: each for each in files(settings)}
+    known = {each.stem: each for each in settings.files}
     name = name.removesuffix(".md")
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)

@@ -27,10 +27,12 @@ _LOOSE = re.compile(r"^ *(```|~~~)", re.M)
 _REHEARSE = re.compile(r"^Rehearse every ([1-9]\d*) days\.$", re.M)
 _STEP = re.compile(r"(\d+)\. (\S.*)")
 _TABLE = re.compile(
-    r"^\| *input *\| *type *\| *what it is *\| *default *\|\n\|[-|]+\|\n", re.M
+    r"^\| *input *\| *type *\| *what it is *\| *default *\|\n\|[-:| ]+\|\n", re.M
 )
+_TABLE_LIKE = re.compile(r"^\| *input", re.M | re.I)
 _CELL = r" *((?:\\\||[^|])*?) *\|"
 _ROW = re.compile(rf"\| *`([a-z][a-z0-9_]*)` *\|{_CELL * 3}")
+_LINE = re.compile(r"^.*\S.*$", re.M)
 _DESTROYS, _ONLY_IF, _PROOF = "Destroys:", "Only if:", "Proof:"
 _LABEL = f"^(?:{_DESTROYS}|{_ONLY_IF}|{_PROOF})"
 _LABELLED = re.compile(rf"({_LABEL})((?:.|\n(?!\n|{_LABEL}))*)", re.M)
@@ -132,7 +134,7 @@ class _Form:
         rehearse = _REHEARSE.search(self._prose, 0, sections[SECTIONS[0]].start)
         if rehearse is None:
             self._fail(0, "below the title, `Rehearse every 90 days.` is missing")
-        inputs = {each.name: each for each in self._inputs(sections["Decide"])}
+        inputs = self._inputs(sections["Decide"])
         last = sections["Proof that it worked"]
         proofs = self._commands(last)
         if len(proofs) != 1:
@@ -171,36 +173,35 @@ class _Form:
                 )
         return dict(zip(SECTIONS, found, strict=True))
 
-    def _inputs(self, decide: _Part) -> Iterator[Input]:
+    def _inputs(self, decide: _Part) -> dict[str, Input]:
         table = _TABLE.search(self._prose, decide.start, decide.end)
-        place = table.end() if table else decide.end
-        seen: set[str] = set()
-        for line in self._prose[place : decide.end].splitlines():
-            row = _ROW.fullmatch(line.strip())
-            if row is None and line.strip():
+        other = _TABLE_LIKE.search(self._prose, decide.start, decide.end)
+        if other and table is None:
+            self._fail(other.start(), "needed: | input | type | what it is | default |")
+        inputs: dict[str, Input] = {}
+        start = table.end() if table else decide.end
+        for line in _LINE.finditer(self._prose, start, decide.end):
+            row = _ROW.fullmatch(line[0].strip())
+            if row is None:
                 self._fail(
-                    place,
+                    line.start(),
                     "an input is a row | `name` | type | what it is | default |, and "
                     "nothing comes after them",
                 )
-            if row is not None:
-                yield self._input(place, row, seen)
-            place += len(line) + 1
-
-    def _input(self, place: int, row: re.Match[str], seen: set[str]) -> Input:
-        name, kind, about, default = row.groups()
-        if name in seen:
-            self._fail(place, f"the input {name} is there twice")
-        seen.add(name)
-        if kind not in KINDS:
-            self._fail(place, f"the type {kind} must be one of {', '.join(KINDS)}")
-        made = Input(name=name, kind=kind, about=about, default=default.strip("`"))
-        if made.default:
+            name, kind, about, default = row.groups()
+            if name in inputs:
+                self._fail(line.start(), f"the input {name} is there twice")
+            if kind not in KINDS:
+                self._fail(line.start(), f"{kind} must be one of {', '.join(KINDS)}")
+            default = default.strip("`")
+            made = Input(name=name, kind=kind, about=about, default=default)
+            inputs[name] = made
             try:
-                check_value(made, made.default)
+                if default:
+                    check_value(made, default)
             except UsageError as error:
-                self._fail(place, f"the default of {error.summary}")
-        return made
+                self._fail(line.start(), f"the default of {error.summary}")
+        return inputs
 
     def _steps(self, steps: _Part, inputs: dict[str, Input]) -> Iterator[Step]:
         parts = self._parts(3, steps)
@@ -209,12 +210,9 @@ class _Form:
         if early := self._commands(_Part("", steps.start, parts[0].start)):
             self._fail(early[0].start(), "an `sh` block must stand in a step")
         for number, part in enumerate(parts, start=1):
-            step = self._step(part, number)
-            if step.destroys and step.destroys not in inputs:
-                self._fail(part.start, f"${step.destroys} is no input of this runbook")
-            yield step
+            yield self._step(part, number, inputs)
 
-    def _step(self, part: _Part, number: int) -> Step:
+    def _step(self, part: _Part, number: int, inputs: dict[str, Input]) -> Step:
         title = _STEP.fullmatch(part.title)
         if title is None or int(title[1]) != number:
             self._fail(part.start, f"this step must be called `### {number}. Title`")
@@ -240,7 +238,7 @@ class _Form:
             if not said[name]:
                 self._fail(labels[name].start(), f"`{name}` needs words")
         destroys = _VARIABLE.fullmatch(said.get(_DESTROYS, ""))
-        if _DESTROYS in said and not (destroys and commands):
+        if _DESTROYS in said and not (destroys and commands and destroys[1] in inputs):
             self._fail(
                 labels[_DESTROYS].start(),
                 "`Destroys:` needs an input, as $database, and an `sh` block",

@@ -141,7 +141,13 @@ BREAKS = {
         "the end of the file must come here",
     ),
     "last section missing": ("## Afterwards\n", "", 80, "## Afterwards is missing"),
-    "unknown type": ("| name |", "| database |", 22, "must be one of name, backup"),
+    "head of another table": ("| input |", "| Input |", 19, "| input | type |"),
+    "unknown type": (
+        "| name |",
+        "| database |",
+        22,
+        "database must be one of name, backup",
+    ),
     "input in capitals": ("`table`", "`TABLE`", 22, "an input is a row"),
     "input without quotes": ("`table`", "table", 22, "an input is a row"),
     "input twice": (TABLE_ROW, f"{TABLE_ROW}\n{TABLE_ROW}", 23, "is there twice"),
@@ -184,8 +190,8 @@ BREAKS = {
     "destroys no input": (
         "Destroys: $table",
         "Destroys: $tabel",
-        40,
-        "$tabel is no input",
+        45,
+        "needs an input",
     ),
     "destroys words": ("Destroys: $table", "Destroys: much", 45, "needs an input"),
     "destroys by hand": (
