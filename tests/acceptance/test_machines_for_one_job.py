@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 
@@ -125,11 +124,8 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def cancel(process: subprocess.Popen[str]) -> None:
-    """Cancel a job as GitHub does; what goes on after that is killed."""
+    """Cancel a job as GitHub does; on a busy machine it may take longer to end."""
     process.send_signal(signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(7.5)
-    process.terminate()
     _output, errors = process.communicate(timeout=_SECONDS_MAX)
     assert process.returncode == 130, errors
     assert "--resume" in errors
