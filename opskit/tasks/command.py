@@ -38,6 +38,7 @@ _JSON_HELP = "print one JSON document"
 # Less than the 90 seconds that systemd waits.
 _END_SECONDS = 60.0
 _ending: threading.Timer | None = None
+_signals = 0
 _failure_shown = False
 _REPORT_HINT = (
     "This is a fault in opskit: please report it with the command and this message "
@@ -89,10 +90,7 @@ def command(
             except Exit:
                 raise
             except KeyboardInterrupt:
-                fail(
-                    Interrupted("interrupted", hint="Nothing half-done was left."),
-                    as_json,
-                )
+                fail(_interrupted(), as_json)
             except OpskitError as error:
                 fail(error, as_json)
             except Exception as error:
@@ -173,12 +171,24 @@ def _require(required: Sequence[str], flags: dict[str, Any], *, task_name: str) 
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    global _ending
+    global _ending, _signals
+    _signals += 1
     if _ending is None:
         _ending = threading.Timer(_END_SECONDS, _end_anyway)
         _ending.daemon = True
         _ending.start()
     raise OutOfTime if number == signal.SIGALRM else KeyboardInterrupt
+
+
+def _interrupted() -> Interrupted:
+    """Return the error of a run that ended by a signal, and not by another one on top.
+
+    Of a second signal nobody knows what it kept from being cleaned up.
+    """
+    if _signals > 1:
+        hint = "The next run removes or takes up what is left."
+        return Interrupted("interrupted again while cleaning up", hint=hint)
+    return Interrupted("interrupted", hint="Nothing half-done was left.")
 
 
 def _end_anyway() -> None:
