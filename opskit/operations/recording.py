@@ -13,7 +13,7 @@ from opskit import log
 from opskit.errors import ConfigurationError, OpskitError, machine_faults
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
-from opskit.ledger.ledger import read_sent, sent_names
+from opskit.ledger.ledger import first_number, read_sent, sent_names
 from opskit.operations.outcome import Record
 from opskit.operations.schedule import SCHEDULER
 from opskit.store import Store
@@ -74,6 +74,11 @@ class RunLedger:
         return entries, faults + copies.lost_here(
             self._ledger, ledger_id=self.id, stores=self.stores
         )
+
+    @property
+    def records_lost(self) -> int:
+        """How many records could not be had back when the file was made from copies."""
+        return first_number(self._ledger.lines())
 
     def records_of_others(
         self, store: Store, since: datetime

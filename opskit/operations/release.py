@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from opskit import locks
+from opskit.checks import count
 from opskit.config import configuration_path
 from opskit.errors import (
     DatabaseError,
@@ -301,6 +302,14 @@ def _require_unchanged(run: Run, attempts: Sequence[Attempt]) -> None:
                 hint=f"Move {run.state_dir}/ledger.jsonl away: it is then made again "
                 "from its copies in the stores.",
             )
+    # On machines that exist for one job nobody sees a ledger break.
+    if run.settings.ledger_name and not attempts and (lost := run.ledger.records_lost):
+        raise ReleaseRefused(
+            f"the ledger has lost {count(lost, 'record')}, and nobody knows what was "
+            "released",
+            hint="Look at the service and `inv ledger --verify`. Then begin another "
+            "ledger: give it another ledger_name.",
+        )
 
 
 def _broken(past: Sequence[Attempt], request: ReleaseRequest) -> Attempt:

@@ -345,6 +345,32 @@ def test_a_ledger_that_was_edited_decides_about_nothing(
     assert world.database == ["0002"]
 
 
+@pytest.mark.parametrize("damage", ["changed", "removed"])
+def test_a_release_that_cannot_be_read_any_more_is_not_forgotten(
+    world: World, tmp_path: Path, damage: str
+) -> None:
+    """On another machine a damaged copy would leave an empty record to go by."""
+    (tmp_path / "store").mkdir()
+    world.settings |= {
+        "stores": {"a": {"url": (tmp_path / "store").as_uri()}},
+        "ledger_name": "github-release",
+        "state_dir": tmp_path / "one",
+    }
+    world.killed("deploy 2", lambda: world.release("2"))
+    copy = min((tmp_path / "store" / "_ledger" / "github-release").iterdir())
+    if damage == "changed":
+        copy.chmod(0o600)
+        copy.write_bytes(copy.read_bytes().replace(b"1", b"2", 1))
+    else:
+        copy.unlink()
+    world.settings["state_dir"] = tmp_path / "another"
+
+    refused = world.release("3", 62).errors[0]
+
+    assert "nobody knows what was released" in refused.message
+    assert world.release("3", 62).errors[0].message  # nor after that
+
+
 def test_an_old_record_that_was_edited_is_in_nobodys_way(world: World) -> None:
     """A release goes by the newest ones."""
     ledger = world.folder / "ledger.jsonl"
