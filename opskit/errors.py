@@ -300,8 +300,6 @@ def machine_faults(operation: str) -> Iterator[None]:
     except MemoryError as error:
         raise _refused(operation, "out of memory", errno.ENOMEM) from error
     except ImportError as error:
-        if (error.name or "").startswith("pglast"):
-            raise ExtraMissing("pglast is not installed", extra="release") from error
         # Tasks import as they go: a module that cannot be read is one that is missing.
         raise _refused(operation, f"cannot import {error.name}", errno.EIO) from error
     except RuntimeError as error:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -286,11 +287,27 @@ def warnings(
     return found
 
 
-def _squawk(text: str) -> list[dict[str, Any]]:
+def require_installed() -> None:
+    """Look for what judges statements: it comes with an extra.
+
+    Raises:
+        ExtraMissing: it is not there.
+    """
+    if find_spec("pglast") is None:
+        raise ExtraMissing("pglast is not installed", extra="release")
+    _squawk_program()
+
+
+def _squawk_program() -> str:
     program = shutil.which("squawk", path=str(Path(sys.executable).parent))
     program = program or shutil.which("squawk")
     if program is None:
         raise ExtraMissing("squawk is not installed", extra="release")
+    return program
+
+
+def _squawk(text: str) -> list[dict[str, Any]]:
+    program = _squawk_program()
     try:
         ended = subprocess.run(
             [program, "--reporter", "json"],

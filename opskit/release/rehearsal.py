@@ -22,7 +22,7 @@ from opskit.postgres.connect import connect, is_server_fault, query, query_value
 from opskit.postgres.migrations import WAITED, drop_indexes, invalid_indexes
 from opskit.postgres.parameters import with_database
 from opskit.release.changes import changes, schema_of
-from opskit.release.classes import kind_of, warnings
+from opskit.release.classes import kind_of, require_installed, warnings
 from opskit.release.filled import fill_checks
 from opskit.release.locks import (
     BLOCKS_WRITES,
@@ -72,7 +72,9 @@ def rehearse(request: RehearsalRequest, *, clock: Callable[[], datetime]) -> Reh
         ReleaseRefused: there is nothing to rehearse, or on no such server.
         DrillFailed: the set itself does not come back.
         DatabaseError: the throw-away server did not work.
+        ExtraMissing: what judges statements is not installed.
     """
+    require_installed()
     settings = request.drill.settings
     if settings.server == "existing":
         raise ReleaseRefused(
