@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from opskit import log
 from opskit.errors import ConfigurationError, OpskitError, machine_faults
@@ -144,12 +145,23 @@ class RunLedger:
             return False
         return True
 
-    def append_for_all(self, record: Record) -> bool:
-        """Append a record and, if the ledger has a name, copy it before going on.
+    def note(
+        self, run_id: str, operation: str, details: dict[str, Any], *, failed: bool
+    ) -> bool:
+        """Append a record of a part of an operation, which does not wait for its end.
 
-        Return whether it is where the next run looks for it: a machine that exists for
-        one job takes its own file with it when it dies.
+        If the ledger has a name, it is copied before going on. Return whether it is
+        where the next run looks for it: a machine that exists for one job takes its own
+        file with it when it dies.
         """
+        record = Record(
+            operation=operation,
+            run_id=run_id,
+            started_at=self.clock(),
+            ended="failed" if failed else "ok",
+            details=details,
+        )
+        record.end()
         if not self.append(record):
             return False
         if not self.name:

@@ -11,7 +11,7 @@ from typing import Any
 
 from opskit.checks import cell, duration
 from opskit.errors import OpskitError, ReleaseFailed, ReleaseRefused, machine_faults
-from opskit.operations.outcome import Outcome, Record
+from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 
 STEP = "release-step"
@@ -179,25 +179,18 @@ class Steps:
         self.on_step(step)
 
     def _record(self, step: Step, state: str, **more: Any) -> bool:
-        record = Record(
-            operation=STEP,
-            run_id=self.run.run_id,
-            started_at=self.run.now(),
-            ended="failed" if state == "failed" else "ok",
-            require_ledger=lambda: self.run.ledger,
-            details={
-                "operation": self.operation,
-                "release": self.made.release_id,
-                "version": self.made.version,
-                "previous": self.made.previous,
-                "step": step.name,
-                "state": state,
-                "details": dict(step.details),
-                **more,
-            },
-        )
-        record.end()
-        return self.run.ledger.append_for_all(record)
+        details = {
+            "operation": self.operation,
+            "release": self.made.release_id,
+            "version": self.made.version,
+            "previous": self.made.previous,
+            "step": step.name,
+            "state": state,
+            "details": dict(step.details),
+            **more,
+        }
+        failed = state == "failed"
+        return self.run.ledger.note(self.run.run_id, STEP, details, failed=failed)
 
 
 @contextmanager

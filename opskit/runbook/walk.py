@@ -10,7 +10,6 @@ from typing import Any
 
 from opskit.errors import RunbookFailed, RunbookRefused
 from opskit.operations import steps
-from opskit.operations.outcome import Record
 from opskit.operations.run import Run
 from opskit.runbook.attempts import BEGUN, DONE, FAILED, INTERRUPTED, SKIPPED, STEP
 from opskit.runbook.text import Runbook, Step
@@ -210,12 +209,6 @@ class Walk:
 
     def _record(self, number: int, name: str, state: str, **more: Any) -> bool:
         details = {"step": number, "name": name, "state": state}
-        record = Record(
-            operation=STEP,
-            run_id=self.run.run_id,
-            started_at=self.run.now(),
-            ended="failed" if state == FAILED else "ok",
-            details=self.played.about | details | more,
-        )
-        record.end()
-        return self.run.ledger.append(record)
+        details |= self.played.about | more
+        failed = state == FAILED
+        return self.run.ledger.note(self.run.run_id, STEP, details, failed=failed)

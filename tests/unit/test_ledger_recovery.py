@@ -9,7 +9,6 @@ import pytest
 from opskit.errors import ConfigurationError, StoreError
 from opskit.ledger import Ledger
 from opskit.ledger.copies import LedgerReport, verify_with_copies
-from opskit.operations.outcome import Record
 from opskit.operations.recording import RunLedger
 from opskit.store import Store
 from tests.faulty import FaultyStore
@@ -327,16 +326,16 @@ def test_a_step_is_on_record_where_the_next_run_looks(
 ) -> None:
     """On this host that is its file; of a named ledger, a store that took the copy."""
 
-    def step() -> Record:
-        return Record(operation="release-step", run_id="r", started_at=NOW, ended="ok")
-
     def ledger(folder: str, *more: Store) -> RunLedger:
         stores = [FaultyStore(MemoryStore("a"), fail_put_at=1), *more]
         return RunLedger(
             folder=tmp_path / folder, stores=stores, clock=lambda: NOW, name=name
         )
 
-    assert ledger("one store").append_for_all(step()) is (not name)
+    def note(of: RunLedger) -> bool:
+        return of.note("r", "release-step", {}, failed=False)
+
+    assert note(ledger("one store")) is (not name)
     kept = MemoryStore("b")
-    assert ledger("two stores", kept).append_for_all(step())
+    assert note(ledger("two stores", kept))
     assert bool([*kept.list("_ledger/")]) is bool(name)
