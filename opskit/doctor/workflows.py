@@ -66,7 +66,7 @@ def examine(folder: Path, settings: Settings) -> Iterator[Check]:
     yield Check(
         name=f"{name}: heartbeats",
         passed=True,
-        observed=f"nobody notices if {', '.join(silent)} is not backed up any more"
+        observed=f"nobody notices when backups of {', '.join(silent)} stop"
         if silent
         else "each database has one",
         hint="GitHub stops scheduled workflows after 60 days without activity in a "

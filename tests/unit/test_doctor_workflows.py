@@ -59,7 +59,7 @@ def test_a_database_that_is_in_the_matrix_is_backed_up(
         "it backs up shop, my_db",
     )
     assert beats.status is Health.HEALTHY
-    assert beats.observed == "nobody notices if my_db is not backed up any more"
+    assert beats.observed == "nobody notices when backups of my_db stop"
     assert "60 days" in beats.hint
 
 
