@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 import re
 import stat
-import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,24 +23,39 @@ from opskit.operations.run import now
 _IGNORED = (".opskit/", ".env")
 _ENVIRONMENT = re.compile(r"^ +environment:(?: |\n +name: )(\S+)", re.MULTILINE)
 _PACKAGE = "tasks/__init__.py"
-_OWN_TASKS_STEP = """\
-{path} is yours and is left alone. These lines at its end add opskit.backup and so on:
+# What is left to do, where it applies.
+_NESTED = """\
+ is yours and is left alone. These lines at its end add opskit.backup and so on:
     import sys, invoke, opskit.tasks
     ns = invoke.Collection.from_module(sys.modules[__name__])
     ns.add_collection(opskit.tasks.namespace, "opskit")"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitRequest:
-    """The answers, the folder, and whether files that differ are overwritten.
-
-    With `diff` nothing is written.
-    """
-
-    answers: Answers
-    folder: Path
-    force: bool = False
-    diff: bool = False
+_COMPLETE = (
+    "complete [smoke] and [release] in opskit.toml: where the service is, and how it "
+    "is deployed; docs/releases.md describes both"
+)
+_PROVE = (
+    "`inv doctor` checks that all of it works; `inv backup` and `inv restore-drill` "
+    "make the first set and prove it"
+)
+_SCHEDULE = (
+    "`inv scheduler` runs all of it when it is due; docs/scheduler.md has a unit for "
+    "systemd"
+)
+_EITHER = (
+    "the scheduler and the workflows do the same work: keep either `schedule` and the "
+    "scheduler, or backup.yml and restore-drill.yml"
+)
+_NO_BUCKET = (
+    "GitHub's machines do not have the folder of the store, so the workflows fail "
+    "there: name a bucket, or run them on a machine of yours"
+)
+_TEST = "release.yml begins with the task test of tasks.py: have it run your tests"
+_NO_TEST = "release.yml tests nothing, for want of a task test of yours"
+_STAGING = (
+    "the job staging in release.yml reads opskit.staging.toml: write that, or delete "
+    "the job and its name in `needs`"
+)
+_RUNS_ON = "release.yml must run on the machine of the service: see its runs-on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +84,16 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Initialised:
-    """What becomes of each file; `new_store` is a folder that is to be made."""
+    """What becomes of each file; `new_store` is a folder that is to be made.
 
-    request: InitRequest
+    `own_tasks` is the file of the user's tasks if it stays, and its text.
+    """
+
+    answers: Answers
+    folder: Path
     files: Sequence[File]
     new_store: Path | None
+    own_tasks: tuple[str, str] | None
 
     @property
     def diff(self) -> list[str]:
@@ -87,116 +107,93 @@ class Initialised:
             "new_store": str(self.new_store) if self.new_store else None,
         }
 
-    def steps(self) -> Iterator[str]:
-        """Yield what is left to do, by a person."""
-        answers = self.request.answers
-        path, text = own_tasks(self.request)
-        if text is not None and "opskit.tasks" not in text:
-            yield _OWN_TASKS_STEP.format(path=path)
-        if answers.deployer != "none":
-            yield (
-                f"complete [smoke] and [release] in {CONFIGURATION}: where the service "
-                "is, and how it is deployed; docs/releases.md describes both"
-            )
-        yield (
-            "`inv doctor` checks that all of it works; `inv backup` and "
-            "`inv restore-drill` make the first set and prove it"
-        )
-        if answers.scheduled:
-            yield (
-                "`inv scheduler` runs all of it when it is due; docs/scheduler.md has "
-                "a unit for systemd"
-            )
-        if answers.run == "both":
-            yield (
-                "the scheduler and the workflows do the same work: keep either "
-                "`schedule` and the scheduler, or backup.yml and restore-drill.yml"
-            )
-        if answers.on_github:
-            yield from self._steps_on_github()
-
-    def _steps_on_github(self) -> Iterator[str]:
-        answers, folder = self.request.answers, self.request.folder
+    def steps(self) -> list[str]:
+        """Return what is left to do, by a person."""
+        answers, own = self.answers, self.own_tasks
         text = "".join(e.text for e in self.files if e.path.startswith(".github"))
         environments, secrets, variables = (
             ", ".join(sorted(set(re.findall(pattern, text))))
             for pattern in (_ENVIRONMENT, r"secrets\.(\w+)", r"vars\.(\w+)")
         )
-        yield (
-            f"on GitHub, make the environments {environments}. Their secrets: "
-            f"{secrets}. Their variables: {variables}. docs/github.md says which are "
-            "needed"
+        top = next((e for e in self.folder.parents if (e / ".git").exists()), None)
+        is_top = top is None or (self.folder / ".git").exists()
+        releases = answers.deployer != "none"
+        on_github = answers.on_github
+        steps = (
+            (own and "opskit.tasks" not in own[1], f"{own and own[0]}{_NESTED}"),
+            (releases, _COMPLETE),
+            (True, _PROVE),
+            (answers.run != "github", _SCHEDULE),
+            (answers.run == "both", _EITHER),
+            (
+                on_github,
+                f"on GitHub, make the environments {environments}. Their secrets: "
+                f"{secrets}. Their variables: {variables}. docs/github.md says which "
+                "are needed",
+            ),
+            (on_github and answers.store_folder, _NO_BUCKET),
+            (on_github and releases, _TEST if "inv test" in text else _NO_TEST),
+            (on_github and releases, _STAGING),
+            (on_github and answers.deployer == "local", _RUNS_ON),
+            (
+                on_github and not is_top,
+                f"GitHub reads workflows only in {top}: move .github there",
+            ),
         )
-        if not answers.on_s3:
-            yield (
-                "GitHub's machines do not have the folder of the store, so the "
-                "workflows fail there: name a bucket, or run them on a machine of yours"
-            )
-        if answers.deployer != "none":
-            yield (
-                f"release.yml begins with the task test of {TASKS}: have it run your "
-                "tests"
-                if "inv test" in text
-                else "release.yml tests nothing, for want of a task test of yours"
-            )
-            yield (
-                "the job staging in release.yml reads opskit.staging.toml: write that, "
-                "or delete the job and its name in `needs`"
-            )
-        if answers.deployer == "local":
-            yield "release.yml must run on the machine of the service: see its runs-on"
-        top = next((e for e in folder.parents if (e / ".git").exists()), None)
-        if top is not None and not (folder / ".git").exists():
-            yield f"GitHub reads workflows only in {top}: move .github there"
+        return [step for applies, step in steps if applies]
 
 
-def plan(request: InitRequest) -> Initialised:
-    """Return what would be written, and touch nothing.
+def plan(answers: Answers, folder: Path, *, force: bool = False) -> Initialised:
+    """Return what would be written into the folder, and touch nothing.
+
+    With `force` files that differ would be overwritten.
 
     Raises:
         UsageError: the answers make no configuration, this is no repository of the
             user, or something that is no file lies in the place of one.
     """
-    answers, folder = request.answers, request.folder
     if folder == files.documents():
         raise UsageError(
             "this is the folder of opskit itself",
             hint="Run this in the repository of your service.",
         )
-    place, own = own_tasks(request)
+    # Where there are both, Python takes the package.
+    place = _PACKAGE if (folder / _PACKAGE).is_file() else TASKS
+    own = None if force and place == TASKS else _existing(folder, place)
     texts = contents(answers, own)
     if place != TASKS:
         del texts[TASKS]
-    if not texts[CONFIGURATION].replace("\n", "").isprintable():
+    _require_possible(texts[CONFIGURATION], folder / CONFIGURATION)
+    store = answers.store_folder
+    if store is not None and os.path.lexists(store) and not store.is_dir():
+        raise UsageError(
+            f"the store {store} is no folder", hint="Name another with --store."
+        )
+    return Initialised(
+        answers=answers,
+        folder=folder,
+        files=[
+            *(_planned(folder, *each, force=force) for each in texts.items()),
+            _ignoring(folder, store),
+        ],
+        new_store=None if store is None or store.is_dir() else store,
+        own_tasks=None if own is None else (place, own),
+    )
+
+
+def _require_possible(text: str, path: Path) -> None:
+    if not text.replace("\n", "").isprintable():
         raise UsageError(
             "a URL or a path has characters that cannot be printed",
             hint="Percent-encode them in a URL; rename the folder.",
         )
     try:
-        config.validated(tomllib.loads(texts[CONFIGURATION]), folder / CONFIGURATION)
+        config.validated(tomllib.loads(text), path)
     except ConfigurationError as error:
         raise error.replace(
             hint="The flags, or a variable of the environment, give this value. "
             "Nothing was written."
         ) from error
-    planned = [_planned(request, *each) for each in texts.items()]
-    store = answers.store_folder
-    return Initialised(
-        request=request,
-        files=[*planned, _ignoring(folder, store)],
-        new_store=None if store is None or _is_folder(store) else store,
-    )
-
-
-def own_tasks(request: InitRequest) -> tuple[str, str | None]:
-    """Return the file of the user's own tasks, and its text; none if it is replaced.
-
-    Where there are both, Python takes the package.
-    """
-    folder = request.folder
-    if (folder / _PACKAGE).is_file():
-        return _PACKAGE, _existing(folder, _PACKAGE)
-    return TASKS, None if request.force else _existing(folder, TASKS)
 
 
 def init(planned: Initialised) -> Outcome[Initialised]:
@@ -205,23 +202,26 @@ def init(planned: Initialised) -> Outcome[Initialised]:
     Raises:
         UsageError: the operating system refuses.
     """
-    started_at, began = now(), time.monotonic()
-    if not planned.request.diff:
-        if planned.new_store is not None:
-            with _translated(planned.new_store):
-                files.make_directories(planned.new_store)
-        for each in planned.files:
-            if each.is_written:
-                path = planned.request.folder / each.path
-                with _translated(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    files.write_atomically(path, [each.text.encode()], mode=0o644)
+    if planned.new_store is not None:
+        with _translated(planned.new_store):
+            files.make_directories(planned.new_store)
+    for each in planned.files:
+        path = planned.folder / each.path
+        if each.is_written:
+            with _translated(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.write_atomically(path, [each.text.encode()], mode=0o644)
+    return outcome(planned)
+
+
+def outcome(planned: Initialised) -> Outcome[Initialised]:
+    """Return a plan as what became of it."""
     return Outcome(
         operation="init",
         status="ok",
         run_id=log.new_run_id(),
-        started_at=started_at,
-        seconds=round(time.monotonic() - began, 3),
+        started_at=now(),
+        seconds=0,
         result=planned,
     )
 
@@ -238,14 +238,14 @@ def _translated(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _planned(request: InitRequest, path: str, text: str) -> File:
-    before = _existing(request.folder, path)
+def _planned(folder: Path, path: str, text: str, *, force: bool) -> File:
+    before = _existing(folder, path)
     if before is None:
         state = "written"
     elif before == text:
         state = "unchanged"
     else:
-        state = "overwritten" if request.force else "kept"
+        state = "overwritten" if force else "kept"
     return File(path=path, text=text, before=before, state=state)
 
 
@@ -256,31 +256,22 @@ def _existing(folder: Path, path: str) -> str | None:
         UsageError: it is no file, or cannot be read; or a folder on the way is none.
     """
     place = folder / path
-    for each in place.parents:
-        if each == folder:
-            break
-        if each.is_symlink() or (each.exists() and not each.is_dir()):
-            raise UsageError(
-                f"{each} is no folder", hint="Move it away. Nothing was written."
-            )
+    around = place.parents[: len(Path(path).parts) - 1]
     try:
-        if not stat.S_ISREG(place.stat().st_mode):
-            raise UsageError(
-                f"{place} is no file", hint="Move it away. Nothing was written."
-            )
-        return place.read_bytes().decode(errors="replace")
-    except FileNotFoundError:
-        if place.is_symlink():
-            raise UsageError(
-                f"{place} is a link that leads nowhere",
-                hint="Remove it. Nothing was written.",
-            ) from None
-        return None
+        if any(e.is_symlink() or (e.exists() and not e.is_dir()) for e in around):
+            reason = "it does not lie in a folder"
+        elif not os.path.lexists(place):
+            return None
+        elif not stat.S_ISREG(place.stat().st_mode):
+            reason = "it is no file"
+        else:
+            return place.read_bytes().decode(errors="replace")
     except OSError as error:
-        raise UsageError(
-            f"{place} cannot be read: {error.strerror}",
-            hint="Let this user read it. Nothing was written.",
-        ) from error
+        reason = error.strerror
+    raise UsageError(
+        f"{place} can be neither read nor written: {reason}",
+        hint="Move away what is there. Nothing was written.",
+    )
 
 
 def _ignoring(folder: Path, store: Path | None) -> File:
@@ -298,13 +289,3 @@ def _ignoring(folder: Path, store: Path | None) -> File:
     is_link = (folder / ".gitignore").is_symlink()
     state = "written" if before is None else "kept" if is_link else "extended"
     return File(path=".gitignore", text=text, before=before, state=state)
-
-
-def _is_folder(store: Path) -> bool:
-    if store.is_dir():
-        return True
-    if store.exists() or store.is_symlink():
-        raise UsageError(
-            f"the store {store} is no folder", hint="Name another with --store."
-        )
-    return False

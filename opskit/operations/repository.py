@@ -111,24 +111,15 @@ class Answers:
     run: str = "both"
 
     @property
-    def on_s3(self) -> bool:
-        """Whether the store is a bucket, not a folder."""
-        return self.store.startswith("s3://")
-
-    @property
     def store_folder(self) -> Path | None:
-        """The folder of the store, if it is one."""
-        return None if self.on_s3 else Path(self.store.removeprefix("file://"))
+        """The folder of the store, if it is one and no bucket."""
+        on_s3 = self.store.startswith("s3://")
+        return None if on_s3 else Path(self.store.removeprefix("file://"))
 
     @property
     def on_github(self) -> bool:
         """Whether GitHub's workflows run it."""
         return self.run != "scheduler"
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether the scheduler runs it."""
-        return self.run != "github"
 
 
 def read_answers(
@@ -256,7 +247,7 @@ def contents(answers: Answers, own_tasks: str | None) -> dict[str, str]:
 
 def configuration(answers: Answers) -> str:
     """Return the text of opskit.toml."""
-    schedule = {"schedule": _SCHEDULE} if answers.scheduled else {}
+    schedule = {"schedule": _SCHEDULE} if answers.run != "github" else {}
     sections = {
         f"databases.{name}": {"url": url} | schedule
         for name, url in answers.databases.items()
@@ -264,7 +255,7 @@ def configuration(answers: Answers) -> str:
     for name, path in answers.folders.items():
         sections[f"files.{name}"] = {"path": path} | schedule
     endpoint = {"endpoint_url": answers.endpoint} if answers.endpoint else {}
-    store = "offsite" if answers.on_s3 else "local"
+    store = "local" if answers.store_folder else "offsite"
     sections[f"stores.{store}"] = {"url": answers.store} | endpoint
     text = _HEAD
     for name, keys in sections.items():
@@ -294,7 +285,7 @@ def _quoted(text: str) -> str:
 def environment(answers: Answers) -> str:
     """Return the text of .env.example: every secret of the settings, none filled in."""
     names = {"databases": answers.databases}
-    text = _ENVIRONMENT_HEAD + (_AWS if answers.on_s3 else "")
+    text = _ENVIRONMENT_HEAD + ("" if answers.store_folder else _AWS)
     for variable, about in _secrets(Settings, [], names):
         lines = textwrap.wrap(about, 84, initial_indent="# ", subsequent_indent="# ")
         text += "\n" + "\n".join(lines) + f"\n#{variable}=''\n"

@@ -74,23 +74,17 @@ def init(
         "deployer": deployer,
         "run": run,
     }
-    request = operation.InitRequest(
-        answers=repository.read_answers(folder, **(_asked(given) if asks else given)),
-        folder=folder,
-        force=force,
-        diff=diff,
-    )
-    planned = operation.plan(request)
-    if planned.new_store and not (diff or yes):
-        _require_consent(planned.new_store, asks=asks)
-    outcome = operation.init(planned)
-    if not diff:
-        return say.result(outcome, _lines)
-    if not json:
+    answers = repository.read_answers(folder, **(_asked(given) if asks else given))
+    planned = operation.plan(answers, folder, force=force)
+    if diff:
         for line in planned.diff or ["nothing differs from what init writes"]:
             # Only what goes away may hold secrets; the rest must stay as it is.
-            print(printable(mask(line) if line.startswith("-") else line))
-    return outcome
+            if not json:
+                print(printable(mask(line) if line.startswith("-") else line))
+        return operation.outcome(planned)
+    if planned.new_store and not yes:
+        _require_consent(planned.new_store, asks=asks)
+    return say.result(operation.init(planned), _lines)
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:

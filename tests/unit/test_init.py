@@ -21,7 +21,7 @@ from development.tasks import workflow_checks
 from opskit import config
 from opskit.errors import UsageError
 from opskit.operations import repository
-from opskit.operations.init import Initialised, InitRequest, init, plan
+from opskit.operations.init import Initialised, init, outcome, plan
 from opskit.operations.repository import DEPLOYERS, RUNNERS, Answers, read_answers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,10 +51,8 @@ def run(
     folder: Path, *, force: bool = False, diff: bool = False, **given: Any
 ) -> Initialised:
     """Initialise a folder, and return what became of it."""
-    request = InitRequest(
-        answers=answered(folder, **given), folder=folder, force=force, diff=diff
-    )
-    done = init(plan(request)).result
+    planned = plan(answered(folder, **given), folder, force=force)
+    done = (outcome if diff else init)(planned).result
     assert done is not None
     return done
 
