@@ -435,6 +435,7 @@ def test_what_is_left_to_do_is_said(tmp_path: Path) -> None:
         "begins with the task test",
         f"GitHub reads workflows only in {tmp_path}:",
         "complete [smoke] and [release]",
+        "do the same work",
         "inv scheduler",
     ):
         assert words in steps
