@@ -267,7 +267,7 @@ def _existing(folder: Path, path: str) -> str | None:
         else:
             return place.read_bytes().decode(errors="replace")
     except OSError as error:
-        reason = error.strerror
+        reason = error.strerror or type(error).__name__
     raise UsageError(
         f"{place} can be neither read nor written: {reason}",
         hint="Move away what is there. Nothing was written.",
