@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.unit.documents import (
     COPIED,
     DOCUMENTS,
     FENCE,
+    INLINE,
     ROOT,
     calls,
     headings,
@@ -166,6 +169,38 @@ def test_calls_are_found_in_what_is_copied(
     (tmp_path / name).write_text(content, encoding="utf-8")
 
     assert quoted_calls(tmp_path / name) == [["nonsense"]]
+
+
+def messages() -> Iterator[str]:
+    """Yield the texts in the sources; what is filled in at run time is in braces."""
+    for path in (ROOT / "opskit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(each.value) if isinstance(each, ast.Constant) else "{}"
+                    for each in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_every_command_in_a_message_can_be_typed() -> None:
+    """In hints, reports and help; those whose task or flags are filled in are left out."""
+    commands = {
+        code
+        for text in messages()
+        for code in INLINE.findall(text)
+        if re.match(r"inv [a-z]", code) and not re.match(r"inv \S+ \{", code)
+    }
+    wrong = {}
+    for command in commands:
+        try:
+            tasks_called(calls(command.replace("{}", "value"))[0])
+        except UsageError as error:
+            wrong[command] = str(error)
+
+    assert len(commands) > 20
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("name", sorted(namespace.task_names))
