@@ -375,7 +375,10 @@ def _return(
             hint="There is nothing of it to take back. To have an earlier version run, "
             "name its release: `inv rollback --to RELEASE`; `inv releases` lists them.",
         )
-    if to:
+    before = [number for number, each in enumerate(left) if to and each.previous == to]
+    if before:
+        version, taken = to, left[before[-1] :]
+    elif to:
         chosen = _chosen(past, to)
         version, taken = chosen.version, left[left.index(chosen) + 1 :]
     elif left:
@@ -405,9 +408,9 @@ def _return(
 
 def _chosen(past: Sequence[Attempt], to: str) -> Attempt:
     released = [each for each in past if each.status == "released"]
-    chosen = [each for each in released if each.release.startswith(to)]
     # The newest one of a version: what came after it is taken back.
-    chosen = chosen or [each for each in released if each.version == to][-1:]
+    chosen = [each for each in released if each.version == to][-1:]
+    chosen = chosen or [each for each in released if each.release.startswith(to)]
     if len(chosen) != 1:
         raise UsageError(
             f"{'no' if not chosen else 'more than one'} release is called {to}",

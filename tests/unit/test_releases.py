@@ -398,6 +398,35 @@ def test_a_release_without_an_answer_is_the_one_taken_back(world: World) -> None
     assert world.current == "1"
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_version_before_the_first_release_can_be_named(
+    world: World, is_killed: bool
+) -> None:
+    """No release is of it, but one began from it."""
+    if is_killed:
+        world.killed("deployed 2", lambda: world.release("2"))
+    else:
+        world.release("2")
+        world.release("3")
+
+    world.rollback(to="1")
+
+    assert world.current == "1"
+
+
+def test_a_version_is_not_the_beginning_of_an_id(world: World) -> None:
+    """The release that is called so otherwise stays."""
+    released = world.release("2").result
+    assert released is not None
+    name = released.release_id[:2]
+    world.release(name)
+    world.release("3")
+
+    world.rollback(to=name)
+
+    assert world.current == name
+
+
 def test_a_release_that_was_rolled_back_is_not_taken_back_again(world: World) -> None:
     """The one before it is."""
     world.release("2")
