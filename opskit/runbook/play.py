@@ -101,7 +101,7 @@ def _play(
         raise
     except (Left, KeyboardInterrupt) as error:
         record.status, record.ended = LEFT, "interrupted"
-        hint = f"`inv runbook {book.name} --resume` goes on with it."
+        hint = f"`inv runbook --name {book.name} --resume` goes on with it."
         raise Interrupted(
             f"the runbook {book.name} was left",
             hint=hint if record.on_record else "Nothing was run.",
@@ -150,13 +150,13 @@ def _earlier(
 ) -> Attempt | None:
     """Return the attempt to take up again, the last one; none if it is not resumed."""
     last = next(reversed(attempts(run)[book.name]), None)
-    anew = f"Begin anew: `inv runbook {book.name}`."
+    anew = f"Begin anew: `inv runbook --name {book.name}`."
     if last is None or last.status == PASSED:
         if request.resume:
             raise RunbookRefused(f"no run of {book.name} was left or failed", hint=anew)
         return None
     if not request.resume:
-        go_on = f"`inv runbook {book.name} --resume` goes on with it"
+        go_on = f"`inv runbook --name {book.name} --resume` goes on with it"
         show(f"The last run of this runbook has not passed; {go_on}.\n")
         return None
     if last.details["digest"] != book.digest:

@@ -204,7 +204,8 @@ class Walk:
         name = self.book.name
         return RunbookFailed(
             f"the runbook {name} did not work: {done.name}: {done.details['why']}",
-            hint=f"Correct what is wrong; `inv runbook {name} --resume` goes on then.",
+            hint="Correct what is wrong; then "
+            f"`inv runbook --name {name} --resume` goes on.",
         )
 
     def _record(self, number: int, name: str, state: str, **more: Any) -> bool:

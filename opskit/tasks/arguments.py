@@ -102,9 +102,10 @@ class _Reader:
     def _read_argument(self, word: str) -> None:
         task = self._call.task
         assert task is not None
-        if missing := task.missing_positional_args:
-            missing[0].value = word
-            return
+        for argument in task.positional_args:
+            if not argument.got_value:
+                argument.value = word
+                return
         raise UsageError(
             f"{task.name} takes no argument {word}",
             hint="Run one task at a time; a value follows its flag. "

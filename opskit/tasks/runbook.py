@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @command(
     help={
-        "name": "the runbook; it is given without a flag",
+        "name": "the runbook; ./inv and opskit take it without the flag",
         "list_": "list the runbooks, with when each was last rehearsed",
         "dry_run": "only show it, with the inputs filled in",
         "resume": "take up the last run of it, if that was left or failed",
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 def runbook(
     say: Say,
-    name: str | None = None,
+    name: str = "",
     list_: bool = False,
     dry_run: bool = False,
     resume: bool = False,
@@ -59,7 +59,7 @@ def runbook(
         if name or dry_run or resume or yes or input or destroys or second or skip:
             raise UsageError(
                 "only --json goes with the list of runbooks",
-                hint="To walk through one, name it: `inv runbook NAME`.",
+                hint="To walk through one, name it: `inv runbook --name NAME`.",
             )
         return say.result(list_runbooks(start()), _lines)
     request = PlayRequest(

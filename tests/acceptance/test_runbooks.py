@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -153,7 +155,7 @@ def test_a_person_leaves_and_comes_back(desk: Desk) -> None:
         person.type("\x04")
         code, rest = person.end()
     assert code == 130
-    assert f"inv runbook {SAMPLE.stem} --resume` goes on with it." in rest
+    assert f"inv runbook --name {SAMPLE.stem} --resume` goes on with it." in rest
 
     with desk.terminal("--resume") as person:
         shown = person.answer("[yes, skip, leave]", "skip")
@@ -291,6 +293,26 @@ def test_a_runbook_can_be_read_without_a_configuration(desk: Desk) -> None:
 def test_the_list_takes_nothing_else(desk: Desk, flags: tuple[str, ...]) -> None:
     """Who forgets the name, or means something else, is told so."""
     assert "name it" in desk.json("runbook", *flags, code=2)["hint"]
+
+
+def test_plain_invoke_lists_runbooks_and_takes_their_names(desk: Desk) -> None:
+    """By the flag, as the hints write it: it knows no argument that may be missing."""
+    (desk.folder / "tasks.py").write_text("from opskit.tasks import namespace\n")
+    invoke = Path(sys.executable).parent / "invoke"
+    printed = [
+        subprocess.run(
+            [invoke, "runbook", *more],
+            cwd=desk.folder,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for more in ([], ["--name", SAMPLE.stem, "--dry-run"])
+    ]
+
+    assert "A table was emptied\nfolder: " in printed[0]
+    assert printed[1].startswith("# A table was emptied\n")
 
 
 def test_a_refusal_is_a_document(desk: Desk) -> None:

@@ -47,7 +47,7 @@ def test_a_person_runs_skips_and_leaves(room):
     assert ends(outcome) == ["ok", "skipped", "planned", "planned"]
     assert room.done() == ["1"]
     assert len(room.asked) == 4
-    assert "`inv runbook fix --resume`" in outcome.errors[0].hint
+    assert "`inv runbook --name fix --resume`" in outcome.errors[0].hint
     assert room.records("runbook")[0]["status"] == "left"
 
 

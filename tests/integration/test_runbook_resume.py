@@ -88,9 +88,9 @@ def test_a_changed_runbook_is_not_resumed(room):
     assert (outcome.status, outcome.exit_code) == ("refused", 62)
     assert "has changed" in outcome.errors[0].message
     assert room.done() == ["1"]
-    assert "`inv runbook fix --resume` goes on" not in " ".join(room.shown)
+    assert "`inv runbook --name fix --resume` goes on" not in " ".join(room.shown)
     assert room.rehearse().status == "passed"
-    assert "`inv runbook fix --resume` goes on" in " ".join(room.shown)
+    assert "`inv runbook --name fix --resume` goes on" in " ".join(room.shown)
 
 
 def test_a_resume_takes_no_inputs_and_needs_something_to_resume(room):

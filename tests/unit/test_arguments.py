@@ -131,3 +131,13 @@ def test_help_may_be_asked_of_a_task() -> None:
         assert call.value("help")
         assert call.task is not None
         assert call.task.name == "backup"
+
+
+def test_a_runbook_is_named_without_a_flag() -> None:
+    """Once, before or after flags; a second name is refused."""
+    for line in ("runbook a --yes", "runbook --yes a", "runbook --name a --yes"):
+        assert (flags(read(line))["name"], flags(read(line))["yes"]) == ("a", True)
+    assert flags(read("runbook"))["name"] == ""
+
+    assert "takes no argument b" in refused("runbook a b").message
+    assert "takes no argument b" in refused("runbook --name a b").message
