@@ -403,6 +403,7 @@ def test_the_version_before_the_first_release_can_be_named(
     world: World, is_killed: bool
 ) -> None:
     """No release is of it, but one began from it."""
+    (world.folder / "ledger.jsonl").unlink()
     if is_killed:
         world.killed("deployed 2", lambda: world.release("2"))
     else:
