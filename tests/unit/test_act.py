@@ -11,7 +11,7 @@ import pytest
 from tests.act.machine import without_unknown
 from tests.processes import ROOT
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.yml"))
+WORKFLOWS = [*ROOT.glob("workflows/*.yml"), *ROOT.glob(".github/workflows/*.yml")]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from development.tasks import SECRETS, script_check, workflow_checks
+from tests.processes import ROOT
 
 _CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
 _GOOD = f"""\
@@ -121,6 +125,23 @@ def test_a_secret_in_the_history_is_refused(tmp_path: Path) -> None:
     _commit(tmp_path)
 
     assert "settings.py" in _refusals([SECRETS], tmp_path)
+
+
+def test_ci_runs_on_what_is_said_to_be_supported() -> None:
+    """Each Python of the package, and each major from 14 to the README's newest."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    readme = re.search(
+        r"dumps of `pg_dump` \d+ to (\d+)", (ROOT / "README.md").read_text()
+    )
+    assert readme is not None
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    rows = workflow["jobs"]["test"]["strategy"]["matrix"]["include"]
+    embedded = {"16", "18"}
+
+    assert [row["python"] for row in rows] == named
+    majors = {row["postgresql"] for row in rows} | embedded
+    assert majors == {str(each) for each in range(14, int(readme[1]) + 1)}
 
 
 def _commit(folder: Path) -> None:
