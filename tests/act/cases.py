@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from tests.act.project import Project
 from tests.github_server import TOKEN, platform
 from tests.releases import versions
 from tests.releases.versions import Version
+from tests.support import processes_of
 
 _WEEKLY, _MONTHLY = {"schedule": "37 5 * * 0"}, {"schedule": "37 7 1 * *"}
 Case = Callable[[Project], list[Ran]]
@@ -133,7 +135,7 @@ def release(project: Project) -> list[Ran]:
 
     assert (ran.code, ran.jobs) == (0, {"Test": True, "Production": True}), ran.log
     assert project.running == ("2", "0004")
-    assert [*project.machine.artifacts.glob("release-production/evidence-*.tar")]
+    assert [*project.machine.artifacts.glob("release-production*/evidence-*.tar")]
     return [ran]
 
 
@@ -207,6 +209,26 @@ def resume_deployment(project: Project) -> list[Ran]:
     assert (resumed.code, resumed.jobs) == (0, {"Production": True}), resumed.log
     assert project.running == ("2", "0003")
     return [cancelled, resumed]
+
+
+@_case("release, interrupted in a migration and resumed")
+def resume_interrupted(project: Project) -> list[Ran]:
+    """As GitHub cancels, with SIGINT to the step: opskit ends by itself, and tells how."""
+    project.check_in(versions.SLOWLY)
+    payload = {"inputs": {"version": "2", "only": "production"}}
+    with project.machine.started("release.yml", payload=payload) as process:
+        project.site.await_migration(process)
+        (opskit,) = processes_of(f"{project.machine.python}/bin/opskit")
+        os.kill(opskit, signal.SIGINT)
+        ran = project.machine.end(process)
+    assert (ran.code, ran.jobs) == (1, {"Test": True, "Production": False}), ran.log
+    assert "exit status 130" in ran.log, ran.log
+
+    resumed = _release(project, resume="true")
+
+    assert (resumed.code, resumed.jobs) == (0, {"Production": True}), resumed.log
+    assert project.running == ("2", "0004")
+    return [ran, resumed]
 
 
 @_case("release, cancelled in a migration and resumed")
