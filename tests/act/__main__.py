@@ -49,7 +49,7 @@ def _is_right(case: str, ground: Ground, server: S3Server) -> bool:
             if case.startswith("release"):
                 drill(made)
             ran = CASES[case](made)
-        except (AssertionError, ValueError) as error:
+        except AssertionError as error:
             print(f"## {case}: wrong\n\n{error}\n", flush=True)
             return False
     print(f"## {case} ({time.monotonic() - began:.0f} s)\n", flush=True)

@@ -30,9 +30,11 @@ _USES = re.compile(r"uses: (([\w.-]+/([\w.-]+))@[0-9a-f]{40})")
 _STEP = re.compile(r"^\[([^]]+)\] +(✅|❌)  (?:Success|Failure) - Main (.*?) \[[^]]+\]$", re.MULTILINE)  # fmt: skip
 _JOB = re.compile(r"^\[([^]]+)\] 🏁  Job (succeeded|failed)$", re.MULTILINE)
 # It shows progress, as it has a terminal for each step; GitHub has none.
-_PROGRESS = re.compile(r"^.*\x1b\[2K.*\n?", re.MULTILINE)
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_NOISE = re.compile(r"^.*(LocalRepositoryCache|docker connection).*\n", re.MULTILINE)
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+_NOISE = re.compile(
+    r"^(.*(━|LocalRepositoryCache|docker connection).*|\s*|\[[^]]+\]   \| )\n",
+    re.MULTILINE,
+)
 _SCRIPT = """\
 #!{python}
 import sys
@@ -176,8 +178,7 @@ class Machine:
         """Wait for the end of a run."""
         process.wait(_SECONDS_MAX)
         log = self._log.read_text()
-        for unwanted in (_PROGRESS, _ESCAPE, _NOISE):
-            log = unwanted.sub("", log)
+        log = _NOISE.sub("", _ESCAPE.sub("", log))
         return Ran(code=process.returncode, log=log)
 
     def _arguments(self, workflow: str, payload: Mapping[str, Any] | None) -> list[str]:
