@@ -230,6 +230,17 @@ def test_every_task_is_documented() -> None:
     assert set(namespace.task_names) <= documented
 
 
+def test_the_flags_in_the_table_of_commands_are_those_of_the_row() -> None:
+    """A flag behind a task in the README's table is one that this task takes."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    flags = {str(each.name): {*each.flag_names()} for each in namespace.to_contexts()}
+    rows = re.findall(r"^\| `opskit ([\w-]+)` \|(.*)$", readme, re.MULTILINE)
+    named = {(task, e) for task, text in rows for e in re.findall(r"`(--[\w-]+)", text)}
+
+    assert len(named) > len(rows) > 0
+    assert {each for each in named if each[1] not in flags[each[0]]} == set()
+
+
 @of_each_document
 def test_every_link_inside_leads_somewhere(document: Path) -> None:
     """Each relative link names a file that exists, and a heading in it."""
