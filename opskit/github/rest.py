@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from opskit import __version__
 from opskit.errors import ConfigurationError, GitHubError
 from opskit.log import hide, last_words
-from opskit.watch.deliveries import pool
+from opskit.watch.deliveries import pool, reason_of
 
 _SECONDS, _REQUEST_SECONDS = 180.0, 30.0
 _PAUSES_SECONDS = (1.0, 3.0, 9.0, 27.0)
@@ -208,7 +208,8 @@ class GitHub:
                 finally:
                     response.close()
         except (HTTPError, OSError) as error:
-            raise _Passing(f"GitHub cannot be reached: {_reason(error)}") from None
+            said = reason_of(error, seconds)
+            raise _Passing(f"GitHub did not answer: {said}") from None
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -288,14 +289,3 @@ def _said(answer: Any) -> str:
         for each in (several if isinstance(several, list) else [])
     ]
     return last_words("; ".join([str(answer.get("message", "")), *details]))
-
-
-def _reason(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        if isinstance(cause, TimeoutError):
-            return f"no answer within {_REQUEST_SECONDS:.0f} s"
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__

@@ -130,7 +130,7 @@ def request(
         answer: bytes = response.read(answer_bytes) if answer_bytes else b""
         response.close()
     except (HTTPError, OSError, ValueError) as error:
-        raise NotDelivered(_reason(error, timeout), passing=True) from None
+        raise NotDelivered(reason_of(error, timeout), passing=True) from None
     if response.status in _REDIRECTS:
         raise NotDelivered(
             f"it answered {response.status}, and redirects are not followed",
@@ -166,7 +166,7 @@ def _plain(auth: str | None) -> str | None:
     return None if auth is None else unquote(auth)
 
 
-def _reason(error: BaseException, timeout: float) -> str:
+def reason_of(error: BaseException, timeout: float) -> str:
     """Return why a receiver could not be reached; the errors' own words hold URLs."""
     cause: BaseException | None = error
     while cause is not None:
