@@ -150,11 +150,12 @@ class Walk:
             question = "Try it again?"
         elif step.only_if:
             question = f"Only if: {filled(step.only_if, self.played.inputs)} {question}"
+        no = "no" if step.only_if else _SKIP
         while True:
-            typed = self._typed(f"{question} [yes, skip, leave]").lower() or "?"
-            for known in (_YES, _SKIP, _LEAVE):
+            typed = self._typed(f"{question} [yes, {no}, leave]").lower() or "?"
+            for known in (_YES, no, _SKIP, _LEAVE):
                 if known.startswith(typed) and (known != _YES or self._agreed(step)):
-                    return known
+                    return _SKIP if known == no else known
 
     def _agreed(self, step: Step) -> bool:
         """Have the person type what a step destroys, and a second person's name."""

@@ -151,14 +151,14 @@ def test_a_person_leaves_and_comes_back(desk: Desk) -> None:
     with desk.terminal("--input", f"folder={desk.folder}") as person:
         person.answer("[orders]:", "")
         person.answer("Run it?", "y")
-        person.expect("[yes, skip, leave]")
+        person.expect("[yes, no, leave]")
         person.type("\x04")
         code, rest = person.end()
     assert code == 130
     assert f"inv runbook --name {SAMPLE.stem} --resume` goes on with it." in rest
 
     with desk.terminal("--resume") as person:
-        shown = person.answer("[yes, skip, leave]", "skip")
+        shown = person.answer("[yes, no, leave]", "skip")
         person.expect("[yes, skip, leave]")
         person.type("\x03")
         code, _rest = person.end()

@@ -207,8 +207,8 @@ def test_a_step_that_is_not_needed_is_skipped(room):
     assert room.done() == ["1"]
     for number in (1, 3):
         assert room.rehearse(skip=[number]).exit_code == 2
-    room.play("", "yes", "no", "skip")
-    assert "Only if: it is raining. Run it?" in room.asked[-1]
+    assert ends(room.play("", "no", "skip", "no")) == ["skipped", "skipped", "ok"]
+    assert "Only if: it is raining. Run it? [yes, no, leave]" in room.asked[-1]
 
 
 ODD = [
