@@ -106,17 +106,22 @@ def is_key(section: str, key: str) -> bool:
     return not is_section(section) or key in found.fields
 
 
+@cache
+def settings_variables() -> re.Pattern[str]:
+    """Return the form of the variables of all settings; users' names are open."""
+    found = [f"OPSKIT_{key.upper()}" for key in model()[""].fields]
+    for each in sections():
+        if each.variable:
+            section = each.variable.replace("NAME", r"\w+")
+            found += [f"{section}__{key.upper()}" for key in each.fields]
+    return re.compile("|".join(found))
+
+
 def is_variable(name: str) -> bool:
     """Return whether the environment variable is a setting's, or a program reads it."""
-    settings = "|".join(
-        f"{each.variable}__{key}".upper().replace("NAME", r"\w+")
-        for each in sections()
-        if each.variable
-        for key in each.fields
-    )
-    settings += "|".join(f"|OPSKIT_{key}".upper() for key in model()[""].fields)
     secrets = re.findall(r"secrets\.(\w+)", sources("workflows"))
-    return name in {*_VARIABLES, *secrets} or bool(re.fullmatch(settings, name))
+    known = {*_VARIABLES, *secrets}
+    return name in known or bool(settings_variables().fullmatch(name))
 
 
 def exists(name: str) -> bool:
@@ -147,7 +152,7 @@ def flags() -> set[str]:
 def is_alert(name: str) -> bool:
     """Return whether there is an alert; dots and stars stand for any letters."""
     form = re.sub("[…*]", r"\\w*", name)
-    return any(re.fullmatch(form, each) for each in alerts())
+    return any(re.fullmatch(form, each) for each in _RULES)
 
 
 def without_parts(metric: str) -> str:
@@ -157,7 +162,9 @@ def without_parts(metric: str) -> str:
 
 _PROBES = {e.name for several in document.explained().values() for e in several}
 _FAMILIES = "|".join(document.explained())
-_ALERTS = {re.sub(r"(Fast|Slow)Burn$", "…Burn", each) for each in alerts()}
+_RULES = alerts()
+_ALERTS = {re.sub(r"(Fast|Slow)Burn$", "…Burn", each) for each in _RULES}
+_METRICS = exported()
 _VARIABLES = variables()
 _SLO = SloSettings()
 _FOLDERS = r"docs|runbooks|workflows|opskit|tests|examples|benchmarks|development"
@@ -192,7 +199,7 @@ KINDS = (
         is_known=lambda name: (
             without_parts(name)
             in {
-                *exported(),
+                *_METRICS,
                 SUPERUSER,
                 _SLO.requests_metric,
                 _SLO.latency_metric,
@@ -201,7 +208,7 @@ KINDS = (
         ),
         wrong="opskit_nonsense_seconds",
         inline=False,
-        documented=exported(),
+        documented=_METRICS,
     ),
     Kind(
         kind="alert",
