@@ -48,19 +48,24 @@ class _Elsewhere(Guarded):
     What is not lost: a bucket, the code and the key of the service, and the safe.
     """
 
+    keys: Keys
+    server: S3Server
+    stack: ExitStack
+    clean: Path
+
     def prepare(self, system: System, stack: ExitStack) -> None:
         """Give the system a bucket as its second store."""
         self.stack = stack
         self.clean = _beside(system, "clean")
-        for name in ("app", "releases", "current", "state"):
-            place = system.folder / name
-            if place.is_symlink():
-                (self.clean / name).symlink_to(place.readlink())
-            else:
-                shutil.copytree(place, self.clean / name)
+        shutil.copytree(
+            system.folder,
+            self.clean,
+            symlinks=True,
+            ignore=shutil.ignore_patterns(".opskit", "store", "processes"),
+            dirs_exist_ok=True,
+        )
         for name in ("processes", "store"):
             (self.clean / name).mkdir()
-        shutil.copy(system.folder / "writer", self.clean)
         self.keys = make_keys(_beside(system, "safe") / "keys")
         self.server = stack.enter_context(
             s3_servers.with_buckets("seaweedfs", _beside(system, "seaweedfs"))
@@ -69,11 +74,6 @@ class _Elsewhere(Guarded):
             # Where rclone is among the tools of the tests.
             "PATH": f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"
         }
-
-    keys: Keys
-    server: S3Server
-    stack: ExitStack
-    clean: Path
 
     def follow(self, system: System) -> None:
         """Start the service and the scheduler when the runbook is done."""
