@@ -46,7 +46,7 @@ def test(_say: Say, args: str = "") -> None:
     """
     # The tests of a file together: they share the servers that its fixtures start.
     pytest = ("pytest", "-n", _workers(), "--dist", "loadscope", *shlex.split(args))
-    workflows = [*_ROOT.glob(".github/workflows/*"), *_ROOT.glob("workflows/*.yml")]
+    workflows = [*_ROOT.glob(".github/workflows/*.yml"), *_ROOT.glob("workflows/*.yml")]
     _run(*_STEPS, *workflow_checks(workflows), script_check(_ROOT), pytest)
 
 

@@ -28,14 +28,9 @@ def test_a_drill_finds_what_the_backup_stored(shop: Project) -> None:
     assert [name for name in shop.stored("service/") if "/evidence/" in name]
 
 
-def test_a_bad_release_is_taken_back(shop: Project) -> None:
-    """The job fails, and the version before runs again."""
-    cases.release_ending(shop)
-
-
-def test_a_cancelled_release_is_resumed(shop: Project) -> None:
-    """By a machine that knows of it only by the ledger in the store."""
-    cases.resume_deployment(shop)
+def test_a_cancelled_release_is_resumed_and_taken_back(shop: Project) -> None:
+    """By a machine that knows of it only by the ledger in the store; the job fails."""
+    cases.resume_bad(shop)
 
 
 def test_the_service_is_probed(shop: Project) -> None:

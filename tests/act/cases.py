@@ -211,6 +211,22 @@ def resume_deployment(project: Project) -> list[Ran]:
     return [cancelled, resumed]
 
 
+@_case("release, cancelled in the deployment, resumed and taken back")
+def resume_bad(project: Project) -> list[Ran]:
+    """Another machine takes it up, sees the version end, and has the old one run."""
+    before = project.running
+    cancelled = _cancelled(project, versions.HANGING_AND_ENDING, project.await_start)
+    assert project.site.version == ""
+
+    resumed = _release(project, resume="true")
+
+    assert (resumed.code, resumed.jobs) == (1, {"Production": False}), resumed.log
+    assert "exit status 60" in resumed.log, resumed.log
+    assert resumed.steps["Keep the evidence"]
+    assert project.running == before
+    return [cancelled, resumed]
+
+
 @_case("release, interrupted in a migration and resumed")
 def resume_interrupted(project: Project) -> list[Ran]:
     """As GitHub cancels, with SIGINT to the step: opskit ends by itself, and tells how."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.defects.defect import Edit
@@ -127,6 +127,9 @@ _HANGS = Edit(
             time.sleep(600)
 """,
 )
+_HANGS_AND_ENDS = replace(
+    _HANGS, new=_HANGS.new + '        sys.exit("a setting is missing")\n'
+)
 _WRONG = Edit(file="service/tasks.py", old="FROM tasks WHERE owner_id = %(owner)s", new="FROM task WHERE owner_id = %(owner)s")  # fmt: skip
 _SLOW = Edit(
     file="service/tasks.py",
@@ -166,6 +169,7 @@ SLOWLY = Version(migrations=(ADDS_SLOWLY,))
 IN_PHASES = Version(migrations=(ADDS_SLOWLY, CONTRACTS))
 ENDING = Version(edits=(_ENDS,))
 HANGING_ONCE = Version(edits=(_HANGS,))
+HANGING_AND_ENDING = Version(edits=(_HANGS_AND_ENDS,))
 NOT_STARTING = Version(edits=(_ENDS,), migrations=(ADDS,))
 WRONG = Version(edits=(_WRONG,), migrations=(ADDS,))
 SLOW = Version(edits=(_SLOW,), migrations=(ADDS,))

@@ -452,20 +452,6 @@ def test_migrations_of_several_releases_are_undone_newest_first(world: World) ->
     assert world.undone == ["0003", "0002"]
 
 
-def test_a_version_that_a_release_replaced_is_a_target(world: World) -> None:
-    """Also one that was deployed without opskit, and by the name of the version."""
-    world.current = "by hand"
-    world.migrations["0002"] = REWRITE
-    world.release("2")
-    world.migrations["0003"] = REWRITE
-    world.killed("deployed 3", lambda: world.release("3"))
-
-    world.rollback(to="by hand")
-
-    assert world.current == "by hand"
-    assert world.undone == ["0003", "0002"]
-
-
 def test_a_release_that_was_taken_back_is_no_target(world: World) -> None:
     """Its migrations were undone with it."""
     second = world.release("2").result
