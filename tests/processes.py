@@ -178,7 +178,7 @@ def _become(
         os.setsid()  # what it opens first becomes the terminal that controls it
         given = output
     for number, path in ((0, given), (1, output), (2, errors)):
-        opened = os.open(path, os.O_RDWR | (os.O_APPEND if number else 0))
+        opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         os.dup2(opened, number)
         os.close(opened)
     sys.stdin = os.fdopen(0, closefd=False)
