@@ -56,7 +56,7 @@ def attempts(run: Run) -> dict[str, list[Attempt]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The runbooks of a folder; one that breaks the form has an error, no title."""
+    """The runbooks of a folder; what is not in their form has an error, no title."""
 
     folder: Path
     runbooks: tuple[dict[str, Any], ...]
@@ -76,7 +76,6 @@ def list_runbooks(run: Run) -> Outcome[Listing]:
                 rows.append(_row(read(path), past[path.stem], run.now()))
             except UsageError as error:
                 rows.append({"name": path.stem, "error": error.message})
-                record.report(error)
         record.result = Listing(folder=settings.place, runbooks=tuple(rows))
     return record.outcome
 

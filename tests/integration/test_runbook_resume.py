@@ -104,7 +104,7 @@ def test_a_resume_takes_no_inputs_and_needs_something_to_resume(room):
 
 
 def test_the_list_knows_the_last_run_of_each(room):
-    """A failed run is no rehearsal; a file that breaks the form is named."""
+    """A failed run is no rehearsal; a file of another form is named, and no fault."""
     room.write(block("true"), name="good")
     room.write(block("false"), name="bad")
     (room.folder / "runbooks" / "README.md").write_text("# The runbooks\n")
@@ -123,7 +123,7 @@ def test_the_list_knows_the_last_run_of_each(room):
     )
     assert (rows["bad"]["last"]["result"], rows["bad"]["overdue"]) == ("failed", True)
     assert "odd.md:" in rows["odd"]["error"]
-    assert outcome.exit_code == 2
+    assert outcome.exit_code == 0
 
 
 def test_a_failure_is_reported_once_and_no_step_is(room):
