@@ -153,9 +153,17 @@ def test_ci_runs_on_what_is_said_to_be_supported() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     rows = workflow["jobs"]["test"]["strategy"]["matrix"]["include"]
     embedded = {"16", "18"}
+    demanded = workflow["jobs"]["test"]["env"]["TEST_OPSKIT_REQUIRE"].split(",")
+    on_debian = re.search(
+        r"TEST_OPSKIT_REQUIRE-([^}]+)", (ROOT / ".ci/run").read_text()
+    )
+    assert on_debian is not None
 
     assert [row["python"] for row in rows] == named
     majors = {row["postgresql"] for row in rows} | embedded
+    assert {*on_debian[1].split(",")} - {*demanded} == {
+        "chromium", "container", "foreign", "observatory", "postgresql-15-cron"
+    }  # fmt: skip
     assert majors == {str(each) for each in range(14, int(readme[1]) + 1)}
 
 
