@@ -97,6 +97,11 @@ class Machine:
     def _log(self) -> Path:
         return self.folder / "log"
 
+    @property
+    def log(self) -> str:
+        """What the newest run has printed so far."""
+        return _NOISE.sub("", _ESCAPE.sub("", self._log.read_text()))
+
     def with_github(self, address: str, token: str) -> Machine:
         """Return the same machine, whose jobs find GitHub at an address."""
         environment = {**self.environment, "GITHUB_API_URL": address}
@@ -177,9 +182,7 @@ class Machine:
     def end(self, process: subprocess.Popen[bytes]) -> Ran:
         """Wait for the end of a run."""
         process.wait(_SECONDS_MAX)
-        log = self._log.read_text()
-        log = _NOISE.sub("", _ESCAPE.sub("", log))
-        return Ran(code=process.returncode, log=log)
+        return Ran(code=process.returncode, log=self.log)
 
     def _arguments(self, workflow: str, payload: Mapping[str, Any] | None) -> list[str]:
         """Return what is the same for each run; secrets lie in a file."""

@@ -91,8 +91,8 @@ class Project:
         """Wait until version 2 was started."""
         deadline = time.monotonic() + _SECONDS_MAX
         while not (self.site.folder / "releases" / "2" / "started").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
+            assert process.poll() is None, self.machine.log
+            assert time.monotonic() < deadline, self.machine.log
             time.sleep(0.05)
 
     @property
@@ -219,6 +219,8 @@ def _service_of(site: Site) -> str:
     """Return the sections about the service of a site."""
     site.configure(deployer=_LOCAL.format(folder=site.folder))
     text = (site.folder / "opskit.toml").read_text()
+    # Here the speed of a busy machine is not what is tried.
+    text = text.replace('p95 = "2s"', 'p95 = "60s"')
     settings = " ".join(
         f"{name}={shlex.quote(each)}"
         for name, each in site.environment.items()
