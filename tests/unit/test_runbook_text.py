@@ -297,7 +297,7 @@ def test_the_commands_of_a_runbook_are_right_for_any_shell(name, tmp_path):
     known = "".join(f"{each.name}=given\n" for each in made.inputs)
     files = [tmp_path / f"{number}.sh" for number in range(len(commands(made)))]
     for path, block in zip(files, commands(made), strict=True):
-        path.write_text(f"#!/bin/sh\n{known}{block}")
+        path.write_text(f"#!/bin/sh\nset -eu\n{known}{block}")
     judge = Path(sys.executable).with_name("shellcheck")
 
     # SC2034: a block does not use every input.
