@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.conftest import ROOT, Project
+from tests.acceptance.conftest import Project
 from tests.listening import answer, listening
 from tests.support import value
 
@@ -111,54 +108,28 @@ def test_a_release_on_one_machine_is_taken_back_on_another(machines: Machines) -
     assert [e["release"] for e in listed[1:3]] == [
         second["release_id"], first["release_id"],
     ]  # fmt: skip
-    for name in ("github-release-production", "github-backup-shop", "github-smoke"):
-        assert machines.new(name).json("ledger", "--verify")["status"] == "ok"
+    assert machines.production.json("ledger", "--verify")["status"] == "ok"
     checks = machines.new("github-smoke").json("status")["checks"]
     seen = {e["name"]: e["observed"] for e in checks}
     assert seen["database shop: proof"].endswith(" is drilled")
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate(timeout=_SECONDS_MAX)
-
-
-def cancel(process: subprocess.Popen[str]) -> None:
-    """Cancel a job as GitHub does; on a busy machine it may take longer to end."""
-    process.send_signal(signal.SIGINT)
-    _output, errors = process.communicate(timeout=_SECONDS_MAX)
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
-
-
-@pytest.mark.parametrize("end", [kill, cancel])
-def test_a_release_that_ended_with_its_machine_is_known_to_the_next(
-    machines: Machines, end: Callable[[subprocess.Popen[str]], None]
+def test_a_release_that_died_with_its_machine_is_known_to_the_next(
+    machines: Machines,
 ) -> None:
     """What it had begun is in the stores before it begins; it is resumed elsewhere."""
     (machines.folder / "hang").touch()
-    machine = machines.production
-    # The step of a workflow is a script; signals are sent to its shell alone.
-    (machine.folder / "step").write_text(f"exec {ROOT}/inv release --version 2")
-    process = subprocess.Popen(
-        ["bash", "-e", "step"],
-        cwd=machine.folder,
-        env={"PATH": os.environ["PATH"], **machine.environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = machines.production.start("release", "--version", "2")
     try:
         deadline = time.monotonic() + _SECONDS_MAX
         while not (machines.folder / "hangs").exists():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        end(process)
     finally:
-        kill(process)
-    (machines.folder / "hang").unlink()
+        process.kill()
+        process.communicate(timeout=_SECONDS_MAX)
+        (machines.folder / "hang").unlink()
 
     refused = machines.production.json("release", "--version", "3", code=62)
     assert "broke off" in refused["error"]
