@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 import yaml
@@ -14,7 +14,7 @@ from tests.gamedays import scenario as scenarios
 from tests.gamedays import table
 from tests.gamedays.guarded import Guarded
 from tests.gamedays.registry import SCENARIOS
-from tests.gamedays.scenario import Scenario, act
+from tests.gamedays.scenario import RUNBOOKS, Scenario, act
 from tests.unit.test_rules import SETTINGS
 from tests.watching import at_once
 
@@ -217,6 +217,20 @@ def test_a_rehearsal_that_is_too_old_is_told() -> None:
     assert table.overdue(text, {name: "# Title\n"}, DAY) == [
         f"{name} does not say how often it is rehearsed"
     ]
+
+
+def test_every_runbook_was_rehearsed_lately() -> None:
+    """`./inv gamedays` rehearses all of them, and writes the table."""
+    text = table.DOCUMENT.read_text(encoding="utf-8")
+    runbooks = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in RUNBOOKS.glob("*.md")
+        if path != table.DOCUMENT
+    }
+
+    assert len(runbooks) >= 8
+    assert table.overdue(text, runbooks, datetime.now(UTC).date()) == []
+    assert [*table.rows(text)] == [each.broken for each in SCENARIOS.values()]
 
 
 def test_rules_at_once_differ_from_those_of_users_in_their_waits_alone() -> None:
