@@ -36,9 +36,9 @@ def main() -> int:
         for name in chosen:
             try:
                 seen = act(made, SCENARIOS[name])
-            except AssertionError as error:
+            except Exception as error:  # noqa: BLE001 - the others are acted all the same
                 wrong += 1
-                print(f"{name}: {error}", flush=True)
+                print(f"{name}: {type(error).__name__}: {error}", flush=True)
                 continue
             print(seen.row(), flush=True)
             if given.record:
