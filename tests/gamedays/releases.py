@@ -13,6 +13,7 @@ from tests.releases import versions
 from tests.releases.versions import Migration, Version
 from tests.releases.writer import Writer
 from tests.support import value
+from tests.watching import until
 
 # Nothing is created by the probes that are configured, so that the gate lets it pass.
 _TAKES_NOTHING = Edit(
@@ -20,6 +21,7 @@ _TAKES_NOTHING = Edit(
     old='    """Make a task of the account."""\n',
     new='    raise RuntimeError("a setting is missing")\n',
 )
+_SECONDS_MAX = 300
 _COLUMN = """
 SELECT count(*) FROM pg_attribute
 WHERE attrelid = 'public.tasks'::regclass AND attname = 'legacy' AND NOT attisdropped
@@ -39,12 +41,21 @@ class BadRelease(Scenario):
         """Have a client write all the time."""
         url = f"http://127.0.0.1:{system.site.port}"
         stack.enter_context(Writer(url=url, key=system.key))
+        self._stack = stack
 
     def break_(self, system: System) -> None:
-        """Release it; nothing stops that."""
-        bad = Version(edits=(_TAKES_NOTHING,), migrations=self.migrations)
-        system.site.check_out(bad)
-        system.document("release", "--version", "2")
+        """Release it; it is broken as soon as the new version answers."""
+        system.site.check_out(
+            Version(edits=(_TAKES_NOTHING,), migrations=self.migrations)
+        )
+        self._release = system.site.start("release", "--version", "2")
+        self._stack.callback(self._release.kill)
+        until(lambda: system.site.version == "2", _SECONDS_MAX)
+
+    def by_hand(self, system: System) -> None:
+        """Wait for the end of the release, which nothing stops."""
+        document = system.site.end(self._release)
+        assert document["status"] == "released", document
 
     def inputs(self, system: System) -> Mapping[str, str]:
         """Return where to look."""
@@ -64,7 +75,8 @@ class BadMigration(BadRelease):
     migrations = versions.DESTRUCTIVE.migrations
 
     def by_hand(self, system: System) -> None:
-        """Stop the service before the restore."""
+        """Stop the service as well, before the restore."""
+        super().by_hand(system)
         system.site.stop()
 
     def faults(self, system: System) -> list[str]:
