@@ -100,7 +100,7 @@ class Machine:
     @property
     def log(self) -> str:
         """What the newest run has printed so far."""
-        return _NOISE.sub("", _ESCAPE.sub("", self._log.read_text()))
+        return _NOISE.sub("", _ESCAPE.sub("", self._log.read_text(errors="replace")))
 
     def with_github(self, address: str, token: str) -> Machine:
         """Return the same machine, whose jobs find GitHub at an address."""
@@ -223,7 +223,9 @@ def _install(folder: Path) -> None:
     venv.EnvBuilder(symlinks=True).create(folder)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     (site / "lock.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    shutil.copytree(ROOT / "opskit", site / "opskit")
+    # Others may be compiling at the moment: what they have not finished vanishes.
+    unfinished = shutil.ignore_patterns("*.pyc.*")
+    shutil.copytree(ROOT / "opskit", site / "opskit", ignore=unfinished)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     for source, target in (wheel["sources"] | wheel["force-include"]).items():
