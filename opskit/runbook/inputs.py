@@ -60,7 +60,8 @@ def parse(known: Sequence[Input], given: Iterable[str]) -> dict[str, str]:
         if name in values:
             raise UsageError(
                 f"the input {name} is given already",
-                hint=f"Give {name} once; --resume keeps the inputs.",
+                hint=f"Give {name} once. --resume keeps the inputs: to change one, "
+                "begin anew without it.",
             )
         values[name] = check_value(by_name[name], value)
     return values

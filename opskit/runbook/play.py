@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import getpass
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -249,7 +250,8 @@ def _show_all(book: Runbook, played: Played, show: Show) -> None:
     """Show a whole runbook, with the inputs that are known filled in."""
     show(f"# {book.title}\n")
     for each in book.inputs:
-        played.inputs.setdefault(each.name, each.default or f"${each.name}")
-        show(f"{each.name}={played.inputs[each.name]}")
+        value = played.inputs.setdefault(each.name, each.default or f"${each.name}")
+        is_known = value != f"${each.name}"
+        show(f"{each.name}={shlex.quote(value) if is_known else ''}  # {each.about}")
     for name, text in book.sections.items():
         show(f"\n## {name}\n\n{filled(text, played.inputs)}")

@@ -206,7 +206,8 @@ class Walk:
         return RunbookFailed(
             f"the runbook {name} did not work: {done.name}: {done.details['why']}",
             hint="Correct what is wrong; then "
-            f"`inv runbook --name {name} --resume` goes on.",
+            f"`inv runbook --name {name} --resume` goes on with the same inputs. "
+            "To change an input, begin anew without --resume.",
         )
 
     def _record(self, number: int, name: str, state: str, **more: Any) -> bool:

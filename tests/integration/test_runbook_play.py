@@ -83,6 +83,7 @@ def test_to_leave_after_a_failure_is_a_failure(room):
 
     assert (outcome.status, outcome.exit_code) == ("failed", 50)
     assert "Ask the neighbour." in room.shown[-1]
+    assert "To change an input, begin anew" in outcome.errors[0].hint
     assert room.records("runbook")[0]["code"] == 50
 
 
@@ -326,7 +327,7 @@ def test_a_dry_run_shows_all_and_runs_nothing(room):
     """With the inputs filled in, and no record."""
     room.write(
         f"Destroys: $table\n\n{block('echo ${table} $table $other >>done')}",
-        inputs="| `table` | name | what | |\n| `backup` | backup | which | latest |\n",
+        inputs="| `table` | text | what | |\n| `backup` | backup | which | latest |\n",
         proof="test $backup = $table",
     )
 
@@ -339,8 +340,11 @@ def test_a_dry_run_shows_all_and_runs_nothing(room):
     assert "Have a tea." in text
     assert (room.asked, room.done()) == ([], [])
     assert not (room.folder / ".opskit").exists()
+    assert "table=orders  # what" in room.shown
+    room.play(dry_run=True, inputs=["table=all orders"])
+    assert "table='all orders'  # what" in room.shown  # as a shell takes it
     room.play(dry_run=True)
-    assert "table=$table" in room.shown
+    assert "table=  # what" in room.shown
 
 
 def test_one_person_at_a_time(room):

@@ -99,7 +99,9 @@ def test_a_resume_takes_no_inputs_and_needs_something_to_resume(room):
 
     assert room.rehearse(resume=True).exit_code == 62
     room.play("a", "leave")
-    assert room.rehearse(resume=True, inputs=["table=b"]).exit_code == 2
+    refused = room.rehearse(resume=True, inputs=["table=b"])
+    assert refused.exit_code == 2
+    assert "begin anew without it" in refused.errors[0].hint
     assert room.done() == []
 
 
