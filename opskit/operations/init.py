@@ -29,6 +29,10 @@ _NESTED = """\
     import sys, invoke, opskit.tasks
     ns = invoke.Collection.from_module(sys.modules[__name__])
     ns.add_collection(opskit.tasks.namespace, "opskit")"""
+_BESIDE = (
+    " is yours and is left alone: copy the one of opskit under another name, from "
+    f"{files.documents() / 'workflows'}"
+)
 _COMPLETE = (
     "complete [smoke] and [release] in opskit.toml: where the service is, and how it "
     "is deployed; docs/releases.md describes both"
@@ -66,6 +70,11 @@ class File:
     text: str
     before: str | None
     state: str
+
+    @property
+    def remains(self) -> str:
+        """The text that lies there in the end."""
+        return self.before if self.before and self.state == "kept" else self.text
 
     @property
     def is_written(self) -> bool:
@@ -110,31 +119,33 @@ class Initialised:
     def steps(self) -> list[str]:
         """Return what is left to do, by a person."""
         answers, own = self.answers, self.own_tasks
-        text = "".join(e.text for e in self.files if e.path.startswith(".github"))
+        workflows = [e for e in self.files if e.path.startswith(".github")]
+        text = "".join(each.remains for each in workflows)
         environments, secrets, variables = (
             ", ".join(sorted(set(re.findall(pattern, text))))
             for pattern in (_ENVIRONMENT, r"secrets\.(\w+)", r"vars\.(\w+)")
         )
         top = next((e for e in self.folder.parents if (e / ".git").exists()), None)
         is_top = top is None or (self.folder / ".git").exists()
-        releases = answers.deployer != "none"
-        on_github = answers.on_github
+        releases, on_github = answers.deployer != "none", answers.on_github
+        has_release = "opskit release" in text
         steps = (
             (own and "opskit.tasks" not in own[1], f"{own and own[0]}{_NESTED}"),
+            *(("opskit" not in e.remains, f"{e.path}{_BESIDE}") for e in workflows),
             (releases, _COMPLETE),
             (True, _PROVE),
             (answers.run != "github", _SCHEDULE),
             (answers.run == "both", _EITHER),
             (
-                on_github,
+                environments,
                 f"on GitHub, make the environments {environments}. Their secrets: "
                 f"{secrets}. Their variables: {variables}. docs/github.md says which "
                 "are needed",
             ),
             (on_github and answers.store_folder, _NO_BUCKET),
-            (on_github and releases, _TEST if "inv test" in text else _NO_TEST),
-            (on_github and releases, _STAGING),
-            (on_github and answers.deployer == "local", _RUNS_ON),
+            (has_release, _TEST if "inv test" in text else _NO_TEST),
+            ("opskit.staging.toml" in text, _STAGING),
+            (has_release and answers.deployer == "local", _RUNS_ON),
             (
                 on_github and not is_top,
                 f"GitHub reads workflows only in {top}: move .github there",

@@ -440,11 +440,31 @@ def test_what_is_left_to_do_is_said(tmp_path: Path) -> None:
     ):
         assert words in steps
     (folder / "tasks.py").write_text("from opskit.tasks import namespace\n")
+    (folder / ".github" / "workflows" / "release.yml").unlink()
     steps = "\n".join(run(folder, store="sets", deployer="command").steps())
     assert "release.yml tests nothing" in steps
     steps = "\n".join(run(tmp_path, run="scheduler").steps())
     assert "GitHub" not in steps
     assert "complete" not in steps
+
+
+def test_a_workflow_of_ones_own_is_not_spoken_of_as_that_of_opskit(
+    tmp_path: Path,
+) -> None:
+    """It is left alone, and what it lacks is not left to do."""
+    release = tmp_path / ".github" / "workflows" / "release.yml"
+    release.parent.mkdir(parents=True)
+    release.write_text("name: Ours\non: push\njobs: {}\n")
+
+    steps = "\n".join(run(tmp_path, deployer="local").steps())
+
+    assert ".github/workflows/release.yml is yours and is left alone" in steps
+    assert "environments backup, restore-drill, smoke." in steps
+    for words in ("opskit.staging.toml", "task test", "must run on", "production"):
+        assert words not in steps
+    steps = "\n".join(run(tmp_path, deployer="local", force=True).steps())
+    assert "is yours" not in steps.replace("tasks.py is yours", "")
+    assert "opskit.staging.toml" in steps
 
 
 def test_the_folder_of_opskit_itself_stays_as_it_is() -> None:
