@@ -322,8 +322,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigurationError(
             f"no configuration: {path} does not exist",
-            hint="Write an opskit.toml there (README.md shows one), or name another "
-            "file with --config or OPSKIT_CONFIG.",
+            hint="Name another file with --config or OPSKIT_CONFIG. In the repository "
+            "of a service, `inv init` writes an opskit.toml; README.md shows one.",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(

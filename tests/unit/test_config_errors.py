@@ -125,6 +125,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
     assert str(tmp_path / "none.toml") in refused.value.message
     assert "OPSKIT_CONFIG" in refused.value.hint
+    assert "`inv init` writes" in refused.value.hint
 
 
 @pytest.mark.parametrize("text", ["a = [1,", "url = postgresql://x", "[a]\n[a]", "\0"])
