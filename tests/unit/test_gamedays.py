@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 import pytest
 import yaml
 
+from opskit.runbook.text import read
 from opskit.watch.rules import render
 from tests.gamedays import scenario as scenarios
 from tests.gamedays import table
@@ -180,6 +181,17 @@ def test_sets_the_ledger_and_a_copy_are_looked_at(wrong: str) -> None:
     (fault,) = Guarded().faults(Watched())  # type: ignore[arg-type]
     assert fault.startswith(wrong)
     assert fault.endswith(": damaged")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_follows_the_runbook_that_there_is(name: str) -> None:
+    """What it skips may be skipped; what is destroyed in the rest, it names."""
+    scenario = SCENARIOS[name]
+    steps = read(RUNBOOKS / f"{scenario.runbook}.md").steps
+
+    done = [each for each in steps if each.number not in scenario.skip]
+    assert all(steps[number - 1].only_if for number in scenario.skip)
+    assert any(each.destroys for each in done) == bool(scenario.destroys)
 
 
 EMPTY = "before\n\n<!-- gamedays -->\n<!-- end -->\n\nafter\n"
