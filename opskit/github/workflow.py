@@ -7,6 +7,7 @@ lost in the middle.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -223,7 +224,7 @@ def put_into_files(environment: Mapping[str, str]) -> tuple[str, ...]:
         for name, value in environment.items()
         if _SECRET_FILE.fullmatch(name)
         and value.strip()
-        and not Path(value.partition("\n")[0]).is_file()
+        and not os.path.isfile(value.partition("\n")[0])
     }
     files.make_directories(folder)
     for name, value in found.items():

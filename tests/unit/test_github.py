@@ -419,10 +419,13 @@ def test_secrets_become_files(tmp_path: Path) -> None:
         "RUNNER_TEMP": str(tmp_path), "GITHUB_ENV": str(tmp_path / "env"),
         "PGPASSFILE": "db:5432:shop:ops:hunter2", "PGSERVICEFILE": str(existing),
         "AWS_SHARED_CREDENTIALS_FILE": "", "OPSKIT_SIGNING__KEY_FILE": "-----BEGIN\r\nabc\r\n\r\n",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "e" * 300,  # longer than the name of a file may be
         "OTHER_FILE": "x", "OPSKIT_CONFIG": "y", "OPSKIT_SMOKE__PROFILE": "strict",
     }  # fmt: skip
 
-    assert put_into_files(environment) == ("PGPASSFILE", "OPSKIT_SIGNING__KEY_FILE")
+    assert put_into_files(environment) == (
+        "PGPASSFILE", "OPSKIT_SIGNING__KEY_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    )  # fmt: skip
 
     later = dict(e.split("=", 1) for e in (tmp_path / "env").read_text().splitlines())
     assert Path(later["PGPASSFILE"]).read_text() == "db:5432:shop:ops:hunter2\n"
