@@ -17,6 +17,7 @@ from opskit.runbook.text import Runbook, read
 RUNBOOK, STEP = "runbook", "runbook-step"
 PASSED, FAILED, LEFT = "passed", "failed", "left"
 BEGUN, DONE, SKIPPED, INTERRUPTED = "begun", "done", "skipped", "interrupted"
+BY_HAND = "by hand"  # and nobody was there to do it
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,7 @@ import difflib
 import getpass
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from opskit import locks
@@ -79,7 +79,9 @@ def _play(
         played = record.result = _played(run, book, request, earlier)
         if ask and not earlier:
             show(f"# {book.title}\n\n{book.sections['Decide']}\n")
-        _complete(book, played.inputs, show, ask)
+        given = earlier.details["inputs"] if earlier else {}
+        masked = {name for name, each in given.items() if MASK in each}
+        _complete(book, played.inputs, show, ask, masked)
         if request.unattended:
             _require_agreed(run, book, played, request)
             seconds = run.settings.runbooks.step_timeout.total_seconds()
@@ -197,27 +199,34 @@ def _login() -> str:
 
 
 def _complete(
-    book: Runbook, values: dict[str, str], show: Show, ask: Ask | None
+    book: Runbook,
+    values: dict[str, str],
+    show: Show,
+    ask: Ask | None,
+    masked: Collection[str],
 ) -> None:
     """Ask for the inputs that were not given; unattended their defaults are taken.
+
+    What was masked in the record was not the default, so that is not taken for it.
 
     Raises:
         RunbookRefused: one is missing, and there is nobody to ask.
         Left: the person has left.
     """
     for each in book.inputs:
+        fallback = "" if each.name in masked else each.default
         while each.name not in values:
-            if ask is None and not each.default:
+            if ask is None and not fallback:
                 raise RunbookRefused(
                     f"the input {each.name} is missing",
                     hint=f"Give it: --input {each.name}=VALUE ({each.about}).",
                 )
-            default = f" [{each.default}]" if each.default else ""
+            default = f" [{fallback}]" if fallback else ""
             line = ask(f"{each.name}: {each.about}{default}:") if ask else ""
             if line is None:
                 raise Left
             try:
-                given = line.strip() or each.default
+                given = line.strip() or fallback
                 values[each.name] = inputs.check_value(each, given)
             except UsageError as error:
                 show(f"{error.message}.")

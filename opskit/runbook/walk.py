@@ -11,7 +11,15 @@ from typing import Any
 from opskit.errors import RunbookFailed, RunbookRefused
 from opskit.operations import steps
 from opskit.operations.run import Run
-from opskit.runbook.attempts import BEGUN, DONE, FAILED, INTERRUPTED, SKIPPED, STEP
+from opskit.runbook.attempts import (
+    BEGUN,
+    BY_HAND,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    SKIPPED,
+    STEP,
+)
 from opskit.runbook.text import Runbook, Step
 
 Show = Callable[[str], None]
@@ -24,6 +32,7 @@ _BEFORE = {
     FAILED: "failed the last time",
     BEGUN: "was begun and has not ended: see first whether its command still runs",
     INTERRUPTED: "was interrupted",
+    BY_HAND: "is done by hand, and nobody has said that it is done",
 }
 
 
@@ -188,10 +197,10 @@ class Walk:
             if step.proof and not why and (failed := self.shell(step.proof)):
                 why = f"the proof failed: {failed}"
             is_by_hand = self.ask is None and not step.command and not step.proof
-            done.status = FAILED if why else "by hand" if is_by_hand else "ok"
+            done.status = FAILED if why else BY_HAND if is_by_hand else "ok"
         finally:
             done.seconds = round(time.monotonic() - began, 3)
-            state = done.status if done.status in (INTERRUPTED, FAILED) else DONE
+            state = DONE if done.status == "ok" else done.status
             self._record(
                 step.number, done.name, state, **({"error": why} if why else {})
             )

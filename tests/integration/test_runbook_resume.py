@@ -53,6 +53,35 @@ def test_a_step_whose_proof_fails_now_is_done_again(room):
     assert "Step 1 was done, but its proof does not hold now." in room.shown
 
 
+def test_what_nobody_did_by_hand_is_asked_for(room):
+    """A rehearsal has only said that it is done by hand."""
+    room.write("By hand.", block("test -e fixed"))
+
+    rehearsed = room.rehearse()
+    (room.folder / "fixed").touch()
+    outcome = room.play("y", "y", resume=True)
+
+    assert ends(rehearsed) == ["by hand", "failed", "planned"]
+    assert ends(outcome) == ["ok", "ok", "ok"]
+    assert "Is it done?" in room.asked[0]
+
+
+def test_a_default_is_not_taken_for_a_value_that_was_masked(room, monkeypatch):
+    """The record lacks the value: the steps that are left would work with another."""
+    monkeypatch.setenv("PGPASSWORD", "correct-horse-battery")
+    room.write(
+        block('echo "$what" >>done; exit 1'),
+        inputs="| `what` | text | what | other |\n",
+    )
+
+    room.rehearse(inputs=["what=correct-horse-battery"])
+    missing = room.rehearse(resume=True)
+    asked = room.play("", "correct-horse-battery", "y", "leave", resume=True)
+
+    assert (missing.exit_code, asked.exit_code) == (62, 50)
+    assert room.done() == ["correct-horse-battery"] * 2
+
+
 def test_a_skipped_step_stays_skipped(room):
     """The person has decided that it is not needed."""
     room.write("Only if: so.\n\n" + block("echo 1 >>done"), block("echo 2 >>done"))
