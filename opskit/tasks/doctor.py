@@ -54,7 +54,9 @@ def status(say: Say, json: bool = False) -> Outcome[Examined]:
 
 def _lines(check: Check) -> Iterator[str]:
     limit = f" ({check.expected})" if check.expected else ""
-    yield f"{check.status:<9} {check.name}: {check.observed}{limit}"
+    # Nothing is wrong, and still there is something to do.
+    word = "note" if check.passed and check.hint else check.status
+    yield f"{word:<9} {check.name}: {check.observed}{limit}"
     if check.hint:
         yield f"          {check.hint}"
 

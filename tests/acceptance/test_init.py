@@ -212,6 +212,7 @@ def test_a_store_in_a_bucket_needs_no_more_than_its_credentials(
     examined = program(folder, "invoke", "doctor", variables=s3_servers.environment())
 
     assert "workflow backup.yml: databases: it backs up shop" in examined
+    assert "note      workflow backup.yml: heartbeats: nobody notices" in examined
     assert "store offsite" in examined
 
 
