@@ -8,11 +8,11 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 
 from tests.gamedays.scenario import Alert, Scenario
 from tests.gamedays.system import System
-from tests.support import execute
+from tests.support import execute, processes_of
+from tests.watching import until
 
 _ROLE = "backup_of_service"
 
@@ -54,13 +54,14 @@ class SchedulerKilled(Scenario):
 
     def prepare(self, system: System, stack: ExitStack) -> None:
         """Have a command that starts it, as a service manager has."""
-        pid = system.folder / "scheduler.pid"
-        run = f"{sys.executable} -m opskit scheduler >started.log 2>&1"
-        start = (
-            f"cd {system.folder} && exec setsid sh -c 'echo $$ >{pid}; exec {run}' &"
+        configuration = system.folder / "opskit.toml"
+        # It outlives the step that starts it, and is gone where nobody can end it.
+        run = f"timeout 900 {sys.executable} -m opskit scheduler"
+        (system.folder / "start").write_text(
+            f"cd {system.folder}\n"
+            f"setsid {run} --config {configuration} >started.log 2>&1 &\n"
         )
-        (system.folder / "start").write_text(f"{start}\n")
-        stack.callback(_end, pid)
+        stack.callback(_end, str(configuration))
 
     def break_(self, system: System) -> None:
         """Kill it."""
@@ -71,8 +72,9 @@ class SchedulerKilled(Scenario):
         return {"restart": f"sh {system.folder}/start"}
 
 
-def _end(pid: Path) -> None:
-    """End what the runbook started."""
-    if pid.exists():
+def _end(configuration: str) -> None:
+    """End what the runbook started, and wait until it has ended."""
+    for each in processes_of(configuration):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid.read_text()), signal.SIGKILL)
+            os.kill(each, signal.SIGKILL)
+    until(lambda: not processes_of(configuration))
