@@ -46,6 +46,27 @@ def test_a_job_has_a_limit_and_its_own_permissions(job: str) -> None:
 
 
 @of_each_job
+def test_a_step_that_hangs_fails_before_its_job_is_cancelled(job: str) -> None:
+    """After a step that failed the evidence is kept, and nothing is released further."""
+    limits = {each.get("name", each.get("uses")): each["timeout-minutes"] for each in JOBS[job]["steps"]}  # fmt: skip
+    # One of three is run.
+    assert limits.pop("Resume", 0) == limits.pop("Roll back", 0)
+    assert sum(limits.values()) <= JOBS[job]["timeout-minutes"]
+
+
+@pytest.mark.parametrize("job", ["staging", "production"])
+def test_a_release_does_not_go_on_after_a_job_that_was_cancelled(job: str) -> None:
+    """GitHub cancels a job that takes too long, and does not call that a failure."""
+    condition = LOADED["release"]["jobs"][job]["if"]
+    for word in (
+        "!failure()",
+        "!cancelled()",
+        "!contains(needs.*.result, 'cancelled')",
+    ):
+        assert f"{word} && " in condition
+
+
+@of_each_job
 def test_nothing_is_cancelled_or_replaced(job: str) -> None:
     """A later run waits for the one before, wherever it waits."""
     groups = [e.get("concurrency") for e in (LOADED[job.partition(":")[0]], JOBS[job])]
