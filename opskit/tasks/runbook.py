@@ -13,6 +13,7 @@ from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
     from opskit.operations.outcome import Outcome
+    from opskit.operations.run import Run
     from opskit.runbook.attempts import Listing
 
 
@@ -49,11 +50,8 @@ def runbook(
 
     Example: inv runbook database-lost --input database=shop
     """
-    from opskit.config import Settings, configuration_path
-    from opskit.operations.run import begin
     from opskit.runbook.attempts import list_runbooks
     from opskit.runbook.play import PlayRequest, play
-    from opskit.watch.runs import start
 
     if list_ or not name:
         if name or dry_run or resume or yes or input or destroys or second or skip:
@@ -61,7 +59,7 @@ def runbook(
                 "only --json goes with the list of runbooks",
                 hint="To walk through one, name it: `inv runbook --name NAME`.",
             )
-        return say.result(list_runbooks(start()), _lines)
+        return say.result(list_runbooks(_run(needs_none=True)), _lines)
     request = PlayRequest(
         name=name,
         dry_run=dry_run,
@@ -87,10 +85,18 @@ def runbook(
         except OSError:
             return None  # the terminal is gone
 
-    # Where everything is lost, there may be no configuration yet.
-    is_bare = dry_run and not configuration_path().exists()
-    run = begin(Settings()) if is_bare else start()
+    run = _run(needs_none=dry_run)
     return play(run, request, show=show, ask=ask if sys.stdin.isatty() else None)
+
+
+def _run(*, needs_none: bool) -> Run:
+    """Begin a run, also where everything is lost and there is no configuration yet."""
+    from opskit.config import Settings, configuration_path
+    from opskit.operations.run import begin
+    from opskit.watch.runs import start
+
+    is_bare = needs_none and not configuration_path().exists()
+    return begin(Settings()) if is_bare else start()
 
 
 def _lines(listing: Listing) -> Iterator[str]:

@@ -282,8 +282,10 @@ def test_without_a_terminal_and_without_yes_nothing_is_run(desk: Desk) -> None:
 def test_a_runbook_can_be_read_without_a_configuration(desk: Desk) -> None:
     """Where everything is lost: one of those that come with opskit."""
     (desk.folder / "opskit.toml").unlink()
+    listed = desk.run("runbook")
     text = desk.run("runbook", "everything-lost", "--dry-run")
 
+    assert "everything-lost  never" in listed
     assert text.startswith("# Everything is lost but the store\n")
     assert sorted(each.name for each in desk.folder.iterdir()) == ["runbooks", "store"]
     assert desk.json("runbook", "everything-lost", "--yes", code=2)
