@@ -17,6 +17,7 @@ from opskit.runbook.text import Runbook, read
 RUNBOOK, STEP = "runbook", "runbook-step"
 PASSED, FAILED, LEFT = "passed", "failed", "left"
 BEGUN, DONE, SKIPPED, INTERRUPTED = "begun", "done", "skipped", "interrupted"
+UNPROVED = "not proved"  # but its command has ended well
 BY_HAND = "by hand"  # and nobody was there to do it
 
 

@@ -19,6 +19,7 @@ from opskit.runbook.attempts import (
     INTERRUPTED,
     SKIPPED,
     STEP,
+    UNPROVED,
 )
 from opskit.runbook.text import Runbook, Step
 
@@ -30,6 +31,7 @@ PROOF = "Proof that it worked"
 _BEFORE = {
     DONE: "was done, but its proof does not hold now",
     FAILED: "failed the last time",
+    UNPROVED: "was not proved the last time, and is not now",
     BEGUN: "was begun and has not ended: see first whether its command still runs",
     INTERRUPTED: "was interrupted",
     BY_HAND: "is done by hand, and nobody has said that it is done",
@@ -128,7 +130,9 @@ class Walk:
         if before == SKIPPED:
             done.status = SKIPPED
             return True
-        if not self.shell(step.proof) if step.proof else before == DONE:
+        # A proof alone may hold without the step, as a query before a restore.
+        has_run = before in (DONE, UNPROVED)
+        if has_run and not (step.proof and self.shell(step.proof)):
             done.status = steps.DONE_BEFORE
             return True
         self.show(f"Step {step.number} {_BEFORE[before]}.")
@@ -190,17 +194,18 @@ class Walk:
     def _do(self, step: Step, done: steps.Step) -> bool:
         """Do a step and check its proof, on record; return whether it is done."""
         self._record(step.number, done.name, BEGUN)
-        done.status, began, why = INTERRUPTED, time.monotonic(), ""
+        done.status, began, why, failure = INTERRUPTED, time.monotonic(), "", FAILED
         try:
             if step.command:
                 why = self.shell(step.command)
+            failure = UNPROVED if step.command and not why else FAILED
             if step.proof and not why and (failed := self.shell(step.proof)):
                 why = f"the proof failed: {failed}"
             is_by_hand = self.ask is None and not step.command and not step.proof
             done.status = FAILED if why else BY_HAND if is_by_hand else "ok"
         finally:
             done.seconds = round(time.monotonic() - began, 3)
-            state = DONE if done.status == "ok" else done.status
+            state = {"ok": DONE, FAILED: failure}.get(done.status, done.status)
             self._record(
                 step.number, done.name, state, **({"error": why} if why else {})
             )
@@ -222,5 +227,5 @@ class Walk:
     def _record(self, number: int, name: str, state: str, **more: Any) -> bool:
         details = {"step": number, "name": name, "state": state}
         details |= self.played.about | more
-        failed = state == FAILED
+        failed = state in (FAILED, UNPROVED)
         return self.run.ledger.note(self.run.run_id, STEP, details, failed=failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -94,16 +95,29 @@ def test_a_skipped_step_stays_skipped(room):
 
 def test_a_failed_run_can_be_resumed(room):
     """It begins with the step that failed; a proof may hold meanwhile."""
-    room.write(
-        block("echo 1 >>done"), block("echo 2 >>done; exit 1", proof="test -e mended")
-    )
+    room.write(block("echo 1 >>done"), block("echo 2 >>done", proof="test -e mended"))
 
     assert room.rehearse().status == "failed"
     assert ends(room.rehearse(resume=True))[:2] == ["done before", "failed"]
-    assert "Step 2 failed the last time." in room.shown
+    assert "Step 2 was not proved the last time, and is not now." in room.shown
     (room.folder / "mended").touch()
     assert ends(room.rehearse(resume=True)) == ["done before", "done before", "ok"]
     assert room.done() == ["1", "2", "2"]
+
+
+@pytest.mark.parametrize("fault", ["exit 1", "kill -INT $OPSKIT; sleep 60"])
+def test_a_proof_does_not_stand_for_a_command_that_did_not_end_well(
+    room, monkeypatch, fault
+):
+    """A database answers a query also before it is replaced."""
+    monkeypatch.setenv("OPSKIT", str(os.getpid()))
+    room.write(block(f"echo 1 >>done; test -e fixed || {{ {fault}; }}", proof="true"))
+
+    assert room.rehearse().exit_code in (50, 130)
+    (room.folder / "fixed").touch()
+
+    assert ends(room.rehearse(resume=True)) == ["ok", "ok"]
+    assert room.done() == ["1", "1"]
 
 
 def test_a_changed_runbook_is_not_resumed(room):
