@@ -15,6 +15,7 @@ import pytest
 from development.configuration_docs import render
 from opskit.config import Settings, load
 from opskit.errors import OpskitError, UsageError
+from opskit.runbook.text import read
 from opskit.tasks.arguments import parse
 from tasks import namespace
 from tests.unit.documents import (
@@ -216,6 +217,32 @@ def test_the_example_in_a_tasks_help_can_be_typed(name: str) -> None:
 def test_the_readme_begins_with_both_commands() -> None:
     """The first commands of the README are the quickstart and the tests."""
     assert quoted_calls(ROOT / "README.md")[:2] == [["quickstart"], ["test"]]
+
+
+def test_the_readme_names_the_tasks_without_json() -> None:
+    """Who parses the output of a task learns there which have none for programs."""
+    text = (ROOT / "README.md").read_text()
+    listed = re.search(r"and all but(.+?)have `--json`", text, re.DOTALL)
+    without = {
+        name
+        for name in namespace.task_names
+        if "json" not in {each.name for each in namespace[name].get_arguments()}
+    }
+
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == without
+
+
+def test_a_rehearsal_in_a_guide_is_not_refused() -> None:
+    """It gives each input that has no default, and agrees to what is destroyed."""
+    text = (ROOT / "docs" / "runbooks.md").read_text().replace("\\\n", "")
+    (call,) = re.findall(r"^opskit runbook (\S+) --yes(.+)", text, re.MULTILINE)
+    book = read(ROOT / "runbooks" / f"{call[0]}.md")
+    given = dict(re.findall(r"--input (\w+)=(\S+)", call[1]))
+    destroyed = {given[each.destroys] for each in book.steps if each.destroys}
+
+    assert {each.name for each in book.inputs if not each.default} <= set(given)
+    assert destroyed == set(re.findall(r"--destroys (\S+)", call[1]))
 
 
 def test_every_task_is_documented() -> None:
