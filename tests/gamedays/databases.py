@@ -27,10 +27,11 @@ class DatabaseLost(Scenario):
         with connect(server, purpose="test") as connection:
             database.drop(connection, DATABASE)
 
-    def inputs(self, _system: System) -> Mapping[str, str]:
+    def inputs(self, system: System) -> Mapping[str, str]:
         """Return which one it is, and how its rows are known."""
         return {
             "database": DATABASE,
+            "backup": system.newest_set,
             "target": DATABASE,
             "question": "SELECT count(*) >= 500 FROM public.tasks",
         }
@@ -49,9 +50,10 @@ class RowsDeleted(Scenario):
         execute(system.site.url, "DELETE FROM public.tasks WHERE id % 3 <> 0")
         system.document("backup", "--all")
 
-    def inputs(self, _system: System) -> Mapping[str, str]:
+    def inputs(self, system: System) -> Mapping[str, str]:
         """Return the table, and a time from before."""
         return {
+            "damaged": system.newest_set,
             "database": DATABASE,
             "table": "public.tasks",
             "before": self._before.isoformat(),

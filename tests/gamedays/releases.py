@@ -62,6 +62,7 @@ class BadRelease(Scenario):
         return {
             "database": DATABASE,
             "live": DATABASE,
+            "backup": system.newest_set,
             "prometheus": system.prometheus.url,
         }
 

@@ -118,6 +118,11 @@ class System:
         )
         return document
 
+    @property
+    def newest_set(self) -> str:
+        """The ID of the newest set."""
+        return str(self.document("backups")["backups"][0]["backup_id"])
+
     def page(self) -> str:
         """Return the status page; empty if there is none."""
         with contextlib.suppress(OSError):
