@@ -222,14 +222,14 @@ def init(planned: Initialised) -> Outcome[Initialised]:
             with _translated(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files.write_atomically(path, [each.text.encode()], mode=0o644)
-    return outcome(planned)
+    return outcome(planned, "ok")
 
 
-def outcome(planned: Initialised) -> Outcome[Initialised]:
-    """Return a plan as what became of it."""
+def outcome(planned: Initialised, status: str = "planned") -> Outcome[Initialised]:
+    """Return what was planned, and with `ok` was done."""
     return Outcome(
         operation="init",
-        status="ok",
+        status=status,
         run_id=log.new_run_id(),
         started_at=now(),
         seconds=0,

@@ -130,12 +130,13 @@ class Walk:
         if before == SKIPPED:
             done.status = SKIPPED
             return True
+        holds = not self.shell(step.proof) if step.proof else None
         # A proof alone may hold without the step, as a query before a restore.
-        has_run = before in (DONE, UNPROVED)
-        if has_run and not (step.proof and self.shell(step.proof)):
+        if before in (DONE, UNPROVED) and holds is not False:
             done.status = steps.DONE_BEFORE
             return True
-        self.show(f"Step {step.number} {_BEFORE[before]}.")
+        also = "; its proof holds now" if holds else ""
+        self.show(f"Step {step.number} {_BEFORE[before]}{also}.")
         return False
 
     def _settle(self, step: Step, done: steps.Step) -> None:

@@ -137,6 +137,8 @@ def test_the_whole_life_in_an_empty_repository(
     assert "--config" in inv(folder, "--config", "other.toml", "init", *flags, code=2)
     more = (*flags, "crm=postgresql:///crm")
     assert '+url = "postgresql:///crm"' in inv(folder, "init", "--diff", *more)
+    planned = document(inv(folder, "init", "--diff", "--json", *more))
+    assert planned["status"] == "planned"
     told = document(inv(folder, "init", "--json", "--force", *more))
     assert {"path": "opskit.toml", "state": "overwritten"} in told["files"]
     assert (told["status"], told["new_store"]) == ("ok", None)

@@ -118,6 +118,7 @@ def test_a_proof_does_not_stand_for_a_command_that_did_not_end_well(
 
     assert ends(room.rehearse(resume=True)) == ["ok", "ok"]
     assert room.done() == ["1", "1"]
+    assert [each for each in room.shown if "its proof holds now." in each]
 
 
 def test_a_changed_runbook_is_not_resumed(room):
