@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opskit import config, files, log
+from opskit import __version__, config, files, log
 from opskit.errors import ConfigurationError, UsageError
 from opskit.operations.outcome import Outcome
 from opskit.operations.repository import CONFIGURATION, TASKS, Answers, contents
@@ -48,6 +48,10 @@ _SCHEDULE = (
 _EITHER = (
     "the scheduler and the workflows do the same work: keep either `schedule` and the "
     "scheduler, or backup.yml and restore-drill.yml"
+)
+_NOT_RELEASED = (
+    f"opskit {__version__} is not released: name a wheel or a commit of it in "
+    "requirements-opskit.txt; docs/github.md shows how"
 )
 _NO_BUCKET = (
     "GitHub's machines do not have the folder of the store, so the workflows fail "
@@ -142,6 +146,7 @@ class Initialised:
                 f"{secrets}. Their variables: {variables}. docs/github.md says which "
                 "are needed",
             ),
+            (on_github and "dev" in __version__, _NOT_RELEASED),
             (on_github and answers.store_folder, _NO_BUCKET),
             (has_release, _TEST if "inv test" in text else _NO_TEST),
             ("opskit.staging.toml" in text, _STAGING),

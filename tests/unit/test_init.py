@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from development.tasks import workflow_checks
-from opskit import config
+from opskit import __version__, config
 from opskit.errors import UsageError
 from opskit.operations import repository
 from opskit.operations.init import Initialised, init, outcome, plan
@@ -439,6 +439,7 @@ def test_what_is_left_to_do_is_said(tmp_path: Path) -> None:
         "inv scheduler",
     ):
         assert words in steps
+    assert ("is not released" in steps) == ("dev" in __version__)
     (folder / "tasks.py").write_text("from opskit.tasks import namespace\n")
     (folder / ".github" / "workflows" / "release.yml").unlink()
     steps = "\n".join(run(folder, store="sets", deployer="command").steps())
