@@ -55,7 +55,7 @@ class Result:
         for path in sorted(evidence.rglob("*.json")) if evidence else ():
             try:
                 lines += _lines(json.loads(path.read_bytes()))
-            except (ValueError, AttributeError, KeyError, TypeError):
+            except (OSError, ValueError, LookupError, TypeError, RecursionError):
                 lines.append(f"{path.name} cannot be read")
         return cls(passed=outcome == "success", lines=tuple(lines))
 

@@ -404,10 +404,12 @@ def test_what_did_not_pass_is_named_without_values(tmp_path: Path) -> None:
     )
     (tmp_path / "shop-1" / "torn.json").write_text('{"checks": [')
     (tmp_path / "shop-1" / "odd.json").write_text("[]")
+    (tmp_path / "shop-1" / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "shop-1" / "a.json").mkdir()
 
     assert Result.of("failure", tmp_path).lines == (
-        "it ended: failure", "shop-1: rows of orders",
-        "odd.json cannot be read", "torn.json cannot be read",
+        "it ended: failure", "a.json cannot be read", "deep.json cannot be read",
+        "shop-1: rows of orders", "odd.json cannot be read", "torn.json cannot be read",
     )  # fmt: skip
 
 
