@@ -29,7 +29,8 @@ def examine(folder: Path, settings: Settings) -> Iterator[Check]:
     if not path.is_file():
         return
     name = f"workflow {path.name}"
-    found = _MATRIX.search(_COMMENT.sub("", path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = _MATRIX.search(_COMMENT.sub("", text))
     if found is None:
         yield Check(
             name=f"{name}: databases",

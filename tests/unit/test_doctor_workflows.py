@@ -94,6 +94,17 @@ def test_a_list_that_is_not_understood_is_not_taken_for_complete(
     assert (found.passed, found.status) == (None, Health.DEGRADED)
 
 
+def test_a_workflow_that_is_not_in_utf_8_is_read(tmp_path: Path) -> None:
+    """A name in a comment may be in another encoding."""
+    examined(tmp_path, GIVEN, settings(shop={}))
+    path = tmp_path / WORKFLOW
+    path.write_bytes(b"# J\xfcrgen\n" + path.read_bytes())
+
+    databases, *_others = examine(tmp_path, settings(shop={}))
+
+    assert databases.status == Health.HEALTHY
+
+
 def test_without_the_workflow_nothing_is_said(tmp_path: Path) -> None:
     """Most users have none."""
     assert list(examine(tmp_path, settings(shop={}))) == []
