@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from opskit.errors import UsageError
+from opskit.errors import ConfigurationError, UsageError
 from opskit.tasks import output
 from opskit.tasks.command import command, whole_number
 from opskit.tasks.output import Say
@@ -95,8 +95,14 @@ def _run(*, needs_none: bool) -> Run:
     from opskit.operations.run import begin
     from opskit.watch.runs import start
 
-    is_bare = needs_none and not configuration_path().exists()
-    return begin(Settings()) if is_bare else start()
+    if configuration_path().exists():
+        return start()
+    if needs_none:
+        return begin(Settings())
+    try:
+        return start()
+    except ConfigurationError as error:
+        raise error.replace(hint=f"{error.hint} --dry-run shows the runbook.") from None
 
 
 def _lines(listing: Listing) -> Iterator[str]:

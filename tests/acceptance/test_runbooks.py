@@ -288,7 +288,8 @@ def test_a_runbook_can_be_read_without_a_configuration(desk: Desk) -> None:
 
     assert text.startswith("# Everything is lost but the store\n")
     assert sorted(each.name for each in desk.folder.iterdir()) == ["runbooks", "store"]
-    assert desk.json("runbook", "everything-lost", "--yes", code=2)
+    refused = desk.json("runbook", "everything-lost", "--yes", code=2)
+    assert "--dry-run shows the runbook" in refused["hint"]
     assert "everything-lost  never" in desk.run("runbook")
 
 
