@@ -306,3 +306,23 @@ def test_the_commands_of_a_runbook_are_right_for_any_shell(name, tmp_path):
     )
 
     assert done.stdout + done.stderr == ""
+
+
+def test_the_steps_of_runbooks_do_not_hide_what_failed(tmp_path):
+    """The newest records are those of the runbook itself, and of the one before."""
+    program = tmp_path / "opskit"
+    program.write_text(
+        "#!/bin/sh\necho '1  backup  shop  failed'\n"
+        'for n in $(seq 30); do echo "$n  runbook-step  ok"; done\n'
+    )
+    program.chmod(0o755)
+
+    shown = subprocess.run(
+        ["sh", "-euc", read(FOLDER / "backup-failing.md").steps[0].command],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert shown.stdout.startswith("1  backup")
