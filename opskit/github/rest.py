@@ -68,6 +68,11 @@ class GitHub:
                 f"GITHUB_REPOSITORY is not OWNER/NAME: {self.repository!r}",
                 hint="A workflow sets it; elsewhere set it yourself.",
             )
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise ConfigurationError(
+                "GITHUB_TOKEN has characters that no token has",
+                hint="Store the secret again, without the end of its line.",
+            )
         hide(self.token)
         self._deadline = self.clock() + self.seconds
 

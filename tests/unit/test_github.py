@@ -441,6 +441,7 @@ def test_secrets_become_files(tmp_path: Path) -> None:
     ("changed", "says"),
     [
         ({"GITHUB_TOKEN": ""}, "GITHUB_TOKEN is not set"),
+        ({"GITHUB_TOKEN": f"{TOKEN}\n"}, "GITHUB_TOKEN has characters"),
         ({"GITHUB_REPOSITORY": "../x"}, "not OWNER/NAME"),
         ({"GITHUB_REPOSITORY": "a/b?c"}, "not OWNER/NAME"),
         ({"GITHUB_API_URL": "http://api.github.example"}, "not encrypted"),
