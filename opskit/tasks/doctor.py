@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count
 from opskit.tasks import output as text
@@ -10,7 +10,7 @@ from opskit.tasks.command import command
 from opskit.tasks.output import Say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from opskit.checks import Check
     from opskit.operations.doctor import Examined
@@ -79,6 +79,12 @@ def ledger(
     )
 
 
+def _played(details: Mapping[str, Any]) -> str:
+    """Return which runbook a record is of, and which step; nothing if of none."""
+    name, step = details.get("runbook", ""), details.get("step", 0)
+    return f"{name} {step}" if step and name else str(name)
+
+
 def _records(records: LedgerRecords, *, verified: bool) -> Iterator[str]:
     for note in records.notes:
         yield f"note: {note}"
@@ -87,8 +93,8 @@ def _records(records: LedgerRecords, *, verified: bool) -> Iterator[str]:
             str(each.sequence),
             each.time[:19] + "Z",
             each.operation,
-            each.source,
-            each.outcome,
+            each.source or _played(each.details),
+            str(each.details.get("state", each.outcome)),
             each.run_id,
         ]
         for each in records.entries

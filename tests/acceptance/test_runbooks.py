@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,8 @@ def test_a_rehearsal_does_every_step_and_is_listed(desk: Desk) -> None:
     assert listed["last"]["second"] == "ruth"
     assert listed["last"]["operator"] == done["operator"] != ""
     assert "passed, rehearsal" in desk.run("runbook")
+    shown = re.findall(r"runbook-step +(\S+ \d) +(\w+)", desk.run("ledger"))
+    assert shown[:2] == [(f"{SAMPLE.stem} 1", "begun"), (f"{SAMPLE.stem} 1", "done")]
 
 
 def test_what_commands_print_is_not_in_the_document(desk: Desk) -> None:
