@@ -22,7 +22,7 @@ from opskit.catalog.sets import BackupSet, ListedSet, places_of
 from opskit.config import RetentionSettings
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
-from opskit.ledger import copies
+from opskit.ledger import comparison
 from opskit.store import Store
 from opskit.store import locks as store_locks
 
@@ -309,5 +309,5 @@ def sweep(store: Store, *, source: str, now: datetime) -> int:
         StoreError: the store refused.
     """
     own = (f"{source}/", f"{store_locks.FOLDER}{source}/")
-    places = (*own, copies.FOLDER, REPORTS_FOLDER)
+    places = (*own, comparison.FOLDER, REPORTS_FOLDER)
     return sum(store.sweep(place, before=now - GRACE) for place in places)

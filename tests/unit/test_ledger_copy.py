@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from opskit.catalog import catalog, sets
-from opskit.ledger import Ledger, copies
+from opskit.ledger import Ledger, comparison, copies
 from opskit.ledger.copies import (
     LedgerReport,
     read_copies,
@@ -271,7 +271,7 @@ def test_a_ledger_cut_at_its_end_is_found(
     assert len(report.faults) == 1
     assert report.faults[0] == (
         "store a: the end was cut off here: the copies go on "
-        f"(record {copies._ranges(range(left, COUNT))})"
+        f"(record {comparison.ranges(range(left, COUNT))})"
     )
 
 
