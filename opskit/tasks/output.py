@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from opskit import log
-from opskit.files import documents
 from opskit.log import mask, masked
 from opskit.operations.outcome import Outcome, Result
 from opskit.terminal import printable
@@ -60,6 +59,8 @@ def as_called(text: str) -> str:
 
 def hint(text: str) -> str:
     """Return a hint with commands as they are called and documents where they lie."""
+    from opskit.files import documents
+
     return _DOCUMENT.sub(lambda match: str(documents() / match[0]), as_called(text))
 
 

@@ -53,6 +53,8 @@ def install(*words: str | Path, folder: Path, **environment: str) -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     pins.write_text("\n".join(re.findall(r"^\S+==[^\\]+", lock, re.MULTILINE)))
     pinned = {"PIP_CONSTRAINT": str(pins), "UV_CONSTRAINT": str(pins)}
+    # As pip does; uv would know the authorities alone that came with it.
+    pinned["UV_SYSTEM_CERTS"] = "true"
     # uv is beside this Python; it must not take that for the one to install into.
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
     own = {key: each for key, each in os.environ.items() if key != "VIRTUAL_ENV"}
