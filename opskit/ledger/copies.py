@@ -79,28 +79,26 @@ def connected(
     ledger_id: str,
     stores: Sequence[Store],
     warn: Callable[[str], None],
-    has_moved: bool = False,
+    unread: list[StoreError] | None = None,
 ) -> Ledger:
     """Return the ledger of a file; if the file is lost, its copies restore it.
 
     `warn` gets a message when the file was rebuilt, when it could not be, and for each
-    store that could not be read. None of these keeps a record from being written, but
-    for a ledger that `has_moved` from machine to machine: its copies are the ledger,
-    and if none was read and a store failed, that store's error is raised.
+    store that could not be read. None of these keeps a record from being written.
+    A ledger that moves from machine to machine is expected to be rebuilt: `unread`
+    gets the errors of the stores that could not be read.
     """
 
     def recover(now: datetime, run_id: str) -> list[bytes]:
         stored: list[Copy] = []
-        failed: list[StoreError] = []
         for store in stores:
             try:
                 stored += read_copies(store, ledger_id).get(ledger_id, [])
             except StoreError as error:
-                failed.append(error)
+                if unread is not None:
+                    unread.append(error)
                 warn(f"the ledger's copies cannot be read: {error.message}")
         if not stored:
-            if has_moved and failed:
-                raise failed[0]
             return []
         # What is damaged in one store may be whole in another.
         intact = {each.key: each for each in stored if each.is_intact}
@@ -111,7 +109,7 @@ def connected(
             reasons = broken(stored)
         if not reasons:
             lines = ordered(intact.values())
-            if not has_moved:
+            if unread is None:
                 warn(f"the ledger {path} was rebuilt: {count(len(lines), 'record')}")
             return lines
         warn(f"the ledger {path} cannot be rebuilt: {reasons[0]}")

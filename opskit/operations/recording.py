@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from opskit import log
-from opskit.errors import ConfigurationError, OpskitError, machine_faults
+from opskit.errors import (
+    ConfigurationError,
+    OpskitError,
+    StoreError,
+    machine_faults,
+)
 from opskit.ledger import Ledger, LedgerEntry, copies
 from opskit.ledger.copies import LedgerReport
 from opskit.ledger.ledger import first_number, read_sent, sent_names
@@ -28,6 +33,9 @@ class RunLedger:
     stores: Sequence[Store]
     clock: Callable[[], datetime]
     name: str = ""
+    # Where a ledger with a name was made from copies: the stores that were not read.
+    # What the ones that were read lack may be there.
+    unread: list[StoreError] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -43,7 +51,7 @@ class RunLedger:
             ledger_id=self.id,
             stores=self.stores,
             warn=log.logger().warning,
-            has_moved=bool(self.name),
+            unread=self.unread if self.name else None,
         )
         if self.name:
             if others := sent_names(ledger.path) - {self.name}:
@@ -52,6 +60,8 @@ class RunLedger:
                     hint="Give it a folder of its own with state_dir.",
                 )
             ledger.recover(now=self.clock(), run_id=log.run_id())
+            if self.unread and not ledger.lines():
+                raise self.unread[0]
         return ledger
 
     def entries(self) -> list[LedgerEntry]:

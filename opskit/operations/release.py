@@ -302,7 +302,14 @@ def _require_unchanged(run: Run, attempts: Sequence[Attempt]) -> None:
                 hint=f"Move {run.state_dir}/ledger.jsonl away: it is then made again "
                 "from its copies in the stores.",
             )
-    # On machines that exist for one job nobody sees a ledger break.
+    # On machines that exist for one job nobody sees a ledger break, or lag behind.
+    if unread := run.ledger.unread:
+        raise ReleaseRefused(
+            f"the ledger was made from its copies, and {unread[0].message}: what was "
+            "released last may be recorded there alone",
+            hint="Make every store reachable, or take that one out of the "
+            "configuration if you know what was released last.",
+        )
     if run.settings.ledger_name and not attempts and (lost := run.ledger.records_lost):
         raise ReleaseRefused(
             f"the ledger has lost {count(lost, 'record')}, and nobody knows what was "

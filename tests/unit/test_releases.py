@@ -371,6 +371,33 @@ def test_a_release_that_cannot_be_read_any_more_is_not_forgotten(
     assert world.release("3", 62).errors[0].message  # nor after that
 
 
+def test_a_release_that_one_store_alone_has_on_record_is_not_passed_over(
+    world: World, tmp_path: Path
+) -> None:
+    """Another machine that reads only the other store would begin over it."""
+    stores = {name: tmp_path / name for name in ("a", "b")}
+    for each in stores.values():
+        each.mkdir()
+    world.settings |= {
+        "stores": {name: {"url": each.as_uri()} for name, each in stores.items()},
+        "ledger_name": "github-release",
+        "state_dir": tmp_path / "one",
+    }
+    world.release("2")
+    stores["b"].rename(tmp_path / "away")
+    world.settings["state_dir"] = tmp_path / "another"
+    assert "store b" in world.release("3", 62).errors[0].message
+    world.settings["state_dir"] = tmp_path / "one"
+    world.killed("deploy 3", lambda: world.release("3"))
+    (tmp_path / "away").rename(stores["b"])
+    stores["a"].rename(tmp_path / "away")
+    world.settings["state_dir"] = tmp_path / "a third"
+
+    refused = world.release("4", 62).errors[0]
+
+    assert "may be recorded there alone" in refused.message
+
+
 def test_an_old_record_that_was_edited_is_in_nobodys_way(world: World) -> None:
     """A release goes by the newest ones."""
     ledger = world.folder / "ledger.jsonl"
