@@ -156,7 +156,7 @@ def test_a_sick_source_is_seen_at_once(show: Open) -> None:
     assert first.bounding_box()["y"] < 300  # type: ignore[index]
     first.get_by_role("link", name="Runbook backup-failing.md").click()
     shown.wait_for_url("**/runbooks/backup-failing.md")
-    assert "# A backup failed" in shown.inner_text("body")
+    assert "# A backup, a drill or the scheduler fails" in shown.inner_text("body")
     assert Axe().run(shown).generate_snapshot() == ""
     shown.get_by_role("link", name="State").click()
     shown.wait_for_url(lambda url: "runbooks" not in url)
