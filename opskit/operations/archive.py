@@ -90,14 +90,21 @@ def _is_of(entry: LedgerEntry, release_id: str) -> bool:
 
 
 def _chosen(entries: Iterable[LedgerEntry], wanted: str) -> str:
+    # One that was refused before its first step has no id, and nothing behind it.
     known = [
-        str(each.details["release"])
+        str(each.details.get("release", ""))
         for each in entries
-        if each.operation in (STEP, RELEASE, ROLLBACK) and "release" in each.details
+        if each.operation in (STEP, RELEASE, ROLLBACK)
     ]
-    chosen = {each for each in known if wanted and each.startswith(wanted)}
     if wanted == _LATEST:
-        chosen = {*known[-1:]}
+        if known and not known[-1]:
+            raise UsageError(
+                "the latest release was refused before its first step: there is no "
+                "evidence of it",
+                hint="`inv releases` lists those before it.",
+            )
+        wanted = known[-1] if known else wanted
+    chosen = {each for each in known if wanted and each.startswith(wanted)}
     if len(chosen) != 1:
         raise UsageError(
             f"{'no' if not chosen else 'more than one'} release is called {wanted}",

@@ -15,7 +15,7 @@ from opskit.catalog.documents import document_bytes, store_document
 from opskit.catalog.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from opskit.checks import Check
 from opskit.crypto.signatures import Signer
-from opskit.errors import StoreUnavailable
+from opskit.errors import ReleaseRefused, StoreUnavailable
 from opskit.evidence import Evidence, set_subject, store_evidence
 from opskit.operations.archive import Archived, archive
 from opskit.operations.outcome import Outcome
@@ -106,6 +106,22 @@ def _archived(outcome: Outcome[Archived]) -> Archived:
     assert outcome.errors == ()
     assert outcome.result is not None
     return outcome.result
+
+
+def _refuse() -> None:
+    raise ReleaseRefused("a migration is missing")
+
+
+def test_the_latest_is_none_before_one_that_was_refused(site: _Site) -> None:
+    """The evidence of another release would be kept for that of this one."""
+    assert _archived(archive(site.run, "latest")).release_id == site.run.run_id
+    with site.run.recorded("release", watched=True):
+        _refuse()
+
+    (refused,) = archive(site.run, "latest").errors
+
+    assert "refused before its first step" in refused.message
+    assert _archived(site.archive()).release_id == site.run.run_id
 
 
 def test_every_object_is_taken_from_a_copy_that_gives_it(site: _Site) -> None:
