@@ -72,10 +72,16 @@ def test_a_name_that_reads_like_another_is_not_taken_for_it(
 ) -> None:
     """What one of them passed meanwhile says nothing of the other."""
     url = make_database(16)
+    # The largest tables are loaded first: these two long before the load ends.
     alike = [("t.u", "v"), ("t", "u.v")]
+    execute(url, TABLES)
     for schema, name in alike:
         execute(url, f'CREATE SCHEMA "{schema}"')
-        execute(url, f'CREATE TABLE "{schema}"."{name}" AS SELECT 1 AS i')
+        execute(
+            url,
+            f'CREATE TABLE "{schema}"."{name}" AS'
+            " SELECT i, md5(i::text) t FROM generate_series(1, 10000) i",
+        )
     made = back_up(url, store_dir).manifest
     path = store_dir / made.prefix / "manifest.json"
     document = json.loads(path.read_text())
