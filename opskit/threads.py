@@ -10,9 +10,10 @@ import contextlib
 import contextvars
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,6 +109,38 @@ class Feed:
         yield from self._rest
         if self._is_abandoned:
             raise Abandoned
+
+
+class Lane:
+    """Calls that go to one place, such as a server: only so many are made at once."""
+
+    def __init__(self, *, threads_max: int) -> None:
+        self._waiting: deque[tuple[Callable[[], object], Future[Any]]] = deque()
+        self._threads, self._threads_max = 0, threads_max
+        self._lock = threading.Lock()
+
+    def ask(self, call: Callable[[], object]) -> Future[Any]:
+        """Have a thread make a call, at once or after others; return its result."""
+        future: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append((call, future))
+            is_full = self._threads == self._threads_max
+            self._threads += not is_full
+        if not is_full:
+            Thread(self._work, name="lane")
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                call, future = self._waiting.popleft()
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - for whoever asks the future
+                future.set_exception(error)
 
 
 def together(jobs: Sequence[Callable[[], T]], *, stop: Callable[[], None]) -> list[T]:

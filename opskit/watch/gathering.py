@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -28,7 +29,7 @@ from opskit.operations import keys
 from opskit.operations.run import Run
 from opskit.operations.schedule import REMEMBERED, is_credible, overdue
 from opskit.store import LocalStore, Store, unwrapped
-from opskit.threads import Thread
+from opskit.threads import Lane, Thread
 from opskit.watch.receivers import last_notified
 from opskit.watch.state import (
     Answer,
@@ -47,8 +48,11 @@ _LISTED_AGAIN = timedelta(minutes=10)
 _OTHERS = "other hosts"
 # How long all that is asked may take together.
 _SECONDS = 30.0
+# A server may hold hundreds of databases, and sessions are scarce.
+_SESSIONS_MAX = 4
 
 _Answered = TypeVar("_Answered", bound=Answer)
+_OfSource = TypeVar("_OfSource", ListedSet, LedgerEntry)
 
 
 def gather(run: Run) -> State:
@@ -76,6 +80,9 @@ class Gathering:
         self._others: tuple[LedgerEntry, ...] = ()
         self._others_asked: datetime | None = None
         self._asked: dict[str, Future[Any]] = {}
+        self._lanes: defaultdict[str, Lane] = defaultdict(
+            lambda: Lane(threads_max=_SESSIONS_MAX)
+        )
 
     def __call__(self) -> State:
         """Return the state now; see `gather`."""
@@ -99,7 +106,8 @@ class Gathering:
             known = listed.get(store.name)
             self._ask(f"store {store.name}", partial(_look_into, run, store, known))
         for name in names:
-            self._ask(f"source {name}", partial(_connect, run, name))
+            call = partial(_connect, run, name)
+            self._ask(f"source {name}", call, lane=_server(run, name))
         self._ask_others(entries)
         wait(self._asked.values(), timeout=_SECONDS)
         answers = [self._answered(f"source {name}", Answer()) for name in names]
@@ -113,11 +121,13 @@ class Gathering:
         listing = catalog.joined(
             Catalog(sets=each.sets, unreadable=each.unreadable) for each in stores
         )
+        sets = _by_source(listing.sets)
+        runs = _by_source(entries)
         self._before = State(
             time=run.now(),
             version=__version__,
             sources=tuple(
-                _source(run, name, answer, stores, listing, entries)
+                _source(run, name, answer, stores, sets[name], runs[name])
                 for name, answer in zip(names, answers, strict=True)
             ),
             stores=tuple(_with_unreadable(each, listing) for each in stores),
@@ -143,18 +153,10 @@ class Gathering:
             self._others = self._asked.pop(_OTHERS).result()
         return self._others
 
-    def _ask(self, key: str, call: Callable[[], object]) -> None:
-        if key in self._asked:
-            return
-        future = self._asked[key] = Future()
-
-        def ask() -> None:
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
-                future.set_exception(error)
-
-        Thread(ask, name=key)
+    def _ask(self, key: str, call: Callable[[], object], *, lane: str = "") -> None:
+        """Ask in a thread, unless that is being done; a lane has only so many."""
+        if key not in self._asked:
+            self._asked[key] = self._lanes[lane or key].ask(call)
 
     def _answered(self, key: str, silent: _Answered) -> _Answered:
         """Return what was answered, or `silent` with an error."""
@@ -167,6 +169,14 @@ class Gathering:
             )
         answer: _Answered = self._asked.pop(key).result()
         return answer
+
+
+def _by_source(items: Iterable[_OfSource]) -> defaultdict[str, list[_OfSource]]:
+    """Return sets or records by their source, in their order."""
+    found: defaultdict[str, list[_OfSource]] = defaultdict(list)
+    for each in items:
+        found[each.source].append(each)
+    return found
 
 
 def _records_of_others(run: Run, since: datetime) -> tuple[LedgerEntry, ...]:
@@ -203,6 +213,18 @@ def _with_unreadable(store: StoreState, listing: Catalog[ListedSet]) -> StoreSta
     return replace(store, unreadable=tuple(dict.fromkeys(bad)))
 
 
+def _server(run: Run, name: str) -> str:
+    """Return what the databases of one server have in common; else the source."""
+    if name in run.settings.files:
+        return name
+    from opskit.postgres.parameters import parse
+
+    with suppress(OpskitError):
+        place = parse(run.database(name).resolve_url())
+        return f"{place.get('host', '')}:{place.get('port', '')}"
+    return name
+
+
 def _connect(run: Run, name: str) -> Answer:
     """Ask a database for its time, or see whether a folder can be read."""
     if name in run.settings.files:
@@ -236,13 +258,11 @@ def _source(
     name: str,
     answer: Answer,
     stores: Sequence[StoreState],
-    listing: Catalog[ListedSet],
-    entries: Sequence[LedgerEntry],
+    sets: Sequence[ListedSet],
+    runs: Sequence[LedgerEntry],
 ) -> SourceState:
     is_folder = name in run.settings.files
     own = run.folder(name) if is_folder else run.database(name)
-    sets = tuple(listing.of(name))
-    runs = tuple(each for each in entries if each.source == name)
     return SourceState(
         **vars(answer),
         name=name,
@@ -253,10 +273,10 @@ def _source(
         else None,
         max_age=own.max_age,
         drill_max_age=run.settings.drill.max_age,
-        sets=sets,
+        sets=tuple(sets),
         unconfirmed_changes=_unconfirmed_changes(run, sets[:1]),
         last_success=_last_success(stores, sets, runs, now=run.now()),
-        runs=runs,
+        runs=tuple(runs),
         drills=_drills(sets, runs, now=run.now()),
     )
 

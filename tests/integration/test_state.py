@@ -324,6 +324,32 @@ def test_what_another_host_has_run_is_not_overdue(tmp_path: Path) -> None:
     assert status() is Health.HEALTHY
 
 
+def test_a_server_that_hangs_gets_few_sessions_and_holds_up_no_other(
+    tmp_path: Path, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold hundreds of databases: a thread and a session for each are many."""
+
+    def hanging() -> int:
+        return sum(each.name == "lane" for each in threading.enumerate())
+
+    def wait(futures: Collection[Any], timeout: float) -> None:
+        until(lambda: sum(not each.done() for each in futures) == 20)
+
+    monkeypatch.setattr(gathering_module, "wait", wait)
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        place = f"postgresql://ops@127.0.0.1:{silent.getsockname()[1]}"
+        urls = {f"s{n}": f"{place}/s{n}?connect_timeout=60" for n in range(20)}
+        section = "".join(
+            f"[databases.{name}]\nurl = {json.dumps(url)}\n"
+            for name, url in (urls | {"shop": make_database(16)}).items()
+        )
+        sources = Gathering(configured(tmp_path, section))().sources
+
+        assert [each.name for each in sources if each.reachable] == ["shop"]
+        until(lambda: hanging() == gathering_module._SESSIONS_MAX)
+    until(lambda: hanging() == 0)
+
+
 def test_silent_stores_are_waited_for_together_and_their_last_lists_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
