@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from opskit.config.drill import DrillSettings, RestoreSettings
+from opskit.config.fleet import FleetSettings
 from opskit.config.release import ReleaseSettings
 from opskit.config.runbooks import RunbooksSettings
 from opskit.config.section import Section, SourceName
@@ -160,7 +161,7 @@ def _read_passphrase(key: str, path: Path) -> str:
 
 ENVIRONMENT_PREFIX = "OPSKIT_"
 # Variables with that prefix that are no configuration themselves.
-_NO_KEYS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG", "OPSKIT_SCHEDULED"}
+_NO_KEYS = {"OPSKIT_CONFIG", "OPSKIT_DEBUG", "OPSKIT_SCHEDULED", "OPSKIT_TURN"}
 
 
 class PostgresSettings(Section):
@@ -195,6 +196,7 @@ class Settings(BaseSettings):
     restore: RestoreSettings = RestoreSettings()
     postgres: PostgresSettings = PostgresSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    fleet: FleetSettings = FleetSettings()
     notify: NotifySettings = NotifySettings()
     hooks: HooksSettings = HooksSettings()
     slo: SloSettings = SloSettings()

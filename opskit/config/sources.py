@@ -98,6 +98,13 @@ _Age = Annotated[
     Duration,
     Field(description="if the newest set is older than this, the source is unhealthy"),
 ]
+_Label = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="in a fleet, the workers with this `--label` do its jobs",
+    ),
+]
 _Rules = Annotated[
     SourceRetention | None,
     Field(description="its own rules instead of those of `[retention]`"),
@@ -133,6 +140,7 @@ class DatabaseSettings(Section):
         default=[], description="pg_dump patterns of tables to store without their rows"
     )
     max_age: _Age = timedelta(hours=26)
+    label: _Label = "default"
     retention: _Rules = None
     lock_wait: Duration = Field(
         default=timedelta(seconds=60),
@@ -196,6 +204,7 @@ class FolderSettings(Section):
         "`cache/*` paths inside the folder",
     )
     compression_level: CompressionLevel = 3
+    label: _Label = "default"
     retention: _Rules = None
     max_age: _Age = timedelta(hours=26)
 

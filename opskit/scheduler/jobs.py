@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Literal
 
 from opskit import files
@@ -139,6 +140,7 @@ def launch(
     configuration: bytes,
     state_dir: Path,
     on_end: Callable[[], None],
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Running:
     """Start a job in a process group of its own.
 
@@ -165,6 +167,7 @@ def launch(
                     "OPSKIT_CONFIG": f"/dev/fd/{file.fileno()}",
                     "OPSKIT_STATE_DIR": str(state_dir),
                     "OPSKIT_SCHEDULED": "1",  # what is interrupted is made up for
+                    **environment,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -8,6 +8,7 @@ from opskit.tasks import (
     backup,
     doctor,
     drill,
+    fleet,
     github,
     init,
     release,
@@ -45,6 +46,9 @@ for _task in (
     watch.scheduler,
     watch.rules,
     watch.report,
+    fleet.fleet_init,
+    fleet.fleet_worker,
+    fleet.fleet_run,
     github.github,
 ):
     namespace.add_task(_task)

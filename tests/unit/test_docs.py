@@ -230,7 +230,7 @@ def test_the_readme_names_the_tasks_without_json() -> None:
     }
 
     assert listed is not None
-    assert set(re.findall(r"`(\w+)`", listed[1])) == without
+    assert set(re.findall(r"`([\w-]+)`", listed[1])) == without
 
 
 def test_a_rehearsal_in_a_guide_is_not_refused() -> None:

@@ -23,7 +23,7 @@ from tests.unit.test_metric_names import exported
 from tests.unit.test_rules import alerts
 
 # Between opskit's own processes: no user sets or reads them.
-_INTERNAL = {"OPSKIT_PASSWORD", "OPSKIT_SCHEDULED", "OPSKIT_SUPERUSER"}
+_INTERNAL = {"OPSKIT_PASSWORD", "OPSKIT_SCHEDULED", "OPSKIT_SUPERUSER", "OPSKIT_TURN"}
 _GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 
 
@@ -201,6 +201,7 @@ KINDS = (
             in {
                 *_METRICS,
                 SUPERUSER,
+                "opskit_fleet",  # a schema
                 _SLO.requests_metric,
                 _SLO.latency_metric,
                 "process_resident_memory_bytes",

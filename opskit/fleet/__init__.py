@@ -1,0 +1,1 @@
+"""Fleet: the same operations on many machines, by a queue in PostgreSQL."""

@@ -1,0 +1,128 @@
+"""Setup: making a fleet, and running its jobs now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opskit.errors import ConfigurationError, ObjectExists, ObjectNotFound, UsageError
+from opskit.fleet import queue
+from opskit.fleet.queue import session
+from opskit.fleet.tick import Turn, defer
+from opskit.operations.outcome import Outcome
+from opskit.operations.run import Run
+from opskit.operations.schedule import jobs
+from opskit.postgres.connect import query_value
+from opskit.store import Store
+
+# No source can have this name: it begins with an underscore.
+_CLAIM = "_fleet/fleet.json"
+_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """The schema of a fleet, made or brought up to date."""
+
+    fleet: str
+    is_new: bool
+    stores: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the document."""
+        return {
+            "fleet": self.fleet,
+            "new": self.is_new,
+            "schema": queue.SCHEMA,
+            "stores": list(self.stores),
+        }
+
+
+def init(run: Run, *, take_over: bool = False) -> Outcome[Made]:
+    """Make the schema of the fleet or bring it up to date, and claim the stores."""
+    with run.recorded("fleet-init") as record:
+        with session(run.settings.fleet, "fleet-init") as connection:
+            record.begin()
+            fleet, is_new = queue.init(connection)
+        for store in run.stores:
+            claim(store, fleet, take_over=take_over)
+        stores = tuple(each.name for each in run.stores)
+        record.result = Made(fleet=fleet, is_new=is_new, stores=stores)
+    return record.outcome
+
+
+def claim(store: Store, fleet: str, *, take_over: bool = False) -> None:
+    """Have a store belong to this fleet: two would back up its sources twice.
+
+    Raises:
+        ConfigurationError: it belongs to another.
+        StoreError: it does not answer.
+    """
+    content = json.dumps({"fleet": fleet}).encode()
+    try:
+        store.put(_CLAIM, [content])
+    except ObjectExists:
+        owner = _owner(store)
+        if owner == fleet:
+            return
+        if not take_over:
+            raise ConfigurationError(
+                f"store {store.name} belongs to another fleet ({owner})",
+                hint="Give this fleet a prefix of its own. If the other one is gone, "
+                "take its stores over: `inv fleet-init --take-over`.",
+            ) from None
+        store.delete(_CLAIM)
+        store.put(_CLAIM, [content])
+
+
+def _owner(store: Store) -> str:
+    try:
+        with store.open(_CLAIM) as file:
+            return str(json.loads(file.read(_BYTES_MAX))["fleet"])
+    except (ObjectNotFound, ValueError, KeyError, TypeError):
+        return "which does not say its name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """Runs that were put into the queue, and with `wait` how they ended."""
+
+    due: str
+    names: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the document."""
+        return {
+            "due": self.due,
+            "jobs": list(self.names),
+            "failed": list(self.failed),
+        }
+
+
+def run_now(
+    run: Run, *, sources: Sequence[str] = (), operation: str = "backup"
+) -> Outcome[Queued]:
+    """Put a run of each source, or of those named, into the queue."""
+    with run.recorded("fleet-run") as record:
+        wanted = [each for each in jobs(run.settings) if each.operation == operation]
+        known = {each.source for each in wanted}
+        if unknown := set(sources) - known:
+            raise UsageError(
+                f"no {operation} of {min(unknown)} is in the timetable",
+                hint="Give the source a `schedule`, or name another.",
+            )
+        if sources:
+            wanted = [each for each in wanted if each.source in sources]
+        with session(run.settings.fleet, "fleet-run") as connection:
+            queue.require_schema(connection)
+            with connection.transaction():
+                now = query_value(connection, "SELECT date_trunc('second', now())")
+                turns = [Turn(job=each, at=now) for each in wanted]
+                defer(connection, run.settings, turns)
+        record.result = Queued(
+            due=now.isoformat(), names=tuple(each.name for each in wanted)
+        )
+    return record.outcome

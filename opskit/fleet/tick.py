@@ -1,0 +1,179 @@
+"""Tick: once a minute, one worker puts what is due into the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from procrastinate import SyncPsycopgConnector
+from procrastinate.jobs import Job as QueuedJob
+from procrastinate.manager import JobManager
+
+from opskit.config import Settings
+from opskit.config.cron import longest_interval
+from opskit.fleet.queue import LOCK_CLASS, TASK
+from opskit.operations.schedule import Job, Key, jobs
+from opskit.postgres.connect import Connection, query, query_value
+from opskit.scheduler.timetable import Missed, standing
+
+_EVERY = timedelta(seconds=55)
+# A source that is new has had its last night's run missed.
+_NEW = timedelta(days=1)
+# However late: a night without workers is made up for.
+_GRACE = timedelta(days=10_000)
+_KEPT_DAYS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A run of a job for a due time."""
+
+    job: Job
+    at: datetime
+
+
+def label(settings: Settings, job: Job) -> str:
+    """Return the label of the workers that do a job."""
+    source = settings.databases.get(job.source) or settings.files.get(job.source)
+    return source.label if source is not None else "default"
+
+
+class Ticker:
+    """Computes what is due by the queue's clock, and defers it once."""
+
+    def __init__(self) -> None:
+        # When each job is due next, after the time up to which it is dealt with.
+        self._next: dict[tuple[Key, str, datetime], datetime] = {}
+
+    def tick(
+        self, connection: Connection, settings: Settings
+    ) -> list[tuple[Job, Missed]] | None:
+        """Defer what is due; return the runs that will not be made up for.
+
+        None if another worker has just done so. What is deferred, and that it was, is
+        one transaction.
+        """
+        with connection.transaction():
+            is_mine = query_value(
+                connection, "SELECT pg_try_advisory_xact_lock(%s, 1)", LOCK_CLASS
+            )
+            ((now, ticked),) = query(
+                connection, "SELECT clock_timestamp(), ticked_at FROM fleet"
+            )
+            if not is_mine or (ticked is not None and now - ticked < _EVERY):
+                return None
+            wanted = jobs(settings)
+            since = _since(connection, wanted, now)
+            due, missed = self._due(wanted, since, now)
+            _advance(connection, due)
+            defer(connection, settings, due)
+            connection.execute("UPDATE fleet SET ticked_at = %s", (now,))
+            _forget(connection)
+        return missed
+
+    def _due(
+        self, wanted: Sequence[Job], since: Mapping[Key, datetime], now: datetime
+    ) -> tuple[list[Turn], list[tuple[Job, Missed]]]:
+        turns, gone = [], []
+        for job in wanted:
+            done = since[job.key]
+            known = (job.key, job.written, done)
+            offset = _offset(job)
+            if known in self._next and self._next[known] > now:
+                continue
+            due = standing(job, since=done - offset, now=now - offset, grace=_GRACE)
+            if due is None or due.at is None:
+                self._next[known] = job.next_due(now - offset) + offset
+                continue
+            turns.append(Turn(job=job, at=due.at + offset))
+            if due.missed is not None:
+                gone.append((job, due.missed))
+        return turns, gone
+
+
+def _offset(job: Job) -> timedelta:
+    return timedelta(0)
+
+
+def _since(
+    connection: Connection, wanted: Iterable[Job], now: datetime
+) -> dict[Key, datetime]:
+    """Return up to when each job is dealt with; note those that are new."""
+    rows = query(
+        connection,
+        "SELECT operation, source, greatest(known_since, done_until) FROM turns",
+    )
+    since = {(operation, source): time for operation, source, time in rows}
+    new = [job for job in wanted if job.key not in since]
+    for job in new:
+        since[job.key] = now - _NEW if job.operation == "backup" else now
+    connection.execute(
+        "INSERT INTO turns (operation, source, known_since)"
+        " SELECT * FROM unnest(%s::text[], %s::text[], %s::timestamptz[])",
+        (
+            [job.operation for job in new],
+            [job.source for job in new],
+            [since[job.key] for job in new],
+        ),
+    )
+    return since
+
+
+def _advance(connection: Connection, due: Sequence[Turn]) -> None:
+    """Note up to when jobs are dealt with."""
+    connection.execute(
+        """
+        UPDATE turns SET done_until = greatest(done_until, due), failures = 0
+        FROM unnest(%s::text[], %s::text[], %s::timestamptz[]) AS d (o, s, due)
+        WHERE operation = o AND source = s""",
+        (
+            [each.job.operation for each in due],
+            [each.job.source for each in due],
+            [each.at for each in due],
+        ),
+    )
+
+
+def defer(connection: Connection, settings: Settings, due: Sequence[Turn]) -> None:
+    """Put runs into the queue, in the transaction of the connection."""
+    if due:
+        manager = JobManager(SyncPsycopgConnector())
+        manager.batch_defer_jobs(
+            [_queued(each, label(settings, each.job)) for each in due], connection
+        )
+
+
+def _queued(turn: Turn, queue: str) -> QueuedJob:
+    job, due = turn.job, turn.at.isoformat()
+    arguments: dict[str, Any] = {
+        "operation": job.operation,
+        "source": job.source,
+        "due": due,
+        "version": 1,
+    }
+    return QueuedJob(
+        queue=queue,
+        # What is about all sources runs one after the other.
+        lock=job.source or job.operation,
+        queueing_lock=f"{job.operation} {job.source} {due}",
+        task_name=TASK,
+        task_kwargs=arguments,
+    )
+
+
+def _forget(connection: Connection) -> None:
+    """Delete what is over for long."""
+    connection.execute(
+        "DELETE FROM procrastinate_jobs j WHERE status NOT IN ('todo', 'doing')"
+        " AND NOT EXISTS (SELECT FROM procrastinate_events e WHERE e.job_id = j.id"
+        " AND e.at > now() - make_interval(days => %s))",
+        (_KEPT_DAYS,),
+    )
+    connection.execute("DELETE FROM workers WHERE seen_at < now() - interval '1 day'")
+
+
+def interval(job: Job) -> timedelta:
+    """Return the longest time between two runs of a job."""
+    return longest_interval(job.line)

@@ -1,0 +1,428 @@
+"""Worker: does the jobs of a fleet, each in a process of its own, and keeps house."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from procrastinate import JobContext
+from procrastinate.exceptions import ConnectorException
+from procrastinate.worker import Worker as Engine
+
+from opskit import __version__
+from opskit.config import configuration_path
+from opskit.errors import (
+    DatabaseError,
+    DrillFailed,
+    IntegrityError,
+    LockHeld,
+    OpskitError,
+    StoreError,
+    UsageError,
+    machine_faults,
+)
+from opskit.fleet.alone import Alone
+from opskit.fleet.queue import (
+    LOCK_CLASS,
+    Again,
+    application,
+    require_schema,
+    session,
+    sweep,
+)
+from opskit.fleet.setup import claim
+from opskit.fleet.tick import Ticker, label
+from opskit.log import logger
+from opskit.operations.run import Run
+from opskit.operations.schedule import Job, jobs
+from opskit.postgres.connect import Connection, query, query_value
+from opskit.postgres.parameters import parse
+from opskit.scheduler.jobs import Ended, Running, launch
+from opskit.scheduler.journal import Journal
+from opskit.threads import Thread
+from opskit.watch.runs import observed
+
+_SLOT_SECONDS = (1.0, 3.0)
+_POLL_SECONDS = 1.0
+_LOCK_SECONDS = (20.0, 40.0)
+_MINUTE = 60.0
+# Trying again would end the same way.
+_FINAL = {each.exit_code for each in (UsageError, DrillFailed, IntegrityError)}
+_WITHOUT_CAPS = ("smoke", "report")
+
+
+class Worker:
+    """One process of a fleet: takes jobs of its labels, up to its capacity at once."""
+
+    def __init__(
+        self,
+        load: Callable[[], Run],
+        *,
+        labels: tuple[str, ...] = ("default",),
+        capacity: int = 2,
+        say: Callable[..., None] = lambda *_lines: None,
+    ) -> None:
+        self.run = observed(load())
+        self.settings = self.run.settings
+        self.labels, self.capacity, self._say = labels, capacity, say
+        self._id = uuid4()
+        self._configuration = configuration_path().read_bytes()
+        self._wake = threading.Event()
+        self._stops = 0
+        self._journal = Journal(self.run)
+        self._ticker = Ticker()
+        self._alone = Alone(self)
+        self._running: dict[int, Running] = {}
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self.state, self.reason = "working", ""
+
+    # The main thread: housekeeping.
+
+    def stop(self) -> None:
+        """Finish what runs, and take nothing new; asked twice, end what runs."""
+        self._stops += 1
+        if self._stops > 1:
+            for each in [*self._running.values(), *self._alone.running]:
+                each.stop()
+        self._wake.set()
+
+    def serve(self, *, until_idle: bool = False) -> None:
+        """Work until `stop` is called, or with `until_idle` until nothing is left."""
+        pause = self.settings.fleet.dead_after.total_seconds() / 6
+        with session(self.settings.fleet, "fleet worker") as connection:
+            fleet = require_schema(connection)
+        for store in self.run.stores:
+            try:
+                claim(store, fleet)
+            except StoreError as error:
+                logger().warning(error.message, store=store.name)
+        with ExitStack() as stack:
+            connection_or_none: Connection | None = None
+            while True:
+                self._wake.clear()
+                try:
+                    with machine_faults("fleet-worker"):
+                        if connection_or_none is None:
+                            stack.close()
+                            connection_or_none = stack.enter_context(
+                                session(self.settings.fleet, "fleet worker")
+                            )
+                        left = self._keep_house(connection_or_none)
+                    self._alone.back()
+                except OpskitError as error:
+                    connection_or_none, left = None, True
+                    with suppress(OpskitError):
+                        stack.close()
+                    self._alone.away(error)
+                if self._has_ended() or (until_idle and not left):
+                    break
+                self._wake.wait(pause)
+            self._drain()
+            if connection_or_none is not None:
+                with suppress(OpskitError):
+                    query(
+                        connection_or_none,
+                        "DELETE FROM workers WHERE id = %s RETURNING true",
+                        self._id,
+                    )
+
+    def _keep_house(self, connection: Connection) -> bool:
+        """Give a sign of life, sweep and tick; return whether there is work left."""
+        offset = self._sign_of_life(connection)
+        tolerance = self.settings.fleet.clock_tolerance.total_seconds()
+        if self._stops:
+            self._set("draining")
+        elif abs(offset) > tolerance:
+            self._set("clock-off", f"its clock is off by {offset:+.0f} seconds")
+        else:
+            self._set("working")
+        if self.state != "working":
+            self._drain_engine()
+            return True
+        self._start_engine()
+        sweep(connection, self.settings.fleet.dead_after)
+        missed = self._ticker.tick(connection, self.settings)
+        for job, each in missed or ():
+            self._journal.missed(job, each)
+        return bool(
+            query_value(
+                connection,
+                "SELECT count(*) FROM procrastinate_jobs WHERE status IN"
+                " ('todo', 'doing') AND queue_name = ANY(%s)",
+                list(self.labels),
+            )
+        )
+
+    def _set(self, state: str, reason: str = "") -> None:
+        if (state, reason) != (self.state, self.reason):
+            self._say(f"{state}: {reason}" if reason else state)
+        self.state, self.reason = state, reason
+
+    def _sign_of_life(self, connection: Connection) -> float:
+        """Say in the queue's database who this is; return how far its clock is off."""
+        before = time.monotonic()
+        server = query_value(connection, "SELECT clock_timestamp()")
+        delay = timedelta(seconds=(time.monotonic() - before) / 2)
+        offset: float = (self.run.now() - delay - server).total_seconds()
+        engine = self._engine.worker_id if self._engine else None
+        query(
+            connection,
+            """
+            INSERT INTO workers (id, engine, name, host, pid, version, labels, capacity,
+                                 clock_offset, state, reason)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(),
+                engine = excluded.engine, clock_offset = excluded.clock_offset,
+                state = excluded.state, reason = excluded.reason
+            RETURNING true""",
+            self._id, engine, self.run.ledger.id, socket.gethostname(), os.getpid(),
+            __version__, list(self.labels), self.capacity, offset, self.state,
+            self.reason,
+        )  # fmt: skip
+        return offset
+
+    def _has_ended(self) -> bool:
+        return bool(self._stops) and not self._running and not self._alone.running
+
+    # procrastinate's worker, in a thread of its own.
+
+    def _start_engine(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = Thread(self._work, name="queue")
+
+    def _drain_engine(self) -> None:
+        if self._engine is not None and self._loop is not None:
+            with suppress(RuntimeError):  # it has just ended
+                self._loop.call_soon_threadsafe(self._engine.stop)
+
+    def _drain(self) -> None:
+        """Wait for the end of what runs."""
+        self._drain_engine()
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(1)
+            self._drain_engine()
+
+    def _work(self) -> None:
+        """Run procrastinate's worker; if it ends early, it is started again."""
+        # It logs every job that is put back as an error, with a traceback.
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        try:
+            asyncio.run(self._serve_queue())
+        except (ConnectorException, OSError) as error:
+            logger().info("the queue does not answer", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it starts again
+            logger().error("the queue's worker ended", reason=repr(error))
+
+    async def _serve_queue(self) -> None:
+        fleet = self.settings.fleet
+        beat = fleet.dead_after.total_seconds() / 6
+        app = application(fleet, self._do, connections=self.capacity + 2)
+        async with app.open_async():
+            self._loop = asyncio.get_running_loop()
+            self._engine = Engine(
+                app,
+                queues=list(self.labels),
+                name=self.run.ledger.id,
+                concurrency=self.capacity,
+                fetch_job_polling_interval=_POLL_SECONDS,
+                install_signal_handlers=False,
+                update_heartbeat_interval=beat,
+                stalled_worker_timeout=86_400.0,
+            )
+            try:
+                await self._engine.run()  # type: ignore[no-untyped-call]
+            finally:
+                self._engine = None
+
+    async def _do(
+        self,
+        context: JobContext,
+        operation: str,
+        source: str,
+        due: str,
+        **_of_later_versions: Any,
+    ) -> None:
+        """Do one job; procrastinate's task."""
+        job = self.find(operation, source)
+        if job is None:
+            raise Again(_MINUTE)  # another worker's configuration knows it
+        slots = await asyncio.to_thread(self._slots, job)
+        if slots is None:
+            raise Again(random.uniform(*_SLOT_SECONDS))  # noqa: S311
+        queued = context.job
+        assert queued.id is not None
+        turn = {
+            "due": due,
+            "job": queued.id,
+            "attempt": queued.attempts,
+            "worker": queued.worker_id,
+        }
+        began = time.monotonic()
+        try:
+            ended = await self._process(queued.id, job, due, turn)
+        finally:
+            await asyncio.to_thread(_close, slots)
+        await asyncio.to_thread(
+            self._conclude, job, due, ended, time.monotonic() - began
+        )
+
+    async def _process(
+        self, number: int, job: Job, due: str, turn: Mapping[str, object]
+    ) -> Ended:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+        def on_end() -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(over.set)
+
+        try:
+            self._running[number] = running = self.launch(job, due, turn, on_end)
+        except LockHeld as error:
+            logger().warning(error.message, job=job.name)
+            raise Again(random.uniform(*_LOCK_SECONDS)) from error  # noqa: S311
+        try:
+            await over.wait()
+        finally:
+            del self._running[number]
+        assert running.ended is not None
+        return running.ended
+
+    def launch(
+        self,
+        job: Job,
+        due: str,
+        turn: Mapping[str, object],
+        on_end: Callable[[], None],
+    ) -> Running:
+        """Start the process of a job."""
+        self._say(f"{job.name}, due at {due}, begins")
+        return launch(
+            job,
+            datetime.fromisoformat(due),
+            settings=self.settings.scheduler,
+            configuration=self._configuration,
+            state_dir=self.run.state_dir,
+            on_end=on_end,
+            environment={"OPSKIT_TURN": json.dumps(turn)},
+        )
+
+    @property
+    def may_work_alone(self) -> bool:
+        """Whether it may back up without the queue."""
+        return not self._stops and self.state != "clock-off"
+
+    def serves(self, job: Job) -> bool:
+        """Return whether a job is one of this worker's labels."""
+        return label(self.settings, job) in self.labels
+
+    def wake(self) -> None:
+        """Have the main thread look at once."""
+        self._wake.set()
+
+    def find(self, operation: str, source: str) -> Job | None:
+        """Return a job of the configuration."""
+        for each in jobs(self.settings):
+            if each.key == (operation, source):
+                return each
+        return None
+
+    def _slots(self, job: Job) -> ExitStack | None:
+        """Return what holds a slot of the job's server and of each store.
+
+        None if one of them has none left. Each slot is an advisory lock of a session.
+        """
+        caps = self._caps(job)
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(
+                    session(self.settings.fleet, f"fleet slots of {job.name}")
+                )
+                for place, number in caps.items():
+                    taken = query_value(
+                        connection,
+                        "SELECT i FROM generate_series(1, %s) i WHERE"
+                        " pg_try_advisory_lock(%s, hashtext(%s || ' ' || i)) LIMIT 1",
+                        number,
+                        LOCK_CLASS,
+                        place,
+                    )
+                    if taken is None:
+                        return None
+            except DatabaseError as error:
+                logger().info("the queue does not answer", reason=error.message)
+                return None
+            return stack.pop_all()
+
+    def _caps(self, job: Job) -> dict[str, int]:
+        """Return how many jobs may use each place that a job uses."""
+        if job.operation in _WITHOUT_CAPS:
+            return {}
+        fleet = self.settings.fleet
+        caps = {f"store {name}": fleet.per_store for name in self.settings.stores}
+        if job.source in self.settings.databases:
+            url = self.settings.databases[job.source].resolve_url()
+            given = parse(url)
+            server = f"server {given.get('host', '')}:{given.get('port', '')}"
+            caps[server] = fleet.per_server
+        return caps
+
+    def _conclude(self, job: Job, due: str, ended: Ended, seconds: float) -> None:
+        """Note how a job ended; raise what puts it back or ends it as failed."""
+        logger().info("a job has ended", job=job.name, code=ended.code)
+        if ended.cause == "stopped":
+            raise Again(1)
+        if ended.code == LockHeld.exit_code:
+            raise Again(random.uniform(*_LOCK_SECONDS))  # noqa: S311
+        if not ended.document:
+            self._journal.ended(job, datetime.fromisoformat(due), ended)
+        failures = self._note(job, None if ended.code else seconds)
+        if not ended.code:
+            return
+        if ended.code not in _FINAL and 0 < failures <= self.settings.fleet.retries:
+            raise Again(_MINUTE * 2 ** (failures - 1))
+        failure = ended.failure(job)
+        logger().error(failure.message, hint=failure.hint)
+        raise OpskitError(failure.message)
+
+    def _note(self, job: Job, seconds: float | None) -> int:
+        """Note a success or a failure of a turn; return how many failed in a row."""
+        try:
+            with session(self.settings.fleet, f"fleet end of {job.name}") as connection:
+                row = connection.execute(
+                    """
+                    UPDATE turns SET
+                        failures = CASE WHEN %(ok)s THEN 0 ELSE failures + 1 END,
+                        seconds = coalesce(%(seconds)s, seconds),
+                        succeeded_at = CASE WHEN %(ok)s THEN now() ELSE succeeded_at END
+                    WHERE operation = %(operation)s AND source = %(source)s
+                    RETURNING failures""",
+                    {
+                        "ok": seconds is not None,
+                        "seconds": seconds,
+                        "operation": job.operation,
+                        "source": job.source,
+                    },
+                ).fetchone()
+        except DatabaseError as error:
+            logger().info("the queue does not answer", reason=error.message)
+            return 1
+        return int(row[0]) if row else 0
+
+
+def _close(slots: ExitStack) -> None:
+    """Free slots; with a lost connection they were freed before."""
+    with suppress(OpskitError):
+        slots.close()
