@@ -187,6 +187,12 @@ class FencedJobs(JobManager):
     for a moment.
     """
 
+    def __init__(
+        self, connector: PsycopgConnector, is_ending: Callable[[], bool]
+    ) -> None:
+        super().__init__(connector)
+        self._is_ending = is_ending
+
     async def finish_job(
         self, job: QueuedJob, status: Status, delete_job: bool
     ) -> None:
@@ -215,7 +221,7 @@ class FencedJobs(JobManager):
     async def _persist(self, job: QueuedJob, call: str, **values: Any) -> None:
         """Change a job if it is still this worker's, as soon as the database answers.
 
-        Until then its worker lives, so that nobody else would end the job.
+        While its worker lives, nobody else would. One that ends leaves it to others.
         """
         text = (
             f"SELECT {call} FROM (SELECT id FROM procrastinate_jobs WHERE id = %(job)s"  # noqa: S608
@@ -233,6 +239,8 @@ class FencedJobs(JobManager):
                 )
             except ConnectorException as error:
                 _away(error)
+                if self._is_ending():
+                    return
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 if not changed:
@@ -268,7 +276,11 @@ def _away(error: Exception) -> None:
 
 
 def application(
-    settings: FleetSettings, do: Callable[..., Awaitable[None]], *, connections: int
+    settings: FleetSettings,
+    do: Callable[..., Awaitable[None]],
+    *,
+    connections: int,
+    is_ending: Callable[[], bool],
 ) -> App:
     """Return procrastinate's application with the one task of a fleet."""
     given = arguments(parse(_url(settings)) | {"application_name": "opskit fleet"})
@@ -281,7 +293,7 @@ def application(
         reconnect_timeout=10,
     )
     app = App(connector=connector)
-    app.job_manager = FencedJobs(connector)
+    app.job_manager = FencedJobs(connector, is_ending)
     app.task(name=TASK, pass_context=True, retry=_PutBack())(do)
     return app
 

@@ -13,7 +13,9 @@ from procrastinate.manager import JobManager
 
 from opskit.config import Settings
 from opskit.config.cron import longest_interval
+from opskit.fleet.plan import drill_offset, expected, priority
 from opskit.fleet.queue import LOCK_CLASS, TASK
+from opskit.ledger import LedgerEntry
 from opskit.operations.schedule import Job, Key, jobs
 from opskit.postgres.connect import Connection, query, query_value
 from opskit.scheduler.timetable import Missed, standing
@@ -24,6 +26,8 @@ _NEW = timedelta(days=1)
 # However late: a night without workers is made up for.
 _GRACE = timedelta(days=10_000)
 _KEPT_DAYS = 30
+# A run that waits for longer was made up for, or the night is short.
+_OVERDUE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,9 @@ def label(settings: Settings, job: Job) -> str:
 class Ticker:
     """Computes what is due by the queue's clock, and defers it once."""
 
-    def __init__(self) -> None:
+    def __init__(self, entries: Sequence[LedgerEntry] = ()) -> None:
+        """Take the records of a ledger, for how long jobs take that are new here."""
+        self._entries = entries
         # When each job is due next, after the time up to which it is dealt with.
         self._next: dict[tuple[Key, str, datetime], datetime] = {}
 
@@ -69,6 +75,7 @@ class Ticker:
             due, missed = self._due(wanted, since, now)
             _advance(connection, due)
             defer(connection, settings, due)
+            self._prioritize(connection, settings, now)
             connection.execute("UPDATE fleet SET ticked_at = %s", (now,))
             _forget(connection)
         return missed
@@ -80,21 +87,63 @@ class Ticker:
         for job in wanted:
             done = since[job.key]
             known = (job.key, job.written, done)
-            offset = _offset(job)
             if known in self._next and self._next[known] > now:
                 continue
+            offset = timedelta(0)
+            if job.operation == "restore-drill":
+                offset = drill_offset(job.source, longest_interval(job.line))
             due = standing(job, since=done - offset, now=now - offset, grace=_GRACE)
             if due is None or due.at is None:
                 self._next[known] = job.next_due(now - offset) + offset
                 continue
+            self._next.pop(known, None)
             turns.append(Turn(job=job, at=due.at + offset))
             if due.missed is not None:
                 gone.append((job, due.missed))
         return turns, gone
 
+    def _prioritize(
+        self, connection: Connection, settings: Settings, now: datetime
+    ) -> None:
+        """Give each job that waits its priority as things stand now."""
+        waiting = query(
+            connection,
+            """
+            SELECT id, args->>'operation', args->>'source', (args->>'due')::timestamptz
+            FROM procrastinate_jobs WHERE status = 'todo'""",
+        )
+        rows = query(
+            connection, "SELECT operation, source, seconds, succeeded_at FROM turns"
+        )
+        seconds = expected(
+            ((operation, source) for _id, operation, source, _due in waiting),
+            seconds={(o, s): each for o, s, each, _at in rows if each is not None},
+            entries=self._entries,
+        )
+        ages = {(o, s): now - at for o, s, _seconds, at in rows if at is not None}
+        priorities = [
+            priority(
+                overdue=now - due > _OVERDUE,
+                age=ages.get((operation, source)),
+                max_age=_max_age(settings, operation, source),
+                seconds=seconds[operation, source],
+            )
+            for _id, operation, source, due in waiting
+        ]
+        connection.execute(
+            "UPDATE procrastinate_jobs j SET priority = p.priority"
+            " FROM unnest(%s::bigint[], %s::int[]) AS p (id, priority)"
+            " WHERE j.id = p.id AND j.status = 'todo' AND j.priority <> p.priority",
+            ([each[0] for each in waiting], priorities),
+        )
 
-def _offset(job: Job) -> timedelta:
-    return timedelta(0)
+
+def _max_age(settings: Settings, operation: str, source: str) -> timedelta | None:
+    """Return how old what a job renews may be."""
+    if operation == "restore-drill":
+        return settings.drill.max_age
+    own = settings.databases.get(source) or settings.files.get(source)
+    return own.max_age if own is not None and operation == "backup" else None
 
 
 def _since(
@@ -172,8 +221,3 @@ def _forget(connection: Connection) -> None:
         (_KEPT_DAYS,),
     )
     connection.execute("DELETE FROM workers WHERE seen_at < now() - interval '1 day'")
-
-
-def interval(job: Job) -> timedelta:
-    """Return the longest time between two runs of a job."""
-    return longest_interval(job.line)

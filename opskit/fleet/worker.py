@@ -21,8 +21,9 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker as Engine
 
 from opskit import __version__
-from opskit.config import configuration_path
+from opskit.config import Settings, configuration_path
 from opskit.errors import (
+    ConfigurationError,
     DatabaseError,
     DrillFailed,
     IntegrityError,
@@ -34,7 +35,6 @@ from opskit.errors import (
 )
 from opskit.fleet.alone import Alone
 from opskit.fleet.queue import (
-    LOCK_CLASS,
     Again,
     application,
     require_schema,
@@ -42,12 +42,12 @@ from opskit.fleet.queue import (
     sweep,
 )
 from opskit.fleet.setup import claim
+from opskit.fleet.slots import free, take
 from opskit.fleet.tick import Ticker, label
 from opskit.log import logger
 from opskit.operations.run import Run
-from opskit.operations.schedule import Job, jobs
-from opskit.postgres.connect import Connection, query, query_value
-from opskit.postgres.parameters import parse
+from opskit.operations.schedule import Job, Key, jobs
+from opskit.postgres.connect import Connection, has_row, query_value, translated
 from opskit.scheduler.jobs import Ended, Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.threads import Thread
@@ -57,9 +57,11 @@ _SLOT_SECONDS = (1.0, 3.0)
 _POLL_SECONDS = 1.0
 _LOCK_SECONDS = (20.0, 40.0)
 _MINUTE = 60.0
+_ENDING_SECONDS = 1.0
+# So often a worker may put back a job that its configuration does not know.
+_UNKNOWN_MAX = 30
 # Trying again would end the same way.
 _FINAL = {each.exit_code for each in (UsageError, DrillFailed, IntegrityError)}
-_WITHOUT_CAPS = ("smoke", "report")
 
 
 class Worker:
@@ -81,9 +83,13 @@ class Worker:
         self._wake = threading.Event()
         self._stops = 0
         self._journal = Journal(self.run)
-        self._ticker = Ticker()
+        entries, _faults = self.run.ledger.readable()
+        self._ticker = Ticker(entries)
+        self._jobs: tuple[Settings | None, dict[Key, Job]] = (None, {})
         self._alone = Alone(self)
         self._running: dict[int, Running] = {}
+        self._stack, self._fleet = ExitStack(), ""
+        self._connection: Connection | None = None
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -100,47 +106,62 @@ class Worker:
         self._wake.set()
 
     def serve(self, *, until_idle: bool = False) -> None:
-        """Work until `stop` is called, or with `until_idle` until nothing is left."""
+        """Work until `stop` is called, or with `until_idle` until nothing is left.
+
+        Raises:
+            ConfigurationError: the queue cannot be used as it is, or a store belongs
+                to another fleet.
+        """
         pause = self.settings.fleet.dead_after.total_seconds() / 6
-        with session(self.settings.fleet, "fleet worker") as connection:
-            fleet = require_schema(connection)
-        for store in self.run.stores:
-            try:
-                claim(store, fleet)
-            except StoreError as error:
-                logger().warning(error.message, store=store.name)
-        with ExitStack() as stack:
-            connection_or_none: Connection | None = None
-            while True:
+        with self._stack:
+            while not self._has_ended:
                 self._wake.clear()
                 try:
-                    with machine_faults("fleet-worker"):
-                        if connection_or_none is None:
-                            stack.close()
-                            connection_or_none = stack.enter_context(
-                                session(self.settings.fleet, "fleet worker")
-                            )
-                        left = self._keep_house(connection_or_none)
+                    with machine_faults("fleet-worker"), translated("the queue"):
+                        has_work = self._keep_house()
                     self._alone.back()
                 except OpskitError as error:
-                    connection_or_none, left = None, True
-                    with suppress(OpskitError):
-                        stack.close()
+                    if isinstance(error, ConfigurationError) and not self._fleet:
+                        raise
+                    has_work = True
+                    self._disconnect()
                     self._alone.away(error)
-                if self._has_ended() or (until_idle and not left):
-                    break
-                self._wake.wait(pause)
-            self._drain()
-            if connection_or_none is not None:
-                with suppress(OpskitError):
-                    query(
-                        connection_or_none,
-                        "DELETE FROM workers WHERE id = %s RETURNING true",
-                        self._id,
-                    )
+                if until_idle and not has_work:
+                    self._stops = self._stops or 1
+                self._wake.wait(min(pause, _ENDING_SECONDS) if self._stops else pause)
+            with suppress(OpskitError), translated("the queue"):
+                self._connected().execute(
+                    "DELETE FROM workers WHERE id = %s", (self._id,)
+                )
 
-    def _keep_house(self, connection: Connection) -> bool:
+    @property
+    def _has_ended(self) -> bool:
+        is_busy = self._thread is not None and self._thread.is_alive()
+        return bool(self._stops) and not is_busy and not self._alone.running
+
+    def _connected(self) -> Connection:
+        """Return the connection to the queue; a new one is looked at first."""
+        if self._connection is None:
+            connection = self._stack.enter_context(
+                session(self.settings.fleet, "fleet worker")
+            )
+            fleet = require_schema(connection)
+            for store in self.run.stores if fleet != self._fleet else ():
+                try:
+                    claim(store, fleet)
+                except StoreError as error:
+                    logger().warning(error.message, store=store.name)
+            self._connection, self._fleet = connection, fleet
+        return self._connection
+
+    def _disconnect(self) -> None:
+        self._connection = None
+        with suppress(OpskitError):
+            self._stack.close()
+
+    def _keep_house(self) -> bool:
         """Give a sign of life, sweep and tick; return whether there is work left."""
+        connection = self._connected()
         offset = self._sign_of_life(connection)
         tolerance = self.settings.fleet.clock_tolerance.total_seconds()
         if self._stops:
@@ -157,13 +178,11 @@ class Worker:
         missed = self._ticker.tick(connection, self.settings)
         for job, each in missed or ():
             self._journal.missed(job, each)
-        return bool(
-            query_value(
-                connection,
-                "SELECT count(*) FROM procrastinate_jobs WHERE status IN"
-                " ('todo', 'doing') AND queue_name = ANY(%s)",
-                list(self.labels),
-            )
+        return has_row(
+            connection,
+            "SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
+            " AND queue_name = ANY(%s)",
+            list(self.labels),
         )
 
     def _set(self, state: str, reason: str = "") -> None:
@@ -178,24 +197,28 @@ class Worker:
         delay = timedelta(seconds=(time.monotonic() - before) / 2)
         offset: float = (self.run.now() - delay - server).total_seconds()
         engine = self._engine.worker_id if self._engine else None
-        query(
-            connection,
+        connection.execute(
             """
             INSERT INTO workers (id, engine, name, host, pid, version, labels, capacity,
                                  clock_offset, state, reason)
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(),
                 engine = excluded.engine, clock_offset = excluded.clock_offset,
-                state = excluded.state, reason = excluded.reason
-            RETURNING true""",
-            self._id, engine, self.run.ledger.id, socket.gethostname(), os.getpid(),
-            __version__, list(self.labels), self.capacity, offset, self.state,
-            self.reason,
+                state = excluded.state, reason = excluded.reason""",
+            (
+                self._id, engine, self.run.ledger.id, socket.gethostname(),
+                os.getpid(), __version__, list(self.labels), self.capacity, offset,
+                self.state, self.reason,
+            ),
         )  # fmt: skip
+        # procrastinate stops doing so when its worker drains, which may take hours.
+        beaten = connection.execute(
+            "UPDATE procrastinate_workers SET last_heartbeat = now() WHERE id = %s",
+            (engine,),
+        )
+        if engine is not None and not beaten.rowcount:
+            self._drain_engine()  # it was taken for dead, and needs a new number
         return offset
-
-    def _has_ended(self) -> bool:
-        return bool(self._stops) and not self._running and not self._alone.running
 
     # procrastinate's worker, in a thread of its own.
 
@@ -207,13 +230,6 @@ class Worker:
         if self._engine is not None and self._loop is not None:
             with suppress(RuntimeError):  # it has just ended
                 self._loop.call_soon_threadsafe(self._engine.stop)
-
-    def _drain(self) -> None:
-        """Wait for the end of what runs."""
-        self._drain_engine()
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(1)
-            self._drain_engine()
 
     def _work(self) -> None:
         """Run procrastinate's worker; if it ends early, it is started again."""
@@ -229,7 +245,12 @@ class Worker:
     async def _serve_queue(self) -> None:
         fleet = self.settings.fleet
         beat = fleet.dead_after.total_seconds() / 6
-        app = application(fleet, self._do, connections=self.capacity + 2)
+        app = application(
+            fleet,
+            self._do,
+            connections=self.capacity + 2,
+            is_ending=lambda: bool(self._stops),
+        )
         async with app.open_async():
             self._loop = asyncio.get_running_loop()
             self._engine = Engine(
@@ -257,13 +278,15 @@ class Worker:
     ) -> None:
         """Do one job; procrastinate's task."""
         job = self.find(operation, source)
-        if job is None:
-            raise Again(_MINUTE)  # another worker's configuration knows it
-        slots = await asyncio.to_thread(self._slots, job)
-        if slots is None:
-            raise Again(random.uniform(*_SLOT_SECONDS))  # noqa: S311
         queued = context.job
         assert queued.id is not None
+        if job is None:
+            if queued.attempts < _UNKNOWN_MAX:
+                raise Again(_MINUTE)  # another worker's configuration may know it
+            raise UsageError(f"no configuration has a {operation} of {source}")
+        slots = await asyncio.to_thread(take, self.settings, job)
+        if slots is None:
+            raise Again(random.uniform(*_SLOT_SECONDS))  # noqa: S311
         turn = {
             "due": due,
             "job": queued.id,
@@ -274,7 +297,7 @@ class Worker:
         try:
             ended = await self._process(queued.id, job, due, turn)
         finally:
-            await asyncio.to_thread(_close, slots)
+            await asyncio.to_thread(free, slots)
         await asyncio.to_thread(
             self._conclude, job, due, ended, time.monotonic() - began
         )
@@ -334,50 +357,12 @@ class Worker:
 
     def find(self, operation: str, source: str) -> Job | None:
         """Return a job of the configuration."""
-        for each in jobs(self.settings):
-            if each.key == (operation, source):
-                return each
-        return None
-
-    def _slots(self, job: Job) -> ExitStack | None:
-        """Return what holds a slot of the job's server and of each store.
-
-        None if one of them has none left. Each slot is an advisory lock of a session.
-        """
-        caps = self._caps(job)
-        with ExitStack() as stack:
-            try:
-                connection = stack.enter_context(
-                    session(self.settings.fleet, f"fleet slots of {job.name}")
-                )
-                for place, number in caps.items():
-                    taken = query_value(
-                        connection,
-                        "SELECT i FROM generate_series(1, %s) i WHERE"
-                        " pg_try_advisory_lock(%s, hashtext(%s || ' ' || i)) LIMIT 1",
-                        number,
-                        LOCK_CLASS,
-                        place,
-                    )
-                    if taken is None:
-                        return None
-            except DatabaseError as error:
-                logger().info("the queue does not answer", reason=error.message)
-                return None
-            return stack.pop_all()
-
-    def _caps(self, job: Job) -> dict[str, int]:
-        """Return how many jobs may use each place that a job uses."""
-        if job.operation in _WITHOUT_CAPS:
-            return {}
-        fleet = self.settings.fleet
-        caps = {f"store {name}": fleet.per_store for name in self.settings.stores}
-        if job.source in self.settings.databases:
-            url = self.settings.databases[job.source].resolve_url()
-            given = parse(url)
-            server = f"server {given.get('host', '')}:{given.get('port', '')}"
-            caps[server] = fleet.per_server
-        return caps
+        if self._jobs[0] is not self.settings:
+            self._jobs = (
+                self.settings,
+                {each.key: each for each in jobs(self.settings)},
+            )
+        return self._jobs[1].get((operation, source))
 
     def _conclude(self, job: Job, due: str, ended: Ended, seconds: float) -> None:
         """Note how a job ended; raise what puts it back or ends it as failed."""
@@ -420,9 +405,3 @@ class Worker:
             logger().info("the queue does not answer", reason=error.message)
             return 1
         return int(row[0]) if row else 0
-
-
-def _close(slots: ExitStack) -> None:
-    """Free slots; with a lost connection they were freed before."""
-    with suppress(OpskitError):
-        slots.close()

@@ -1,0 +1,61 @@
+"""Slots: how many jobs may use one server or one store at once."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+
+from opskit.config import Settings
+from opskit.errors import OpskitError
+from opskit.fleet.queue import LOCK_CLASS, session
+from opskit.log import logger
+from opskit.operations.schedule import Job
+from opskit.postgres.connect import query_value
+from opskit.postgres.parameters import parse
+
+_WITHOUT_CAPS = ("smoke", "report")
+
+
+def take(settings: Settings, job: Job) -> ExitStack | None:
+    """Return what holds a slot in each place that a job uses, None if one has none.
+
+    A slot is an advisory lock in the queue's database, of a session that lives as long
+    as the job: it dies with its holder.
+    """
+    try:
+        with ExitStack() as stack:
+            connection = stack.enter_context(
+                session(settings.fleet, f"fleet slots of {job.name}")
+            )
+            for place, number in caps(settings, job).items():
+                taken = query_value(
+                    connection,
+                    "SELECT i FROM generate_series(1, %s) i WHERE"
+                    " pg_try_advisory_lock(%s, hashtext(%s || ' ' || i)) LIMIT 1",
+                    number,
+                    LOCK_CLASS,
+                    place,
+                )
+                if taken is None:
+                    return None
+            return stack.pop_all()
+    except OpskitError as error:
+        logger().info("no slot can be asked for", reason=error.message)
+        return None
+
+
+def free(slots: ExitStack) -> None:
+    """Give slots back; with a lost connection they were free before."""
+    with suppress(OpskitError):
+        slots.close()
+
+
+def caps(settings: Settings, job: Job) -> dict[str, int]:
+    """Return how many jobs may use each place that a job uses."""
+    if job.operation in _WITHOUT_CAPS:
+        return {}
+    found = {f"store {name}": settings.fleet.per_store for name in settings.stores}
+    if job.operation == "backup" and job.source in settings.databases:
+        given = parse(settings.databases[job.source].resolve_url())
+        server = f"server {given.get('host', '')}:{given.get('port', '')}"
+        found[server] = settings.fleet.per_server
+    return found
