@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from opskit.config.cron import longest_interval
+from opskit.doctor.stores import ping
 from opskit.errors import DatabaseError, LockHeld, OpskitError
 from opskit.log import logger
 from opskit.operations.schedule import Job, jobs
@@ -32,7 +33,7 @@ class Alone:
     def __init__(self, worker: Worker) -> None:
         self._worker, self._run = worker, worker.run
         self._away_since: float | None = None
-        self._has_said_so = False
+        self._has_said_so, self._obstacle = False, ""
         self._started: dict[str, tuple[datetime, Running]] = {}
         # Up to which due time each source is dealt with, and when to look again.
         self._done: dict[str, datetime] = {}
@@ -60,11 +61,25 @@ class Alone:
         overdue = self._overdue()
         if not self._has_said_so:
             self._has_said_so = True
+            self._obstacle = self._find_obstacle()
             self._report(error, len(overdue))
-        if self._worker.may_work_alone:
-            for job, due in overdue:
-                if len(self._started) < self._worker.capacity:
-                    self._start(job, due)
+        for job, due in overdue if not self._obstacle else ():
+            if len(self._started) < self._worker.capacity:
+                self._start(job, due)
+
+    def _find_obstacle(self) -> str:
+        """Return why nothing can be done; empty if nothing speaks against it."""
+        if not self._worker.may_work_alone:
+            return self._worker.reason or "it is ending"
+        tolerance = self._worker.settings.fleet.clock_tolerance.total_seconds()
+        for store in self._run.stores:
+            try:
+                _latency, offset = ping(store, now=self._run.now)
+            except OpskitError:
+                continue
+            if offset is not None and abs(offset) > tolerance:
+                return f"its clock is off by {-offset:+.0f} seconds"
+        return ""
 
     def _collect(self) -> None:
         for source, (due, running) in [*self._started.items()]:
@@ -127,12 +142,13 @@ class Alone:
             self._started[job.source] = (due, running)
 
     def _report(self, error: OpskitError, overdue: int) -> None:
-        what = f"{overdue} sources are overdue and backed up without it"
-        if not self._worker.may_work_alone:
-            what = f"nothing is done without it: {self._worker.reason}"
-        with self._run.recorded("fleet-worker", watched=True):
-            raise DatabaseError(
-                f"the queue of the fleet is away, {what}",
+        what = f"overdue sources that are backed up without it: {overdue}"
+        if self._obstacle:
+            what = f"nothing is done without it: {self._obstacle}"
+        self._worker.report(
+            DatabaseError(
+                f"the queue of the fleet is away; {what}",
                 said=error.message,
                 hint="Start the queue's database, or correct fleet.url.",
             )
+        )

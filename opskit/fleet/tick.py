@@ -14,7 +14,7 @@ from procrastinate.manager import JobManager
 from opskit.config import Settings
 from opskit.config.cron import longest_interval
 from opskit.fleet.plan import drill_offset, expected, priority
-from opskit.fleet.queue import LOCK_CLASS, TASK
+from opskit.fleet.queue import LOCK_CLASS, TASK, VERSION
 from opskit.ledger import LedgerEntry
 from opskit.operations.schedule import Job, Key, jobs
 from opskit.postgres.connect import Connection, query, query_value
@@ -55,11 +55,11 @@ class Ticker:
 
     def tick(
         self, connection: Connection, settings: Settings
-    ) -> list[tuple[Job, Missed]] | None:
+    ) -> list[tuple[Job, Missed]]:
         """Defer what is due; return the runs that will not be made up for.
 
-        None if another worker has just done so. What is deferred, and that it was, is
-        one transaction.
+        Nothing is done if another worker has just done so. What is deferred, and that
+        it was, is one transaction.
         """
         with connection.transaction():
             is_mine = query_value(
@@ -69,10 +69,11 @@ class Ticker:
                 connection, "SELECT clock_timestamp(), ticked_at FROM fleet"
             )
             if not is_mine or (ticked is not None and now - ticked < _EVERY):
-                return None
+                return []
             wanted = jobs(settings)
             since = _since(connection, wanted, now)
             due, missed = self._due(wanted, since, now)
+            missed += _replaced(connection, due)
             _advance(connection, due)
             defer(connection, settings, due)
             self._prioritize(connection, settings, now)
@@ -170,6 +171,25 @@ def _since(
     return since
 
 
+def _replaced(connection: Connection, due: Sequence[Turn]) -> list[tuple[Job, Missed]]:
+    """Cancel runs that still wait when the next of the same job is due."""
+    jobs_due = {each.job.key: each.job for each in due}
+    rows = query(
+        connection,
+        """
+        SELECT o, s, (args->>'due')::timestamptz,
+               procrastinate_cancel_job_v1(id, false, false)
+        FROM procrastinate_jobs, unnest(%s::text[], %s::text[]) AS d (o, s)
+        WHERE status = 'todo' AND args->>'operation' = o AND args->>'source' = s""",
+        [operation for operation, _source in jobs_due],
+        [source for _operation, source in jobs_due],
+    )
+    return [
+        (jobs_due[operation, source], Missed(first=at, last=at, number=1))
+        for operation, source, at, _id in rows
+    ]
+
+
 def _advance(connection: Connection, due: Sequence[Turn]) -> None:
     """Note up to when jobs are dealt with."""
     connection.execute(
@@ -200,7 +220,7 @@ def _queued(turn: Turn, queue: str) -> QueuedJob:
         "operation": job.operation,
         "source": job.source,
         "due": due,
-        "version": 1,
+        "version": VERSION,
     }
     return QueuedJob(
         queue=queue,

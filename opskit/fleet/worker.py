@@ -10,7 +10,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker as Engine
 
 from opskit import __version__
+from opskit.checks import count
 from opskit.config import Settings, configuration_path
 from opskit.errors import (
     ConfigurationError,
@@ -35,6 +36,7 @@ from opskit.errors import (
 )
 from opskit.fleet.alone import Alone
 from opskit.fleet.queue import (
+    VERSION,
     Again,
     application,
     require_schema,
@@ -50,6 +52,7 @@ from opskit.operations.schedule import Job, Key, jobs
 from opskit.postgres.connect import Connection, has_row, query_value, translated
 from opskit.scheduler.jobs import Ended, Running, launch
 from opskit.scheduler.journal import Journal
+from opskit.scheduler.timetable import Missed
 from opskit.threads import Thread
 from opskit.watch.runs import observed
 
@@ -175,15 +178,36 @@ class Worker:
             return True
         self._start_engine()
         sweep(connection, self.settings.fleet.dead_after)
-        missed = self._ticker.tick(connection, self.settings)
-        for job, each in missed or ():
-            self._journal.missed(job, each)
+        self._report_missed(self._ticker.tick(connection, self.settings))
         return has_row(
             connection,
             "SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
             " AND queue_name = ANY(%s)",
             list(self.labels),
         )
+
+    def _report_missed(self, missed: Sequence[tuple[Job, Missed]]) -> None:
+        if missed:
+            number = sum(each.number for _job, each in missed)
+            names = ", ".join(dict.fromkeys(job.name for job, _each in missed))
+            self.report(
+                OpskitError(
+                    f"{count(number, 'run')} will not be made up for, only the last of "
+                    f"each job: {names}",
+                    hint="See when no worker ran, whether each label has one, and "
+                    "whether the night is long enough: `inv fleet-status`.",
+                )
+            )
+
+    def report(self, error: OpskitError) -> None:
+        """Put a failure on record and notify of it; slow stores hold up nothing."""
+
+        def record() -> None:
+            logger().error(error.message, hint=error.hint)
+            with self.run.recorded("fleet-worker", watched=True):
+                raise error
+
+        Thread(record, name="report")
 
     def _set(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self.state, self.reason):
@@ -233,8 +257,9 @@ class Worker:
 
     def _work(self) -> None:
         """Run procrastinate's worker; if it ends early, it is started again."""
-        # It logs every job that is put back as an error, with a traceback.
-        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        # They log every job that is put back and every try to connect as an error.
+        for name in ("procrastinate", "psycopg.pool"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             asyncio.run(self._serve_queue())
         except (ConnectorException, OSError) as error:
@@ -274,12 +299,15 @@ class Worker:
         operation: str,
         source: str,
         due: str,
+        version: int = VERSION,
         **_of_later_versions: Any,
     ) -> None:
         """Do one job; procrastinate's task."""
         job = self.find(operation, source)
         queued = context.job
         assert queued.id is not None
+        if version > VERSION + 1:
+            raise Again(_MINUTE)  # workers may differ by one version
         if job is None:
             if queued.attempts < _UNKNOWN_MAX:
                 raise Again(_MINUTE)  # another worker's configuration may know it
