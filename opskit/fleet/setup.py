@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from opskit.checks import Check, attempt
 from opskit.errors import ConfigurationError, ObjectExists, ObjectNotFound, UsageError
 from opskit.fleet import queue
 from opskit.fleet.queue import session
@@ -17,7 +19,7 @@ from opskit.operations.schedule import jobs
 from opskit.postgres.connect import query_value
 from opskit.store import Store
 
-# No source can have this name: it begins with an underscore.
+# No source has such a name.
 _CLAIM = "_fleet/fleet.json"
 _BYTES_MAX = 4096
 
@@ -64,25 +66,56 @@ def claim(store: Store, fleet: str, *, take_over: bool = False) -> None:
     try:
         store.put(_CLAIM, [content])
     except ObjectExists:
-        owner = _owner(store)
-        if owner == fleet:
-            return
         if not take_over:
-            raise ConfigurationError(
-                f"store {store.name} belongs to another fleet ({owner})",
-                hint="Give this fleet a prefix of its own. If the other one is gone, "
-                "take its stores over: `inv fleet-init --take-over`.",
-            ) from None
+            require_own(store, fleet)
+            return
         store.delete(_CLAIM)
         store.put(_CLAIM, [content])
 
 
-def _owner(store: Store) -> str:
+def require_own(store: Store, fleet: str) -> None:
+    """Require that a store belongs to this fleet.
+
+    Raises:
+        ConfigurationError: it belongs to another, or to none.
+        StoreError: it does not answer.
+    """
     try:
         with store.open(_CLAIM) as file:
-            return str(json.loads(file.read(_BYTES_MAX))["fleet"])
-    except (ObjectNotFound, ValueError, KeyError, TypeError):
-        return "which does not say its name"
+            owner = json.loads(file.read(_BYTES_MAX))["fleet"]
+    except ObjectNotFound:
+        raise ConfigurationError(
+            f"store {store.name} belongs to no fleet yet",
+            hint="Claim it for this one: `inv fleet-init`.",
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        owner = "which does not say its name"
+    if owner != fleet:
+        raise ConfigurationError(
+            f"store {store.name} belongs to another fleet ({owner})",
+            hint="Give this fleet a prefix of its own. If the other one is gone, take "
+            "its stores over: `inv fleet-init --take-over`.",
+        )
+
+
+def examine(run: Run) -> Iterator[Check]:
+    """Yield whether the queue and the stores can be used by this fleet."""
+    fleet = ""
+
+    def look() -> str:
+        nonlocal fleet
+        with session(run.settings.fleet, "doctor") as connection:
+            fleet = queue.require_schema(connection)
+        return f"fleet {fleet}"
+
+    yield attempt("fleet: queue", look)
+    for store in run.stores if fleet else ():
+        yield attempt(f"fleet: store {store.name}", partial(_look_at, store, fleet))
+
+
+def _look_at(store: Store, fleet: str) -> str:
+    require_own(store, fleet)
+    return "belongs to this fleet"
 
 
 @dataclass(frozen=True, kw_only=True)

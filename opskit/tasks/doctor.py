@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from opskit.checks import count
@@ -29,9 +30,17 @@ def doctor(say: Say, notify: bool = False, json: bool = False) -> Outcome[Examin
     from opskit.watch.runs import start
 
     run = start()
+    also = [examine_receivers(run, send=notify)]
+    if run.settings.fleet.is_configured:
+        from opskit.tasks.fleet import require_extra
+
+        require_extra()
+        from opskit.fleet.setup import examine as examine_fleet
+
+        also.append(examine_fleet(run))
     return examine(
         run,
-        also=examine_receivers(run, send=notify),
+        also=chain.from_iterable(also),
         on_check=lambda check: say(*_lines(check)),
     )
 

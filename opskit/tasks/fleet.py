@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from opskit.operations.outcome import Outcome
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
+    """Require procrastinate, which the extra `fleet` brings.
+
+    Raises:
+        ExtraMissing: it is not installed.
+    """
     if importlib.util.find_spec("procrastinate") is None:
         raise ExtraMissing("procrastinate is not installed", extra="fleet")
 
@@ -27,7 +32,7 @@ def fleet_init(say: Say, take_over: bool = False, json: bool = False) -> Outcome
 
     Example: inv fleet-init
     """
-    _require_extra()
+    require_extra()
     from opskit.fleet.setup import init
     from opskit.watch.runs import start
 
@@ -58,7 +63,7 @@ def fleet_worker(
 
     Example: inv fleet-worker --label default --capacity 4
     """
-    _require_extra()
+    require_extra()
     from opskit.fleet.worker import Worker
     from opskit.operations.run import start
 
@@ -89,7 +94,7 @@ def fleet_run(
 
     Example: inv fleet-run --database shop
     """
-    _require_extra()
+    require_extra()
     from opskit.fleet.setup import run_now
     from opskit.watch.runs import start
 
