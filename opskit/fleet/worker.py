@@ -195,7 +195,7 @@ class Worker:
                     f"{count(number, 'run')} will not be made up for, only the last of "
                     f"each job: {names}",
                     hint="See when no worker ran, whether each label has one, and "
-                    "whether the night is long enough: `inv fleet-status`.",
+                    "whether the night is long enough.",
                 )
             )
 
