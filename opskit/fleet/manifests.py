@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -31,6 +31,8 @@ _LEDGER = """
             fieldPath: metadata.annotations['batch.kubernetes.io/job-completion-index']
       - {{name: OPSKIT_LEDGER_NAME, value: "burst-{}-$(INDEX)"}}"""
 _CONFIGURATION, _SECRETS = Path("/etc/opskit"), Path("/run/secrets/opskit")
+# A worker that finds nothing to do ends: until then all that is due is in the queue.
+_TICK = timedelta(minutes=2)
 _ANY_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -56,7 +58,8 @@ def kubernetes(settings: Settings, *, image: str) -> str:
     Raises:
         UsageError: the configuration names a file that no worker would have.
     """
-    lines = defaultdict(list)
+    lines: dict[str, list[str]] = defaultdict(list)
+    lines["default"] = []  # its workers do what is about all sources
     for section in (settings.databases, settings.files):
         for source in section.values():
             lines[source.label].append(source.schedule)
@@ -66,7 +69,8 @@ def kubernetes(settings: Settings, *, image: str) -> str:
         pod = _pod(settings, label) | {"image": json.dumps(image)}
         text += _filled("deployment", f"opskit-{label}", pod)
         if backups := Counter(each for each in schedules if each).most_common(1):
-            due = next_due(backups[0][0], zone, after=_ANY_DAY).astimezone(zone)
+            due = next_due(backups[0][0], zone, after=_ANY_DAY) + _TICK
+            due = due.astimezone(zone)
             pod |= {"flags": ", --until-idle", "ledger": _LEDGER.format(label)}
             pod |= {"time": f"{due.minute} {due.hour}", "zone": zone.key}
             text += _filled("cronjob", f"opskit-burst-{label}", pod)

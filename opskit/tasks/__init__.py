@@ -49,6 +49,7 @@ for _task in (
     fleet.fleet_init,
     fleet.fleet_worker,
     fleet.fleet_run,
+    fleet.fleet_manifests,
     github.github,
 ):
     namespace.add_task(_task)

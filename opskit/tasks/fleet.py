@@ -6,6 +6,7 @@ import importlib.util
 import signal
 from typing import TYPE_CHECKING, Any
 
+from opskit import __version__
 from opskit.checks import count
 from opskit.errors import ExtraMissing, UsageError
 from opskit.tasks.command import command
@@ -103,3 +104,39 @@ def fleet_run(
         run_now(start(), sources=database, operation=operation),
         lambda done: [f"{count(len(done.names), operation)} due at {done.due}"],
     )
+
+
+@command(
+    help={
+        "kubernetes": "the workers of each label, as YAML for kubectl",
+        "image": "with --kubernetes: the container image of the workers",
+        "github_matrix": "the databases, as JSON for the matrix of a workflow",
+        "label": "with --github-matrix: only the databases with this label",
+    }
+)
+def fleet_manifests(
+    say: Say,
+    kubernetes: bool = False,
+    image: str = f"opskit:{__version__}",
+    github_matrix: bool = False,
+    label: str = "",
+) -> None:
+    """Write what runs the fleet elsewhere, from the configuration.
+
+    Example: inv fleet-manifests --kubernetes --image registry.example/opskit:0.2.0
+    """
+    from opskit.fleet import manifests
+    from opskit.operations.run import start
+
+    if kubernetes == github_matrix:
+        raise UsageError(
+            "one kind has to be named", hint="Give --kubernetes or --github-matrix."
+        )
+    settings = start().settings
+    if kubernetes:
+        # Not by `say`, which masks the value of automountServiceAccountToken.
+        print(manifests.kubernetes(settings, image=image), end="")
+    else:
+        databases = settings.databases.items()
+        names = (name for name, each in databases if label in ("", each.label))
+        say(manifests.github_matrix(names))

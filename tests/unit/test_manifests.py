@@ -80,7 +80,7 @@ def judged(folder: Path, text: str, version: str) -> str:
     """Return what the validator says of objects that it refuses."""
     path = folder / "workers.yml"
     path.write_text(text, encoding="utf-8")
-    command = [_VALIDATE, "--strict", "--quiet", "-k", version, path]
+    command: list[str | Path] = [_VALIDATE, "--strict", "--quiet", "-k", version, path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr if done.returncode else ""
 
@@ -105,7 +105,7 @@ def test_kubernetes_takes_them(
 
 
 def test_each_label_has_workers_and_more_of_them_at_night(settings: Settings) -> None:
-    """At the time at which most backups of the label are due, in the zone of all."""
+    """When most backups of the label are due, and the tick has put them into the queue."""
     made = objects(settings)
     burst = made["opskit-burst-default"]["spec"]
     arguments = [each["containers"][0]["args"] for each in pods(settings)]
@@ -116,7 +116,7 @@ def test_each_label_has_workers_and_more_of_them_at_night(settings: Settings) ->
         ["fleet-worker", "--label", "default", "--until-idle"],
         ["fleet-worker", "--label", "eu_west-"],
     ]
-    assert burst["schedule"] == "15 3 * * *"
+    assert burst["schedule"] == "17 3 * * *"
     assert burst["timeZone"] == "Europe/Berlin"
 
 
@@ -131,12 +131,12 @@ def test_names_are_possible_and_differ(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, text)
     made = objects(settings)
 
-    assert len(made) == 2 * len(labels)
+    assert len(made) == 2 * len(labels) + 1
     for name in made:
         assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])", name)
         assert len(name) <= 52
     given = {each["containers"][0]["args"][2] for each in pods(settings)}
-    assert given == set(labels)
+    assert given == {*labels, "default"}  # which verifies and prunes
 
 
 def test_a_worker_may_do_little_and_is_given_time_to_end(settings: Settings) -> None:
@@ -288,3 +288,24 @@ def test_a_matrix_has_as_many_databases_as_github_takes() -> None:
         github_matrix(names)
     with pytest.raises(UsageError, match="0 databases"):
         github_matrix([])
+
+
+def test_the_task_writes_one_kind(tmp_path: Path) -> None:
+    """To standard output, for kubectl or for the step of a workflow; else it ends with 2."""
+    settings_of(tmp_path, _CONFIGURATION)
+
+    def call(*flags: str, code: int = 0) -> str:
+        words = [sys.executable, "-m", "opskit", "fleet-manifests", *flags]
+        done = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    written = list(yaml.safe_load_all(call("--kubernetes", "--image", "a/b:1")))
+    assert {each["kind"] for each in written} == {"Deployment", "CronJob"}
+    assert json.loads(call("--github-matrix", "--label", "eu_west-")) == {
+        "source": ["far"]
+    }
+    call(code=2)
+    call("--kubernetes", "--github-matrix", code=2)
