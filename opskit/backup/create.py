@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from opskit import __version__, files
 from opskit.catalog import private
 from opskit.catalog.manifest import (
-    MANIFEST_NAME,
+    DUE_VERSION,
     ONE_DUMP_VERSION,
     SIGNATURE_NAME,
     STREAMS_VERSION,
@@ -23,15 +23,18 @@ from opskit.catalog.manifest import (
     StoredObject,
     from_document,
     is_bounded,
+)
+from opskit.catalog.places import (
+    attempt_folder,
+    backup_id_of,
     new_backup_id,
     set_prefix,
 )
-from opskit.catalog.writer import Protection, SetWriter
+from opskit.catalog.writer import Protection, SetWriter, is_of_a_set
 from opskit.crypto import signatures
 from opskit.errors import BackupFailed, ObjectExists, StoreError
 from opskit.log import logger
 from opskit.store import Store
-from opskit.store.base import holds
 
 
 class OpenSource(Protocol):
@@ -88,9 +91,9 @@ def _writing(
     The caller holds the lock of the source. The note stays where that fails.
     """
     files.make_directories(directory)
-    name = writer.prefix.rstrip("/").rpartition("/")[2]
+    name = "@".join(writer.place.rstrip("/").split("/")[2:])
     path = directory / f"{source}@{name}.json"
-    note = {"source": source, "prefix": writer.prefix}
+    note = {"source": source, "prefix": writer.place}
     files.write_text(path, json.dumps(note))
     try:
         yield
@@ -116,12 +119,13 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
     """Remove what killed runs of a source left in the stores; return their places.
 
     The caller holds the lock of the source, so no run that has a note is alive. A run
-    that died after its manifest was written has made its set, which stays.
+    that died after its manifest was written has made its set, which stays. So does a
+    set that another run has made in the same place.
     """
     removed = []
     for path in sorted(directory.glob(f"{source}@*.json")):
         try:
-            prefix = str(json.loads(path.read_text(encoding="utf-8"))["prefix"])
+            place = str(json.loads(path.read_text(encoding="utf-8"))["prefix"])
         except (ValueError, KeyError, TypeError):
             # What it was about is lost; prune removes such orphans after a day.
             logger().error("dropping a note that cannot be read", path=str(path))
@@ -130,10 +134,10 @@ def clean_up(directory: Path, *, source: str, stores: Sequence[Store]) -> list[s
         clean = True
         for store in stores:
             try:
-                if not holds(store, prefix + MANIFEST_NAME):
-                    store.discard(prefix)
-                    removed.append(prefix)
-                    logger().warning("removed what a killed backup left", place=prefix)
+                if not is_of_a_set(store, place):
+                    store.discard(place)
+                    removed.append(place)
+                    logger().warning("removed what a killed backup left", place=place)
             except StoreError as error:
                 clean = False
                 logger().error("cannot clean up", store=store.name, error=error.message)
@@ -214,6 +218,8 @@ def create_backup(
     protection: Protection | None = None,
     notice: Callable[[Manifest], Sequence[str]] = lambda _manifest: (),
     lock: LockStore = no_lock,
+    due: datetime | None = None,
+    require_turn: Callable[[], None] = lambda: None,
 ) -> BackupResult:
     """Back up one source into every store and return the recorded set.
 
@@ -223,11 +229,14 @@ def create_backup(
     the result. `notice` returns in what a set differs suddenly from the ones before; it
     is put on record.
 
+    There is one set for each time at which one is `due`: of all runs that make it, the
+    manifest of one is stored. `require_turn` raises if it is another run's by now.
+
     Raises:
         BackupFailed: no set was recorded, and nothing of it is left in a store.
         StoreError: no store took it.
         DatabaseError: the server is unreachable or refuses.
-        LockHeld: another host is backing up this source.
+        LockHeld: another host is backing up this source, or has made the set.
     """
     name, journal = source.name, state_dir / "inflight"
     clean_up(journal, source=name, stores=stores)
@@ -236,9 +245,10 @@ def create_backup(
         source.opened(run_id=run_id, clock=clock) as opened,
         locked(stores, lock) as held,
     ):
-        backup_id = new_backup_id(name, started_at)
+        backup_id = backup_id_of(name, due) if due else new_backup_id(name, started_at)
         writer = SetWriter(
-            prefix=set_prefix(name, started_at, backup_id),
+            prefix=set_prefix(name, backup_id),
+            attempt=attempt_folder(run_id) if due else "",
             stores=held.usable,
             failed=held.failed,
             protection=protection or Protection(),
@@ -246,14 +256,16 @@ def create_backup(
         logger().info("backup started", backup_id=backup_id)
         with _writing(journal, writer, stores, name):
             content = opened.write(writer)
-            manifest = _begun(backup_id, name, started_at, content)
+            manifest = _begun(writer, backup_id, name, started_at, content)
             changes = {"sudden_changes": tuple(notice(manifest))}
             manifest = manifest.model_copy(update=changes)
             manifest = _complete(manifest, opened, writer, clock)
+            recorded = _signed(writer, manifest)
+            require_turn()
             opened.require_held()
             writer.leave_out(held.require_held())
             writer.look_again()
-            _record(writer, manifest)
+            writer.record(recorded)
             # What has the place already is not ours: it may be the set itself, where
             # two names lead to one store.
             failed = writer.failed.items()
@@ -267,13 +279,17 @@ def create_backup(
 
 
 def _begun(
-    backup_id: str, source: str, started_at: datetime, content: dict[str, Any]
+    writer: SetWriter,
+    backup_id: str,
+    source: str,
+    started_at: datetime,
+    content: dict[str, Any],
 ) -> Manifest:
     """Return the manifest without what is only known once all is stored."""
-    several = bool(content.get("streams"))
+    version = STREAMS_VERSION if content.get("streams") else ONE_DUMP_VERSION
     return from_document(
         {
-            "format_version": STREAMS_VERSION if several else ONE_DUMP_VERSION,
+            "format_version": DUE_VERSION if writer.attempt else version,
             "backup_id": backup_id,
             "source": source,
             "started_at": started_at,
@@ -305,7 +321,7 @@ def _complete(
             format="ssh",
             namespace=signatures.NAMESPACE,
             public_key=protection.signer.public_key,
-            object=writer.prefix + SIGNATURE_NAME,
+            object=writer.place + SIGNATURE_NAME,
         )
     guide = opened.guide(
         manifest.backup_id,
@@ -318,8 +334,8 @@ def _complete(
     return manifest.model_copy(update=changes)
 
 
-def _record(writer: SetWriter, manifest: Manifest) -> None:
-    """Put the manifest, last: the set exists exactly when it does."""
+def _signed(writer: SetWriter, manifest: Manifest) -> bytes:
+    """Return the manifest as it is stored last, after its signature."""
     content = manifest.to_json()
     if not is_bounded(content):
         raise BackupFailed(
@@ -328,5 +344,5 @@ def _record(writer: SetWriter, manifest: Manifest) -> None:
             "docs/format.md.",
         )
     if writer.protection.signer is not None:
-        writer.record(SIGNATURE_NAME, writer.protection.signer.sign(content))
-    writer.record(MANIFEST_NAME, content)
+        writer.put_beside(SIGNATURE_NAME, writer.protection.signer.sign(content))
+    return content

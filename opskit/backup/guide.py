@@ -17,15 +17,19 @@ from opskit.postgres.connect import quoted
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers.programs import sets_unknown_parameter
 
+# In the key of an object that lies beside its manifest.
+_SLASHES = 3
 
-def authenticity(backup_id: str) -> str:
+
+def authenticity(backup_id: str, objects: Sequence[StoredObject]) -> str:
     """Return how to see who made a signed set; the key is not in the set itself."""
+    manifest = "../" * (objects[0].key.count("/") - _SLASHES) + "manifest.json"
     return f"""
 `manifest.json` is signed. With the public key of its maker in a file
 `allowed_signers`, as one line `opskit ssh-ed25519 AAAA...`, this must say "Good":
 
     ssh-keygen -Y verify -f allowed_signers -I opskit -n opskit \\
-        -s manifest.json.sig <manifest.json
+        -s manifest.json.sig <{manifest}
 
 Then `backup_id` in it must be `{backup_id}`, and the digests below those of its
 `objects`.
@@ -275,7 +279,7 @@ def render(
 {_needs(inventory, client_version, dump_bytes, snapshot_at, encrypted=encrypted)}
 
 ## 1. Check that every file is what was stored
-{authenticity(backup_id) if signed else ""}
+{authenticity(backup_id, objects) if signed else ""}
 ```sh
 sha256sum --check <<'SUMS'
 {checksums(objects)}

@@ -140,7 +140,7 @@ class Catalog(Generic[Known]):
     def _read(self, chosen: ListedSet) -> BackupSet:
         if isinstance(chosen, BackupSet):
             return chosen
-        catalog = _read_below(chosen.stores, chosen.prefix, self.trust)
+        catalog = read_below(chosen.stores, chosen.prefix, self.trust)
         catalog.warn()
         return catalog._choose(chosen.backup_id)
 
@@ -202,16 +202,22 @@ def read(
     Raises:
         StoreError: no store can be reached.
     """
-    return _read_below(stores, _prefix(source), trust)
+    return read_below(stores, _prefix(source), trust)
 
 
 def _prefix(source: str | None) -> str:
     return f"{source}/" if source else ""
 
 
-def _read_below(
+def read_below(
     stores: Iterable[Store], prefix: str, trust: Trust
 ) -> Catalog[BackupSet]:
+    """Read like `read` what lies below a prefix.
+
+    Raises:
+        StoreError: no store can be reached.
+    """
+
     def read_all(
         store: Store, places: list[Place]
     ) -> Iterator[BackupSet | Unreadable | None]:

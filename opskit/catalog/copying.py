@@ -16,11 +16,13 @@ from typing import Any
 from opskit.catalog import manifest as manifests
 from opskit.catalog.documents import parse_evidence
 from opskit.catalog.manifest import MANIFEST_NAME, Manifest, StoredObject
+from opskit.catalog.places import attempt_in
 from opskit.catalog.reader import (
     BLOCK_BYTES,
     VerifyResult,
     checked,
     require_stored,
+    stored_manifest,
     verify_set,
 )
 from opskit.errors import (
@@ -32,7 +34,6 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.store import Store
-from opskit.store.base import read_whole
 from opskit.store.s3.trial import is_challenge
 
 
@@ -73,7 +74,7 @@ def copy_set(
         StoreError: one of the stores cannot be used; nothing new is listed there.
     """
     content = _manifest_of(manifest, source)
-    known = _read(target, manifest.prefix + MANIFEST_NAME)
+    known = stored_manifest(target, manifest.prefix)
     copying = _Copying(manifest, content, source, target, require_held)
     if known is None:
         return copying.copy()
@@ -112,7 +113,7 @@ class _Copying:
             verified = self._require_whole(verify_set(self.manifest, target))
             added = self._copy_beside(_beside(self.manifest, self.source))
             self._put_manifest()
-            if _read(target, self.key) != self.content:
+            if stored_manifest(target, prefix) != self.content:
                 raise self._not_given_back(self.key, "other bytes")
         return self._result(verified, copied=True, added=added)
 
@@ -192,7 +193,7 @@ class _Copying:
 def _manifest_of(manifest: Manifest, source: Store) -> bytes:
     """Return a set's manifest byte by byte: it may hold fields of a later version."""
     key = manifest.prefix + MANIFEST_NAME
-    content = _read(source, key)
+    content = stored_manifest(source, manifest.prefix)
     if content is None:
         raise ObjectNotFound(
             f"store {source.name} does not hold the set {manifest.backup_id}",
@@ -224,15 +225,18 @@ def _beside(manifest: Manifest, source: Store) -> list[str]:
 
     A signature is then stored before what it signs. Evidence of a failed verification
     is left out: it is about the bytes in the source, and these are read again. So are
-    objects that a drill made to try to destroy them.
+    objects that a drill made to try to destroy them, and what other runs left that did
+    not make the set.
     """
-    own = {each.key for each in manifest.objects} | {manifest.prefix + MANIFEST_NAME}
+    prefix = manifest.prefix
+    own = {each.key for each in manifest.objects} | {prefix + MANIFEST_NAME}
     keys = [
         each.key
-        for each in source.list(manifest.prefix)
-        if each.key not in own and not is_challenge(each.key)
+        for each in source.list(prefix)
+        if each.key not in own
+        and not is_challenge(each.key)
+        and attempt_in(each.key.removeprefix(prefix)) in ("", manifest.attempt)
     ]
-    prefix = manifest.prefix
     failed = []
     for key in keys:
         name = parse_evidence(key.removeprefix(prefix))
@@ -251,13 +255,6 @@ def _digested(
         while block := file.read(BLOCK_BYTES):
             update(block)
             yield block
-
-
-def _read(store: Store, key: str) -> bytes | None:
-    try:
-        return read_whole(store, key, bytes_max=manifests.BYTES_MAX)
-    except ObjectNotFound:
-        return None
 
 
 @contextmanager

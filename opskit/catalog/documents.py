@@ -81,7 +81,7 @@ class Trust:
         """Return whether there is a signature; one that is there must be good."""
         try:
             signature = read_whole(
-                store, key + signatures.SUFFIX, bytes_max=_SIGNATURE_BYTES_MAX
+                store, signature_key(key, content), bytes_max=_SIGNATURE_BYTES_MAX
             )
         except ObjectNotFound:
             return False
@@ -130,6 +130,23 @@ class Trust:
 
 
 ANYONE = Trust()
+_NAMED_SIGNATURE = re.compile(rb'"object": "(?P<key>[^"\\]+)"\s*\}\s*\}\s*\Z')
+_LAST_BYTES = 4096
+
+
+def signature_key(key: str, content: bytes) -> str:
+    """Return where the signature of what lies under a key lies: beside it.
+
+    A manifest names another place inside its set where several runs may have made it.
+    Nothing is believed before the signature there is good, and of these very bytes.
+    """
+    beside = key + signatures.SUFFIX
+    folder, _, name = beside.rpartition("/")
+    if named := _NAMED_SIGNATURE.search(content[-_LAST_BYTES:]):
+        text = named["key"].decode(errors="replace")
+        if text.startswith(f"{folder}/") and text.endswith(f"/{name}"):
+            return text
+    return beside
 
 
 def warn_of(store: Store, key: str, fault: str) -> None:

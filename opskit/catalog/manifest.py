@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NoReturn
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from opskit.catalog.file_record import Amount, FileRecord, Integer
+from opskit.catalog.places import attempt_in, set_prefix
 from opskit.errors import IntegrityError, StoreError
 from opskit.postgres.inventory import Inventory
 from opskit.store.base import check_key
@@ -30,32 +30,15 @@ SIGNATURE_NAME = "manifest.json.sig"
 # Roles of the dumps of a database: of everything else, and of rows alone (numbered).
 CATCH_ALL = "dump"
 ROWS = "rows-"
-_ID = re.compile(r"(?P<source>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{4,}")
-
-
-def new_backup_id(source: str, started_at: datetime) -> str:
-    """Return an id for a set of this source begun at this time."""
-    time = f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-    return f"{source}-{time}-{secrets.token_hex(3)}"
-
-
-def set_prefix(source: str, started_at: datetime, backup_id: str) -> str:
-    """Return where a set lies in a store, with a slash at its end."""
-    return f"{source}/{started_at.astimezone(UTC):%Y-%m-%d}/{backup_id}/"
-
-
-def is_backup_id(text: str) -> bool:
-    """Return whether a text has the form of a backup id."""
-    return _ID.fullmatch(text) is not None
-
-
 # A set names the oldest version that can read it. An opskit that knows only version 1
 # would restore the first of several dumps alone. Before version 3, an encrypted set had
-# its digests in the manifest, covered.
+# its digests in the manifest, covered. Before version 4, all objects of a set lay
+# directly in its place, and its id had the time of `started_at`.
 ONE_DUMP_VERSION = 1
 STREAMS_VERSION = 2
 PRIVATE_DIGESTS_VERSION = 3
-FORMAT_VERSION = PRIVATE_DIGESTS_VERSION  # the newest that is read
+DUE_VERSION = 4
+FORMAT_VERSION = DUE_VERSION  # the newest that is read
 # The largest manifest, or any other object, that is read into memory as a whole.
 BYTES_MAX = 256 * 1024 * 1024
 # Parsed, each value takes many times the room of its text.
@@ -176,7 +159,19 @@ class _Manifest(_Record):
     @property
     def prefix(self) -> str:
         """The set's place in a store, with a slash at its end."""
-        return set_prefix(self.source, self.started_at, self.backup_id)
+        return set_prefix(self.source, self.backup_id)
+
+    @property
+    def attempt(self) -> str:
+        """The folder in the set's place that its objects lie in, or ""."""
+        return attempt_in(self.objects[0].key.removeprefix(self.prefix))
+
+    @property
+    def hides_digests(self) -> bool:
+        """Whether the digests are in `private.json`."""
+        return self.encryption is not None and (
+            self.format_version >= PRIVATE_DIGESTS_VERSION
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -193,7 +188,7 @@ class _Manifest(_Record):
         needed = [*self.content_roles, *(["private"] if self.encryption else [])]
         held = {each.role for each in self.objects}
         faults = [f"it names no {role} object" for role in needed if role not in held]
-        if self.format_version >= PRIVATE_DIGESTS_VERSION and not self.encryption:
+        if self.format_version == PRIVATE_DIGESTS_VERSION and not self.encryption:
             faults.append("it is not encrypted, as sets of its format are")
         return faults
 
@@ -279,7 +274,7 @@ class DatabaseManifest(_Manifest):
         dumps = {role for role in held if role == CATCH_ALL or role.startswith(ROWS)}
         if self.content_roles[0] != CATCH_ALL or dumps != {*self.content_roles}:
             faults.append("its streams are not the dumps among its objects")
-        if self.format_version < PRIVATE_DIGESTS_VERSION:
+        if not self.hides_digests:
             bare = [f"table {each.name}" for each in self.tables if not each.digest]
             if not self.large_objects.digest:
                 bare.append("large objects")
@@ -427,9 +422,12 @@ def _require_keys_of_its_own(manifest: Manifest, key: str) -> None:
     Raises:
         IntegrityError: they do not, or a name could mean another place.
     """
+    prefix = manifest.prefix
     try:
-        prefix = manifest.prefix
+        day = f"/{manifest.started_at.astimezone(UTC):%Y-%m-%d}/"
     except OverflowError:  # a date that no calendar has in UTC
+        prefix = day = ""
+    if manifest.format_version < DUE_VERSION and day not in prefix:
         prefix = ""
     if f"{prefix}{MANIFEST_NAME}" != key:
         raise _altered(f"{key} is the manifest of another set ({manifest.backup_id})")

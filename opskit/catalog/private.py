@@ -58,7 +58,7 @@ class _Sealed(_Private):
 def split(manifest: Manifest) -> tuple[Manifest, bytes]:
     """Return the manifest that anybody may read, and the content of private.json."""
     public = _with_digests(manifest, lambda _place, _digest: "").model_copy(
-        update={"format_version": PRIVATE_DIGESTS_VERSION}
+        update={"format_version": max(manifest.format_version, PRIVATE_DIGESTS_VERSION)}
     )
     if isinstance(manifest, FolderManifest):
         files = [(each.path, each.sha256) for each in manifest.files if each.sha256]

@@ -13,7 +13,13 @@ from typing import BinaryIO, TypeVar, cast
 import zstandard
 
 from opskit.catalog import private
-from opskit.catalog.manifest import BYTES_MAX, Manifest, StoredObject, of_database
+from opskit.catalog.manifest import (
+    BYTES_MAX,
+    MANIFEST_NAME,
+    Manifest,
+    StoredObject,
+    of_database,
+)
 from opskit.catalog.sets import BackupSet
 from opskit.crypto import age
 from opskit.crypto.keys import Identities, NoMatchingIdentity
@@ -30,7 +36,7 @@ from opskit.postgres import schema
 from opskit.postgres.schema import SchemaObject
 from opskit.progress import advance
 from opskit.store import Store
-from opskit.store.base import RawReader, holds
+from opskit.store.base import RawReader, holds, read_whole
 
 T = TypeVar("T")
 
@@ -111,6 +117,19 @@ def is_gone(store: Store, key: str) -> bool:
         return not holds(store, key)
     except StoreError:
         return False  # it is not known, and the result stands
+
+
+def stored_manifest(store: Store, prefix: str) -> bytes | None:
+    """Return the manifest in a set's place, None if there is none.
+
+    Raises:
+        IntegrityError: it is larger than a manifest may be.
+        StoreError: see `Store.open`.
+    """
+    try:
+        return read_whole(store, prefix + MANIFEST_NAME, bytes_max=BYTES_MAX)
+    except ObjectNotFound:
+        return None
 
 
 def require_stored(objects: Iterable[StoredObject], store: Store) -> None:

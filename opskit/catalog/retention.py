@@ -18,7 +18,9 @@ from opskit.catalog.documents import (
     store_document,
 )
 from opskit.catalog.manifest import MANIFEST_NAME
+from opskit.catalog.places import attempt_in
 from opskit.catalog.sets import BackupSet, ListedSet, places_of
+from opskit.catalog.writer import is_of_a_set
 from opskit.config import RetentionSettings
 from opskit.crypto import signatures
 from opskit.crypto.signatures import Signer
@@ -287,17 +289,24 @@ def delete_set(each: BackupSet) -> None:
 def orphans(store: Store, *, source: str, now: datetime) -> list[str]:
     """Return where sets of a source were begun and never finished.
 
-    Nothing was added there for the grace time. The caller holds the lock of the source
-    in this store, and `now` is the time by its own clock: what another host writes at
-    this moment is no orphan.
+    In the place of a set that exists, these are the folders of runs that did not make
+    it. Nothing was added there for the grace time. The caller holds the lock of the
+    source in this store, and `now` is the time by its own clock: what another host
+    writes at this moment is no orphan.
     """
     everything = [*store.list(f"{source}/"), *store.unfinished(f"{source}/")]
-    return [
-        place.prefix
-        for place in places_of(everything)
-        if not place.has_manifest
-        and max(each.modified_at for each in place.objects) < now - GRACE
-    ]
+    found: list[str] = []
+    for place in places_of(everything):
+        folders = {attempt_in(e.key.removeprefix(place.prefix)) for e in place.objects}
+        if not place.has_manifest:
+            folders = {""}
+        elif len(folders := folders - {""}) < 2:
+            continue  # that of the run which made the set
+        for left in (place.prefix + each for each in sorted(folders)):
+            own = [e.modified_at for e in place.objects if e.key.startswith(left)]
+            if max(own) < now - GRACE and not is_of_a_set(store, left):
+                found.append(left)
+    return found
 
 
 def sweep(store: Store, *, source: str, now: datetime) -> int:

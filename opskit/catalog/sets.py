@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -42,7 +43,8 @@ from opskit.catalog.documents import (
     parse_evidence,
     proof_of,
 )
-from opskit.catalog.manifest import MANIFEST_NAME, Manifest, is_backup_id, set_prefix
+from opskit.catalog.manifest import MANIFEST_NAME, Manifest
+from opskit.catalog.places import is_backup_id, set_prefix
 from opskit.errors import IntegrityError, ObjectNotFound, OpskitError, StoreError
 from opskit.log import logger
 from opskit.store import ObjectInfo, Store
@@ -51,7 +53,7 @@ from opskit.store.wrappers import StoreWrapper
 
 _SET_DEPTH = 3  # source, date, backup id
 # To be raised when other manifests are refused, or when a listing says more.
-_CACHE_FORMAT = 5
+_CACHE_FORMAT = 6
 # What reading a damaged cache raises.
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
@@ -107,7 +109,7 @@ class ListedSet:
     @property
     def prefix(self) -> str:
         """The set's place in a store, with a slash at its end."""
-        return set_prefix(self.source, self.started_at, self.backup_id)
+        return set_prefix(self.source, self.backup_id)
 
     @property
     def stores(self) -> tuple[Store, ...]:
@@ -339,6 +341,7 @@ class CatalogCache:
                     store=store.name, key=place.manifest_key, reason=known
                 )
             (copy,) = known.copies
+            known.started_at.astimezone(UTC)  # raises if no calendar has it in UTC
             is_here = known.prefix == place.prefix
             return (
                 replace(known, copies=(replace(copy, store=store),))

@@ -9,13 +9,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from opskit.catalog.manifest import MANIFEST_NAME, StoredObject
-from opskit.catalog.reader import require_stored
+from opskit.catalog.manifest import MANIFEST_NAME, StoredObject, parse
+from opskit.catalog.places import attempt_in
+from opskit.catalog.reader import require_stored, stored_manifest
 from opskit.crypto import age
 from opskit.crypto.signatures import Signer
-from opskit.errors import StoreError
+from opskit.errors import (
+    IntegrityError,
+    LockHeld,
+    ObjectExists,
+    ObjectUnreadable,
+    OpskitError,
+    StoreError,
+)
 from opskit.log import logger
 from opskit.store import Store
+from opskit.store.base import holds
 from opskit.threads import Feed
 
 _QUEUED_BLOCKS_MAX = 2
@@ -143,15 +152,23 @@ class Protection:
 class SetWriter:
     """One set on its way: its objects so far, and the stores that still take them.
 
-    Several objects may be put at once, from several threads.
+    Several objects may be put at once, from several threads. Where other runs may make
+    the same set, each puts all but the manifest into an `attempt` folder of its own.
     """
 
     prefix: str
     stores: list[Store]
     protection: Protection
+    attempt: str = ""
     objects: list[StoredObject] = field(default_factory=list)
     failed: dict[str, StoreError] = field(default_factory=dict)
+    _manifest: bytes | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where this run puts its objects, with a slash at its end."""
+        return self.prefix + self.attempt
 
     def put(self, name: str, role: str, chunks: Iterable[bytes]) -> None:
         """Store an object of the set, encrypted where the set is.
@@ -172,7 +189,7 @@ class SetWriter:
         with self._lock:
             self.objects.append(
                 StoredObject(
-                    key=self.prefix + name,
+                    key=self.place + name,
                     role=role,
                     size_bytes=stored.size_bytes,
                     sha256=stored.sha256,
@@ -200,24 +217,85 @@ class SetWriter:
         if lost and not self.stores:
             raise next(iter(lost.values()))
 
-    def record(self, name: str, content: bytes) -> None:
-        """Store what is no object of the set itself: its manifest, a signature."""
+    def put_beside(self, name: str, content: bytes) -> None:
+        """Store what is no object of the set itself: a signature."""
         self._everywhere(name, [content])
 
+    def record(self, content: bytes) -> None:
+        """Store the manifest: the set exists from now on.
+
+        Runs that make the same set ask the stores one after the other, all in the same
+        order: whoever is the first in a store that they share goes on alone.
+
+        Raises:
+            LockHeld: another run has made the set.
+            StoreError: no store is left that takes it.
+        """
+        self._manifest, key = content, self.prefix + MANIFEST_NAME
+        if not self.attempt:
+            self.leave_out(put_everywhere(self.stores, key, [content]).failed)
+            return
+        for store in sorted(self.stores, key=lambda each: each.name):
+            try:
+                put_everywhere([store], key, [content])
+            except ObjectExists as error:
+                raise _made_by_another(self.prefix) from error
+            except StoreError as error:
+                self.leave_out({store.name: error})
+                if not self.stores:
+                    raise
+
     def discard(self, everywhere: Sequence[Store]) -> bool:
-        """Remove the set again; return whether every store could do so."""
+        """Remove what this run has stored; return whether every store could do so."""
         clean = True
         for store in everywhere:
             try:
                 # Its manifest first: a kill must leave no listed set without objects.
-                store.delete(self.prefix + MANIFEST_NAME)
-                store.discard(self.prefix)
-            except StoreError as error:
+                if not self.attempt or self._has_recorded(store):
+                    store.delete(self.prefix + MANIFEST_NAME)
+                store.discard(self.place)
+            except OpskitError as error:
                 clean = False
                 logger().error("cannot clean up", store=store.name, error=error.message)
         return clean
 
+    def _has_recorded(self, store: Store) -> bool:
+        return (
+            self._manifest is not None
+            and stored_manifest(store, self.prefix) == self._manifest
+        )
+
     def _everywhere(self, name: str, chunks: Iterable[bytes]) -> StoredStream:
-        stored = put_everywhere(self.stores, self.prefix + name, chunks)
+        stored = put_everywhere(self.stores, self.place + name, chunks)
         self.leave_out(stored.failed)
         return stored
+
+
+def _made_by_another(prefix: str) -> LockHeld:
+    return LockHeld(
+        f"the set {prefix.split('/')[2]} has been made by another run",
+        hint="Nothing is to be done: that set stays, and what this run stored is "
+        "removed.",
+    )
+
+
+def is_of_a_set(store: Store, place: str) -> bool:
+    """Return whether the objects in a place belong to a set that exists.
+
+    The place is that of a set, or in it the folder of one attempt. What cannot be told
+    counts as belonging to one.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    attempt = attempt_in(place.split("/", 3)[3])
+    prefix = place.removesuffix(attempt)
+    if not attempt:
+        return holds(store, prefix + MANIFEST_NAME)
+    try:
+        content = stored_manifest(store, prefix)
+        if content is None:
+            return False
+        return parse(content, key=prefix + MANIFEST_NAME).attempt == attempt
+    except (IntegrityError, ObjectUnreadable):
+        return True

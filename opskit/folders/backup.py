@@ -61,7 +61,7 @@ at {snapshot_at:%Y-%m-%dT%H:%M:%SZ}.
 Run the commands in the folder that holds the files of the set.
 
 ## 1. Check that every file is what was stored
-{authenticity(backup_id) if signed else ""}
+{authenticity(backup_id, objects) if signed else ""}
 ```sh
 sha256sum --check <<'SUMS'
 {sums}

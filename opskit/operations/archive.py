@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opskit import files
-from opskit.catalog.documents import REPORTS_FOLDER
+from opskit.catalog.documents import REPORTS_FOLDER, signature_key
 from opskit.catalog.manifest import MANIFEST_NAME
 from opskit.catalog.sets import BackupSet
 from opskit.crypto import signatures
@@ -219,7 +219,7 @@ class _Archive:
             keys.trust(self.run.settings).require(store, key, content)
             with suppress(ObjectNotFound):  # nobody signed it
                 found[target + signatures.SUFFIX] = read_whole(
-                    store, key + signatures.SUFFIX, bytes_max=_BYTES_MAX
+                    store, signature_key(key, content), bytes_max=_BYTES_MAX
                 )
         return found
 

@@ -14,8 +14,8 @@ from opskit.catalog.manifest import (
     FolderManifest,
     Manifest,
     StoredObject,
-    set_prefix,
 )
+from opskit.catalog.places import set_prefix
 from opskit.store import Store
 
 STARTED_AT = datetime(2026, 3, 10, 3, tzinfo=UTC)
@@ -51,7 +51,7 @@ def manifest(
 ) -> DatabaseManifest:
     """Return a manifest; `changes` are fields that are to be otherwise."""
     name = backup_id(source, started_at, suffix)
-    prefix = set_prefix(source, started_at, name)
+    prefix = set_prefix(source, name)
     fields: dict[str, Any] = {
         "format_version": 1,
         "backup_id": name,

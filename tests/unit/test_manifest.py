@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.catalog import manifest as catalog_manifest
+from opskit.catalog import places
 from opskit.catalog.manifest import DatabaseManifest, of_database, parse
 from opskit.errors import IntegrityError
 from tests.unit import builders
@@ -136,9 +136,9 @@ def test_manifests_of_0_1_are_written_as_they_were(path: Path) -> None:
 
 def test_a_newer_format_is_refused_before_anything_else() -> None:
     """A format of the future may lack our fields: the version is what is told."""
-    content = json.dumps({"format_version": 4, "new": 1}).encode()
+    content = json.dumps({"format_version": 5, "new": 1}).encode()
 
-    assert "is of format 4, newer than this opskit reads (3)" in _refused(content)
+    assert "is of format 5, newer than this opskit reads (4)" in _refused(content)
 
 
 def test_a_key_that_is_not_known_is_no_fault() -> None:
@@ -352,19 +352,14 @@ def test_a_tampered_manifest_is_refused_like_any_other(content: bytes) -> None:
 def test_ids_carry_source_and_time_in_utc() -> None:
     """The id of a set is made of its source, its time and something of its own."""
     tokyo = timezone(timedelta(hours=9))
-    made = catalog_manifest.new_backup_id(
-        "my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo)
-    )
-    other = catalog_manifest.new_backup_id(
-        "my-shop", datetime(2026, 2, 28, 23, tzinfo=UTC)
-    )
+    made = places.new_backup_id("my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo))
+    other = places.new_backup_id("my-shop", datetime(2026, 2, 28, 23, tzinfo=UTC))
 
     assert re.fullmatch(r"my-shop-20260228T230000Z-[0-9a-f]{4,}", made)
     assert other != made
-    assert catalog_manifest.is_backup_id(made)
-    assert catalog_manifest.set_prefix(
-        "my-shop", datetime(2026, 3, 1, 8, tzinfo=tokyo), made
-    ) == (f"my-shop/2026-02-28/{made}/")
+    assert places.is_backup_id(made)
+    prefix = places.set_prefix("my-shop", made)
+    assert prefix == f"my-shop/2026-02-28/{made}/"
 
 
 @pytest.mark.parametrize(
@@ -383,4 +378,4 @@ def test_ids_carry_source_and_time_in_utc() -> None:
 )
 def test_ids_are_told_from_other_names(text: str, valid: bool) -> None:
     """Only what has the form of an id is taken for one."""
-    assert catalog_manifest.is_backup_id(text) == valid
+    assert places.is_backup_id(text) == valid
