@@ -28,6 +28,24 @@ class Thread(threading.Thread):
         self.start()
 
 
+def within(seconds: float, call: Callable[[], T], *, name: str) -> T:
+    """Return what a call returns; it goes on alone if that takes too long.
+
+    Raises:
+        TimeoutError: it does.
+    """
+    future: Future[T] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the caller gets it
+            future.set_exception(error)
+
+    Thread(answer, name=name)
+    return future.result(seconds)
+
+
 class Pool(ThreadPoolExecutor):
     """Threads that each run calls as part of the run that submitted them."""
 

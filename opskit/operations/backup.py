@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from opskit.backup.create import create_backup
+from opskit.backup.create import BackupResult, create_backup
 from opskit.catalog import catalog
 from opskit.catalog.differences import newly_excluded, sudden_changes
 from opskit.catalog.manifest import Manifest
-from opskit.errors import StoreError
+from opskit.catalog.places import backup_id_of, set_prefix
+from opskit.errors import IntegrityError, StoreError
 from opskit.log import logger
 from opskit.operations import keys, sources
 from opskit.operations.outcome import Failure, Outcome
@@ -104,8 +106,16 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
         keys.require_own_trust(run.settings)
         source = sources.build(run, name)
         record.begin(source=name)
+        turn = run.turn
+        if turn:
+            record.details["due"] = turn.due.isoformat()
+
+        def require_turn() -> None:
+            if turn:
+                turn.require_held(run.settings.fleet)
+
         with run.lock(name, "backup"):
-            made = create_backup(
+            made = (turn and _made_before(run, name, turn.due)) or create_backup(
                 source,
                 run.stores,
                 run_id=run.run_id,
@@ -114,6 +124,8 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
                 protection=run.protection,
                 notice=_change_detector(run, name),
                 lock=lambda store: run.store_lock(store, name, "backup"),
+                due=turn.due if turn else None,
+                require_turn=require_turn,
             )
         record.details |= {
             "backup_id": made.manifest.backup_id,
@@ -129,6 +141,36 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
         )
         record.report(*made.failed.values())
     return record.outcome
+
+
+def _made_before(run: Run, name: str, due: datetime) -> BackupResult | None:
+    """Return the set that is due, if it was made by a run that could not say so.
+
+    Raises:
+        IntegrityError: its place is taken by something that cannot be used.
+    """
+    backup_id = backup_id_of(name, due)
+    place = set_prefix(name, backup_id)
+    found = catalog.read_below(run.stores, place, keys.trust(run.settings))
+    if not found.sets:
+        for bad in found.unreadable:
+            raise IntegrityError(
+                f"{backup_id} was made before and cannot be used: {bad.reason}",
+                hint=f"See what lies at {place} in store {bad.store}; move it away.",
+            )
+        return None
+    (made,) = found.sets
+    logger().warning("the set was made before", backup_id=backup_id)
+    holders = [each.name for each in made.stores]
+    failed = {
+        each.name: StoreError(
+            f"{backup_id} was made before, and store {each.name} does not show it",
+            hint=f"Copy it: `inv copy --from {holders[0]} --to {each.name}`.",
+        )
+        for each in run.stores
+        if each.name not in holders
+    }
+    return BackupResult(manifest=made.manifest, stores=tuple(holders), failed=failed)
 
 
 def _change_detector(run: Run, name: str) -> Callable[[Manifest], Sequence[str]]:

@@ -30,6 +30,7 @@ from opskit.log import hide
 from opskit.operations import keys
 from opskit.operations.outcome import Record
 from opskit.operations.recording import RunLedger
+from opskit.operations.turn import Turn, read_turn
 from opskit.postgres.parameters import parse
 from opskit.postgres.servers.programs import Installation, installations
 from opskit.store import Store, open_store
@@ -92,6 +93,15 @@ class Run:
             key=lambda item: not item[1].url.startswith("file:"),
         )
         return [open_store(name, each) for name, each in nearest_first]
+
+    @cached_property
+    def turn(self) -> Turn | None:
+        """The turn of a fleet that this run was started for, if it was.
+
+        Raises:
+            UsageError: what the worker says of it cannot be read.
+        """
+        return read_turn(os.environ.get("OPSKIT_TURN", ""))
 
     @property
     def state_dir(self) -> Path:
