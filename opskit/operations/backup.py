@@ -107,13 +107,14 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
         source = sources.build(run, name)
         record.begin(source=name)
         turn = run.turn
-        if turn:
-            record.details["due"] = turn.due.isoformat()
 
         def require_turn() -> None:
             if turn:
                 turn.require_held(run.settings.fleet)
 
+        if turn:
+            record.details["due"] = turn.due.isoformat()
+            require_turn()
         with run.lock(name, "backup"):
             made = (turn and _made_before(run, name, turn.due)) or create_backup(
                 source,

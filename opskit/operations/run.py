@@ -274,14 +274,18 @@ class Run:
     ) -> AbstractContextManager[store_locks.HeldLock]:
         """Hold the lock of a source in a store: hosts meet there.
 
-        The caller holds this host's lock of the source.
+        The caller holds this host's lock of the source, or it has the turn of it in a
+        fleet: then the claim of an attempt before counts no more.
         """
+        owner = self.ledger.id
+        if operation == "backup" and self.turn and self.turn.job is not None:
+            owner = f"turn {source} {self.turn.due.isoformat()}"
         return store_locks.hold(
             store,
             source,
             operation=f"{operation} {source}",
             run_id=self.run_id,
-            owner=self.ledger.id,
+            owner=owner,
             clock=now,
         )
 

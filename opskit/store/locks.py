@@ -293,7 +293,8 @@ def hold(
 
     Yields the lock, which raises when it is called after it was lost: call it right
     before what must not be done twice. An `owner` has only one run at a time, by a lock
-    of its own: another claim of the same owner is that of a run that was killed.
+    or a turn of its own: another claim of the same owner is that of a run that was
+    killed or comes too late.
 
     Raises:
         LockHeld: another run holds it; the message says who, where, and since when. Or
