@@ -128,4 +128,5 @@ CompressionLevel = Annotated[
     ),
 ]
 # In lower case: names in the environment, which may override any key, have no case.
-SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+SOURCE_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+SourceName = Annotated[str, Field(pattern=SOURCE_NAME)]

@@ -30,6 +30,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from opskit.config.discover import DiscoverSettings
 from opskit.config.drill import DrillSettings, RestoreSettings
 from opskit.config.fleet import FleetSettings
 from opskit.config.release import ReleaseSettings
@@ -187,6 +188,9 @@ class Settings(BaseSettings):
     databases: dict[SourceName, DatabaseSettings] = Field(
         default={}, description="by name"
     )
+    discover: dict[SourceName, DiscoverSettings] = Field(
+        default={}, description="by name"
+    )
     files: dict[SourceName, FolderSettings] = Field(default={}, description="by name")
     stores: dict[SourceName, StoreSettings] = Field(default={}, description="by name")
     encryption: EncryptionSettings = EncryptionSettings()
@@ -251,7 +255,8 @@ class Settings(BaseSettings):
             )
         for key in ("heartbeats", "drill_heartbeats"):
             for name in getattr(self.notify, key):
-                if name not in self.databases and name not in self.files:
+                listed = name in self.databases or name in self.files
+                if not listed and not self.discover:
                     raise ValueError(
                         f"notify.{key} names {name}, which is no configured source"
                     )

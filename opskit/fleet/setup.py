@@ -12,6 +12,7 @@ from opskit.checks import Check, attempt
 from opskit.errors import ConfigurationError, ObjectExists, ObjectNotFound, UsageError
 from opskit.fleet import queue
 from opskit.fleet.queue import session
+from opskit.fleet.sources import with_known
 from opskit.fleet.tick import Turn, defer
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
@@ -140,21 +141,22 @@ def run_now(
 ) -> Outcome[Queued]:
     """Put a run of each source, or of those named, into the queue."""
     with run.recorded("fleet-run") as record:
-        wanted = [each for each in jobs(run.settings) if each.operation == operation]
-        known = {each.source for each in wanted}
-        if unknown := set(sources) - known:
-            raise UsageError(
-                f"no {operation} of {min(unknown)} is in the timetable",
-                hint="Give the source a `schedule`, or name another.",
-            )
-        if sources:
-            wanted = [each for each in wanted if each.source in sources]
         with session(run.settings.fleet, "fleet-run") as connection:
             queue.require_schema(connection)
+            settings = with_known(connection, run.settings)
+            wanted = [each for each in jobs(settings) if each.operation == operation]
+            known = {each.source for each in wanted}
+            if unknown := set(sources) - known:
+                raise UsageError(
+                    f"no {operation} of {min(unknown)} is in the timetable",
+                    hint="Give the source a `schedule`, or name another.",
+                )
+            if sources:
+                wanted = [each for each in wanted if each.source in sources]
             with connection.transaction():
                 now = query_value(connection, "SELECT date_trunc('second', now())")
                 turns = [Turn(job=each, at=now) for each in wanted]
-                defer(connection, run.settings, turns)
+                defer(connection, settings, turns)
         record.result = Queued(
             due=now.isoformat(), names=tuple(each.name for each in wanted)
         )

@@ -15,6 +15,7 @@ from opskit.config import Settings
 from opskit.config.cron import longest_interval
 from opskit.fleet.plan import drill_offset, expected, priority
 from opskit.fleet.queue import LOCK_CLASS, TASK, VERSION
+from opskit.fleet.sources import with_known
 from opskit.ledger import LedgerEntry
 from opskit.operations.schedule import Job, Key, jobs
 from opskit.postgres.connect import Connection, query, query_value
@@ -70,6 +71,7 @@ class Ticker:
             )
             if not is_mine or (ticked is not None and now - ticked < _EVERY):
                 return []
+            settings = with_known(connection, settings)
             wanted = jobs(settings)
             since = _since(connection, wanted, now)
             due, missed = self._due(wanted, since, now)

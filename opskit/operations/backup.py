@@ -94,7 +94,10 @@ def backup(
             outcomes.append(back_up_source(run, each))
             on_done(outcomes[-1])
         record.result = Backups(sources=tuple(outcomes))
-        if errors := record.result.errors:
+        errors = record.result.errors
+        if not name:
+            errors += map(Failure.of, run.found.faults.values())
+        if errors:
             together = "; ".join(each.message for each in errors)
             record.report(replace(errors[0], message=together))
     return record.outcome

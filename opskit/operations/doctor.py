@@ -14,7 +14,7 @@ from opskit.config import configuration_path
 from opskit.doctor import databases, stores, workflows
 from opskit.doctor.databases import ExaminedDatabase, Trial
 from opskit.errors import Degraded, StoreError, Unhealthy
-from opskit.operations import keys, sources
+from opskit.operations import discovery, keys, sources
 from opskit.operations.outcome import Outcome, Record
 from opskit.operations.run import Run
 from opskit.store import LocalStore, unwrapped
@@ -83,6 +83,7 @@ def _examine(run: Run) -> Iterator[Check]:
     for each in examined:
         databases.examine_restore(each, run.database(each.name).resolve_restore_url())
         yield from each.checks
+    yield from discovery.examine(run.settings)
     for name, each_folder in run.settings.files.items():
         yield from stores.examine_files(
             name, each_folder.path, sources.service_lock(each_folder)

@@ -294,13 +294,15 @@ def _target(run: Run, manifest: Manifest, to: str) -> tuple[str, str]:
     url, name = parameters.target(to)
     if url:
         return url, name
-    if manifest.source not in run.settings.databases:
+    try:
+        database = run.database(manifest.source)
+    except UsageError:
         raise UsageError(
             f"the source {manifest.source} is not configured here, "
             "so its server is unknown",
             hint="Give --to a URL: postgresql://user@host/name.",
-        )
-    return run.database(manifest.source).resolve_restore_url(), name
+        ) from None
+    return database.resolve_restore_url(), name
 
 
 def _restore_folder(

@@ -27,7 +27,8 @@ from opskit.errors import (
     machine_faults,
 )
 from opskit.log import hide
-from opskit.operations import keys
+from opskit.operations import discovery, keys
+from opskit.operations.discovery import Found
 from opskit.operations.outcome import Record
 from opskit.operations.recording import RunLedger
 from opskit.operations.turn import Turn, read_turn
@@ -221,8 +222,21 @@ class Run:
             )
         return path
 
+    @cached_property
+    def found(self) -> Found:
+        """What the rules of `[discover]` find; with a warning of each fault.
+
+        A turn of a fleet does not ask: its configuration lists what was found.
+        """
+        if os.environ.get("OPSKIT_TURN"):
+            return Found()
+        found = discovery.find(self.settings)
+        for error in found.faults.values():
+            log.logger().warning(error.message)
+        return found
+
     def database(self, name: str) -> DatabaseSettings:
-        """Return a configured database.
+        """Return a database that is configured, or that a rule of `[discover]` finds.
 
         Raises:
             UsageError: there is none of this name.
@@ -232,13 +246,18 @@ class Run:
                 f"{name} is a folder, not a database",
                 hint=f"Name it with --files {name}.",
             )
-        if name not in self.settings.databases:
+        database = (
+            self.settings.databases.get(name)
+            or self.found.databases.get(name)
+            or discovery.by_pattern(self.settings, name)
+        )
+        if database is None:
             known = ", ".join(self.settings.databases) or "none"
             raise UsageError(
                 f"no database {name} is configured (configured: {known})",
                 hint=f"Add [databases.{name}] to the configuration, or name another.",
             )
-        return self.settings.databases[name]
+        return database
 
     def folder(self, name: str) -> FolderSettings:
         """Return a configured folder.
@@ -389,9 +408,10 @@ def _hide_secrets(settings: Settings) -> None:
     """
     hide(os.environ.get("PGPASSWORD", ""))
     urls = {"drill.existing_url": settings.drill.existing_url}
-    for name, each in settings.databases.items():
-        urls[f"databases.{name}.url"] = each.url
-        urls[f"databases.{name}.restore_url"] = each.restore_url
+    for section in ("databases", "discover"):
+        for name, each in getattr(settings, section).items():
+            urls[f"{section}.{name}.url"] = each.url
+            urls[f"{section}.{name}.restore_url"] = each.restore_url
     for key, url in urls.items():
         if text := url.get_secret_value():
             try:

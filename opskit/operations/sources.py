@@ -17,12 +17,12 @@ _BEFORE_ZONE = re.compile(r" (?=[+-]\d\d:?\d\d$)| ?(utc|z)$", re.IGNORECASE)
 
 
 def every(run: Run) -> list[str]:
-    """Return the names of all configured sources, databases first.
+    """Return the names of all sources, configured databases first, then those found.
 
     Raises:
         ConfigurationError: there is none.
     """
-    names = [*run.settings.databases, *run.settings.files]
+    names = [*run.settings.databases, *run.found.databases, *run.settings.files]
     if not names:
         raise ConfigurationError(
             "no database is configured",
@@ -58,7 +58,9 @@ def with_sets(run: Run) -> list[str]:
     Raises:
         UsageError: there is none.
     """
-    configured = [*run.settings.databases, *run.settings.files]
+    configured = [
+        *run.settings.databases, *run.found.databases, *run.settings.files,
+    ]  # fmt: skip
     if configured:
         return configured
     listing = run.listing()

@@ -167,6 +167,12 @@ def with_database(url: str, database: str, *, user: str = "") -> str:
     return conninfo.make_conninfo(**(parse(url) | other))
 
 
+def url_of_database(url: str, database: str) -> str:
+    """Return a URL that leads to another database of the same server."""
+    parameters = parse(url) | {"dbname": database}
+    return f"postgresql://?{urlencode(parameters, quote_via=quote)}"
+
+
 def for_tools(url: str) -> str:
     """Return the URL as drivers on libpq take it: a socket's folder is a parameter.
 

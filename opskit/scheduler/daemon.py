@@ -153,6 +153,10 @@ class Daemon:
     def _learn(self) -> None:
         """Take the timetable from the settings, and have the ledger know it."""
         self._timetable = jobs(self.run.settings)
+        if self.run.settings.discover:
+            logger().warning(
+                "what [discover] finds is backed up by fleet-worker, not by a scheduler"
+            )
         self._journal.learn(self._timetable)
 
     def _tick(self) -> None:

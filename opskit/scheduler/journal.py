@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from opskit.errors import OpskitError
+from opskit.errors import DatabaseError, OpskitError
 from opskit.ledger import LedgerEntry
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
@@ -30,6 +30,7 @@ from opskit.threads import Thread
 # not be read is asked again.
 _ANSWER_SECONDS = 60.0
 _AGAIN_SECONDS = 60.0
+DISCOVER = "discover"
 
 
 class Journal:
@@ -136,6 +137,24 @@ class Journal:
         outcome = "failed" if failure else "ok"
         self._add(job.operation, outcome, failure, run_id=ended.run_id, **details)
 
+    def discovered(self, source: str, rule: str, *, is_gone: bool = False) -> None:
+        """Record that a database was found, or is gone, and notify the observers."""
+        gone = Failure(
+            exit_code=DatabaseError.exit_code,
+            message=f"{source} is gone: discover.{rule} does not find it any more",
+            hint="If it was dropped on purpose, confirm that: `inv fleet-status "
+            f"--confirm-gone {source}`. Its sets stay; restore one if it was not.",
+        )
+        if is_gone:
+            logger().error(gone.message, source=source)
+        self._add(
+            DISCOVER,
+            "failed" if is_gone else "ok",
+            gone if is_gone else None,
+            source=source,
+            rule=rule,
+        )
+
     def _add(
         self,
         operation: str,
@@ -178,5 +197,5 @@ def _details(job: Job, due: Missed) -> dict[str, Any]:
 
 def _follow_up(run: Run, record: Record) -> None:
     run.ledger.copy(record)
-    if record.failures:
+    if record.failures or record.operation == DISCOVER:
         run.notify(record)

@@ -1,0 +1,165 @@
+"""Sources: the databases that rules discover, as a fleet knows them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from opskit.config import Settings
+from opskit.errors import UsageError
+from opskit.log import logger
+from opskit.operations.discovery import Found, find, placeholder
+from opskit.postgres.connect import Connection, query
+from opskit.scheduler.journal import Journal
+from opskit.threads import Thread
+
+_EVERY_SECONDS = 60.0
+_PATIENCE_SECONDS = 120.0
+_END_SECONDS = 5.0
+
+
+class Search:
+    """Asks the rules of some labels once a minute, in a thread: one may be slow."""
+
+    def __init__(
+        self, settings: Settings, labels: Collection[str], wake: Callable[[], None]
+    ) -> None:
+        self.found: Found | None = None
+        self._settings, self._labels, self._wake = settings, labels, wake
+        self._seen: Found | None = None
+        self._began = time.monotonic()
+        self._thread = Thread(self._ask, name="discover")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has answered once, or has had time enough to do so."""
+        return bool(self.found) or time.monotonic() > self._began + _PATIENCE_SECONDS
+
+    def look(self) -> Found | None:
+        """Return what was found since the last call, if anything; never waits."""
+        is_due = time.monotonic() > self._began + _EVERY_SECONDS
+        if is_due and not self._thread.is_alive():
+            self._began = time.monotonic()
+            self._thread = Thread(self._ask, name="discover")
+        found, before = self.found, self._seen
+        self._seen = found
+        return None if found is before else found
+
+    def _ask(self) -> None:
+        before = self.found or Found()
+        found = find(self._settings, labels=self._labels, before=before)
+        for rule, error in found.faults.items():
+            if str(error) != str(before.faults.get(rule, "")):
+                logger().error(error.message, hint=error.hint)
+        self.found = found
+        self._wake()
+
+    def close(self) -> None:
+        """Wait a moment for the end of a search."""
+        self._thread.join(_END_SECONDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Sources that are new, that came back, and that are gone, with their rules."""
+
+    appeared: Mapping[str, str]
+    back: Mapping[str, str]
+    gone: Mapping[str, str]
+
+
+def record(connection: Connection, settings: Settings, found: Found) -> Changes:
+    """Note what there is, and return what has changed: each change once in a fleet.
+
+    What no rule of the configuration finds any more is gone after a day: workers with
+    the configuration before or after this one may still find it.
+    """
+    seen = [
+        [*found.rules],
+        [*found.rules.values()],
+        [each.label for each in found.databases.values()],
+    ]
+    back = query(
+        connection,
+        "UPDATE sources SET gone_since = NULL, last_seen = now()"
+        " WHERE gone_since IS NOT NULL AND name = ANY(%s) RETURNING name, rule",
+        seen[0],
+    )
+    appeared = query(
+        connection,
+        "INSERT INTO sources (name, rule, label)"
+        " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[])"
+        " ON CONFLICT DO NOTHING RETURNING name, rule",
+        *seen,
+    )
+    connection.execute(
+        """
+        UPDATE sources old SET rule = new.rule, label = new.label, last_seen = now()
+        FROM unnest(%s::text[], %s::text[], %s::text[]) new (name, rule, label)
+        WHERE old.name = new.name AND (last_seen < now() - interval '10 minutes'
+            OR (old.rule, old.label) <> (new.rule, new.label))""",
+        seen,
+    )
+    gone = query(
+        connection,
+        """
+        UPDATE sources SET gone_since = now()
+        WHERE gone_since IS NULL AND name <> ALL(%s) AND (rule = ANY(%s)
+            OR rule <> ALL(%s) AND last_seen < now() - interval '1 day')
+        RETURNING name, rule""",
+        [*seen[0], *settings.databases, *settings.files],
+        list(found.answered),
+        list(settings.discover),
+    )
+    connection.execute(
+        """
+        SELECT procrastinate_cancel_job_v1(id, false, false) FROM procrastinate_jobs
+        WHERE status = 'todo' AND args ->> 'source' IN
+            (SELECT name FROM sources WHERE gone_since IS NOT NULL)"""
+    )
+    if appeared or back:
+        connection.execute("UPDATE fleet SET ticked_at = NULL")
+    return Changes(appeared=dict(appeared), back=dict(back), gone=dict(gone))
+
+
+def report(journal: Journal, changes: Changes) -> None:
+    """Put changes on record, and notify."""
+    for name, rule in {**changes.appeared, **changes.back}.items():
+        journal.discovered(name, rule)
+    for name, rule in changes.gone.items():
+        journal.discovered(name, rule, is_gone=True)
+
+
+def with_known(connection: Connection, settings: Settings) -> Settings:
+    """Return the settings with what others found, or this worker in an earlier life.
+
+    How to reach it stays unknown.
+    """
+    rows = query(connection, "SELECT name, rule FROM sources WHERE gone_since IS NULL")
+    known = {
+        name: placeholder(settings.discover[rule])
+        for name, rule in rows
+        if rule in settings.discover and name not in settings.files
+    }
+    databases = known | settings.databases
+    return settings.model_copy(update={"databases": databases})
+
+
+def confirm_gone(connection: Connection, name: str) -> None:
+    """Forget a source that is gone; its sets stay.
+
+    Raises:
+        UsageError: it is none that is gone.
+    """
+    gone = query(
+        connection,
+        "DELETE FROM sources WHERE name = %s AND gone_since IS NOT NULL RETURNING name",
+        name,
+    )
+    if not gone:
+        raise UsageError(
+            f"{name} is no source that is gone",
+            hint="`inv fleet-status` lists those that are.",
+        )
+    connection.execute("DELETE FROM turns WHERE source = %s", (name,))
