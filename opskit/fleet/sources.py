@@ -33,8 +33,8 @@ class Search:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has answered once, or has had time enough to do so."""
-        return bool(self.found) or time.monotonic() > self._began + _PATIENCE_SECONDS
+        """Whether `look` has given an answer, or it has had time enough for one."""
+        return bool(self._seen) or time.monotonic() > self._began + _PATIENCE_SECONDS
 
     def look(self) -> Found | None:
         """Return what was found since the last call, if anything; never waits."""

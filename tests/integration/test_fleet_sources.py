@@ -1,0 +1,288 @@
+"""Sources of a fleet that come and go: backed up the same night, never dropped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opskit.config import DatabaseSettings, Settings
+from opskit.config.fleet import FleetSettings
+from opskit.errors import UsageError
+from opskit.fleet import queue, sources
+from opskit.fleet.sources import Changes
+from opskit.operations.discovery import Found
+from opskit.postgres import database
+from opskit.postgres.connect import Connection, connect, query, user_query
+from tests.conftest import MakeDatabase
+
+PASSWORD = "battery-staple"
+RULES: dict[str, dict[str, Any]] = {
+    name: {"url": "postgresql://x/y", "pattern": ["*"]} for name in ("one", "two")
+}
+
+
+@pytest.fixture
+def fleet(make_database: MakeDatabase) -> Settings:
+    """The settings of a fleet with two rules, whose queue is there."""
+    settings = Settings.model_validate(
+        {
+            "fleet": {"url": make_database(script="SELECT 1")},
+            "discover": RULES,
+            "files": {"folder": {"path": "/tmp/folder"}},
+        }
+    )
+    with queue.session(settings.fleet, "test") as connection:
+        queue.init(connection)
+    return settings
+
+
+@pytest.fixture
+def connection(fleet: Settings) -> Iterator[Connection]:
+    """A session in the fleet's schema."""
+    with queue.session(fleet.fleet, "test") as session:
+        yield session
+
+
+def found(answered: str = "one two", /, **rules: str) -> Found:
+    """What rules found: each source with its rule."""
+    each = DatabaseSettings.model_validate({"url": "postgresql://x/y"})
+    return Found(
+        databases=dict.fromkeys(rules, each),
+        rules=rules,
+        answered=frozenset(answered.split()),
+    )
+
+
+def changes(**changed: dict[str, str]) -> Changes:
+    return Changes(**({"appeared": {}, "back": {}, "gone": {}} | changed))
+
+
+def gone(connection: Connection) -> list[str]:
+    rows = query(connection, "SELECT name FROM sources WHERE gone_since IS NOT NULL")
+    return sorted(name for (name,) in rows)
+
+
+def test_each_change_is_reported_once(fleet: Settings, connection: Connection) -> None:
+    """By the first worker that sees it: new, gone, back, and gone again."""
+
+    def record(*known: str) -> Changes:
+        rules = dict.fromkeys(known, "one")
+        first = sources.record(connection, fleet, found(**rules))
+        assert sources.record(connection, fleet, found(**rules)) == changes()
+        return first
+
+    assert record("a", "b") == changes(appeared={"a": "one", "b": "one"})
+    assert record("a") == changes(gone={"b": "one"})
+    assert gone(connection) == ["b"]
+    assert record("a", "b") == changes(back={"b": "one"})
+    assert record("b") == changes(gone={"a": "one"})
+    assert gone(connection) == ["a"]
+
+
+def test_nothing_is_gone_while_its_rule_does_not_answer(
+    fleet: Settings, connection: Connection
+) -> None:
+    """A server that is away says nothing of its databases."""
+    sources.record(connection, fleet, found(a="one", b="two"))
+
+    assert sources.record(connection, fleet, found("two")) == changes(gone={"b": "two"})
+
+
+def test_another_rule_may_find_a_source(
+    fleet: Settings, connection: Connection
+) -> None:
+    """A rule was renamed, or a database was moved to another server."""
+    sources.record(connection, fleet, found(a="one"))
+
+    assert sources.record(connection, fleet, found(a="two")) == changes()
+    assert query(connection, "SELECT name, rule FROM sources") == [("a", "two")]
+
+
+def test_what_the_configuration_lists_is_not_gone(
+    fleet: Settings, connection: Connection
+) -> None:
+    """Somebody has moved it there from a rule."""
+    sources.record(connection, fleet, found(folder="one", a="one"))
+
+    assert sources.record(connection, fleet, found()) == changes(gone={"a": "one"})
+
+
+def test_the_sources_of_a_rule_that_was_removed_are_gone_after_a_day(
+    fleet: Settings, connection: Connection
+) -> None:
+    """Not at once: workers that were not restarted yet still find them."""
+    sources.record(connection, fleet, found(a="one", b="two"))
+    without = fleet.model_copy(update={"discover": {"two": fleet.discover["two"]}})
+    other = found("two", b="two")
+
+    assert sources.record(connection, without, other) == changes()
+
+    connection.execute("UPDATE sources SET last_seen = last_seen - interval '2 days'")
+    assert sources.record(connection, without, other) == changes(gone={"a": "one"})
+
+
+def test_what_is_gone_is_listed_until_somebody_confirms_it(
+    fleet: Settings, connection: Connection
+) -> None:
+    """Then it is forgotten; should it come again, it is new."""
+    sources.record(connection, fleet, found(a="one", b="one"))
+    sources.record(connection, fleet, found(b="one"))
+    for name in ("b", "none"):
+        with pytest.raises(UsageError, match=f"{name} is no source that is gone"):
+            sources.confirm_gone(connection, name)
+
+    sources.confirm_gone(connection, "a")
+
+    assert query(connection, "SELECT name FROM sources") == [("b",)]
+    both = found(a="one", b="one")
+    assert sources.record(connection, fleet, both) == changes(appeared={"a": "one"})
+
+
+def test_workers_of_other_labels_know_what_was_found(
+    fleet: Settings, connection: Connection
+) -> None:
+    """The one that ticks puts the jobs of all into the queue."""
+    sources.record(connection, fleet, found(a="one", b="two", folder="two"))
+    sources.record(connection, fleet, found("two", folder="two", b="two"))
+    sources.record(connection, fleet, found("one"))
+
+    known = sources.with_known(connection, fleet)
+
+    assert set(known.databases) == {"b"}
+    assert known.databases["b"].resolve_url() == "postgresql://unknown.invalid"
+
+
+@dataclass(frozen=True)
+class Night:
+    """A fleet whose workers find databases by a rule, and end when all is done."""
+
+    folder: Path
+    server: str
+    queue: str
+
+    def opskit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "opskit", *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def work(self) -> str:
+        done = self.opskit("fleet-worker", "--until-idle", "--capacity", "3")
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def execute(self, statement: str) -> None:
+        with connect(self.server, purpose="test") as connection:
+            database.run_script(connection, statement)
+
+    @property
+    def sets(self) -> list[str]:
+        manifests = (self.folder / "store").glob("*/*/*/manifest.json")
+        return sorted(json.loads(each.read_bytes())["source"] for each in manifests)
+
+    def ledger(self, operation: str) -> list[tuple[str, str]]:
+        lines = (self.folder / ".opskit/ledger.jsonl").read_text().splitlines()
+        records = [json.loads(each) for each in lines]
+        return [
+            (each["details"]["source"], each["outcome"])
+            for each in records
+            if each["operation"] == operation
+        ]
+
+    @property
+    def all_in_the_queue(self) -> str:
+        with connect(self.queue, purpose="test") as connection:
+            names = query(
+                connection,
+                "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
+                " AND relnamespace = 'opskit_fleet'::regnamespace",
+            )
+            rows = [
+                user_query(connection, f"SELECT t::text FROM {name} t")
+                for (name,) in names
+            ]
+        return str(rows)
+
+
+@pytest.fixture
+def night(tmp_path: Path, make_database: MakeDatabase) -> Night:
+    """One night: every run of it is due, once."""
+    server, fleet = make_database(script="SELECT 1"), make_database(script="SELECT 1")
+    with queue.session(
+        FleetSettings.model_validate({"url": fleet}), "test"
+    ) as connection:
+        queue.init(connection)
+    (tmp_path / "store").mkdir()
+    told, path = tmp_path / "told", tmp_path / "databases.json"
+    path.write_text(json.dumps({"filed": f"{server}&password={PASSWORD}"}))
+    (tmp_path / "opskit.toml").write_text(
+        f"""
+        [stores.local]
+        url = "{(tmp_path / "store").as_uri()}"
+        [fleet]
+        url = {json.dumps(fleet)}
+        dead_after = "3s"
+        retries = 0
+        [scheduler]
+        verify = ""
+        drill = ""
+        report = ""
+        prune = ""
+        [hooks]
+        failed = [["sh", "-c", "cat >>{told}; echo >>{told}"]]
+        [discover.here]
+        url = {json.dumps(server)}
+        pattern = ["night*"]
+        schedule = "@daily"
+        [discover.there]
+        file = "{path}"
+        schedule = "@daily"
+        """
+    )
+    return Night(tmp_path, server, fleet)
+
+
+def test_a_database_that_appears_is_backed_up_the_same_night(night: Night) -> None:
+    """One that is dropped is reported once, its sets stay, and it can be restored."""
+    night.execute("CREATE DATABASE night_a")
+    night.execute('CREATE DATABASE "Night B"')
+
+    words = night.work()
+    assert night.sets == ["filed", "night_a"]
+    assert sorted(night.ledger("discover")) == [("filed", "ok"), ("night_a", "ok")]
+
+    night.execute("CREATE DATABASE night_b")
+    (night.folder / "databases.json").write_text('{"filed": "postgresql://')
+    words += night.work()
+    assert night.sets == ["filed", "night_a", "night_b"]
+    assert words.count("databases.json cannot be used: Unterminated string") == 1
+
+    night.execute("DROP DATABASE night_b")
+    words += night.work()
+    assert night.ledger("discover")[-1] == ("night_b", "failed")
+    gone = "night_b is gone: discover.here does not find it any more"
+    assert words.count(gone) == 1
+    told = (night.folder / "told").read_text().splitlines()
+    assert [json.loads(each)["error"] for each in told] == [gone]
+
+    restored = night.opskit(
+        "restore", "--backup", "latest", "--database", "night_b", "--to", "night_b"
+    )
+    assert restored.returncode == 0, restored.stderr
+    words += night.work()
+    assert night.ledger("discover")[-1] == ("night_b", "ok")
+    # It was made for this due time before.
+    assert night.sets == ["filed", "night_a", "night_b"]
+    assert "night_a" in night.all_in_the_queue
+    assert PASSWORD not in words + night.all_in_the_queue
