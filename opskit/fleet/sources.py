@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from opskit.config import Settings
 from opskit.errors import UsageError
 from opskit.log import logger
-from opskit.operations.discovery import Found, find, placeholder
+from opskit.operations.discovery import (
+    Found,
+    as_configuration,
+    find,
+    placeholder,
+    with_found,
+)
 from opskit.postgres.connect import Connection, query
 from opskit.scheduler.journal import Journal
 from opskit.threads import Thread
@@ -20,40 +26,73 @@ _END_SECONDS = 5.0
 
 
 class Search:
-    """Asks the rules of some labels once a minute, in a thread: one may be slow."""
+    """Asks the rules of some labels once a minute, in a thread: one may be slow.
+
+    `settings` and `configuration` are those of the file with what was found.
+    """
 
     def __init__(
-        self, settings: Settings, labels: Collection[str], wake: Callable[[], None]
+        self,
+        settings: Settings,
+        configuration: bytes,
+        *,
+        labels: Collection[str],
+        wake: Callable[[], None],
     ) -> None:
+        self.settings, self._given = settings, settings
+        self.configuration, self._file = configuration, configuration
+        self._labels, self._wake = labels, wake
+        # What was found last, what `settings` hold of it, and what the queue knows.
         self.found: Found | None = None
-        self._settings, self._labels, self._wake = settings, labels, wake
-        self._seen: Found | None = None
+        self._used: Found | None = None
+        self._recorded: Found | None = None
         self._began = time.monotonic()
         self._thread = Thread(self._ask, name="discover")
 
     @property
-    def is_ready(self) -> bool:
-        """Whether `look` has given an answer, or it has had time enough for one."""
-        return bool(self._seen) or time.monotonic() > self._began + _PATIENCE_SECONDS
+    def is_over(self) -> bool:
+        """Whether the queue knows what was found, or there was time enough for it."""
+        is_late = time.monotonic() > self._began + _PATIENCE_SECONDS
+        return self._recorded is not None or is_late
 
-    def look(self) -> Found | None:
-        """Return what was found since the last call, if anything; never waits."""
+    def look(self) -> Settings:
+        """Take over what was found, and ask again if it is time; never waits."""
         is_due = time.monotonic() > self._began + _EVERY_SECONDS
         if is_due and not self._thread.is_alive():
             self._began = time.monotonic()
             self._thread = Thread(self._ask, name="discover")
-        found, before = self.found, self._seen
-        self._seen = found
-        return None if found is before else found
+        found = self.found
+        if found is not None and found is not self._used:
+            self._used = found
+            self.settings = with_found(self._given, found)
+            self._list(self.settings)
+        return self.settings
 
     def _ask(self) -> None:
         before = self.found or Found()
-        found = find(self._settings, labels=self._labels, before=before)
+        found = find(self._given, labels=self._labels, before=before)
         for rule, error in found.faults.items():
             if str(error) != str(before.faults.get(rule, "")):
                 logger().error(error.message, hint=error.hint)
         self.found = found
         self._wake()
+
+    def _list(self, settings: Settings) -> None:
+        listed, databases = self._given.databases, settings.databases
+        found = {name: databases[name] for name in databases if name not in listed}
+        self.configuration = self._file + as_configuration(found)
+
+    def record(self, connection: Connection, journal: Journal) -> None:
+        """Have the queue know what was found, and report what has changed."""
+        if self._used is None or self._used is self._recorded:
+            return
+        changes = record(connection, self._given, self._used)
+        self._list(with_known(connection, self.settings))
+        for name, rule in {**changes.appeared, **changes.back}.items():
+            journal.discovered(name, rule)
+        for name, rule in changes.gone.items():
+            journal.discovered(name, rule, is_gone=True)
+        self._recorded = self._used
 
     def close(self) -> None:
         """Wait a moment for the end of a search."""
@@ -123,14 +162,6 @@ def record(connection: Connection, settings: Settings, found: Found) -> Changes:
     return Changes(appeared=dict(appeared), back=dict(back), gone=dict(gone))
 
 
-def report(journal: Journal, changes: Changes) -> None:
-    """Put changes on record, and notify."""
-    for name, rule in {**changes.appeared, **changes.back}.items():
-        journal.discovered(name, rule)
-    for name, rule in changes.gone.items():
-        journal.discovered(name, rule, is_gone=True)
-
-
 def with_known(connection: Connection, settings: Settings) -> Settings:
     """Return the settings with what others found, or this worker in an earlier life.
 
@@ -160,6 +191,6 @@ def confirm_gone(connection: Connection, name: str) -> None:
     if not gone:
         raise UsageError(
             f"{name} is no source that is gone",
-            hint="`inv fleet-status` lists those that are.",
+            hint="Ask fleet-status which are.",
         )
     connection.execute("DELETE FROM turns WHERE source = %s", (name,))

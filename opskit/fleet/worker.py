@@ -45,10 +45,9 @@ from opskit.fleet.queue import (
 )
 from opskit.fleet.setup import claim
 from opskit.fleet.slots import free, take
-from opskit.fleet.sources import Search, record, report, with_known
+from opskit.fleet.sources import Search
 from opskit.fleet.tick import Ticker, label
 from opskit.log import logger
-from opskit.operations.discovery import Found, as_configuration, with_found
 from opskit.operations.run import Run
 from opskit.operations.schedule import Job, Key, jobs
 from opskit.postgres.connect import Connection, has_row, query_value, translated
@@ -84,13 +83,15 @@ class Worker:
         self.settings = self.run.settings
         self.labels, self.capacity, self._say = labels, capacity, say
         self._id = uuid4()
-        self._file = self._configuration = configuration_path().read_bytes()
         self._wake = threading.Event()
         self._stops = 0
         self._journal = Journal(self.run)
-        self._search = Search(self.settings, labels, self.wake)
-        # What was found, until the queue knows it.
-        self._found: Found | None = None
+        self._search = Search(
+            self.settings,
+            configuration_path().read_bytes(),
+            labels=labels,
+            wake=self.wake,
+        )
         entries, _faults = self.run.ledger.readable()
         self._ticker = Ticker(entries)
         self._jobs: tuple[Settings | None, dict[Key, Job]] = (None, {})
@@ -170,7 +171,7 @@ class Worker:
 
     def _keep_house(self) -> bool:
         """Give a sign of life, sweep and tick; return whether there is work left."""
-        self._discover()
+        self.settings = self._search.look()
         connection = self._connected()
         offset = self._sign_of_life(connection)
         tolerance = self.settings.fleet.clock_tolerance.total_seconds()
@@ -185,8 +186,8 @@ class Worker:
             return True
         self._start_engine()
         sweep(connection, self.settings.fleet.dead_after)
-        self._record(connection)
-        if not self._search.is_ready:
+        self._search.record(connection, self._journal)
+        if not self._search.is_over:
             return True
         self._report_missed(self._ticker.tick(connection, self.settings))
         return has_row(
@@ -218,30 +219,6 @@ class Worker:
                 raise error
 
         Thread(record, name="report")
-
-    def _discover(self) -> None:
-        """Take over what the rules find."""
-        found = self._search.look()
-        if found is not None:
-            self._found = found
-            settings = with_found(self.run.settings, found)
-            self._configuration = self._file + self._listed(settings)
-            self.settings = settings
-
-    def _listed(self, settings: Settings) -> bytes:
-        """Return the end of the jobs' configuration: what no file lists."""
-        listed = self.run.settings.databases
-        databases = settings.databases.items()
-        return as_configuration({k: each for k, each in databases if k not in listed})
-
-    def _record(self, connection: Connection) -> None:
-        """Compare what was found with what the fleet knows."""
-        if self._found is not None:
-            given = self.run.settings
-            report(self._journal, record(connection, given, self._found))
-            known = with_known(connection, self.settings)
-            self._configuration = self._file + self._listed(known)
-            self._found = None
 
     def _set(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self.state, self.reason):
@@ -398,7 +375,7 @@ class Worker:
             job,
             datetime.fromisoformat(due),
             settings=self.settings.scheduler,
-            configuration=self._configuration,
+            configuration=self._search.configuration,
             state_dir=self.run.state_dir,
             on_end=on_end,
             environment={"OPSKIT_TURN": json.dumps(turn)},

@@ -142,8 +142,8 @@ class Journal:
         gone = Failure(
             exit_code=DatabaseError.exit_code,
             message=f"{source} is gone: discover.{rule} does not find it any more",
-            hint="If it was dropped on purpose, confirm that: `inv fleet-status "
-            f"--confirm-gone {source}`. Its sets stay; restore one if it was not.",
+            hint="If it was dropped on purpose, confirm that with fleet-status "
+            f"--confirm-gone {source}; else restore it: its sets stay.",
         )
         if is_gone:
             logger().error(gone.message, source=source)

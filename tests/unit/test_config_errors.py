@@ -147,8 +147,8 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("OPSKIT_RETENTON__KEEP_LAST", "(did you mean retention?)"),
-        ("OPSKIT_COLOUR", "(allowed: databases, drill, "),
-        ("OPSKIT_", "(allowed: databases, drill, "),
+        ("OPSKIT_COLOUR", "(allowed: databases, discover, "),
+        ("OPSKIT_", "(allowed: databases, discover, "),
     ],
 )
 def test_an_unknown_variable_is_refused(
