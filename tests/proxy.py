@@ -71,15 +71,15 @@ class _Rule:
 class Proxy:
     """Rules for requests, in their order, and what was asked so far."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, host: str = "127.0.0.1") -> None:
         parts = urlsplit(upstream)
         self.upstream = (parts.hostname or "", parts.port or 80)
         self.requests: list[Request] = []
         self.ending = threading.Event()
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self.endpoint_url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = _Server((host, 0), _handler(self))
+        self.endpoint_url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="proxy"
         )
@@ -146,9 +146,9 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxy_to(upstream: str) -> Iterator[Proxy]:
-    """Run a proxy on the loopback."""
-    proxy = Proxy(upstream)
+def proxy_to(upstream: str, host: str = "127.0.0.1") -> Iterator[Proxy]:
+    """Run a proxy on the loopback, or another address of this machine."""
+    proxy = Proxy(upstream, host)
     try:
         yield proxy
     finally:

@@ -65,7 +65,7 @@ def environment(key: str = ACCESS_KEY, secret: str = SECRET_KEY) -> dict[str, st
 
 
 @contextlib.contextmanager
-def seaweedfs(folder: Path) -> Iterator[S3Server]:
+def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Run SeaweedFS: object lock, conditional writes, identities with rights."""
     config = folder / "identities.json"
     config.write_text(json.dumps(_identities()))
@@ -83,8 +83,8 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
         "server",
         "-s3",
         f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={host}",
+        f"-ip.bind={host}",
         f"-s3.config={config}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
@@ -95,7 +95,8 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
         "-volume.max=100",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]
-    with _running("seaweedfs", command, folder, ports["s3.port"]) as server:
+    url = f"http://{host}:{ports['s3.port']}"
+    with _running("seaweedfs", command, folder, url) as server:
         yield server
 
 
@@ -104,7 +105,7 @@ def moto(folder: Path) -> Iterator[S3Server]:
     """Run moto's server: versions, object lock, conditional writes; any secret fits."""
     (port,) = free_ports(1)
     command = [str(_BINARIES / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
-    with _running("moto", command, folder, port) as server:
+    with _running("moto", command, folder, f"http://127.0.0.1:{port}") as server:
         yield server
 
 
@@ -121,15 +122,16 @@ def rclone(folder: Path) -> Iterator[S3Server]:
         "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}",
         "--vfs-cache-mode", "off",
     ]  # fmt: skip
-    with _running("rclone", command, folder, port) as server:
+    url = f"http://127.0.0.1:{port}"
+    with _running("rclone", command, folder, url) as server:
         yield server
 
 
 @contextlib.contextmanager
-def with_buckets(kind: str, folder: Path) -> Iterator[S3Server]:
+def with_buckets(kind: str, folder: Path, **options: str) -> Iterator[S3Server]:
     """Run a server that has `BUCKET` and, where it can, `LOCKED_BUCKET`."""
     run = {"seaweedfs": seaweedfs, "moto": moto, "rclone": rclone}[kind]
-    with run(folder) as server, pytest.MonkeyPatch.context() as patch:
+    with run(folder, **options) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
         client = make_client(server.settings(BUCKET))
@@ -189,10 +191,9 @@ def _identities() -> dict[str, object]:
 
 @contextlib.contextmanager
 def _running(
-    kind: str, command: Sequence[str], folder: Path, port: int
+    kind: str, command: Sequence[str], folder: Path, url: str
 ) -> Iterator[S3Server]:
     log = folder / f"{kind}.log"
-    url = f"http://127.0.0.1:{port}"
     plain = _plain_environment(folder)
     with bound(command, log=log, cwd=folder, env=plain) as process:
         _wait_until_it_answers(process, url, log)

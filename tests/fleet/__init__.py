@@ -1,0 +1,1 @@
+"""A fleet of real workers on real servers, faults at random, and an account of it."""
