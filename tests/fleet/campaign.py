@@ -148,7 +148,7 @@ class Campaign:
     def supervise(self, except_for: set[str] | frozenset[str] = frozenset()) -> None:
         """Start workers again that ended, as a service manager does."""
         for each in self.world.workers:
-            if each.name not in except_for and not each.runs:
+            if each.name not in except_for and each.may_start:
                 code = each.process and each.process.returncode
                 self.log("ended", worker=each.name, code=code, start=each.number)
                 self.seen["ended by itself"] += 1
@@ -221,7 +221,7 @@ def campaign(size: Size, folder: Path | None = None) -> Iterator[Campaign]:
         )
         proxy = stack.enter_context(proxy_to(bucket.endpoint_url, net.address))
         queue = stack.enter_context(server("queue", 18, net.queue))
-        queue.create(["fleet"], "")
+        queue.create(["fleet"])
         groups = _groups(size, net, stack)
         workers = []
         for number in range(size.workers):
@@ -302,12 +302,19 @@ addressing = "path"
 
 [scheduler]
 listen = ""
-drill = "*/12 * * * *"
+drill = "{_drilled(size)}"
 verify = ""
 prune = ""
 report = ""
 
 {"".join(each.section for each in groups)}"""
+
+
+def _drilled(size: Size) -> str:
+    """Return a line by which every source is drilled within the time."""
+    every = int(max(2, size.minutes - 3))
+    now = datetime.now(UTC)
+    return f"{','.join(str(e) for e in range(now.minute % every, 60, every))} * * * *"
 
 
 def names(faults: Mapping[str, object]) -> str:

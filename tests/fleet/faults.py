@@ -164,10 +164,9 @@ def _has_drained(world: World, target: str) -> bool:
 
 
 def _replace(world: World, target: str) -> None:
-    worker = world.worker(target)
     # Another machine: it has nothing of the state of the one before.
-    worker.state.rename(worker.state.with_name(f"state-{worker.number}"))
-    worker.start()
+    world.worker(target).life += 1
+    world.worker(target).start()
 
 
 KINDS: Mapping[str, Kind] = {

@@ -44,7 +44,9 @@ class Place:
     @property
     def before(self) -> Sequence[str]:
         """What stands in front of a command that is to run there."""
-        return ("nsenter", f"--net={_NAMESPACES / self.name}")
+        program = shutil.which("nsenter", path=_path())
+        assert program is not None
+        return (program, f"--net={_NAMESPACES / self.name}")
 
     def unplug(self) -> None:
         """Let every packet from and to it vanish, of open connections as well."""

@@ -62,15 +62,16 @@ class Server:
             throwaway._stop(self.process)
             self.process = None
 
-    def create(self, names: Sequence[str], script: str) -> None:
-        """Create databases, all with what a script makes."""
+    def create(self, names: Sequence[str], script: str = "") -> None:
+        """Create databases: one in which a script runs, the others like that."""
+        first, *others = names
         with connect(self.url(), purpose="test") as connection:
-            database.run_script(connection, "CREATE DATABASE template_of_all")
-        with connect(self.url("template_of_all"), purpose="test") as connection:
+            database.run_script(connection, f"CREATE DATABASE {quoted(first)}")
+        with connect(self.url(first), purpose="test") as connection:
             database.run_script(connection, script)
         with connect(self.url(), purpose="test") as connection:
-            for each in names:
-                statement = f"CREATE DATABASE {quoted(each)} TEMPLATE template_of_all"
+            for each in others:
+                statement = f"CREATE DATABASE {quoted(each)} TEMPLATE {quoted(first)}"
                 connection.execute(statement.encode())
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tests.support import bound
 from tests.watching import until
 
 _PROGRAM = (sys.executable, "-m", "opskit")
+_PAUSE_SECONDS = 10.0
 # The commands that jobs are, as they stand on their command lines.
 _JOBS = (b"backup", b"restore-drill")
 
@@ -26,7 +28,7 @@ _JOBS = (b"backup", b"restore-drill")
 class Worker:
     """A worker whether it runs or not, with all the processes that are its own.
 
-    `number` counts its starts: with each a new log begins.
+    `number` counts its starts, each of which has a log, and `life` its state folders.
     """
 
     name: str
@@ -36,12 +38,14 @@ class Worker:
     place: Place | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
+    life: int = 1
+    started_at: float = 0.0
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def state(self) -> Path:
-        """Its state folder, by which its processes are known."""
-        return self.folder / "state"
+        """Its state folder."""
+        return self.folder / f"state-{self.life}"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -57,6 +61,11 @@ class Worker:
         }
 
     @property
+    def may_start(self) -> bool:
+        """Whether it ended, and a service manager would start it again by now."""
+        return not self.runs and time.monotonic() - self.started_at > _PAUSE_SECONDS
+
+    @property
     def runs(self) -> bool:
         """Whether its main process is there."""
         return self.process is not None and self.process.poll() is None
@@ -64,6 +73,7 @@ class Worker:
     def start(self, **changes: str) -> None:
         """Start it; `changes` are variables for this time only."""
         self.number += 1
+        self.started_at = time.monotonic()
         before = () if self.place is None else self.place.before
         self.process = self.stack.enter_context(
             bound(
@@ -119,8 +129,8 @@ class Worker:
         return [each for each in self.processes() if _is_job(each)]
 
     def processes(self) -> list[int]:
-        """Return all processes that have its state folder, and what these started."""
-        mark = f"OPSKIT_STATE_DIR={self.state}\0".encode()
+        """Return all processes with a state folder of it, and what these started."""
+        mark = f"OPSKIT_STATE_DIR={self.folder}/".encode()
         parents = dict(_parents())
         ours = {each for each in parents if mark in _read(each, "environ")}
         while more := {e for e, p in parents.items() if p in ours and e not in ours}:
