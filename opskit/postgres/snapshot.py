@@ -24,6 +24,10 @@ from opskit.postgres.schema import excluded_relations
 
 # The first half of the key of every advisory lock that opskit takes ("opsk").
 _LOCK_CLASS = 0x6F70736B
+_SERVER_KEEPALIVES = {
+    f"tcp_keepalives_{name}": setting
+    for name, setting in (("idle", "60"), ("interval", "10"), ("count", "6"))
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,7 @@ def database_lock(
     """
     purpose = f"{name} run {run_id}"
     with connect(url, purpose=purpose, lock_wait=lock_wait) as connection:
+        _end_when_we_vanish(connection)
         is_ours = query_value(
             connection,
             "SELECT pg_try_advisory_lock(%s, hashtext(%s))",
@@ -102,6 +107,15 @@ def database_lock(
         if not is_ours:
             raise _held(connection, name)
         yield DatabaseLock(name, connection)
+
+
+def _end_when_we_vanish(connection: Connection) -> None:
+    """Have the server end the session two minutes after this machine has vanished.
+
+    By its own settings it may take two hours, in which the lock would stay.
+    """
+    for name, setting in _SERVER_KEEPALIVES.items():
+        query(connection, "SELECT set_config(%s, %s, false)", name, setting)
 
 
 def _held(connection: Connection, name: str) -> LockHeld:

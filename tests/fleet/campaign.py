@@ -263,7 +263,7 @@ def _groups(size: Size, net: Network, stack: ExitStack) -> list[Group]:
         count = len(range(number, size.databases, size.groups))
         name = f"group{number}"
         # Within the time of the campaign, and not before its workers have begun.
-        first = 2 + number * max(0.0, size.minutes - 3) / size.groups
+        first = size.minutes * (0.35 + 0.5 * number / size.groups)
         due = now + timedelta(minutes=first)
         group = Group(
             name=name,

@@ -20,11 +20,13 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.postgres import snapshot
+from opskit.postgres.connect import query
 from opskit.postgres.parameters import parse, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_client, find_server
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
+from tests.fleet.servers import server
 from tests.streams import let_small_tables_apart
 from tests.support import back_up, execute, failed, run_drill, sets, users_own, value
 
@@ -309,6 +311,27 @@ def test_two_hosts_do_not_back_up_one_database_at_once(
         back_up(url, store_dir)
 
     assert of_database(back_up(url, store_dir).manifest).tables
+
+
+def test_the_lock_in_the_database_ends_soon_after_its_machine_vanished() -> None:
+    """Two minutes after, whatever the server is set to: its default is two hours."""
+    with (
+        server("source", 16, "127.0.0.1") as source,
+        snapshot.database_lock(
+            source.url(),
+            name="backup shop",
+            run_id="first1",
+            lock_wait=timedelta(seconds=60),
+        ) as lock,
+    ):
+        ((idle, interval, count),) = query(
+            lock.connection,
+            "SELECT current_setting('tcp_keepalives_idle')::int,"
+            " current_setting('tcp_keepalives_interval')::int,"
+            " current_setting('tcp_keepalives_count')::int",
+        )
+
+    assert idle + interval * count == 120
 
 
 def test_an_unreachable_server_is_said(store_dir: Path) -> None:
