@@ -46,6 +46,15 @@ CREATE TABLE sources (
     gone_since timestamptz
 );
 
+-- What is wrong with a rule of [discover]; `since` is when that changed.
+CREATE TABLE rules (
+    name text PRIMARY KEY,
+    fault text NOT NULL DEFAULT '',
+    since timestamptz NOT NULL DEFAULT now(),
+    answered_at timestamptz,
+    reported boolean NOT NULL DEFAULT false
+);
+
 -- Whether an attempt at a job is still the current one: the fencing token.
 CREATE FUNCTION holds_turn(job bigint, attempt int, worker bigint)
     RETURNS boolean LANGUAGE sql STABLE

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opskit.config import Settings
-from opskit.errors import UsageError
-from opskit.log import logger
+from opskit.errors import DatabaseError, UsageError
+from opskit.log import logger, mask
 from opskit.operations.discovery import (
     Found,
     as_configuration,
@@ -16,7 +16,8 @@ from opskit.operations.discovery import (
     placeholder,
     with_found,
 )
-from opskit.postgres.connect import Connection, query
+from opskit.operations.outcome import Failure
+from opskit.postgres.connect import Connection, query, query_column
 from opskit.scheduler.journal import Journal
 from opskit.threads import Thread
 
@@ -88,10 +89,14 @@ class Search:
             return
         changes = record(connection, self._given, self._used)
         self._list(with_known(connection, self.settings))
-        for name, rule in {**changes.appeared, **changes.back}.items():
-            journal.discovered(name, rule)
+        for name in [*changes.appeared, *changes.back]:
+            journal.discovered(name)
         for name, rule in changes.gone.items():
-            journal.discovered(name, rule, is_gone=True)
+            journal.discovered(name, _gone(name, rule))
+        for name in changes.answering:
+            journal.discovered(f"rule {name}")
+        for name, fault in changes.failing.items():
+            journal.discovered(f"rule {name}", _failing(fault))
         self._recorded = self._used
 
     def close(self) -> None:
@@ -99,13 +104,35 @@ class Search:
         self._thread.join(_END_SECONDS)
 
 
+def _gone(source: str, rule: str) -> Failure:
+    return Failure(
+        exit_code=DatabaseError.exit_code,
+        message=f"{source} is gone: discover.{rule} does not find it any more",
+        hint="If it was dropped on purpose, confirm that with fleet-status "
+        f"--confirm-gone {source}; else restore it: its sets stay.",
+    )
+
+
+def _failing(fault: str) -> Failure:
+    return Failure(
+        exit_code=DatabaseError.exit_code,
+        message=f"databases that are new are not found: {fault}",
+        hint="Correct the rule, or what it asks; `inv doctor` asks each rule.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """Sources that are new, that came back, and that are gone, with their rules."""
+    """Sources that are new, that came back, and that are gone, with their rules.
 
-    appeared: Mapping[str, str]
-    back: Mapping[str, str]
-    gone: Mapping[str, str]
+    `failing` are rules with their faults, `answering` those that had one.
+    """
+
+    appeared: Mapping[str, str] = field(default_factory=dict)
+    back: Mapping[str, str] = field(default_factory=dict)
+    gone: Mapping[str, str] = field(default_factory=dict)
+    failing: Mapping[str, str] = field(default_factory=dict)
+    answering: tuple[str, ...] = ()
 
 
 def record(connection: Connection, settings: Settings, found: Found) -> Changes:
@@ -159,7 +186,53 @@ def record(connection: Connection, settings: Settings, found: Found) -> Changes:
     )
     if appeared or back:
         connection.execute("UPDATE fleet SET ticked_at = NULL")
-    return Changes(appeared=dict(appeared), back=dict(back), gone=dict(gone))
+    failing, answering = _faults(connection, settings, found)
+    return Changes(
+        appeared=dict(appeared),
+        back=dict(back),
+        gone=dict(gone),
+        failing=failing,
+        answering=answering,
+    )
+
+
+def _faults(
+    connection: Connection, settings: Settings, found: Found
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Note which rules do not answer, or not well.
+
+    Return those that have not for a while, and those that do again after that.
+    """
+    asked = sorted(found.answered | found.faults.keys())
+    connection.execute(
+        """
+        INSERT INTO rules AS old (name, fault, answered_at)
+        SELECT name, fault, CASE WHEN name = ANY(%s) THEN now() END
+        FROM unnest(%s::text[], %s::text[]) new (name, fault)
+        ON CONFLICT (name) DO UPDATE SET fault = excluded.fault,
+            answered_at = coalesce(excluded.answered_at, old.answered_at),
+            since = CASE WHEN (old.fault = '') = (excluded.fault = '') THEN old.since
+                ELSE now() END""",
+        (
+            list(found.answered),
+            asked,
+            [mask(str(found.faults.get(each, ""))) for each in asked],
+        ),
+    )
+    connection.execute(
+        "DELETE FROM rules WHERE name <> ALL(%s)", ([*settings.discover],)
+    )
+    failing = query(
+        connection,
+        "UPDATE rules SET reported = true WHERE fault <> '' AND NOT reported"
+        " AND since < now() - interval '15 minutes' RETURNING name, fault",
+    )
+    answering = query_column(
+        connection,
+        "UPDATE rules SET reported = false WHERE fault = '' AND reported"
+        " RETURNING name",
+    )
+    return dict(failing), tuple(answering)
 
 
 def with_known(connection: Connection, settings: Settings) -> Settings:

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from opskit.errors import DatabaseError, OpskitError
+from opskit.errors import OpskitError
 from opskit.ledger import LedgerEntry
 from opskit.log import logger
 from opskit.operations.outcome import Failure, Record
@@ -137,23 +137,12 @@ class Journal:
         outcome = "failed" if failure else "ok"
         self._add(job.operation, outcome, failure, run_id=ended.run_id, **details)
 
-    def discovered(self, source: str, rule: str, *, is_gone: bool = False) -> None:
-        """Record that a database was found, or is gone, and notify the observers."""
-        gone = Failure(
-            exit_code=DatabaseError.exit_code,
-            message=f"{source} is gone: discover.{rule} does not find it any more",
-            hint="If it was dropped on purpose, confirm that with fleet-status "
-            f"--confirm-gone {source}; else restore it: its sets stay.",
-        )
-        if is_gone:
-            logger().error(gone.message, source=source)
-        self._add(
-            DISCOVER,
-            "failed" if is_gone else "ok",
-            gone if is_gone else None,
-            source=source,
-            rule=rule,
-        )
+    def discovered(self, source: str, failure: Failure | None = None) -> None:
+        """Record that a database was found, or what failed, and notify observers."""
+        if failure is not None:
+            logger().error(failure.message, hint=failure.hint)
+        ended = "failed" if failure else "ok"
+        self._add(DISCOVER, ended, failure, source=source)
 
     def _add(
         self,

@@ -14,9 +14,10 @@ import pytest
 
 from opskit.config import DatabaseSettings, Settings
 from opskit.config.fleet import FleetSettings
-from opskit.errors import UsageError
+from opskit.errors import DatabaseError, UsageError
 from opskit.fleet import queue, sources
 from opskit.fleet.sources import Changes
+from opskit.log import hide
 from opskit.operations.discovery import Found
 from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, query, user_query
@@ -50,18 +51,15 @@ def connection(fleet: Settings) -> Iterator[Connection]:
         yield session
 
 
-def found(answered: str = "one two", /, **rules: str) -> Found:
-    """What rules found: each source with its rule."""
+def found(answered: str = "one two", fault: str = "", /, **rules: str) -> Found:
+    """What rules found: each source with its rule; `one` may have a fault."""
     each = DatabaseSettings.model_validate({"url": "postgresql://x/y"})
     return Found(
         databases=dict.fromkeys(rules, each),
         rules=rules,
         answered=frozenset(answered.split()),
+        faults={"one": DatabaseError(fault)} if fault else {},
     )
-
-
-def changes(**changed: dict[str, str]) -> Changes:
-    return Changes(**({"appeared": {}, "back": {}, "gone": {}} | changed))
 
 
 def gone(connection: Connection) -> list[str]:
@@ -75,14 +73,14 @@ def test_each_change_is_reported_once(fleet: Settings, connection: Connection) -
     def record(*known: str) -> Changes:
         rules = dict.fromkeys(known, "one")
         first = sources.record(connection, fleet, found(**rules))
-        assert sources.record(connection, fleet, found(**rules)) == changes()
+        assert sources.record(connection, fleet, found(**rules)) == Changes()
         return first
 
-    assert record("a", "b") == changes(appeared={"a": "one", "b": "one"})
-    assert record("a") == changes(gone={"b": "one"})
+    assert record("a", "b") == Changes(appeared={"a": "one", "b": "one"})
+    assert record("a") == Changes(gone={"b": "one"})
     assert gone(connection) == ["b"]
-    assert record("a", "b") == changes(back={"b": "one"})
-    assert record("b") == changes(gone={"a": "one"})
+    assert record("a", "b") == Changes(back={"b": "one"})
+    assert record("b") == Changes(gone={"a": "one"})
     assert gone(connection) == ["a"]
 
 
@@ -92,7 +90,7 @@ def test_nothing_is_gone_while_its_rule_does_not_answer(
     """A server that is away says nothing of its databases."""
     sources.record(connection, fleet, found(a="one", b="two"))
 
-    assert sources.record(connection, fleet, found("two")) == changes(gone={"b": "two"})
+    assert sources.record(connection, fleet, found("two")) == Changes(gone={"b": "two"})
 
 
 def test_another_rule_may_find_a_source(
@@ -101,7 +99,7 @@ def test_another_rule_may_find_a_source(
     """A rule was renamed, or a database was moved to another server."""
     sources.record(connection, fleet, found(a="one"))
 
-    assert sources.record(connection, fleet, found(a="two")) == changes()
+    assert sources.record(connection, fleet, found(a="two")) == Changes()
     assert query(connection, "SELECT name, rule FROM sources") == [("a", "two")]
 
 
@@ -111,7 +109,7 @@ def test_what_the_configuration_lists_is_not_gone(
     """Somebody has moved it there from a rule."""
     sources.record(connection, fleet, found(folder="one", a="one"))
 
-    assert sources.record(connection, fleet, found()) == changes(gone={"a": "one"})
+    assert sources.record(connection, fleet, found()) == Changes(gone={"a": "one"})
 
 
 def test_the_sources_of_a_rule_that_was_removed_are_gone_after_a_day(
@@ -122,10 +120,10 @@ def test_the_sources_of_a_rule_that_was_removed_are_gone_after_a_day(
     without = fleet.model_copy(update={"discover": {"two": fleet.discover["two"]}})
     other = found("two", b="two")
 
-    assert sources.record(connection, without, other) == changes()
+    assert sources.record(connection, without, other) == Changes()
 
     connection.execute("UPDATE sources SET last_seen = last_seen - interval '2 days'")
-    assert sources.record(connection, without, other) == changes(gone={"a": "one"})
+    assert sources.record(connection, without, other) == Changes(gone={"a": "one"})
 
 
 def test_what_is_gone_is_listed_until_somebody_confirms_it(
@@ -142,7 +140,7 @@ def test_what_is_gone_is_listed_until_somebody_confirms_it(
 
     assert query(connection, "SELECT name FROM sources") == [("b",)]
     both = found(a="one", b="one")
-    assert sources.record(connection, fleet, both) == changes(appeared={"a": "one"})
+    assert sources.record(connection, fleet, both) == Changes(appeared={"a": "one"})
 
 
 def test_workers_of_other_labels_know_what_was_found(
@@ -157,6 +155,34 @@ def test_workers_of_other_labels_know_what_was_found(
 
     assert set(known.databases) == {"b"}
     assert known.databases["b"].resolve_url() == "postgresql://unknown.invalid"
+
+
+def test_a_rule_that_fails_is_reported_once_when_it_lasts(
+    fleet: Settings, connection: Connection
+) -> None:
+    """So is its end; a restart of its server is nobody's business."""
+    hide("battery-staple")
+    away = found("two", "no battery-staple")
+
+    def record(what: Found) -> Changes:
+        return sources.record(connection, fleet, what)
+
+    def later() -> None:
+        connection.execute("UPDATE rules SET since = since - interval '16 minutes'")
+
+    assert record(away) == record(found()) == Changes()
+    later()
+    assert record(away) == Changes()
+    later()
+    assert record(away) == Changes(failing={"one": "no ***"})
+    later()
+    assert record(away) == Changes()
+    rows = query(
+        connection, "SELECT name, fault, answered_at < now() FROM rules ORDER BY 1"
+    )
+    assert rows == [("one", "no ***", True), ("two", "", True)]
+    assert record(found()) == Changes(answering=("one",))
+    assert record(found()) == Changes()
 
 
 @dataclass(frozen=True)
