@@ -30,6 +30,8 @@ PARTS = {
     "memory": parts.memory,
     "curves": parts.curves,
     "stages": parts.stages,
+    "nights": parts.nights,
+    "fleet": parts.fleet,
 }
 _USUAL = ("backup", "s3", "drill", "list")
 

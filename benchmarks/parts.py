@@ -12,10 +12,12 @@ from benchmarks import buckets, dataset, servers
 from benchmarks.backups import dumps, to_s3
 from benchmarks.contenders import DATABASE, Contender, Place
 from benchmarks.figures import ratios
+from benchmarks.fleet import measure_fleet
 from benchmarks.growth import measure_growth
 from benchmarks.listing import measure_listing
 from benchmarks.many_sets import measure_catalog
 from benchmarks.memory import measure_memory
+from benchmarks.nights import measure_nights
 from benchmarks.options import Options, Part
 from benchmarks.picture import bars
 from benchmarks.repositories import archiving, pgbackrest, repositories
@@ -28,6 +30,8 @@ from benchmarks.tables import phases_table, ratios_table, results_table
 SOURCE_SETTINGS = (
     "max_locks_per_transaction=1024",
     "archive_mode=on",
+    # A worker of a fleet has some connections, and each of its jobs two more.
+    "max_connections=500",
 )
 
 
@@ -111,6 +115,17 @@ def stages(options: Options) -> Part:
     """Each stage by itself, and what follows for larger machines."""
     with filled(options) as here, buckets.seaweedfs(here.folder / "s3") as bucket:
         return measure_stages(options, here, bucket)
+
+
+def nights(options: Options) -> Part:
+    """Simulated nights of a fleet."""
+    return measure_nights(options)
+
+
+def fleet(options: Options) -> Part:
+    """The queue of a fleet, and its workers."""
+    with place(options) as here:
+        return measure_fleet(options, here)
 
 
 @contextlib.contextmanager

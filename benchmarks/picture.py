@@ -36,9 +36,20 @@ def bars(title: str, seconds: Mapping[str, float]) -> str:
     return _svg(parts, height=44 + len(ordered) * _ROW + _MARGIN)
 
 
-def curves(title: str, axis: str, lines: Mapping[str, Points]) -> str:
-    """Return lines with both axes logarithmic: a straight one is a power."""
-    every = [point for points in lines.values() for point in points]
+def curves(
+    title: str,
+    axis: str,
+    lines: Mapping[str, Points],
+    dashed: Mapping[str, Points] | None = None,
+    *,
+    unit: str = " s",
+) -> str:
+    """Return lines with both axes logarithmic: a straight one is a power.
+
+    A dashed line belongs to the line with its name.
+    """
+    dashed = dashed or {}
+    every = [p for each in (lines, dashed) for line in each.values() for p in line]
     across = _scale([x for x, _ in every], _MARGIN + 50, _WIDTH - 220)
     down = _scale([y for _, y in every], 400, 50)
     parts = [_text(_MARGIN, 26, title, "title"), _text(_MARGIN, 450, axis)]
@@ -47,14 +58,17 @@ def curves(title: str, axis: str, lines: Mapping[str, Points]) -> str:
         parts.append(_text(across(x) - 12, 420, f"{x:,.0f}"))
     for y in _decades([y for _, y in every]):
         parts.append(_line("grid", _MARGIN + 50, down(y), _WIDTH - 220, down(y)))
-        parts.append(_text(_MARGIN, down(y) + 4, f"{y:.2g} s"))
+        parts.append(
+            _text(_MARGIN, down(y) + 4, f"{y:{',.0f' if y >= 10 else '.2g'}}{unit}")
+        )
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in sorted(points))
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" '
-            'stroke-width="2.5"/>'
-        )
+        drawn = [(points, f'stroke="{colour}" stroke-width="2.5"')]
+        if name in dashed:
+            drawn.append((dashed[name], 'stroke="#222" stroke-dasharray="5 5"'))
+        for each, style in drawn:
+            path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in sorted(each))
+            parts.append(f'<polyline points="{path}" fill="none" {style}/>')
         parts += [
             f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="4" fill="{colour}"/>'
             for x, y in points

@@ -108,7 +108,7 @@ def _run(*steps: Sequence[str]) -> None:
         "rounds": "how often each contender has its turn",
         "jobs": "processes of restores and of pg_dump -Fd; 0 for one a core",
         "parts": "with a comma between: backup, s3, drill, list, catalog, memory, "
-        "curves, stages; or all; the first four if not given",
+        "curves, stages, nights, fleet; or all; the first four if not given",
         "curves": "also measure at three sizes and three numbers of tables",
         "memory": "also measure memory at two sizes an order apart",
         "out": "folder of the results; a new temporary one if not given",

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from xml.etree import ElementTree
 
 import pytest
@@ -25,6 +26,7 @@ from benchmarks.figures import (
 )
 from benchmarks.measure import ContenderFailed, Measured
 from benchmarks.model import Stage, limit
+from benchmarks.nights import night, recorded, seconds_of
 from benchmarks.options import Part
 from benchmarks.picture import bars, curves
 from benchmarks.rounds import Result
@@ -186,11 +188,50 @@ def test_a_power_is_drawn_as_a_straight_line() -> None:
     assert places == [(70.0, 400.0), (375.0, 225.0), (680.0, 50.0)]
 
 
+def test_a_dashed_line_is_drawn_over_the_line_of_its_name() -> None:
+    """On the same axes, which are long enough for both, and with another unit."""
+    lines = {"a": [(1.0, 100.0), (100.0, 100.0)], "b": [(1.0, 1_000.0)]}
+    dashed = {"a": [(1.0, 10.0), (100.0, 10.0)]}
+    root = ElementTree.fromstring(curves("Rate", "workers", lines, dashed, unit="/s"))
+
+    drawn = root.findall(f"{_SVG}polyline")
+    words = [each.text for each in root.findall(f"{_SVG}text")]
+
+    assert [each.attrib["points"] for each in drawn] == [
+        "70.0,225.0 680.0,225.0",
+        "70.0,400.0 680.0,400.0",
+        "70.0,50.0",
+    ]
+    assert ["stroke-dasharray" in each.attrib for each in drawn] == [False, True, False]
+    assert {"10/s", "100/s", "1,000/s"} <= set(words)
+
+
 def test_one_point_can_be_drawn() -> None:
     """A curve of one measurement is a point and no division by zero."""
     root = ElementTree.fromstring(curves("Growth", "MB", {"single": [(5.0, 2.0)]}))
 
     assert len(root.findall(f"{_SVG}circle")) == 1
+
+
+def test_the_seconds_of_a_backup_lie_on_what_was_recorded() -> None:
+    """On a line between two sizes, and on the last one beyond the largest."""
+    curve = [(20.0, 1.0), (100.0, 2.0), (200.0, 6.0)]
+
+    found = [seconds_of(size, curve) for size in (5, 20, 60, 100, 150, 200, 1_000)]
+
+    assert found == [1.0, 1.0, 1.5, 2.0, 4.0, 6.0, 38.0]
+    assert [size for size, _ in recorded()] == [20, 100, 500, 2_000]
+
+
+def test_a_night_ends_no_earlier_than_it_can() -> None:
+    """One worker needs the sum in any order; more of them gain by the longest first."""
+    alone = night(200, 1, recorded(), Random("a night"))
+    many = night(200, 8, recorded(), Random("a night"))
+
+    assert alone.longest_first == pytest.approx(alone.at_least)
+    assert alone.by_name == pytest.approx(alone.at_least)
+    assert many.at_least <= many.longest_first < many.by_name
+    assert many.longest_first < 1.1 * many.at_least
 
 
 def test_the_slowest_stage_is_the_limit() -> None:
