@@ -221,3 +221,54 @@ def test_an_installed_opskit_sets_up_backs_up_and_drills(
     assert document.read_text(encoding="utf-8").startswith("# ")
     assert ".github/workflows/backup.yml" in shown
     assert (tmp_path / "runbooks" / "database-lost.md").is_file()
+
+
+_FLEET = """
+[databases.shop]
+url = "postgresql://ops@127.0.0.1:1/shop"
+[fleet]
+url = "postgresql://ops@127.0.0.1:1/queue?connect_timeout=2"
+"""
+
+
+def test_without_its_extra_a_fleet_says_what_to_install(
+    program: Path, tmp_path: Path
+) -> None:
+    """One line of what is missing and one of what to do; what needs no queue works."""
+    (tmp_path / "opskit.toml").write_text(_FLEET, encoding="utf-8")
+
+    done = subprocess.run(
+        [program, "fleet-worker"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    made = run(program, "fleet-manifests", "--kubernetes", folder=tmp_path)
+
+    assert done.returncode == 30
+    assert done.stderr.splitlines() == [
+        "error: procrastinate is not installed",
+        "hint: Install opskit with its extra: `pip install 'opskit-postgres[fleet]'`.",
+    ]
+    assert "kind: Deployment" in made
+
+
+def test_with_its_extra_a_fleet_asks_for_its_queue(
+    distribution: Distribution, tmp_path: Path
+) -> None:
+    """Nothing else is missing, also where nothing else is installed."""
+    (tmp_path / "opskit.toml").write_text(_FLEET, encoding="utf-8")
+    places = {f"UV_TOOL_{e}": str(tmp_path / e) for e in ("DIR", "BIN_DIR")}
+    wheel = f"{distribution.wheel}[fleet]"
+    install("uv", "tool", "install", wheel, folder=tmp_path, **places)
+    program = tmp_path / "BIN_DIR" / "opskit"
+
+    tasks = listed(program, folder=tmp_path)
+    refused = json.loads(run(program, "fleet-init", "--json", folder=tmp_path, code=30))
+
+    assert {each for each in tasks if each.startswith("fleet-")} >= {
+        "fleet-init", "fleet-manifests", "fleet-run", "fleet-worker"
+    }  # fmt: skip
+    assert "127.0.0.1" in refused["error"]
+    assert "procrastinate" not in refused["error"]

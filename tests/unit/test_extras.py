@@ -19,6 +19,7 @@ from opskit.operations import quickstart
 from opskit.postgres.inventory import Inventory
 from opskit.postgres.servers import programs
 from opskit.release import classes, rehearsal
+from opskit.tasks import fleet
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,13 +43,14 @@ def _drill_in_a_container() -> None:
         (lambda: quickstart.choose([]), "embedded"),
         (lambda: programs.find_client([], server_major=16), "embedded"),
         (lambda: programs.find_server([], major=16), "embedded"),
+        (fleet.require_extra, "fleet"),
     ],
 )
 def test_what_is_not_installed_is_named_with_its_extra(
     work: Callable[[], object], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the name of the distribution: another project has that of the package."""
-    for name in ("pglast", "testcontainers.core.container"):
+    for name in ("pglast", "procrastinate", "testcontainers.core.container"):
         monkeypatch.setitem(sys.modules, name, None)
     module = "opskit.postgres.servers.container"
     monkeypatch.delitem(sys.modules, module, raising=False)
