@@ -57,6 +57,8 @@ from opskit.scheduler.timetable import Missed
 from opskit.threads import Thread
 from opskit.watch.runs import observed
 
+# In `state_dir`: touched at each round, whatever is away.
+ALIVE = "alive"
 _SLOT_SECONDS = (1.0, 3.0)
 _POLL_SECONDS = 1.0
 _LOCK_SECONDS = (20.0, 40.0)
@@ -125,6 +127,8 @@ class Worker:
         with self._stack:
             while not self._has_ended:
                 self._wake.clear()
+                with suppress(OSError):  # what watches it then starts it again
+                    (self.run.state_dir / ALIVE).touch()
                 try:
                     with machine_faults("fleet-worker"), translated("the queue"):
                         has_work = self._keep_house()
