@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -18,10 +18,14 @@ from pydantic import BaseModel
 from opskit.config import Settings
 from opskit.config.cron import next_due
 from opskit.errors import UsageError
+from opskit.operations.discovery import find, with_found
 
 _MATRIX_MAX = 256  # GitHub's limit
 _NAME_LENGTH_MAX = 52  # of a CronJob
 _GRACE_SECONDS = 60
+# A round of a worker's work waits for stores that do not answer, and then a sixth of
+# the time after which it counts as dead.
+_ALIVE_MINUTES, _ROUND = 10, 6 * timedelta(minutes=1)
 _DEPTHS = {"deployment": 6, "cronjob": 10}  # of the pod in them
 # The ledger of a night goes on with that of the night before.
 _LEDGER = """
@@ -36,20 +40,25 @@ _TICK = timedelta(minutes=2)
 _ANY_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def github_matrix(names: Iterable[str]) -> str:
-    """Return the databases as a workflow reads them with `fromJSON`.
+def github_matrix(settings: Settings, *, label: str = "") -> str:
+    """Return the databases, of a label or all, as `fromJSON` in a workflow reads them.
 
     Raises:
         UsageError: there are none, or more than GitHub takes.
+        OpskitError: a rule does not say which there are.
     """
-    listed = sorted(names)
-    if not 0 < len(listed) <= _MATRIX_MAX:
+    found = find(settings, labels=[label] if label else None)
+    for fault in found.faults.values():
+        raise fault
+    databases = with_found(settings, found).databases.items()
+    names = sorted(name for name, each in databases if label in ("", each.label))
+    if not 0 < len(names) <= _MATRIX_MAX:
         raise UsageError(
-            f"{len(listed)} databases make no matrix: GitHub takes 1 to {_MATRIX_MAX}",
+            f"{len(names)} databases make no matrix: GitHub takes 1 to {_MATRIX_MAX}",
             hint="Give the databases labels, and each label a workflow of its own: "
             "`inv fleet-manifests --github-matrix --label NAME`.",
         )
-    return json.dumps({"source": listed})
+    return json.dumps({"source": names})
 
 
 def kubernetes(settings: Settings, *, image: str) -> str:
@@ -60,7 +69,7 @@ def kubernetes(settings: Settings, *, image: str) -> str:
     """
     lines: dict[str, list[str]] = defaultdict(list)
     lines["default"] = []  # its workers do what is about all sources
-    for section in (settings.databases, settings.files):
+    for section in (settings.databases, settings.discover, settings.files):
         for source in section.values():
             lines[source.label].append(source.schedule)
     zone = settings.scheduler.zone
@@ -122,6 +131,7 @@ def _pod(settings: Settings, label: str) -> dict[str, str]:
     drain = settings.scheduler.job_timeout + settings.scheduler.stop_timeout
     return {
         "label": label,
+        "alive_minutes": str(_ALIVE_MINUTES + settings.fleet.dead_after // _ROUND),
         "grace_seconds": str(int(drain.total_seconds()) + _GRACE_SECONDS),
         "mounts": "".join(mount.format(n, json.dumps(p)) for n, p in folders.items()),
         "claims": "".join(claim.format(name) for name in folders),

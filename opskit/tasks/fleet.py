@@ -137,6 +137,4 @@ def fleet_manifests(
         # Not by `say`, which masks the value of automountServiceAccountToken.
         print(manifests.kubernetes(settings, image=image), end="")
     else:
-        databases = settings.databases.items()
-        names = (name for name, each in databases if label in ("", each.label))
-        say(manifests.github_matrix(names))
+        say(manifests.github_matrix(settings, label=label))

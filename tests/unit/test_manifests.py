@@ -120,6 +120,19 @@ def test_each_label_has_workers_and_more_of_them_at_night(settings: Settings) ->
     assert burst["timeZone"] == "Europe/Berlin"
 
 
+def test_a_label_that_only_a_rule_has_gets_workers(tmp_path: Path) -> None:
+    """Its databases need not be known yet; what is about all sources is default's."""
+    text = """[discover.more]
+url = "postgresql://ops@far.example/postgres"
+pattern = ["*"]
+label = "asia"
+schedule = "@daily"
+"""
+    made = objects(settings_of(tmp_path, text))
+
+    assert list(made) == ["opskit-asia", "opskit-burst-asia", "opskit-default"]
+
+
 def test_names_are_possible_and_differ(tmp_path: Path) -> None:
     """A label may have what a name in Kubernetes may not, and be longer."""
     labels = ["a-b", "a_b", "a--b", "a-", "7", "x" * 63, "x" * 62]
@@ -234,7 +247,7 @@ def test_secrets_are_copied_so_that_only_their_owner_reads_them(
 
 
 def test_the_probe_asks_for_a_sign_of_life(settings: Settings, tmp_path: Path) -> None:
-    """A file that was touched two minutes ago or less."""
+    """A file that was touched ten minutes ago or less."""
     (worker,) = pods(settings)[0]["containers"]
     shell, flag, script = worker["livenessProbe"]["exec"]["command"]
     alive = tmp_path / "alive"
@@ -248,7 +261,7 @@ def test_the_probe_asks_for_a_sign_of_life(settings: Settings, tmp_path: Path) -
     assert not is_well()
     alive.touch()
     assert is_well()
-    old = time.time() - 200
+    old = time.time() - 700
     os.utime(alive, (old, old))
     assert not is_well()
 
@@ -278,16 +291,36 @@ def test_no_two_workers_of_a_burst_have_one_ledger(settings: Settings) -> None:
     assert index["name"] == "INDEX"
 
 
-def test_a_matrix_has_as_many_databases_as_github_takes() -> None:
-    """What it would refuse is refused before a workflow runs."""
-    names = [f"d{number:03}" for number in range(257)]
+def test_a_matrix_has_all_databases_that_there_are(tmp_path: Path) -> None:
+    """Listed and discovered, of all labels or of one; none is left out in silence."""
+    (tmp_path / "urls").write_text('{"wiki": "postgresql://ops@db.example/wiki"}')
+    text = (
+        f"{_CONFIGURATION}[discover.ours]\nfile = '{tmp_path}/urls'\nlabel = 'eu_west-'"
+    )
+    settings = settings_of(tmp_path, text)
 
-    assert json.loads(github_matrix(["shop", "crm"])) == {"source": ["crm", "shop"]}
-    assert len(json.loads(github_matrix(names[:256]))["source"]) == 256
+    whole = {"source": ["crm", "far", "logs", "rates", "shop", "wiki"]}
+    assert json.loads(github_matrix(settings)) == whole
+    part = github_matrix(settings, label="eu_west-")
+    assert json.loads(part) == {"source": ["far", "wiki"]}
+    (tmp_path / "urls").write_text('{"wiki": "postgr')
+    with pytest.raises(ConfigurationError, match=r"discover\.ours"):
+        github_matrix(settings)
+    assert "shop" in github_matrix(settings, label="default")
+
+
+def test_a_matrix_has_as_many_databases_as_github_takes(tmp_path: Path) -> None:
+    """What it would refuse is refused before a workflow runs."""
+
+    def of(number: int) -> Settings:
+        each = "[databases.d{}]\nurl = 'postgresql://ops@db.example/d'\n"
+        return settings_of(tmp_path, "".join(map(each.format, range(number))))
+
+    assert len(json.loads(github_matrix(of(256)))["source"]) == 256
     with pytest.raises(UsageError, match="257 databases"):
-        github_matrix(names)
+        github_matrix(of(257))
     with pytest.raises(UsageError, match="0 databases"):
-        github_matrix([])
+        github_matrix(of(0))
 
 
 def test_the_task_writes_one_kind(tmp_path: Path) -> None:
