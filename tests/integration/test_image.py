@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from docker.errors import ContainerError
 
 from opskit import __version__
+from opskit.config import load
+from opskit.fleet.manifests import kubernetes
 
 ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_MAX = 900
 _NAME = "opskit-test/opskit"
 # Users and containers of other tests have their own.
 _VOLUME = "opskit-test-state"
+_ALIVE = "/var/lib/opskit/alive"
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
@@ -97,3 +103,34 @@ def test_a_database_is_backed_up_and_drilled_in_a_container(
     made = json.loads(run("quickstart", "--json", working_dir="/var/lib/opskit"))
 
     assert made["drill"]["passed"] is True
+
+
+def test_what_a_worker_in_kubernetes_calls_is_in_it(
+    engine: Any, built: Any, run: Callable[..., str], tmp_path: Path
+) -> None:
+    """The extra, and the programs that copy its secrets and ask for a sign of life."""
+    configuration = tmp_path / "etc" / "opskit.toml"
+    pod = next(
+        yaml.safe_load_all(kubernetes(load(configuration), image=str(built.id)))
+    )["spec"]["template"]["spec"]
+    (first,), (worker,) = pod["initContainers"], pod["containers"]
+    (tmp_path / "state" / "orders").chmod(0o444)
+    script = (
+        f"{shlex.join(first['command'])} && stat -c '%a %u' /run/secrets/opskit/*"
+        f" && touch {_ALIVE} && {shlex.join(worker['livenessProbe']['exec']['command'])}"
+    )
+    copied = engine.containers.run(
+        built.id,
+        ["-c", script],
+        entrypoint=["sh"],
+        remove=True,
+        read_only=True,
+        cap_drop=["ALL"],
+        tmpfs={"/run/secrets/opskit": "uid=10001", "/var/lib/opskit": "uid=10001"},
+        volumes=[f"{tmp_path}/state:/mnt/secrets:ro"],
+    )
+
+    assert bytes(copied) == b"400 10001\n"
+    with pytest.raises(ContainerError) as raised:
+        run("fleet-init")
+    assert "no queue is configured" in str(raised.value)
