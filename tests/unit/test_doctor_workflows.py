@@ -121,3 +121,15 @@ def test_a_store_that_dies_with_the_machine_is_named(tmp_path: Path) -> None:
     assert store.passed
     assert "GitHub deletes its machines" in store.observed
     assert store.hint
+
+
+def test_a_matrix_from_the_configuration_leaves_out_nothing(tmp_path: Path) -> None:
+    """As docs/fleet.md has it: also a database that was added later is in it."""
+    text = GIVEN.replace(
+        "source: [shop]", "${{ fromJSON(needs.databases.outputs.matrix) }}"
+    ).replace("opskit github --secrets", "opskit fleet-manifests --github-matrix", 1)
+
+    databases, *_others = examined(tmp_path, text, settings(crm={}, shop={}))
+
+    assert databases.status is Health.HEALTHY
+    assert databases.observed == "it backs up crm, shop"
