@@ -99,6 +99,30 @@ def test_a_bad_workflow_is_refused(tmp_path: Path, bad: str) -> None:
     assert named in _judged(tmp_path, _GOOD.replace(good, changed))
 
 
+def test_the_matrix_of_the_fleet_guide_passes(tmp_path: Path) -> None:
+    """Put into the workflow of backups as the guide says."""
+    guide = (ROOT / "docs" / "fleet.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(jobs:.*?)```", guide, re.DOTALL)
+    new = yaml.safe_load(shown)["jobs"]
+    workflow = yaml.safe_load((ROOT / "workflows" / "backup.yml").read_text())
+    backup = workflow["jobs"]["backup"]
+    common = {key: backup[key] for key in ("runs-on", "environment", "permissions")}
+    steps = [*backup["steps"][:4], *new["databases"]["steps"]]
+    listing = {"name": "List", **common, **new["databases"], "steps": steps}
+    workflow["jobs"] = {
+        "databases": listing, "backup": backup | new["backup"], "prune": workflow["jobs"]["prune"]
+    }  # fmt: skip
+    text = yaml.safe_dump(workflow, sort_keys=False).replace("true:", "on:", 1)
+    path = tmp_path / "workflow.yml"
+    # Without their comments, the other gate does not take them.
+    (schema, _zizmor) = workflow_checks([path])
+
+    path.write_text(text)
+    assert _refusals([schema]) == ""
+    path.write_text(text.replace("outputs:", "results:"))
+    assert "results" in _refusals([schema])
+
+
 def test_a_bad_script_is_refused(tmp_path: Path) -> None:
     """Scripts are found by their first line, wherever they lie."""
     script = tmp_path / "deeper" / "remove"
