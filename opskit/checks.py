@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,6 +18,7 @@ _ESCAPES = {
     "[": "\\[",
     "]": "\\]",
 }
+_NAMED = 5
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -119,6 +120,13 @@ def attempt(name: str, action: Callable[[], str]) -> Check:
 def count(number: int, noun: str, plural: str = "") -> str:
     """Return how many of something there are, as `1 table` or `2 tables`."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def some(names: Sequence[str], separator: str = ", ") -> str:
+    """Return the first of many names, and how many more there are."""
+    more = len(names) - _NAMED
+    shown = separator.join(names[:_NAMED]) or "none"
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def size(size_bytes: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -123,10 +123,15 @@ def forecast(
     the label for is left out.
     """
     pools = _Pools(workers, caps)
-    for each in sorted(todo, key=lambda work: -work.priority):
-        if own := pools["label", each.label]:
-            pools.occupy(own, each)
+    pools.fill(list(todo))
     return pools.busy_until
+
+
+def ends(
+    todo: Sequence[Work], workers: Iterable[Worker], caps: FleetSettings
+) -> list[float | None]:
+    """Return in how many seconds each job ends in that forecast; None if it cannot."""
+    return _Pools(workers, caps).fill(todo)
 
 
 def lower_bound(
@@ -168,7 +173,16 @@ class _Pools(dict[_Place, list[_Slot]]):
         self[place] = [_Slot() for _ in range(self._sizes.get(place[0], 0))]
         return self[place]
 
-    def occupy(self, own: list[_Slot], work: Work) -> None:
+    def fill(self, todo: Sequence[Work]) -> list[float | None]:
+        """Take slots for each job; return when it ends, None if no worker takes it."""
+        ends: list[float | None] = [None] * len(todo)
+        by_priority = sorted(enumerate(todo), key=lambda each: -each[1].priority)
+        for number, work in by_priority:
+            if own := self["label", work.label]:
+                ends[number] = self.occupy(own, work)
+        return ends
+
+    def occupy(self, own: list[_Slot], work: Work) -> float:
         """Take a slot of a worker and of each place, as soon as there is one of all.
 
         Of those that are free then it is the one that was free last: another job may
@@ -181,3 +195,4 @@ class _Pools(dict[_Place, list[_Slot]]):
             free = [slot for slot in pool if slot.free_at <= start]
             max(free, key=lambda slot: slot.free_at).free_at = end
         self.busy_until = max(self.busy_until, end)
+        return end

@@ -92,15 +92,13 @@ class Ticker:
             known = (job.key, job.written, done)
             if known in self._next and self._next[known] > now:
                 continue
-            offset = timedelta(0)
-            if job.operation == "restore-drill":
-                offset = drill_offset(job.source, longest_interval(job.line))
-            due = standing(job, since=done - offset, now=now - offset, grace=_GRACE)
+            later = offset(job)
+            due = standing(job, since=done - later, now=now - later, grace=_GRACE)
             if due is None or due.at is None:
-                self._next[known] = job.next_due(now - offset) + offset
+                self._next[known] = job.next_due(now - later) + later
                 continue
             self._next.pop(known, None)
-            turns.append(Turn(job=job, at=due.at + offset))
+            turns.append(Turn(job=job, at=due.at + later))
             if due.missed is not None:
                 gone.append((job, due.missed))
         return turns, gone
@@ -139,6 +137,13 @@ class Ticker:
             " WHERE j.id = p.id AND j.status = 'todo' AND j.priority <> p.priority",
             ([each[0] for each in waiting], priorities),
         )
+
+
+def offset(job: Job) -> timedelta:
+    """Return how long after its line a job is due: drills are spread over a week."""
+    if job.operation != "restore-drill":
+        return timedelta(0)
+    return drill_offset(job.source, longest_interval(job.line))
 
 
 def _max_age(settings: Settings, operation: str, source: str) -> timedelta | None:

@@ -116,8 +116,12 @@ class Worker:
                 each.stop()
         self._wake.set()
 
-    def serve(self, *, until_idle: bool = False) -> None:
+    def serve(
+        self, *, until_idle: bool = False, also: Callable[[], None] = lambda: None
+    ) -> None:
         """Work until `stop` is called, or with `until_idle` until nothing is left.
+
+        Now and then, call `also`.
 
         Raises:
             ConfigurationError: the queue cannot be used as it is, or a store belongs
@@ -129,6 +133,7 @@ class Worker:
                 self._wake.clear()
                 with suppress(OSError):  # what watches it then starts it again
                     (self.run.state_dir / ALIVE).touch()
+                also()
                 try:
                     with machine_faults("fleet-worker"), translated("the queue"):
                         has_work = self._keep_house()

@@ -23,7 +23,7 @@ from opskit.scheduler.jobs import Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
 from opskit.scheduler.timetable import wake_up
-from opskit.watch.gathering import Gathering, Watch
+from opskit.watch.gathering import Fleet, Gathering, Watch
 from opskit.watch.runs import observed
 
 if TYPE_CHECKING:
@@ -244,7 +244,9 @@ class Daemon:
 class Web:
     """Health, metrics and the page over HTTP, as soon as their address is free."""
 
-    def __init__(self, run: Run, say: Callable[..., None]) -> None:
+    def __init__(
+        self, run: Run, say: Callable[..., None], fleet: Fleet | None = None
+    ) -> None:
         """Begin to listen.
 
         Raises:
@@ -252,8 +254,9 @@ class Web:
         """
         self._run, self._say = run, say
         self._serving: Serving | None = None
+        self._ledger = run.ledger.state
         self._has_said_so = False
-        self._watch = Watch(Gathering(run))
+        self._watch = Watch(Gathering(run, fleet))
         try:
             self._open()
         except BaseException as error:
@@ -280,6 +283,13 @@ class Web:
     def refresh(self) -> None:
         """Have the state gathered again soon."""
         self._watch.refresh()
+
+    def look(self) -> None:
+        """Listen, as `open` does, and gather again if a run has ended here."""
+        self.open()
+        if self._ledger != (now := self._run.ledger.state):
+            self._ledger = now
+            self.refresh()
 
     def _open(self) -> None:
         if self._serving is not None:

@@ -49,6 +49,7 @@ for _task in (
     fleet.fleet_init,
     fleet.fleet_worker,
     fleet.fleet_run,
+    fleet.fleet_status,
     fleet.fleet_manifests,
     github.github,
 ):

@@ -41,7 +41,7 @@ def doctor(say: Say, notify: bool = False, json: bool = False) -> Outcome[Examin
     return examine(
         run,
         also=chain.from_iterable(also),
-        on_check=lambda check: say(*_lines(check)),
+        on_check=lambda check: say(*lines(check)),
     )
 
 
@@ -57,11 +57,11 @@ def status(say: Say, json: bool = False) -> Outcome[Examined]:
 
     return say.result(
         examine(start()),
-        lambda examined: (line for check in examined.checks for line in _lines(check)),
+        lambda examined: (line for check in examined.checks for line in lines(check)),
     )
 
 
-def _lines(check: Check) -> Iterator[str]:
+def lines(check: Check) -> Iterator[str]:
     limit = f" ({check.expected})" if check.expected else ""
     # Nothing is wrong, and still there is something to do.
     word = "note" if check.passed and check.hint else check.status

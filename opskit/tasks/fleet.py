@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from opskit import __version__
-from opskit.checks import count
+from opskit.checks import count, duration
 from opskit.errors import ExtraMissing, UsageError
 from opskit.tasks.command import command
-from opskit.tasks.output import Say
+from opskit.tasks.output import Say, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opskit.fleet.setup import Made, Queued
+    from opskit.fleet.status import Confirmed, FleetStatus
     from opskit.operations.outcome import Outcome
+    from opskit.watch.fleet import FleetState
+    from opskit.watch.state import State
+
+_SOURCES_SHOWN = 20
 
 
 def require_extra() -> None:
@@ -65,8 +73,10 @@ def fleet_worker(
     Example: inv fleet-worker --label default --capacity 4
     """
     require_extra()
+    from opskit.fleet.status import watched
     from opskit.fleet.worker import Worker
     from opskit.operations.run import start
+    from opskit.scheduler.daemon import Web
 
     if capacity < 1:
         raise UsageError(
@@ -77,7 +87,14 @@ def fleet_worker(
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     signal.signal(signal.SIGINT, lambda *_: worker.stop())
-    worker.serve(until_idle=until_idle)
+    if not worker.settings.scheduler.listen:
+        worker.serve(until_idle=until_idle)
+        return None
+    web = Web(worker.run, say, watched(worker.settings))
+    try:
+        worker.serve(until_idle=until_idle, also=web.look)
+    finally:
+        web.close()
     return None
 
 
@@ -138,3 +155,82 @@ def fleet_manifests(
         print(manifests.kubernetes(settings, image=image), end="")
     else:
         say(manifests.github_matrix(settings, label=label))
+
+
+@command(help={"confirm_gone": "a source that is gone: report it no more"})
+def fleet_status(
+    say: Say, confirm_gone: str = "", json: bool = False
+) -> Outcome[FleetStatus] | Outcome[Confirmed]:
+    """Show the workers, the queue, and what would be lost of each source now.
+
+    Exit code 0 is healthy, 3 degraded, 4 unhealthy.
+    Example: inv fleet-status
+    """
+    require_extra()
+    from opskit.fleet.status import confirm, status
+    from opskit.watch.runs import start
+
+    if confirm_gone:
+        return say.result(
+            confirm(start(), confirm_gone),
+            lambda done: [f"{done.source} is gone for good; its sets stay"],
+        )
+    return say.result(status(start()), _fleet_lines)
+
+
+def _fleet_lines(done: FleetStatus) -> Iterator[str]:
+    from opskit.tasks.doctor import lines
+    from opskit.watch.health import grouped
+
+    fleet = done.state.fleet
+    assert fleet is not None
+    yield from _losses(done.state, fleet)
+    yield ""
+    yield from table(
+        ["worker", "state", "labels", "jobs", "seen", "version"],
+        [
+            [
+                each.name,
+                each.state,
+                ", ".join(each.labels),
+                f"{sum(e.worker == each.name for e in fleet.doing)} of {each.capacity}",
+                f"{duration(each.seen_seconds)} ago",
+                each.version,
+            ]
+            for each in fleet.workers
+        ],
+    )
+    yield ""
+    of_label = Counter(fleet.labels.values())
+    yield from table(
+        ["label", "sources", "workers", "jobs that wait"],
+        [
+            [label, str(of_label[label]), str(workers), str(fleet.todo.get(label, 0))]
+            for label, workers in fleet.serving.items()
+        ],
+    )
+    yield ""
+    for check in grouped(done.checks):
+        if not check.passed or check.name.startswith("fleet: "):
+            yield from lines(check)
+
+
+def _losses(state: State, fleet: FleetState) -> Iterator[str]:
+    from opskit.watch.state import losses
+
+    lost = losses(state.sources, now=state.time)
+    yield from table(
+        ["source", "label", "would be lost", "newest set", "its proof"],
+        [
+            [
+                each.source.name,
+                fleet.labels.get(each.source.name, ""),
+                "all" if each.seconds is None else duration(each.seconds),
+                each.newest.backup_id if each.newest else "none",
+                each.newest.proof if each.newest else "",
+            ]
+            for each in lost[:_SOURCES_SHOWN]
+        ],
+    )
+    if more := lost[_SOURCES_SHOWN:]:
+        yield f"{count(len(more), 'more source')}, of which less would be lost"

@@ -21,6 +21,7 @@ from opskit import __version__, log
 from opskit.catalog import catalog, retention
 from opskit.catalog.catalog import Catalog
 from opskit.catalog.sets import ListedSet
+from opskit.config import Settings
 from opskit.config.cron import longest_interval
 from opskit.doctor import stores as probes
 from opskit.errors import OpskitError, StoreError
@@ -30,27 +31,32 @@ from opskit.operations.run import Run
 from opskit.operations.schedule import REMEMBERED, is_credible, overdue
 from opskit.store import LocalStore, Store, unwrapped
 from opskit.threads import Lane, Thread
+from opskit.watch.fleet import FleetState
 from opskit.watch.receivers import last_notified
 from opskit.watch.state import (
     Answer,
-    DrillRecord,
     Room,
     SourceState,
     State,
     StoreState,
+    drills_of,
     ended_at,
-    figure,
 )
 
 _MEMORY = Path("/proc/meminfo")
 # Lists of large stores cost money; what this host does is seen at once.
 _LISTED_AGAIN = timedelta(minutes=10)
-_OTHERS = "other hosts"
+_OTHERS, _QUEUE = "other hosts", "queue"
 # How long all that is asked may take together.
 _SECONDS = 30.0
+_PATIENCE = "See what it waits for; it is asked again once it has answered."
+# In a fleet a store is not listed again for so many times what that took.
+_IDLE_SHARE = 20
 # A server may hold hundreds of databases, and sessions are scarce.
 _SESSIONS_MAX = 4
 
+# Given the ledger, says which sources a fleet has, and how it is.
+Fleet = Callable[[Sequence[LedgerEntry]], tuple[Settings, FleetState]]
 _Answered = TypeVar("_Answered", bound=Answer)
 _OfSource = TypeVar("_OfSource", ListedSet, LedgerEntry)
 
@@ -72,8 +78,10 @@ class Gathering:
     when it comes, and of a store its last list counts until then.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, fleet: Fleet | None = None) -> None:
+        """Prepare; in a fleet its workers alone connect to the databases."""
+        self._run, self._fleet = run, fleet
+        self._known = (run.settings, FleetState())
         self._before: State | None = None
         self._ledger = (0, 0)
         self._changed = run.now()
@@ -87,7 +95,6 @@ class Gathering:
     def __call__(self) -> State:
         """Return the state now; see `gather`."""
         run = self._run
-        names = [*run.settings.databases, *run.settings.files]
         before, ledger = self._before, run.ledger.state
         if before is not None and ledger == self._ledger:
             entries, faults = before.entries, before.ledger_faults
@@ -95,22 +102,22 @@ class Gathering:
             records, wrong = run.ledger.readable()
             entries, faults = tuple(records), tuple(wrong)
             self._ledger, self._changed = ledger, run.now()
-        since = max(self._changed, run.now() - _LISTED_AGAIN)
         last = {each.name: each for each in (before.stores if before else ())}
-        listed = {
-            name: each
-            for name, each in last.items()
-            if each.listed_at is not None and each.listed_at >= since
-        }
         for store in run.stores:
-            known = listed.get(store.name)
+            known = last.get(store.name)
+            if known is None or not self._is_recent(known):
+                known = None
             self._ask(f"store {store.name}", partial(_look_into, run, store, known))
-        for name in names:
+        connected = [*run.settings.databases, *run.settings.files]
+        if self._fleet is not None:
+            connected = []
+            self._ask(_QUEUE, partial(self._fleet, entries))
+        for name in connected:
             call = partial(_connect, run, name)
             self._ask(f"source {name}", call, lane=_server(run, name))
         self._ask_others(entries)
         wait(self._asked.values(), timeout=_SECONDS)
-        answers = [self._answered(f"source {name}", Answer()) for name in names]
+        answers = {n: self._answered(f"source {n}", Answer()) for n in connected}
         stores = [
             self._answered(
                 f"store {each.name}",
@@ -123,22 +130,62 @@ class Gathering:
         )
         sets = _by_source(listing.sets)
         runs = _by_source(entries)
+        settings, fleet = self._heard_of_fleet()
+        seen = replace(run, settings=settings)
         self._before = State(
             time=run.now(),
             version=__version__,
             sources=tuple(
-                _source(run, name, answer, stores, sets[name], runs[name])
-                for name, answer in zip(names, answers, strict=True)
+                _source(
+                    seen,
+                    name,
+                    answers.get(name, Answer()),
+                    stores,
+                    sets[name],
+                    runs[name],
+                )
+                for name in (*settings.databases, *settings.files)
             ),
             stores=tuple(_with_unreadable(each, listing) for each in stores),
             entries=entries,
             others=self._heard_of_others(),
+            fleet=fleet,
             ledger_faults=faults,
             notified=last_notified(entries, run.settings.notify),
             disks=tuple(_disks(run)),
             memory=_memory(),
         )
         return self._before
+
+    def _is_recent(self, store: StoreState) -> bool:
+        """Return whether what a store lists is known well enough.
+
+        In a fleet others change it all the time: how long it takes to list decides.
+        """
+        if store.listed_at is None:
+            return False
+        since = self._run.now() - _LISTED_AGAIN
+        if self._fleet is None:
+            since = max(since, self._changed)
+        else:
+            since = max(since, self._run.now() - _IDLE_SHARE * store.listing_time)
+        return store.listed_at >= since
+
+    def _heard_of_fleet(self) -> tuple[Settings, FleetState | None]:
+        """Return what the queue says, with every source; or else what it said last."""
+        if self._fleet is None:
+            return self._run.settings, None
+        settings, before = self._known
+        if not self._asked[_QUEUE].done():
+            return settings, replace(before, error=_silence(), hint=_PATIENCE)
+        try:
+            self._known = self._asked.pop(_QUEUE).result()
+        except OpskitError as error:
+            self._known = (
+                settings,
+                replace(before, error=error.message, hint=error.hint),
+            )
+        return self._known
 
     def _ask_others(self, entries: Sequence[LedgerEntry]) -> None:
         """Ask what other hosts have run, now and then, if something is overdue here."""
@@ -163,12 +210,16 @@ class Gathering:
         if not self._asked[key].done():
             return replace(
                 silent,
-                error=f"no answer within {_SECONDS:g} seconds",
-                hint="See what it waits for; it is asked again once it has answered.",
+                error=_silence(),
+                hint=_PATIENCE,
                 latency_seconds=None,
             )
         answer: _Answered = self._asked.pop(key).result()
         return answer
+
+
+def _silence() -> str:
+    return f"no answer within {_SECONDS:g} seconds"
 
 
 def _by_source(items: Iterable[_OfSource]) -> defaultdict[str, list[_OfSource]]:
@@ -204,6 +255,7 @@ def _look_into(run: Run, store: Store, known: StoreState | None) -> StoreState:
         sets=listed.sets,
         unreadable=listed.unreadable,
         listed_at=began if known is None else known.listed_at,
+        listing_time=run.now() - began if known is None else known.listing_time,
     )
 
 
@@ -277,7 +329,7 @@ def _source(
         unconfirmed_changes=_unconfirmed_changes(run, sets[:1]),
         last_success=_last_success(stores, sets, runs, now=run.now()),
         runs=tuple(runs),
-        drills=_drills(sets, runs, now=run.now()),
+        drills=drills_of(sets, runs, now=run.now()),
     )
 
 
@@ -300,49 +352,6 @@ def _last_success(
             if isinstance(got, list) and silent in got:
                 known.append((silent, ended_at(run)))
     return dict(sorted(each for each in known if is_credible(each[1], now=now)))
-
-
-def _drills(
-    sets: Iterable[ListedSet], runs: Iterable[LedgerEntry], *, now: datetime
-) -> tuple[DrillRecord, ...]:
-    """Return every drill that came to a verdict, of this host or another.
-
-    Those of a time to come are left out: they would be the newest for too long.
-    """
-    drills = {
-        each.run_id: _recorded_drill(each)
-        for each in runs
-        if each.operation == "restore-drill" and "passed" in each.details
-    }
-    for each in sets:
-        for evidence in (e for copy in each.copies for e in copy.evidence):
-            if evidence.kind == "drill" and evidence.run_id not in drills:
-                drills[evidence.run_id] = DrillRecord(
-                    finished_at=evidence.at,
-                    passed=evidence.passed,
-                    backup_id=each.backup_id,
-                    run_id=evidence.run_id,
-                )
-    credible = [e for e in drills.values() if is_credible(e.finished_at, now=now)]
-    return tuple(sorted(credible, key=lambda each: each.finished_at, reverse=True))
-
-
-def _recorded_drill(entry: LedgerEntry) -> DrillRecord:
-    details: dict[str, Any] = entry.details
-    phases = details.get("phases")
-    return DrillRecord(
-        finished_at=ended_at(entry),
-        passed=bool(details["passed"]),
-        backup_id=str(details.get("backup_id", "")),
-        run_id=entry.run_id,
-        rto_seconds=figure(details.get("rto_seconds")),
-        rpo_seconds=figure(details.get("rpo_seconds")),
-        phases={
-            str(name): seconds
-            for name, each in (phases.items() if isinstance(phases, dict) else ())
-            if (seconds := figure(each)) is not None
-        },
-    )
 
 
 def _unconfirmed_changes(run: Run, newest: Sequence[ListedSet]) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from opskit.checks import Check, count, duration, size
+from opskit.checks import Check, Health, count, duration, size, some
 from opskit.config import Settings
 from opskit.doctor.stores import compare_clocks, compare_space
 from opskit.ledger import LedgerEntry
@@ -15,6 +17,7 @@ from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.operations.schedule import is_credible, overdue
 from opskit.watch.alerts import least_seconds
+from opskit.watch.fleet import checks as of_fleet
 from opskit.watch.gathering import gather
 from opskit.watch.state import (
     Answer,
@@ -30,6 +33,12 @@ from opskit.watch.state import (
 _SLOW_SECONDS = 5.0
 _LEAST_FREE_SHARE = 0.02
 _LEAST_FREE_BYTES = 256 * 1024**2
+# So many sources with the same fault are one.
+_ALIKE = 3
+_OF_SOURCE = (
+    re.compile(r"(?:database|files) (?P<name>\S+): (?P<what>.+)"),
+    re.compile(r"(?P<what>last \S+) (?P<name>\S+)"),
+)
 # Long enough to be seen after a weekend.
 _MISSED_SHOWN = timedelta(days=3)
 _STATE_SECONDS_MAX = 300.0
@@ -53,6 +62,8 @@ def _checks(state: State, settings: Settings) -> Iterator[Check]:
     needed = sum(s.sets[0].size_bytes for s in state.sources if s.sets)
     for store in state.stores:
         yield from _of_store(store, needed)
+    if state.fleet is not None:
+        yield from of_fleet(state.fleet)
     yield from _timetable(state, settings)
     yield from _last_runs(state)
     yield Check(
@@ -95,6 +106,29 @@ def _advised(check: Check) -> Check:
     return replace(check, hint="") if check.passed else check
 
 
+def about(check: Check) -> tuple[str, str]:
+    """Return what was examined, and of which source, empty if of none."""
+    matches = (pattern.fullmatch(check.name) for pattern in _OF_SOURCE)
+    match = next(filter(None, matches), None)
+    return (match["what"], match["name"]) if match else (check.name, "")
+
+
+def grouped(checks: Iterable[Check]) -> list[Check]:
+    """Return checks of which those that many sources fail in one way are one."""
+    alike: defaultdict[tuple[str, Health], list[tuple[str, Check]]] = defaultdict(list)
+    for each in checks:
+        what, source = about(each)
+        alike[what, each.status].append((source, each))
+    groups: list[Check] = []
+    for (what, _), those in alike.items():
+        same = [each for _, each in those]
+        if len(those) > _ALIKE:
+            name, names = f"{len(those)} sources: {what}", [name for name, _ in those]
+            same = [replace(same[0], name=name, observed=some(names))]
+        groups += same
+    return groups
+
+
 def label(source: SourceState) -> str:
     """Return what checks call a source."""
     return f"{'files' if source.kind == 'files' else 'database'} {source.name}"
@@ -104,7 +138,8 @@ def _of_source(
     source: SourceState, state: State, settings: Settings
 ) -> Iterator[Check]:
     name = label(source)
-    yield _answer(f"{name}: connection", source)
+    if state.fleet is None:
+        yield _answer(f"{name}: connection", source)
     if source.clock_offset_seconds is not None:
         clock = compare_clocks(f"{name}: clock", source.clock_offset_seconds)
         yield replace(clock, expected="at most 5 minutes", advisory=True)

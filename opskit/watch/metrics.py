@@ -12,6 +12,7 @@ from opskit import files
 from opskit.checks import Health, worst
 from opskit.operations.outcome import Record
 from opskit.operations.run import Run
+from opskit.watch.fleet import STATES, FleetState
 from opskit.watch.gathering import gather
 from opskit.watch.health import checks
 from opskit.watch.state import (
@@ -62,6 +63,16 @@ _TEXTS = {
     "notification_last_succeeded": "Whether the last message was delivered.",
     "disk_free_bytes": "Free space where the folder lies.",
     "disk_size_bytes": "Size of the file system where the folder lies.",
+    "source_proven_timestamp_seconds": "Of when the newest drilled set holds the data.",
+    "fleet_queue_reachable": "Whether the database of the queue answered.",
+    "fleet_workers": "Workers by their state; dead ones give no sign of life.",
+    "fleet_label_workers": "Workers that do the jobs of sources with the label.",
+    "fleet_jobs": "Jobs by label: those that wait, and those that run.",
+    "fleet_jobs_failing": "Jobs whose last run failed.",
+    "fleet_jobs_late": "Jobs that will end after they are due again.",
+    "fleet_work_ends_timestamp_seconds": "When all that is due will be done.",
+    "fleet_rule_failing": "Whether a rule of [discover] does not answer, or not well.",
+    "fleet_source_gone": "Sources that their rule does not find any more.",
     "runs": "Runs on record.",
     "runs_missed": "Runs that never began.",
     "notifications": "Messages on record: those that failed, and the first after them.",
@@ -129,7 +140,10 @@ def _gauges(state: State) -> Iterator[_Sample]:
     yield "state_timestamp_seconds", {}, state.time.timestamp()
     yield "ledger_intact", {}, not state.ledger_faults
     for source in state.sources:
-        yield from _of_source(source, {"source": source.name})
+        labels = {"source": source.name}
+        yield from _of_source(source, labels)
+        if state.fleet is None:
+            yield from _answered("source", source, labels)
         for store in state.stores:
             labels = {"source": source.name, "store": store.name}
             at = source.last_success.get(store.name)
@@ -150,6 +164,8 @@ def _gauges(state: State) -> Iterator[_Sample]:
     for disk in disks.values():
         yield "disk_free_bytes", {"path": disk.name}, disk.free_bytes
         yield "disk_size_bytes", {"path": disk.name}, disk.total_bytes
+    if state.fleet is not None:
+        yield from _of_fleet(state.fleet)
     for receiver, entry in state.notified.items():
         yield "notification_last_succeeded", {"receiver": receiver}, succeeded(entry)
 
@@ -159,7 +175,9 @@ def _of_source(source: SourceState, labels: _Labels) -> Iterator[_Sample]:
     yield "source_max_age_seconds", labels, source.max_age.total_seconds()
     yield "source_expected_interval_seconds", labels, source.interval_seconds
     yield "drill_max_age_seconds", labels, source.drill_max_age.total_seconds()
-    yield from _answered("source", source, labels)
+    if (proven := source.last_proven) is not None:
+        at = _timestamp(proven.snapshot_at)
+        yield "source_proven_timestamp_seconds", labels, at
     for newest in source.sets[:1]:
         yield "backup_size_bytes", labels, newest.size_bytes
     for run in source.backups[-1:]:
@@ -178,6 +196,27 @@ def _of_source(source: SourceState, labels: _Labels) -> Iterator[_Sample]:
         yield "drill_rpo_seconds", labels, measured.rpo_seconds
         for phase, seconds in measured.phases.items():
             yield "drill_phase_duration_seconds", labels | {"phase": phase}, seconds
+
+
+def _of_fleet(fleet: FleetState) -> Iterator[_Sample]:
+    yield "fleet_queue_reachable", {}, not fleet.error
+    for gone in fleet.gone:
+        yield "fleet_source_gone", {"source": gone.name, "rule": gone.rule}, 1
+    for rule, fault in fleet.rules.items():
+        yield "fleet_rule_failing", {"rule": rule}, bool(fault)
+    if fleet.error:
+        return
+    states = Counter(each.state for each in fleet.workers)
+    for name in STATES:
+        yield "fleet_workers", {"state": name}, states[name]
+    running = Counter(each.label for each in fleet.doing)
+    for name, workers in fleet.serving.items():
+        yield "fleet_label_workers", {"label": name}, workers
+        yield "fleet_jobs", {"label": name, "state": "todo"}, fleet.todo.get(name, 0)
+        yield "fleet_jobs", {"label": name, "state": "doing"}, running[name]
+    yield "fleet_jobs_failing", {}, len(fleet.failing)
+    yield "fleet_jobs_late", {}, len(fleet.late)
+    yield "fleet_work_ends_timestamp_seconds", {}, _timestamp(fleet.ends_at)
 
 
 def _answered(kind: str, answer: Answer, labels: _Labels) -> Iterator[_Sample]:

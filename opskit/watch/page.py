@@ -17,7 +17,7 @@ from opskit.config.cron import next_due
 from opskit.ledger import LedgerEntry
 from opskit.log import mask
 from opskit.watch import figures, health
-from opskit.watch.state import SourceState, State, figure
+from opskit.watch.state import SourceState, State, figure, losses
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
 _ROWS = 50
+# Of so many sources everything is shown; of more, one that is chosen.
+_WHOLE = 12
 _FILTERS = ("source", "operation", "outcome")
 _MARKS = {Health.HEALTHY: "ok", Health.DEGRADED: "missed", Health.UNHEALTHY: "failed"}
 # By the name of a check and what was observed; the first that fits counts.
 _RUNBOOKS = (
+    (r"fleet", "backup-failing.md"),
     (r"last smoke", "bad-release.md"),
     (r"last .*(signing key|identity|is encrypted for)", "keys-lost.md"),
     (r"store .*manifests.*(signed|trusted)", "keys-lost.md"),
@@ -38,7 +41,7 @@ _RUNBOOKS = (
     (r"ledger", "ransomware.md"),
     (
         r".*(newest|sudden change|duration|time of a restore)"
-        r"|last|missed|timetable|scheduler|notification",
+        r"|(.*: )?last|missed|timetable|scheduler|notification",
         "backup-failing.md",
     ),
 )
@@ -107,18 +110,27 @@ def render(
     """Return the page; `query` says which records of the ledger are shown."""
     zone = settings.scheduler.zone
     order = list(Health)
+    bad = [each for each in checks if each.status is not Health.HEALTHY]
+    shown, hidden = _shown(state.sources, query.get("source", ""))
     return (
         environment(zone)
         .get_template("page.html")
         .render(
             now=state.time,
             health=worst(checks).value,
-            checks=checks,
+            checks=_without_quiet(checks, hidden),
             wrong=sorted(
-                (each for each in checks if each.status is not Health.HEALTHY),
+                health.grouped(bad) if hidden else bad,
                 key=lambda each: -order.index(each.status),
             ),
-            sources=[_source(each, state, settings) for each in state.sources],
+            bad=len(bad),
+            passed=len(checks) - len(bad),
+            sources=[_source(each, state, settings) for each in shown],
+            losses=losses(state.sources, now=state.time)
+            if hidden or state.fleet
+            else [],
+            is_crowded=bool(hidden),
+            fleet=state.fleet,
             objective=seconds_of(settings.drill.rto),
             stores=state.stores,
             disks=state.disks,
@@ -128,6 +140,28 @@ def render(
             version=state.version,
         )
     )
+
+
+def _shown(
+    sources: Sequence[SourceState], chosen: str
+) -> tuple[Sequence[SourceState], Sequence[SourceState]]:
+    """Return the sources of which all is shown: of many only the one chosen."""
+    if len(sources) <= _WHOLE:
+        return sources, ()
+    return (
+        [each for each in sources if each.name == chosen],
+        [each for each in sources if each.name != chosen],
+    )
+
+
+def _without_quiet(
+    checks: Sequence[Check], hidden: Sequence[SourceState]
+) -> list[Check]:
+    """Leave out the checks that passed and are about sources that are not shown."""
+    names = {each.name for each in hidden}
+    return [
+        each for each in checks if not each.passed or health.about(each)[1] not in names
+    ]
 
 
 def seconds_of(length: timedelta | None) -> float | None:

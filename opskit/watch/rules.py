@@ -81,6 +81,7 @@ def render(settings: Settings) -> str:
     )
     environment.filters["quoted"] = json.dumps
     return environment.get_template("rules.yml").render(
+        fleet=settings.fleet.is_configured,
         sources=[*settings.databases, *settings.files],
         grace=int(settings.scheduler.grace.total_seconds()),
         drill_max_age=format_duration(settings.drill.max_age),

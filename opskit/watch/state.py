@@ -6,12 +6,15 @@ Health, metrics, the page and reports read a State, and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from opskit.catalog.sets import ListedSet, Unreadable
 from opskit.ledger import LedgerEntry
+from opskit.operations.schedule import is_credible
+from opskit.watch.fleet import FleetState
 
 SCHEDULED = ("backup", "restore-drill", "verify", "prune", "report", "smoke")
 
@@ -51,6 +54,7 @@ class StoreState(Answer):
     sets: tuple[ListedSet, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     listed_at: datetime | None = None
+    listing_time: timedelta = timedelta()
     disk: Room | None = None
 
 
@@ -98,6 +102,11 @@ class SourceState(Answer):
         ]
 
     @property
+    def last_proven(self) -> ListedSet | None:
+        """The newest set of which a drill has shown that it can be restored."""
+        return next((each for each in self.sets if each.best_proof == "drilled"), None)
+
+    @property
     def last_passed(self) -> DrillRecord | None:
         """The newest drill that passed."""
         return next((each for each in self.drills if each.passed), None)
@@ -122,10 +131,51 @@ class State:
     stores: tuple[StoreState, ...]
     entries: tuple[LedgerEntry, ...]
     others: tuple[LedgerEntry, ...] = ()
+    fleet: FleetState | None = None
     ledger_faults: tuple[str, ...]
     notified: Mapping[str, LedgerEntry]
     disks: tuple[Room, ...]
     memory: Room | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What would be lost of a source if it and everything around it burned now.
+
+    Only the stores are left, and only a drilled set counts; `seconds` is None if there
+    is none.
+    """
+
+    source: SourceState
+    newest: ListedSet | None
+    proven: ListedSet | None
+    seconds: float | None
+
+
+def losses(sources: Iterable[SourceState], *, now: datetime) -> list[Loss]:
+    """Return what would be lost of each source, the worst first.
+
+    That is a source without any set, then one without a drilled set, then the one whose
+    newest drilled set is oldest.
+    """
+    found = []
+    for each in sources:
+        proven = each.last_proven
+        age = None if proven is None else (now - proven.snapshot_at).total_seconds()
+        found.append(
+            Loss(
+                source=each,
+                newest=next(iter(each.sets), None),
+                proven=proven,
+                seconds=None if age is None else max(0.0, age),
+            )
+        )
+    return sorted(found, key=_badness)
+
+
+def _badness(loss: Loss) -> tuple[bool, bool, float, str]:
+    has_set, is_proven = loss.newest is not None, loss.proven is not None
+    return (has_set, is_proven, -(loss.seconds or 0.0), loss.source.name)
 
 
 def ended_at(entry: LedgerEntry) -> datetime:
@@ -162,3 +212,46 @@ def figure(value: object) -> float | None:
     if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
         return float(value)
     return None
+
+
+def drills_of(
+    sets: Iterable[ListedSet], runs: Iterable[LedgerEntry], *, now: datetime
+) -> tuple[DrillRecord, ...]:
+    """Return every drill that came to a verdict, of this host or another.
+
+    Those of a time to come are left out: they would be the newest for too long.
+    """
+    drills = {
+        each.run_id: _recorded_drill(each)
+        for each in runs
+        if each.operation == "restore-drill" and "passed" in each.details
+    }
+    for each in sets:
+        for evidence in (e for copy in each.copies for e in copy.evidence):
+            if evidence.kind == "drill" and evidence.run_id not in drills:
+                drills[evidence.run_id] = DrillRecord(
+                    finished_at=evidence.at,
+                    passed=evidence.passed,
+                    backup_id=each.backup_id,
+                    run_id=evidence.run_id,
+                )
+    credible = [e for e in drills.values() if is_credible(e.finished_at, now=now)]
+    return tuple(sorted(credible, key=lambda each: each.finished_at, reverse=True))
+
+
+def _recorded_drill(entry: LedgerEntry) -> DrillRecord:
+    details: dict[str, Any] = entry.details
+    phases = details.get("phases")
+    return DrillRecord(
+        finished_at=ended_at(entry),
+        passed=bool(details["passed"]),
+        backup_id=str(details.get("backup_id", "")),
+        run_id=entry.run_id,
+        rto_seconds=figure(details.get("rto_seconds")),
+        rpo_seconds=figure(details.get("rpo_seconds")),
+        phases={
+            str(name): seconds
+            for name, each in (phases.items() if isinstance(phases, dict) else ())
+            if (seconds := figure(each)) is not None
+        },
+    )

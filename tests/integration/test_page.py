@@ -126,6 +126,8 @@ SHOWN = {
     "empty": (lambda: states.state_of([]), PHONE, "light"),
     "crowded": (states.crowded, DESKTOP, "light"),
     "crowded-phone": (states.crowded, (320, 640), "dark"),
+    "fleet": (lambda: states.fleet(20), DESKTOP, "light"),
+    "sick-fleet-phone": (lambda: states.sick_fleet(20), PHONE, "dark"),
 }
 
 

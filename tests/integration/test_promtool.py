@@ -21,6 +21,7 @@ SETTINGS = Settings.model_validate(
         "databases": {"shop": {"url": "postgresql://ops@db.example/shop"}},
         "files": {"state": {"path": "/srv/state"}},
         "stores": {"local": {"url": "file:///srv/store"}},
+        "fleet": {"url": "postgresql://ops@queue.example/fleet"},
         "slo": {
             "availability": 99.9,
             "latency": {"p95": "1.2s", "p99": "2s"},
@@ -178,6 +179,14 @@ RUN = {
 PASSED = "opskit_drill_last_run_passed"
 CHANGES = f"opskit_backup_sudden_changes{{{SHOP}}}"
 READABLE = f"opskit_source_reachable{{{SHOP}}}"
+LABELLED = 'label="eu"'
+QUEUE = "opskit_fleet_queue_reachable"
+WORKERS = "opskit_fleet_workers"
+SERVING = f"opskit_fleet_label_workers{{{LABELLED}}}"
+WAITING = f'opskit_fleet_jobs{{{LABELLED}, state="todo"}}'
+GONE = f'opskit_fleet_source_gone{{{SHOP}, rule="customers"}}'
+RULE = 'opskit_fleet_rule_failing{rule="customers"}'
+LATE = "opskit_fleet_jobs_late"
 REACHABLE = 'opskit_store_reachable{store="far"}'
 LATENCY = 'opskit_store_latency_seconds{store="far"}'
 FREE = 'opskit_disk_free_bytes{path="/srv"}'
@@ -190,6 +199,49 @@ HEALTH = "opskit_health_status"
 LEDGER = "opskit_ledger_intact"
 SENT = "opskit_notification_last_succeeded"
 CASES = [
+    Case("OpskitFleetQueueUnreachable", "away", {QUEUE: "0x99"}, 11, ("",)),
+    Case("OpskitFleetQueueUnreachable", "back", {QUEUE: "0x5 1x99"}, 11),
+    Case(
+        "OpskitFleetWithoutWorkers",
+        "the last one has died",
+        {
+            f'{WORKERS}{{state="working"}}': "1 0x99",
+            f'{WORKERS}{{state="dead"}}': "1x99",
+        },
+        17,
+        ("",),
+    ),
+    Case(
+        "OpskitFleetWithoutWorkers",
+        "another has started",
+        {f'{WORKERS}{{state="working"}}': "0x5 1x99"},
+        17,
+    ),
+    Case(
+        "OpskitFleetLabelUnserved",
+        "its jobs wait",
+        {SERVING: "0x99", WAITING: "3x99"},
+        16,
+        (LABELLED,),
+    ),
+    Case(
+        "OpskitFleetLabelUnserved",
+        "nothing is due",
+        {SERVING: "0x99", WAITING: "0x99"},
+        16,
+    ),
+    Case("OpskitFleetRuleFailing", "away", {RULE: "1x99"}, 16, ('rule="customers"',)),
+    Case("OpskitFleetRuleFailing", "back", {RULE: "1x9 0x99"}, 16),
+    Case(
+        "OpskitFleetSourceGone",
+        "not confirmed",
+        {GONE: "1x99"},
+        1,
+        (f'{SHOP}, rule="customers"',),
+    ),
+    Case("OpskitFleetSourceGone", "confirmed", {GONE: "1 _x99"}, 7),
+    Case("OpskitFleetBehind", "two jobs", {LATE: "2x99"}, 16, ("",)),
+    Case("OpskitFleetBehind", "for a moment", {LATE: "2x5 0x99"}, 16),
     Case(
         "OpskitBackupStale",
         "one store lags behind",

@@ -10,6 +10,7 @@ from typing import Any
 from opskit.catalog.documents import EvidenceName
 from opskit.catalog.sets import Copy, ListedSet
 from opskit.ledger import LedgerEntry
+from opskit.watch.fleet import Doing, Failing, FleetState, GoneSource, WorkerState
 from opskit.watch.state import (
     DrillRecord,
     Room,
@@ -329,4 +330,71 @@ def crowded() -> State:
             StoreState(name="local", latency_seconds=0.001, clock_offset_seconds=-400),
             StoreState(name="offsite", error="https://s3.example/" + "a" * 300),
         ),
+    )
+
+
+def fleet(number: int = 200, **changes: Any) -> State:
+    """Return a fleet of many sources, of which some lack sets, drills or both."""
+    records = Records()
+    for index in range(number):
+        name = f"customer-{index:04}"
+        if index % 50 == 49:
+            continue
+        every = 0 if index % 20 == 19 else 2 + index % 3
+        record_nights(records, name, days=6, hour=index % 9, drill_every=every)
+    entries = records.in_order()
+    sources = [source_state(f"customer-{index:04}", entries) for index in range(number)]
+    labels = {
+        each.name: ("default", "eu-west", "us-east")[index % 3]
+        for index, each in enumerate(sources)
+    }
+    workers = tuple(
+        WorkerState(
+            name=f"backup-{index}.example-opskit",
+            host=f"backup-{index}.example",
+            version="0.2.0",
+            labels=("default", "eu-west"),
+            capacity=4,
+            seen_seconds=3.0 + index,
+            clock_offset_seconds=0.1,
+            state="working",
+        )
+        for index in range(3)
+    )
+    doing = tuple(
+        Doing(
+            name=f"backup customer-{index:04}",
+            label="default",
+            worker=workers[index % 3].name,
+            since=NOW - timedelta(seconds=30 * index),
+        )
+        for index in range(6)
+    )
+    fields: dict[str, Any] = {
+        "labels": labels,
+        "todo": {"default": 21, "eu-west": 4},
+        "doing": doing,
+        "workers": workers,
+        "ends_at": NOW + timedelta(hours=2),
+    }
+    return state_of(sources, entries=entries, fleet=FleetState(**fields | changes))
+
+
+def sick_fleet(number: int = 200) -> State:
+    """Return a fleet in which most things are wrong."""
+    known = fleet(0).fleet
+    assert known is not None
+    dead, off, *others = known.workers
+    return fleet(
+        number,
+        workers=(
+            replace(dead, state="dead", seen_seconds=400.0),
+            replace(off, state="clock-off", reason="its clock is off by +3600 seconds"),
+            *others,
+        ),
+        todo={"default": 171, "us-east": 12},
+        failing=(Failing(name="backup customer-0003", failures=4),),
+        late=("backup customer-0007",),
+        rules={"customers": "", "erp": "discover.erp: connection refused"},
+        gone=(GoneSource(name="customer-0999", rule="customers", since=NOW),),
     )

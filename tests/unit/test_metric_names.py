@@ -18,7 +18,11 @@ def exported() -> dict[str, set[str]]:
     sent = records.add(states.NOW, "notify", receiver="mail")
     state = states.well()
     state = replace(state, entries=(*state.entries, sent), notified={"mail": sent})
-    text = metrics.render(state, Health.HEALTHY).decode()
+    fleet = replace(state, fleet=states.sick_fleet(1).fleet)
+    # In a fleet nobody but its workers connects to the databases.
+    text = "".join(
+        metrics.render(each, Health.HEALTHY).decode() for each in (state, fleet)
+    )
     samples = re.findall(r"^(opskit_\w+)(?:\{(.*)\})? ", text, re.MULTILINE)
     return {name: set(re.findall(r'(\w+)="', labels)) for name, labels in samples}
 

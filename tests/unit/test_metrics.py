@@ -211,7 +211,8 @@ def test_the_document_lists_every_metric_and_no_other() -> None:
     sent = states.Records().add(states.NOW, "notify", receiver="mail")
     sick = states.sick()
     entries = (*sick.entries, sent)
-    text = rendered(replace(sick, entries=entries, notified={"mail": sent}))
+    alone = replace(sick, entries=entries, notified={"mail": sent})
+    text = rendered(alone) + rendered(states.sick_fleet(3))
 
     assert set(re.findall(r"`(opskit_\w+)`", section)) == set(
         re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)

@@ -16,8 +16,8 @@ from opskit.checks import Check
 from opskit.config import Settings
 from opskit.config.runbooks import RunbooksSettings
 from opskit.runbook.text import read
-from opskit.watch import gathering, health, page
-from opskit.watch.state import State
+from opskit.watch import health, page
+from opskit.watch.state import State, drills_of
 from tests.unit.states import NOW, Records, sick, source_state, state_of, well
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,7 +291,7 @@ def test_drills_of_any_form_are_shown(
     """What is no figure in a record is none on the page."""
     records = Records()
     entry = records.add(NOW, "restore-drill", source="shop", passed=True, **figures)
-    drills = gathering._drills((), [entry], now=NOW)
+    drills = drills_of((), [entry], now=NOW)
     source = replace(source_state("shop", ()), runs=(entry,), drills=drills)
 
     text = rendered(state_of([source], entries=(entry,)))

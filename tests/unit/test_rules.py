@@ -19,6 +19,7 @@ SETTINGS = Settings.model_validate(
         "databases": {"shop": {"url": "postgresql://ops@db.example/shop"}},
         "files": {"state": {"path": "/srv/state"}},
         "stores": {"local": {"url": "file:///srv/store"}},
+        "fleet": {"url": "postgresql://ops@queue.example/fleet"},
         "slo": {
             "availability": 99.9,
             "latency": {"p95": "1.2s", "p99": "2s"},
