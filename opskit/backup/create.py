@@ -99,7 +99,7 @@ def _writing(
         yield
     except BaseException:
         # Also for Ctrl-C. What cannot be removed now, the next run removes.
-        if writer.discard(stores):
+        if not writer.is_set and writer.discard(stores):
             _drop(path)
         raise
     _drop(path)

@@ -154,12 +154,14 @@ class SetWriter:
 
     Several objects may be put at once, from several threads. Where other runs may make
     the same set, each puts all but the manifest into an `attempt` folder of its own.
+    `is_set` says that one of them may have found the set of this one, and relies on it.
     """
 
     prefix: str
     stores: list[Store]
     protection: Protection
     attempt: str = ""
+    is_set: bool = False
     objects: list[StoredObject] = field(default_factory=list)
     failed: dict[str, StoreError] = field(default_factory=dict)
     _manifest: bytes | None = field(default=None, repr=False)
@@ -239,11 +241,16 @@ class SetWriter:
             try:
                 put_everywhere([store], key, [content])
             except ObjectExists as error:
-                raise _made_by_another(self.prefix) from error
+                # Ours is there if somebody has copied it from the store before.
+                if not self._has_recorded(store):
+                    self.is_set = False
+                    raise _made_by_another(self.prefix) from error
             except StoreError as error:
                 self.leave_out({store.name: error})
                 if not self.stores:
                     raise
+            else:
+                self.is_set = True
 
     def discard(self, everywhere: Sequence[Store]) -> bool:
         """Remove what this run has stored; return whether every store could do so."""

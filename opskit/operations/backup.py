@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from opskit.backup.create import BackupResult, create_backup
+from opskit.backup.create import BackupResult, Source, create_backup
 from opskit.catalog import catalog
+from opskit.catalog.copying import copy_set
 from opskit.catalog.differences import newly_excluded, sudden_changes
 from opskit.catalog.manifest import Manifest
 from opskit.catalog.places import backup_id_of, set_prefix
-from opskit.errors import IntegrityError, StoreError
+from opskit.errors import IntegrityError, LockHeld, StoreError
 from opskit.log import logger
 from opskit.operations import keys, sources
 from opskit.operations.outcome import Failure, Outcome
@@ -109,28 +110,9 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
         keys.require_own_trust(run.settings)
         source = sources.build(run, name)
         record.begin(source=name)
-        turn = run.turn
-
-        def require_turn() -> None:
-            if turn:
-                turn.require_held(run.settings.fleet)
-
-        if turn:
-            record.details["due"] = turn.due.isoformat()
-            require_turn()
-        with run.lock(name, "backup"):
-            made = (turn and _made_before(run, name, turn.due)) or create_backup(
-                source,
-                run.stores,
-                run_id=run.run_id,
-                state_dir=run.state_dir,
-                clock=run.now,
-                protection=run.protection,
-                notice=_change_detector(run, name),
-                lock=lambda store: run.store_lock(store, name, "backup"),
-                due=turn.due if turn else None,
-                require_turn=require_turn,
-            )
+        if run.turn:
+            record.details["due"] = run.turn.due.isoformat()
+        made = _make(run, source)
         record.details |= {
             "backup_id": made.manifest.backup_id,
             "stores": list(made.stores),
@@ -147,8 +129,34 @@ def back_up_source(run: Run, name: str) -> Outcome[BackedUp]:
     return record.outcome
 
 
+def _make(run: Run, source: Source) -> BackupResult:
+    """Make a set; in the turn of a fleet the one that is due, unless it is there."""
+    name, turn = source.name, run.turn
+
+    def require_turn() -> None:
+        if turn:
+            turn.require_held(run.settings.fleet)
+
+    require_turn()
+    with run.lock(name, "backup"):
+        return (turn and _made_before(run, name, turn.due)) or create_backup(
+            source,
+            run.stores,
+            run_id=run.run_id,
+            state_dir=run.state_dir,
+            clock=run.now,
+            protection=run.protection,
+            notice=_change_detector(run, name),
+            lock=lambda store: run.store_lock(store, name, "backup"),
+            due=turn.due if turn else None,
+            require_turn=require_turn,
+        )
+
+
 def _made_before(run: Run, name: str, due: datetime) -> BackupResult | None:
     """Return the set that is due, if it was made by a run that could not say so.
+
+    That may have died before all stores had the set: it is copied to the others.
 
     Raises:
         IntegrityError: its place is taken by something that cannot be used.
@@ -166,14 +174,22 @@ def _made_before(run: Run, name: str, due: datetime) -> BackupResult | None:
     (made,) = found.sets
     logger().warning("the set was made before", backup_id=backup_id)
     holders = [each.name for each in made.stores]
-    failed = {
-        each.name: StoreError(
-            f"{backup_id} was made before, and store {each.name} does not show it",
-            hint=f"Copy it: `inv copy --from {holders[0]} --to {each.name}`.",
-        )
-        for each in run.stores
-        if each.name not in holders
-    }
+    failed: dict[str, StoreError] = {}
+    for store in run.stores:
+        if store.name in holders:
+            continue
+        try:
+            with run.store_lock(store, name, "backup") as require_held:
+                copy_set(
+                    made.manifest, made.stores[0], store, require_held=require_held
+                )
+            holders.append(store.name)
+        except (LockHeld, IntegrityError, StoreError) as error:
+            failed[store.name] = StoreError(
+                f"{backup_id} was made before, and not in store {store.name}: "
+                f"{error.message}",
+                hint=f"Copy it: `inv copy --from {holders[0]} --to {store.name}`.",
+            )
     return BackupResult(manifest=made.manifest, stores=tuple(holders), failed=failed)
 
 

@@ -23,7 +23,7 @@ class Turn:
     """
 
     due: AwareDatetime
-    job: int | None = None
+    job: int | None
     attempt: int = 0
     worker: int = 0
 

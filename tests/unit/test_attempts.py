@@ -151,6 +151,41 @@ def test_two_runs_do_not_get_a_store_each(attempt: Attempt) -> None:
     assert _attempts(second) == {"run-bb"}
 
 
+def test_a_set_that_is_copied_meanwhile_is_the_runs_own(attempt: Attempt) -> None:
+    """What another run has taken from the first store to the second is its set."""
+    first, second = MemoryStore("first"), _Before("second")
+
+    def copy() -> None:
+        (found,) = catalog.read([first]).sets
+        assert copy_set(found.manifest, first, second).copied
+
+    second.before = copy
+    manifest = attempt("aa", first, second).manifest
+
+    made = _the_set(first, second)
+    assert (made.manifest, made.stores) == (manifest, (first, second))
+
+
+def test_a_set_that_others_may_have_found_is_not_taken_back(
+    attempt: Attempt, tmp_path: Path
+) -> None:
+    """The run is interrupted when one of two stores has its manifest."""
+    first, second = MemoryStore("first"), _Before("second")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    second.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        attempt("aa", first, second)
+
+    assert _the_set(first, second).stores == (first,)
+    notes = tmp_path / "aa" / "inflight"
+    clean_up(notes, source="shop", stores=[first, second])
+    assert _the_set(first, second).stores == (first,)
+    assert (keys(second), list(notes.iterdir())) == ([], [])
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_stores_are_asked_in_the_order_of_their_names(
     order: int, attempt: Attempt
