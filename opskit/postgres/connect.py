@@ -9,7 +9,10 @@ form, see `client.complaints`, `backup.stream` and `restore.load`.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, LiteralString
@@ -156,6 +159,27 @@ def _prepare(connection: Connection, *, pin: bool) -> None:
 def limit_statements(connection: Connection, seconds: float) -> None:
     """Let the server end any statement of the session that takes longer."""
     execute(connection, "SET statement_timeout = {wait}", wait=int(seconds * 1000))
+
+
+@contextlib.contextmanager
+def cut_off(connection: Connection, after: timedelta) -> Iterator[None]:
+    """End a connection if the block takes longer: what waits for it fails.
+
+    It bounds waits for a server that is reached but does not answer.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+
+        def shut() -> None:
+            with contextlib.suppress(OSError):  # the block has just ended
+                end.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(after.total_seconds(), shut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def server_major(connection: Connection) -> int:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +12,7 @@ from opskit.postgres.archive.entry import TocEntry
 from opskit.postgres.connect import (
     Connection,
     connect,
+    cut_off,
     query,
     query_column,
     query_value,
@@ -64,26 +62,13 @@ class DatabaseLock:
         A server that does not answer `within` a time is cut off: it counts as lost.
         """
         doing = f"the lock {self.name} was lost, another run may have started"
-        limit = contextlib.nullcontext() if within is None else self._cut(within)
+        limit = (
+            contextlib.nullcontext()
+            if within is None
+            else cut_off(self.connection, within)
+        )
         with translated(doing), limit:
             self.connection.execute("SELECT 1")
-
-    @contextlib.contextmanager
-    def _cut(self, after: timedelta) -> Iterator[None]:
-        """End the connection if the block takes longer: what waits for it fails."""
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as end:
-
-            def shut() -> None:
-                with contextlib.suppress(OSError):  # the block has just ended
-                    end.shutdown(socket.SHUT_RDWR)
-
-            timer = threading.Timer(after.total_seconds(), shut)
-            timer.daemon = True
-            timer.start()
-            try:
-                yield
-            finally:
-                timer.cancel()
 
 
 @contextlib.contextmanager
