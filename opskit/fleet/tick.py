@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-
-from procrastinate import SyncPsycopgConnector
-from procrastinate.jobs import Job as QueuedJob
-from procrastinate.manager import JobManager
 
 from opskit.config import Settings
 from opskit.config.cron import longest_interval
@@ -24,6 +19,8 @@ from opskit.scheduler.timetable import Missed, standing
 _EVERY = timedelta(seconds=55)
 # A source that is new has had its last night's run missed.
 _NEW = timedelta(days=1)
+# A line that was changed holds from now on, and for what was just due by it.
+_CHANGED = timedelta(minutes=10)
 # However late: a night without workers is made up for.
 _GRACE = timedelta(days=10_000)
 _KEPT_DAYS = 30
@@ -52,15 +49,16 @@ class Ticker:
         """Take the records of a ledger, for how long jobs take that are new here."""
         self._entries = entries
         # When each job is due next, after the time up to which it is dealt with.
-        self._next: dict[tuple[Key, str, datetime], datetime] = {}
+        self._next: dict[Key, tuple[str, datetime, datetime]] = {}
+        self.has_ticked = False
 
     def tick(
         self, connection: Connection, settings: Settings
     ) -> list[tuple[Job, Missed]]:
         """Defer what is due; return the runs that will not be made up for.
 
-        Nothing is done if another worker has just done so. What is deferred, and that
-        it was, is one transaction.
+        Nothing is done if another worker has just done so, except for the first time
+        in each. What is deferred, and that it was, is one transaction.
         """
         with connection.transaction():
             is_mine = query_value(
@@ -69,18 +67,22 @@ class Ticker:
             ((now, ticked),) = query(
                 connection, "SELECT clock_timestamp(), ticked_at FROM fleet"
             )
-            if not is_mine or (ticked is not None and now - ticked < _EVERY):
+            # A time that is ahead is of a clock that was set back since.
+            is_fresh = ticked is not None and timedelta(0) <= now - ticked < _EVERY
+            if not is_mine or (is_fresh and self.has_ticked):
                 return []
             settings = with_known(connection, settings)
             wanted = jobs(settings)
-            since = _since(connection, wanted, now)
+            since, new = _since(connection, wanted, now)
             due, missed = self._due(wanted, since, now)
+            missed = [each for each in missed if each[0].key not in new]
             missed += _replaced(connection, due)
             _advance(connection, due)
             defer(connection, settings, due)
             self._prioritize(connection, settings, now)
             connection.execute("UPDATE fleet SET ticked_at = %s", (now,))
             _forget(connection)
+        self.has_ticked = True
         return missed
 
     def _due(
@@ -89,15 +91,15 @@ class Ticker:
         turns, gone = [], []
         for job in wanted:
             done = since[job.key]
-            known = (job.key, job.written, done)
-            if known in self._next and self._next[known] > now:
+            line, dealt_with, next_due = self._next.get(job.key, ("", done, now))
+            if (line, dealt_with) == (job.written, done) and next_due > now:
                 continue
             later = offset(job)
             due = standing(job, since=done - later, now=now - later, grace=_GRACE)
             if due is None or due.at is None:
-                self._next[known] = job.next_due(now - later) + later
+                next_due = job.next_due(now - later) + later
+                self._next[job.key] = (job.written, done, next_due)
                 continue
-            self._next.pop(known, None)
             turns.append(Turn(job=job, at=due.at + later))
             if due.missed is not None:
                 gone.append((job, due.missed))
@@ -156,26 +158,33 @@ def _max_age(settings: Settings, operation: str, source: str) -> timedelta | Non
 
 def _since(
     connection: Connection, wanted: Iterable[Job], now: datetime
-) -> dict[Key, datetime]:
-    """Return up to when each job is dealt with; note those that are new."""
+) -> tuple[dict[Key, datetime], set[Key]]:
+    """Return up to when each job is dealt with, and those that are new or changed."""
     rows = query(
         connection,
-        "SELECT operation, source, greatest(known_since, done_until) FROM turns",
+        "SELECT operation, source, line, greatest(known_since, done_until) FROM turns",
     )
-    since = {(operation, source): time for operation, source, time in rows}
-    new = [job for job in wanted if job.key not in since]
+    lines = {(operation, source): line for operation, source, line, _time in rows}
+    since = {(operation, source): time for operation, source, _line, time in rows}
+    new = [job for job in wanted if lines.get(job.key) != job.written]
     for job in new:
-        since[job.key] = now - _NEW if job.operation == "backup" else now
+        if job.key in since:
+            since[job.key] = max(since[job.key], now - _CHANGED)
+        else:
+            since[job.key] = now - _NEW if job.operation == "backup" else now
     connection.execute(
-        "INSERT INTO turns (operation, source, known_since)"
-        " SELECT * FROM unnest(%s::text[], %s::text[], %s::timestamptz[])",
+        "INSERT INTO turns (operation, source, line, known_since)"
+        " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[])"
+        " ON CONFLICT (operation, source) DO UPDATE SET line = excluded.line,"
+        " known_since = excluded.known_since",
         (
             [job.operation for job in new],
             [job.source for job in new],
+            [job.written for job in new],
             [since[job.key] for job in new],
         ),
     )
-    return since
+    return since, {job.key for job in new}
 
 
 def _replaced(connection: Connection, due: Sequence[Turn]) -> list[tuple[Job, Missed]]:
@@ -193,7 +202,8 @@ def _replaced(connection: Connection, due: Sequence[Turn]) -> list[tuple[Job, Mi
     )
     return [
         (jobs_due[operation, source], Missed(first=at, last=at, number=1))
-        for operation, source, at, _id in rows
+        for operation, source, at, cancelled in rows
+        if cancelled is not None  # or it has just begun
     ]
 
 
@@ -213,29 +223,27 @@ def _advance(connection: Connection, due: Sequence[Turn]) -> None:
 
 
 def defer(connection: Connection, settings: Settings, due: Sequence[Turn]) -> None:
-    """Put runs into the queue, in the transaction of the connection."""
-    if due:
-        manager = JobManager(SyncPsycopgConnector())
-        manager.batch_defer_jobs(
-            [_queued(each, label(settings, each.job)) for each in due], connection
-        )
-
-
-def _queued(turn: Turn, queue: str) -> QueuedJob:
-    job, due = turn.job, turn.at.isoformat()
-    arguments: dict[str, Any] = {
-        "operation": job.operation,
-        "source": job.source,
-        "due": due,
-        "version": VERSION,
-    }
-    return QueuedJob(
-        queue=queue,
-        # What is about all sources runs one after the other.
-        lock=job.source or job.operation,
-        queueing_lock=f"{job.operation} {job.source} {due}",
-        task_name=TASK,
-        task_kwargs=arguments,
+    """Put runs into the queue, unless they wait there already."""
+    times = [each.at.isoformat() for each in due]
+    connection.execute(
+        """
+        INSERT INTO procrastinate_jobs
+            (task_name, queue_name, lock, queueing_lock, args)
+        SELECT %s, label, coalesce(nullif(source, ''), operation),
+            concat_ws(' ', operation, source, due),
+            jsonb_build_object('operation', operation, 'source', source, 'due', due,
+                               'version', %s)
+        FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])
+            AS turn (label, operation, source, due)
+        ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING""",
+        (
+            TASK,
+            VERSION,
+            [label(settings, each.job) for each in due],
+            [each.job.operation for each in due],
+            [each.job.source for each in due],
+            times,
+        ),
     )
 
 
