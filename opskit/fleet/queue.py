@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from procrastinate.retry import BaseRetryStrategy
 from procrastinate.schema import SchemaManager
 
 from opskit.config.fleet import FleetSettings
-from opskit.errors import ConfigurationError
+from opskit.errors import ConfigurationError, DatabaseError, OpskitError
 from opskit.log import logger
 from opskit.postgres.connect import (
     Connection,
@@ -78,13 +78,23 @@ def session(settings: FleetSettings, purpose: str) -> Iterator[Connection]:
         DatabaseError: it cannot be reached.
     """
     wait = timedelta(seconds=_STATEMENT_SECONDS)
-    with connect(_url(settings), purpose=purpose, lock_wait=wait) as connection:
-        if is_pooled(connection):
-            raise ConfigurationError(
-                "fleet.url leads to a connection pooler",
-                hint="Name the server itself: LISTEN and advisory locks belong to a "
-                "session, which a pooler in transaction mode shares.",
+    pooled = ConfigurationError(
+        "fleet.url leads to a connection pooler",
+        hint="Name the server itself: LISTEN and advisory locks belong to a session, "
+        "which a pooler in transaction mode shares.",
+    )
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(
+                connect(_url(settings), purpose=purpose, lock_wait=wait)
             )
+        except DatabaseError as error:
+            # Most poolers refuse the parameters of a session, or drop them.
+            if "pooler" in f"{error.message} {error.hint}":
+                raise pooled from error
+            raise
+        if is_pooled(connection):
+            raise pooled
         limit_statements(connection, _STATEMENT_SECONDS)
         query(connection, "SELECT set_config('search_path', %s, false)", SCHEMA)
         yield connection
@@ -127,6 +137,11 @@ def _migrate(connection: Connection) -> None:
         if path.stem <= done:
             continue
         if is_busy and "_post_" in path.stem:
+            logger().warning(
+                "workers are alive: what those of an earlier version could not stand "
+                "is left out",
+                hint="When all are of this version: `inv fleet-init`.",
+            )
             break
         connection.execute(path.read_text())
         connection.execute("UPDATE fleet SET migration = %s", (path.stem,))
@@ -176,6 +191,10 @@ class _PutBack(BaseRetryStrategy):
     ) -> RetryDecision | None:
         if isinstance(exception, Again):
             return RetryDecision(retry_in={"seconds": int(exception.seconds) or 1})
+        reason = repr(exception)
+        if isinstance(exception, OpskitError):
+            reason = exception.message
+        logger().error("a job has failed", job=job.lock, reason=reason)
         return None
 
 
@@ -192,6 +211,8 @@ class FencedJobs(JobManager):
     ) -> None:
         super().__init__(connector)
         self._is_ending = is_ending
+        # The numbers of the jobs that this worker has got and not ended yet.
+        self._held: set[int] = set()
 
     async def finish_job(
         self, job: QueuedJob, status: Status, delete_job: bool
@@ -209,10 +230,13 @@ class FencedJobs(JobManager):
         queue: str | None = None,
         lock: str | None = None,
     ) -> None:
+        # By the queue's clock: this machine's may be wrong.
+        wait = (retry_at - datetime.now(UTC)) if retry_at else timedelta(0)
         await self._persist(
             job,
-            "procrastinate_retry_job_v2(id, %(at)s, %(priority)s, %(queue)s, %(lock)s)",
-            at=retry_at,
+            "procrastinate_retry_job_v2("
+            "id, now() + %(wait)s, %(priority)s, %(queue)s, %(lock)s)",
+            wait=wait,
             priority=priority,
             queue=queue,
             lock=lock,
@@ -240,15 +264,35 @@ class FencedJobs(JobManager):
             except ConnectorException as error:
                 _away(error)
                 if self._is_ending():
-                    return
+                    break
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 if not changed:
                     logger().warning("a job is another worker's by now", job=job.lock)
-                return
+                break
+        self._held.discard(job.id or 0)
 
     async def fetch_job(self, queues: Any, worker_id: int) -> QueuedJob | None:
-        return await _or_none(super().fetch_job(queues, worker_id))
+        job = await _or_none(super().fetch_job(queues, worker_id))
+        if job is None:
+            await _or_none(self._put_back_unheld(worker_id))
+        elif job.id is not None:
+            self._held.add(job.id)
+        return job
+
+    async def _put_back_unheld(self, worker_id: int) -> None:
+        """Put back what was given to this worker, but the answer was lost on the way.
+
+        Nobody would do it, and nobody take it over while this worker lives.
+        """
+        await self.connector.execute_query_async(
+            "SELECT procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL)"
+            " FROM (SELECT id FROM procrastinate_jobs WHERE worker_id = %(worker)s"
+            " AND status = 'doing' AND id <> ALL(%(held)s::bigint[])"
+            " FOR UPDATE) AS lost",
+            worker=worker_id,
+            held=list(self._held),
+        )
 
     async def update_heartbeat(self, worker_id: int) -> None:
         await _or_none(super().update_heartbeat(worker_id))

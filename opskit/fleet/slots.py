@@ -55,7 +55,9 @@ def caps(settings: Settings, job: Job) -> dict[str, int]:
         return {}
     found = {f"store {name}": settings.fleet.per_store for name in settings.stores}
     if job.operation == "backup" and job.source in settings.databases:
-        given = parse(settings.databases[job.source].resolve_url())
-        server = f"server {given.get('host', '')}:{given.get('port', '')}"
-        found[server] = settings.fleet.per_server
+        # Where the URL cannot be read the job fails, and says so.
+        with suppress(OpskitError):
+            given = parse(settings.databases[job.source].resolve_url())
+            server = f"server {given.get('host', '')}:{given.get('port', '')}"
+            found[server] = settings.fleet.per_server
     return found

@@ -18,7 +18,7 @@ from opskit.store.s3.upload import PartSizes, Put, abort
 _BUFFER_BYTES = 256 * 1024
 _BATCH_MAX = 1000
 # Claims and probes: a lock would only keep them from being removed.
-_PASSING = ("_locks/", "_doctor/")
+_PASSING = ("_locks/", "_doctor/", "_fleet/")
 # With these a server says that it cannot delete many at once, or not in this form.
 _NO_BATCHES = (400, 405, 411, 501)
 
