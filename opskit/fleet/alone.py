@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _AGAIN_SECONDS = 60.0
 _FAILED_SECONDS = 300.0
+# Listing a store takes long, and all workers do it.
+_LIST_SECONDS = 30.0
 _ANY = timedelta(days=10_000)
 
 
@@ -38,6 +40,8 @@ class Alone:
         # Up to which due time each source is dealt with, and when to look again.
         self._done: dict[str, datetime] = {}
         self._later: dict[str, float] = {}
+        self._waiting: list[tuple[Job, datetime]] = []
+        self._listed_until = 0.0
 
     @property
     def running(self) -> list[Running]:
@@ -58,14 +62,16 @@ class Alone:
         waited = time.monotonic() - self._away_since
         if waited < self._worker.settings.fleet.patience.total_seconds():
             return
-        overdue = self._overdue()
+        if time.monotonic() > self._listed_until:
+            self._waiting = self._overdue()
+            self._listed_until = time.monotonic() + _LIST_SECONDS
         if not self._has_said_so:
             self._has_said_so = True
             self._obstacle = self._find_obstacle()
-            self._report(error, len(overdue))
-        for job, due in overdue if not self._obstacle else ():
-            if len(self._started) < self._worker.capacity:
-                self._start(job, due)
+            self._report(error, len(self._waiting))
+        may_start = self._worker.may_work_alone and not self._obstacle
+        while may_start and self._waiting and not self._worker.is_full:
+            self._start(*self._waiting.pop())
 
     def _find_obstacle(self) -> str:
         """Return why nothing can be done; empty if nothing speaks against it."""

@@ -13,7 +13,7 @@ CREATE TABLE fleet (
 CREATE TABLE turns (
     operation text,
     source text,
-    line text NOT NULL, -- its times, as the timetable writes them
+    line text NOT NULL DEFAULT '', -- its times, as the timetable writes them
     known_since timestamptz NOT NULL,
     done_until timestamptz,
     failures int NOT NULL DEFAULT 0, -- in a row, for this due time

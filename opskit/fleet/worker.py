@@ -10,8 +10,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -50,7 +50,13 @@ from opskit.fleet.tick import Ticker, label
 from opskit.log import logger
 from opskit.operations.run import Run
 from opskit.operations.schedule import Job, Key, jobs
-from opskit.postgres.connect import Connection, has_row, query_value, translated
+from opskit.postgres.connect import (
+    Connection,
+    cut_off,
+    has_row,
+    query_value,
+    translated,
+)
 from opskit.scheduler.jobs import Ended, Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import Missed
@@ -63,7 +69,12 @@ _SLOT_SECONDS = (1.0, 3.0)
 _POLL_SECONDS = 1.0
 _LOCK_SECONDS = (20.0, 40.0)
 _MINUTE = 60.0
-_ENDING_SECONDS = 1.0
+# How long the queue's server may take for what a worker asks at a time, and stores
+# and observers for what is reported.
+_ANSWER = timedelta(minutes=2)
+_REPORT_SECONDS = 60.0
+# A tick a minute, and a sign of life well before anybody counts as dead.
+_PAUSE_SECONDS = 10.0
 # So often a worker may put back a job that its configuration does not know.
 _UNKNOWN_MAX = 30
 # Trying again would end the same way.
@@ -87,6 +98,9 @@ class Worker:
         self._id = uuid4()
         self._wake = threading.Event()
         self._stops = 0
+        self._pause = min(
+            self.settings.fleet.dead_after.total_seconds() / 6, _PAUSE_SECONDS
+        )
         self._journal = Journal(self.run)
         self._search = Search(
             self.settings,
@@ -94,6 +108,7 @@ class Worker:
             labels=labels,
             wake=self.wake,
         )
+        self._reports: list[Thread] = []
         entries, _faults = self.run.ledger.readable()
         self._ticker = Ticker(entries)
         self._jobs: tuple[Settings | None, dict[Key, Job]] = (None, {})
@@ -101,6 +116,7 @@ class Worker:
         self._running: dict[int, Running] = {}
         self._stack, self._fleet = ExitStack(), ""
         self._connection: Connection | None = None
+        self._connected_at = 0.0
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -127,36 +143,57 @@ class Worker:
             ConfigurationError: the queue cannot be used as it is, or a store belongs
                 to another fleet.
         """
-        pause = self.settings.fleet.dead_after.total_seconds() / 6
         with self._stack:
             while not self._has_ended:
                 self._wake.clear()
                 with suppress(OSError):  # what watches it then starts it again
                     (self.run.state_dir / ALIVE).touch()
                 also()
-                try:
-                    with machine_faults("fleet-worker"), translated("the queue"):
-                        has_work = self._keep_house()
-                    self._alone.back()
-                except OpskitError as error:
-                    if isinstance(error, ConfigurationError) and not self._fleet:
-                        raise
-                    has_work = True
-                    self._disconnect()
-                    self._alone.away(error)
+                if self._stops:
+                    self._drain_engine()  # whether the queue answers or not
+                has_work = self._look()
                 if until_idle and not has_work:
                     self._stops = self._stops or 1
-                self._wake.wait(min(pause, _ENDING_SECONDS) if self._stops else pause)
-            with suppress(OpskitError), translated("the queue"):
-                self._connected().execute(
-                    "DELETE FROM workers WHERE id = %s", (self._id,)
-                )
+                self._wake.wait(min(self._pause, 1) if self._stops else self._pause)
+            with suppress(OpskitError), self._asking() as connection:
+                connection.execute("DELETE FROM workers WHERE id = %s", (self._id,))
         self._search.close()
+        deadline = time.monotonic() + _REPORT_SECONDS
+        self._journal.close(deadline)
+        for each in self._reports:
+            each.join(max(0.0, deadline - time.monotonic()))
+
+    def _look(self) -> bool:
+        """Keep house, or go on without the queue; return whether there is work left."""
+        self.settings = self._search.look()
+        try:
+            with self._asking() as connection:
+                has_work = self._keep_house(connection)
+            self._alone.back()
+            return has_work
+        except OpskitError as error:
+            if isinstance(error, ConfigurationError) and not self._fleet:
+                raise
+            self._disconnect()
+            try:
+                with machine_faults("fleet-worker"):
+                    self._alone.away(error)
+            except OpskitError as fault:
+                logger().error(fault.message, hint=fault.hint)
+            return True
 
     @property
     def _has_ended(self) -> bool:
         is_busy = self._thread is not None and self._thread.is_alive()
         return bool(self._stops) and not is_busy and not self._alone.running
+
+    @contextmanager
+    def _asking(self) -> Iterator[Connection]:
+        """Yield the connection to the queue; if it hangs, it is cut off."""
+        with machine_faults("fleet-worker"), translated("the queue"):
+            connection = self._connected()
+            with cut_off(connection, _ANSWER):
+                yield connection
 
     def _connected(self) -> Connection:
         """Return the connection to the queue; a new one is looked at first."""
@@ -171,6 +208,7 @@ class Worker:
                 except StoreError as error:
                     logger().warning(error.message, store=store.name)
             self._connection, self._fleet = connection, fleet
+            self._connected_at = time.monotonic()
         return self._connection
 
     def _disconnect(self) -> None:
@@ -178,10 +216,8 @@ class Worker:
         with suppress(OpskitError):
             self._stack.close()
 
-    def _keep_house(self) -> bool:
+    def _keep_house(self, connection: Connection) -> bool:
         """Give a sign of life, sweep and tick; return whether there is work left."""
-        self.settings = self._search.look()
-        connection = self._connected()
         offset = self._sign_of_life(connection)
         tolerance = self.settings.fleet.clock_tolerance.total_seconds()
         if self._stops:
@@ -194,12 +230,15 @@ class Worker:
             self._drain_engine()
             return True
         self._start_engine()
-        sweep(connection, self.settings.fleet.dead_after)
+        dead_after = self.settings.fleet.dead_after
+        # Where the queue was away for all, the living get the time to come back.
+        if time.monotonic() - self._connected_at > dead_after.total_seconds():
+            sweep(connection, dead_after)
         self._search.record(connection, self._journal)
         if not self._search.is_over:
             return True
         self._report_missed(self._ticker.tick(connection, self.settings))
-        return has_row(
+        return not self._ticker.has_ticked or has_row(
             connection,
             "SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
             " AND queue_name = ANY(%s)",
@@ -227,7 +266,8 @@ class Worker:
             with self.run.recorded("fleet-worker", watched=True):
                 raise error
 
-        Thread(record, name="report")
+        thread = Thread(record, name="report")
+        self._reports = [thread, *(e for e in self._reports if e.is_alive())]
 
     def _set(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self.state, self.reason):
@@ -240,7 +280,8 @@ class Worker:
         server = query_value(connection, "SELECT clock_timestamp()")
         delay = timedelta(seconds=(time.monotonic() - before) / 2)
         offset: float = (self.run.now() - delay - server).total_seconds()
-        engine = self._engine.worker_id if self._engine else None
+        running = self._engine  # another thread ends it
+        engine = running.worker_id if running else None
         connection.execute(
             """
             INSERT INTO workers (id, engine, name, host, pid, version, labels, capacity,
@@ -271,9 +312,10 @@ class Worker:
             self._thread = Thread(self._work, name="queue")
 
     def _drain_engine(self) -> None:
-        if self._engine is not None and self._loop is not None:
+        engine, loop = self._engine, self._loop
+        if engine is not None and loop is not None:
             with suppress(RuntimeError):  # it has just ended
-                self._loop.call_soon_threadsafe(self._engine.stop)
+                loop.call_soon_threadsafe(engine.stop)
 
     def _work(self) -> None:
         """Run procrastinate's worker; if it ends early, it is started again."""
@@ -281,15 +323,15 @@ class Worker:
         for name in ("procrastinate", "psycopg.pool"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
-            asyncio.run(self._serve_queue())
-        except (ConnectorException, OSError) as error:
+            with translated("the queue"):
+                asyncio.run(self._serve_queue())
+        except (OpskitError, ConnectorException, OSError) as error:
             logger().info("the queue does not answer", reason=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it starts again
             logger().error("the queue's worker ended", reason=repr(error))
 
     async def _serve_queue(self) -> None:
         fleet = self.settings.fleet
-        beat = fleet.dead_after.total_seconds() / 6
         app = application(
             fleet,
             self._do,
@@ -305,7 +347,7 @@ class Worker:
                 concurrency=self.capacity,
                 fetch_job_polling_interval=_POLL_SECONDS,
                 install_signal_handlers=False,
-                update_heartbeat_interval=beat,
+                update_heartbeat_interval=self._pause,
                 stalled_worker_timeout=86_400.0,
             )
             try:
@@ -332,6 +374,8 @@ class Worker:
             if queued.attempts < _UNKNOWN_MAX:
                 raise Again(_MINUTE)  # another worker's configuration may know it
             raise UsageError(f"no configuration has a {operation} of {source}")
+        if self._stops:
+            raise Again(1)  # it was got just before
         slots = await asyncio.to_thread(take, self.settings, job)
         if slots is None:
             raise Again(random.uniform(*_SLOT_SECONDS))  # noqa: S311
@@ -347,7 +391,7 @@ class Worker:
         finally:
             await asyncio.to_thread(free, slots)
         await asyncio.to_thread(
-            self._conclude, job, due, ended, time.monotonic() - began
+            self._conclude, job, turn, ended, time.monotonic() - began
         )
 
     async def _process(
@@ -364,6 +408,11 @@ class Worker:
         except LockHeld as error:
             logger().warning(error.message, job=job.name)
             raise Again(random.uniform(*_LOCK_SECONDS)) from error  # noqa: S311
+        except OSError as error:  # another machine may have what this one lacks
+            logger().error("a job cannot be started", job=job.name, reason=str(error))
+            raise Again(_MINUTE) from error
+        if self._stops > 1:
+            running.stop()
         try:
             await over.wait()
         finally:
@@ -391,6 +440,11 @@ class Worker:
         )
 
     @property
+    def is_full(self) -> bool:
+        """Whether it does as many jobs as it may."""
+        return len(self._running) + len(self._alone.running) >= self.capacity
+
+    @property
     def may_work_alone(self) -> bool:
         """Whether it may back up without the queue."""
         return not self._stops and self.state != "clock-off"
@@ -412,7 +466,9 @@ class Worker:
             )
         return self._jobs[1].get((operation, source))
 
-    def _conclude(self, job: Job, due: str, ended: Ended, seconds: float) -> None:
+    def _conclude(
+        self, job: Job, turn: Mapping[str, Any], ended: Ended, seconds: float
+    ) -> None:
         """Note how a job ended; raise what puts it back or ends it as failed."""
         logger().info("a job has ended", job=job.name, code=ended.code)
         if ended.cause == "stopped":
@@ -420,18 +476,17 @@ class Worker:
         if ended.code == LockHeld.exit_code:
             raise Again(random.uniform(*_LOCK_SECONDS))  # noqa: S311
         if not ended.document:
-            self._journal.ended(job, datetime.fromisoformat(due), ended)
-        failures = self._note(job, None if ended.code else seconds)
+            self._journal.ended(job, datetime.fromisoformat(turn["due"]), ended)
+        failures = self._note(job, turn, None if ended.code else seconds)
         if not ended.code:
             return
         if ended.code not in _FINAL and 0 < failures <= self.settings.fleet.retries:
             raise Again(_MINUTE * 2 ** (failures - 1))
         failure = ended.failure(job)
-        logger().error(failure.message, hint=failure.hint)
-        raise OpskitError(failure.message)
+        raise OpskitError(failure.message, hint=failure.hint)
 
-    def _note(self, job: Job, seconds: float | None) -> int:
-        """Note a success or a failure of a turn; return how many failed in a row."""
+    def _note(self, job: Job, turn: Mapping[str, Any], seconds: float | None) -> int:
+        """Note how a turn ended, if it is still one; return the failures in a row."""
         try:
             with session(self.settings.fleet, f"fleet end of {job.name}") as connection:
                 row = connection.execute(
@@ -441,8 +496,10 @@ class Worker:
                         seconds = coalesce(%(seconds)s, seconds),
                         succeeded_at = CASE WHEN %(ok)s THEN now() ELSE succeeded_at END
                     WHERE operation = %(operation)s AND source = %(source)s
+                      AND holds_turn(%(job)s, %(attempt)s, %(worker)s)
                     RETURNING failures""",
                     {
+                        **turn,
                         "ok": seconds is not None,
                         "seconds": seconds,
                         "operation": job.operation,
