@@ -151,7 +151,8 @@ def _of_server(rule: DiscoverSettings) -> tuple[dict[str, str], list[str]]:
         there: list[Any] = query_column(
             connection,
             "SELECT datname FROM pg_database "
-            "WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2",
+            "WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 "
+            "ORDER BY datname",
         )
         wanted = [each for each in there if _matches(each, rule.pattern)]
         if rule.query:

@@ -13,10 +13,15 @@ import pytest
 
 from opskit import config
 from opskit.config import DatabaseSettings, Settings, SourceRetention
-from opskit.errors import DatabaseError
+from opskit.errors import DatabaseError, UsageError
 from opskit.log import mask
 from opskit.operations import discovery
+from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.discovery import Found, as_configuration, find, with_found
+from opskit.operations.doctor import doctor
+from opskit.operations.drill import RestoreDrillRequest, drill
+from opskit.operations.prune import PruneRequest, prune
+from opskit.operations.restore import RestoredDatabase, RestoreSetRequest, restore
 from opskit.operations.run import begin
 from opskit.postgres import database
 from opskit.postgres.connect import connect, query_value, quoted
@@ -24,7 +29,14 @@ from opskit.postgres.servers.throwaway import Server
 from tests.conftest import MajorServer
 
 ODD = "found \"Über\" 'Shop'"
-MADE = ("found_shop", "found_orders", "found_template", "found_closed", ODD)
+MADE = (
+    "found_shop",
+    "found_orders",
+    "found_template",
+    "found_closed",
+    "found_half",
+    ODD,
+)
 AWAY = "postgresql://nobody@127.0.0.1:9/none"
 # A role that may not do anything can still see which databases there are.
 PATTERN = ["found*", f"!{ODD}"]
@@ -32,14 +44,16 @@ PATTERN = ["found*", f"!{ODD}"]
 
 @pytest.fixture(scope="module")
 def server(server_of: MajorServer) -> Iterator[Server]:
-    """A server with two ordinary databases and three that cannot be sources."""
+    """A server with two ordinary databases and four that cannot be sources."""
     running = server_of(16)
     with connect(running.url(), purpose="test") as connection:
         for name in MADE:
             database.run_script(connection, f"CREATE DATABASE {quoted(name)}")
         script = (
             "ALTER DATABASE found_template IS_TEMPLATE true;"
-            "ALTER DATABASE found_closed ALLOW_CONNECTIONS false"
+            "ALTER DATABASE found_closed ALLOW_CONNECTIONS false;"
+            # What a DROP DATABASE leaves that was interrupted.
+            "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'found_half'"
         )
         database.run_script(connection, script)
     with connect(running.url("found_shop"), purpose="test") as connection:
@@ -326,6 +340,98 @@ def test_a_password_is_masked_wherever_it_goes(tmp_path: Path) -> None:
     url = "postgresql://ops:battery-staple@127.0.0.1:9/x"
     run = begin(settings({"a": {"file": path}, "b": {"url": url, "pattern": ["*"]}}))
 
+    assert mask("battery-staple") == "***"
     assert set(run.found.databases) == {"shop"}
     assert mask("correct-horse battery-staple") == "*** ***"
     assert "horse" not in repr(run.found)
+
+
+def stored(tmp_path: Path, rules: dict[str, dict[str, Any]]) -> Settings:
+    """Return settings with a store and a state folder."""
+    store = tmp_path / "store"
+    store.mkdir()
+    return settings(
+        rules,
+        stores={"local": {"url": store.as_uri()}},
+        state_dir=tmp_path / "state",
+    )
+
+
+def test_what_is_found_is_backed_up_drilled_and_restored(
+    server: Server, tmp_path: Path
+) -> None:
+    """By its name, as if it were listed; once it is gone its pattern leads there."""
+    rule = {"url": server.url(), "pattern": PATTERN}
+    configured = stored(
+        tmp_path, {"here": rule, "away": {"url": AWAY, "pattern": ["*"]}}
+    )
+
+    every = backup(begin(configured), BackupRequest())
+
+    assert every.result
+    assert [each.subject for each in every.result.sources] == [
+        "found_orders",
+        "found_shop",
+    ]
+    assert every.errors[0].exit_code == DatabaseError.exit_code
+    assert every.errors[0].message.startswith("discover.away: database none: ")
+    one = backup(begin(configured), BackupRequest(database="found_shop"))
+    assert not one.errors
+    drilled = drill(begin(configured), RestoreDrillRequest(database="found_shop"))
+    assert drilled.result
+    assert drilled.result.evidence.passed
+    pruned = prune(begin(configured), PruneRequest(dry_run=True))
+    assert pruned.result
+    assert len(pruned.result.as_json()["keep"]) == 3
+
+    with connect(server.url(), purpose="test") as connection:
+        database.drop(connection, "found_shop")
+    only = configured.model_copy(
+        update={"discover": {"here": configured.discover["here"]}}
+    )
+    wanted = RestoreSetRequest(at="2999-01-01", database="found_shop", to="found_shop")
+    restored = restore(begin(only), wanted)
+    assert not restored.errors
+    assert isinstance(restored.result, RestoredDatabase)
+    assert restored.result.restored.tables == 1
+
+
+def test_a_database_that_is_gone_is_looked_for_in_one_place_only(
+    server: Server,
+) -> None:
+    """Where two patterns take its name, a restore must not choose a server."""
+    rule = {"url": server.url(), "pattern": PATTERN}
+    gone = "found_dropped"
+
+    one = begin(settings({"here": rule, "more": rule | {"prefix": "eu-"}}))
+    assert "dbname=found_dropped" in one.database(gone).resolve_url()
+    assert "dbname=found_dropped" in one.database(f"eu-{gone}").resolve_url()
+
+    for run in (begin(settings({"a": rule, "b": rule})), begin(settings({}))):
+        with pytest.raises(UsageError, match=f"no database {gone} is configured"):
+            run.database(gone)
+
+
+def test_doctor_asks_each_rule(server: Server, tmp_path: Path) -> None:
+    """How many databases it finds, or what is wrong with it; and if none is due."""
+    rule: dict[str, Any]
+    rule = {"url": server.url(), "pattern": PATTERN, "schedule": "@daily"}
+    file = {"file": tmp_path / "none.json"}
+    rules = {"here": rule, "idle": rule | {"schedule": "", "prefix": "x"}, "bad": file}
+
+    examined = doctor(begin(stored(tmp_path, rules))).result
+
+    assert examined
+    here, idle, bad = (e for e in examined.checks if e.name.startswith("discover "))
+
+    assert (here.name, here.status, here.observed, here.hint) == (
+        "discover here",
+        "healthy",
+        "2 databases found",
+        "",
+    )
+    assert idle.passed
+    assert idle.hint == "No backup of them is due: set schedule."
+    assert bad.status == "unhealthy"
+    assert bad.observed.endswith("none.json cannot be used: there is no such file")
+    assert bad.hint

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -17,8 +19,10 @@ from opskit.config.fleet import FleetSettings
 from opskit.errors import DatabaseError, UsageError
 from opskit.fleet import queue, sources
 from opskit.fleet.sources import Changes
+from opskit.fleet.tick import Turn, defer
 from opskit.log import hide
-from opskit.operations.discovery import Found
+from opskit.operations.discovery import Found, with_found
+from opskit.operations.schedule import Job
 from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, query, user_query
 from tests.conftest import MakeDatabase
@@ -141,6 +145,29 @@ def test_what_is_gone_is_listed_until_somebody_confirms_it(
     assert query(connection, "SELECT name FROM sources") == [("b",)]
     both = found(a="one", b="one")
     assert sources.record(connection, fleet, both) == Changes(appeared={"a": "one"})
+
+
+def test_what_is_gone_is_not_backed_up_any_more(
+    fleet: Settings, connection: Connection
+) -> None:
+    """Its jobs that wait are cancelled; nobody would do them, and nobody could."""
+    both = found(a="one", b="one")
+    sources.record(connection, fleet, both)
+    zone = ZoneInfo("UTC")
+    due = [
+        Turn(
+            job=Job(operation="backup", line="@daily", zone=zone, source=name),
+            at=datetime(2026, 1, 31, tzinfo=zone),
+        )
+        for name in ("a", "b")
+    ]
+    defer(connection, with_found(fleet, both), due)
+
+    sources.record(connection, fleet, found(a="one"))
+
+    assert query(
+        connection, "SELECT args ->> 'source', status::text FROM procrastinate_jobs"
+    ) == [("a", "todo"), ("b", "cancelled")]
 
 
 def test_workers_of_other_labels_know_what_was_found(
