@@ -271,7 +271,7 @@ def _groups(size: Size, net: Network, stack: ExitStack) -> list[Group]:
             databases=tuple(f"{name}_{each}" for each in range(count)),
             minutes=(due.minute,),
             label=_LABELS[number % 5 == 4],
-            is_found=False,
+            is_found=number % 2 == 1,
         )
         group.on.create(group.databases, TINY)
         groups.append(group)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests import s3_servers
 from tests.fleet.network import Place
+from tests.processes import ROOT
 from tests.support import bound
 from tests.watching import until
 
@@ -52,6 +53,7 @@ class Worker:
         """The variables of its processes."""
         return {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
             "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
             "HOME": str(self.folder),
             "OPSKIT_CONFIG": str(self.folder / "opskit.toml"),
