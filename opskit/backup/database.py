@@ -29,7 +29,12 @@ from opskit.postgres.connect import (
 )
 from opskit.postgres.locks import LockWait, LockWatch, SchemaChanged
 from opskit.postgres.servers.programs import Installation, find_client
-from opskit.postgres.snapshot import DatabaseLock, Snapshot, database_lock
+from opskit.postgres.snapshot import (
+    Attempt,
+    DatabaseLock,
+    Snapshot,
+    database_lock,
+)
 
 
 def hint(connection: Connection, *, url: str, streams: int) -> str:
@@ -134,7 +139,12 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseBackup(DatabaseSource):
-    """A database to back up; the lock is taken in the database itself."""
+    """A database to back up; the lock is taken in the database itself.
+
+    `attempt` is that at a job of a fleet, if it is done for one.
+    """
+
+    attempt: Attempt | None = None
 
     @contextlib.contextmanager
     def opened(
@@ -149,7 +159,13 @@ class DatabaseBackup(DatabaseSource):
         """
         name, wait = f"backup {self.name}", self.lock_wait
         with (
-            database_lock(self.url, name=name, run_id=run_id, lock_wait=wait) as lock,
+            database_lock(
+                self.url,
+                name=name,
+                run_id=run_id,
+                lock_wait=wait,
+                attempt=self.attempt,
+            ) as lock,
             contextlib.ExitStack() as stack,
         ):
             major = server_major(lock.connection)

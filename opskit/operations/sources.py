@@ -123,6 +123,7 @@ def build(run: Run, name: str) -> Source:
         lock_wait=settings.lock_wait,
         compression_level=settings.compression_level,
         streams=settings.streams or usual_streams(os.cpu_count() or 1),
+        attempt=run.turn.token if run.turn else None,
     )
 
 

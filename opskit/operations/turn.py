@@ -10,6 +10,7 @@ from opskit.config.fleet import FleetSettings
 from opskit.errors import LockHeld, OpskitError, UsageError
 from opskit.log import logger
 from opskit.postgres.connect import connect, query_value
+from opskit.postgres.snapshot import Attempt
 from opskit.threads import within
 
 _ANSWER_SECONDS = 10.0
@@ -26,6 +27,11 @@ class Turn:
     job: int | None
     attempt: int = 0
     worker: int = 0
+
+    @property
+    def token(self) -> Attempt | None:
+        """The attempt at the job, if there is a job."""
+        return None if self.job is None else (self.job, self.attempt)
 
     def require_held(self, fleet: FleetSettings) -> None:
         """Check that no other worker has taken over the job.

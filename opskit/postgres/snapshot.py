@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import LiteralString
+
+from psycopg.rows import TupleRow
 
 from opskit.errors import LockHeld
 from opskit.postgres.archive.entry import TocEntry
@@ -22,6 +27,8 @@ from opskit.postgres.schema import excluded_relations
 
 # The first half of the key of every advisory lock that opskit takes ("opsk").
 _LOCK_CLASS = 0x6F70736B
+_ATTEMPT = re.compile(r"opskit job (\d+)\.(\d+) ")
+_TAKEOVER_SECONDS = 10.0
 _SERVER_KEEPALIVES = {
     f"tcp_keepalives_{name}": setting
     for name, setting in (("idle", "60"), ("interval", "10"), ("count", "6"))
@@ -71,27 +78,56 @@ class DatabaseLock:
             self.connection.execute("SELECT 1")
 
 
+# The number of a job of a fleet, and that of an attempt at it.
+Attempt = tuple[int, int]
+
+
 @contextlib.contextmanager
 def database_lock(
-    url: str, *, name: str, run_id: str, lock_wait: timedelta
+    url: str,
+    *,
+    name: str,
+    run_id: str,
+    lock_wait: timedelta,
+    attempt: Attempt | None = None,
 ) -> Iterator[DatabaseLock]:
     """Hold an advisory lock in the database itself: one run, from whichever host.
 
     It dies with its own connection, which waits `lock_wait` for locks of others.
-    LockHeld says who holds it, and since when.
+    LockHeld says who holds it, and since when. An attempt at a job of a fleet takes it
+    from an earlier one, whose machine may only be stopped.
     """
     purpose = f"{name} run {run_id}"
+    if attempt is not None:
+        purpose = f"job {attempt[0]}.{attempt[1]} {purpose}"
     with connect(url, purpose=purpose, lock_wait=lock_wait) as connection:
         _end_when_we_vanish(connection)
-        is_ours = query_value(
-            connection,
-            "SELECT pg_try_advisory_lock(%s, hashtext(%s))",
-            _LOCK_CLASS,
-            name,
-        )
-        if not is_ours:
+        if not _is_taken(connection, name) and not (
+            attempt is not None and _is_taken_over(connection, name, attempt)
+        ):
             raise _held(connection, name)
         yield DatabaseLock(name, connection)
+
+
+def _is_taken(connection: Connection, name: str) -> bool:
+    statement: LiteralString = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
+    return bool(query_value(connection, statement, _LOCK_CLASS, name))
+
+
+def _is_taken_over(connection: Connection, name: str, attempt: Attempt) -> bool:
+    """End the session of an earlier attempt at the same job, and take its lock."""
+    for application, process, *_ in _holders(connection, name):
+        found = _ATTEMPT.match(application)
+        if not found or int(found[1]) != attempt[0] or int(found[2]) >= attempt[1]:
+            return False
+        with translated(f"the session of {application} cannot be ended"):
+            query(connection, "SELECT pg_terminate_backend(%s)", process)
+    deadline = time.monotonic() + _TAKEOVER_SECONDS
+    while not (is_taken := _is_taken(connection, name)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_TAKEOVER_SECONDS / 100)
+    return is_taken
 
 
 def _end_when_we_vanish(connection: Connection) -> None:
@@ -103,8 +139,8 @@ def _end_when_we_vanish(connection: Connection) -> None:
         query(connection, "SELECT set_config(%s, %s, false)", name, setting)
 
 
-def _held(connection: Connection, name: str) -> LockHeld:
-    rows = query(
+def _holders(connection: Connection, name: str) -> list[TupleRow]:
+    return query(
         connection,
         """
         SELECT a.application_name, a.pid, coalesce(a.client_addr::text, 'local socket'),
@@ -118,7 +154,10 @@ def _held(connection: Connection, name: str) -> LockHeld:
         _LOCK_CLASS,
         name,
     )
-    if rows:
+
+
+def _held(connection: Connection, name: str) -> LockHeld:
+    if rows := _holders(connection, name):
         application, pid, address, started = rows[0]
         who = (
             f"{application} (server process {pid}, from {address}, "

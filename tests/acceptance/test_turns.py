@@ -209,7 +209,7 @@ trusted_keys = ["{self.signer}"]
         execute(
             self.url,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE"
-            " application_name LIKE 'opskit backup shop%' AND pid <> pg_backend_pid()",
+            " application_name LIKE 'opskit%backup shop%' AND pid <> pg_backend_pid()",
         )
 
     def folders(self) -> list[Path]:

@@ -6,8 +6,8 @@ import json
 import signal
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -34,9 +34,10 @@ _LABELS = ("default", "far")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large a fleet is, and for how long it is watched.
+    """How large a fleet is, and within how many minutes its databases are due.
 
-    The first `placed` workers have a network of their own.
+    In no time they are due half a year from now. The first `placed` workers have a
+    network of their own.
     """
 
     databases: int
@@ -54,7 +55,8 @@ class Size:
 class Group:
     """Databases of one server with one line, listed or found by a pattern.
 
-    `minutes` are those of every hour at which they are due.
+    `minutes` are those of every hour at which they are due; without any, they are due
+    once a year.
     """
 
     name: str
@@ -67,7 +69,7 @@ class Group:
     @property
     def line(self) -> str:
         """The cron line."""
-        return f"{','.join(map(str, sorted(self.minutes)))} * * * *"
+        return _hourly(self.minutes)
 
     @property
     def section(self) -> str:
@@ -84,6 +86,8 @@ class Group:
 
     def due(self, since: datetime, until: datetime) -> list[datetime]:
         """Return what the timetable asks for of who is new at a time: also the last."""
+        if not self.minutes:
+            return []
         hour = (since - timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
         times = []
         while hour <= until:
@@ -105,6 +109,7 @@ class Campaign:
     store: Store
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     seen: Counter[str] = field(default_factory=Counter)
+    asked: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
 
     def log(self, what: str, **facts: object) -> None:
         """Write a line into the log of what happened."""
@@ -113,12 +118,16 @@ class Campaign:
             file.write(json.dumps(line | facts) + "\n")
 
     def begin(self) -> None:
-        """Start all workers."""
-        first = self.world.workers[0].command("fleet-init", "--json")
-        assert first.returncode == 0, first.stdout + first.stderr
-        self.began = datetime.now(UTC)
+        """Make the fleet, and start all workers."""
+        self.make()
         for each in self.world.workers:
             each.start()
+
+    def make(self) -> None:
+        """Make the fleet."""
+        done = self.world.workers[0].command("fleet-init", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.began = datetime.now(UTC)
 
     def strike(self, planned: Sequence[Planned], seconds: float) -> None:
         """Have the planned faults happen, and heal all of them in the end."""
@@ -158,11 +167,22 @@ class Campaign:
         """Return what is in the store against what is due by now."""
         now = datetime.now(UTC)
         asked = {
-            each: group.due(self.began, now)
+            each: group.due(self.began, now) + self.asked[each]
             for group in self.groups
             for each in group.databases
         }
         return settle(asked, read(self.store, whole=whole), drilled=drilled)
+
+    def ask(self, *sources: str, drill: bool = False) -> datetime:
+        """Put a run of each source into the queue, and return when it is due."""
+        flags = [part for each in sources for part in ("--database", each)]
+        flags += ["--drill"] * drill
+        done = self.world.workers[0].command("fleet-run", *flags, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        due = datetime.fromisoformat(json.loads(done.stdout)["due"])
+        for each in () if drill else sources:
+            self.asked[each].append(due)
+        return due
 
     def settled(self, seconds_max: float, *, drilled: bool = True) -> Account:
         """Wait until nothing is missing, then read everything; or until it is late."""
@@ -262,14 +282,14 @@ def _groups(size: Size, net: Network, stack: ExitStack) -> list[Group]:
     for number in range(size.groups):
         count = len(range(number, size.databases, size.groups))
         name = f"group{number}"
-        # Within the time of the campaign, and not before its workers have begun.
-        first = size.minutes * (0.35 + 0.5 * number / size.groups)
+        # Late enough for what each database is due for in the beginning to be done.
+        first = size.minutes * (0.55 + 0.35 * number / size.groups)
         due = now + timedelta(minutes=first)
         group = Group(
             name=name,
             on=servers[number % len(servers)],
             databases=tuple(f"{name}_{each}" for each in range(count)),
-            minutes=(due.minute,),
+            minutes=(due.minute,) if size.minutes else (),
             label=_LABELS[number % 5 == 4],
             is_found=number % 2 == 1,
         )
@@ -312,9 +332,17 @@ report = ""
 
 def _drilled(size: Size) -> str:
     """Return a line by which every source is drilled within the time."""
-    every = int(max(2, size.minutes - 3))
-    now = datetime.now(UTC)
-    return f"{','.join(str(e) for e in range(now.minute % every, 60, every))} * * * *"
+    if not size.minutes:
+        return _hourly(())
+    every = int(max(2, size.minutes))
+    return _hourly(range(datetime.now(UTC).minute % every, 60, every))
+
+
+def _hourly(minutes: Iterable[int]) -> str:
+    """Return a line for minutes of every hour; without any, a day half a year away."""
+    if not (listed := ",".join(map(str, sorted(minutes)))):
+        return f"0 0 1 {(datetime.now(UTC).month + 5) % 12 + 1} *"
+    return f"{listed} * * * *"
 
 
 def names(faults: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from opskit.errors import (
     ClientToolError,
     DatabaseError,
     LockHeld,
+    ServerFault,
     StoreError,
 )
 from opskit.postgres import snapshot
@@ -24,6 +26,7 @@ from opskit.postgres.connect import query
 from opskit.postgres.parameters import parse, with_database
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_client, find_server
+from opskit.postgres.snapshot import DatabaseLock
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
 from tests.fleet.servers import server
@@ -311,6 +314,35 @@ def test_two_hosts_do_not_back_up_one_database_at_once(
         back_up(url, store_dir)
 
     assert of_database(back_up(url, store_dir).manifest).tables
+
+
+@pytest.mark.parametrize(
+    ("later", "is_taken_over"), [((7, 2), True), ((7, 1), False), ((8, 2), False)]
+)
+def test_a_later_attempt_at_a_job_takes_the_lock_from_an_earlier_one(
+    make_database: MakeDatabase, later: tuple[int, int], is_taken_over: bool
+) -> None:
+    """Whose machine may only be stopped; nobody takes it from another job's run."""
+    url, wait = make_database(16, "SELECT 1"), timedelta(seconds=60)
+
+    def locked(attempt: tuple[int, int]) -> AbstractContextManager[DatabaseLock]:
+        return snapshot.database_lock(
+            url, name="backup shop", run_id="one1", lock_wait=wait, attempt=attempt
+        )
+
+    with locked((7, 1)) as first:
+        if is_taken_over:
+            with locked(later) as second:
+                second.require_held()
+            with pytest.raises(ServerFault, match="another run may have started"):
+                first.require_held()
+        else:
+            with (
+                pytest.raises(LockHeld, match=r"opskit job 7\.1 backup shop run one1"),
+                locked(later),
+            ):
+                pass
+            first.require_held()
 
 
 def test_the_lock_in_the_database_ends_soon_after_its_machine_vanished() -> None:
