@@ -18,6 +18,8 @@ from opskit.config import Settings, load
 from opskit.crypto import keys
 from opskit.errors import ConfigurationError, UsageError
 from opskit.fleet.manifests import github_matrix, kubernetes
+from opskit.tasks import namespace
+from opskit.tasks.arguments import parse
 
 _VALIDATE = Path(sys.executable).parent / "kubernetes-validate"
 _CONFIGURATION = """
@@ -118,6 +120,9 @@ def test_each_label_has_workers_and_more_of_them_at_night(settings: Settings) ->
     ]
     assert burst["schedule"] == "17 3 * * *"
     assert burst["timeZone"] == "Europe/Berlin"
+    tasks = {str(each.name): each for each in namespace.to_contexts()}
+    calls = [parse(each, tasks) for each in arguments]
+    assert {each.task.name for each in calls if each.task} == {"fleet-worker"}
 
 
 def test_a_label_that_only_a_rule_has_gets_workers(tmp_path: Path) -> None:
@@ -285,7 +290,8 @@ def test_no_two_workers_of_a_burst_have_one_ledger(settings: Settings) -> None:
 
     assert burst["concurrencyPolicy"] == "Forbid"
     assert job["podReplacementPolicy"] == "Failed"
-    assert job["activeDeadlineSeconds"] < 24 * 3600
+    grace = job["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert job["activeDeadlineSeconds"] + grace < 24 * 3600
     assert job["completionMode"] == "Indexed"
     assert ledger == {"name": "OPSKIT_LEDGER_NAME", "value": "burst-default-$(INDEX)"}
     assert index["name"] == "INDEX"
