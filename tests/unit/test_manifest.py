@@ -349,6 +349,37 @@ def test_a_tampered_manifest_is_refused_like_any_other(content: bytes) -> None:
     assert KEY in _refused(content)
 
 
+@pytest.mark.parametrize(("version", "is_read"), [(1, False), (4, True)])
+def test_only_a_set_that_was_due_may_begin_on_another_day(
+    version: int, is_read: bool
+) -> None:
+    """The day of its place is that of its id; in older formats both are the start's."""
+    content = _changed(
+        lambda document: document.update(
+            format_version=version, started_at="2026-03-11T00:01:00Z"
+        )
+    )
+
+    if is_read:
+        assert parse(content, key=KEY).prefix == KEY.removesuffix("manifest.json")
+    else:
+        assert "is the manifest of another set" in _refused(content)
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_set_that_is_not_encrypted_has_its_digests(version: int) -> None:
+    """There is no private object that could have them."""
+    content = _changed(
+        lambda document: document.update(
+            format_version=version,
+            large_objects={"count": 0, "size_bytes": 0, "digest": ""},
+        )
+    )
+
+    what = "is not encrypted" if version == 3 else "has no digest of large objects"
+    assert f"is not a complete manifest: it {what}" in _refused(content)
+
+
 def test_ids_carry_source_and_time_in_utc() -> None:
     """The id of a set is made of its source, its time and something of its own."""
     tokyo = timezone(timedelta(hours=9))
