@@ -13,7 +13,8 @@ from opskit.config.section import Count, Duration, PostgresUrl, Section, read_ur
 class FleetSettings(Section):
     """Many workers that share one queue in a PostgreSQL database.
 
-    `inv fleet-init` makes its schema, `opskit_fleet`. Needs `opskit[fleet]`.
+    `inv fleet-init` makes its schema, `opskit_fleet`; docs/fleet.md describes it. It
+    needs the extra `opskit-postgres[fleet]`.
     """
 
     _secrets = ("url",)
