@@ -29,7 +29,7 @@ _END_SECONDS = 5.0
 class Search:
     """Asks the rules of some labels once a minute, in a thread: one may be slow.
 
-    `settings` and `configuration` are those of the file with what was found.
+    `settings` are those of the configuration, with what was found.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Search:
         wake: Callable[[], None],
     ) -> None:
         self.settings, self._given = settings, settings
-        self.configuration, self._file = configuration, configuration
+        self._file, self._known = configuration, settings
         self._labels, self._wake = labels, wake
         # What was found last, what `settings` hold of it, and what the queue knows.
         self.found: Found | None = None
@@ -65,8 +65,7 @@ class Search:
         found = self.found
         if found is not None and found is not self._used:
             self._used = found
-            self.settings = with_found(self._given, found)
-            self._list(self.settings)
+            self.settings = self._known = with_found(self._given, found)
         return self.settings
 
     def _ask(self) -> None:
@@ -78,17 +77,23 @@ class Search:
         self.found = found
         self._wake()
 
-    def _list(self, settings: Settings) -> None:
-        listed, databases = self._given.databases, settings.databases
-        found = {name: databases[name] for name in databases if name not in listed}
-        self.configuration = self._file + as_configuration(found)
+    def configuration(self, source: str) -> bytes:
+        """Return the configuration for a job of a source, or of all.
+
+        For all it has those that others found: their sets are pruned, too.
+        """
+        databases, listed = self._known.databases, self._given.databases
+        found = {name: each for name, each in databases.items() if name not in listed}
+        if source:
+            found = {name: found[name] for name in found.keys() & {source}}
+        return self._file + as_configuration(found)
 
     def record(self, connection: Connection, journal: Journal) -> None:
         """Have the queue know what was found, and report what has changed."""
         if self._used is None or self._used is self._recorded:
             return
         changes = record(connection, self._given, self._used)
-        self._list(with_known(connection, self.settings))
+        self._known = with_known(connection, self.settings)
         for name in [*changes.appeared, *changes.back]:
             journal.discovered(name)
         for name, rule in changes.gone.items():
@@ -108,8 +113,8 @@ def _gone(source: str, rule: str) -> Failure:
     return Failure(
         exit_code=DatabaseError.exit_code,
         message=f"{source} is gone: discover.{rule} does not find it any more",
-        hint="If it was dropped on purpose, confirm that with fleet-status "
-        f"--confirm-gone {source}; else restore it: its sets stay.",
+        hint="If it was dropped on purpose, confirm that: `inv fleet-status "
+        f"--confirm-gone {source}`; else restore it: its sets stay.",
     )
 
 
@@ -264,6 +269,6 @@ def confirm_gone(connection: Connection, name: str) -> None:
     if not gone:
         raise UsageError(
             f"{name} is no source that is gone",
-            hint="Ask fleet-status which are.",
+            hint="`inv fleet-status` lists those that are.",
         )
     connection.execute("DELETE FROM turns WHERE source = %s", (name,))

@@ -433,7 +433,7 @@ class Worker:
             job,
             datetime.fromisoformat(due),
             settings=self.settings.scheduler,
-            configuration=self._search.configuration,
+            configuration=self._search.configuration(job.source),
             state_dir=self.run.state_dir,
             on_end=on_end,
             environment={"OPSKIT_TURN": json.dumps(turn)},

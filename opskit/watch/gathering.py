@@ -27,6 +27,7 @@ from opskit.doctor import stores as probes
 from opskit.errors import OpskitError, StoreError
 from opskit.ledger import LedgerEntry
 from opskit.operations import keys
+from opskit.operations.discovery import with_found
 from opskit.operations.run import Run
 from opskit.operations.schedule import REMEMBERED, is_credible, overdue
 from opskit.store import LocalStore, Store, unwrapped
@@ -109,7 +110,9 @@ class Gathering:
                 known = None
             self._ask(f"store {store.name}", partial(_look_into, run, store, known))
         connected = [*run.settings.databases, *run.settings.files]
-        if self._fleet is not None:
+        if self._fleet is None:
+            connected += run.found.databases
+        else:
             connected = []
             self._ask(_QUEUE, partial(self._fleet, entries))
         for name in connected:
@@ -174,7 +177,7 @@ class Gathering:
     def _heard_of_fleet(self) -> tuple[Settings, FleetState | None]:
         """Return what the queue says, with every source; or else what it said last."""
         if self._fleet is None:
-            return self._run.settings, None
+            return with_found(self._run.settings, self._run.found), None
         settings, before = self._known
         if not self._asked[_QUEUE].done():
             return settings, replace(before, error=_silence(), hint=_PATIENCE)
