@@ -288,6 +288,7 @@ def night(tmp_path: Path, make_database: MakeDatabase) -> Night:
         dead_after = "3s"
         retries = 0
         [scheduler]
+        listen = ""
         verify = ""
         drill = ""
         report = ""
@@ -333,9 +334,5 @@ def test_a_database_that_appears_is_backed_up_the_same_night(night: Night) -> No
         "restore", "--backup", "latest", "--database", "night_b", "--to", "night_b"
     )
     assert restored.returncode == 0, restored.stderr
-    words += night.work()
-    assert night.ledger("discover")[-1] == ("night_b", "ok")
-    # It was made for this due time before.
-    assert night.sets == ["filed", "night_a", "night_b"]
     assert "night_a" in night.all_in_the_queue
     assert PASSWORD not in words + night.all_in_the_queue
