@@ -85,8 +85,9 @@ def fleet_worker(
     worker = Worker(
         start, labels=tuple(label) or ("default",), capacity=capacity, say=say
     )
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    signal.signal(signal.SIGINT, lambda *_: worker.stop())
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(each) is not signal.SIG_IGN:  # by nohup
+            signal.signal(each, lambda *_: worker.stop())
     if not worker.settings.scheduler.listen:
         worker.serve(until_idle=until_idle)
         return None
