@@ -89,10 +89,11 @@ def confirm(run: Run, name: str) -> Outcome[Confirmed]:
         UsageError: it is none that is gone.
     """
     with run.recorded("fleet-status", name) as record:
-        record.begin(source=name)
         with session(run.settings.fleet, "status") as connection:
             require_schema(connection)
-            confirm_gone(connection, name)
+            with connection.transaction():
+                confirm_gone(connection, name)
+                record.begin(source=name)
         record.result = Confirmed(source=name)
     return record.outcome
 

@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -254,7 +255,7 @@ class Web:
         """
         self._run, self._say = run, say
         self._serving: Serving | None = None
-        self._ledger = run.ledger.state
+        self._ledger = (0, 0)
         self._has_said_so = False
         self._watch = Watch(Gathering(run, fleet))
         try:
@@ -287,9 +288,10 @@ class Web:
     def look(self) -> None:
         """Listen, as `open` does, and gather again if a run has ended here."""
         self.open()
-        if self._ledger != (now := self._run.ledger.state):
-            self._ledger = now
-            self.refresh()
+        with suppress(OSError):  # whatever is wrong with the page, the jobs run
+            before, self._ledger = self._ledger, self._run.ledger.state
+            if before != self._ledger:
+                self.refresh()
 
     def _open(self) -> None:
         if self._serving is not None:

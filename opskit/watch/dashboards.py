@@ -193,6 +193,25 @@ _OPSKIT = (
         },
     ),
     Panel(
+        title="Data that no drill has restored yet: the ten worst sources of each day",
+        queries={
+            "{{source}}": "topk(10, time() - opskit_source_proven_timestamp_seconds)"
+        },
+        unit="s",
+    ),
+    Panel(
+        title="Jobs of the fleet",
+        queries={
+            "{{label}}: {{state}}": "max by (label, state) (opskit_fleet_jobs)",
+            "failing": "max(opskit_fleet_jobs_failing)",
+            "late": "max(opskit_fleet_jobs_late)",
+        },
+    ),
+    Panel(
+        title="Workers of the fleet",
+        queries={"{{state}}": "max by (state) (opskit_fleet_workers)"},
+    ),
+    Panel(
         title="Free space",
         queries={"{{path}}": "opskit_disk_free_bytes / opskit_disk_size_bytes"},
         unit="percentunit",

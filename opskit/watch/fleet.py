@@ -97,8 +97,15 @@ class FleetState:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of `fleet-status --json`."""
-        known = asdict(self)
-        return known | {"serving": self.serving}
+        known = asdict(self) | {"serving": self.serving}
+        known["ends_at"] = _text(self.ends_at)
+        for each in (*known["doing"], *known["gone"]):
+            each["since"] = _text(each["since"])
+        return known
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
 
 
 def checks(fleet: FleetState) -> Iterator[Check]:

@@ -14,9 +14,12 @@ from uuid import uuid4
 import pytest
 
 from opskit.config import Settings
+from opskit.config.discover import DiscoverSettings
 from opskit.fleet import queue, status
 from opskit.fleet.tick import Ticker
-from opskit.postgres.connect import Connection, query_value
+from opskit.operations.run import begin
+from opskit.postgres.connect import Connection, connect, execute, query_value
+from opskit.postgres.parameters import database_name
 from opskit.watch.fleet import FleetState
 from tests.conftest import MakeDatabase
 from tests.fleet.workers import Worker
@@ -136,6 +139,29 @@ def test_the_end_of_the_work_follows_from_how_long_jobs_took(
     assert hours() == 0
 
 
+def test_what_one_rule_finds_lies_on_one_server(
+    fleet: Settings, connection: Connection
+) -> None:
+    """How to reach it is not known here; a file may name a server for each."""
+    Ticker().tick(connection, fleet)
+    connection.execute("UPDATE turns SET seconds = 3600")
+    worker(connection, "one", labels=["default", "eu"], capacity=3)
+    connection.execute(
+        "INSERT INTO sources (name, rule, label)"
+        " SELECT name, 'r', 'eu' FROM unnest('{a,b,c}'::text[]) name"
+    )
+    hours = []
+    for rule in ({"url": "postgresql://x/y", "pattern": ["*"]}, {"file": "/f"}):
+        discover = {"r": DiscoverSettings.model_validate(rule)}
+        settings = fleet.model_copy(update={"discover": discover})
+        ends_at = read(connection, settings).ends_at
+        assert ends_at is not None
+        now = query_value(connection, "SELECT now()")
+        hours.append(round((ends_at - now) / timedelta(hours=1)))
+
+    assert hours == [2, 1]
+
+
 def test_a_job_that_will_be_due_again_before_its_end_is_late(
     fleet: Settings, connection: Connection
 ) -> None:
@@ -190,6 +216,39 @@ def test_what_fails_and_what_is_gone_is_told(
     assert state.rules == {"r": "", "s": "no"}
 
 
+def test_a_source_that_is_gone_is_confirmed_on_record(
+    fleet: Settings, connection: Connection, tmp_path: Path
+) -> None:
+    """Then it is not told any more; of another source that cannot be said."""
+    connection.execute(
+        "INSERT INTO sources (name, rule, label, gone_since)"
+        " VALUES ('x', 'r', 'eu', now())"
+    )
+    run = begin(fleet.model_copy(update={"state_dir": tmp_path}))
+
+    refused, done = status.confirm(run, "a"), status.confirm(run, "x")
+
+    assert (refused.exit_code, done.exit_code) == (2, 0)
+    assert done.as_json()["confirmed"] == "x"
+    assert read(connection, fleet).gone == ()
+    records, _faults = run.ledger.readable()
+    assert [(e.source, e.outcome) for e in records] == [("x", "ok")]
+
+
+def test_a_queue_without_a_fleet_is_a_fault_of_the_configuration(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    """And so is no queue at all."""
+    empty = {"fleet": {"url": make_database(script="SELECT 1")}}
+    for given, words in ((empty, "no schema opskit_fleet"), ({}, "no queue")):
+        settings = Settings.model_validate({"state_dir": tmp_path, **given})
+
+        done = status.status(begin(settings))
+
+        assert done.exit_code == 2
+        assert words in done.errors[0].message
+
+
 def configured(folder: Path, url: str, queue_url: str) -> Path:
     """Write the configuration of a fleet of one database, not yet drilled."""
     (folder / "store").mkdir()
@@ -209,10 +268,10 @@ def test_a_worker_shows_the_fleet_and_fleet_status_says_the_same(
 ) -> None:
     """From the first job that waits for a worker, to a set, to a queue that is away."""
     queue_url = make_database(script="SELECT 1")
-    configured(tmp_path, make_database(), queue_url)
+    url = make_database()
+    configured(tmp_path, url, queue_url)
     with ExitStack() as stack:
         worker = Worker(name="one", folder=tmp_path, stack=stack)
-        assert worker.command("fleet-status").returncode == 2
         assert worker.command("fleet-init").returncode == 0
         before = worker.command("fleet-status", "--json")
         assert before.returncode == 4
@@ -242,3 +301,9 @@ def test_a_worker_shows_the_fleet_and_fleet_status_says_the_same(
         assert [each["state"] for each in said["fleet"]["workers"]] == ["working"]
         text = worker.command("fleet-status").stdout
         assert re.search(r"^shop +default +all +shop-\S+ +unproven$", text, re.M)
+        with connect(url, purpose="test") as connection:
+            name = database_name(queue_url)
+            execute(connection, "ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
+        away = worker.command("fleet-status")
+        assert away.returncode == 4
+        assert re.search(r"^unhealthy fleet: queue: .*not currently", away.stdout, re.M)

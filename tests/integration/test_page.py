@@ -148,6 +148,28 @@ def test_the_page_fits_and_axe_finds_nothing(show: Open, name: str) -> None:
     assert (light == "rgb(247, 247, 245)") is (scheme == "light")
 
 
+def test_two_hundred_sources_are_one_table_from_which_each_can_be_opened(
+    show: Open,
+) -> None:
+    """On a phone: the worst first, and the faults of many once."""
+    shown = show(states.sick_fleet(), PHONE)
+
+    assert shown.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+    faults = shown.locator(".wrong h2").all_inner_texts()
+    assert len(faults) < 15
+    assert any("4 sources: newest set in local" in each for each in faults)
+    assert shown.locator(".source").count() == 0
+    rows = shown.locator(".losses tbody tr")
+    assert rows.count() == 200
+    first, last = rows.first.inner_text().split(), rows.last.inner_text().split()
+    assert first[:3] == ["customer-0049", "all", "none"]
+    assert last[1] not in ("all", "none")
+    rows.last.get_by_role("link").click()
+    shown.wait_for_url(f"**source={last[0]}**")
+    assert shown.locator(".source h2").all_inner_texts() == [last[0]]
+    assert shown.locator(".source h2").is_visible()
+
+
 def test_a_sick_source_is_seen_at_once(show: Open) -> None:
     """What is wrong is on the first screen, with a runbook that can be read."""
     shown = show(states.sick())

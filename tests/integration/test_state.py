@@ -8,8 +8,9 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import pytest
 
 from opskit import config
 from opskit.checks import Health
-from opskit.ledger import Ledger
+from opskit.config import Settings
+from opskit.errors import DatabaseError
+from opskit.ledger import Ledger, LedgerEntry
 from opskit.operations import run as run_module
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
@@ -28,6 +31,7 @@ from opskit.postgres.connect import connect
 from opskit.store import Store
 from opskit.watch import gathering as gathering_module
 from opskit.watch import metrics, web
+from opskit.watch.fleet import FleetState
 from opskit.watch.gathering import Gathering, Watch, gather
 from opskit.watch.health import checks
 from opskit.watch.state import Answer, StoreState
@@ -350,6 +354,63 @@ def test_a_server_that_hangs_gets_few_sessions_and_holds_up_no_other(
         assert [each.name for each in sources if each.reachable] == ["shop"]
         until(lambda: hanging() == gathering_module._SESSIONS_MAX)
     until(lambda: hanging() == 0)
+
+
+def test_in_a_fleet_nobody_but_its_workers_connects(tmp_path: Path) -> None:
+    """The queue says which sources there are; without an answer, what it said last."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and nobody listens
+        port = silent.getsockname()[1]
+        away = f'[databases.shop]\nurl = "postgresql://ops@127.0.0.1:{port}/shop"\n'
+        run = configured(tmp_path, away)
+        databases = run.settings.databases
+        known = run.settings.model_copy(
+            update={"databases": databases | {"found": databases["shop"]}}
+        )
+        said: list[tuple[Settings, FleetState]] = [
+            (known, FleetState(todo={"default": 7}))
+        ]
+
+        def ask(_entries: Sequence[LedgerEntry]) -> tuple[Settings, FleetState]:
+            if said:
+                return said.pop()
+            raise DatabaseError("the queue", said="refused", hint="Start it.")
+
+        gathering = Gathering(run, ask)
+        for error in ("", "refused"):
+            state = gathering()
+
+            assert [each.name for each in state.sources] == ["shop", "found"]
+            assert all(each.reachable for each in state.sources)
+            assert state.fleet is not None
+            assert error in state.fleet.error
+            assert bool(state.fleet.error) is bool(error)
+            assert state.fleet.todo == {"default": 7}
+
+
+def test_in_a_fleet_a_store_is_listed_again_by_how_long_that_takes(
+    tmp_path: Path,
+) -> None:
+    """Others change it all the time, and a ledger here does not tell of them."""
+    for store in ("near", "far"):
+        (tmp_path / store).mkdir()
+    run = configured(tmp_path, source(tmp_path))
+    gathering = Gathering(run, lambda _entries: (run.settings, FleetState()))
+    slow = run_module.now() - timedelta(seconds=30)
+
+    def sets(listing_time: timedelta) -> int:
+        state = gathering()
+        stores = tuple(
+            replace(each, listed_at=slow, listing_time=listing_time)
+            for each in state.stores
+        )
+        gathering._before = replace(state, stores=stores)
+        return len(state.stores[0].sets)
+
+    assert sets(timedelta(seconds=10)) == 0
+    backup(configured(tmp_path, source(tmp_path)), BackupRequest())
+    assert sets(timedelta(seconds=1)) == 0  # 20 times 10 seconds have not passed
+    assert sets(timedelta(seconds=1)) == 1
 
 
 def test_silent_stores_are_waited_for_together_and_their_last_lists_count(

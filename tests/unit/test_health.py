@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,8 +14,9 @@ from opskit.catalog.documents import EvidenceName
 from opskit.catalog.sets import Unreadable
 from opskit.checks import Check, Health, worst
 from opskit.config import Settings
-from opskit.watch.health import checks, freshness
-from opskit.watch.state import Room, SourceState, State
+from opskit.watch.fleet import Failing, FleetState, GoneSource
+from opskit.watch.health import checks, freshness, grouped
+from opskit.watch.state import Room, SourceState, State, losses
 from tests.unit import states
 from tests.unit.states import NOW
 
@@ -211,6 +213,62 @@ BAD: dict[str, tuple[Change, str, Health]] = {
 }
 
 
+def fleet_is(**changes: Any) -> Change:
+    """Return what makes a state that of a fleet."""
+    fleet = states.fleet(0, **changes).fleet
+    return lambda state: replace(state, fleet=fleet)
+
+
+def worker_is(**changes: Any) -> Change:
+    """Return what adds a worker to a fleet."""
+    fleet = states.fleet(0).fleet
+    assert fleet is not None
+    return fleet_is(workers=(*fleet.workers, replace(fleet.workers[0], **changes)))
+
+
+GONE = GoneSource(name="old", rule="customers", since=NOW)
+BAD_FLEETS: dict[str, tuple[Change, str, Health]] = {
+    "a queue away": (
+        fleet_is(error="refused", hint="Start it."),
+        "fleet: queue",
+        UNHEALTHY,
+    ),
+    "jobs and no worker": (fleet_is(workers=()), "fleet: workers", UNHEALTHY),
+    "jobs that nobody queues": (
+        fleet_is(workers=(), todo={}, due=2),
+        "fleet: workers",
+        UNHEALTHY,
+    ),
+    "a label that nobody has": (
+        fleet_is(todo={"us-east": 1, "default": 0}),
+        "fleet: labels without a worker",
+        UNHEALTHY,
+    ),
+    "a dead worker": (worker_is(state="dead"), "fleet: state of workers", DEGRADED),
+    "a worker's clock": (
+        worker_is(state="clock-off", reason="an hour"),
+        "fleet: state of workers",
+        DEGRADED,
+    ),
+    "a job that fails": (
+        fleet_is(failing=(Failing(name="backup a", failures=2),)),
+        "fleet: failing jobs",
+        DEGRADED,
+    ),
+    "a short night": (
+        fleet_is(late=("backup a",)),
+        "fleet: end of the work",
+        DEGRADED,
+    ),
+    "a source that is gone": (fleet_is(gone=(GONE,)), "fleet: gone sources", DEGRADED),
+    "a rule": (
+        fleet_is(rules={"erp": "refused", "shops": ""}),
+        "fleet: rules",
+        DEGRADED,
+    ),
+}
+
+
 def test_ninety_good_days_are_healthy() -> None:
     """Every check passes, and none gives advice."""
     by_name = found(states.well())
@@ -219,7 +277,9 @@ def test_ninety_good_days_are_healthy() -> None:
     assert [each.hint for each in by_name.values() if each.hint] == []
 
 
-@pytest.mark.parametrize(("change", "name", "health"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(
+    ("change", "name", "health"), (BAD | BAD_FLEETS).values(), ids=BAD | BAD_FLEETS
+)
 def test_each_thing_that_is_wrong_is_named_with_what_to_do(
     change: Change, name: str, health: Health
 ) -> None:
@@ -231,6 +291,93 @@ def test_each_thing_that_is_wrong_is_named_with_what_to_do(
     assert by_name[name].hint
     assert worst(each for each in by_name.values() if each.name != name) is HEALTHY
     assert worst(by_name.values()) is health
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        fleet_is(),
+        fleet_is(workers=(), todo={}),  # between two nights
+        worker_is(state="draining"),
+    ],
+)
+def test_a_fleet_may_rest(change: Change) -> None:
+    """Nobody has to be at work where nothing waits, or to connect to the sources."""
+    checked = found(change(states.well()))
+
+    assert worst(checked.values()) is HEALTHY
+    assert not [name for name in checked if "connection" in name]
+
+
+def test_the_workers_of_a_queue_that_is_away_are_unknown() -> None:
+    """What is gone is known all the same."""
+    state = fleet_is(error="refused", workers=(), gone=(GONE,))(states.well())
+
+    fleet = {name for name, each in found(state).items() if name.startswith("fleet")}
+    assert fleet == {"fleet: queue", "fleet: gone sources", "fleet: rules"}
+
+
+def test_programs_can_read_how_a_fleet_is() -> None:
+    """Times are text, as in every document."""
+    fleet = states.sick_fleet(1).fleet
+    assert fleet is not None
+
+    document = json.loads(json.dumps(fleet.as_json()))
+
+    assert document["ends_at"] == (NOW + 2 * HOUR).isoformat()
+    assert document["gone"][0]["since"] == NOW.isoformat()
+    assert document["serving"] == {"default": 1, "us-east": 0}
+    assert FleetState().as_json()["ends_at"] is None
+
+
+def test_a_fault_that_many_sources_have_is_one() -> None:
+    """As bad as each of them; what three sources have is told of each."""
+    few = [
+        Check(name=f"database s{n}: proof", passed=False, observed=f"set {n}", hint="h")
+        for n in range(3)
+    ]
+    many = [Check(name=f"last backup s{n}", passed=False) for n in range(9)]
+    others = [Check(name="last verify", passed=False), Check(name="disk", passed=False)]
+    slow = [
+        Check(name=f"files f{n}: connection", passed=False, advisory=True)
+        for n in range(4)
+    ]
+
+    one, same, *rest = (
+        each for each in grouped([*few, *many, *others, *slow]) if each not in few
+    )
+
+    assert (one.name, one.observed) == (
+        "9 sources: last backup",
+        "s0, s1, s2, s3, s4 and 4 more",
+    )
+    assert same.name == "last verify"
+    assert [each.name for each in rest] == ["disk", "4 sources: connection"]
+    assert [each.status for each in rest] == [UNHEALTHY, DEGRADED]
+    assert grouped(few) == few
+
+
+def test_the_worst_loss_comes_first() -> None:
+    """No set, then none that was drilled, then the oldest that was."""
+    oldest = states.well().sources[0]
+    sets = oldest.sets
+    proven = next(each for each in sets if each.best_proof == "drilled")
+    unproven = tuple(each for each in sets if each.best_proof != "drilled")
+    sources = [
+        replace(oldest, name="drilled later"),
+        replace(oldest, name="drilled", sets=sets[sets.index(proven) + 1 :]),
+        replace(oldest, name="not drilled", sets=unproven),
+        replace(oldest, name="none", sets=()),
+        replace(oldest, name="ahead", sets=(replace(proven, snapshot_at=NOW + DAY),)),
+    ]
+
+    lost = losses(sources, now=NOW)
+
+    names = ["none", "not drilled", "drilled", "drilled later", "ahead"]
+    assert [each.source.name for each in lost] == names
+    assert lost[3].proven == proven
+    assert lost[3].seconds == (NOW - proven.snapshot_at).total_seconds()
+    assert [lost[index].seconds for index in (0, 1, 4)] == [None, None, 0]
 
 
 def test_limits_are_those_of_the_settings() -> None:
