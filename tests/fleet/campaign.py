@@ -106,6 +106,7 @@ class Campaign:
     network: Network
     world: World
     groups: Sequence[Group]
+    bucket: s3_servers.S3Server
     store: Store
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     seen: Counter[str] = field(default_factory=Counter)
@@ -267,6 +268,7 @@ def campaign(size: Size, folder: Path | None = None) -> Iterator[Campaign]:
             network=net,
             world=World(workers=workers, queue=queue, proxy=proxy),
             groups=groups,
+            bucket=bucket,
             store=open_store("bucket", bucket.settings(s3_servers.BUCKET, "fleet")),
         )
 

@@ -5,26 +5,38 @@ The whole campaign, with faults at random, is a command: `python -m tests.fleet`
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
+from importlib import resources
+from pathlib import Path
 
 import pytest
 
+from opskit.fleet import queue
+from opskit.postgres.connect import connect, query
+from opskit.postgres.database import run_script
+from opskit.store import open_store
 from tests.fleet.account import Set, read
 from tests.fleet.campaign import Campaign, Size, campaign
+from tests.fleet.faults import ahead
 from tests.fleet.network import is_possible
+from tests.fleet.workers import Worker
 from tests.proxy import Fault, Request
-from tests.support import value
+from tests.s3_servers import BUCKET
+from tests.support import execute, value
+from tests.unit import stock
 from tests.watching import until
 
 SIZE = Size(
-    databases=8,
+    databases=15,
     workers=3,
     placed=int(is_possible()),
     minutes=0,
     majors=(16,),
-    groups=4,
+    groups=5,
     dead_after=5,
     patience=600,
 )
@@ -144,19 +156,155 @@ def test_a_queue_that_restarts_in_the_middle_of_a_job(fleet: Campaign) -> None:
 
 
 def test_without_the_queue_a_worker_does_what_is_overdue(fleet: Campaign) -> None:
-    """It begins after a while, says so, and its set is not made again later."""
+    """It begins after a while, and its set is not made again later."""
     third = fleet.world.workers[2]
     configuration = third.folder / "opskit.toml"
-    text = configuration.read_text()
+    text, arguments = configuration.read_text(), third.arguments
     configuration.write_text(text.replace('patience = "600s"', 'patience = "1s"'))
+    third.arguments = ["--label", "far"]
     fleet.world.queue.stop()
     third.start()
-    due = until(lambda: sets_of(fleet, "group3_0"), SECONDS_MAX)[0].due
+    due = until(lambda: sets_of(fleet, "group4_0"), SECONDS_MAX)[0].due
     fleet.world.queue.start()
     configuration.write_text(text)
+    third.arguments = arguments
 
-    next_due = fleet.ask("group3_0")
+    next_due = fleet.ask("group4_0")
 
     assert due < next_due - timedelta(days=1)
-    until(lambda: jobs(fleet, "group3_0") == ["succeeded"], SECONDS_MAX)
-    assert [e.due for e in sets_of(fleet, "group3_0")] == [due, next_due]
+    until(lambda: jobs(fleet, "group4_0") == ["succeeded"], SECONDS_MAX)
+    assert [e.due for e in sets_of(fleet, "group4_0")] == [due, next_due]
+
+
+def test_a_worker_that_is_split_from_the_queue_makes_no_second_set(
+    fleet: Campaign,
+) -> None:
+    """It reaches its database and its store, and another has taken over its job."""
+    first, _second, third = fleet.world.workers
+    if first.place is None:
+        stock.missing("iproute2")
+    due = fleet.ask("group0_2")
+    first.start()
+    until(first.jobs, SECONDS_MAX)
+
+    first.place.split()
+    try:
+        third.start()
+        until_made(fleet, "group0_2", due)
+        until(lambda: first.jobs() == [], SECONDS_MAX)
+        third.lose()
+    finally:
+        first.place.mend()
+
+    next_due = fleet.ask("group1_2")
+    until_made(fleet, "group1_2", next_due)
+    assert len(sets_of(fleet, "group0_2")) == 1
+
+
+def test_a_store_that_is_slow_for_some(fleet: Campaign) -> None:
+    """Each worker makes its set in its own time."""
+    _first, second, third = fleet.world.workers
+    fleet.world.proxy.fail(".*", Fault(delay_seconds=0.2), times=None)
+    due = fleet.ask("group2_2", "group3_2")
+
+    second.start()
+    third.start()
+
+    until_made(fleet, "group2_2", due)
+    until_made(fleet, "group3_2", due)
+
+
+def test_a_worker_whose_clock_is_off_by_an_hour_takes_no_job(fleet: Campaign) -> None:
+    """It says so; another one does what has waited."""
+    first, _second, third = fleet.world.workers
+    try:
+        wrong = ahead()
+    except FileNotFoundError:
+        stock.missing("faketime")
+    due = fleet.ask("group3_0")
+
+    third.start(**wrong)
+    until(lambda: said(fleet, third) == "clock-off by 3600 seconds", SECONDS_MAX)
+    assert jobs(fleet, "group3_0") == ["todo"]
+    first.start()
+
+    until_made(fleet, "group3_0", due)
+
+
+def said(fleet: Campaign, worker: Worker) -> str:
+    """Return what a worker says of its clock when it has been there for a while."""
+    assert worker.process is not None
+    statement = (
+        "SELECT min(format('%s by %s seconds', state, round(clock_offset)))"
+        f" FROM opskit_fleet.workers WHERE pid = {worker.process.pid}"
+        " AND seen_at > started_at + interval '3 seconds'"
+    )
+    return str(value(fleet.world.queue.url("fleet"), statement))
+
+
+@pytest.fixture
+def other(fleet: Campaign, tmp_path: Path) -> Iterator[Worker]:
+    """A worker of another fleet, which has the same databases and the same store."""
+    with ExitStack() as stack:
+        worker = Worker(name="other", folder=tmp_path, stack=stack)
+        text = (fleet.world.workers[0].folder / "opskit.toml").read_text()
+        url = fleet.world.queue.url
+        (tmp_path / "opskit.toml").write_text(text.replace(url("fleet"), url("other")))
+        fleet.world.queue.create(["other"])
+        yield worker
+        execute(url(), "DROP DATABASE other WITH (FORCE)")
+
+
+def test_two_fleets_do_not_share_a_prefix(fleet: Campaign, other: Worker) -> None:
+    """Neither its schema is made as if all were well, nor does a worker begin."""
+    before = read(fleet.store, whole=False)
+
+    refused = [other.command("fleet-init"), other.command("fleet-worker")]
+
+    for each in refused:
+        assert each.returncode == 2, each.stderr
+        assert "store bucket belongs to another fleet" in each.stderr
+        assert "hint: Give this fleet a prefix of its own." in each.stderr
+    assert read(fleet.store, whole=False) == before
+
+
+def test_a_queue_of_an_older_version_is_brought_up_to_date(
+    fleet: Campaign, other: Worker
+) -> None:
+    """A worker refuses it; after `fleet-init` the fleet works."""
+    url = fleet.world.queue.url("other")
+    make_older(url)
+    configuration = other.folder / "opskit.toml"
+    text = configuration.read_text()
+    configuration.write_text(text.replace('/fleet"\nendpoint', '/other"\nendpoint'))
+
+    refused = other.command("fleet-worker", "--until-idle")
+    made = other.command("fleet-init", "--json")
+    asked = other.command("fleet-run", "--database", "group0_0", "--json")
+    worked = other.command("fleet-worker", "--until-idle")
+
+    assert refused.returncode == 2, refused.stderr
+    assert "the queue's schema is of an older version" in refused.stderr
+    assert "`inv fleet-init`" in refused.stderr
+    assert (made.returncode, json.loads(made.stdout)["new"]) == (0, False)
+    assert (asked.returncode, worked.returncode) == (0, 0), worked.stderr
+    settings = fleet.bucket.settings(BUCKET, "other")
+    (found,) = read(open_store("bucket", settings))
+    assert (found.source, found.damage) == ("group0_0", "")
+
+
+def make_older(url: str) -> None:
+    """Make the schema as it was before the newest versions of procrastinate."""
+    with connect(url, purpose="test") as connection:
+        connection.execute(b"CREATE SCHEMA opskit_fleet")
+        connection.execute(b"SET search_path = opskit_fleet")
+        older = [each for each in queue.migrations() if each.stem < "03.02"]
+        own = resources.files("opskit.fleet") / "schema.sql"
+        for text in [each.read_text() for each in older] + [own.read_text()]:
+            run_script(connection, text)
+        query(
+            connection,
+            "INSERT INTO fleet (version, migration) VALUES (%s, %s) RETURNING true",
+            queue.VERSION,
+            older[-1].stem,
+        )
