@@ -19,9 +19,9 @@ from opskit.fleet import queue
 from opskit.postgres.connect import connect, query
 from opskit.postgres.database import run_script
 from opskit.store import open_store
-from tests.fleet.account import Set, read
+from tests.fleet.account import Account, Set, read, settle
 from tests.fleet.campaign import Campaign, Size, campaign
-from tests.fleet.faults import ahead
+from tests.fleet.faults import ahead, plan
 from tests.fleet.network import is_possible
 from tests.fleet.workers import Worker
 from tests.proxy import Fault, Request
@@ -48,6 +48,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     """A fleet whose workers do not run; the second has its store behind a proxy."""
     with campaign(SIZE, tmp_path_factory.mktemp("fleet") / "fleet") as fleet:
         fleet.make()
+        # The queue knows what a rule finds when a worker has asked it.
+        found = fleet.world.workers[2].command("fleet-worker", "--until-idle")
+        assert found.returncode == 0, found.stderr
         yield fleet
 
 
@@ -181,8 +184,9 @@ def test_a_worker_that_is_split_from_the_queue_makes_no_second_set(
 ) -> None:
     """It reaches its database and its store, and another has taken over its job."""
     first, _second, third = fleet.world.workers
+    stock.program("ip")
     if first.place is None:
-        stock.missing("iproute2")
+        pytest.skip("this user may not make namespaces of the network")
     due = fleet.ask("group0_2")
     first.start()
     until(first.jobs, SECONDS_MAX)
@@ -217,13 +221,10 @@ def test_a_store_that_is_slow_for_some(fleet: Campaign) -> None:
 def test_a_worker_whose_clock_is_off_by_an_hour_takes_no_job(fleet: Campaign) -> None:
     """It says so; another one does what has waited."""
     first, _second, third = fleet.world.workers
-    try:
-        wrong = ahead()
-    except FileNotFoundError:
-        stock.missing("faketime")
+    stock.program("faketime")
     due = fleet.ask("group3_0")
 
-    third.start(**wrong)
+    third.start(**ahead())
     until(lambda: said(fleet, third) == "clock-off by 3600 seconds", SECONDS_MAX)
     assert jobs(fleet, "group3_0") == ["todo"]
     first.start()
@@ -285,12 +286,57 @@ def test_a_queue_of_an_older_version_is_brought_up_to_date(
 
     assert refused.returncode == 2, refused.stderr
     assert "the queue's schema is of an older version" in refused.stderr
-    assert "`inv fleet-init`" in refused.stderr
+    assert "opskit fleet-init`" in refused.stderr
     assert (made.returncode, json.loads(made.stdout)["new"]) == (0, False)
     assert (asked.returncode, worked.returncode) == (0, 0), worked.stderr
     settings = fleet.bucket.settings(BUCKET, "other")
     (found,) = read(open_store("bucket", settings))
     assert (found.source, found.damage) == ("group0_0", "")
+
+
+CHEAP = (
+    *("killed-worker", "lost-machine", "killed-job", "stopped-machine"),
+    *("queue-restarted", "slow-store", "replaced"),
+)
+CHOSEN = ("group0_0", "group1_1", "group2_0", "group3_2")
+
+
+def test_faults_at_random_and_an_account_that_can_fail(fleet: Campaign) -> None:
+    """Each source has its one set, drilled; what is planted then is named."""
+    planned = plan(fleet.world, seed=16, seconds=15, kinds=CHEAP, gap=3, brief=0.1)
+    due = fleet.ask(*CHOSEN)
+    for each in fleet.world.workers:
+        each.start()
+
+    fleet.strike(planned, 15)
+    fleet.ask(*CHOSEN, drill=True)
+
+    until(lambda: account(fleet).faults == (), 2 * SECONDS_MAX)
+    assert set(fleet.seen) >= {each.kind for each in planned}
+    place = {
+        name: f"{name}/{due:%Y-%m-%d}/{found.backup_id}/"
+        for name in CHOSEN
+        for found in sets_of(fleet, name)
+        if found.due == due
+    }
+    lost, undrilled, doubled, _whole = CHOSEN
+    fleet.store.delete(f"{place[lost]}manifest.json")
+    for evidence in [*fleet.store.list(place[undrilled])]:
+        if "-drill-passed-" in evidence.key:
+            fleet.store.delete(evidence.key)
+    fleet.store.put(f"{place[doubled][:-1]}0/manifest.json", [b"{}"])
+    assert set(account(fleet).faults) == {
+        f"missing: {lost} of {due:%H:%M}",
+        f"not drilled: {lost}",
+        f"not drilled: {undrilled}",
+        f"2 times: {doubled} of {due:%H:%M}",
+    }
+
+
+def account(fleet: Campaign) -> Account:
+    """Return what came of the chosen sources."""
+    sets = [e for e in read(fleet.store, whole=False) if e.source in CHOSEN]
+    return settle({each: fleet.asked[each] for each in CHOSEN}, sets)
 
 
 def make_older(url: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 # What a package of Debian brings beside the program of its name.
 _PACKAGES = {
     "age-keygen": "age",
+    "ip": "iproute2",
     "promtool": "prometheus",
     "psql": "postgresql-15-cron",
     "systemd-analyze": "systemd",
