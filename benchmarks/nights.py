@@ -89,17 +89,21 @@ def night(databases: int, workers: int, curve: _Curve, random: Random) -> Night:
         for each in todo
     ]
     began = time.perf_counter()
-    expected = forecast(todo, fleet, CAPS)
+    expected = _end(todo, fleet)
     planning = time.perf_counter() - began
     return Night(
         databases=databases,
         workers=workers,
         at_least=lower_bound(real, fleet, CAPS),
         forecast=expected,
-        longest_first=forecast(real, fleet, CAPS),
-        by_name=forecast([replace(each, priority=0) for each in real], fleet, CAPS),
+        longest_first=_end(real, fleet),
+        by_name=_end([replace(each, priority=0) for each in real], fleet),
         planning=planning,
     )
+
+
+def _end(todo: Sequence[Work], fleet: Sequence[Worker]) -> float:
+    return max(filter(None, forecast(todo, fleet, CAPS)))
 
 
 def measure_nights(options: Options) -> Part:

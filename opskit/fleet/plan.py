@@ -114,24 +114,21 @@ class Worker:
 
 
 def forecast(
-    todo: Iterable[Work], workers: Iterable[Worker], caps: FleetSettings
-) -> float:
-    """Return in how many seconds the work ends if each job starts as soon as it may.
-
-    A job waits for a slot of a worker that has its label, for the other jobs of its
-    source, and for a slot of its server and of each of its stores. What no worker has
-    the label for is left out.
-    """
-    pools = _Pools(workers, caps)
-    pools.fill(list(todo))
-    return pools.busy_until
-
-
-def ends(
     todo: Sequence[Work], workers: Iterable[Worker], caps: FleetSettings
 ) -> list[float | None]:
-    """Return in how many seconds each job ends in that forecast; None if it cannot."""
-    return _Pools(workers, caps).fill(todo)
+    """Return in how many seconds each job ends if each starts as soon as it may.
+
+    A job waits for a slot of a worker that has its label, for the other jobs of its
+    source, and for a slot of its server and of each of its stores. None if no worker
+    has its label.
+    """
+    pools = _Pools(workers, caps)
+    ends: list[float | None] = [None] * len(todo)
+    by_priority = sorted(enumerate(todo), key=lambda each: -each[1].priority)
+    for number, work in by_priority:
+        if own := pools["label", work.label]:
+            ends[number] = pools.occupy(own, work)
+    return ends
 
 
 def lower_bound(
@@ -160,7 +157,6 @@ class _Pools(dict[_Place, list[_Slot]]):
     def __init__(self, workers: Iterable[Worker], caps: FleetSettings) -> None:
         super().__init__()
         self._sizes = {"source": 1, "server": caps.per_server, "store": caps.per_store}
-        self.busy_until = 0.0
         for worker in workers:
             own = [_Slot() for _ in range(max(worker.capacity, len(worker.running)))]
             for label in worker.labels:
@@ -172,15 +168,6 @@ class _Pools(dict[_Place, list[_Slot]]):
     def __missing__(self, place: _Place) -> list[_Slot]:
         self[place] = [_Slot() for _ in range(self._sizes.get(place[0], 0))]
         return self[place]
-
-    def fill(self, todo: Sequence[Work]) -> list[float | None]:
-        """Take slots for each job; return when it ends, None if no worker takes it."""
-        ends: list[float | None] = [None] * len(todo)
-        by_priority = sorted(enumerate(todo), key=lambda each: -each[1].priority)
-        for number, work in by_priority:
-            if own := self["label", work.label]:
-                ends[number] = self.occupy(own, work)
-        return ends
 
     def occupy(self, own: list[_Slot], work: Work) -> float:
         """Take a slot of a worker and of each place, as soon as there is one of all.
@@ -194,5 +181,4 @@ class _Pools(dict[_Place, list[_Slot]]):
         for pool in pools:
             free = [slot for slot in pool if slot.free_at <= start]
             max(free, key=lambda slot: slot.free_at).free_at = end
-        self.busy_until = max(self.busy_until, end)
         return end

@@ -225,7 +225,7 @@ class _Said:
                 running[each["worker"]].append(work)
             else:
                 todo.append((each, work))
-        ends = plan.ends(
+        ends = plan.forecast(
             [work for _row, work in todo],
             [
                 plan.Worker(
