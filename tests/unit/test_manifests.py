@@ -87,14 +87,11 @@ def judged(folder: Path, text: str, version: str) -> str:
     return done.stdout + done.stderr if done.returncode else ""
 
 
-@pytest.mark.parametrize("version", ["1.29", "1.33", "1.37"])
-def test_kubernetes_takes_them(
-    settings: Settings, tmp_path: Path, version: str
-) -> None:
+def test_kubernetes_takes_them(settings: Settings, tmp_path: Path) -> None:
     """By the schemas of the oldest and the newest version; a wrong key is refused."""
     text = kubernetes(settings, image="registry.example/opskit:1")
 
-    assert judged(tmp_path, text, version) == ""
+    assert judged(tmp_path, text, "1.29") == judged(tmp_path, text, "1.37") == ""
     assert text.count("readOnlyRootFilesystem") == 3
     for right, wrong in (
         ("terminationGracePeriodSeconds: ", "terminationGraceSeconds: "),
@@ -103,7 +100,7 @@ def test_kubernetes_takes_them(
         ("replicas: 2", "replicas: two"),
     ):
         assert right in text
-        assert judged(tmp_path, text.replace(right, wrong), version), right
+        assert judged(tmp_path, text.replace(right, wrong), "1.29"), right
 
 
 def test_each_label_has_workers_and_more_of_them_at_night(settings: Settings) -> None:
@@ -346,5 +343,4 @@ def test_the_task_writes_one_kind(tmp_path: Path) -> None:
     assert json.loads(call("--github-matrix", "--label", "eu_west-")) == {
         "source": ["far"]
     }
-    call(code=2)
     call("--kubernetes", "--github-matrix", code=2)
