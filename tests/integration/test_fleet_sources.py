@@ -19,7 +19,7 @@ from opskit.config.fleet import FleetSettings
 from opskit.errors import DatabaseError, UsageError
 from opskit.fleet import queue, sources
 from opskit.fleet.sources import Changes
-from opskit.fleet.tick import Turn, defer
+from opskit.fleet.tick import Ticker, Turn, defer
 from opskit.log import hide
 from opskit.operations.discovery import Found, with_found
 from opskit.operations.schedule import Job
@@ -210,6 +210,21 @@ def test_a_rule_that_fails_is_reported_once_when_it_lasts(
     assert rows == [("one", "no ***", True), ("two", "", True)]
     assert record(found()) == Changes(answering=("one",))
     assert record(found()) == Changes()
+
+
+def test_a_worker_queues_what_others_have_found(
+    fleet: Settings, connection: Connection
+) -> None:
+    """For the workers of that label, with the schedule of the rule."""
+    sources.record(connection, fleet, found(a="one", b="two"))
+    rules = {name: rule | {"schedule": "@daily"} for name, rule in RULES.items()}
+    rules["two"] |= {"label": "far"}
+    scheduled = Settings.model_validate({"discover": rules})
+
+    Ticker().tick(connection, scheduled)
+
+    queued = "SELECT args ->> 'source', queue_name FROM procrastinate_jobs"
+    assert set(query(connection, queued)) >= {("a", "default"), ("b", "far")}
 
 
 @dataclass(frozen=True)
