@@ -28,7 +28,6 @@ from tests import s3_servers
 from tests.acceptance.conftest import Project
 from tests.conftest import MakeDatabase
 from tests.s3_servers import BUCKET, S3Server
-from tests.support import execute
 from tests.unit import stock
 
 DUE = "2026-03-10T03:00:00Z"
@@ -204,14 +203,6 @@ trusted_keys = ["{self.signer}"]
         """The folder of the store that is one."""
         return self.folder / "near"
 
-    def end_session(self) -> None:
-        """End the session that holds the database's lock, as its server would."""
-        execute(
-            self.url,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE"
-            " application_name LIKE 'opskit%backup shop%' AND pid <> pg_backend_pid()",
-        )
-
     def folders(self) -> list[Path]:
         """Return the folders that runs have made in the store that is one."""
         return sorted(self.near.glob("shop/*/*/run-*"))
@@ -261,7 +252,6 @@ def test_runs_that_wake_up_late_leave_the_set_of_their_successor(fleet: Fleet) -
     one, two, three = (fleet.host(name) for name in ("one", "two", "three"))
     for host, name in ((one, "manifest.json"), (three, "RESTORE.md")):
         host.stop_before(name, fleet.queue.turn())
-        fleet.end_session()
         fleet.queue.pass_on()
     assert len(fleet.folders()) == 2
 
@@ -293,7 +283,7 @@ def test_without_the_queue_the_stores_decide(fleet: Fleet) -> None:
     nobody = "postgresql:///queue?host=/nowhere"
     one, two = (fleet.host(name, queue=nobody) for name in ("one", "two"))
     one.stop_before("manifest.json", fleet.queue.turn())
-    fleet.end_session()
+    fleet.queue.pass_on()
 
     (made,) = two.back_up(fleet.queue.turn())["backups"]
     code, refused = one.go_on()
