@@ -41,6 +41,7 @@ TASK = "opskit"
 # "opsf": the first half of the keys of a fleet's advisory locks.
 LOCK_CLASS = 0x6F707366
 _AGAIN_SECONDS = 2.0
+_POOL_SECONDS = 5.0
 _STATEMENT_SECONDS = 30.0
 # A queue that vanished without a word is noticed within about 15 seconds.
 _QUICK = {
@@ -273,10 +274,14 @@ class FencedJobs(JobManager):
         self._held.discard(job.id or 0)
 
     async def fetch_job(self, queues: Any, worker_id: int) -> QueuedJob | None:
-        job = await _or_none(super().fetch_job(queues, worker_id))
-        if job is None:
-            await _or_none(self._put_back_unheld(worker_id))
-        elif job.id is not None:
+        try:
+            job = await super().fetch_job(queues, worker_id)
+            if job is None:
+                await self._put_back_unheld(worker_id)
+        except ConnectorException as error:
+            _away(error)
+            return None
+        if job is not None and job.id is not None:
             self._held.add(job.id)
         return job
 
@@ -333,7 +338,7 @@ def application(
         kwargs=given | {"options": options},
         min_size=1,
         max_size=connections,
-        timeout=10,
+        timeout=_POOL_SECONDS,
         reconnect_timeout=10,
     )
     app = App(connector=connector)
