@@ -97,13 +97,13 @@ class Scheduled(Service):
 
 
 class Daemon:
-    """A scheduler as a process, its output in a file."""
+    """A scheduler or a worker as a process, its output in a file."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *command: str) -> None:
         self._output = folder / f"{name}.log"
         with self._output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "opskit", "scheduler"],
+                [sys.executable, "-P", "-m", "opskit", *(command or ["scheduler"])],
                 cwd=folder,
                 env={"PATH": os.environ["PATH"], "TMPDIR": str(folder / "tmp")},
                 stdin=subprocess.DEVNULL,
