@@ -26,6 +26,7 @@ from opskit.operations.run import begin
 from opskit.postgres import database
 from opskit.postgres.connect import connect, query_value, quoted
 from opskit.postgres.servers.throwaway import Server
+from opskit.watch.gathering import Gathering
 from tests.conftest import MajorServer
 
 ODD = "found \"Über\" 'Shop'"
@@ -380,6 +381,11 @@ def test_what_is_found_is_backed_up_drilled_and_restored(
     drilled = drill(begin(configured), RestoreDrillRequest(database="found_shop"))
     assert drilled.result
     assert drilled.result.evidence.passed
+    state = Gathering(begin(configured))()
+    assert {each.name: (each.error, len(each.sets)) for each in state.sources} == {
+        "found_orders": ("", 1),
+        "found_shop": ("", 2),
+    }
     pruned = prune(begin(configured), PruneRequest(dry_run=True))
     assert pruned.result
     assert len(pruned.result.as_json()["keep"]) == 3
