@@ -154,7 +154,7 @@ class SetWriter:
 
     Several objects may be put at once, from several threads. Where other runs may make
     the same set, each puts all but the manifest into an `attempt` folder of its own.
-    `is_set` says that one of them may have found the set of this one, and relies on it.
+    `is_set` says that others may have found the set of this one, and rely on it.
     """
 
     prefix: str
@@ -237,6 +237,7 @@ class SetWriter:
         if not self.attempt:
             self.leave_out(put_everywhere(self.stores, key, [content]).failed)
             return
+        self.is_set = True
         for store in sorted(self.stores, key=lambda each: each.name):
             try:
                 put_everywhere([store], key, [content])
@@ -248,9 +249,8 @@ class SetWriter:
             except StoreError as error:
                 self.leave_out({store.name: error})
                 if not self.stores:
+                    self.is_set = False
                     raise
-            else:
-                self.is_set = True
 
     def discard(self, everywhere: Sequence[Store]) -> bool:
         """Remove what this run has stored; return whether every store could do so."""

@@ -166,16 +166,21 @@ def test_a_set_that_is_copied_meanwhile_is_the_runs_own(attempt: Attempt) -> Non
     assert (made.manifest, made.stores) == (manifest, (first, second))
 
 
+class _Interrupted(MemoryStore):
+    """The run is interrupted as soon as this store has its manifest."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        put = super().put(key, chunks)
+        if key.endswith(MANIFEST_NAME):
+            raise KeyboardInterrupt
+        return put
+
+
 def test_a_set_that_others_may_have_found_is_not_taken_back(
     attempt: Attempt, tmp_path: Path
 ) -> None:
     """The run is interrupted when one of two stores has its manifest."""
-    first, second = MemoryStore("first"), _Before("second")
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    second.before = interrupt
+    first, second = _Interrupted("first"), MemoryStore("second")
     with pytest.raises(KeyboardInterrupt):
         attempt("aa", first, second)
 
