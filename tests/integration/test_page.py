@@ -318,11 +318,12 @@ def test_before_the_first_state_the_page_says_so(browser: Browser) -> None:
 
 
 def test_the_scheduler_shows_the_sample_of_the_quickstart(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, tmp_path: Path
 ) -> None:
     """From nothing to a page: the set, its drill, and the server that is gone."""
     quickstart(tmp_path, on_start=lambda _: None, on_done=lambda _: None)
-    monkeypatch.setenv("OPSKIT_SCHEDULER__LISTEN", "127.0.0.1:0")
+    with (tmp_path / "opskit.toml").open("a") as configuration:
+        configuration.write('[scheduler]\nlisten = "127.0.0.1:0"\n')
     with ExitStack() as stack:
         daemon = Daemon(tmp_path, "daemon")
         stack.callback(daemon.kill)
