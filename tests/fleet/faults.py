@@ -214,8 +214,8 @@ def plan(
 ) -> list[Planned]:
     """Return faults for so many seconds: each kind in turn, as a shuffled deck has it.
 
-    Nothing happens to a target twice at once, and half of the workers are left alone at
-    any time. `brief` shortens all of them.
+    Nothing happens to a target twice at once, and nearly half of the workers are left
+    alone at any time. `brief` shortens all of them.
     """
     chance = random.Random(seed)
     planned: list[Planned] = []
