@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
-import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import uuid4
-
-from procrastinate import JobContext
-from procrastinate.exceptions import ConnectorException
-from procrastinate.worker import Worker as Engine
 
 from opskit import __version__
 from opskit.checks import count
 from opskit.config import Settings, configuration_path
 from opskit.errors import (
     ConfigurationError,
-    DatabaseError,
-    DrillFailed,
-    IntegrityError,
-    LockHeld,
     OpskitError,
     StoreError,
-    UsageError,
     machine_faults,
 )
 from opskit.fleet.alone import Alone
-from opskit.fleet.queue import (
-    VERSION,
-    Again,
-    application,
-    require_schema,
-    session,
-    sweep,
-)
+from opskit.fleet.engine import Engine
+from opskit.fleet.queue import require_schema, session, sweep
 from opskit.fleet.setup import claim
-from opskit.fleet.slots import free, take
 from opskit.fleet.sources import Search
 from opskit.fleet.tick import Ticker, label
 from opskit.log import logger
@@ -57,7 +37,7 @@ from opskit.postgres.connect import (
     query_value,
     translated,
 )
-from opskit.scheduler.jobs import Ended, Running, launch
+from opskit.scheduler.jobs import Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import Missed
 from opskit.threads import Thread
@@ -65,20 +45,12 @@ from opskit.watch.runs import observed
 
 # In `state_dir`: touched at each round, whatever is away.
 ALIVE = "alive"
-_SLOT_SECONDS = (1.0, 3.0)
-_POLL_SECONDS = 1.0
-_LOCK_SECONDS = (20.0, 40.0)
-_MINUTE = 60.0
 # How long the queue's server may take for what a worker asks at a time, and stores
 # and observers for what is reported.
 _ANSWER = timedelta(minutes=2)
 _REPORT_SECONDS = 60.0
 # A tick a minute, and a sign of life well before anybody counts as dead.
 _PAUSE_SECONDS = 10.0
-# So often a worker may put back a job that its configuration does not know.
-_UNKNOWN_MAX = 30
-# Trying again would end the same way.
-_FINAL = {each.exit_code for each in (UsageError, DrillFailed, IntegrityError)}
 
 
 class Worker:
@@ -97,11 +69,11 @@ class Worker:
         self.labels, self.capacity, self._say = labels, capacity, say
         self._id = uuid4()
         self._wake = threading.Event()
-        self._stops = 0
-        self._pause = min(
+        self.stops = 0
+        self.pause = min(
             self.settings.fleet.dead_after.total_seconds() / 6, _PAUSE_SECONDS
         )
-        self._journal = Journal(self.run)
+        self.journal = Journal(self.run)
         self._search = Search(
             self.settings,
             configuration_path().read_bytes(),
@@ -112,23 +84,17 @@ class Worker:
         entries, _faults = self.run.ledger.readable()
         self._ticker = Ticker(entries)
         self._jobs: tuple[Settings | None, dict[Key, Job]] = (None, {})
-        self._alone = Alone(self)
-        self._running: dict[int, Running] = {}
+        self._alone, self._engine = Alone(self), Engine(self)
         self._stack, self._fleet = ExitStack(), ""
         self._connection: Connection | None = None
         self._connected_at = 0.0
-        self._engine: Engine | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: Thread | None = None
         self.state, self.reason = "working", ""
-
-    # The main thread: housekeeping.
 
     def stop(self) -> None:
         """Finish what runs, and take nothing new; asked twice, end what runs."""
-        self._stops += 1
-        if self._stops > 1:
-            for each in [*self._running.values(), *self._alone.running]:
+        self.stops += 1
+        if self.stops > 1:
+            for each in [*self._engine.running.values(), *self._alone.running]:
                 each.stop()
         self._wake.set()
 
@@ -149,17 +115,17 @@ class Worker:
                 with suppress(OSError):  # what watches it then starts it again
                     (self.run.state_dir / ALIVE).touch()
                 also()
-                if self._stops:
-                    self._drain_engine()  # whether the queue answers or not
+                if self.stops:
+                    self._engine.drain()  # whether the queue answers or not
                 has_work = self._look()
                 if until_idle and not has_work:
-                    self._stops = self._stops or 1
-                self._wake.wait(min(self._pause, 1) if self._stops else self._pause)
+                    self.stops = self.stops or 1
+                self._wake.wait(min(self.pause, 1) if self.stops else self.pause)
             with suppress(OpskitError), self._asking() as connection:
                 connection.execute("DELETE FROM workers WHERE id = %s", (self._id,))
         self._search.close()
         deadline = time.monotonic() + _REPORT_SECONDS
-        self._journal.close(deadline)
+        self.journal.close(deadline)
         for each in self._reports:
             each.join(max(0.0, deadline - time.monotonic()))
 
@@ -184,8 +150,8 @@ class Worker:
 
     @property
     def _has_ended(self) -> bool:
-        is_busy = self._thread is not None and self._thread.is_alive()
-        return bool(self._stops) and not is_busy and not self._alone.running
+        is_busy = self._engine.is_alive or bool(self._alone.running)
+        return bool(self.stops) and not is_busy
 
     @contextmanager
     def _asking(self) -> Iterator[Connection]:
@@ -220,21 +186,21 @@ class Worker:
         """Give a sign of life, sweep and tick; return whether there is work left."""
         offset = self._sign_of_life(connection)
         tolerance = self.settings.fleet.clock_tolerance.total_seconds()
-        if self._stops:
+        if self.stops:
             self._set("draining")
         elif abs(offset) > tolerance:
             self._set("clock-off", f"its clock is off by {offset:+.0f} seconds")
         else:
             self._set("working")
         if self.state != "working":
-            self._drain_engine()
+            self._engine.drain()
             return True
-        self._start_engine()
+        self._engine.start()
         dead_after = self.settings.fleet.dead_after
         # Where the queue was away for all, the living get the time to come back.
         if time.monotonic() - self._connected_at > dead_after.total_seconds():
             sweep(connection, dead_after)
-        self._search.record(connection, self._journal)
+        self._search.record(connection, self.journal)
         if not self._search.is_over:
             return True
         self._report_missed(self._ticker.tick(connection, self.settings))
@@ -280,8 +246,7 @@ class Worker:
         server = query_value(connection, "SELECT clock_timestamp()")
         delay = timedelta(seconds=(time.monotonic() - before) / 2)
         offset: float = (self.run.now() - delay - server).total_seconds()
-        running = self._engine  # another thread ends it
-        engine = running.worker_id if running else None
+        engine = self._engine.number
         connection.execute(
             """
             INSERT INTO workers (id, engine, name, host, pid, version, labels, capacity,
@@ -302,123 +267,8 @@ class Worker:
             (engine,),
         )
         if engine is not None and not beaten.rowcount:
-            self._drain_engine()  # it was taken for dead, and needs a new number
+            self._engine.drain()  # it was taken for dead, and needs a new number
         return offset
-
-    # procrastinate's worker, in a thread of its own.
-
-    def _start_engine(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = Thread(self._work, name="queue")
-
-    def _drain_engine(self) -> None:
-        engine, loop = self._engine, self._loop
-        if engine is not None and loop is not None:
-            with suppress(RuntimeError):  # it has just ended
-                loop.call_soon_threadsafe(engine.stop)
-
-    def _work(self) -> None:
-        """Run procrastinate's worker; if it ends early, it is started again."""
-        # They log every job that is put back and every try to connect as an error.
-        for name in ("procrastinate", "psycopg.pool"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        try:
-            with translated("the queue"):
-                asyncio.run(self._serve_queue())
-        except (OpskitError, ConnectorException, OSError) as error:
-            logger().info("the queue does not answer", reason=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it starts again
-            logger().error("the queue's worker ended", reason=repr(error))
-
-    async def _serve_queue(self) -> None:
-        fleet = self.settings.fleet
-        app = application(
-            fleet,
-            self._do,
-            connections=self.capacity + 2,
-            is_ending=lambda: bool(self._stops),
-        )
-        async with app.open_async():
-            self._loop = asyncio.get_running_loop()
-            self._engine = Engine(
-                app,
-                queues=list(self.labels),
-                name=self.run.ledger.id,
-                concurrency=self.capacity,
-                fetch_job_polling_interval=_POLL_SECONDS,
-                install_signal_handlers=False,
-                update_heartbeat_interval=self._pause,
-                stalled_worker_timeout=86_400.0,
-            )
-            try:
-                await self._engine.run()  # type: ignore[no-untyped-call]
-            finally:
-                self._engine = None
-
-    async def _do(
-        self,
-        context: JobContext,
-        operation: str,
-        source: str,
-        due: str,
-        version: int = VERSION,
-        **_of_later_versions: Any,
-    ) -> None:
-        """Do one job; procrastinate's task."""
-        job = self.find(operation, source)
-        queued = context.job
-        assert queued.id is not None
-        if version > VERSION + 1:
-            raise Again(_MINUTE)  # workers may differ by one version
-        if job is None:
-            if queued.attempts < _UNKNOWN_MAX:
-                raise Again(_MINUTE)  # another worker's configuration may know it
-            raise UsageError(f"no configuration has a {operation} of {source}")
-        if self._stops:
-            raise Again(1)  # it was got just before
-        slots = await asyncio.to_thread(take, self.settings, job)
-        if slots is None:
-            raise Again(random.uniform(*_SLOT_SECONDS))  # noqa: S311
-        turn = {
-            "due": due,
-            "job": queued.id,
-            "attempt": queued.attempts,
-            "worker": queued.worker_id,
-        }
-        began = time.monotonic()
-        try:
-            ended = await self._process(queued.id, job, due, turn)
-        finally:
-            await asyncio.to_thread(free, slots)
-        await asyncio.to_thread(
-            self._conclude, job, turn, ended, time.monotonic() - began
-        )
-
-    async def _process(
-        self, number: int, job: Job, due: str, turn: Mapping[str, object]
-    ) -> Ended:
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
-
-        def on_end() -> None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(over.set)
-
-        try:
-            self._running[number] = running = self.launch(job, due, turn, on_end)
-        except LockHeld as error:
-            logger().warning(error.message, job=job.name)
-            raise Again(random.uniform(*_LOCK_SECONDS)) from error  # noqa: S311
-        except OSError as error:  # another machine may have what this one lacks
-            logger().error("a job cannot be started", job=job.name, reason=str(error))
-            raise Again(_MINUTE) from error
-        if self._stops > 1:
-            running.stop()
-        try:
-            await over.wait()
-        finally:
-            del self._running[number]
-        assert running.ended is not None
-        return running.ended
 
     def launch(
         self,
@@ -442,12 +292,12 @@ class Worker:
     @property
     def is_full(self) -> bool:
         """Whether it does as many jobs as it may."""
-        return len(self._running) + len(self._alone.running) >= self.capacity
+        return len(self._engine.running) + len(self._alone.running) >= self.capacity
 
     @property
     def may_work_alone(self) -> bool:
         """Whether it may back up without the queue."""
-        return not self._stops and self.state != "clock-off"
+        return not self.stops and self.state != "clock-off"
 
     def serves(self, job: Job) -> bool:
         """Return whether a job is one of this worker's labels."""
@@ -465,48 +315,3 @@ class Worker:
                 {each.key: each for each in jobs(self.settings)},
             )
         return self._jobs[1].get((operation, source))
-
-    def _conclude(
-        self, job: Job, turn: Mapping[str, Any], ended: Ended, seconds: float
-    ) -> None:
-        """Note how a job ended; raise what puts it back or ends it as failed."""
-        logger().info("a job has ended", job=job.name, code=ended.code)
-        if ended.cause == "stopped":
-            raise Again(1)
-        if ended.code == LockHeld.exit_code:
-            raise Again(random.uniform(*_LOCK_SECONDS))  # noqa: S311
-        if not ended.document:
-            self._journal.ended(job, datetime.fromisoformat(turn["due"]), ended)
-        failures = self._note(job, turn, None if ended.code else seconds)
-        if not ended.code:
-            return
-        if ended.code not in _FINAL and 0 < failures <= self.settings.fleet.retries:
-            raise Again(_MINUTE * 2 ** (failures - 1))
-        failure = ended.failure(job)
-        raise OpskitError(failure.message, hint=failure.hint)
-
-    def _note(self, job: Job, turn: Mapping[str, Any], seconds: float | None) -> int:
-        """Note how a turn ended, if it is still one; return the failures in a row."""
-        try:
-            with session(self.settings.fleet, f"fleet end of {job.name}") as connection:
-                row = connection.execute(
-                    """
-                    UPDATE turns SET
-                        failures = CASE WHEN %(ok)s THEN 0 ELSE failures + 1 END,
-                        seconds = coalesce(%(seconds)s, seconds),
-                        succeeded_at = CASE WHEN %(ok)s THEN now() ELSE succeeded_at END
-                    WHERE operation = %(operation)s AND source = %(source)s
-                      AND holds_turn(%(job)s, %(attempt)s, %(worker)s)
-                    RETURNING failures""",
-                    {
-                        **turn,
-                        "ok": seconds is not None,
-                        "seconds": seconds,
-                        "operation": job.operation,
-                        "source": job.source,
-                    },
-                ).fetchone()
-        except DatabaseError as error:
-            logger().info("the queue does not answer", reason=error.message)
-            return 1
-        return int(row[0]) if row else 0
