@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -292,6 +292,7 @@ def night(tmp_path: Path, make_database: MakeDatabase) -> Night:
     ) as connection:
         queue.init(connection)
     (tmp_path / "store").mkdir()
+    past = datetime.now(UTC) - timedelta(hours=2)  # not due again while this runs
     told, path = tmp_path / "told", tmp_path / "databases.json"
     path.write_text(json.dumps({"filed": f"{server}&password={PASSWORD}"}))
     (tmp_path / "opskit.toml").write_text(
@@ -313,10 +314,10 @@ def night(tmp_path: Path, make_database: MakeDatabase) -> Night:
         [discover.here]
         url = {json.dumps(server)}
         pattern = ["night*"]
-        schedule = "@daily"
+        schedule = "{past.minute} {past.hour} * * *"
         [discover.there]
         file = "{path}"
-        schedule = "@daily"
+        schedule = "{past.minute} {past.hour} * * *"
         """
     )
     return Night(tmp_path, server, fleet)
