@@ -146,9 +146,10 @@ class _Said:
             connection,
             """
             SELECT id, name, host, version, labels, capacity, reason,
-                   extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen,
+                   extract(epoch FROM clock_timestamp() - seen_at)::float8
+                       AS seen_seconds,
                    CASE WHEN seen_at < clock_timestamp() - %s THEN 'dead'
-                       ELSE state END AS state, clock_offset
+                       ELSE state END AS state, clock_offset AS clock_offset_seconds
             FROM workers ORDER BY name, id""",
             settings.fleet.dead_after,
         )
@@ -188,7 +189,10 @@ class _Said:
                 for each in self._turns
                 if each["failures"] and _key(each) in self._timetable
             ),
-            workers=tuple(_worker(each) for each in self._workers),
+            workers=tuple(
+                WorkerState(**{key: each[key] for key in each if key != "id"})
+                for each in self._workers
+            ),
             rules=self._rules,
             gone=tuple(
                 GoneSource(
@@ -255,12 +259,12 @@ class _Said:
         if (job := self._timetable.get(_key(row))) is not None:
             with suppress(OpskitError):  # an address that only workers can read
                 places = caps(self._settings, job)
-        servers = (each for each in places if each.startswith("server "))
+        server = next((each for each in places if each.startswith("server ")), "")
         return plan.Work(
             source=row["source"] or row["operation"],
             seconds=seconds,
             label=row["label"],
-            server=self._servers.get(row["source"], next(servers, "")),
+            server=server and self._servers.get(row["source"], server),
             stores=tuple(each for each in places if each.startswith("store ")),
             priority=row["priority"],
         )
@@ -281,17 +285,3 @@ def _key(row: _Row) -> Key:
 
 def _name(row: _Row) -> str:
     return f"{row['operation']} {row['source']}".strip()
-
-
-def _worker(row: _Row) -> WorkerState:
-    return WorkerState(
-        name=row["name"],
-        host=row["host"],
-        version=row["version"],
-        labels=tuple(row["labels"]),
-        capacity=row["capacity"],
-        seen_seconds=row["seen"],
-        clock_offset_seconds=row["clock_offset"],
-        state=row["state"],
-        reason=row["reason"],
-    )

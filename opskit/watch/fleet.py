@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,7 @@ class WorkerState:
     name: str
     host: str
     version: str
-    labels: tuple[str, ...]
+    labels: Sequence[str]
     capacity: int
     seen_seconds: float
     clock_offset_seconds: float
