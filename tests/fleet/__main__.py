@@ -3,7 +3,7 @@
     python -m tests.fleet --minutes 20 --databases 200 --workers 5
 
 As root three of the workers have networks of their own. What happened stands in
-`campaign.log` of the folder, beside what each worker said.
+`campaign.log` of the folder, beside what each worker and `fleet-status` said.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from tests.fleet.servers import TINY, Server, server
 from tests.fleet.workers import Worker
 from tests.proxy import proxy_to
 from tests.support import value
+from tests.watching import until
 
 _LOOK_SECONDS = 0.25
 _ACCOUNT_SECONDS = 3.0
@@ -199,6 +200,8 @@ class Campaign:
 
     def end(self) -> list[str]:
         """Drain all workers; return what is wrong with how they ended."""
+        # One that has just been started knows nothing of draining yet.
+        until(lambda: not any(each.is_new for each in self.world.workers))
         for each in self.world.workers:
             each.drain()
         deadline, faults = time.monotonic() + _DRAIN_SECONDS, []
@@ -223,7 +226,9 @@ class Campaign:
                 'left', count(*) FILTER (WHERE status IN ('todo', 'doing'))
             ) FROM opskit_fleet.procrastinate_jobs"""
         found = value(self.world.queue.url("fleet"), statement)
-        return {**found, **self.seen}
+        shown = self.world.workers[0].command("fleet-status")
+        (self.folder / "fleet-status").write_text(shown.stdout + shown.stderr)
+        return {**found, **self.seen, "fleet-status": shown.returncode}
 
 
 @contextmanager
@@ -336,7 +341,9 @@ def _drilled(size: Size) -> str:
     """Return a line by which every source is drilled within the time."""
     if not size.minutes:
         return _hourly(())
-    every = int(max(2, size.minutes))
+    every = min(
+        each for each in range(1, 61) if 60 % each == 0 and each >= size.minutes
+    )
     return _hourly(range(datetime.now(UTC).minute % every, 60, every))
 
 

@@ -63,9 +63,14 @@ class Worker:
         }
 
     @property
+    def is_new(self) -> bool:
+        """Whether it was started a moment ago."""
+        return time.monotonic() - self.started_at < _PAUSE_SECONDS
+
+    @property
     def may_start(self) -> bool:
         """Whether it ended, and a service manager would start it again by now."""
-        return not self.runs and time.monotonic() - self.started_at > _PAUSE_SECONDS
+        return not self.runs and not self.is_new
 
     @property
     def runs(self) -> bool:
