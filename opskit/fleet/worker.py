@@ -89,6 +89,7 @@ class Worker:
         self._connection: Connection | None = None
         self._connected_at = 0.0
         self.state, self.reason = "working", ""
+        self._has_missed = False
 
     def stop(self) -> None:
         """Finish what runs, and take nothing new; asked twice, end what runs."""
@@ -223,14 +224,22 @@ class Worker:
                     "whether the night is long enough.",
                 )
             )
+        elif self._has_missed:
+            self.report()
+        self._has_missed = bool(missed)
 
-    def report(self, error: OpskitError) -> None:
-        """Put a failure on record and notify of it; slow stores hold up nothing."""
+    def report(self, error: OpskitError | None = None) -> None:
+        """Put a failure on record, or without one that it is over, and notify.
+
+        Slow stores hold up nothing.
+        """
 
         def record() -> None:
-            logger().error(error.message, hint=error.hint)
-            with self.run.recorded("fleet-worker", watched=True):
-                raise error
+            with self.run.recorded("fleet-worker", watched=True) as made:
+                made.begin()
+                if error is not None:
+                    logger().error(error.message, hint=error.hint)
+                    raise error
 
         thread = Thread(record, name="report")
         self._reports = [thread, *(e for e in self._reports if e.is_alive())]

@@ -386,6 +386,7 @@ def test_without_the_queue_what_is_overdue_is_backed_up_once(
         (alone,) = machine.made
         away.close()
         machine.becomes("succeeded")
+        eventually(lambda: machine.records("fleet-worker", "ok"), that="its end")
 
     (report,) = machine.records("fleet-worker", "failed")
     assert "overdue sources that are backed up without it: 1" in str(report)
