@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -37,6 +37,7 @@ from opskit.scheduler.jobs import Ended, Running
 
 WORKERS = (1, 2, 4, 8, 16)
 CAPACITY = 4
+_IDEAL = [(each, CAPACITY * each / 5) for each in WORKERS]
 CAPS = FleetSettings(per_server=2, per_store=1_000)
 _NOTHING, _LONG = "jobs that do nothing", "jobs of five seconds"
 _LOOK_SECONDS = 0.3
@@ -79,6 +80,13 @@ class Took:
     seconds: float
     cpu_seconds: float
     server_cpu_seconds: float
+
+    def of_each(self, jobs: int) -> Took:
+        """Return what each of so many jobs took of it."""
+        return Took(**{name: value / jobs for name, value in vars(self).items()})
+
+
+Waits = dict[str, dict[int, Took]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,37 +244,59 @@ def works(seconds: Sequence[float], *, a_server: int = 1) -> list[Work]:
 
 def measure_fleet(options: Options, place: Place) -> Part:
     """Measure jobs that only wait, small backups, and a night beside its forecast."""
-    rates: dict[str, dict[int, float]] = {_NOTHING: {}, _LONG: {}}
+    waits: Waits = {_NOTHING: {}, _LONG: {}}
     for workers in WORKERS:
         for kind, seconds, jobs in ((_NOTHING, 0, 200), (_LONG, 5, 20 * workers)):
             todo = works([seconds] * jobs)
             name = f"wait_{seconds}_{workers}"
             took = wait(options, place, name, todo, workers=workers)
-            rates[kind][workers] = jobs / took.seconds
+            waits[kind][workers] = took.of_each(jobs)
     alone = wait(options, place, "alone", works([0] * 100), workers=1, capacity=1)
     found = {
         "a job that does nothing, one at a time: ms": 10 * alone.seconds,
-        "processors' time of that, worker: ms": 10 * alone.cpu_seconds,
-        "processors' time of that, queue: ms": 10 * alone.server_cpu_seconds,
         **_backups(options, place),
         **_night(options, place),
     }
-    rows = [
-        [str(each), f"{rates[_NOTHING][each]:.0f}", f"{rates[_LONG][each]:.1f}",
-         f"**{5 * rates[_LONG][each] / each / CAPACITY:.2f}**"]
-        for each in WORKERS
+    return part(waits, found)
+
+
+def part(waits: Waits, found: Mapping[str, float]) -> Part:
+    """Return what was found for people, as a picture, and for programs."""
+    head = [
+        "workers", f"{_NOTHING}, a second", "processors' ms of each, worker", "queue",
+        f"{_LONG}, a second", "of what it may be",
     ]  # fmt: skip
-    head = ["workers", *(f"{kind}, a second" for kind in rates), "of what it may be"]
+    rows = []
+    for workers, ideal in _IDEAL:
+        nothing, long = waits[_NOTHING][workers], waits[_LONG][workers]
+        rows.append(
+            [
+                str(workers),
+                f"{1 / nothing.seconds:.0f}",
+                f"{1000 * nothing.cpu_seconds:.0f}",
+                f"{1000 * nothing.server_cpu_seconds:.0f}",
+                f"{1 / long.seconds:.1f}",
+                f"**{1 / long.seconds / ideal:.2f}**",
+            ]
+        )
     text = markdown(head, rows) + "\n"
     text += markdown(["what", "found"], [[k, f"{v:.2f}"] for k, v in found.items()])
-    lines = {kind: list(each.items()) for kind, each in rates.items()}
-    ideal = {_LONG: [(each, CAPACITY * each / 5) for each in WORKERS]}
+    lines = {
+        kind: [(workers, 1 / took.seconds) for workers, took in each.items()]
+        for kind, each in waits.items()
+    }
     title = f"Jobs a second; each worker does {CAPACITY} at once; dashed: no overhead"
     return Part(
         name="fleet",
         text=f"## A fleet\n\n{text}",
-        pictures={"fleet": curves(title, "workers", lines, ideal, unit="")},
-        data={"rates": rates, "found": found},
+        pictures={"fleet": curves(title, "workers", lines, {_LONG: _IDEAL}, unit="")},
+        data={
+            "of each job": {
+                kind: {workers: asdict(took) for workers, took in each.items()}
+                for kind, each in waits.items()
+            },
+            "found": found,
+        },
     )
 
 

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import listing, measure, parts, report
+from benchmarks import fleet, listing, measure, parts, report
 from benchmarks.figures import (
     TARGETS,
     Target,
@@ -232,6 +232,22 @@ def test_a_night_ends_no_earlier_than_it_can() -> None:
     assert alone.by_name == pytest.approx(alone.at_least)
     assert many.at_least <= many.longest_first < many.by_name
     assert many.longest_first < 1.1 * many.at_least
+
+
+def test_what_a_fleet_took_is_shown_for_each_job() -> None:
+    """Rates beside what they may be, and the processors' time, which load does not change."""
+    took = fleet.Took(seconds=10.0, cpu_seconds=1.0, server_cpu_seconds=4.0)
+    waits = {
+        kind: dict.fromkeys(fleet.WORKERS, took.of_each(jobs))
+        for kind, jobs in (("jobs that do nothing", 200), ("jobs of five seconds", 20))
+    }
+
+    part = fleet.part(waits, {"ms": 1.0})
+
+    assert "| 1 | 20 | 5 | 20 | 2.0 | **2.50** |" in part.text
+    assert "| 16 | 20 | 5 | 20 | 2.0 | **0.16** |" in part.text
+    assert "| ms | 1.00 |" in part.text
+    assert "stroke-dasharray" in part.pictures["fleet"]
 
 
 def test_the_slowest_stage_is_the_limit() -> None:
