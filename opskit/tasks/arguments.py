@@ -184,7 +184,13 @@ class _Reader:
             )
         if argument.kind is not list and argument.got_value:
             raise UsageError(f"{name} was given twice", hint=f"Give {name} once.")
-        argument.value = value
+        try:
+            argument.value = value
+        except ValueError:
+            raise UsageError(
+                f"{name} takes a whole number, and {value!r} was given",
+                hint=f"Give a number: `{name} 2`.",
+            ) from None
 
 
 def _is_flag(word: str) -> bool:

@@ -78,6 +78,7 @@ def test_a_dry_run_is_no_value() -> None:
         ("backup --database --all", "--database needs a value", "--database="),
         ("backup --database a --database b", "given twice", "once"),
         ("--config", "--config needs a value", "--config=VALUE"),
+        ("fleet-worker --capacity x", "takes a whole number", "`--capacity 2`"),
     ],
 )
 def test_a_wrong_call_is_explained(line: str, message: str, hint: str) -> None:
