@@ -26,6 +26,7 @@ from opskit.postgres.connect import (
     user_query,
 )
 from opskit.postgres.parameters import parse, url_of_database
+from opskit.postgres.scratch import all_copies
 from opskit.threads import Pool
 
 _SECONDS_MAX = 30
@@ -154,10 +155,12 @@ def _of_server(rule: DiscoverSettings) -> tuple[dict[str, str], list[str]]:
             "WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 "
             "ORDER BY datname",
         )
+        copies = all_copies(connection)  # of a restore or a drill that goes on
         wanted = [each for each in there if _matches(each, rule.pattern)]
         if rule.query:
             rows = user_query(connection, rule.query)
             wanted = [row[0] if row else None for row in rows]
+        wanted = [each for each in wanted if each not in copies]
     urls = {each: url_of_database(url, each) for each in wanted if each in there}
     missing = [each for each in wanted if each not in urls]
     return urls, [f"{each!r} (no database to connect to)" for each in missing]

@@ -154,6 +154,12 @@ def _reopen(connection: Connection, copy: str, closed: int | None) -> None:
         database.allow_connections(connection, name, allowed=True)
 
 
+def all_copies(connection: Connection) -> set[str]:
+    """Return the copies on a server, whoever owns them."""
+    rows = query(connection, _DESCRIBED)
+    return {name for oid, name, text in rows if _mark_of(oid, name, text or "")}
+
+
 def _copies(connection: Connection) -> Iterator[tuple[str, int | None]]:
     """Yield the copies that the connection's role owns, and what each keeps closed."""
     statement = _DESCRIBED + "WHERE pg_has_role(datdba, 'USAGE')"

@@ -23,7 +23,7 @@ from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.prune import PruneRequest, prune
 from opskit.operations.restore import RestoredDatabase, RestoreSetRequest, restore
 from opskit.operations.run import begin
-from opskit.postgres import database
+from opskit.postgres import database, scratch
 from opskit.postgres.connect import connect, query_value, quoted
 from opskit.postgres.servers.throwaway import Server
 from opskit.watch.gathering import Gathering
@@ -96,6 +96,30 @@ def test_what_a_pattern_leaves_out_is_not_found(server: Server) -> None:
     rule = {"url": server.url(), "pattern": ["!*_shop", "found_*"]}
 
     assert set(find(settings({"here": rule})).databases) == {"found_orders"}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"pattern": ["found_*"]},
+        {"query": "SELECT datname FROM pg_database WHERE datname LIKE 'found_%'"},
+    ],
+    ids=["pattern", "query"],
+)
+def test_the_copy_of_a_restore_that_goes_on_is_no_source(
+    server: Server, rule: dict[str, Any]
+) -> None:
+    """It would be backed up half full, and reported as gone when it gets its name."""
+    rule = {"url": server.url(), **rule}
+    name = "found_shop_restoring_0a1b2c3d"
+    with connect(server.url(), purpose="test") as connection:
+        database.run_script(connection, f"CREATE DATABASE {name}")
+        try:
+            assert name in find(settings({"here": rule})).databases
+            scratch.mark(connection, name, "a1b2c3d4e5f6")
+            assert name not in find(settings({"here": rule})).databases
+        finally:
+            database.drop(connection, name)
 
 
 def test_a_name_that_is_no_source_is_reported_and_the_others_are_found(
