@@ -116,6 +116,14 @@ def checks(fleet: FleetState) -> Iterator[Check]:
         observed=fleet.error or "answers",
         hint=fleet.hint,
     )
+    if not fleet.error or fleet.labels or fleet.gone:
+        yield from _of_sources(fleet)
+    if not fleet.error:
+        yield from _of_workers(fleet)
+        yield from _of_queue(fleet)
+
+
+def _of_sources(fleet: FleetState) -> Iterator[Check]:
     gone = [f"{e.name} (rule {e.rule}, {e.since:%Y-%m-%d})" for e in fleet.gone]
     yield Check(
         name="fleet: gone sources",
@@ -125,18 +133,15 @@ def checks(fleet: FleetState) -> Iterator[Check]:
         "`inv fleet-status --confirm-gone NAME`. Their sets stay.",
         advisory=True,
     )
-    failing = [f"{name}: {fault}" for name, fault in fleet.rules.items() if fault]
+    failing = [fault for fault in fleet.rules.values() if fault]
     yield Check(
         name="fleet: rules",
         passed=not failing,
-        observed=some(failing, "; "),
+        observed=some(failing, "; ") if failing else "nothing is wrong with them",
         hint="Databases that are new are not found. `inv doctor` asks each rule of "
         "[discover].",
         advisory=True,
     )
-    if not fleet.error:
-        yield from _of_workers(fleet)
-        yield from _of_queue(fleet)
 
 
 def _of_workers(fleet: FleetState) -> Iterator[Check]:
@@ -168,8 +173,9 @@ def _of_workers(fleet: FleetState) -> Iterator[Check]:
     yield Check(
         name="fleet: state of workers",
         passed=not bad,
-        observed=some(bad, "; ") if bad else "all are well",
-        hint="Look at their logs; other workers do their jobs meanwhile.",
+        observed=some(bad, "; ") if bad else "none needs attention",
+        hint="Look at their logs; other workers with their labels do their jobs "
+        "meanwhile. One that is dead for a day is no longer shown.",
         advisory=True,
     )
 
@@ -182,7 +188,8 @@ def _of_queue(fleet: FleetState) -> Iterator[Check]:
         name="fleet: failing jobs",
         passed=not failing,
         observed=some(failing),
-        hint="The log and the ledger of the worker say why.",
+        hint="The log of the worker says why, as does `inv ledger` on its host. Or try "
+        "it here: `inv backup --database NAME`.",
         advisory=True,
     )
     ends = f"{fleet.ends_at:%Y-%m-%d %H:%M} UTC" if fleet.ends_at else "nothing is due"

@@ -64,6 +64,8 @@ def _checks(state: State, settings: Settings) -> Iterator[Check]:
         yield from _of_store(store, needed)
     if state.fleet is not None:
         yield from of_fleet(state.fleet)
+    else:
+        yield from map(_of_rule, settings.discover)
     yield from _timetable(state, settings)
     yield from _last_runs(state)
     yield Check(
@@ -144,15 +146,19 @@ def _of_source(
         clock = compare_clocks(f"{name}: clock", source.clock_offset_seconds)
         yield replace(clock, expected="at most 5 minutes", advisory=True)
     flag = "--files" if source.kind == "files" else "--database"
+    again = f"Run `inv backup {flag} {source.name}` and see why it fails."
+    if state.fleet is not None:
+        again = "See what is wrong with its job: `inv fleet-status`. To have the "
+        again += f"workers back it up now: `inv fleet-run --database {source.name}`."
     for store in state.stores:
         yield _age(
             f"{name}: newest set in {store.name}",
             source.last_success.get(store.name),
             state.time,
             source.max_age.total_seconds(),
-            f"Run `inv backup {flag} {source.name}` and see why it fails.",
+            again,
         )
-    yield _drill(source, state.time)
+    yield _drill(source, state)
     for newest in source.sets[:1]:
         yield Check(
             name=f"{name}: proof",
@@ -210,15 +216,26 @@ def _age(
     )
 
 
-def _drill(source: SourceState, now: datetime) -> Check:
+def _of_rule(name: str) -> Check:
+    return Check(
+        name=f"discover {name}",
+        passed=True,
+        observed="fleet-status examines what it finds",
+    )
+
+
+def _drill(source: SourceState, state: State) -> Check:
     """Return whether a drill passed lately; that the newest one failed is worse."""
     passed = source.last_passed
+    hint = "Run `inv restore-drill --all`, and let the scheduler do it every week."
+    if state.fleet is not None:
+        hint = "Have the workers drill: `inv fleet-run --drill`."
     check = _age(
         f"{label(source)}: newest drill that passed",
         None if passed is None else passed.finished_at,
-        now,
+        state.time,
         source.drill_max_age.total_seconds(),
-        "Run `inv restore-drill --all`, and let the scheduler do it every week.",
+        hint,
     )
     newest = next(iter(source.drills), None)
     if newest is None or newest.passed:

@@ -317,6 +317,33 @@ def test_the_workers_of_a_queue_that_is_away_are_unknown() -> None:
     assert fleet == {"fleet: queue", "fleet: gone sources", "fleet: rules"}
 
 
+def test_nothing_is_said_of_what_a_queue_never_told() -> None:
+    """That nothing is gone is known only once the queue has answered."""
+    state = replace(states.well(), fleet=FleetState(error="refused", hint="Start it."))
+
+    assert [name for name in found(state) if name.startswith("fleet")] == [
+        "fleet: queue"
+    ]
+
+
+def test_in_a_fleet_the_workers_do_what_is_missing() -> None:
+    """The host that shows the health may reach no database."""
+    change = fleet_is()
+    for make in (last_success(local=3 * DAY, offsite=HOUR), drills()):
+        hints = [each.hint for each in found(change(make(states.well()))).values()]
+
+        (hint,) = filter(None, hints)
+        assert "`inv fleet-run" in hint
+
+
+def test_without_its_queue_nothing_is_said_of_what_was_discovered() -> None:
+    """That it is left out is said."""
+    rule = {"url": "postgresql://db.example/x", "pattern": ["*"]}
+    settings = Settings.model_validate({"discover": {"crm": rule}})
+
+    assert "fleet-status" in found(states.well(), settings)["discover crm"].observed
+
+
 def test_programs_can_read_how_a_fleet_is() -> None:
     """Times are text, as in every document."""
     fleet = states.sick_fleet(1).fleet
