@@ -93,7 +93,7 @@ def session(settings: FleetSettings, purpose: str) -> Iterator[Connection]:
             # Most poolers refuse the parameters of a session, or drop them.
             if "pooler" in f"{error.message} {error.hint}":
                 raise pooled from error
-            raise
+            raise error.replace(summary=f"the queue: {error.summary}") from error
         if is_pooled(connection):
             raise pooled
         limit_statements(connection, _STATEMENT_SECONDS)

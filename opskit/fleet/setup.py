@@ -149,7 +149,15 @@ def run_now(
             if unknown := set(sources) - known:
                 raise UsageError(
                     f"no {operation} of {min(unknown)} is in the timetable",
-                    hint="Give the source a `schedule`, or name another.",
+                    hint="`inv fleet-status` lists the sources, and those that rules "
+                    "discovered. Give this one a `schedule`, or name another.",
+                )
+            if not wanted:
+                raise UsageError(
+                    f"no {operation} is in the timetable",
+                    hint="Give the sources a `schedule`, and drills a line in "
+                    "[scheduler]. What rules of [discover] find is known once a worker "
+                    "with their label runs: `inv fleet-worker --label NAME`.",
                 )
             if sources:
                 wanted = [each for each in wanted if each.source in sources]

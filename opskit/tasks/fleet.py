@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import signal
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from opskit import __version__
@@ -120,7 +121,10 @@ def fleet_run(
     operation = "restore-drill" if drill else "backup"
     return say.result(
         run_now(start(), sources=database, operation=operation),
-        lambda done: [f"{count(len(done.names), operation)} due at {done.due}"],
+        lambda done: [
+            f"{count(len(done.names), 'drill' if drill else 'backup')} put into the "
+            f"queue, due at {_at(done.due)}"
+        ],
     )
 
 
@@ -179,6 +183,10 @@ def fleet_status(
     return say.result(status(start()), _fleet_lines)
 
 
+def _at(due: str) -> str:
+    return f"{datetime.fromisoformat(due).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _fleet_lines(done: FleetStatus) -> Iterator[str]:
     from opskit.tasks.doctor import lines
     from opskit.watch.health import grouped
@@ -187,6 +195,18 @@ def _fleet_lines(done: FleetStatus) -> Iterator[str]:
     assert fleet is not None
     yield from _losses(done.state, fleet)
     yield ""
+    yield from _workers(fleet)
+    yield ""
+    for check in grouped(done.checks):
+        if not check.passed or check.name.startswith("fleet: "):
+            yield from lines(check)
+
+
+def _workers(fleet: FleetState) -> Iterator[str]:
+    if fleet.error:
+        yield "the queue does not answer: its workers and jobs are not known, nor is"
+        yield "what was discovered"
+        return
     yield from table(
         ["worker", "state", "labels", "jobs", "seen", "version"],
         [
@@ -210,10 +230,6 @@ def _fleet_lines(done: FleetStatus) -> Iterator[str]:
             for label, workers in fleet.serving.items()
         ],
     )
-    yield ""
-    for check in grouped(done.checks):
-        if not check.passed or check.name.startswith("fleet: "):
-            yield from lines(check)
 
 
 def _losses(state: State, fleet: FleetState) -> Iterator[str]:

@@ -16,6 +16,7 @@ import pytest
 from opskit.config import Settings
 from opskit.config.discover import DiscoverSettings
 from opskit.fleet import queue, status
+from opskit.fleet.setup import run_now
 from opskit.fleet.tick import Ticker
 from opskit.operations.run import begin
 from opskit.postgres.connect import Connection, connect, execute, query_value
@@ -249,6 +250,16 @@ def test_a_queue_without_a_fleet_is_a_fault_of_the_configuration(
         assert words in done.errors[0].message
 
 
+def test_a_run_of_nothing_is_refused(fleet: Settings, tmp_path: Path) -> None:
+    """What rules find is not known before a worker has asked them."""
+    run = begin(fleet.model_copy(update={"state_dir": tmp_path}))
+
+    done = run_now(run, operation="restore-drill")
+
+    assert done.exit_code == 2
+    assert "no restore-drill is in the timetable" in done.errors[0].message
+
+
 def configured(folder: Path, url: str, queue_url: str) -> Path:
     """Write the configuration of a fleet of one database, not yet drilled."""
     (folder / "store").mkdir()
@@ -306,4 +317,7 @@ def test_a_worker_shows_the_fleet_and_fleet_status_says_the_same(
             execute(connection, "ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
         away = worker.command("fleet-status")
         assert away.returncode == 4
-        assert re.search(r"^unhealthy fleet: queue: .*not currently", away.stdout, re.M)
+        assert re.search(
+            r"^unhealthy fleet: queue: the queue: .*not currently", away.stdout, re.M
+        )
+        assert "its workers and jobs are not known" in away.stdout
