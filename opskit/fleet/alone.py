@@ -51,6 +51,8 @@ class Alone:
     def back(self) -> None:
         """Note that the queue answers."""
         self._collect()
+        if self._away_since is not None:
+            self._worker.say("the queue answers again")
         if self._has_said_so:
             self._worker.report()
         self._away_since, self._has_said_so = None, False

@@ -66,7 +66,7 @@ class Worker:
     ) -> None:
         self.run = observed(load())
         self.settings = self.run.settings
-        self.labels, self.capacity, self._say = labels, capacity, say
+        self.labels, self.capacity, self.say = labels, capacity, say
         self._id = uuid4()
         self._wake = threading.Event()
         self.stops = 0
@@ -246,7 +246,7 @@ class Worker:
 
     def _set(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self.state, self.reason):
-            self._say(f"{state}: {reason}" if reason else state)
+            self.say(f"{state}: {reason}" if reason else state)
         self.state, self.reason = state, reason
 
     def _sign_of_life(self, connection: Connection) -> float:
@@ -287,10 +287,11 @@ class Worker:
         on_end: Callable[[], None],
     ) -> Running:
         """Start the process of a job."""
-        self._say(f"{job.name}, due at {due}, begins")
+        at = datetime.fromisoformat(due)
+        self.say(f"{job.name}, due at {at:%Y-%m-%d %H:%M:%S} UTC, begins")
         return launch(
             job,
-            datetime.fromisoformat(due),
+            at,
             settings=self.settings.scheduler,
             configuration=self._search.configuration(job.source),
             state_dir=self.run.state_dir,
