@@ -152,9 +152,10 @@ def test_two_hundred_sources_are_one_table_from_which_each_can_be_opened(
     show: Open,
 ) -> None:
     """On a phone: the worst first, and the faults of many once."""
-    shown = show(states.sick_fleet(), PHONE)
+    shown = show(states.sick_fleet(), (320, 640))
+    shot(shown, "two-hundred-phone")
 
-    assert shown.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 320
     faults = shown.locator(".wrong h2").all_inner_texts()
     assert len(faults) < 15
     assert any("4 sources: newest set in local" in each for each in faults)
