@@ -290,7 +290,7 @@ def _groups(size: Size, net: Network, stack: ExitStack) -> list[Group]:
         count = len(range(number, size.databases, size.groups))
         name = f"group{number}"
         # Late enough for what each database is due for in the beginning to be done.
-        first = size.minutes * (0.55 + 0.35 * number / size.groups)
+        first = size.minutes * (0.65 + 0.25 * number / size.groups)
         due = now + timedelta(minutes=first)
         group = Group(
             name=name,
