@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from opskit import __version__
+from opskit import __version__, locks
 from opskit.checks import count
 from opskit.config import Settings, configuration_path
 from opskit.errors import (
     ConfigurationError,
+    LockHeld,
     OpskitError,
     StoreError,
     machine_faults,
@@ -49,8 +50,38 @@ ALIVE = "alive"
 # and observers for what is reported.
 _ANSWER = timedelta(minutes=2)
 _REPORT_SECONDS = 60.0
+_NAME = "fleet-worker"
 # A tick a minute, and a sign of life well before anybody counts as dead.
 _PAUSE_SECONDS = 10.0
+
+
+@contextmanager
+def own_folder(run: Run) -> Iterator[None]:
+    """Hold the state folder: two workers in one could not be told apart.
+
+    Raises:
+        LockHeld: it is that of another worker.
+        ConfigurationError: it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(
+                locks.exclusive(
+                    run.state_dir / "locks",
+                    _NAME,
+                    operation=_NAME,
+                    run_id=run.run_id,
+                    now=run.now(),
+                )
+            )
+        except LockHeld as error:
+            raise error.replace(
+                summary=f"another worker has the state folder {run.state_dir}: "
+                f"{error.summary}",
+                hint="Give each worker one of its own: set OPSKIT_STATE_DIR, and "
+                "OPSKIT_SCHEDULER__LISTEN for its page.",
+            ) from error
+        yield
 
 
 class Worker:
@@ -110,6 +141,7 @@ class Worker:
             ConfigurationError: the queue cannot be used as it is, or a store belongs
                 to another fleet.
         """
+        self._warn_of_labels()
         with self._stack:
             while not self._has_ended:
                 self._wake.clear()
@@ -129,6 +161,16 @@ class Worker:
         self.journal.close(deadline)
         for each in self._reports:
             each.join(max(0.0, deadline - time.monotonic()))
+
+    def _warn_of_labels(self) -> None:
+        settings = self.settings
+        sections = (settings.databases, settings.discover, settings.files)
+        known = {each.label for sources in sections for each in sources.values()}
+        if unknown := {*self.labels} - known - {"default"}:
+            logger().warning(
+                f"no source has the label {', '.join(sorted(unknown))}",
+                hint=f"These have sources: {', '.join(sorted(known))}.",
+            )
 
     def _look(self) -> bool:
         """Keep house, or go on without the queue; return whether there is work left."""

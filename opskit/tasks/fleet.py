@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import signal
 from collections import Counter
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from opskit.tasks.command import command
 from opskit.tasks.output import Say, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from opskit.fleet.setup import Made, Queued
     from opskit.fleet.status import Confirmed, FleetStatus
@@ -75,7 +76,7 @@ def fleet_worker(
     """
     require_extra()
     from opskit.fleet.status import watched
-    from opskit.fleet.worker import Worker
+    from opskit.fleet.worker import Worker, own_folder
     from opskit.operations.run import start
     from opskit.scheduler.daemon import Web
 
@@ -83,20 +84,20 @@ def fleet_worker(
         raise UsageError(
             "--capacity must be at least 1", hint="Give 2: `--capacity 2`."
         )
-    worker = Worker(
-        start, labels=tuple(label) or ("default",), capacity=capacity, say=say
-    )
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(each) is not signal.SIG_IGN:  # by nohup
-            signal.signal(each, lambda *_: worker.stop())
-    if not worker.settings.scheduler.listen:
-        worker.serve(until_idle=until_idle)
-        return None
-    web = Web(worker.run, say, watched(worker.settings))
-    try:
-        worker.serve(until_idle=until_idle, also=web.look)
-    finally:
-        web.close()
+    run = start()
+    with own_folder(run), ExitStack() as stack:
+        worker = Worker(
+            lambda: run, labels=tuple(label) or ("default",), capacity=capacity, say=say
+        )
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(each) is not signal.SIG_IGN:  # by nohup
+                signal.signal(each, lambda *_: worker.stop())
+        also: Callable[[], None] = lambda: None  # noqa: E731
+        if worker.settings.scheduler.listen:
+            web = Web(worker.run, say, watched(worker.settings))
+            stack.callback(web.close)
+            also = web.look
+        worker.serve(until_idle=until_idle, also=also)
     return None
 
 

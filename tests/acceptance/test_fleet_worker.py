@@ -297,6 +297,19 @@ def test_a_second_signal_ends_the_jobs_which_are_still_due(machine: Machine) -> 
     assert len(machine.made) == 1
 
 
+def test_a_state_folder_is_that_of_one_worker(machine: Machine) -> None:
+    """Two would have one name and one ledger; a label that no source has is named."""
+    machine.configure()
+    with ExitStack() as stack:
+        first = machine.daemon_of(stack, "--label", "default", "--label", "nowhere")
+        first.says("no source has the label nowhere")
+        second = machine.daemon_of(stack)
+        assert second.process.wait(_SECONDS_MAX) == 11
+        second.says("another worker has the state folder")
+        first.send(signal.SIGTERM)
+        assert first.process.wait(_SECONDS_MAX) == 0
+
+
 # The queue and its rows.
 
 
