@@ -15,7 +15,7 @@ from textwrap import indent
 
 from pydantic import BaseModel
 
-from opskit.config import Settings
+from opskit.config import FolderSettings, Settings
 from opskit.config.cron import next_due
 from opskit.errors import UsageError
 from opskit.operations.discovery import find, with_found
@@ -34,6 +34,7 @@ _LEDGER = """
           fieldRef:
             fieldPath: metadata.annotations['batch.kubernetes.io/job-completion-index']
       - {{name: OPSKIT_LEDGER_NAME, value: "burst-{}-$(INDEX)"}}"""
+_CLAIM = "opskit-{}"
 _CONFIGURATION, _SECRETS = Path("/etc/opskit"), Path("/run/secrets/opskit")
 # A worker that finds nothing to do ends: until then all that is due is in the queue.
 _TICK = timedelta(minutes=2)
@@ -102,11 +103,18 @@ def _head(settings: Settings) -> str:
         " ".join(f"--from-file={name}" for name in dict.fromkeys(names))
         for names in needed.values()
     )
-    return (
-        "# Workers of a fleet; docs/fleet.md of opskit describes them. Make first:\n"
-        f"# kubectl create configmap opskit {configuration}\n"
-        f"# kubectl create secret generic opskit {secrets}\n"
-    )
+    lines = [
+        "Workers of a fleet; docs/fleet.md of opskit describes them. Make first:",
+        f"kubectl create configmap opskit {configuration}",
+        f"kubectl create secret generic opskit {secrets}".rstrip(),
+        "If they are needed, add --from-file=pgpass and --from-file=aws-credentials.",
+    ]
+    if claims := [_CLAIM.format(each) for each in _folders(settings, settings.files)]:
+        lines.append(
+            "The pods of all nodes mount these PersistentVolumeClaims (ReadWriteMany): "
+            + ", ".join(claims)
+        )
+    return "".join(f"# {each}\n" for each in lines)
 
 
 def _files(value: object, key: str) -> Iterator[tuple[str, Path]]:
@@ -122,11 +130,9 @@ def _files(value: object, key: str) -> Iterator[tuple[str, Path]]:
 
 def _pod(settings: Settings, label: str) -> dict[str, str]:
     """Return the values in the template of a pod; each folder of a host is a claim."""
-    stores = {name: each for name, each in settings.stores.items() if not each.on_s3}
     files = {name: e for name, e in settings.files.items() if e.label == label}
-    folders = {_name(f"store-{name}"): each.place[0] for name, each in stores.items()}
-    folders |= {_name(f"files-{name}"): str(each.path) for name, each in files.items()}
-    claim = '  - {{name: {0}, persistentVolumeClaim: {{claimName: "opskit-{0}"}}}}\n'
+    folders = _folders(settings, files)
+    claim = "  - {{name: {}, persistentVolumeClaim: {{claimName: {}}}}}\n"
     mount = "      - {{name: {}, mountPath: {}}}\n"
     drain = settings.scheduler.job_timeout + settings.scheduler.stop_timeout
     return {
@@ -134,7 +140,18 @@ def _pod(settings: Settings, label: str) -> dict[str, str]:
         "alive_minutes": str(_ALIVE_MINUTES + settings.fleet.dead_after // _ROUND),
         "grace_seconds": str(int(drain.total_seconds()) + _GRACE_SECONDS),
         "mounts": "".join(mount.format(n, json.dumps(p)) for n, p in folders.items()),
-        "claims": "".join(claim.format(name) for name in folders),
+        "claims": "".join(
+            claim.format(name, json.dumps(_CLAIM.format(name))) for name in folders
+        ),
+    }
+
+
+def _folders(settings: Settings, files: Mapping[str, FolderSettings]) -> dict[str, str]:
+    """Return the folders of a host that are stores or sources, by a volume's name."""
+    stores = {name: each for name, each in settings.stores.items() if not each.on_s3}
+    folders = {_name(f"store-{name}"): each.place[0] for name, each in stores.items()}
+    return folders | {
+        _name(f"files-{name}"): str(each.path) for name, each in files.items()
     }
 
 

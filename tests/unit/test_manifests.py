@@ -211,6 +211,15 @@ def test_nothing_of_the_configuration_is_inlined(settings: Settings) -> None:
     )
 
 
+def test_the_claims_of_folders_are_to_be_made_first(tmp_path: Path) -> None:
+    """Without a secret, its command ends with its name."""
+    text = "[stores.local]\nurl = 'file:///backups'\n[files.data]\npath = '/data'"
+    head = kubernetes(settings_of(tmp_path, text), image="opskit").partition("---")[0]
+
+    assert "# kubectl create secret generic opskit\n" in head
+    assert "(ReadWriteMany): opskit-store-local, opskit-files-data\n" in head
+
+
 def test_a_file_that_no_worker_would_have_is_refused(tmp_path: Path) -> None:
     """Also one deep in the configuration."""
     text = "[[notify.webhooks]]\nurl = 'https://app.example'\nsecret_file = '/etc/hook'"
