@@ -64,8 +64,6 @@ def _checks(state: State, settings: Settings) -> Iterator[Check]:
         yield from _of_store(store, needed)
     if state.fleet is not None:
         yield from of_fleet(state.fleet)
-    else:
-        yield from map(_of_rule, settings.discover)
     yield from _timetable(state, settings)
     yield from _last_runs(state)
     yield Check(
@@ -213,14 +211,6 @@ def _age(
         observed="none" if age is None else f"{duration(age)} old",
         expected=f"at most {duration(limit_seconds)}",
         hint=hint,
-    )
-
-
-def _of_rule(name: str) -> Check:
-    return Check(
-        name=f"discover {name}",
-        passed=True,
-        observed="fleet-status examines what it finds",
     )
 
 

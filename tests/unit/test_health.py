@@ -336,14 +336,6 @@ def test_in_a_fleet_the_workers_do_what_is_missing() -> None:
         assert "`inv fleet-run" in hint
 
 
-def test_without_its_queue_nothing_is_said_of_what_was_discovered() -> None:
-    """That it is left out is said."""
-    rule = {"url": "postgresql://db.example/x", "pattern": ["*"]}
-    settings = Settings.model_validate({"discover": {"crm": rule}})
-
-    assert "fleet-status" in found(states.well(), settings)["discover crm"].observed
-
-
 def test_programs_can_read_how_a_fleet_is() -> None:
     """Times are text, as in every document."""
     fleet = states.sick_fleet(1).fleet
