@@ -17,6 +17,7 @@ from opskit.catalog.catalog import Catalog, Known
 from opskit.catalog.manifest import Manifest, of_database
 from opskit.catalog.sets import BackupSet, CatalogCache, ListedSet
 from opskit.catalog.writer import Protection
+from opskit.checks import some
 from opskit.config import DatabaseSettings, FolderSettings, Settings
 from opskit.crypto.keys import Identities
 from opskit.errors import (
@@ -252,7 +253,7 @@ class Run:
             or discovery.by_pattern(self.settings, name)
         )
         if database is None:
-            known = ", ".join(self.settings.databases) or "none"
+            known = some([*self.settings.databases, *self.found.databases])
             raise UsageError(
                 f"no database {name} is configured (configured: {known})",
                 hint=f"Add [databases.{name}] to the configuration, or name another.",
