@@ -394,6 +394,24 @@ def test_a_job_goes_on_while_the_queue_is_away_for_long(
         machine.becomes("succeeded", 1)
 
 
+def test_a_worker_that_just_came_takes_over_nothing_yet(machine: Machine) -> None:
+    """If the queue was away for all, the others get the time to come back."""
+    dead = machine.queue.engine(seen="1 hour")
+    machine.queue.job(status="doing", worker_id=dead, lock="x", queue_name="elsewhere")
+    with machine.works():
+        (waited,) = eventually(
+            lambda: machine.queue.ask(
+                "SELECT extract(epoch FROM at - started_at)::float"
+                " FROM procrastinate_events e JOIN procrastinate_jobs j"
+                " ON j.id = e.job_id, workers WHERE lock = 'x'"
+                " AND type = 'deferred_for_retry'"
+            ),
+            that="it is taken over",
+        )
+
+    assert waited > _DEAD_AFTER - 1
+
+
 def test_without_the_queue_what_is_overdue_is_backed_up_once(
     machine: Machine, make_database: MakeDatabase
 ) -> None:
