@@ -206,7 +206,7 @@ def _fleet_lines(done: FleetStatus) -> Iterator[str]:
 def _workers(fleet: FleetState) -> Iterator[str]:
     if fleet.error:
         yield "the queue does not answer: its workers and jobs are not known, nor is"
-        yield "what was discovered"
+        yield "what was discovered; the task `status` examines all sources without it"
         return
     yield from table(
         ["worker", "state", "labels", "jobs", "seen", "version"],
