@@ -22,6 +22,7 @@ from opskit.catalog.sets import (
     read_set,
     sets_in,
 )
+from opskit.checks import some
 from opskit.errors import (
     IntegrityError,
     ObjectNotFound,
@@ -169,13 +170,17 @@ class Catalog(Generic[Known]):
                 "there is no backup set yet", hint="Take one with `inv backup`."
             )
         if len(names) > 1:
-            raise _ambiguous(
-                f"there are sets of several sources: {', '.join(sorted(names))}",
+            error = _ambiguous(
+                f"there are sets of several sources: {some(sorted(names))}",
                 [
                     each[0].backup_id
                     for name in sorted(names)
                     if (each := self.of(name))
                 ],
+            )
+            raise error.replace(
+                hint=f"{error.hint} Where the command has --database or --files, the "
+                "source is enough."
             )
         return names.pop()
 

@@ -79,6 +79,7 @@ def test_latest_is_the_newest_set_of_a_source(store: MemoryStore) -> None:
     with pytest.raises(UsageError, match="several sources: crm, shop") as refused:
         found.find("latest")
     assert _of(2) in refused.value.hint
+    assert "--database" in refused.value.hint
     with pytest.raises(UsageError, match="no backup set yet"):
         catalog.list_sets([MemoryStore("empty")]).find("latest")
 
