@@ -157,8 +157,8 @@ def require_schema(connection: Connection) -> str:
     """
     if query_value(connection, "SELECT to_regclass('fleet') IS NULL"):
         raise ConfigurationError(
-            f"the queue's database has no schema {SCHEMA}",
-            hint="Make it: `inv fleet-init`.",
+            f"the queue's database has no schema {SCHEMA} that this role may use",
+            hint="Make it, as the role that workers connect as: `inv fleet-init`.",
         )
     ((fleet, version, done),) = query(
         connection, "SELECT id, version, migration FROM fleet"

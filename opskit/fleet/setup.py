@@ -94,8 +94,9 @@ def require_own(store: Store, fleet: str) -> None:
     if owner != fleet:
         raise ConfigurationError(
             f"store {store.name} belongs to another fleet ({owner})",
-            hint="Give this fleet a prefix of its own. If the other one is gone, take "
-            "its stores over: `inv fleet-init --take-over`.",
+            hint="Let the `url` of the store name a folder or prefix of this fleet's "
+            "own. If the other one is gone, take its stores over: "
+            "`inv fleet-init --take-over`.",
         )
 
 

@@ -264,7 +264,7 @@ def test_two_fleets_do_not_share_a_prefix(fleet: Campaign, other: Worker) -> Non
     for each in refused:
         assert each.returncode == 2, each.stderr
         assert "store bucket belongs to another fleet" in each.stderr
-        assert "hint: Give this fleet a prefix of its own." in each.stderr
+        assert "hint: Let the `url` of the store name a folder or prefix" in each.stderr
     assert read(fleet.store, whole=False) == before
 
 
