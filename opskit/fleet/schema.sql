@@ -34,7 +34,7 @@ CREATE TABLE workers (
     started_at timestamptz NOT NULL DEFAULT now(),
     seen_at timestamptz NOT NULL DEFAULT now(),
     clock_offset float8 NOT NULL DEFAULT 0,
-    state text NOT NULL, -- working, draining, clock-off, falling-back
+    state text NOT NULL, -- working, draining, clock-off
     reason text NOT NULL DEFAULT ''
 );
 

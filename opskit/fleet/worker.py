@@ -138,8 +138,8 @@ class Worker:
         Now and then, call `also`.
 
         Raises:
-            ConfigurationError: the queue cannot be used as it is, or a store belongs
-                to another fleet.
+            ConfigurationError: the queue cannot be used as it is, a store belongs to
+                another fleet, or the clock is off for one that ends by itself.
         """
         self._warn_of_labels()
         with self._stack:
@@ -151,6 +151,11 @@ class Worker:
                 if self.stops:
                     self._engine.drain()  # whether the queue answers or not
                 has_work = self._look()
+                if until_idle and self.state == "clock-off":
+                    raise ConfigurationError(
+                        f"this worker takes no jobs: {self.reason}",
+                        hint="Set the clock of this machine, then run this again.",
+                    )
                 if until_idle and not has_work:
                     self.stops = self.stops or 1
                 self._wake.wait(min(self.pause, 1) if self.stops else self.pause)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from opskit import config
+from opskit.errors import ConfigurationError
 from opskit.fleet.worker import Worker
 from opskit.operations.run import Run, begin
 from tests.acceptance.scheduling import QUIET, Daemon, Scheduled, eventually, hourly
@@ -484,6 +485,24 @@ def test_a_worker_whose_clock_is_off_takes_no_jobs(machine: Machine) -> None:
         assert worker.state == "clock-off"
         ahead = timedelta(0)
         machine.becomes("succeeded")
+
+
+def test_a_burst_whose_clock_is_off_fails(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for the end of jobs that it never takes."""
+
+    class Wrong(Run):
+        """A run whose clock is wrong."""
+
+        def now(self) -> datetime:
+            """Return the time by that clock."""
+            return super().now() - timedelta(hours=1)
+
+    monkeypatch.chdir(machine.folder)
+    worker = Worker(lambda: Wrong(machine.load().settings))
+    with pytest.raises(ConfigurationError, match="clock is off by -3600 seconds"):
+        worker.serve(until_idle=True)
 
 
 def test_a_worker_of_another_fleet_is_refused(
