@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from opskit import __version__, locks
-from opskit.checks import count
+from opskit.checks import count, some
 from opskit.config import Settings, configuration_path
 from opskit.errors import (
     ConfigurationError,
@@ -262,13 +262,13 @@ class Worker:
     def _report_missed(self, missed: Sequence[tuple[Job, Missed]]) -> None:
         if missed:
             number = sum(each.number for _job, each in missed)
-            names = ", ".join(dict.fromkeys(job.name for job, _each in missed))
+            names = some([*dict.fromkeys(job.name for job, _each in missed)])
             self.report(
                 OpskitError(
                     f"{count(number, 'run')} will not be made up for, only the last of "
                     f"each job: {names}",
-                    hint="See when no worker ran, whether each label has one, and "
-                    "whether the night is long enough.",
+                    hint="See whether each label has a worker, and when "
+                    "the work ends: `inv fleet-status`.",
                 )
             )
         elif self._has_missed:
