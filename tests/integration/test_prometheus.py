@@ -21,18 +21,20 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from opskit import config
+from opskit.checks import Health
 from opskit.config import Settings
 from opskit.operations.backup import BackupRequest, backup
 from opskit.operations.drill import RestoreDrillRequest, drill
 from opskit.operations.run import begin
 from opskit.runbook.text import read
-from opskit.watch import dashboards
+from opskit.watch import dashboards, metrics
 from opskit.watch.report import ReportRequest, report
 from opskit.watch.rules import render
 from opskit.watch.slo import checks
 from tests import watching
 from tests.s3_servers import free_ports
 from tests.unit import stock
+from tests.unit.states import fleet
 from tests.unit.test_rules import alerts
 from tests.watching import Prometheus, Scheduler, at_once, target, until
 
@@ -60,10 +62,13 @@ class Service(BaseHTTPRequestHandler):
 
 
 class ServiceServer(ThreadingHTTPServer):
-    """The metrics of a service under their usual names."""
+    """The metrics of a service under their usual names, and of a fleet beside it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Service)
+        shown = metrics.render(fleet(3), Health.HEALTHY).decode()
+        lines = (each for each in shown.splitlines(keepends=True) if "_fleet_" in each)
+        self.fleet = "".join(lines).encode()
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "http_requests", "Requests.", ["status"], registry=self.registry
@@ -78,7 +83,7 @@ class ServiceServer(ThreadingHTTPServer):
             self.requests.labels(status).inc(number)
         for number in range(100):
             self.seconds.observe(SLOW if number % 10 == 0 else FAST)
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + self.fleet
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ def test_the_environment_file_lists_every_secret_and_sets_none(tmp_path: Path) -
         "OPSKIT_ENCRYPTION__IDENTITY_PASSPHRASE",
         "OPSKIT_SIGNING__KEY_PASSPHRASE",
         "OPSKIT_DRILL__EXISTING_URL",
+        "OPSKIT_FLEET__URL",
         "OPSKIT_NOTIFY__URLS",
         "OPSKIT_NOTIFY__HEARTBEATS",
         "OPSKIT_NOTIFY__DRILL_HEARTBEATS",
