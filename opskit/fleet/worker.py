@@ -317,6 +317,11 @@ class Worker:
                 self.state, self.reason,
             ),
         )  # fmt: skip
+        # What this worker was before it was killed is no dead worker.
+        connection.execute(
+            "DELETE FROM workers WHERE name = %s AND id <> %s AND seen_at < now() - %s",
+            (self.run.ledger.id, self._id, self.settings.fleet.dead_after),
+        )
         # procrastinate stops doing so when its worker drains, which may take hours.
         beaten = connection.execute(
             "UPDATE procrastinate_workers SET last_heartbeat = now() WHERE id = %s",

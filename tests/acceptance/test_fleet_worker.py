@@ -487,6 +487,24 @@ def test_a_worker_whose_clock_is_off_takes_no_jobs(machine: Machine) -> None:
         machine.becomes("succeeded")
 
 
+def test_a_worker_that_was_killed_and_is_back_is_not_dead(machine: Machine) -> None:
+    """Another that was killed is."""
+    own = machine.load().ledger.id
+    machine.run("fleet-init")
+    machine.queue.ask(
+        """
+        INSERT INTO workers (id, name, host, pid, version, labels, capacity, state,
+                             seen_at)
+        SELECT gen_random_uuid(), name, 'host', 1, '0.2.0', '{default}', 1, 'working',
+               now() - interval '1 hour'
+        FROM unnest(%s::text[]) name RETURNING name""",
+        [own, "another"],
+    )
+    machine.run("fleet-worker", "--until-idle")
+
+    assert machine.queue.ask("SELECT name FROM workers") == ["another"]
+
+
 def test_a_burst_whose_clock_is_off_fails(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
