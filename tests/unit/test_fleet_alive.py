@@ -53,7 +53,13 @@ def test_a_worker_that_is_told_to_ends_well(
 ) -> None:
     """What manages it starts it again, with the configuration as it is then."""
     command = [sys.executable, "-m", "opskit", "fleet-worker"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests may have them ignore it, as nohup does.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as process:
         try:
             _await(tmp_path / ".opskit" / ALIVE)
             process.send_signal(number)
