@@ -408,7 +408,10 @@ def _hide_secrets(settings: Settings) -> None:
         ConfigurationError: a URL is not valid.
     """
     hide(os.environ.get("PGPASSWORD", ""))
-    urls = {"drill.existing_url": settings.drill.existing_url}
+    urls = {
+        "drill.existing_url": settings.drill.existing_url,
+        "fleet.url": settings.fleet.url,
+    }
     for section in ("databases", "discover"):
         for name, each in getattr(settings, section).items():
             urls[f"{section}.{name}.url"] = each.url

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.log import MASK, configure, hide, mask, masked
+from opskit.operations.run import begin
+from tests.unit.conftest import LoadConfig
 
 # What a URL or a bare value of a connection string can hold without being escaped.
 _passwords = st.text(
@@ -153,3 +155,20 @@ def test_private_keys_are_masked(text: str) -> None:
     """Of age, of OpenSSH and in PEM, also one that is cut."""
     assert "HUNTER2" not in mask(text)
     assert MASK in mask(text)
+
+
+@pytest.mark.parametrize(
+    "section", ["databases.shop", "discover.crm", "fleet"], ids=lambda name: name
+)
+def test_the_password_of_each_url_is_masked_from_the_start(
+    section: str, load_config: LoadConfig
+) -> None:
+    """Before anything connects, something may be printed."""
+    pattern = 'pattern = ["*"]' if section.startswith("discover") else ""
+    begin(
+        load_config(
+            f'[{section}]\nurl = "postgresql://ops:quetzal-77@db/shop"\n{pattern}'
+        )
+    )
+
+    assert mask("it said quetzal-77") == f"it said {MASK}"
