@@ -81,7 +81,9 @@ class Ticker:
             defer(connection, settings, due)
             self._prioritize(connection, settings, now)
             connection.execute("UPDATE fleet SET ticked_at = %s", (now,))
-            _forget(connection)
+            # All jobs of a month are looked at: once an hour is often enough.
+            if ticked is None or ticked.hour != now.hour:
+                _forget(connection)
         self.has_ticked = True
         return missed
 
