@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from opskit.checks import Check, count, failure
+from opskit.checks import Check, count, failure, some
 from opskit.config import DatabaseSettings, Settings
 from opskit.config.discover import DiscoverSettings
 from opskit.config.section import SOURCE_NAME, Section, format_duration
@@ -31,7 +31,6 @@ from opskit.threads import Pool
 
 _SECONDS_MAX = 30
 _BYTES_MAX = 16 * 1024 * 1024
-_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ def find(
                 useless.append(f"{source!r} (the name is taken by {by})")
         if useless and name in answered:
             faults[name] = ConfigurationError(
-                f"discover.{name} finds what is not backed up: {_listed(useless)}",
+                f"discover.{name} finds what is not backed up: {some(useless)}",
                 hint="Leave it out of the rule, and list what exists in [databases] "
                 "under another name; a prefix keeps the names of two rules apart.",
             )
@@ -101,11 +100,6 @@ def _known(before: Found | None, rule: str) -> dict[str, DatabaseSettings]:
         return {}
     known = before.databases.items()
     return {name: each for name, each in known if before.rules[name] == rule}
-
-
-def _listed(useless: list[str]) -> str:
-    shown, rest = useless[:_NAMES_SHOWN], len(useless) - _NAMES_SHOWN
-    return ", ".join(shown + [f"{rest} more"] * (rest > 0))
 
 
 def _ask(
@@ -126,7 +120,7 @@ def _ask(
             else:
                 useless.append(f"{source!r} (no name for a source)")
         if not found:
-            only = f", only {_listed(useless)}" if useless else ""
+            only = f", only {some(useless)}" if useless else ""
             raise ConfigurationError(
                 f"no database is found{only}",
                 hint="Correct the rule, or remove it; what it found before is kept.",

@@ -146,7 +146,7 @@ def test_only_the_first_of_many_useless_names_are_shown(tmp_path: Path) -> None:
 
     (fault,) = words(find(settings({"here": {"file": path}}))).values()
 
-    assert fault.endswith("'Shop 2' (no name for a source), 197 more")
+    assert fault.endswith("'Shop 4' (no name for a source) and 195 more")
 
 
 def test_two_sources_never_share_a_name(server: Server) -> None:
