@@ -122,19 +122,14 @@ def _look_at(store: Store, fleet: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Queued:
-    """Runs that were put into the queue, and with `wait` how they ended."""
+    """Runs that were put into the queue."""
 
     due: str
     names: tuple[str, ...]
-    failed: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of the document."""
-        return {
-            "due": self.due,
-            "jobs": list(self.names),
-            "failed": list(self.failed),
-        }
+        return {"due": self.due, "jobs": list(self.names)}
 
 
 def run_now(
