@@ -10,7 +10,7 @@ from opskit.fleet.queue import LOCK_CLASS, session
 from opskit.log import logger
 from opskit.operations.schedule import Job
 from opskit.postgres.connect import query_value
-from opskit.postgres.parameters import parse
+from opskit.postgres.parameters import server_of
 
 _WITHOUT_CAPS = ("smoke", "report")
 
@@ -57,7 +57,6 @@ def caps(settings: Settings, job: Job) -> dict[str, int]:
     if job.operation == "backup" and job.source in settings.databases:
         # Where the URL cannot be read the job fails, and says so.
         with suppress(OpskitError):
-            given = parse(settings.databases[job.source].resolve_url())
-            server = f"server {given.get('host', '')}:{given.get('port', '')}"
-            found[server] = settings.fleet.per_server
+            server = server_of(settings.databases[job.source].resolve_url())
+            found[f"server {server}"] = settings.fleet.per_server
     return found

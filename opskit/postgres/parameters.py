@@ -73,6 +73,16 @@ def parse(url: str) -> dict[str, str]:
     return parameters
 
 
+def server_of(url: str) -> str:
+    """Return what the URLs of all databases of one server have in common.
+
+    Raises:
+        ConfigurationError: it is no connection URL.
+    """
+    given = parse(url)
+    return f"{given.get('host', '')}:{given.get('port', '')}"
+
+
 def holds_secret(url: str) -> bool:
     """Return whether a connection URL holds a password or another secret.
 

@@ -272,11 +272,10 @@ def _server(run: Run, name: str) -> str:
     """Return what the databases of one server have in common; else the source."""
     if name in run.settings.files:
         return name
-    from opskit.postgres.parameters import parse
+    from opskit.postgres.parameters import server_of
 
     with suppress(OpskitError):
-        place = parse(run.database(name).resolve_url())
-        return f"{place.get('host', '')}:{place.get('port', '')}"
+        return server_of(run.database(name).resolve_url())
     return name
 
 
