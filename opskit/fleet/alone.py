@@ -134,9 +134,13 @@ class Alone:
         except OpskitError as error:
             logger().error("no backup without the queue", reason=error.message)
             return []
+        newest: dict[str, datetime] = {}
+        for each in listing.sets:
+            known = newest.get(each.source, each.started_at)
+            newest[each.source] = max(known, each.started_at)
         missing = []
         for job, due in overdue:
-            if any(each.started_at >= due for each in listing.of(job.source)):
+            if job.source in newest and newest[job.source] >= due:
                 self._done[job.source] = due
             else:
                 missing.append((job, due))
