@@ -26,12 +26,45 @@ from urllib3.exceptions import (
 from opskit.probes.probe import Inconclusive
 
 
+class Handle:
+    """A handle of its own on a connection that another thread uses, to cut it."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._is_ended = False
+
+    def take(self, connection: socket.socket) -> socket.socket:
+        """Return a new connection, which is the one to cut from now on."""
+        self.close()
+        self._socket = connection.dup()
+        # The thread that ends it may not have seen this connection.
+        if self._is_ended:
+            self.cut()
+        return connection
+
+    def cut(self) -> None:
+        """Cut the connection at once: whatever waits for it fails."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Cut the connection, and each that is opened after it."""
+        self._is_ended = True
+        self.cut()
+
+    def close(self) -> None:
+        """Close the handle; the connection itself stays as it is."""
+        if self._socket is not None:
+            self._socket.close()
+
+
 class Line:
     """The one connection of a session at a time; `opened` counts them."""
 
     def __init__(self, address: SplitResult, ca_file: Path | None = None) -> None:
         self.opened = 0
-        self._handle: socket.socket | None = None
+        self.handle = Handle()
         add = self._add
 
         class Plain(HTTPConnection):
@@ -54,25 +87,13 @@ class Line:
 
     def _add(self, connection: socket.socket) -> socket.socket:
         """Keep a second handle: the first changes hands when TLS begins."""
-        self._close_handle()
-        self._handle = connection.dup()
         self.opened += 1
-        return connection
-
-    def cut(self) -> None:
-        """End it at once: whatever waits for it fails."""
-        if self._handle is not None:
-            with contextlib.suppress(OSError):  # it has just ended
-                self._handle.shutdown(socket.SHUT_RDWR)
+        return self.handle.take(connection)
 
     def close(self) -> None:
         """Close it."""
         self.pool.close()
-        self._close_handle()
-
-    def _close_handle(self) -> None:
-        if self._handle is not None:
-            self._handle.close()
+        self.handle.close()
 
     @contextlib.contextmanager
     def cut_after(self, seconds: float, *, asked: str) -> Iterator[None]:
@@ -85,7 +106,7 @@ class Line:
 
         def cut() -> None:
             late.set()
-            self.cut()
+            self.handle.cut()
 
         timer = threading.Timer(seconds, cut)
         timer.daemon = True

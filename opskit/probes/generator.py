@@ -110,6 +110,7 @@ class Generator:
             for each in done:
                 each.result()
         finally:
+            self._target.stop_if_interrupted()
             pool.shutdown(cancel_futures=True)
         self._measure_memory()
 

@@ -75,18 +75,19 @@ class _Meter:
         """Ask over several connections, until it is known what the answers say."""
         sample = Sample(self._asked.requests * 2 ** min(self._failed, _DOUBLED_MAX))
         numbers, until = iter(range(sample.planned)), time.monotonic() + _SECONDS_MAX
-        stopped = session.target.stopped
+        target = session.target
 
         def ask() -> None:
-            with Session(session.target) as own:
+            with Session(target) as own:
                 # Opens the connection, which is not measured.
                 Sample(1).ask(own, self._send)
-                while time.monotonic() < until and not stopped.is_set():
+                while time.monotonic() < until and not target.stopped.is_set():
                     if sample.is_useless(self._slo) or next(numbers, None) is None:
                         break
                     sample.ask(own, self._send)
 
-        together([ask] * self._asked.connections, stop=stopped.set)
+        asks = [ask] * self._asked.connections
+        together(asks, stop=target.stop_if_interrupted)
         self._failed += sample.total == sample.planned
         return sample
 

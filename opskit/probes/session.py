@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from websockets.sync.client import connect
 from opskit import __version__
 from opskit.errors import ConfigurationError
 from opskit.probes.channels import SWITCHED, Stream, WebSocket
-from opskit.probes.connection import Line
+from opskit.probes.connection import Handle, Line
 from opskit.probes.probe import Inconclusive, RateLimited, WrongAnswer
 
 # Nothing that a probe sends destroys anything.
@@ -79,7 +80,7 @@ class Target:
     doubts: Counter = field(default_factory=Counter)
     once: Once = field(default_factory=Once)
     # The connections that are open, and whether the run ends early.
-    lines: set[Line] = field(default_factory=set)
+    handles: set[Handle] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def credential(self, key: str) -> Mapping[str, str]:
@@ -100,8 +101,13 @@ class Target:
     def stop(self) -> None:
         """End the run: cut what is being answered, and send nothing more."""
         self.stopped.set()
-        for each in list(self.lines):
-            each.cut()
+        for each in list(self.handles):
+            each.end()
+
+    def stop_if_interrupted(self) -> None:
+        """End the run if what is being handled is an interrupt, and not an error."""
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            self.stop()
 
     def count(self) -> None:
         """Count a request that is about to be sent.
@@ -145,7 +151,7 @@ class Session:
         self.target = target
         address = urlsplit(target.url)
         self._line, self._base = Line(address, target.ca_file), address.path.rstrip("/")
-        target.lines.add(self._line)
+        target.handles.add(self._line.handle)
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +162,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.target.lines.discard(self._line)
+        self.target.handles.discard(self._line.handle)
         self._line.close()
 
     @property
@@ -270,13 +276,21 @@ class Session:
                 status = SWITCHED
             yield WebSocket(status, connection, seconds=seconds)
 
-    def _socket(self) -> socket.socket:
-        self.target.count()
+    @contextlib.contextmanager
+    def _socket(self) -> Iterator[socket.socket]:
         address = urlsplit(self.target.url)
         port = address.port or {"http": 80, "https": 443}[address.scheme]
-        return socket.create_connection(
-            (address.hostname, port), self.target.timeout_seconds
-        )
+        handle = Handle()
+        self.target.handles.add(handle)
+        try:
+            self.target.count()
+            with socket.create_connection(
+                (address.hostname, port), self.target.timeout_seconds
+            ) as connection:
+                yield handle.take(connection)
+        finally:
+            self.target.handles.discard(handle)
+            handle.close()
 
     def _trust(self) -> ssl.SSLContext | None:
         if self.target.url.startswith("https:"):

@@ -250,7 +250,8 @@ class _Incoming:
             with Session(session.target) as other:
                 return self._observed(self._deliver(other, id))
 
-        seen = Counter(together([deliver] * _AT_ONCE, stop=lambda: None))
+        stop = session.target.stop_if_interrupted
+        seen = Counter(together([deliver] * _AT_ONCE, stop=stop))
         wrong = []
         # One that is still being processed may be a conflict.
         once = seen[_ACCEPTED] == 1
