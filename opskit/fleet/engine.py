@@ -24,7 +24,7 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.fleet.queue import VERSION, Again, application, session
-from opskit.fleet.slots import free, take
+from opskit.fleet.slots import NoSlot, free, take
 from opskit.log import logger
 from opskit.operations.schedule import Job
 from opskit.postgres.connect import translated
@@ -34,12 +34,14 @@ from opskit.threads import Thread
 if TYPE_CHECKING:
     from opskit.fleet.worker import Worker
 
-_SLOT_SECONDS = (1.0, 3.0)
+_SLOT_SECONDS = (0.5, 2.0)
+# A job that a server has no slot for waits longer each time, up to so much longer.
+_SLOWER_MAX = 8
 _POLL_SECONDS = 1.0
 _LOCK_SECONDS = (20.0, 40.0)
 _MINUTE = 60.0
-# So often a worker may put back a job that its configuration does not know.
-_UNKNOWN_MAX = 30
+# For so long a worker puts back a job that its configuration does not know.
+_UNKNOWN_SECONDS = 1800.0
 # Trying again would end the same way.
 _FINAL = {each.exit_code for each in (UsageError, DrillFailed, IntegrityError)}
 
@@ -50,6 +52,9 @@ class Engine:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.running: dict[int, Running] = {}
+        # When a store is asked again for a slot, and when jobs came that nobody knew.
+        self._full_until = 0.0
+        self._unknown: dict[int, float] = {}
         self._inner: Procrastinate | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -97,6 +102,7 @@ class Engine:
             self._do,
             connections=self._worker.capacity + 2,
             is_ending=lambda: bool(self._worker.stops),
+            is_full=lambda: time.monotonic() < self._full_until,
         )
         async with app.open_async():
             self._loop = asyncio.get_running_loop()
@@ -131,14 +137,16 @@ class Engine:
         if version > VERSION + 1:
             raise Again(_MINUTE)  # workers may differ by one version
         if job is None:
-            if queued.attempts < _UNKNOWN_MAX:
+            first = self._unknown.setdefault(queued.id, time.monotonic())
+            if time.monotonic() - first < _UNKNOWN_SECONDS:
                 raise Again(_MINUTE)  # another worker's configuration may know it
             raise UsageError(f"no configuration has a {operation} of {source}")
         if self._worker.stops:
             raise Again(1)  # it came just before
-        slots = await asyncio.to_thread(take, self._worker.settings, job)
-        if slots is None:
-            raise Again(random.uniform(*_SLOT_SECONDS))  # noqa: S311
+        try:
+            slots = await asyncio.to_thread(take, self._worker.settings, job)
+        except NoSlot as none:
+            raise Again(self._pause(none, queued.attempts)) from none
         turn = {
             "due": due,
             "job": queued.id,
@@ -150,9 +158,19 @@ class Engine:
             ended = await self._process(queued.id, job, due, turn)
         finally:
             await asyncio.to_thread(free, slots)
+            self._full_until = 0.0
         await asyncio.to_thread(
             self._conclude, job, turn, ended, time.monotonic() - began
         )
+
+    def _pause(self, none: NoSlot, attempts: int) -> float:
+        """Return for how many seconds a job is put back that got no slot."""
+        seconds = random.uniform(*_SLOT_SECONDS)  # noqa: S311
+        if none.is_of_server:
+            return seconds * min(attempts + 1, _SLOWER_MAX)
+        # All jobs need one there: asking for each of them would keep a machine busy.
+        self._full_until = time.monotonic() + seconds
+        return 1
 
     async def _process(
         self, number: int, job: Job, due: str, turn: Mapping[str, object]

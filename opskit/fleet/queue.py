@@ -208,10 +208,14 @@ class FencedJobs(JobManager):
     """
 
     def __init__(
-        self, connector: PsycopgConnector, is_ending: Callable[[], bool]
+        self,
+        connector: PsycopgConnector,
+        *,
+        is_ending: Callable[[], bool],
+        is_full: Callable[[], bool],
     ) -> None:
         super().__init__(connector)
-        self._is_ending = is_ending
+        self._is_ending, self._is_full = is_ending, is_full
         # The numbers of the jobs that this worker has got and not ended yet.
         self._held: set[int] = set()
 
@@ -274,6 +278,8 @@ class FencedJobs(JobManager):
         self._held.discard(job.id or 0)
 
     async def fetch_job(self, queues: Any, worker_id: int) -> QueuedJob | None:
+        if self._is_full():
+            return None
         try:
             job = await super().fetch_job(queues, worker_id)
             if job is None:
@@ -329,9 +335,14 @@ def application(
     do: Callable[..., Awaitable[None]],
     *,
     connections: int,
-    is_ending: Callable[[], bool],
+    is_ending: Callable[[], bool] = lambda: False,
+    is_full: Callable[[], bool] = lambda: False,
 ) -> App:
-    """Return procrastinate's application with the one task of a fleet."""
+    """Return procrastinate's application with the one task of a fleet.
+
+    One that is ending leaves what it cannot say to others; one that is full takes no
+    jobs.
+    """
     given = arguments(parse(_url(settings)) | {"application_name": "opskit fleet"})
     options = f"{given.get('options', '')} -c search_path={SCHEMA}".lstrip()
     connector = PsycopgConnector(
@@ -342,7 +353,7 @@ def application(
         reconnect_timeout=10,
     )
     app = App(connector=connector)
-    app.job_manager = FencedJobs(connector, is_ending)
+    app.job_manager = FencedJobs(connector, is_ending=is_ending, is_full=is_full)
     app.task(name=TASK, pass_context=True, retry=_PutBack())(do)
     return app
 

@@ -13,13 +13,25 @@ from opskit.postgres.connect import query_value
 from opskit.postgres.parameters import server_of
 
 _WITHOUT_CAPS = ("smoke", "report")
+_SERVER = "server "
 
 
-def take(settings: Settings, job: Job) -> ExitStack | None:
-    """Return what holds a slot in each place that a job uses, None if one has none.
+class NoSlot(Exception):
+    """A place that a job uses has no slot left; if it is a server, others may have."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"no slot of {place} is free")
+        self.is_of_server = place.startswith(_SERVER)
+
+
+def take(settings: Settings, job: Job) -> ExitStack:
+    """Return what holds a slot in each place that a job uses.
 
     A slot is an advisory lock in the queue's database, of a session that lives as long
     as the job: it dies with its holder.
+
+    Raises:
+        NoSlot: one of the places has none, or the queue does not answer.
     """
     try:
         with ExitStack() as stack:
@@ -36,11 +48,11 @@ def take(settings: Settings, job: Job) -> ExitStack | None:
                     place,
                 )
                 if taken is None:
-                    return None
+                    raise NoSlot(place)
             return stack.pop_all()
     except OpskitError as error:
         logger().info("no slot can be asked for", reason=error.message)
-        return None
+        raise NoSlot("the queue") from error
 
 
 def free(slots: ExitStack) -> None:
@@ -58,5 +70,5 @@ def caps(settings: Settings, job: Job) -> dict[str, int]:
         # Where the URL cannot be read the job fails, and says so.
         with suppress(OpskitError):
             server = server_of(settings.databases[job.source].resolve_url())
-            found[f"server {server}"] = settings.fleet.per_server
+            found[f"{_SERVER}{server}"] = settings.fleet.per_server
     return found

@@ -6,6 +6,7 @@ import fcntl
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ import pytest
 
 from opskit import config
 from opskit.errors import ConfigurationError
+from opskit.fleet import engine
+from opskit.fleet.queue import LOCK_CLASS
 from opskit.fleet.worker import Worker
 from opskit.operations.run import Run, begin
+from opskit.postgres.connect import query
 from tests.acceptance.scheduling import QUIET, Daemon, Scheduled, eventually, hourly
 from tests.conftest import MakeDatabase
 from tests.fleets import Fleet
@@ -232,9 +236,12 @@ def test_a_job_whose_source_is_locked_waits(machine: Machine) -> None:
 
 
 def test_a_job_of_a_source_that_a_worker_does_not_know_is_left_to_others(
-    machine: Machine,
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Configurations differ while they are rolled out; at last it has failed."""
+    """Configurations differ while they are rolled out; after a while it has failed.
+
+    How often it has waited for something else before does not count.
+    """
     machine.queue.job(
         args='{"operation": "backup", "source": "new", "due": "2026-03-01T02:00:00Z"}',
         lock="new",
@@ -242,10 +249,43 @@ def test_a_job_of_a_source_that_a_worker_does_not_know_is_left_to_others(
     with machine.works():
         machine.becomes("todo", 1)
         machine.queue.ask(
-            "UPDATE procrastinate_jobs SET scheduled_at = now(), attempts = 30"
+            "UPDATE procrastinate_jobs SET scheduled_at = now(), attempts = 40"
             " WHERE lock = 'new'"
         )
+        machine.becomes("todo", 41)
+        monkeypatch.setattr(engine, "_UNKNOWN_SECONDS", 0.0)
+        machine.due_now()
         machine.becomes("failed")
+
+
+def test_a_full_store_is_not_asked_for_each_job(machine: Machine) -> None:
+    """However many wait: asking costs two connections, and all would get none."""
+    path = json.dumps(str(machine.folder / "folder"))
+    (machine.folder / "folder").mkdir()
+    sections = (
+        f'[files.folder{each}]\npath = {path}\nschedule = "{machine.line}"\n'
+        for each in range(8)
+    )
+    machine.configure("".join(sections), per_store=1)
+    with machine.queue.session() as connection:
+        query(
+            connection,
+            "SELECT pg_advisory_lock(%s, hashtext('store local 1'))",
+            LOCK_CLASS,
+        )
+        with machine.works(capacity=4):
+            eventually(lambda: sum(machine.queue.jobs("attempts")) > 3, that="waiting")
+            before, began = sum(machine.queue.jobs("attempts")), time.monotonic()
+            time.sleep(6)
+            asked = sum(machine.queue.jobs("attempts")) - before
+            seconds = time.monotonic() - began
+            query(connection, "SELECT pg_advisory_unlock_all()")
+            eventually(
+                lambda: "succeeded" in machine.queue.jobs("status::text"),
+                that="one is done",
+            )
+
+    assert 0 < asked < 2.5 * seconds
 
 
 # Ending.

@@ -20,6 +20,7 @@ from opskit.errors import ConfigurationError
 from opskit.fleet import queue, slots
 from opskit.fleet.queue import Again
 from opskit.fleet.setup import claim
+from opskit.fleet.slots import NoSlot
 from opskit.operations.schedule import Job, jobs
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
@@ -264,9 +265,7 @@ def _managed(fleet: Fleet, ask: Callable[[JobManager], Awaitable[Any]]) -> Any:
         """Do nothing: no job runs here."""
 
     async def answer() -> Any:
-        application = queue.application(
-            fleet.fleet, nothing, connections=2, is_ending=lambda: False
-        )
+        application = queue.application(fleet.fleet, nothing, connections=2)
         async with application.open_async():
             return await ask(application.job_manager)
 
@@ -403,24 +402,23 @@ def _backup(fleet: Fleet, source: str, **own: Any) -> tuple[Any, Job]:
 
 def test_only_so_many_jobs_use_one_server(fleet: Fleet) -> None:
     """Those of another server go on; what ends makes room."""
-    taken = [slots.take(*_backup(fleet, name)) for name in ("a", "b", "c")]
+    first, second = [slots.take(*_backup(fleet, name)) for name in ("a", "b")]
+    with pytest.raises(NoSlot) as none:
+        slots.take(*_backup(fleet, "c"))
     elsewhere = slots.take(*_backup(fleet, "d", url="postgresql://other/d"))
 
-    assert [each is not None for each in taken] == [True, True, False]
-    assert elsewhere is not None
-    assert taken[0] is not None
-    assert taken[1] is not None
-    slots.free(taken[0])
+    assert none.value.is_of_server
+    slots.free(first)
     again = slots.take(*_backup(fleet, "c"))
-    assert again is not None
-    for each in (taken[1], elsewhere, again):
+    for each in (second, elsewhere, again):
         slots.free(each)
 
 
 def test_the_slot_of_a_killed_worker_is_free(fleet: Fleet) -> None:
     """It belongs to a session, which ends with its process or its connection."""
     taken = [slots.take(*_backup(fleet, name)) for name in ("a", "b")]
-    assert slots.take(*_backup(fleet, "c")) is None
+    with pytest.raises(NoSlot):
+        slots.take(*_backup(fleet, "c"))
 
     fleet.ask(
         "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
@@ -428,9 +426,7 @@ def test_the_slot_of_a_killed_worker_is_free(fleet: Fleet) -> None:
     )
 
     again = slots.take(*_backup(fleet, "c"))
-    assert again is not None
     for each in (*taken, again):
-        assert each is not None
         slots.free(each)
 
 
@@ -440,7 +436,4 @@ def test_a_source_whose_url_cannot_be_read_gets_a_slot(
     """Its job fails and says why; one that waited for ever would be silent."""
     missing = {"url": "", "url_file": str(tmp_path / "missing")}
 
-    taken = slots.take(*_backup(fleet, "a", **missing))
-
-    assert taken is not None
-    slots.free(taken)
+    slots.free(slots.take(*_backup(fleet, "a", **missing)))
