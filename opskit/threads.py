@@ -164,8 +164,8 @@ class Lane:
 def together(jobs: Sequence[Callable[[], T]], *, stop: Callable[[], None]) -> list[T]:
     """Run each job in a thread of its own and return what they return.
 
-    After the first error, and after an interrupt, `stop` is called; it must make those
-    that still run end soon. They are waited for, and that first error is raised.
+    After the first error or an interrupt `stop` is called, and all threads are waited
+    for: `stop` must end waits that have no limit. That first error is raised.
     """
     if len(jobs) == 1:
         return [jobs[0]()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import ssl
 import sys
 import threading
@@ -12,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import create_connection
+from socket import socket as Socket
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -252,7 +253,7 @@ class Session:
                         "ws" + self.target.url.removeprefix("http").rstrip("/") + path,
                         # One of our own keeps it from following redirects, which
                         # would take the key elsewhere.
-                        sock=stack.enter_context(self._socket()),
+                        sock=stack.enter_context(self.socket()),
                         ssl=self._trust(),
                         additional_headers=self._headers(key, headers),
                         user_agent_header=_USER_AGENT,
@@ -277,14 +278,20 @@ class Session:
             yield WebSocket(status, connection, seconds=seconds)
 
     @contextlib.contextmanager
-    def _socket(self) -> Iterator[socket.socket]:
+    def socket(self) -> Iterator[Socket]:
+        """Yield a connection to the service, on which nothing is sent yet.
+
+        Raises:
+            Inconclusive: the run ends.
+            OSError: there is no connection.
+        """
         address = urlsplit(self.target.url)
         port = address.port or {"http": 80, "https": 443}[address.scheme]
         handle = Handle()
         self.target.handles.add(handle)
         try:
             self.target.count()
-            with socket.create_connection(
+            with create_connection(
                 (address.hostname, port), self.target.timeout_seconds
             ) as connection:
                 yield handle.take(connection)

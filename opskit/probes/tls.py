@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from opskit.config.smoke import SmokeSettings
 from opskit.probes.probe import Inconclusive, Probe, faultless
 from opskit.probes.session import Session
 
-_PORT = 443
 _OLD = {"TLS 1.0": ssl.TLSVersion.TLSv1, "TLS 1.1": ssl.TLSVersion.TLSv1_1}
 # OpenSSL's verdicts on a certificate's dates, and on its names.
 _NOT_YET_VALID, _EXPIRED, _NAME, _ADDRESS = 9, 10, 62, 64
@@ -176,14 +174,10 @@ def _greet(
         Inconclusive: no answer.
         ssl.SSLError: an answer that ends the handshake.
     """
-    session.target.count()
-    address = urlsplit(session.target.url)
-    host = str(address.hostname)
+    host = str(urlsplit(session.target.url).hostname)
     try:
         with (
-            socket.create_connection(
-                (host, address.port or _PORT), session.target.timeout_seconds
-            ) as plain,
+            session.socket() as plain,
             context.wrap_socket(plain, server_hostname=name or host) as secure,
         ):
             read, certificate = secure.getpeercert(), secure.getpeercert(True)

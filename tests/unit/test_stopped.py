@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from opskit.config.smoke import SmokeSettings
 from opskit.config.watch import SloSettings
 from opskit.operations.smoke import families
+from opskit.probes import tls
 from opskit.probes.probe import Inconclusive
 from opskit.probes.session import Counter, Session, Target
 from tests.listening import listening
@@ -60,7 +62,11 @@ def _websocket(session: Session) -> None:
         pytest.fail("it was opened")
 
 
-@pytest.mark.parametrize("ask", [_request, _stream, _websocket])
+def _handshake(session: Session) -> None:
+    tls._greet(session, ssl.create_default_context())
+
+
+@pytest.mark.parametrize("ask", [_request, _stream, _websocket, _handshake])
 def test_what_is_connected_as_the_run_ends_is_cut(
     silent: tuple[str, threading.Event], ask: Callable[[Session], None]
 ) -> None:
