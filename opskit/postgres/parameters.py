@@ -80,7 +80,8 @@ def server_of(url: str) -> str:
         ConfigurationError: it is no connection URL.
     """
     given = parse(url)
-    return f"{given.get('host', '')}:{given.get('port', '')}"
+    place = given.get("host") or given.get("hostaddr") or given.get("service", "")
+    return f"{place}:{given.get('port') or 5432}"
 
 
 def holds_secret(url: str) -> bool:

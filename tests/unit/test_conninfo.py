@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from opskit.errors import ConfigurationError
 from opskit.log import mask
-from opskit.postgres.parameters import PINNED_OPTIONS, parse, target, with_settings
+from opskit.postgres.parameters import (
+    PINNED_OPTIONS,
+    parse,
+    server_of,
+    target,
+    with_settings,
+)
 
 URL = "postgresql://ops:hunter2@db.example:6432/shop"
 _values = st.text(
@@ -220,3 +226,15 @@ def test_what_is_neither_is_refused_and_not_shown(text: str) -> None:
 
     assert "hunter" not in refused.value.message + refused.value.hint
     assert refused.value.exit_code == 2
+
+
+def test_databases_of_one_server_are_seen_to_be() -> None:
+    """However it is named: by its host, its address, or a service of libpq."""
+    one = ["postgresql://a@db/x", "postgresql://b@db:5432/y?sslmode=require"]
+    others = ["postgresql://db:5433/x", *(f"postgresql:///x?{w}" for w in _PLACES)]
+
+    assert len({server_of(each) for each in one}) == 1
+    assert len({server_of(each) for each in [one[0], *others]}) == 1 + len(others)
+
+
+_PLACES = ("hostaddr=192.0.2.1", "hostaddr=192.0.2.2", "service=one", "service=two")
