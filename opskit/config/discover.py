@@ -14,8 +14,7 @@ class DiscoverSettings(DatabaseSettings):
     """A rule that discovers databases: exactly one of pattern, query and file.
 
     Its other keys go for each database that it finds. What it finds are sources for
-    `fleet-worker` and for all commands. `scheduler` runs jobs of those only that are
-    listed.
+    `fleet-worker` and for all commands. `scheduler` runs jobs of listed databases only.
     """
 
     url: PostgresUrl = Field(

@@ -28,15 +28,18 @@ class FleetSettings(Section):
         default=None, description="a file that holds the URL, for a mounted secret"
     )
     per_server: Count = Field(
-        default=2, ge=1, description="how many jobs may run at once for one server"
+        default=2, ge=1, description="how many backups may run at once on one server"
     )
     per_store: Count = Field(
-        default=8, ge=1, description="how many jobs may use one store at once"
+        default=8,
+        ge=1,
+        description="how many jobs may use one store at once; `smoke` and reports do "
+        "not count",
     )
     retries: Count = Field(
         default=3,
-        description="how often a failed backup or drill is tried again, after one, "
-        "two, four minutes and so on",
+        description="how often a failed job is tried again, after one, two, four "
+        "minutes and so on",
     )
     dead_after: Duration = Field(
         default=timedelta(seconds=60),

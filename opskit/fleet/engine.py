@@ -16,6 +16,7 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker as Procrastinate
 
 from opskit.errors import (
+    ConfigurationError,
     DatabaseError,
     DrillFailed,
     IntegrityError,
@@ -35,13 +36,23 @@ if TYPE_CHECKING:
     from opskit.fleet.worker import Worker
 
 _SLOT_SECONDS = (0.5, 2.0)
-# A job that a server has no slot for waits longer each time, up to so much longer.
+# A job whose server has no free slot waits longer after each attempt, at most this
+# many times as long.
 _SLOWER_MAX = 8
 _POLL_SECONDS = 1.0
 _LOCK_SECONDS = (20.0, 40.0)
 _MINUTE = 60.0
-# For so long a worker puts back a job that its configuration does not know.
+# How long a worker puts back a job that its configuration does not know.
 _UNKNOWN_SECONDS = 1800.0
+_AGAIN_SECONDS = 2.0
+_ENDED = """
+    UPDATE turns SET
+        failures = CASE WHEN %(ok)s THEN 0 ELSE failures + 1 END,
+        seconds = coalesce(%(seconds)s, seconds),
+        succeeded_at = CASE WHEN %(ok)s THEN now() ELSE succeeded_at END
+    WHERE operation = %(operation)s AND source = %(source)s
+      AND holds_turn(%(job)s, %(attempt)s, %(worker)s)
+    RETURNING failures"""
 # Trying again would end the same way.
 _FINAL = {each.exit_code for each in (UsageError, DrillFailed, IntegrityError)}
 
@@ -52,7 +63,8 @@ class Engine:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.running: dict[int, Running] = {}
-        # When a store is asked again for a slot, and when jobs came that nobody knew.
+        # Until when no job is taken because a store is full, and when each job that
+        # is not known was seen first.
         self._full_until = 0.0
         self._unknown: dict[int, float] = {}
         self._inner: Procrastinate | None = None
@@ -102,7 +114,7 @@ class Engine:
             self._do,
             connections=self._worker.capacity + 2,
             is_ending=lambda: bool(self._worker.stops),
-            is_full=lambda: time.monotonic() < self._full_until,
+            is_pausing=self._is_pausing,
         )
         async with app.open_async():
             self._loop = asyncio.get_running_loop()
@@ -137,10 +149,7 @@ class Engine:
         if version > VERSION + 1:
             raise Again(_MINUTE)  # workers may differ by one version
         if job is None:
-            first = self._unknown.setdefault(queued.id, time.monotonic())
-            if time.monotonic() - first < _UNKNOWN_SECONDS:
-                raise Again(_MINUTE)  # another worker's configuration may know it
-            raise UsageError(f"no configuration has a {operation} of {source}")
+            raise self._unknown_job(queued.id, operation, source)
         if self._worker.stops:
             raise Again(1)  # it came just before
         try:
@@ -163,12 +172,29 @@ class Engine:
             self._conclude, job, turn, ended, time.monotonic() - began
         )
 
+    def _is_pausing(self) -> bool:
+        is_full = time.monotonic() < self._full_until
+        return is_full or self._worker.state == "clock-off"
+
+    def _unknown_job(self, number: int, operation: str, source: str) -> Exception:
+        """Return what puts a job back that another worker may know, or ends it."""
+        first = self._unknown.setdefault(number, time.monotonic())
+        waited = time.monotonic() - first
+        if waited < _UNKNOWN_SECONDS or self._worker.is_known(operation, source):
+            return Again(_MINUTE)
+        error = UsageError(
+            f"no configuration has a {operation} of {source}",
+            hint="Give all workers with this label the same configuration.",
+        )
+        self._worker.report(error)
+        return error
+
     def _pause(self, none: NoSlot, attempts: int) -> float:
         """Return for how many seconds a job is put back that got no slot."""
         seconds = random.uniform(*_SLOT_SECONDS)  # noqa: S311
         if none.is_of_server:
             return seconds * min(attempts + 1, _SLOWER_MAX)
-        # All jobs need one there: asking for each of them would keep a machine busy.
+        # All backups need one there: asking for each would keep a machine busy.
         self._full_until = time.monotonic() + seconds
         return 1
 
@@ -221,29 +247,26 @@ class Engine:
         raise OpskitError(failure.message, hint=failure.hint)
 
     def _note(self, job: Job, turn: Mapping[str, Any], seconds: float | None) -> int:
-        """Note how a turn ended, if it is still one; return the failures in a row."""
-        try:
-            with session(
-                self._worker.settings.fleet, f"fleet end of {job.name}"
-            ) as connection:
-                row = connection.execute(
-                    """
-                    UPDATE turns SET
-                        failures = CASE WHEN %(ok)s THEN 0 ELSE failures + 1 END,
-                        seconds = coalesce(%(seconds)s, seconds),
-                        succeeded_at = CASE WHEN %(ok)s THEN now() ELSE succeeded_at END
-                    WHERE operation = %(operation)s AND source = %(source)s
-                      AND holds_turn(%(job)s, %(attempt)s, %(worker)s)
-                    RETURNING failures""",
-                    {
-                        **turn,
-                        "ok": seconds is not None,
-                        "seconds": seconds,
-                        "operation": job.operation,
-                        "source": job.source,
-                    },
-                ).fetchone()
-        except DatabaseError as error:
-            logger().info("the queue does not answer", reason=error.message)
-            return 1
-        return int(row[0]) if row else 0
+        """Note how a turn ended, if it is still one; return the failures in a row.
+
+        That waits for the queue, unless the worker is ending: another will do the job.
+        """
+        values = {
+            **turn,
+            "ok": seconds is not None,
+            "seconds": seconds,
+            "operation": job.operation,
+            "source": job.source,
+        }
+        fleet, purpose = self._worker.settings.fleet, f"fleet end of {job.name}"
+        while True:
+            try:
+                with session(fleet, purpose) as connection:
+                    row = connection.execute(_ENDED, values).fetchone()
+            except (ConfigurationError, DatabaseError) as error:
+                logger().info("the queue does not answer", reason=error.message)
+                if self._worker.stops:
+                    return 1
+                time.sleep(_AGAIN_SECONDS)
+            else:
+                return int(row[0]) if row else 0

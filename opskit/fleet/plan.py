@@ -16,6 +16,8 @@ from opskit.operations.schedule import Key
 # What a job is expected to take if no job of its kind has ever run.
 UNKNOWN_SECONDS = 60.0
 _RISK_MAX, _SECONDS_MAX = 9, 99_999
+# Above all other priorities: of what is short, and waits for no slot.
+FIRST = 2 * (_RISK_MAX + 1) * (_SECONDS_MAX + 1)
 _MINUTE = timedelta(minutes=1)
 # What has slots: a label, a source, a server or a store, and its name.
 _Place = tuple[str, str]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
 from procrastinate import App, PsycopgConnector, RetryDecision
@@ -32,8 +32,6 @@ from opskit.postgres.connect import (
     query_value,
 )
 from opskit.postgres.parameters import arguments, parse
-
-T = TypeVar("T")
 
 SCHEMA = "opskit_fleet"
 VERSION = 1
@@ -182,7 +180,6 @@ class Again(Exception):
     """A job is put back into the queue, for a later time."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"again in {seconds:.0f} seconds")
         self.seconds = seconds
 
 
@@ -196,7 +193,9 @@ class _PutBack(BaseRetryStrategy):
         if isinstance(exception, OpskitError):
             reason = exception.message
         logger().error("a job has failed", job=job.lock, reason=reason)
-        return None
+        # Another machine may have the threads, the memory or the file that this lacks.
+        lacks = isinstance(exception, (RuntimeError, MemoryError, OSError))
+        return RetryDecision(retry_in={"seconds": 60}) if lacks else None
 
 
 class FencedJobs(JobManager):
@@ -212,10 +211,10 @@ class FencedJobs(JobManager):
         connector: PsycopgConnector,
         *,
         is_ending: Callable[[], bool],
-        is_full: Callable[[], bool],
+        is_pausing: Callable[[], bool],
     ) -> None:
         super().__init__(connector)
-        self._is_ending, self._is_full = is_ending, is_full
+        self._is_ending, self._is_pausing = is_ending, is_pausing
         # The numbers of the jobs that this worker has got and not ended yet.
         self._held: set[int] = set()
 
@@ -278,7 +277,7 @@ class FencedJobs(JobManager):
         self._held.discard(job.id or 0)
 
     async def fetch_job(self, queues: Any, worker_id: int) -> QueuedJob | None:
-        if self._is_full():
+        if self._is_pausing():
             return None
         try:
             job = await super().fetch_job(queues, worker_id)
@@ -306,24 +305,23 @@ class FencedJobs(JobManager):
         )
 
     async def update_heartbeat(self, worker_id: int) -> None:
-        await _or_none(super().update_heartbeat(worker_id))
+        await _patiently(super().update_heartbeat(worker_id))
 
     async def listen_for_jobs(
         self, *, on_notification: NotificationCallback, queues: Any = None
     ) -> None:
         while True:
-            await _or_none(
+            await _patiently(
                 super().listen_for_jobs(on_notification=on_notification, queues=queues)
             )
             await asyncio.sleep(_AGAIN_SECONDS + random.random())  # noqa: S311
 
 
-async def _or_none(asked: Awaitable[T]) -> T | None:
+async def _patiently(asked: Awaitable[object]) -> None:
     try:
-        return await asked
+        await asked
     except ConnectorException as error:
         _away(error)
-        return None
 
 
 def _away(error: Exception) -> None:
@@ -336,12 +334,12 @@ def application(
     *,
     connections: int,
     is_ending: Callable[[], bool] = lambda: False,
-    is_full: Callable[[], bool] = lambda: False,
+    is_pausing: Callable[[], bool] = lambda: False,
 ) -> App:
     """Return procrastinate's application with the one task of a fleet.
 
-    One that is ending leaves what it cannot say to others; one that is full takes no
-    jobs.
+    While `is_ending`, it does not wait for the queue to note the end of a job: another
+    worker does that job again. While `is_pausing`, it takes no job.
     """
     given = arguments(parse(_url(settings)) | {"application_name": "opskit fleet"})
     options = f"{given.get('options', '')} -c search_path={SCHEMA}".lstrip()
@@ -353,7 +351,7 @@ def application(
         reconnect_timeout=10,
     )
     app = App(connector=connector)
-    app.job_manager = FencedJobs(connector, is_ending=is_ending, is_full=is_full)
+    app.job_manager = FencedJobs(connector, is_ending=is_ending, is_pausing=is_pausing)
     app.task(name=TASK, pass_context=True, retry=_PutBack())(do)
     return app
 

@@ -74,8 +74,8 @@ def claim(store: Store, fleet: str, *, take_over: bool = False) -> None:
         store.put(_CLAIM, [content])
 
 
-def require_own(store: Store, fleet: str) -> None:
-    """Require that a store belongs to this fleet.
+def require_own(store: Store, fleet: str) -> str:
+    """Require that a store belongs to this fleet, and say so.
 
     Raises:
         ConfigurationError: it belongs to another, or to none.
@@ -98,6 +98,7 @@ def require_own(store: Store, fleet: str) -> None:
             "own. If the other one is gone, take its stores over: "
             "`inv fleet-init --take-over`.",
         )
+    return "belongs to this fleet"
 
 
 def examine(run: Run) -> Iterator[Check]:
@@ -112,12 +113,7 @@ def examine(run: Run) -> Iterator[Check]:
 
     yield attempt("fleet: queue", look)
     for store in run.stores if fleet else ():
-        yield attempt(f"fleet: store {store.name}", partial(_look_at, store, fleet))
-
-
-def _look_at(store: Store, fleet: str) -> str:
-    require_own(store, fleet)
-    return "belongs to this fleet"
+        yield attempt(f"fleet: store {store.name}", partial(require_own, store, fleet))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,17 @@ from opskit.operations.schedule import Job
 from opskit.postgres.connect import query_value
 from opskit.postgres.parameters import server_of
 
-_WITHOUT_CAPS = ("smoke", "report")
+WITHOUT_CAPS = ("smoke", "report")
 _SERVER = "server "
 
 
 class NoSlot(Exception):
-    """A place that a job uses has no slot left; if it is a server, others may have."""
+    """No slot is free in a place that a job uses.
+
+    If that is a server, jobs of other servers may still get one.
+    """
 
     def __init__(self, place: str) -> None:
-        super().__init__(f"no slot of {place} is free")
         self.is_of_server = place.startswith(_SERVER)
 
 
@@ -63,12 +65,13 @@ def free(slots: ExitStack) -> None:
 
 def caps(settings: Settings, job: Job) -> dict[str, int]:
     """Return how many jobs may use each place that a job uses."""
-    if job.operation in _WITHOUT_CAPS:
+    if job.operation in WITHOUT_CAPS:
         return {}
-    found = {f"store {name}": settings.fleet.per_store for name in settings.stores}
+    found: dict[str, int] = {}
     if job.operation == "backup" and job.source in settings.databases:
         # Where the URL cannot be read the job fails, and says so.
         with suppress(OpskitError):
             server = server_of(settings.databases[job.source].resolve_url())
             found[f"{_SERVER}{server}"] = settings.fleet.per_server
-    return found
+    # The stores come last: a job that its server has no slot for occupies none there.
+    return found | {f"store {e}": settings.fleet.per_store for e in settings.stores}

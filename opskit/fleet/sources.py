@@ -17,6 +17,7 @@ from opskit.operations.discovery import (
     with_found,
 )
 from opskit.operations.outcome import Failure
+from opskit.operations.schedule import jobs
 from opskit.postgres.connect import Connection, query, query_column
 from opskit.scheduler.journal import Journal
 from opskit.threads import Thread
@@ -88,6 +89,10 @@ class Search:
             found = {name: found[name] for name in found.keys() & {source}}
         return self._file + as_configuration(found)
 
+    def is_known(self, operation: str, source: str) -> bool:
+        """Whether there is such a job, also of a source that only others can reach."""
+        return any(each.key == (operation, source) for each in jobs(self._known))
+
     def record(self, connection: Connection, journal: Journal) -> None:
         """Have the queue know what was found, and report what has changed."""
         if self._used is None or self._used is self._recorded:
@@ -121,7 +126,7 @@ def _gone(source: str, rule: str) -> Failure:
 def _failing(fault: str) -> Failure:
     return Failure(
         exit_code=DatabaseError.exit_code,
-        message=f"databases that are new are not found: {fault}",
+        message=f"new databases are not found: {fault}",
         hint="Correct the rule, or what it asks; `inv doctor` asks each rule.",
     )
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from opskit.config import Settings
-from opskit.errors import DatabaseError, OpskitError
+from opskit.errors import DatabaseError
 from opskit.fleet import plan
 from opskit.fleet.queue import require_schema, session
 from opskit.fleet.slots import caps
@@ -255,10 +255,8 @@ class _Said:
         """Return a job of the queue as the plan sees it."""
         if row["status"] == "doing" and row["since"]:
             seconds = max(0.0, seconds - (self._now - row["since"]).total_seconds())
-        places: dict[str, int] = {}
-        if (job := self._timetable.get(_key(row))) is not None:
-            with suppress(OpskitError):  # an address that only workers can read
-                places = caps(self._settings, job)
+        job = self._timetable.get(_key(row))
+        places = caps(self._settings, job) if job else {}
         server = next((each for each in places if each.startswith("server ")), "")
         return plan.Work(
             source=row["source"] or row["operation"],

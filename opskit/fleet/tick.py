@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 
 from opskit.config import Settings
 from opskit.config.cron import longest_interval
-from opskit.fleet.plan import drill_offset, expected, priority
+from opskit.fleet.plan import FIRST, drill_offset, expected, priority
 from opskit.fleet.queue import LOCK_CLASS, TASK, VERSION
+from opskit.fleet.slots import WITHOUT_CAPS
 from opskit.fleet.sources import with_known
 from opskit.ledger import LedgerEntry
 from opskit.operations.schedule import Job, Key, jobs
@@ -127,7 +128,9 @@ class Ticker:
         )
         ages = {(o, s): now - at for o, s, _seconds, at in rows if at is not None}
         priorities = [
-            priority(
+            FIRST
+            if operation in WITHOUT_CAPS
+            else priority(
                 overdue=now - due > _OVERDUE,
                 age=ages.get((operation, source)),
                 max_age=_max_age(settings, operation, source),
@@ -144,7 +147,7 @@ class Ticker:
 
 
 def offset(job: Job) -> timedelta:
-    """Return how long after its line a job is due: drills are spread over a week."""
+    """Return how long after its line a job is due: drills are spread out."""
     if job.operation != "restore-drill":
         return timedelta(0)
     return drill_offset(job.source, longest_interval(job.line))

@@ -152,6 +152,7 @@ class Worker:
                     self._engine.drain()  # whether the queue answers or not
                 has_work = self._look()
                 if until_idle and self.state == "clock-off":
+                    self._engine.drain()
                     raise ConfigurationError(
                         f"this worker takes no jobs: {self.reason}",
                         hint="Set the clock of this machine, then run this again.",
@@ -241,7 +242,6 @@ class Worker:
         else:
             self._set("working")
         if self.state != "working":
-            self._engine.drain()
             return True
         self._engine.start()
         dead_after = self.settings.fleet.dead_after
@@ -265,8 +265,9 @@ class Worker:
             names = some([*dict.fromkeys(job.name for job, _each in missed)])
             self.report(
                 OpskitError(
-                    f"{count(number, 'run')} will not be made up for, only the last of "
-                    f"each job: {names}",
+                    f"{count(number, 'run')} {'was' if number == 1 else 'were'} missed "
+                    f"and will not be made up for; of each job only the last run is "
+                    f"done: {names}",
                     hint="See whether each label has a worker, and when "
                     "the work ends: `inv fleet-status`.",
                 )
@@ -317,7 +318,7 @@ class Worker:
                 self.state, self.reason,
             ),
         )  # fmt: skip
-        # What this worker was before it was killed is no dead worker.
+        # An earlier process of this worker that was killed must not count as dead.
         connection.execute(
             "DELETE FROM workers WHERE name = %s AND id <> %s AND seen_at < now() - %s",
             (self.run.ledger.id, self._id, self.settings.fleet.dead_after),
@@ -368,6 +369,10 @@ class Worker:
     def wake(self) -> None:
         """Have the main thread look at once."""
         self._wake.set()
+
+    def is_known(self, operation: str, source: str) -> bool:
+        """Whether the queue knows a job, which another worker may be able to do."""
+        return self._search.is_known(operation, source)
 
     def find(self, operation: str, source: str) -> Job | None:
         """Return a job of the configuration."""

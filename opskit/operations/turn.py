@@ -85,6 +85,6 @@ def read_turn(text: str) -> Turn | None:
         return TypeAdapter(Turn).validate_json(text) if text else None
     except ValidationError:
         raise UsageError(
-            "OPSKIT_TURN does not say what this job is for",
+            "OPSKIT_TURN is not valid",
             hint="Only a worker of a fleet sets it: unset it.",
         ) from None

@@ -111,7 +111,7 @@ def fleet_worker(
 def fleet_run(
     say: Say, database: list[str], drill: bool = False, json: bool = False
 ) -> Outcome[Queued]:
-    """Put a backup of every source into the queue now.
+    """Put a backup of every source that has a schedule into the queue now.
 
     Example: inv fleet-run --database shop
     """

@@ -29,6 +29,7 @@ from tests.fleets import Fleet
 from tests.support import execute
 
 _SECONDS_MAX = 120
+_NEVER = "0 0 29 2 *"
 # Longer than a busy machine keeps a worker from its sign of life.
 _DEAD_AFTER = 6
 
@@ -256,6 +257,29 @@ def test_a_job_of_a_source_that_a_worker_does_not_know_is_left_to_others(
         monkeypatch.setattr(engine, "_UNKNOWN_SECONDS", 0.0)
         machine.due_now()
         machine.becomes("failed")
+        eventually(lambda: machine.records("fleet-worker"), that="a report")
+
+
+def test_a_job_that_only_others_can_do_waits_for_them(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that says how to reach its database cannot be read here."""
+    machine.configure(
+        f'[discover.here]\nfile = "{machine.folder}/missing"\nschedule = "{_NEVER}"\n'
+    )
+    machine.queue.ask(
+        "INSERT INTO sources (name, rule, label) VALUES ('new', 'here', 'default')"
+    )
+    machine.queue.job(
+        args='{"operation": "backup", "source": "new", "due": "2026-03-01T02:00:00Z"}',
+        lock="new",
+    )
+    with machine.works() as worker:
+        machine.becomes("todo", 1)
+        eventually(lambda: worker._search.is_over, that="the queue was asked")
+        monkeypatch.setattr(engine, "_UNKNOWN_SECONDS", 0.0)
+        machine.due_now()
+        machine.becomes("todo", 2)
 
 
 def test_a_full_store_is_not_asked_for_each_job(machine: Machine) -> None:
@@ -435,6 +459,22 @@ def test_a_job_goes_on_while_the_queue_is_away_for_long(
         machine.becomes("succeeded", 1)
 
 
+def test_the_end_of_a_job_is_noted_once_the_queue_is_back(
+    machine: Machine, make_database: MakeDatabase
+) -> None:
+    """What is next, and what fails, is decided by it."""
+    machine.configure(patience="1h")
+    with ExitStack() as away, machine.works() as worker:
+        with machine.busy():
+            machine.job("backup-state")
+            away.enter_context(_away(machine.queue, make_database))
+        eventually(lambda: not worker._engine.running, that="its end")
+        away.close()
+        machine.becomes("succeeded", 1)
+
+    assert machine.queue.ask("SELECT succeeded_at IS NOT NULL FROM turns") == [True]
+
+
 def test_a_worker_that_just_came_takes_over_nothing_yet(machine: Machine) -> None:
     """If the queue was away for all, the others get the time to come back."""
     dead = machine.queue.engine(seen="1 hour")
@@ -525,6 +565,33 @@ def test_a_worker_whose_clock_is_off_takes_no_jobs(machine: Machine) -> None:
         assert worker.state == "clock-off"
         ahead = timedelta(0)
         machine.becomes("succeeded")
+
+
+def test_a_worker_takes_jobs_again_after_its_clock_was_off(machine: Machine) -> None:
+    """Also while it does one that began before."""
+    (machine.folder / "other").mkdir()
+    machine.configure(
+        f'[files.other]\npath = "{machine.folder}/other"\nschedule = "{_NEVER}"\n'
+    )
+    ahead = timedelta(0)
+
+    class Wrong(Run):
+        """A run whose clock is wrong for a while."""
+
+        def now(self) -> datetime:
+            """Return the time by that clock."""
+            return super().now() + ahead
+
+    load = lambda: Wrong(machine.load().settings)  # noqa: E731
+    with machine.works(load=load) as worker, machine.busy():
+        machine.job("backup-state")
+        ahead = timedelta(hours=1)
+        eventually(lambda: worker.state == "clock-off", that="it is seen")
+        ahead = timedelta(0)
+        eventually(lambda: worker.state == "working", that="it is right again")
+        machine.json("fleet-run", "--database", "other")
+        machine.becomes("succeeded")
+        assert machine.queue.jobs("status::text") == ["doing", "succeeded"]
 
 
 def test_a_worker_that_was_killed_and_is_back_is_not_dead(machine: Machine) -> None:

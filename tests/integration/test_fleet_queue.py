@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import resources
@@ -13,10 +14,12 @@ from typing import Any
 
 import procrastinate.utils
 import pytest
+from procrastinate.jobs import Job as QueuedJob
 from procrastinate.jobs import Status
 from procrastinate.manager import JobManager
 
-from opskit.errors import ConfigurationError
+from opskit.config.stores import StoreSettings
+from opskit.errors import ConfigurationError, UsageError
 from opskit.fleet import queue, slots
 from opskit.fleet.queue import Again
 from opskit.fleet.setup import claim
@@ -379,6 +382,28 @@ def test_a_job_waits_by_the_clock_of_the_queue(
     assert 0 < waits <= 90
 
 
+@pytest.mark.parametrize(
+    ("error", "is_put_back"),
+    [
+        (RuntimeError("can't start new thread"), True),
+        (MemoryError(), True),
+        (OSError("no open files"), True),
+        (UsageError("no configuration has it"), False),
+    ],
+)
+def test_a_job_that_a_machine_lacks_something_for_is_put_back(
+    error: Exception, is_put_back: bool
+) -> None:
+    """Another may have it."""
+    job = QueuedJob(
+        id=1, queue="default", lock="shop", queueing_lock=None, task_name="opskit"
+    )
+
+    decision = queue._PutBack().get_retry_decision(exception=error, job=job)
+
+    assert (decision is not None) == is_put_back
+
+
 def test_the_token_of_a_turn_is_that_of_the_current_attempt(fleet: Fleet) -> None:
     """An attempt before it, another worker and a job that is over hold nothing."""
     worker = fleet.engine()
@@ -411,6 +436,27 @@ def test_only_so_many_jobs_use_one_server(fleet: Fleet) -> None:
     slots.free(first)
     again = slots.take(*_backup(fleet, "c"))
     for each in (second, elsewhere, again):
+        slots.free(each)
+
+
+def test_a_job_whose_server_is_full_occupies_no_store(fleet: Fleet) -> None:
+    """Its server is asked first; jobs of others would see a full store."""
+
+    def take(name: str) -> ExitStack:
+        settings, job = _backup(fleet, name)
+        caps = settings.fleet.model_copy(update={"per_store": 2})
+        stores = {"local": StoreSettings.model_validate({"url": "file:///tmp/store"})}
+        return slots.take(
+            settings.model_copy(update={"fleet": caps, "stores": stores}), job
+        )
+
+    taken = [take(name) for name in ("a", "b")]
+
+    with pytest.raises(NoSlot) as none:
+        take("c")
+
+    assert none.value.is_of_server
+    for each in taken:
         slots.free(each)
 
 

@@ -282,7 +282,7 @@ def test_a_job_has_the_label_and_the_lock_of_its_source(fleet: Fleet) -> None:
 
 
 def test_the_most_urgent_is_first(fleet: Fleet) -> None:
-    """First what is overdue, then by the risk, then what takes longest."""
+    """First what needs no slot, then what is overdue, what is at risk, what is long."""
     at_risk = {"schedule": _daily(_ago(timedelta(0))), "max_age": "2h"}
     sources = {
         "quick": at_risk,
@@ -290,7 +290,7 @@ def test_the_most_urgent_is_first(fleet: Fleet) -> None:
         "safe": at_risk | {"max_age": "400d"},
         "overdue": {"schedule": _daily(_ago(HOUR)), "max_age": "400d"},
     }
-    settings = fleet.settings(sources)
+    settings = fleet.settings(sources, report=_daily(_ago(timedelta(0))))
     _tick(fleet, settings)
     fleet.ask("DELETE FROM procrastinate_jobs")
     fleet.ask("UPDATE turns SET seconds = 10, succeeded_at = now() - interval '1 day'")
@@ -300,11 +300,11 @@ def test_the_most_urgent_is_first(fleet: Fleet) -> None:
 
     worker = fleet.engine()
     order = []
-    for _ in sources:
+    for _ in ("report", *sources):
         order += fleet.ask(
             "SELECT lock FROM procrastinate_fetch_job_v2('{default}', %s)", worker
         )
-    assert order == ["overdue", "long", "quick", "safe"]
+    assert order == ["report", "overdue", "long", "quick", "safe"]
 
 
 def test_the_durations_of_before_come_from_the_ledger(fleet: Fleet) -> None:
