@@ -80,6 +80,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_script(path: Path) -> bool:
+    if not path.is_file():  # a link that leads nowhere, for instance
+        return False
     with path.open("rb") as opened:
         return opened.read(9).startswith(_SHELLS)
 

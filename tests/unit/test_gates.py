@@ -135,6 +135,14 @@ def test_a_bad_script_is_refused(tmp_path: Path) -> None:
     assert "SC2115" in _refusals([script_check(tmp_path)])
 
 
+def test_a_link_that_leads_nowhere_is_no_script(tmp_path: Path) -> None:
+    """An editor leaves such links beside the files that are open in it."""
+    (tmp_path / "remove").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / ".#remove").symlink_to("user@host.4711")
+
+    assert script_check(tmp_path) == ("shellcheck", str(tmp_path / "remove"))
+
+
 def test_a_secret_in_the_history_is_refused(tmp_path: Path) -> None:
     """A token that was committed and removed is found, an ordinary line is not."""
     _git(tmp_path, "init")
