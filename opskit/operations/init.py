@@ -78,7 +78,7 @@ class File:
     @property
     def remains(self) -> str:
         """The text that lies there in the end."""
-        return self.before if self.before and self.state == "kept" else self.text
+        return (self.before or "") if self.state == "kept" else self.text
 
     @property
     def is_written(self) -> bool:

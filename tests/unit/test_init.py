@@ -469,6 +469,20 @@ def test_a_workflow_of_ones_own_is_not_spoken_of_as_that_of_opskit(
     assert "opskit.staging.toml" in steps
 
 
+def test_an_empty_workflow_of_ones_own_is_left_alone_too(tmp_path: Path) -> None:
+    """What is left to do is said of the empty file, not of the one of opskit."""
+    release = tmp_path / ".github" / "workflows" / "release.yml"
+    release.parent.mkdir(parents=True)
+    release.touch()
+
+    steps = "\n".join(run(tmp_path, deployer="railway").steps())
+
+    assert ".github/workflows/release.yml is yours and is left alone" in steps
+    assert "environments backup, restore-drill, smoke." in steps
+    assert "opskit.staging.toml" not in steps
+    assert release.read_text() == ""
+
+
 def test_the_folder_of_opskit_itself_stays_as_it_is() -> None:
     """A clone is no repository of a user."""
     with pytest.raises(UsageError, match="the folder of opskit itself"):
