@@ -150,7 +150,8 @@ def _ask(
 
 def _require_consent(store: Path, *, asks: bool) -> None:
     """Refuse to make the folder of the store unless a person agrees."""
-    if asks and _ask(f"{store} does not exist. Make it? y/n", "y").lower() == "y":
+    question = f"{store} does not exist. Make it? y/n"
+    if asks and _ask(question, "y").lower() in ("y", "yes"):
         return
     raise UsageError(
         f"the folder of the store does not exist: {store}",

@@ -263,7 +263,7 @@ def test_answers_are_typed_on_a_terminal(tmp_path: Path) -> None:
             ("deployed.*: $", "heroku"),
             ("deployed.*: $", ""),
             ("What runs .*: $", "scheduler"),
-            ("does not exist.*: $", "y"),
+            ("does not exist.*: $", "Yes"),
         ],
     )
 
