@@ -188,7 +188,7 @@ class _Form:
                     "an input is a row | `name` | type | what it is | default |, and "
                     "nothing comes after them",
                 )
-            name, kind, about, default = row.groups()
+            name, kind, about, default = (e.replace("\\|", "|") for e in row.groups())
             if name in inputs:
                 self._fail(line.start(), f"the input {name} is there twice")
             if kind not in KINDS:

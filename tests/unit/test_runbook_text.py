@@ -65,6 +65,17 @@ def test_a_step_says_what_it_needs():
     assert tell.about.endswith("Write what happened and since when.")
 
 
+def test_a_cell_of_the_inputs_may_hold_a_vertical_line(changed):
+    """As Markdown writes it in a table, with a backslash before it."""
+    made = changed(
+        "| name | the table that was emptied | orders |",
+        r"| text | orders \| items | cat rows \| sort \| uniq |",
+    )
+
+    assert made.inputs[1].about == "orders | items"
+    assert made.inputs[1].default == "cat rows | sort | uniq"
+
+
 def test_a_mark_and_other_ends_of_lines_are_read(tmp_path):
     """As editors of other systems write them."""
     path = tmp_path / "marked.md"
