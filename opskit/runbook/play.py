@@ -50,8 +50,7 @@ def play(
         book = _find(run.settings.runbooks, request.name)
         _require_sense(book, request, can_ask=ask is not None)
         if request.dry_run:
-            record.status, record.result = "planned", _played(run, book, request)
-            _show_all(book, record.result, show)
+            _plan(run, book, request, record, show)
             return record.outcome
         with locks.exclusive(
             run.state_dir / "locks",
@@ -63,6 +62,18 @@ def play(
             ask = None if request.unattended else ask
             _play(run, book, request, record, show, ask)
     return record.outcome
+
+
+def _plan(
+    run: Run, book: Runbook, request: PlayRequest, record: Record, show: Show
+) -> None:
+    try:
+        earlier = _earlier(run, book, request, show) if request.resume else None
+    except RunbookRefused:
+        record.status = "refused"
+        raise
+    record.status, record.result = "planned", _played(run, book, request, earlier)
+    _show_all(book, record.result, show, _masked(earlier))
 
 
 def _play(
@@ -79,9 +90,7 @@ def _play(
         played = record.result = _played(run, book, request, earlier)
         if ask and not earlier:
             show(f"# {book.title}\n\n{book.sections['Decide']}\n")
-        given = earlier.details["inputs"] if earlier else {}
-        masked = {name for name, each in given.items() if MASK in each}
-        _complete(book, played.inputs, show, ask, masked)
+        _complete(book, played.inputs, show, ask, _masked(earlier))
         if request.unattended:
             _require_agreed(run, book, played, request)
             seconds = run.settings.runbooks.step_timeout.total_seconds()
@@ -171,11 +180,10 @@ def _earlier(
 
 
 def _played(
-    run: Run, book: Runbook, request: PlayRequest, earlier: Attempt | None = None
+    run: Run, book: Runbook, request: PlayRequest, earlier: Attempt | None
 ) -> Played:
-    known = earlier.details["inputs"] if earlier else {}
-    # What was masked in the record has to be given again.
-    given = [f"{name}={each}" for name, each in known.items() if MASK not in each]
+    known, masked = earlier.details["inputs"] if earlier else {}, _masked(earlier)
+    given = [f"{name}={each}" for name, each in known.items() if name not in masked]
     return Played(
         attempt=earlier.details["attempt"] if earlier else run.run_id,
         runbook=book.name,
@@ -189,6 +197,12 @@ def _played(
             steps.Step(name=PROOF),
         ],
     )
+
+
+def _masked(earlier: Attempt | None) -> Collection[str]:
+    """Return the inputs that are masked in the record, and have to be given again."""
+    given = earlier.details["inputs"] if earlier else {}
+    return {name for name, each in given.items() if MASK in each}
 
 
 def _login() -> str:
@@ -255,11 +269,14 @@ def _require_agreed(
         )
 
 
-def _show_all(book: Runbook, played: Played, show: Show) -> None:
+def _show_all(
+    book: Runbook, played: Played, show: Show, masked: Collection[str]
+) -> None:
     """Show a whole runbook, with the inputs that are known filled in."""
     show(f"# {book.title}\n")
     for each in book.inputs:
-        value = played.inputs.setdefault(each.name, each.default or f"${each.name}")
+        fallback = "" if each.name in masked else each.default
+        value = played.inputs.setdefault(each.name, fallback or f"${each.name}")
         is_known = value != f"${each.name}"
         show(f"{each.name}={shlex.quote(value) if is_known else ''}  # {each.about}")
     for name, text in book.sections.items():

@@ -149,6 +149,23 @@ def test_a_resume_takes_no_inputs_and_needs_something_to_resume(room):
     assert room.done() == []
 
 
+def test_a_dry_run_shows_what_would_be_resumed(room, monkeypatch):
+    """With the inputs of that run, but what was masked; without one it is refused."""
+    monkeypatch.setenv("PGPASSWORD", "correct-horse-battery")
+    room.write(
+        block('echo "$table" "$word" >>done'),
+        inputs="| `table` | name | what | a |\n| `word` | text | word | none |\n",
+    )
+
+    assert room.play(dry_run=True, resume=True).status == "refused"
+    room.play("b", "correct-horse-battery", "leave")
+    outcome = room.play(dry_run=True, resume=True)
+
+    assert (outcome.status, room.done()) == ("planned", [])
+    assert "table=b  # what" in room.shown
+    assert "word=  # word" in room.shown
+
+
 def test_the_list_knows_the_last_run_of_each(room):
     """A failed run is no rehearsal; a file of another form is named, and no fault."""
     room.write(block("true"), name="good")
