@@ -111,12 +111,11 @@ class GitHub:
         Raises:
             GitHubError: it refuses, or was not there until the deadline.
         """
-        for number in range(len(_PAUSES_SECONDS) + 1):
+        for least in (*_PAUSES_SECONDS, float("inf")):
             try:
                 return work()
             except _Passing as error:
-                pauses = (*_PAUSES_SECONDS, float("inf"))
-                pause = max(error.pause, pauses[number])
+                pause = max(error.pause, least)
                 if self.clock() + pause > self._deadline:
                     raise
                 self.sleep(pause)

@@ -152,11 +152,9 @@ class _Form:
 
     def _parts(self, level: int, of: _Part) -> list[_Part]:
         head = re.compile(rf"^{'#' * level} +(\S.*?) *$", re.M)
-        parts: list[_Part] = []
-        for each in reversed([*head.finditer(self._prose, of.start, of.end)]):
-            end = parts[0].start if parts else of.end
-            parts.insert(0, _Part(each[1], each.start(), end))
-        return parts
+        heads = [*head.finditer(self._prose, of.start, of.end)]
+        ends = [*(each.start() for each in heads), of.end][1:]
+        return [_Part(e[1], e.start(), end) for e, end in zip(heads, ends, strict=True)]
 
     def _below(self, part: _Part) -> str:
         return self._text[part.start : part.end].partition("\n")[2].strip()
