@@ -60,8 +60,8 @@ _NO_BUCKET = (
 _TEST = "release.yml begins with the task test of tasks.py: have it run your tests"
 _NO_TEST = "release.yml tests nothing, for want of a task test of yours"
 _STAGING = (
-    "the job staging in release.yml reads opskit.staging.toml: write that, or delete "
-    "the job and its name in `needs`"
+    "the job staging in release.yml reads opskit.staging.toml: write that, or set "
+    "`if: false` on the job staging"
 )
 _RUNS_ON = "release.yml must run on the machine of the service: see its runs-on"
 

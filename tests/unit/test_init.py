@@ -432,7 +432,7 @@ def test_what_is_left_to_do_is_said(tmp_path: Path) -> None:
         "PGPASSFILE",
         "name a bucket",
         "must run on the machine of the service",
-        "write that, or delete the job",
+        "write that, or set `if: false`",
         "begins with the task test",
         f"GitHub reads workflows only in {tmp_path}:",
         "complete [smoke] and [release]",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from development.tasks import workflow_checks
 from opskit.tasks.arguments import parse
 from tasks import namespace
 
@@ -141,6 +144,24 @@ def test_releases_are_made_the_same_way_everywhere() -> None:
     assert staging["env"]["OPSKIT_CONFIG"] == "opskit.staging.toml"
     assert "OPSKIT_CONFIG" not in production["env"]
     assert staging["concurrency"]["group"] != production["concurrency"]["group"]
+
+
+def test_the_job_staging_is_switched_off_as_the_document_says(tmp_path: Path) -> None:
+    """The job stays in the file, since `production` takes its steps from there."""
+    text = (ROOT / "workflows" / "release.yml").read_text()
+    staging = re.compile(r"(?m)(^  staging:\n(?:    .*\n)*?    if: ).+$")
+    path = tmp_path / "release.yml"
+    path.write_text(staging.sub(r"\1false", text))
+
+    jobs = yaml.safe_load(path.read_text())["jobs"]
+
+    assert "set `if: false` on the job `staging`" in " ".join(DOCUMENT.split())
+    assert jobs["staging"]["if"] is False
+    assert jobs["production"] == LOADED["release"]["jobs"]["production"]
+    for command, *words in workflow_checks([path]):
+        program = Path(sys.executable).parent / command
+        judged = subprocess.run([program, *words], capture_output=True, text=True)
+        assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
 def test_no_step_after_a_cancellation_takes_a_lock() -> None:
