@@ -1,0 +1,95 @@
+"""The commands of the runbooks that come with opskit: what they accept and refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from opskit.runbook.text import Runbook, read
+
+FOLDER = Path(__file__).parents[2] / "runbooks"
+BOOKS = {
+    path.stem: read(path)
+    for path in sorted(FOLDER.glob("*.md"))
+    if path.name != "README.md"
+}
+Shell = Callable[..., int]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Return what runs a command as the player does, with `opskit` as a script if given."""
+
+    def run(command: str, *, opskit: str = "exit 99", **variables: object) -> int:
+        program = tmp_path / "bin" / "opskit"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{opskit}\n")
+        program.chmod(0o755)
+        return subprocess.run(
+            ["sh", "-euc", command],
+            cwd=tmp_path,
+            env={
+                "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+                **{name: str(value) for name, value in variables.items()},
+            },
+            capture_output=True,
+            check=False,
+        ).returncode
+
+    return run
+
+
+def test_the_proof_of_the_rescue_identity_is_that_it_was_added(
+    tmp_path: Path, shell: Shell
+) -> None:
+    """Not that there is any identity in the file."""
+    files = {"identity_file": tmp_path / "identity", "rescue": tmp_path / "rescue"}
+    for path in files.values():
+        subprocess.run(["age-keygen", "-o", path], check=True, capture_output=True)
+    step = BOOKS["keys-lost"].steps[1]
+
+    assert shell(step.proof, **files) != 0
+    assert shell(step.command, **files) == 0
+    assert shell(step.proof, **files) == 0
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
+def test_a_key_that_cannot_be_read_proves_nothing(
+    number: int, tmp_path: Path, shell: Shell
+) -> None:
+    """What searches for nothing finds it, and `!` turns a failure into success."""
+    (tmp_path / "opskit.toml").write_text("recipients = []\n")
+    proof = BOOKS["keys-lost"].steps[number - 1].proof
+    missing = tmp_path / "missing"
+
+    code = shell(
+        proof,
+        identity_file=missing,
+        key_file=missing,
+        old_recipient="age1old",
+        old_key="AAAAold",
+    )
+
+    assert code != 0
+
+
+def test_a_key_is_no_longer_trusted_only_if_it_was_trusted(
+    tmp_path: Path, shell: Shell
+) -> None:
+    """Another word than that of the old key removes nothing, and must not seem to."""
+    settings = tmp_path / "opskit.toml"
+    text = 'trusted_keys = ["ssh-ed25519 AAAAold ops", "ssh-ed25519 AAAAnew"]\n'
+    settings.write_text(text)
+    step = BOOKS["keys-lost"].steps[8]
+
+    assert shell(step.command, old_key="AAAA…") != 0
+    assert settings.read_text() == text
+    assert shell(step.proof, old_key="AAAAold") != 0
+    assert shell(step.command, old_key="AAAAold") == 0
+    assert settings.read_text() == 'trusted_keys = ["ssh-ed25519 AAAAnew"]\n'
+    assert shell(step.proof, old_key="AAAAold") == 0
+    assert shell(step.proof, old_key="AAAAold", OPSKIT_CONFIG="elsewhere") != 0
