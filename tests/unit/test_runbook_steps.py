@@ -43,6 +43,38 @@ def shell(tmp_path: Path) -> Shell:
     return run
 
 
+@pytest.mark.parametrize(("name", "number"), [("store-failing", 4), ("ransomware", 7)])
+@pytest.mark.parametrize(
+    ("code", "is_done"), [(0, 1), (10, 1), (20, 1), (1, 0), (2, 0)]
+)
+def test_objects_that_are_damaged_or_missing_do_not_end_a_runbook(
+    name: str, number: int, code: int, is_done: int, shell: Shell
+) -> None:
+    """`opskit verify` ends with 20 for damage, and with 10 if objects are only missing."""
+    only_verify = f'test "$1" != verify || exit {code}'
+
+    command = BOOKS[name].steps[number - 1].command
+
+    assert (shell(command, opskit=only_verify) == 0) is bool(is_done)
+
+
+@pytest.mark.parametrize(
+    ("opskit", "is_proved"),
+    [
+        ("echo 'keep a: newest'", True),
+        ("echo 'keep a: newest'; echo 'would delete b: no rule keeps it'", False),
+        ("echo 'keep a: newest'; exit 41", False),
+    ],
+)
+def test_the_proof_of_a_pruning_is_that_nothing_is_left_to_delete(
+    opskit: str, is_proved: bool, shell: Shell
+) -> None:
+    """A dry run ends with 0 also where it names what it would delete."""
+    proof = BOOKS["store-failing"].steps[2].proof
+
+    assert (shell(proof, opskit=opskit) == 0) is is_proved
+
+
 def test_the_proof_of_the_rescue_identity_is_that_it_was_added(
     tmp_path: Path, shell: Shell
 ) -> None:
