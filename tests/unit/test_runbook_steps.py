@@ -125,3 +125,37 @@ def test_a_key_is_no_longer_trusted_only_if_it_was_trusted(
     assert settings.read_text() == 'trusted_keys = ["ssh-ed25519 AAAAnew"]\n'
     assert shell(step.proof, old_key="AAAAold") == 0
     assert shell(step.proof, old_key="AAAAold", OPSKIT_CONFIG="elsewhere") != 0
+
+
+@pytest.mark.parametrize("variables", [{}, {"OPSKIT_STATE_DIR": "var"}])
+def test_the_state_that_is_kept_is_that_of_the_scheduler(
+    variables: dict[str, str], tmp_path: Path, shell: Shell
+) -> None:
+    """Its unit names another folder than the one that lies beside the configuration."""
+    state = tmp_path / variables.get("OPSKIT_STATE_DIR", ".opskit")
+    state.mkdir()
+    (state / "ledger.jsonl").write_text("records\n")
+    evidence = tmp_path / "evidence"
+    steps = BOOKS["ransomware"].steps
+
+    for number in (3, 5):
+        assert shell(steps[number - 1].command, evidence=evidence, **variables) == 0
+
+    (kept,) = evidence.glob("state-*/ledger.jsonl")
+    (moved,) = evidence.glob("ledger-*.jsonl")
+    assert kept.read_text() == moved.read_text() == "records\n"
+    assert list(state.iterdir()) == []
+
+
+def test_the_proof_of_what_was_fetched_is_a_set_in_the_folder(
+    tmp_path: Path, shell: Shell
+) -> None:
+    """`opskit backups` ends with 0 also where there is no set."""
+    folder = tmp_path / "store"
+    place = folder / "shop" / "2026" / "shop-1"
+    place.mkdir(parents=True)
+    proof = BOOKS["ransomware"].steps[5].proof
+
+    assert shell(proof, folder=folder, opskit="exit 0") != 0
+    (place / "manifest.json").touch()
+    assert shell(proof, folder=folder) == 0
