@@ -43,6 +43,14 @@ def shell(tmp_path: Path) -> Shell:
     return run
 
 
+@pytest.mark.parametrize("book", BOOKS.values(), ids=BOOKS)
+def test_the_inputs_on_paper_reach_the_programs_that_a_command_starts(
+    book: Runbook,
+) -> None:
+    """The player exports them, and so does the shell of a person after `set -a`."""
+    assert "n paper type `set -a`, then set the inputs" in book.sections["Decide"]
+
+
 @pytest.mark.parametrize(("name", "number"), [("store-failing", 4), ("ransomware", 7)])
 @pytest.mark.parametrize(
     ("code", "is_done"), [(0, 1), (10, 1), (20, 1), (1, 0), (2, 0)]
