@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -152,6 +153,26 @@ def release_tag(project: Project) -> list[Ran]:
             ran.log
         )
         assert (staging.version, staging.schema) == project.running == ("v2", "0004")
+    return [ran]
+
+
+@_case("release, a tag, without a staging environment")
+def release_unstaged(project: Project) -> list[Ran]:
+    """With the job `staging` switched off, a tag is released to production at once."""
+    path = project.repository / ".github" / "workflows" / "release.yml"
+    before = path.read_text()
+    staging = re.compile(r"(?m)(^  staging:\n(?:    .*\n)*?    if: ).+$")
+    path.write_text(staging.sub(r"\1false", before))
+    try:
+        project.check_in(versions.GOOD)
+        ran = project.machine.run(
+            "release.yml", event="push", payload={"ref": "refs/tags/v2"}
+        )
+    finally:
+        path.write_text(before)
+
+    assert (ran.code, ran.jobs) == (0, {"Test": True, "Production": True}), ran.log
+    assert project.running == ("v2", "0004")
     return [ran]
 
 
