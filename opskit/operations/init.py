@@ -57,8 +57,8 @@ _NO_BUCKET = (
     "GitHub's machines do not have the folder of the store, so the workflows fail "
     "there: name a bucket, or run them on a machine of yours"
 )
-_TEST = "release.yml begins with the task test of tasks.py: have it run your tests"
-_NO_TEST = "release.yml tests nothing, for want of a task test of yours"
+_TEST = "release.yml first runs the task `test` of tasks.py: have it run your tests"
+_NO_TEST = "release.yml runs no tests: your tasks.py has no task `test`"
 _STAGING = (
     "the job staging in release.yml reads opskit.staging.toml: write that, or set "
     "`if: false` on the job staging"

@@ -148,7 +148,7 @@ def read_answers(
     one_of("run", RUNNERS)(run := run or ("both" if databases else "scheduler"))
     if (run == "github" and folders) or (run != "scheduler" and not databases):
         raise UsageError(
-            "GitHub's machines have no folder to back up, only databases",
+            "GitHub's machines cannot back up your folders, only databases",
             hint="Let the scheduler do it: give --run scheduler, or --run both with a "
             "--database.",
         )

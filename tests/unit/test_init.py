@@ -345,8 +345,11 @@ def test_a_folder_that_cannot_be_written_is_named(
         ({"folders": ["shop=/var/lib/app"]}, "share the name"),
         ({"folders": ["state=var/lib/app"]}, "absolute path"),
         ({"folders": ["state=/var/\udcfflib"]}, "cannot be printed"),
-        ({"databases": [], "folders": ["s=/x"], "run": "both"}, "no folder to back up"),
-        ({"folders": ["s=/x"], "run": "github"}, "no folder to back up"),
+        (
+            {"databases": [], "folders": ["s=/x"], "run": "both"},
+            "cannot back up your folders",
+        ),
+        ({"folders": ["s=/x"], "run": "github"}, "cannot back up your folders"),
         ({"store": "s3://key:secret99@bucket"}, "must not hold @"),
         ({"store": "ftp://host/x"}, "must be file:///absolute/folder or s3://"),
         (
@@ -433,7 +436,7 @@ def test_what_is_left_to_do_is_said(tmp_path: Path) -> None:
         "name a bucket",
         "must run on the machine of the service",
         "write that, or set `if: false`",
-        "begins with the task test",
+        "first runs the task `test`",
         f"GitHub reads workflows only in {tmp_path}:",
         "complete [smoke] and [release]",
         "do the same work",
@@ -444,7 +447,7 @@ def test_what_is_left_to_do_is_said(tmp_path: Path) -> None:
     (folder / "tasks.py").write_text("from opskit.tasks import namespace\n")
     (folder / ".github" / "workflows" / "release.yml").unlink()
     steps = "\n".join(run(folder, store="sets", deployer="command").steps())
-    assert "release.yml tests nothing" in steps
+    assert "release.yml runs no tests" in steps
     steps = "\n".join(run(tmp_path, run="scheduler").steps())
     assert "GitHub" not in steps
     assert "complete" not in steps
@@ -462,7 +465,7 @@ def test_a_workflow_of_ones_own_is_not_spoken_of_as_that_of_opskit(
 
     assert ".github/workflows/release.yml is yours and is left alone" in steps
     assert "environments backup, restore-drill, smoke." in steps
-    for words in ("opskit.staging.toml", "task test", "must run on", "production"):
+    for words in ("opskit.staging.toml", "task `test`", "must run on", "production"):
         assert words not in steps
     steps = "\n".join(run(tmp_path, deployer="local", force=True).steps())
     assert "is yours" not in steps.replace("tasks.py is yours", "")
