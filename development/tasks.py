@@ -52,7 +52,9 @@ def test(_say: Say, args: str = "") -> None:
 
 @command()
 def audit(_say: Say) -> None:
-    """Look for known holes in what the lock holds, and for secrets in the history.
+    """Look for known vulnerabilities in the locked packages, and for secrets.
+
+    Secrets are looked for in the files and in the history.
 
     Example: inv audit
     """

@@ -138,10 +138,10 @@ def _find(settings: RunbooksSettings, name: str) -> Runbook:
 
 
 def _require_sense(book: Runbook, request: PlayRequest, *, can_ask: bool) -> None:
-    """Refuse what cannot be meant.
+    """Refuse a `--skip` of a step that is needed, and a run that can ask nobody.
 
     Raises:
-        UsageError: flags that do not fit the runbook or each other, or no terminal.
+        UsageError: the call is one of these.
     """
     optional = [each.number for each in book.steps if each.only_if]
     for number in request.skip:
