@@ -1,4 +1,4 @@
-"""Lease: of several schedulers for one configuration, one leads."""
+"""Lease: of several schedulers with the same jobs, one leads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from datetime import timedelta
 from hashlib import sha256
 
 from opskit import locks
-from opskit.config.stores import StoreSettings
+from opskit.config import Settings
 from opskit.errors import LockHeld, OpskitError
 from opskit.log import logger
 from opskit.operations.run import Run
+from opskit.operations.schedule import jobs
 from opskit.postgres.connect import (
     Connection,
     is_pooled,
@@ -24,7 +25,7 @@ from opskit.store.locks import HeldLock, Timing, hold, uptime
 _FIRST_WITH_IDLE_TIMEOUT = 14
 _LOCK_WAIT = timedelta(seconds=5)
 # No source can have this name: it begins with a dot.
-_CLAIM = ".scheduler"
+_CLAIM = ".scheduler-{}"
 _NAME = "scheduler"
 
 
@@ -102,7 +103,7 @@ class Lease:
             settings = self._run.settings
             if settings.databases:
                 url = next(iter(settings.databases.values())).resolve_url()
-                name = f"scheduler {_place(settings.stores)}"
+                name = f"scheduler {_place(settings)}"
                 held = database_lock(
                     url, name=name, run_id=self._run.run_id, lock_wait=_LOCK_WAIT
                 )
@@ -133,7 +134,7 @@ class Lease:
         return hold(
             # The one that other hosts are likeliest to see: remote stores come last.
             (unlocked or self._run.stores)[-1],
-            _CLAIM,
+            _CLAIM.format(_place(settings)),
             operation=_NAME,
             run_id=self._run.run_id,
             owner=owner,
@@ -173,10 +174,14 @@ class Lease:
         )
 
 
-def _place(stores: dict[str, StoreSettings]) -> str:
-    """Return what all schedulers of one configuration have in common."""
-    places = [each.url for each in stores.values()]
-    return sha256("\n".join(sorted(places)).encode()).hexdigest()[:12]
+def _place(settings: Settings) -> str:
+    """Return what schedulers that do the same have in common: jobs and stores.
+
+    The times do not count: they may be changed on one host after the other.
+    """
+    parts = [each.url for each in settings.stores.values()]
+    parts += [each.name for each in jobs(settings)]
+    return sha256("\n".join(sorted(parts)).encode()).hexdigest()[:12]
 
 
 def _end_when_idle(connection: Connection, limit: timedelta) -> None:

@@ -57,13 +57,40 @@ def test_through_a_pooler_the_lease_is_a_claim_in_the_store(
         ]
 
         held = [each.acquire() for each in leases]
-        claims = [*(store_dir / "_locks" / ".scheduler").glob("*/*.json")]
+        claims = [*(store_dir / "_locks").glob(".scheduler-*/*/*.json")]
         for each in leases:
             each.release()
 
     assert held == [True, False]
     assert "is locked in store local" in leases[1].holder
     assert len(claims) == 1
+
+
+def test_schedulers_with_other_jobs_lead_beside_each_other(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    """One host backs up, another has the rights to prune; times do not matter."""
+
+    def lease(host: str, **scheduler: str) -> Lease:
+        settings = {
+            "files": {"state": {"path": "/srv/state", "schedule": "@daily"}},
+            "stores": {"local": {"url": store_dir.as_uri()}},
+            "scheduler": scheduler,
+            "state_dir": tmp_path / host,
+        }
+        return Lease(Run(Settings.model_validate(settings)))
+
+    leases = [
+        lease("one", prune=""),
+        lease("other", prune="@daily"),
+        lease("third", prune="@weekly"),
+    ]
+
+    held = [each.acquire() for each in leases]
+    for each in leases:
+        each.release()
+
+    assert held == [True, True, False]
 
 
 @contextmanager
