@@ -369,8 +369,12 @@ class Run:
         finally:
             record.end()
             if record.on_record:
-                self.ledger.add(record)
+                is_written = self.ledger.append(record)
+                # First of all: the copy waits for a store that hangs, and there is an
+                # end to that after a signal.
                 self.notify(record)
+                if is_written:
+                    self.ledger.copy(record)
 
     def _begun(self, record: Record) -> None:
         for each in self.observers:

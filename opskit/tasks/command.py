@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
 import signal
@@ -174,7 +175,8 @@ def _interrupt(number: int, _frame: object) -> None:
     global _ending, _signals
     _signals += 1
     if _ending is None:
-        _ending = threading.Timer(_END_SECONDS, _end_anyway)
+        within_run = contextvars.copy_context().run  # its log lines are the run's
+        _ending = threading.Timer(_END_SECONDS, within_run, (_end_anyway,))
         _ending.daemon = True
         _ending.start()
     raise OutOfTime if number == signal.SIGALRM else KeyboardInterrupt

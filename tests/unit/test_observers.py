@@ -11,6 +11,7 @@ import pytest
 from opskit import log
 from opskit.errors import BackupFailed, ConfigurationError, StoreError
 from opskit.operations.outcome import Record
+from opskit.operations.recording import RunLedger
 from opskit.operations.run import Run
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import Missed
@@ -76,6 +77,20 @@ def test_an_observer_learns_when_something_begins_and_how_it_ended(
         assert noting.seen == [("started", "backup", {"source": "shop"})]
 
     assert noting.seen[1:] == [("ended", "backup", "ok", 0)]
+
+
+def test_observers_do_not_wait_for_the_copies_of_the_ledger(
+    run: Run, noting: Noting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that hangs would keep a failure from being reported."""
+    seen: list[int] = []
+    monkeypatch.setattr(
+        RunLedger, "copy", lambda *_arguments: seen.append(len(noting.seen))
+    )
+    with run.recorded("backup") as record:
+        record.begin()
+
+    assert seen == [2]
 
 
 def test_what_is_not_recorded_is_not_observed(run: Run, noting: Noting) -> None:
