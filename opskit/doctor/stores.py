@@ -257,7 +257,11 @@ def examine_files(name: str, path: Path, lock: ServiceLock | None) -> Iterator[C
 
 
 def size_bytes(path: Path) -> int:
-    return sum(each.stat(follow_symlinks=False).st_size for each in _files(path, []))
+    total = 0
+    for each in _files(path, []):
+        with contextlib.suppress(FileNotFoundError):  # it has just been deleted
+            total += each.stat(follow_symlinks=False).st_size
+    return total
 
 
 def _readable(name: str, path: Path) -> Check:
@@ -294,7 +298,7 @@ def _files(path: Path, refused: list[str]) -> Iterator[os.DirEntry[str]]:
 
 
 def _lock(name: str, lock: ServiceLock) -> Check:
-    if not lock.path.exists():
+    if not os.path.exists(lock.path):  # False also where this user may not look
         usable = os.access(lock.path.parent, os.W_OK | os.X_OK)
         observed = f"{lock.path} does not exist; a backup would create it"
     else:
@@ -336,7 +340,7 @@ def compare_space(
 
 def examine_folder(name: str, folder: Path, hint: str) -> Check:
     """Check that files can be created in a folder, or the folder itself."""
-    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    existing = next(each for each in (folder, *folder.parents) if os.path.exists(each))
     usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     return Check(
         name=name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,46 @@ def test_a_folder_that_can_be_read_is_healthy(state: Path) -> None:
 
     assert (found.status, found.observed) == (Health.HEALTHY, "2 files can be read")
     assert stores.size_bytes(state) == 8
+
+
+def test_a_file_that_vanishes_meanwhile_is_not_counted(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is in use."""
+    files = [*os.scandir(state / "below")]
+    (state / "below" / "b").unlink()
+    monkeypatch.setattr(stores, "_files", lambda *_arguments: files)
+
+    assert stores.size_bytes(state) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_in_one_that_is_closed_to_this_user_is_unhealthy(
+    tmp_path: Path,
+) -> None:
+    """Its state folder, and the lock of its service; nothing ends the examination."""
+    closed = tmp_path / "closed"
+    (closed / "state" / "below").mkdir(parents=True)
+    for each in (tmp_path, *tmp_path.parents[:-2]):
+        each.chmod(0o755)
+    closed.chmod(0o700)
+    script = (
+        "import os, sys; from pathlib import Path; from opskit.doctor import stores\n"
+        "from opskit.folders.lock import ServiceLock\n"
+        "os.setgid(65534); os.setuid(65534); below = Path(sys.argv[1])\n"
+        "print(stores.examine_folder('f', below, 'hint').status.value)\n"
+        "lock = ServiceLock(path=below / 'lock', kind='flock')\n"
+        "print(stores._lock('l', lock).status.value)\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(closed / "state" / "below")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.stdout.split() == ["unhealthy", "unhealthy"], ended.stderr
 
 
 def test_a_folder_that_is_missing_is_unhealthy(tmp_path: Path) -> None:
