@@ -56,6 +56,7 @@ class SchedulerSettings(Section):
     )
     grace: Duration = Field(
         default=timedelta(hours=12),
+        ge=timedelta(minutes=1),
         description="how late a missed run may still start",
     )
     job_timeout: Duration = Field(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from opskit.errors import LockHeld, OpskitError
+from opskit.errors import LockHeld, failure_of
 from opskit.log import logger
 from opskit.operations.outcome import Failure
 from opskit.operations.schedule import Job, Key, is_credible
@@ -152,7 +152,9 @@ class Dispatcher:
             logger().error(
                 "a job could not be started", job=job.name, reason=str(error)
             )
-            self._journal.ended(job, due.at, Ended(code=OpskitError.exit_code))
+            ended = Ended(code=failure_of(job.operation).exit_code)
+            self._failures[job.key] = ended.failure(job)
+            self._journal.ended(job, due.at, ended)
 
     def _wait(self, job: Job, failure: Failure) -> None:
         times = self._waits[job.key][0] if job.key in self._waits else 0

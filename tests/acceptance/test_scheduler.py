@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -57,6 +59,31 @@ def test_the_exit_code_of_once_is_that_of_the_worst_job(service: Scheduled) -> N
     assert "hint: " in service.errors
     assert len(service.records("backup", "failed")) == 1
     assert "begins" not in service.run("scheduler", "--once")
+
+
+def test_a_job_that_cannot_be_started_is_a_failure_of_the_call(
+    service: Scheduled,
+) -> None:
+    """There is no room for what it prints."""
+    service.since(timedelta(minutes=61), backup__state=service.line)
+    script = (
+        "import tempfile\n"
+        "def refuse(*_arguments, **_options): raise OSError(28, 'No space left')\n"
+        "tempfile.TemporaryFile = refuse\n"
+        "from opskit.__main__ import main\n"
+        "main(['scheduler', '--once'])\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=service.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 40, ended.stderr
+    assert len(service.records("backup", "failed")) == 1
 
 
 def test_the_daemon_backs_up_what_is_due_and_ends_cleanly(service: Scheduled) -> None:

@@ -67,6 +67,10 @@ def test_unknown_and_missing_keys_are_named(
         ),
         ("[retention]\nkeep_within = '-1d'", "90s, 15m, 26h, 30d, 8w"),
         ("[retention]\nkeep_within = '1.5h'", "90s, 15m, 26h, 30d, 8w"),
+        (
+            "[scheduler]\ngrace = '0s'",
+            "scheduler.grace = '0s': input should be greater",
+        ),
         ("[drill]\njobs = 65", "drill.jobs = 65: input should be less than or equal"),
         (
             "[drill]\nserver = 'docker'",
