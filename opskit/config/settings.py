@@ -9,6 +9,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -379,6 +380,8 @@ def _shown(value: object, *, is_secret: bool) -> str:
         # A text that should have been a URL may hold a password anywhere behind this.
         scheme = re.match(r"\w+://", str(value))
         return f"'{scheme[0]}…'" if scheme else MASK
+    if isinstance(value, timedelta):  # it was read as one before it was refused
+        value = f"{value.total_seconds():g}s"
     shown = repr(value)
     # The text before an @ may be a password, however the URL is misspelt.
     return MASK if re.search(r"[^'\"]@", shown) else mask(shown)
