@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FORMAT_VERSION = 1
+_HIDDEN = "see the report"
 Figures = TypeVar("Figures", bound="DataclassInstance | None", covariant=True)
 
 
@@ -148,7 +149,7 @@ def store_evidence(
     """Put the evidence and its report beside its subject, the document last.
 
     Where reports are encrypted, the document names the checks without what was expected
-    and observed.
+    and observed, and what was not checked without the reason.
 
     Raises:
         StoreError: a store refused it.
@@ -173,7 +174,9 @@ def _in_the_open(evidence: Evidence[Any]) -> dict[str, Any]:
     if evidence.subject.recipients:
         # What was read of rows may stand there: digests, values in a server's words.
         for check in document["checks"]:
-            check |= {"expected": "", "observed": "", "detail": "see the report"}
+            check |= {"expected": "", "observed": "", "detail": _HIDDEN}
+        for each in document["not_checked"]:
+            each["reason"] = _HIDDEN
     return document
 
 

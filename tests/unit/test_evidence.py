@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,17 @@ import pytest
 
 from opskit.checks import Check, not_checked
 from opskit.drill.report import DrillEvidence, DrillFigures
-from opskit.evidence import set_subject, store_evidence, write_report
+from opskit.evidence import (
+    publish_evidence,
+    set_subject,
+    store_evidence,
+    write_report,
+)
 from opskit.store import ObjectInfo
 from tests.faulty import FaultyStore
 from tests.memory_store import MemoryStore
 from tests.unit import builders
+from tests.unit.test_protection import BOTH
 
 GOOD = Check(name="table public.t", passed=True)
 BAD = Check(name="table public.u", passed=False)
@@ -133,6 +140,31 @@ def test_nothing_is_left_beside_a_set_that_is_gone(report: str | None) -> None:
     assert [each.key for each in store.list()] == sorted(
         [other.prefix + "manifest.json", *(each.key for each in other.objects)]
     )
+
+
+def test_beside_an_encrypted_set_no_words_of_the_server_are_in_the_open(
+    tmp_path: Path,
+) -> None:
+    """Neither of a failed check nor of one not made: both may quote rows of the set."""
+    row = "Key (email)=(alice@example.org) is not present"
+    name = "FK CONSTRAINT public.orders orders_email_fkey"
+    plain = evidence(replace(BAD, detail=row), not_checked(name, row))
+    found = replace(plain, subject=replace(plain.subject, recipients=BOTH.recipients))
+    store = MemoryStore()
+    builders.store_set([store])
+
+    store_evidence(found, row, [store])
+    publish_evidence(found, row, tmp_path, signer=None)
+
+    (path,) = tmp_path.glob("*/*.json")
+    with store.open(found.subject.prefix + found.name.name()) as file:
+        stored = file.read()
+    assert stored == path.read_bytes()
+    assert b"alice" not in stored
+    document = json.loads(stored)
+    assert [each["detail"] for each in document["checks"]] == ["see the report"]
+    assert document["not_checked"] == [{"name": name, "reason": "see the report"}]
+    assert found.as_json()["not_checked"] == [{"name": name, "reason": row}]
 
 
 def test_the_report_lies_where_a_person_finds_it(tmp_path: Path) -> None:
