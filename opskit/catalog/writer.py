@@ -233,6 +233,9 @@ class SetWriter:
             LockHeld: another run has made the set.
             StoreError: no store is left that takes it.
         """
+        if not self.stores:
+            # They may all have been left out since the last object was put.
+            raise next(iter(self.failed.values()))
         self._manifest, key = content, self.prefix + MANIFEST_NAME
         if not self.attempt:
             self.leave_out(put_everywhere(self.stores, key, [content]).failed)

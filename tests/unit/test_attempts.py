@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -216,6 +217,38 @@ def test_a_store_that_fails_does_not_hold_up_the_others(attempt: Attempt) -> Non
     assert (list(result.failed), result.stores) == (["first"], ("last",))
     assert keys(first) == []
     assert _the_set(last).stores == (last,)
+
+
+@contextmanager
+def _lost(store: Store) -> Iterator[Callable[[], None]]:
+    """Hold a claim in a store that could not be renewed in time."""
+
+    def require_held() -> None:
+        raise StoreError(f"the claim in store {store.name} was not renewed in time")
+
+    yield require_held
+
+
+@pytest.mark.parametrize("due", [DUE, None], ids=["due", "not due"])
+def test_a_run_that_has_lost_every_store_has_made_no_set(
+    due: datetime | None, tmp_path: Path
+) -> None:
+    """No claim could be renewed until the end: the run fails, and leaves nothing."""
+    stores = [MemoryStore("first"), MemoryStore("second")]
+
+    with pytest.raises(StoreError, match="in store first was not renewed in time"):
+        create_backup(
+            FakeSource(dump=lambda: [DUMP]),
+            stores,
+            run_id="aa",
+            state_dir=tmp_path,
+            clock=lambda: STARTED_AT,
+            lock=_lost,
+            due=due,
+        )
+
+    assert [keys(store) for store in stores] == [[], []]
+    assert list((tmp_path / "inflight").iterdir()) == []
 
 
 def test_two_names_of_one_store_are_one_run(attempt: Attempt) -> None:
