@@ -180,7 +180,8 @@ class _Reading:
         self.bad += result.bad
         if result.not_read is not None:
             self.not_read.append(result.not_read)
-            return False
+            if not result.bad:
+                return False
         unstored = record_verification(run, each, store, result, started_at)
         self.unstored += [] if unstored is None else [unstored]
         return False
@@ -217,14 +218,21 @@ def record_verification(
     result: VerifyResult,
     started_at: datetime,
 ) -> StoreError | None:
-    """Store the evidence of a verification beside the copy; return why that failed."""
+    """Store the evidence of a verification beside the copy; return why that failed.
+
+    If the store did not give out the whole set, only what is damaged is known.
+    """
     reasons = {bad.key: bad.reason for bad in result.bad}
+    others: bool | None = True
+    why = ""
+    if result.not_read is not None:
+        others, why = None, f"not all was read: {result.not_read.message}"
     checks = tuple(
         Check(
             name=stored.key,
-            passed=stored.key not in reasons,
+            passed=False if stored.key in reasons else others,
             expected=f"{stored.size_bytes} bytes, sha256 {stored.sha256}",
-            detail=reasons.get(stored.key, ""),
+            detail=reasons.get(stored.key, why),
         )
         for stored in each.manifest.objects
     )
