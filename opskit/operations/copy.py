@@ -10,7 +10,15 @@ from opskit.catalog.copying import CopyResult, copy_set
 from opskit.catalog.reader import BadObject
 from opskit.catalog.sets import BackupSet
 from opskit.checks import count
-from opskit.errors import IntegrityError, LockHeld, StoreError, UsageError
+from opskit.errors import (
+    IntegrityError,
+    LockHeld,
+    ObjectNotFound,
+    ObjectUnreadable,
+    StoreError,
+    UsageError,
+)
+from opskit.log import logger
 from opskit.operations.outcome import Failure, Outcome, Record, not_recorded
 from opskit.operations.run import Run
 from opskit.operations.verify import record_verification
@@ -103,12 +111,13 @@ def _conclude(record: Record, copying: _Copying) -> None:
 
     Raises:
         IntegrityError: something is damaged.
+        StoreError: nothing is, but a set could not be read or stored.
         LockHeld: another run works on a source in the target.
     """
     bad = copying.bad
     record.details |= {
         "copied": sum(each.copied for each in copying.sets),
-        "failed": len(bad),
+        "failed": len(bad) + len(copying.unable),
     }
     if bad:
         record.status = "failed"
@@ -118,6 +127,9 @@ def _conclude(record: Record, copying: _Copying) -> None:
             hint="What was copied now is whole. What is named is damaged in the store "
             "that its reason names; `inv verify` lists all damage.",
         )
+    if copying.unable:
+        record.status = "failed"
+        raise copying.unable[0]
     if copying.locked:
         raise copying.locked[0]
     record.report(*(not_recorded(each) for each in copying.unstored[:1]))
@@ -144,6 +156,8 @@ class _Copying:
     on_set: Callable[[CopyResult], None]
     sets: list[CopyResult] = field(default_factory=list)
     bad: list[BadObject] = field(default_factory=list)
+    # Why sets were not copied that may be whole: no space, no permission.
+    unable: list[StoreError] = field(default_factory=list)
     locked: list[LockHeld] = field(default_factory=list)
     unstored: list[StoreError] = field(default_factory=list)
 
@@ -172,10 +186,7 @@ class _Copying:
                     manifest, self.source, self.target, require_held=require_held
                 )
         except (IntegrityError, StoreError) as error:
-            if isinstance(error, StoreError):
-                for store in (self.source, self.target):
-                    any(store.list(manifest.prefix))  # raises if all of it fails
-            self.bad.append(BadObject(key=manifest.prefix, reason=error.message))
+            self._note(each, error)
             return
         if result.copied or result.repaired:
             error_of_evidence = record_verification(
@@ -184,6 +195,26 @@ class _Copying:
             self.unstored += [] if error_of_evidence is None else [error_of_evidence]
         self.sets.append(result)
         self.on_set(result)
+
+    def _note(self, each: BackupSet, error: IntegrityError | StoreError) -> None:
+        """Note why a set was not copied.
+
+        Raises:
+            StoreError: a store as a whole cannot be used.
+        """
+        prefix = each.manifest.prefix
+        if isinstance(error, StoreError):
+            for store in (self.source, self.target):
+                any(store.list(prefix))  # raises if all of it fails
+        if isinstance(error, IntegrityError | ObjectNotFound | ObjectUnreadable):
+            self.bad.append(BadObject(key=prefix, reason=error.message))
+            return
+        logger().error(
+            "a set was not copied",
+            backup_id=each.manifest.backup_id,
+            reason=error.message,
+        )
+        self.unable.append(error)
 
     def result(self) -> Copied:
         """Return what is known so far."""

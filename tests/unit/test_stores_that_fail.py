@@ -1,19 +1,20 @@
-"""A store fails while sets are verified: what is known is kept and said."""
+"""A store fails while sets are verified or copied: what is known is kept and said."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from opskit.catalog import catalog
 from opskit.catalog.documents import EVIDENCE_FOLDER
-from opskit.errors import StoreError, StoreUnavailable
+from opskit.errors import ObjectNotFound, StoreError, StoreUnavailable
+from opskit.operations.copy import CopyRequest, copy
 from opskit.operations.run import Run
 from opskit.operations.verify import VerifyRequest, verify
-from opskit.store import Store
+from opskit.store import ObjectInfo, Store
 from tests.memory_store import MemoryStore
 from tests.unit import builders
 from tests.unit.conftest import LoadConfig
@@ -35,15 +36,21 @@ def run_on(load_config: LoadConfig) -> RunOn:
 
 
 class _Failing(MemoryStore):
-    """Does not give out objects whose key has a certain end."""
+    """Does not give out, or does not take, objects whose key has a certain end."""
 
     error: StoreError = StoreUnavailable("it answers 503")
     unread: str = "\0"
+    refused: str = "\0"
 
     def open(self, key: str, start: int = 0) -> Any:
         if key.endswith(self.unread):
             raise self.error
         return super().open(key, start)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        if key.endswith(self.refused):
+            raise self.error
+        return super().put(key, chunks)
 
 
 def _documents(store: Store) -> list[dict[str, Any]]:
@@ -92,3 +99,59 @@ def test_damage_is_on_record_though_the_rest_was_not_given_out(
         rest = {each["name"]: each["reason"] for each in document["not_checked"]}
         assert list(rest) == [each.key for each in made.objects[1:]]
         assert rest[last] == "not all was read: it answers 503"
+
+
+def test_a_full_target_is_not_taken_for_damage(run_on: RunOn) -> None:
+    """The error is the store's, with its hint; the other sets are copied."""
+    source, target = MemoryStore("near"), _Failing("far")
+    made = builders.store_set([source])
+    other = builders.store_set([source], suffix="ffffff")
+    target.error = StoreError("store far: no space left", hint="Free some space.")
+    target.refused = made.objects[-1].key
+
+    run = run_on(source, target)
+    outcome = copy(run, CopyRequest(from_store="near", to_store="far"))
+
+    document = outcome.as_json()
+    assert (outcome.exit_code, document["status"]) == (10, "failed")
+    assert (document["error"], document["hint"]) == (
+        "store far: no space left",
+        "Free some space.",
+    )
+    assert document["bad"] == []
+    assert [each["backup_id"] for each in document["sets"]] == [other.backup_id]
+    assert [e.manifest for e in catalog.read([target]).sets] == [other]
+    (entry,) = run.ledger.entries()
+    assert (entry.details["copied"], entry.details["failed"]) == (1, 1)
+
+
+def test_damage_comes_before_a_full_target(run_on: RunOn) -> None:
+    """Both count as failed; the exit code is that of the damage."""
+    source, target = MemoryStore("near"), _Failing("far")
+    made = builders.store_set([source])
+    other = builders.store_set([source], suffix="ffffff")
+    _damage(source, other.objects[0].key)
+    target.refused = made.objects[-1].key
+
+    run = run_on(source, target)
+    outcome = copy(run, CopyRequest(from_store="near", to_store="far"))
+
+    assert outcome.exit_code == 20
+    assert [each["key"] for each in outcome.as_json()["bad"]] == [other.prefix]
+    (entry,) = run.ledger.entries()
+    assert (entry.details["copied"], entry.details["failed"]) == (0, 2)
+
+
+def test_what_is_missing_beside_a_set_counts_as_damage(run_on: RunOn) -> None:
+    """The source lists the evidence, and does not hold it."""
+    source, target = _Failing("near"), MemoryStore("far")
+    made = builders.store_set([source])
+    builders.store_evidence(source, made, kind="drill", passed=True)
+    source.error = ObjectNotFound("store near: there is no such object")
+    source.unread = "-drill-passed-abc123.json"
+
+    run = run_on(source, target)
+    outcome = copy(run, CopyRequest(from_store="near", to_store="far"))
+
+    assert outcome.exit_code == 20
+    assert [each["key"] for each in outcome.as_json()["bad"]] == [made.prefix]
