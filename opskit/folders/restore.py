@@ -325,10 +325,13 @@ def require_target(target: Path, *, replace: bool) -> bool:
 def _require_equal(path: Path, records: Sequence[FileRecord]) -> list[Check]:
     checks = compare(path, records)
     failed = [check for check in checks if check.failed]
+    for check in failed:
+        logger().error("the copy differs", **check.as_json())
     if failed:
+        # By name alone: the message goes into the ledger, whose copy lies in the open.
         raise IntegrityError(
             "the restored copy is not what the manifest says: "
-            + "; ".join(f"{check.name}: {check.detail}" for check in failed[:3]),
+            + "; ".join(check.name for check in failed[:3]),
             hint="The copy was removed and nothing was replaced; "
             "drill the set to see all.",
             details={"checks": [check.as_json() for check in failed]},

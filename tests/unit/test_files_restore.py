@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from opskit.errors import IntegrityError, LockHeld, StoreError, UsageError
 from opskit.folders import restore as folders_beside
 from opskit.folders.lock import ServiceLock
 from opskit.folders.restore import FolderResult, FolderTarget, OpenTar, restore_folder
+from opskit.operations.outcome import Record
 from tests.unit.conftest import Unprivileged
 from tests.unit.files_sets import Dumped, differences, dump, make_odd
 
@@ -182,11 +184,26 @@ def test_a_copy_that_differs_replaces_nothing(target: Path, dumped: Dumped) -> N
     """What the manifest says is compared before the name is given."""
     damaged = Dumped(dumped.tar.replace(b"new a", b"bad a"), dumped.records, ())
 
-    with pytest.raises(IntegrityError, match="file a: sha256") as raised:
+    with pytest.raises(IntegrityError, match=r"says: files; file a$") as raised:
         _restore(damaged, target, replace=True)
     assert _names(target.parent) == ["target"]
     assert _names(target) == ["old"]
     assert raised.value.exit_code == 20
+
+
+def test_no_digest_of_a_file_goes_on_record(target: Path, dumped: Dumped) -> None:
+    """The ledger has the message, and is copied in the open; the details stay here."""
+    damaged = Dumped(dumped.tar.replace(b"new a", b"bad a"), dumped.records, ())
+    record = Record(operation="restore", run_id="abc123", started_at=AT)
+
+    with pytest.raises(IntegrityError) as raised:
+        _restore(damaged, target, replace=True)
+    record.fail(raised.value)
+    record.end()
+
+    digest = dumped.record("a").sha256
+    assert digest in json.dumps(dict(raised.value.details))
+    assert digest not in json.dumps(record.details)
 
 
 def test_a_failing_store_replaces_nothing(target: Path, dumped: Dumped) -> None:
