@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +40,7 @@ from opskit.folders.tree import (
 
 # Set-user-id and set-group-id: they must not give the rights of another owner.
 LENDING_BITS = 0o6000
-# Not root, or root in a container that has no such user.
+# Not root, or root in a container that has no such user or lacks the right.
 _NOT_PERMITTED = (errno.EPERM, errno.EINVAL)
 
 
@@ -224,6 +226,27 @@ def _set_owner(parent: int, name: bytes, record: FileRecord) -> bool:
     return True
 
 
+def may_give(uid: int, gid: int) -> bool:
+    """Return whether this user may give entries to an owner.
+
+    Even root may not everywhere: a container may have no such user, or root in it no
+    right to do that. So it is tried.
+    """
+    return os.geteuid() == 0 and _can_give(uid, gid)
+
+
+@functools.cache
+def _can_give(uid: int, gid: int) -> bool:
+    with tempfile.TemporaryFile() as file:
+        try:
+            os.fchown(file.fileno(), uid, gid)
+        except OSError as error:
+            if error.errno not in _NOT_PERMITTED:
+                raise
+            return False
+    return True
+
+
 def _damaged(how: str) -> IntegrityError:
     return IntegrityError(f"the archive {how}", hint=HINT)
 
@@ -256,8 +279,8 @@ def compare(
 ) -> list[Check]:
     """Return a check of the whole, and a failed one for each entry that differs.
 
-    Names, types, modes, owners, times, contents and links are compared; only root can
-    set owners, so for other users they are only listed. At most 100 entries that differ
+    Names, types, modes, owners, times, contents and links are compared; an owner that
+    this user may not set is only listed. At most 100 entries that differ
     have a check of their own. `known` holds digests, by path, of files that need not be
     read again.
 
@@ -323,7 +346,7 @@ def _digest(entry: Entry) -> str:
 def _is_foreign(record: FileRecord, observed: FileRecord) -> bool:
     """Return whether the owner is another, and this user could not make it right."""
     owners = (observed.uid, observed.gid) == (record.uid, record.gid)
-    return not owners and os.geteuid() != 0
+    return not owners and not may_give(record.uid, record.gid)
 
 
 def _differences(record: FileRecord, observed: FileRecord | None) -> str:
@@ -356,7 +379,7 @@ def _checks(
     details = ["names, types, modes, owners, times, contents, links"]
     if foreign:
         details.append(
-            "not root, so the owner could not be set and was not compared: "
+            "this user may not set the owner, which was not compared: "
             f"{listed(foreign)}"
         )
     if not number:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from opskit.catalog.file_record import ROOT, FileRecord, shown
 from opskit.checks import Check
-from opskit.folders.copy import compare
+from opskit.folders.copy import compare, may_give
 from opskit.folders.tree import encoded, join
 from opskit.mutants.mutant import Attempts, Miss, Mutant, MutantReport, rotate
 
@@ -269,7 +269,10 @@ KINDS: dict[str, Plant] = {
         ),
     ),
     "owner changed": _marking(
-        lambda _record: os.geteuid() == 0,
+        # Where the owner cannot be set, it is not compared either.
+        lambda record: (
+            may_give(record.uid, record.gid) and may_give(record.uid + 1, record.gid)
+        ),
         lambda place, record: os.chown(
             place, record.uid + 1, record.gid, follow_symlinks=False
         ),

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +69,58 @@ def test_every_kind_of_damage_is_planted_and_noticed(
     assert len(found.mutants.planted) == 3 * len(KINDS)
     assert found.mutants.killed == len(found.mutants.planted)
     assert found.mutants.refused == ()
+
+
+_ROOTS_WITHOUT_THE_RIGHT = {
+    "no capability": ["setpriv", "--bounding-set", "-chown", "--"],
+    "no such user": ["unshare", "--user", "--map-root-user", "--"],
+}
+# Extracts an archive, compares the copy, plants mutants in it and prints what it found.
+_DRILL = """\
+import json, pickle, sys
+from pathlib import Path
+from opskit.drill.folder import drill_copy
+dumped = pickle.loads(Path(sys.argv[1]).read_bytes())
+found = drill_copy(
+    dumped.opener, dumped.records,
+    run_id="abc", mutants=int(sys.argv[3]), work_dir=Path(sys.argv[2]),
+)
+print(json.dumps({
+    "checks": [each.as_json() for each in found.checks],
+    "kinds": sorted({each.kind for each in found.mutants.planted}),
+}))
+"""
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root has files of others")
+@pytest.mark.parametrize("kind", _ROOTS_WITHOUT_THE_RIGHT)
+def test_root_that_may_not_set_owners_can_drill_files_of_others(
+    tmp_path: Path, kind: str
+) -> None:
+    """The owners are not compared, which the check says, and no mutant changes one."""
+    command = _ROOTS_WITHOUT_THE_RIGHT[kind]
+    tried = shutil.which(command[0]) and subprocess.run([*command, "true"], check=False)
+    if not tried or tried.returncode:
+        pytest.skip(f"{command[0]} cannot be used here")
+    folder, archive, work = (tmp_path / name for name in ("state", "archive", "work"))
+    made = make_odd(folder)
+    os.chown(made / "plain", 1000, 1000)
+    work.mkdir()
+    archive.write_bytes(pickle.dumps(dump(made)))
+
+    output = subprocess.run(
+        [*command, sys.executable, "-c", _DRILL, archive, work, str(3 * len(KINDS))],
+        check=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+    ).stdout
+    found = json.loads(output.splitlines()[-1])
+
+    assert [each["detail"] for each in found["checks"] if not each["passed"]] == []
+    details = " ".join(each["detail"] for each in found["checks"])
+    _before, _said, owners = details.partition("not set the owner, which was not ")
+    assert "plain" in owners
+    assert set(found["kinds"]) == set(KINDS) - {"owner changed"}
 
 
 def test_the_same_run_plants_the_same_mutants(dumped: Dumped, tmp_path: Path) -> None:

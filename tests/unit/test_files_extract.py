@@ -257,7 +257,7 @@ def test_an_ordinary_user_restores_what_is_possible(
 
     assert (copy / "a").stat().st_mode & 0o7777 == 0o755
     assert [check.passed for check in checks] == [True]
-    assert "not root, so the owner" in checks[0].detail
+    assert "this user may not set the owner" in checks[0].detail
     assert "a" in checks[0].detail
 
 
