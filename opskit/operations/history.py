@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opskit.ledger import LedgerEntry
-from opskit.operations.steps import CHANGES, MIGRATES, STEP, WAY_BACK, Released
+from opskit.operations.steps import (
+    CHANGES,
+    MIGRATES,
+    STEP,
+    UNTOUCHED,
+    WAY_BACK,
+    Released,
+)
 
 RELEASE, ROLLBACK = "release", "rollback"
 _LOCK_HELD, _INCONCLUSIVE, _ROLLBACK_FAILED = 11, 61, 69
@@ -70,7 +77,7 @@ class Attempt:
         """Have a release or rollback know what this one has found out."""
         for name, each in self.steps.items():
             made.learn(name, each["details"])
-            if name in MIGRATES:
+            if name in MIGRATES and not each["details"].get(UNTOUCHED):
                 done = each["state"] == "done"
                 made.migrated[name] = made.migrated.get(name, True) and done
         made.learn("", self.ending)

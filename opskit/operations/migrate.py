@@ -107,9 +107,13 @@ def migrate(
     run: Run,
     request: MigrateRequest,
     *,
+    on_begin: Callable[[], None] = lambda: None,
     on_done: Callable[[Revision, float], None] = lambda _revision, _seconds: None,
 ) -> Outcome[Migrated]:
-    """Apply the pending migrations, one at a time, under a lock in the database."""
+    """Apply the pending migrations, one at a time, under a lock in the database.
+
+    `on_begin` is called before the first one: until then nothing was changed.
+    """
     with run.recorded("migrate", watched=True) as record:
         settings, tool = _tool(run)
         record.subject = settings.database
@@ -137,6 +141,7 @@ def migrate(
                 )
                 record.details |= {"applied": [], "filled": {}}
                 schema = schema_of(url)
+                on_begin()
                 for revision in revisions:
                     schema = _apply(run, tool, url, revision, schema, done, record)
                     record.details["applied"] = list(done.seconds)

@@ -46,6 +46,7 @@ from opskit.operations.steps import (
     DONE_BEFORE,
     DOWNGRADE,
     SMOKE_BEFORE,
+    UNTOUCHED,
     Step,
     Steps,
     refusing,
@@ -249,9 +250,8 @@ class Pipeline:
         if not self._made.pending:
             step.status = "nothing to migrate"
             return
-        done = required(
-            rehearse(self._run, RehearseRequest(backup=self._made.restore_point))
-        )
+        request = RehearseRequest(backup=self._made.restore_point)
+        done = required(rehearse(self._run, request))
         kinds = {name: str(kind) for name, kind in done.rehearsal.kinds.items()}
         step.details["classes"] = kinds
         revisions = done.rehearsal.revisions
@@ -267,8 +267,7 @@ class Pipeline:
         if outcome.result is None:
             required(outcome)
             return
-        failed = [each.name for each in outcome.result.gating if each.failed]
-        step.details["failed"] = failed
+        step.details["failed"] = [e.name for e in outcome.result.gating if e.failed]
         step.status = outcome.result.status
 
     def _report_of(self, step: Step) -> str:
@@ -281,9 +280,8 @@ class Pipeline:
             step.status = "not configured"
             return
         named = version if settings.version.field else ""
-        outcome = smoke(
-            self._run, SmokeRequest(version=named, report=self._report_of(step))
-        )
+        request = SmokeRequest(version=named, report=self._report_of(step))
+        outcome = smoke(self._run, request)
         if outcome.result is None:
             raise SmokeFailed(
                 f"{version} is deployed, and could not be probed: "
@@ -315,11 +313,17 @@ class Pipeline:
         step.status = outcome.result.status
 
     def _migrate(self, step: Step, *, expand_only: bool) -> None:
-        self._made.migrated[step.name] = False
+        def begin() -> None:
+            self._made.migrated[step.name] = False
+            step.details.pop(UNTOUCHED, None)
+
+        # A refusal, say because a pg_dump runs, leaves nothing half applied.
+        if step.name not in self._made.migrated:
+            step.details[UNTOUCHED] = True
         request = MigrateRequest(
             expand_only=expand_only, rehearsed=self._made.rehearsed
         )
-        done = required(migrate(self._run, request))
+        done = required(migrate(self._run, request, on_begin=begin))
         step.details["applied"] = list(done.seconds)
         if not done.revisions:
             step.status = "nothing to migrate"
@@ -346,9 +350,7 @@ class Pipeline:
 
     def _roll_back(self, error: OpskitError) -> None:
         """Take the release back, and raise what it failed with."""
-        deployed = "deploy" in self._steps.known or any(
-            each.name == "deploy" and each.has_begun for each in self._made.steps
-        )
+        deployed = "deploy" in self._steps.begun
         try:
             find_applied_or_assume(self._run, self._made)
             require_schema_of(self._run, self._made, self._made.previous)

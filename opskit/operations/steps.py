@@ -23,6 +23,8 @@ WAY_BACK = frozenset({DOWNGRADE, DEPLOY_BEFORE, SMOKE_BEFORE})
 MIGRATES = frozenset({"migrate", "contract"})
 CHANGES = MIGRATES | {"deploy", DOWNGRADE, DEPLOY_BEFORE}
 DONE_BEFORE = "done before"
+# In the details of a step that was to apply migrations and ended before the first one.
+UNTOUCHED = "untouched"
 _PLANNED = "planned"
 
 
@@ -130,10 +132,15 @@ class Steps:
     on_step: OnStep = lambda _step: None
 
     @property
+    def begun(self) -> set[str]:
+        """The names of the steps that this run or an earlier one has begun."""
+        names = {each.name for each in self.made.steps if each.has_begun}
+        return names | self.known.keys()
+
+    @property
     def have_changed(self) -> bool:
         """Whether anything was changed, in this run or an earlier one."""
-        begun = {each.name for each in self.made.steps if each.has_begun}
-        return bool(CHANGES & (begun | self.known.keys()))
+        return bool(CHANGES & self.begun)
 
     def is_done(self, name: str) -> bool:
         """Whether an earlier run has done a step."""

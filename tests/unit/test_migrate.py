@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -83,6 +84,36 @@ def test_a_rehearsal_is_bounded_however_many_revisions_there_are(
     made = migrate._drill_request(run, chosen, tool, settings)
 
     assert made.limits.seconds == 60.0 + hours * 3600
+
+
+@pytest.mark.parametrize("is_dump", [True, False])
+def test_who_is_refused_has_not_begun(
+    load_config: LoadConfig, monkeypatch: pytest.MonkeyPatch, is_dump: bool
+) -> None:
+    """A release that is taken back then knows that no migration was applied."""
+    blocker = SimpleNamespace(is_dump=is_dump, remedy="", as_json=dict)
+    settings = MigrationsSettings(database="shop")
+    begun: list[bool] = []
+    for name, value in {
+        "_tool": lambda _run: (settings, None),
+        "locked": lambda *_: nullcontext(),
+        "connect": lambda *_, **_k: nullcontext(),
+        "pending": lambda *_, **_k: [OPAQUE],
+        "_blockers": lambda *_: [blocker],
+        "_require_whole_indexes": lambda _url: None,
+        "schema_of": lambda _url: set(),
+        "_apply": lambda _run, _tool, _url, revision, schema, done, _record: (
+            done.seconds.update({revision.id: 0.1}) or schema
+        ),
+    }.items():
+        monkeypatch.setattr(migrate, name, value)
+    run = Run(load_config('[databases.shop]\nurl = "postgresql://127.0.0.1/shop"\n'))
+
+    outcome = migrate.migrate(
+        run, migrate.MigrateRequest(), on_begin=lambda: begun.append(True)
+    )
+
+    assert (outcome.exit_code, begun) == ((62, []) if is_dump else (0, [True]))
 
 
 def test_the_schema_is_read_once_between_two_migrations(

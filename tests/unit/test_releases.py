@@ -104,7 +104,9 @@ class World:
         yield SimpleNamespace(require_held=lambda **_: self.meet("held"))
 
     # What the pipeline calls.
-    def migrate(self, run: Run, request: Any) -> Outcome[Any]:
+    def migrate(
+        self, run: Run, request: Any, *, on_begin: Callable[[], None] = lambda: None
+    ) -> Outcome[Any]:
         lacking = [each for each in self.migrations if each not in self.database]
         done = SimpleNamespace(
             revisions=[self.revision(each) for each in lacking],
@@ -117,6 +119,12 @@ class World:
             return _outcome(done, error)
         if request.dry_run or not request.expand_only:
             return _outcome(done)
+        try:
+            self.meet("migrate")
+        except OpskitError as error:
+            return _outcome(done, error)
+        if lacking:
+            on_begin()
         for each in lacking:
             try:
                 self.meet(f"migrate {each}")
@@ -657,6 +665,47 @@ def test_a_migration_without_a_transaction_may_be_half_applied(
     assert outcome.result.verdict.startswith(
         "image-safe" if code == 60 else "restore-only: migration 0002 may be half"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ReleaseRefused("a pg_dump: migrations would wait"), DatabaseError("no route")],
+)
+def test_a_migration_that_did_not_begin_is_not_half_applied(
+    world: World, error: OpskitError
+) -> None:
+    """A pg_dump that begins during the release costs no restore."""
+    world.migrations["0002"], world.in_pieces = REWRITE, {"0002"}
+    world.errors["migrate"] = error
+
+    outcome = world.release("2", 60)
+
+    assert "nothing was changed" in outcome.errors[0].message
+    assert world.deployed == ["1"]
+
+
+def test_a_rollback_knows_which_migration_did_not_begin(world: World) -> None:
+    """Also where the release was killed on its way back."""
+    migrations = {"tool": "sql", "database": "shop"}
+    world.settings["release"] = {"order": "deploy-first", "migrations": migrations}
+    world.migrations["0002"], world.in_pieces = REWRITE, {"0002"}
+    world.errors["migrate"] = ReleaseRefused("a pg_dump: migrations would wait")
+    world.killed("deploy 1", lambda: world.release("2"))
+
+    world.rollback()
+
+    assert world.current == "1"
+
+
+def test_a_refusal_does_not_hide_what_a_killed_attempt_left(world: World) -> None:
+    """The attempt before it had begun to apply the migration."""
+    world.migrations["0002"], world.in_pieces = REWRITE, {"0002"}
+    world.killed("migrate 0002", lambda: world.release("2"))
+    world.errors["migrate"] = ReleaseRefused("a pg_dump: migrations would wait")
+
+    said = world.release(code=69, resume=True).errors[0].message
+
+    assert "migration 0002 may be half applied" in said
 
 
 @pytest.mark.parametrize(
