@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import select
 import socket
 import ssl
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException, HTTPResponse
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from urllib3 import HTTPHeaderDict
@@ -20,6 +21,27 @@ from opskit.probes.probe import Inconclusive
 from opskit.probes.session import Answer, Session
 
 _BODY_BYTES_MAX = 1024 * 1024
+
+
+class _Resumed(io.RawIOBase):
+    """What was read ahead of an answer, and then the rest of it."""
+
+    def __init__(self, early: bytes, rest: io.RawIOBase) -> None:
+        self._early, self._rest = early, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if not self._early:
+            return self._rest.readinto(buffer)
+        size = min(len(buffer), len(self._early))
+        buffer[:size], self._early = self._early[:size], self._early[size:]
+        return size
+
+    def close(self) -> None:
+        self._rest.close()
+        super().close()
 
 
 class Pieces:
@@ -35,6 +57,7 @@ class Pieces:
         self._session, self._method = session, method
         self._asked = f"{method} {path}"
         self._began = time.monotonic()
+        self._early = b""  # of the answer, read to see whether it has begun
         session.target.count()
         address = urlsplit(session.target.url)
         lines = {"Host": address.netloc.rpartition("@")[2], "Connection": "close"}
@@ -79,8 +102,28 @@ class Pieces:
             self._socket.sendall(piece)
 
     def is_answered(self, seconds: float) -> bool:
-        """Wait until something can be read, or so long."""
-        return bool(select.select([self._socket], [], [], max(0.0, seconds))[0])
+        """Wait until an answer has begun or the connection has ended, or so long."""
+        end = time.monotonic() + seconds
+        while not self._early:
+            left = max(0.0, end - time.monotonic())
+            if not select.select([self._socket], [], [], left)[0]:
+                return False
+            if not isinstance(self._socket, ssl.SSLSocket) or self._has_begun():
+                break
+        return True
+
+    def _has_begun(self) -> bool:
+        """Whether TLS has something for us: what came may be its own, say tickets."""
+        seconds = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        with self._translated():
+            try:
+                self._early = self._socket.recv(1)
+            except ssl.SSLWantReadError:
+                return False
+            finally:
+                self._socket.settimeout(seconds)
+        return True
 
     def answer(self, seconds: float, *, own: tuple[int, ...] = ()) -> Answer:
         """Return the whole answer, waiting at most so long for it.
@@ -90,6 +133,9 @@ class Pieces:
         """
         with self._translated(), self._cut_after(max(0.01, seconds)):
             response = HTTPResponse(self._socket, method=self._method)
+            if self._early:
+                rest = self._socket.makefile("rb", buffering=0)
+                response.fp = io.BufferedReader(_Resumed(self._early, rest))
             response.begin()
             body = response.read(_BODY_BYTES_MAX)
         headers = HTTPHeaderDict(response.getheaders())

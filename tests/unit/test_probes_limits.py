@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from opskit.checks import Check
 from tests.asgi import serving
+from tests.certificates import self_signed
 from tests.flaky import balancing
 from tests.unit.probed import asked_at
 
@@ -111,9 +113,14 @@ class Application:
 
 
 def ask(
-    app: Application, name: str, *, answer_time: str = "3s", **wanted: Any
+    app: Application,
+    name: str,
+    *,
+    answer_time: str = "3s",
+    certificate: Path | None = None,
+    **wanted: Any,
 ) -> Check:
-    """Ask a probe of the family."""
+    """Ask a probe of the family, by TLS with a certificate."""
     given: dict[str, Any] = {
         "body_path": "/upload",
         "body_max": BODY_MAX,
@@ -123,11 +130,12 @@ def ask(
         "timeout_path": "/slow",
         "timeout": "5s",
     }
-    with serving(app) as url:
+    with serving(app, certificate=certificate) as url:
         return asked_at(
             url,
             f"limits.{name}",
             limits=given | wanted,
+            tls={"ca_file": certificate},
             error_fields=FIELDS,
             timeout=answer_time,
         )
@@ -148,6 +156,24 @@ def test_a_service_with_limits_passes(name: str) -> None:
     check = ask(Application(), name)
 
     assert check.passed, check
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_service_with_limits_passes_by_tls(name: str, tmp_path: Path) -> None:
+    """What TLS 1.3 sends of its own after the handshake is no answer."""
+    check = ask(Application(), name, certificate=self_signed(tmp_path))
+
+    assert check.passed, check
+
+
+@pytest.mark.parametrize("name", ["body-chunked", "slow-body"])
+def test_a_service_without_limits_fails_by_tls(name: str, tmp_path: Path) -> None:
+    """It is still seen that nothing is refused."""
+    app = Application(chunked=10**12, too_slow=refusal(500))
+
+    check = ask(app, name, certificate=self_signed(tmp_path), body_time="2s")
+
+    assert check.passed is False
 
 
 @pytest.mark.parametrize(
