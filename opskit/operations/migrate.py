@@ -39,6 +39,7 @@ from opskit.release.revisions import (
     Revision,
     Tool,
     pending,
+    require_newest,
     with_patience,
 )
 from opskit.release.tools import tool_of
@@ -295,7 +296,8 @@ def undo(run: Run, names: Sequence[str]) -> None:
     """Take back these revisions, the last one first, under the lock in the database.
 
     Raises:
-        ReleaseRefused: one is not known here; nothing was taken back.
+        ReleaseRefused: one is not known here, or a later one was applied; nothing was
+            taken back.
         MigrationFailed: one failed, or waited in vain each time.
     """
     settings, tool = _tool(run)
@@ -307,6 +309,7 @@ def undo(run: Run, names: Sequence[str]) -> None:
         )
     url = run.database(settings.database).resolve_url()
     with locked(run, url, settings):
+        require_newest(names, applied(run))
         for name in reversed(names):
             _move(tool.undo, url, known[name], settings)
 

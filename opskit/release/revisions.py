@@ -126,6 +126,24 @@ def pending(tool: Tool, connection: Connection, *, until: str = "") -> list[Revi
     return [each for each in lacking if each.id in wanted]
 
 
+def require_newest(names: Sequence[str], applied: Sequence[str]) -> None:
+    """Refuse to take back migrations on which later ones may rest.
+
+    Alembic would take those back unasked; after files of SQL none could be applied.
+
+    Raises:
+        ReleaseRefused: the database has a later one that is not among them.
+    """
+    there = [place for place, each in enumerate(applied) if each in names]
+    others = [e for e in applied[min(there, default=0) :] if e not in names]
+    if there and others:
+        raise ReleaseRefused(
+            f"migration {others[0]} was applied after {names[0]}",
+            hint=f"Nothing was taken back. Take {others[0]} back by hand first, or "
+            "release a version that works: `inv release --version REF`.",
+        )
+
+
 def with_patience(
     move: Callable[[str, Revision, Bounds], None],
     url: str,

@@ -1117,7 +1117,7 @@ def test_what_is_no_version_is_refused_before_anything(world: World) -> None:
 def test_migrations_are_taken_back_with_patience(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the lock of migrations, the last one first."""
+    """Under the lock of migrations, the last one first; none from under a later one."""
     done: list[str] = []
     waits = [MigrationFailed("waited", sqlstate=database.WAITED)] * 2
 
@@ -1138,18 +1138,23 @@ def test_migrations_are_taken_back_with_patience(
 
     monkeypatch.setattr(migrations, "tool_of", lambda *_: Tool())
     monkeypatch.setattr(migrations, "locked", locked)
+    monkeypatch.setattr(migrations, "applied", lambda _run: ["0002", "0003"])
     monkeypatch.setattr(database, "invalid_indexes", lambda _url: set())
     monkeypatch.setattr(database, "drop_indexes", lambda *_, **_k: None)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     migrations.undo(world.run, ["0002", "0003"])
 
     assert done == ["locked", "0003", "0002", "unlocked"]
+    done.clear()
+    with pytest.raises(ReleaseRefused, match="migration 0003 was applied after 0002"):
+        migrations.undo(world.run, ["0002"])
+    assert done == ["locked"]
     waits += [MigrationFailed("waited", sqlstate=database.WAITED)] * 5
     with pytest.raises(MigrationFailed):
-        migrations.undo(world.run, ["0002"])
+        migrations.undo(world.run, ["0003"])
     waits[:] = [MigrationFailed("syntax error")]
     with pytest.raises(MigrationFailed):
-        migrations.undo(world.run, ["0002"])
+        migrations.undo(world.run, ["0003"])
 
 
 def test_a_target_that_is_gone_is_found_out_before_a_downgrade(world: World) -> None:
