@@ -160,7 +160,8 @@ class Pipeline:
             find_applied_or_assume(self._run, self._made)
             require_schema_of(self._run, self._made, self._made.version)
         try:
-            with self._interruptible("`inv rollback` goes on."):
+            go_on = f"`inv rollback --to {self._made.version}` goes on."
+            with self._interruptible(go_on):
                 self._go_back(self._made.version, deployed=deployed)
         except (RollbackFailed, Interrupted, LockHeld):
             raise
@@ -254,8 +255,7 @@ class Pipeline:
         done = required(rehearse(self._run, request))
         kinds = {name: str(kind) for name, kind in done.rehearsal.kinds.items()}
         step.details["classes"] = kinds
-        revisions = done.rehearsal.revisions
-        step.details["rehearsed"] = {each.id: each.sha256 for each in revisions}
+        step.details["rehearsed"] = {e.id: e.sha256 for e in done.rehearsal.revisions}
         if Kind.DESTRUCTIVE in kinds.values():
             step.details["restore_point"] = self._new_restore_point()
 

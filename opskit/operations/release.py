@@ -327,15 +327,18 @@ def _broken(past: Sequence[Attempt], request: ReleaseRequest) -> Attempt:
             "no release broke off", hint="Begin one: `inv release --version REF`."
         )
     if newest.operation == ROLLBACK:
-        raise ReleaseRefused(
-            "a rollback broke off, not a release", hint="Run `inv rollback` again."
-        )
+        raise ReleaseRefused("a rollback broke off, not a release", hint=_again(newest))
     if request.version not in ("", newest.version):
         raise ReleaseRefused(
             f"the release that broke off is of {newest.version}",
             hint=_GO_ON,
         )
     return newest
+
+
+def _again(rollback: Attempt) -> str:
+    """Return how to go on with a rollback; without its target it is another one."""
+    return f"Run it again: `inv rollback --to {rollback.version}`."
 
 
 def _taken_up(broken: Attempt) -> Released:
@@ -356,9 +359,7 @@ def _begun(
         raise ReleaseRefused(
             f"the {past[-1].operation} to {past[-1].version} "
             + ("ended without a verdict" if past[-1].status else "broke off"),
-            hint=_GO_ON
-            if past[-1].operation == RELEASE
-            else "Run `inv rollback` again.",
+            hint=_GO_ON if past[-1].operation == RELEASE else _again(past[-1]),
         )
     current = _current(deployer)
     if current == request.version:

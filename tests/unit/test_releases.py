@@ -1044,6 +1044,26 @@ def test_an_interrupted_rollback_says_how_to_go_on(world: World) -> None:
     assert world.current == "1"
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_rollback_to_an_early_version_goes_on_to_it(
+    world: World, is_killed: bool
+) -> None:
+    """Each hint names the version: the one before the newest release is another one."""
+    world.release("2")
+    world.release("3")
+    command = "`inv rollback --to 1`"
+    if is_killed:
+        world.killed("deploy 1", lambda: world.rollback(to="1"))
+    else:
+        world.errors["deploy 1"] = KeyboardInterrupt()
+        assert command in world.rollback(130, to="1").errors[0].hint
+
+    assert command in world.release("4", 62).errors[0].hint
+    assert command in world.release(code=62, resume=True).errors[0].hint
+    world.rollback(to="1")
+    assert world.current == "1"
+
+
 def test_an_interruption_before_a_change_stays_one(world: World) -> None:
     """Nothing half-done is left."""
     world.migrations["0002"] = ADDITIVE
