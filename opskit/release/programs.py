@@ -17,6 +17,12 @@ from opskit.release.revisions import APPLICATION, Bounds, Revision
 # Beyond the time that the server gives statements: imports, several statements.
 _SECONDS_MORE = 60
 _TRACEBACK = "Traceback (most recent call last):"
+# Whatever driver it was: the server's words come through, or the name of their class.
+_WAITED = ("lock timeout", "LockNotAvailable")
+
+
+class _WaitedError(ReleaseRefused):
+    """The tool failed because it waited too long for a lock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +59,7 @@ class Program:
                 f"migration {revision.id} failed",
                 said=": ".join(filter(None, (error.summary, error.said))),
                 hint="What ran in a transaction was rolled back.",
-                # Whatever driver it was: the server's words come through.
-                sqlstate=database.WAITED if "lock timeout" in error.said else "",
+                sqlstate=database.WAITED if isinstance(error, _WaitedError) else "",
             ) from error
 
     def call(
@@ -85,7 +90,9 @@ class Program:
             ) from error
         if code:
             said = errors.rpartition(_TRACEBACK)[2]
-            raise ReleaseRefused(
+            # SQLAlchemy names the error first; the last words are of the statement.
+            waited = any(each in said.partition("[SQL:")[0] for each in _WAITED)
+            raise (_WaitedError if waited else ReleaseRefused)(
                 f"{self.name} ended with {code}",
                 said=last_words(said),
                 hint=self.hint,
