@@ -52,7 +52,8 @@ def page(
     """
     if cursor.startswith(("/", "http://", "https://")):
         address = urlsplit(cursor)
-        path = address.path + (f"?{address.query}" if address.query else "")
+        path = session.below(address.path)
+        path += f"?{address.query}" if address.query else ""
     else:
         parameters: dict[str, object] = {}
         if limit is not None:

@@ -166,6 +166,11 @@ class Session:
         self.target.handles.discard(self._line.handle)
         self._line.close()
 
+    def below(self, path: str) -> str:
+        """Return a path that the service names, without that of its own address."""
+        is_whole = self._base and path.startswith(f"{self._base}/")
+        return path.removeprefix(self._base) if is_whole else path
+
     @property
     def connections(self) -> int:
         """How many connections for requests were opened; 1 if the first still is."""
