@@ -127,8 +127,8 @@ class RunLedger:
 
     def add(self, record: Record) -> None:
         """Append how an operation ended, and copy it to every store."""
-        if self.append(record):
-            self.copy(record)
+        self.append(record)
+        self.copy(record)
 
     def append(self, record: Record) -> bool:
         """Append a record; return whether that could be done.
@@ -188,6 +188,8 @@ class RunLedger:
 
         What cannot be copied now is copied by a later run.
         """
+        if record.entry is None:
+            return  # it could not be appended
         left_out = record.details.get("failed_stores", ())
         # A store that has just failed is not waited for once more.
         stores = () if record.store_failed else self.stores

@@ -369,12 +369,9 @@ class Run:
         finally:
             record.end()
             if record.on_record:
-                is_written = self.ledger.append(record)
-                # First of all: the copy waits for a store that hangs, and there is an
-                # end to that after a signal.
-                self.notify(record)
-                if is_written:
-                    self.ledger.copy(record)
+                self.ledger.append(record)
+                self.notify(record)  # does not wait for a store that hangs
+                self.ledger.copy(record)
 
     def _begun(self, record: Record) -> None:
         for each in self.observers:
