@@ -201,8 +201,10 @@ def _of_file(path: Path) -> tuple[dict[str, str], list[str]]:
                 raise ValueError(f"{name!r} has no URL that begins with postgresql://")
             parse(url)
     except (OSError, ValueError, RecursionError, ConfigurationError) as error:
+        is_gone = isinstance(error, FileNotFoundError)  # it was there a moment ago
+        reason = "there is no such file" if is_gone else error
         raise ConfigurationError(
-            f"{path} cannot be used: {error}",
+            f"{path} cannot be used: {reason}",
             hint="Write a new file beside it and rename that, so that nobody reads a "
             "half of one; what was found before is kept.",
         ) from None

@@ -285,6 +285,17 @@ def test_a_file_that_is_not_whole_makes_nothing_vanish(
     assert found.rules == before.rules
 
 
+def test_a_file_that_vanishes_while_it_is_read_is_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another message would count as another fault, and be reported once more."""
+    rules = settings({"here": {"file": tmp_path / "found.json"}})
+    gone = words(find(rules))
+    monkeypatch.setattr(Path, "is_file", lambda _path: True)
+
+    assert words(find(rules)) == gone
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """Nobody may ever write into it."""
     path = tmp_path / "found.json"
