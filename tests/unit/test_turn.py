@@ -47,7 +47,7 @@ def test_a_worker_says_what_its_job_is_for(text: str, turn: Turn | None) -> None
 )
 def test_what_cannot_be_read_is_refused(text: str) -> None:
     """A set must not be made for some other time."""
-    with pytest.raises(UsageError, match="does not say what this job is for"):
+    with pytest.raises(UsageError, match="OPSKIT_TURN is not valid"):
         read_turn(text)
 
 
