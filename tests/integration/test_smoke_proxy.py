@@ -23,8 +23,9 @@ from tests.small_service import KEYS, Service
 
 RUNS = 30
 TOGETHER = 10
-# The clock of the runs is faster: their two minutes pass in six seconds.
-HASTE = 20
+# The clock of the runs is faster: their two minutes pass in twelve seconds. A faster one
+# leaves a slow machine too little time to ask what two answers need to agree.
+HASTE = 10
 DEADLINE = 120.0
 SETTINGS = SmokeSettings.model_validate(
     {
@@ -140,7 +141,7 @@ def test_no_probe_fails_by_trouble_or_an_old_version() -> None:
         found = runs(good, good, other)
 
     assert [failed(each) for each in found if failed(each)] == []
-    assert sum(len(checks) > 1 for checks in found) > RUNS / 5
+    assert sum(len(checks) > 1 for checks in found) > RUNS / 3
 
 
 def test_a_balancer_that_chooses_for_each_request_blames_nobody(tmp_path: Path) -> None:
@@ -162,8 +163,7 @@ def test_what_is_broken_fails_through_trouble() -> None:
         found = runs(broken, asking=80.0)
 
     wrong = {"authentication.no-key", "headers.nosniff"}
-    # On a busy machine, time is over in more of the runs before two answers agree.
-    assert sum(failed(each) >= wrong for each in found) > RUNS / 5
+    assert sum(failed(each) >= wrong for each in found) > RUNS / 2
     for checks in found:
         assert not wrong & {each.name for each in checks if each.passed}
 
