@@ -95,15 +95,14 @@ class Sample:
         Raises:
             Inconclusive: it did not fail, and too few answers came to say it passed.
         """
-        wanted = limits(slo)
-        passed = not any(self._misses(each) for each in wanted)
+        passed = not self.is_slow(slo)
         if passed:
             self._require(slo)
         return Check(
             name="",
             passed=passed,
             expected=", ".join(
-                f"p{each.percent} within {shown(each.seconds)}" for each in wanted
+                f"p{each.percent} within {shown(each.seconds)}" for each in limits(slo)
             ),
             observed=self._figures(),
             detail=self._left_out(),
@@ -133,9 +132,14 @@ class Sample:
     def _unusable(self) -> int:
         return len(self.refused) + len(self.lost)
 
-    def _misses(self, limit: Limit) -> bool:
+    def is_slow(self, slo: SloSettings, seconds_min: float = 0.0) -> bool:
+        """Return whether a limit is missed, also if each is `seconds_min` at least."""
+        return any(self._misses(each, seconds_min) for each in limits(slo))
+
+    def _misses(self, limit: Limit, seconds_min: float) -> bool:
         # What was not asked might all have been fast.
-        slower = sum(each > limit.seconds for each in self.seconds) + len(self.failed)
+        seconds = max(limit.seconds, seconds_min)
+        slower = sum(each > seconds for each in self.seconds) + len(self.failed)
         return slower > limit.allowed(self.planned - self._unusable)
 
     def is_useless(self, slo: SloSettings) -> bool:

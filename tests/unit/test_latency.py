@@ -212,6 +212,17 @@ def test_a_percentile_is_a_time_that_was_measured() -> None:
     assert Limit(99, 1).allowed(99) == 0
 
 
+@pytest.mark.parametrize(("seconds_min", "expected"), [(4.9, True), (5.0, False)])
+def test_a_sample_is_judged_by_longer_limits_too(
+    seconds_min: float, expected: bool
+) -> None:
+    """As where who measured was itself late."""
+    sample = Sample(100, seconds=[5.0] * 100)
+
+    assert sample.is_slow(SLO, seconds_min) is expected
+    assert Sample(1, failed=[500]).is_slow(SLO, seconds_min)
+
+
 def test_errors_of_an_old_version_are_not_held_against_the_new_one() -> None:
     """One of three connections leads to the old one; others than that one are asked."""
     ports: list[int] = []

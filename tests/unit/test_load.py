@@ -248,24 +248,40 @@ def test_a_burst_comes_at_once(shop: Shop, url: str) -> None:
     assert shop.at_once_max >= 15
 
 
+def _late(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    real = Generator.run
+
+    def late(self: Generator) -> generator.Load:
+        made = real(self)
+        made.late = [seconds for _ in made.late]
+        return made
+
+    monkeypatch.setattr(Generator, "run", late)
+
+
 def test_a_busy_generator_accuses_nobody(
     shop: Shop, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slow answers are no fault of a service that was asked late."""
     shop.faults = {"is slow"}
-    real = Generator.run
-
-    def late(self: Generator) -> generator.Load:
-        made = real(self)
-        made.late = [each + 0.5 for each in made.late]
-        return made
-
-    monkeypatch.setattr(Generator, "run", late)
+    _late(monkeypatch, 4.0)
 
     with pytest.raises(
         Inconclusive, match="this machine is too busy: it sent requests"
     ):
         _judged(url, "latency", streams=[], sockets=[])
+
+
+def test_a_busy_generator_still_sees_what_its_delay_cannot_explain(
+    shop: Shop, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors are slower than every limit, however late they were asked for."""
+    shop.faults = {"fails"}
+    _late(monkeypatch, 4.0)
+
+    check = _judged(url, "latency", streams=[], sockets=[])["latency"]
+
+    assert check.failed
 
 
 def test_a_second_attempt_makes_a_second_load(shop: Shop, url: str) -> None:
