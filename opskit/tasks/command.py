@@ -32,6 +32,7 @@ from opskit.tasks.output import (
     hint,
     shown,
 )
+from opskit.tasks.signals import run_handlers_soon
 from opskit.terminal import protect_streams
 
 BACKUP_HELP = "its ID, the beginning of it, or latest"
@@ -77,6 +78,7 @@ def command(
         def wrapper(context: Context, /, **flags: Any) -> None:
             as_json = bool(flags.get("json"))
             protect_streams()
+            run_handlers_soon()
             # SIGINT too: a shell starts its background jobs with it ignored.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _interrupt)

@@ -62,3 +62,43 @@ def test_a_second_signal_is_not_called_clean(signals: list[int], hint: str) -> N
 
     assert process.returncode == 130
     assert f"hint: {hint}" in errors
+
+
+_WAITING = """
+import os, signal, sys, threading, time
+from invoke.context import Context
+from invoke.exceptions import Exit
+from opskit.tasks.command import command
+
+def interrupt():
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+@command()
+def slow(say):
+    # Another thread takes the signal, so that it does not end what this one waits in:
+    # as if it had come right before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=interrupt, daemon=True).start()
+    threading.Event().wait()
+
+try:
+    slow(Context())
+except Exit as error:
+    sys.exit(error.code)
+"""
+
+
+def test_a_signal_right_before_a_wait_without_end_is_handled() -> None:
+    """Otherwise the task would go on waiting, and know of no signal."""
+    finished = subprocess.run(
+        [sys.executable, "-c", _WAITING],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS_MAX,
+    )
+
+    assert finished.returncode == 130
+    assert finished.stderr.startswith("error: interrupted")

@@ -21,6 +21,7 @@ from opskit.operations.smoke import families
 from opskit.probes import tls
 from opskit.probes.probe import Inconclusive
 from opskit.probes.session import Counter, Session, Target
+from opskit.tasks.signals import run_handlers_soon
 from tests.listening import listening
 
 # So long an answer is waited for where nothing ends the run.
@@ -126,6 +127,7 @@ def test_an_interrupt_ends_a_probe_that_asks_in_several_threads(
     target = Target(url=url, timeout_seconds=_SECONDS)
     _interrupt_when(asked)
 
+    run_handlers_soon()
     # The background jobs of a shell begin with it ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

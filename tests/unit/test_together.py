@@ -6,9 +6,11 @@ import contextvars
 import os
 import signal
 import threading
+import time
 
 import pytest
 
+from opskit.tasks.signals import run_handlers_soon
 from opskit.threads import together
 
 _SECONDS = 30.0
@@ -66,6 +68,7 @@ def test_an_interrupt_ends_all_of_them() -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
+    run_handlers_soon()
     # The background jobs of a shell begin with it ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -75,6 +78,29 @@ def test_an_interrupt_ends_all_of_them() -> None:
         signal.signal(signal.SIGINT, before)
 
     assert ended == [True, True]
+
+
+def test_an_interrupt_that_comes_right_before_the_wait_ends_them_too() -> None:
+    """The flag is set, and the main thread is not woken: another one took the signal."""
+    stopped = threading.Event()
+
+    def interrupt() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        time.sleep(0.5)  # the others wait, and whoever waits for them
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run_handlers_soon()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            together([lambda: stopped.wait(_SECONDS), interrupt], stop=stopped.set)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, before)
+
+    assert time.monotonic() - began < _SECONDS / 2
 
 
 def test_what_the_log_says_on_every_line_is_known_in_each_job() -> None:
