@@ -46,6 +46,28 @@ def within(seconds: float, call: Callable[[], T], *, name: str) -> T:
     return future.result(seconds)
 
 
+class Wake:
+    """Ends a wait early; `set` may be called by any thread, and by a signal's handler.
+
+    Not by an Event's: whoever waits holds its lock for a moment, and a handler that
+    runs in this moment, in the same thread, would wait for that lock for ever.
+    """
+
+    def __init__(self) -> None:
+        self._calls = queue.SimpleQueue[None]()
+
+    def set(self) -> None:
+        """End the wait, or the next one."""
+        self._calls.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until it is set; all that came before counts once."""
+        with contextlib.suppress(queue.Empty):
+            self._calls.get(timeout=seconds)
+            while True:
+                self._calls.get_nowait()
+
+
 class Pool(ThreadPoolExecutor):
     """Threads that each run calls as part of the run that submitted them."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -41,7 +40,7 @@ from opskit.postgres.connect import (
 from opskit.scheduler.jobs import Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import Missed
-from opskit.threads import Thread
+from opskit.threads import Thread, Wake
 from opskit.watch.runs import observed
 
 # In `state_dir`: touched at each round, whatever is away.
@@ -99,7 +98,7 @@ class Worker:
         self.settings = self.run.settings
         self.labels, self.capacity, self.say = labels, capacity, say
         self._id = uuid4()
-        self._wake = threading.Event()
+        self._wake = Wake()
         self.stops = 0
         self.pause = min(
             self.settings.fleet.dead_after.total_seconds() / 6, _PAUSE_SECONDS
@@ -144,7 +143,6 @@ class Worker:
         self._warn_of_labels()
         with self._stack:
             while not self._has_ended:
-                self._wake.clear()
                 with suppress(OSError):  # what watches it then starts it again
                     (self.run.state_dir / ALIVE).touch()
                 also()

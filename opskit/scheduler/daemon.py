@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +23,7 @@ from opskit.scheduler.jobs import Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.lease import Lease
 from opskit.scheduler.timetable import wake_up
+from opskit.threads import Wake
 from opskit.watch.gathering import Fleet, Gathering, Watch
 from opskit.watch.runs import observed
 
@@ -50,7 +50,7 @@ class Daemon:
         self._load, self._say = load, say
         self.run = observed(load())
         self._configuration = configuration_path().read_bytes()
-        self._wake = threading.Event()
+        self._wake = Wake()
         self._stopping = self._reloading = False
         self._stop_asked_at: float | None = None
         self._leads: bool | None = None
@@ -82,7 +82,6 @@ class Daemon:
             self._learn()
             self._web = self._new_web(self.run)
             while not self._stopping:
-                self._wake.clear()
                 try:
                     with machine_faults("scheduler"):
                         self._tick()
@@ -125,7 +124,6 @@ class Daemon:
                 self._dispatcher.is_busy or self._has_to_wait
             ) and not self._stopping:
                 self._wake.wait(_ONCE_SECONDS)
-                self._wake.clear()
                 self._tick()
         finally:
             self._end()
@@ -236,7 +234,6 @@ class Daemon:
         deadline += self.run.settings.scheduler.stop_timeout.total_seconds()
         while self._dispatcher.is_busy and time.monotonic() < deadline:
             self._wake.wait(_ONCE_SECONDS)
-            self._wake.clear()
             self._dispatcher.collect()
         self._lease.release()
         self._journal.close(deadline)

@@ -62,6 +62,18 @@ def asked(
     return asked_at(url, name, keys=keys, **sections)
 
 
+def patiently(ask: Callable[[], Check]) -> Check:
+    """Ask until it passes, three times at most.
+
+    A single answer is no verdict of `smoke` either: where a machine paused, it asks
+    again.
+    """
+    for _ in range(2):
+        if (check := ask()).passed:
+            return check
+    return ask()
+
+
 def asked_at(
     url: str,
     name: str,

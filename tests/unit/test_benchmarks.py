@@ -308,7 +308,7 @@ def test_the_memory_of_a_server_counts_where_it_is_its_own(tmp_path: Path) -> No
 
 def test_a_command_that_fails_has_no_time(tmp_path: Path) -> None:
     """Its exit code and its words are told instead."""
-    with pytest.raises(ContenderFailed, match=r"^exit code 3 after 0 s: sorry"):
+    with pytest.raises(ContenderFailed, match=r"^exit code 3 after \d+ s: sorry"):
         run_shell("echo sorry >&2; exit 3", tmp_path)
 
 
@@ -316,11 +316,15 @@ def test_a_command_that_takes_too_long_is_ended_with_all_its_processes(
     tmp_path: Path,
 ) -> None:
     """Nothing of it goes on beside the next contender."""
-    with pytest.raises(ContenderFailed, match=r"^it took longer than 2 s$"):
-        run_shell("sleep 60 & echo $! >pid; sleep 60", tmp_path, 2)
+    sign = tmp_path / "pid"
+    for seconds in (2, 10, 50):  # it must have begun
+        with pytest.raises(ContenderFailed, match=f"^it took longer than {seconds} s$"):
+            run_shell("sleep 90 & echo $! >pid; sleep 90", tmp_path, seconds)
+        if sign.exists():
+            break
 
-    command_line_of_it = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/cmdline")
-    until = time.monotonic() + 20  # it was told to end; a busy machine takes its time
+    command_line_of_it = Path(f"/proc/{sign.read_text().strip()}/cmdline")
+    until = time.monotonic() + 60  # it was told to end; a busy machine takes its time
     with suppress(FileNotFoundError):  # a dead one that nobody waited for has none
         while command_line_of_it.read_bytes() != b"":
             assert time.monotonic() < until
@@ -330,7 +334,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_its_processes(
 def test_a_command_that_takes_too_long_may_tidy_up(tmp_path: Path) -> None:
     """It is asked to end before it is made to: opskit ends its own server then."""
     with pytest.raises(ContenderFailed):
-        run_shell("trap 'echo >tidied; exit 1' TERM; sleep 60 & wait", tmp_path, 2)
+        run_shell("trap 'echo >tidied; exit 1' TERM; sleep 60 & wait", tmp_path, 5)
 
     assert (tmp_path / "tidied").exists()
 

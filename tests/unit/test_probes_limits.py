@@ -21,7 +21,7 @@ from opskit.checks import Check
 from tests.asgi import serving
 from tests.certificates import self_signed
 from tests.flaky import balancing
-from tests.unit.probed import asked_at
+from tests.unit.probed import asked_at, patiently
 
 BODY_MAX = 50_000
 FIELDS = ["error.code"]
@@ -153,7 +153,7 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_service_with_limits_passes(name: str) -> None:
-    check = ask(Application(), name)
+    check = patiently(lambda: ask(Application(), name))
 
     assert check.passed, check
 
@@ -161,7 +161,8 @@ def test_a_service_with_limits_passes(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_service_with_limits_passes_by_tls(name: str, tmp_path: Path) -> None:
     """What TLS 1.3 sends of its own after the handshake is no answer."""
-    check = ask(Application(), name, certificate=self_signed(tmp_path))
+    certificate = self_signed(tmp_path)
+    check = patiently(lambda: ask(Application(), name, certificate=certificate))
 
     assert check.passed, check
 
@@ -243,7 +244,9 @@ def test_a_balancer_that_refuses_some_is_not_taken_for_slow_clients() -> None:
         serving(Application()) as service,
         balancing(service, seed=3, trouble=0.1) as url,
     ):
-        checks = [asked_at(url, "limits.slow-clients") for _ in range(10)]
+        checks = [
+            patiently(lambda: asked_at(url, "limits.slow-clients")) for _ in range(10)
+        ]
 
     assert [each for each in checks if each.failed] == []
 

@@ -79,7 +79,7 @@ def _try(store: Store, run_id: str) -> str:
 
 def _wait_for(condition: Callable[[], bool]) -> None:
     """Wait for something that another thread does."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.002)
