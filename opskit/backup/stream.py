@@ -26,7 +26,7 @@ from opskit.postgres.snapshot import TableName, TableSizes, Weights
 
 # What pg_dump says first once it has locked its tables and read all of the catalog.
 _AFTER_LOCKS = b"pg_dump: saving encoding"
-_FIRST_WORD_SECONDS_MAX = 20
+_FIRST_WORD_SECONDS_MAX = 60
 _END_SECONDS = 1
 
 

@@ -28,6 +28,8 @@ BLOCK_BYTES = 1024 * 1024
 _GATHERED_BYTES = 256 * 1024
 _WRITTEN_BYTES = 64 * 1024
 _STOP_SECONDS_MAX = 10
+_END_SECONDS_MAX = 60
+_WAITS = "See what its session waits for in pg_stat_activity on the server."
 _SILENT_SECONDS_MAX = 3600
 _MESSAGE_BYTES_MAX = 64 * 1024
 _FROM_PROGRAM = re.compile(rb"pg_\w+: ")
@@ -114,7 +116,16 @@ class Running:
             _widen_pipe(output)
             while size_bytes := self._gather(buffer, idle):
                 yield bytes(buffer[:size_bytes])
-        self.require_well(_STOP_SECONDS_MAX)
+        self._require_end()
+
+    def _require_end(self) -> None:
+        self.require_well(_END_SECONDS_MAX)
+        if self._process.returncode is None:
+            raise BackupFailed(
+                f"{_name(self._name)} had closed its output and did not end within "
+                f"{_END_SECONDS_MAX} seconds",
+                hint=_WAITS,
+            )
 
     def _gather(self, buffer: memoryview, idle: Callable[[], None]) -> int:
         """Read at least some blocks' worth, unless it ends; return how many bytes.
@@ -140,7 +151,7 @@ class Running:
         raise BackupFailed(
             f"{_name(self._name)} wrote nothing for {_SILENT_SECONDS_MAX} "
             "seconds and was stopped",
-            hint="See what its session waits for in pg_stat_activity on the server.",
+            hint=_WAITS,
         )
 
 

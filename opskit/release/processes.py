@@ -22,7 +22,7 @@ mv "$2.new" "$2" && shift 2 && exec "$@"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LOOK_SECONDS = 0.05
 _KILL_SECONDS = 10.0
-_RECORD_SECONDS = 10.0
+_RECORD_SECONDS = 60.0
 _LOG_MODE = 0o640
 # Fields of /proc/PID/stat, after the name of the program.
 _STATE, _SESSION, _STARTED = 0, 3, 19
@@ -146,6 +146,9 @@ def start(
         if found and found.number == number:
             return found
         if has_ended or time.monotonic() > deadline:
+            if not has_ended:  # it must not go on record after all
+                os.kill(number, signal.SIGKILL)
+                os.waitpid(number, 0)
             raise DeployFailed(
                 f"{command[0]} cannot be started", hint=f"See the end of {log}."
             )

@@ -21,7 +21,7 @@ from opskit.errors import (
     ServerFault,
     StoreError,
 )
-from opskit.postgres import snapshot
+from opskit.postgres import client, snapshot
 from opskit.postgres.connect import query
 from opskit.postgres.parameters import parse, with_database
 from opskit.postgres.servers import throwaway
@@ -59,6 +59,10 @@ MISBEHAVIOURS = {
         "disk on fire",
     ),
     "fails at the very end": ('REAL "$@"; exit 1', "exited with 1"),
+    "does not end": (
+        'REAL "$@"; exec sleep 600 >&-',
+        "had closed its output and did not end",
+    ),
     "cut short, exit 0": ('REAL "$@" | head -c 30000; exit 0', "proper end"),
     "the last byte is missing": ('REAL "$@" | head -c -1; exit 0', "proper end"),
     "nothing, exit 0": ("exit 0", "proper end"),
@@ -88,6 +92,8 @@ def test_a_dump_that_goes_wrong_leaves_no_set(
     real = find_client(installations, server_major=16)
     if script == "echo hello":  # it never says a word of pg_dump's
         monkeypatch.setattr(stream, "_FIRST_WORD_SECONDS_MAX", 1)
+    if what == "does not end":
+        monkeypatch.setattr(client, "_END_SECONDS_MAX", 3)
 
     with pytest.raises(BackupFailed, match=words):
         back_up(url, store_dir, installations=[stub(tmp_path / "bin", real, script)])

@@ -278,7 +278,7 @@ def test_too_few_processors_are_the_limit() -> None:
 
 def test_a_run_tells_the_time_and_memory_of_all_its_processes(tmp_path: Path) -> None:
     """Memory that a child holds is the tree's, and not the first process's own."""
-    child = "x = b'x' * 50_000_000; import time; time.sleep(0.5)"
+    child = "x = b'x' * 50_000_000; import time; time.sleep(4)"
 
     found = run_shell(f'{sys.executable} -c "{child}"; echo done', tmp_path)
 
