@@ -10,6 +10,7 @@ import mmap
 import os
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -260,20 +261,29 @@ def test_a_file_that_is_written_through_a_mapping_is_read_again(
 
 
 def test_a_file_that_is_written_through_a_mapping_all_the_time_fails_the_backup(
-    tmp_path: Path,
+    tmp_path: Path, after_first_block: Hook
 ) -> None:
     """A real writer that never pauses: the file is named, nothing torn is stored."""
     path = tmp_path / "state" / "a"
     path.parent.mkdir()
     path.write_bytes(b"A" * 16 * MIB)
     ended = threading.Event()
+    filled = [0]
 
     def write(fill: Callable[[int], None]) -> None:
         for number in itertools.count():
             if ended.is_set():
                 return
             fill(number)
+            filled[0] = number
 
+    def wait_for_the_writer() -> None:
+        """A busy machine may give it no time: one that is under way, and one more."""
+        wanted, until = filled[0] + 2, time.monotonic() + 60
+        while filled[0] < wanted and time.monotonic() < until:
+            time.sleep(0.001)
+
+    after_first_block(wait_for_the_writer)
     with _mapped(path) as fill:
         writer = threading.Thread(target=write, args=(fill,))
         writer.start()

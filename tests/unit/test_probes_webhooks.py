@@ -87,7 +87,7 @@ class Incoming:
             return JSONResponse({"status": "accepted"}, 202)
         known = self.seen.get(id)
         if not self.atomic:
-            time.sleep(0.3)
+            time.sleep(2)
         if known is not None:
             if known != body and self.remembers_bodies:
                 return refusal(self.conflict)
