@@ -52,10 +52,7 @@ STRICT: dict[str, Any] = {
 _TEMPLATE = "service_template"
 _SECONDS_MAX = 60
 _ADDRESS = re.compile(r"running on (http://[\d.]+:(\d+))")
-_AWAY = (
-    "ALTER DATABASE {name} ALLOW_CONNECTIONS false; "
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {text}"
-)
+_AWAY = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {text}"
 
 
 class Process(Protocol):
@@ -296,8 +293,9 @@ class Service:
         """Refuse it its database, and end its connections, for a block."""
         name = quoted(self.database)
         with connect(self.server.url(), purpose="test") as connection:
-            away = _AWAY.format(name=name, text=f"'{self.database}'")
-            database.run_script(connection, away)
+            refuse = f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"
+            database.run_script(connection, refuse)  # it must not come back meanwhile
+            database.run_script(connection, _AWAY.format(text=f"'{self.database}'"))
             try:
                 yield
             finally:

@@ -176,8 +176,18 @@ class _Subject:
         return _Written(path, read.body)
 
     def _is_kept(self, session: Session, written: _Written) -> bool:
-        answer = self._ask(session, written.path)
-        return answer is not None and answer.body == written.content
+        """Return whether it is read as it was written.
+
+        A service that has just recovered may refuse for a moment: that is no loss.
+        """
+        answers: list[Answer | None] = []
+
+        def is_answered() -> bool:
+            answers.append(self._ask(session, written.path))
+            return answers[-1] is not None and answers[-1].status < 500
+
+        self._until(is_answered, self._asked.recovery.total_seconds())
+        return answers[-1] is not None and answers[-1].body == written.content
 
     def _is_back(self, session: Session, killed: float) -> bool:
         answer = self._ask(session, self._report_path)

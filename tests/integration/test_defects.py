@@ -78,6 +78,8 @@ def test_a_defect_is_noticed_by_its_probe_and_not_by_others(
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(observability, "_LOG_SECONDS_MAX", _SILENCE_SECONDS)
             (own,) = _asked(_impatient(settings), {defect.probe})
+        if own.passed is None:  # the machine is too slow for that
+            (own,) = _asked(settings, {defect.probe})
         others = _asked(settings, _unconcerned(name, settings))
 
     assert own.passed is False

@@ -267,7 +267,7 @@ def configured(folder: Path, url: str, queue_url: str) -> Path:
     path.write_text(
         f"[databases.shop]\nurl = {json.dumps(url)}\nschedule = '0 9 * * *'\n"
         f"[stores.local]\nurl = {json.dumps((folder / 'store').as_uri())}\n"
-        f"[fleet]\nurl = {json.dumps(queue_url)}\ndead_after = '5s'\n"
+        f"[fleet]\nurl = {json.dumps(queue_url)}\ndead_after = '20s'\n"
         "[scheduler]\nlisten = '127.0.0.1:0'\ndrill = ''\nprune = ''\n"
         "verify = ''\nreport = ''\n"
     )

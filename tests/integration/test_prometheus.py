@@ -240,8 +240,9 @@ def test_no_other_alert_fires_and_every_rule_is_well(prometheus: Watched) -> Non
     assert {
         rule["name"]: rule.get("lastError") for rule in rules if rule.get("lastError")
     } == {}
-    opskit = {name for name in prometheus.firing() if name.startswith("Opskit")}
-    assert opskit <= {"OpskitBackupStale", "OpskitUnhealthy", "OpskitDiskFilling"}
+    lasting = {"OpskitBackupStale", "OpskitUnhealthy", "OpskitDiskFilling"}
+    # A scrape that takes longer than a second fails, and an alert with it, for a moment.
+    until(lambda: {e for e in prometheus.firing() if e.startswith("Opskit")} <= lasting)
 
 
 @pytest.mark.parametrize("name", ["opskit", "service"])

@@ -90,7 +90,7 @@ def _configuration(folder: Path, address: str) -> str:
         "127.0.0.1:8322": "127.0.0.1:0",
         "/var/log/service": str(folder),
         "/var/lib/service": str(folder),
-        'identity = "X-Request-ID"': 'deadline = "1s"\ntimeout = "1s"',
+        'identity = "X-Request-ID"': 'deadline = "1s"\ntimeout = "10s"',
         'profile = "strict"': 'profile = "standard"\nconnections = 2',
     }.items():
         assert before in text
