@@ -173,7 +173,7 @@ class Engine:
         )
 
     def _is_pausing(self) -> bool:
-        is_full = time.monotonic() < self._full_until
+        is_full = time.monotonic() < self._full_until or self._worker.is_full
         return is_full or self._worker.state == "clock-off"
 
     def _unknown_job(self, number: int, operation: str, source: str) -> Exception:
@@ -183,7 +183,7 @@ class Engine:
         if waited < _UNKNOWN_SECONDS or self._worker.is_known(operation, source):
             return Again(_MINUTE)
         error = UsageError(
-            f"no configuration has a {operation} of {source}",
+            f"no worker with this label knows the job {operation} {source}".rstrip(),
             hint="Give all workers with this label the same configuration.",
         )
         self._worker.report(error)
@@ -231,7 +231,8 @@ class Engine:
         logger().info("a job has ended", job=job.name, code=ended.code)
         if ended.cause == "stopped":
             raise Again(1)
-        if ended.code == LockHeld.exit_code:
+        # Of all sources together one may be locked for long: that is a failure.
+        if ended.code == LockHeld.exit_code and job.source:
             raise Again(random.uniform(*_LOCK_SECONDS))  # noqa: S311
         if not ended.document:
             self._worker.journal.ended(job, datetime.fromisoformat(turn["due"]), ended)

@@ -157,6 +157,12 @@ def run_now(
                 now = query_value(connection, "SELECT date_trunc('second', now())")
                 turns = [Turn(job=each, at=now) for each in wanted]
                 defer(connection, settings, turns)
+                # Each may be tried again, however often it has failed before.
+                connection.execute(
+                    "UPDATE turns SET failures = 0 WHERE operation = %s"
+                    " AND source = ANY(%s)",
+                    (operation, [each.source for each in wanted]),
+                )
         record.result = Queued(
             due=now.isoformat(), names=tuple(each.name for each in wanted)
         )

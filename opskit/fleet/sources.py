@@ -48,13 +48,13 @@ class Search:
         self.found: Found | None = None
         self._used: Found | None = None
         self._recorded: Found | None = None
-        self._began = time.monotonic()
+        self._started = self._began = time.monotonic()
         self._thread = Thread(self._ask, name="discover")
 
     @property
     def is_over(self) -> bool:
         """Whether the queue knows what was found, or there was time enough for it."""
-        is_late = time.monotonic() > self._began + _PATIENCE_SECONDS
+        is_late = time.monotonic() > self._started + _PATIENCE_SECONDS
         return self._recorded is not None or is_late
 
     def look(self) -> Settings:
@@ -273,7 +273,7 @@ def confirm_gone(connection: Connection, name: str) -> None:
     )
     if not gone:
         raise UsageError(
-            f"{name} is no source that is gone",
+            f"no source {name} is gone",
             hint="`inv fleet-status` lists those that are.",
         )
     connection.execute("DELETE FROM turns WHERE source = %s", (name,))

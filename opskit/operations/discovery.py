@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -153,7 +153,9 @@ def _of_server(rule: DiscoverSettings) -> tuple[dict[str, str], list[str]]:
         wanted = [each for each in there if _matches(each, rule.pattern)]
         if rule.query:
             rows = user_query(connection, rule.query)
-            wanted = [row[0] if row else None for row in rows]
+            values = [row[0] if row else None for row in rows]
+            # An array or JSON is no name either.
+            wanted = [e if isinstance(e, Hashable) else str(e) for e in values]
         wanted = [each for each in wanted if each not in copies]
     urls = {each: url_of_database(url, each) for each in wanted if each in there}
     missing = [each for each in wanted if each not in urls]

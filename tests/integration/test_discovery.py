@@ -219,6 +219,7 @@ def test_what_a_query_names_must_exist(server: Server) -> None:
         ("DELETE FROM public.tenants RETURNING name", "read-only transaction"),
         ("SET work_mem = '1MB'", "didn't produce records"),
         ("SELECT 1", "1 (no database to connect to)"),
+        ("SELECT ARRAY['a']", "\"['a']\" (no database to connect to)"),
         ("SELECT pg_sleep(60)", "statement timeout"),
     ],
 )

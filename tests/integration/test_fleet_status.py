@@ -250,6 +250,20 @@ def test_a_queue_without_a_fleet_is_a_fault_of_the_configuration(
         assert words in done.errors[0].message
 
 
+def test_a_run_that_is_asked_for_may_fail_as_often_as_any(
+    fleet: Settings, connection: Connection, tmp_path: Path
+) -> None:
+    """After a night of failures it would not be tried again."""
+    Ticker().tick(connection, fleet)
+    connection.execute("UPDATE turns SET failures = 4")
+    run = begin(fleet.model_copy(update={"state_dir": tmp_path}))
+
+    assert run_now(run, sources=["a"]).exit_code == 0
+
+    rows = connection.execute("SELECT source FROM turns WHERE failures = 0").fetchall()
+    assert rows == [("a",)]
+
+
 def test_a_run_of_nothing_is_refused(fleet: Settings, tmp_path: Path) -> None:
     """What rules find is not known before a worker has asked them."""
     run = begin(fleet.model_copy(update={"state_dir": tmp_path}))

@@ -100,6 +100,26 @@ def test_a_rule_that_is_slow_holds_nothing_up(
         until(lambda: "a" in search.look().databases)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_search_that_breaks_off_again_and_again_holds_up_no_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each begins anew, and the patience does not."""
+    write(tmp_path / "found.json", "a")
+    monkeypatch.setattr(sources, "find", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(sources, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(sources, "_EVERY_SECONDS", 0.1)
+    search = Search(
+        settings(tmp_path / "found.json"), FILE, labels=["default"], wake=lambda: None
+    )
+
+    def is_over() -> bool:
+        return bool(search.look()) and search.is_over
+
+    until(is_over)
+    search.close()
+
+
 def test_a_fault_is_logged_when_it_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ class Shop:
     faults: set[str] = field(default_factory=set)
     objects: dict[int, str] = field(default_factory=dict)
     began: float = field(default_factory=lambda: time.time() - 100)
+    refusals: int = 2
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def is_away(self, name: str) -> bool:
@@ -96,6 +97,9 @@ class Shop:
     def show(self, path: str) -> Response:
         number = int(path.removeprefix("/objects/"))
         is_over = self.is_away("was-away") and not self.is_away("cache")
+        if "refuses at first" in self.faults and is_over and self.refusals:
+            self.refusals -= 1
+            return Response(status_code=503)
         lost = "loses" in self.faults and (is_over or self.killed)
         if number == getattr(self, "forgotten", None) and not self.is_away("cache"):
             lost = True
@@ -166,6 +170,18 @@ def test_a_service_that_copes_passes(shop: Shop, url: str, name: str) -> None:
     assert check.passed, check.observed
     assert not shop.is_away("cache")
     assert not shop.is_away("database")
+
+
+def test_a_service_that_refuses_for_a_moment_has_lost_nothing(
+    shop: Shop, url: str
+) -> None:
+    """Its pool of connections may recover later than its health report."""
+    shop.faults = {"refuses at first"}
+
+    check = _ask(_probes(shop.folder)[NAMES[0]], url)
+
+    assert check.passed, check.observed
+    assert shop.refusals == 0
 
 
 @pytest.mark.parametrize(
