@@ -185,7 +185,7 @@ def test_a_command_that_hangs_is_ended_at_the_deadline(
     """With all that it started."""
     hanging = ["sh", "-c", "sleep 600 & echo $! >hanging; wait"]
     settings = CommandSettings.model_validate(
-        commands(tmp_path, deadline="3s", deploy=["echo", "7"]) | {hangs: hanging}
+        commands(tmp_path, deadline="15s", deploy=["echo", "7"]) | {hangs: hanging}
     )
 
     with pytest.raises(DeployFailed, match="sh did not end within"):

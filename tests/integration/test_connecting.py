@@ -27,14 +27,15 @@ from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_client, find_server
 from tests.conftest import MakeDatabase
 from tests.integration.test_backup_faults import stub
+from tests.service import free_port
 from tests.support import back_up, bound, execute, failed, run_drill, sets, value
 from tests.unit import stock
+from tests.watching import until
 
 
-def free_port() -> int:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -53,11 +54,7 @@ def pooled(port: int, settings: str) -> Iterator[str]:
         user = 65534 if os.geteuid() == 0 else -1
         command = [str(program), "-q", f"{folder}/ini"]
         with bound(command, log=Path(folder) / "log", user=user, cwd="/"):
-            for _ in range(200):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", own_port)) == 0:
-                        break
-                time.sleep(0.05)
+            until(lambda: listens(own_port))
             yield f"postgresql://{throwaway.SUPERUSER}@127.0.0.1:{own_port}/postgres"
 
 

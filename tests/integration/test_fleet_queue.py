@@ -30,7 +30,8 @@ from opskit.postgres.servers.programs import Installation, find_server
 from opskit.store import LocalStore
 from tests.conftest import MakeDatabase
 from tests.fleets import Fleet, at_once
-from tests.integration.test_connecting import free_port, pooled
+from tests.integration.test_connecting import pooled
+from tests.service import free_port
 from tests.support import execute
 from tests.watching import until
 

@@ -17,7 +17,8 @@ from opskit.scheduler.lease import Lease
 from opskit.threads import Thread
 from tests.acceptance.scheduling import eventually
 from tests.conftest import MajorServer
-from tests.integration.test_connecting import free_port, pooled
+from tests.integration.test_connecting import pooled
+from tests.service import free_port
 from tests.support import execute
 
 

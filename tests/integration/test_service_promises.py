@@ -16,15 +16,17 @@ import urllib3
 
 from tests.service import FOLDER, Service, Services
 
-SECONDS_MAX = 60
+SECONDS_MAX = 300
 WRITERS = 20
 UPDATES = 15
 # Says which of its updates are done, each as soon as it is.
 _WRITER = """
 import sys
 from pathlib import Path
+from service import statefile
 from service.statefile import StateFile
 
+statefile._WAIT_SECONDS = 600.0
 state, name = StateFile(Path(sys.argv[1])), sys.argv[2]
 for number in range(1, int(sys.argv[3]) + 1):
     state.update(lambda content: content.update({name: content.get(name, 0) + 1}))
