@@ -185,6 +185,7 @@ def _details(job: Job, due: Missed) -> dict[str, Any]:
 
 
 def _follow_up(run: Run, record: Record) -> None:
-    run.ledger.copy(record)
+    # First: a store that hangs would hold the news up.
     if record.failures or record.operation == DISCOVER:
         run.notify(record)
+    run.ledger.copy(record)

@@ -199,7 +199,7 @@ def make_it_last(project: Project) -> None:
         "CREATE TABLE public.bulk AS SELECT i, md5(i::text) || md5((-i)::text) AS t "
         "FROM generate_series(1, 200000) i",
     )
-    project.configure('bandwidth_limit = "6m"')
+    project.configure('bandwidth_limit = "2m"')
 
 
 def contents(project: Project) -> dict[str, str]:

@@ -90,6 +90,16 @@ class Service(Project):
         ) as answer:
             return str(json.load(answer)["version"])
 
+    def await_answer(self) -> None:
+        """Wait until a version answers."""
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(OSError):
+                assert self.running
+                return
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def restart(self) -> None:
         """Have the current version run, as a deployment does."""
         command = [sys.executable, "restart.py", str(self.port)]
@@ -131,6 +141,7 @@ lock_attempts = 2
     (made.folder / "current").symlink_to("releases/1")
     try:
         made.restart()
+        made.await_answer()
         yield made
     finally:
         with suppress(OSError, ValueError):
