@@ -97,8 +97,8 @@ class _Subject:
         """Return the check of a service whose process is killed."""
         within = self._asked.back_within.total_seconds()
         written = self._write(session)
+        killed = time.monotonic()  # the command may return once a new one runs
         self._run(self._asked.kill, "kill")
-        killed = time.monotonic()
         if self._asked.start:
             self._start(self._asked.start, "the service")
         recovery = self._asked.recovery.total_seconds()

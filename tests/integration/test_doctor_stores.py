@@ -44,6 +44,8 @@ def _few_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def all_keys(monkeypatch: pytest.MonkeyPatch, _few_keys: None) -> None:
     """List as many as doctor does."""
     monkeypatch.setattr("opskit.doctor.s3._KEYS", 1001)
+    for each in ("_FILL_SECONDS", "_SECONDS_MAX"):
+        monkeypatch.setattr(f"opskit.doctor.s3.{each}", 600.0)
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_what_is_gone_is_listed_until_somebody_confirms_it(
     sources.record(connection, fleet, found(a="one", b="one"))
     sources.record(connection, fleet, found(b="one"))
     for name in ("b", "none"):
-        with pytest.raises(UsageError, match=f"{name} is no source that is gone"):
+        with pytest.raises(UsageError, match=f"no source {name} is gone"):
             sources.confirm_gone(connection, name)
 
     sources.confirm_gone(connection, "a")

@@ -133,7 +133,7 @@ def test_refused_and_unanswered_requests_are_inconclusive(
 ) -> None:
     """A balancer's 503 and a rate limit say nothing of the service's speed or errors."""
     with pytest.raises(Inconclusive, match=reason):
-        ask(name, path)
+        ask(name, path, slo=PATIENT)
 
 
 @pytest.mark.parametrize("path", ["/429/1", "/503/1"])
@@ -153,7 +153,7 @@ def test_both_probes_judge_the_same_answers(url: str) -> None:
     """They are asked for once."""
     target = Target(url=url, timeout_seconds=20)
     with Session(target) as session:
-        for probe in _probes(path="/200/1000000", connections=2).values():
+        for probe in _probes(PATIENT, path="/200/1000000", connections=2).values():
             assert probe.ask(session).passed
 
     assert target.requests.number == 100 + 2

@@ -195,10 +195,16 @@ def test_a_service_that_bears_it_passes(shop: Shop, url: str) -> None:
     ],
 )
 def test_each_fault_is_noticed(
-    shop: Shop, url: str, fault: str, name: str, observed: str
+    shop: Shop,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    name: str,
+    observed: str,
 ) -> None:
     """The service is the same but for one thing."""
     shop.faults = {fault}
+    _late(monkeypatch, 0.0)
 
     check = _judged(url, name)[name]
 
@@ -228,6 +234,7 @@ def test_requests_that_wait_for_a_stalled_service_are_slow(
 ) -> None:
     """Time counts from when a request was due, even if no connection was free then."""
     monkeypatch.setattr(generator, "_THREADS_MAX", 1)
+    _late(monkeypatch, 0.0)
     shop.faults = {"takes its time"}
     slo = SloSettings.model_validate({"latency": {"p95": "1s"}})
     some = {"streams": [], "sockets": [], "duration": "2s", "spike": 0}

@@ -19,9 +19,10 @@ _ENDS_WELL = "trap 'echo ended >told; exit' TERM; echo >ready; sleep 300 & wait"
 def _is_gone(number: int) -> bool:
     try:
         os.kill(number, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
         return True
-    return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return state == "Z"
 
 
 def test_its_output_its_errors_and_its_code_come_back(tmp_path: Path) -> None:

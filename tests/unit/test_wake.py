@@ -8,7 +8,7 @@ import time
 
 from opskit.threads import Wake
 
-_SECONDS_MAX = 60
+_SECONDS_MAX = 600
 # One signal for each wait, at any moment of its begin and its end.
 _PROGRAM = """
 import signal
