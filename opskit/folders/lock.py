@@ -57,11 +57,9 @@ def held(lock: ServiceLock) -> Iterator[bool]:
         descriptor, made = _open(lock)
         is_new = is_new or made
         try:
-            if _acquire(descriptor, lock):
-                if _is_current(descriptor, lock.path):
-                    yield is_new
-                    return
-                continue  # the service has removed it: the next one is free, perhaps
+            if _acquire(descriptor, lock) and _is_current(descriptor, lock.path):
+                yield is_new
+                return
             if time.monotonic() >= deadline:
                 raise _refusal(descriptor, lock)
         finally:

@@ -148,7 +148,7 @@ def test_a_lock_file_that_its_holder_removes_is_not_held_in_vain(path: Path) -> 
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("fcntl.flock", release_and_remove)
-        with held(_lock(path)) as is_new:
+        with held(_lock(path, wait=30)) as is_new:
             patched.undo()
             found = _state(path, "flock")
     os.close(descriptor)
