@@ -8,8 +8,8 @@ machine has such moments in one of a hundred waits.
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
 import threading
 import time
 
@@ -19,22 +19,23 @@ from opskit.threads import Thread
 _WAKE = signal.SIGURG
 # After these seconds each: once the main thread waits, one is enough.
 _PAUSES = (0.1, 0.4, 1.5)
-_ends: tuple[socket.socket, socket.socket] | None = None
+_is_on = False
 
 
 def run_handlers_soon() -> None:
     """Wake the main thread after each signal, from now on; it must be the caller."""
-    global _ends
-    if _ends is None:
-        _ends = reading, writing = socket.socketpair()
-        writing.setblocking(False)
+    global _is_on
+    if not _is_on:
+        _is_on = True
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
         signal.signal(_WAKE, lambda *_: None)
-        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         Thread(_wake, reading, threading.get_ident(), name="signals")
 
 
-def _wake(reading: socket.socket, main_thread: int) -> None:
-    while arrived := reading.recv(4096):
+def _wake(reading: int, main_thread: int) -> None:
+    while arrived := os.read(reading, 4096):
         if set(arrived) == {_WAKE}:
             continue
         for pause in _PAUSES:
