@@ -78,13 +78,14 @@ class VerifyResult:
 def verify_set(manifest: Manifest, store: Store) -> VerifyResult:
     """Read all objects of a set in one store.
 
-    An object that is missing or cannot be read is a finding about the set.
+    An object that is missing or cannot be read is a finding about the set. Findings
+    stand, also if the store cannot be reached any more.
 
     Raises:
-        StoreError: the store cannot be reached.
+        StoreError: the store cannot be reached, and nothing is known to be damaged.
     """
     size_bytes = 0
-    bad = []
+    bad: list[BadObject] = []
     not_read = None
     for expected in manifest.objects:
         try:
@@ -100,8 +101,9 @@ def verify_set(manifest: Manifest, store: Store) -> VerifyResult:
         except IntegrityError as error:
             bad.append(BadObject(key=expected.key, reason=error.message))
         except StoreError as error:
-            any(store.list(manifest.prefix))  # raises if it is the store as a whole
             not_read = error
+            if not bad:
+                any(store.list(manifest.prefix))  # raises if it is the whole store
             break
     return VerifyResult(
         objects=len(manifest.objects),

@@ -86,14 +86,21 @@ def test_what_a_reader_leaves_is_read_for_it() -> None:
 
 
 class Refusing(FaultyStore):
-    """Does not give the dump out."""
+    """Does not give an object out, unless told otherwise the dump."""
 
-    def __init__(self, store: Store, error: StoreError, *, lists: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        error: StoreError,
+        *,
+        key: str = DUMP.key,
+        lists: bool = True,
+    ) -> None:
         super().__init__(store)
-        self._error, self._lists = error, lists
+        self._error, self._key, self._lists = error, key, lists
 
     def open(self, key: str, start: int = 0) -> Any:
-        if key == DUMP.key:
+        if key == self._key:
             raise self._error
         return super().open(key, start)
 
@@ -130,6 +137,17 @@ def test_a_store_out_of_order_is_no_finding() -> None:
     refusal = StoreUnavailable("it does not answer")
     with pytest.raises(StoreError, match="does not answer"):
         verify_set(manifest(), Refusing(_store(), refusal, lists=False))
+
+
+def test_damage_stands_though_the_store_breaks_down_after_it() -> None:
+    """What was read before is as damaged as it was."""
+    first, *_others, last = manifest().objects
+    refusal = StoreUnavailable("it does not answer")
+    stored = _store(**{first.role: b"the damp"})
+    found = verify_set(manifest(), Refusing(stored, refusal, key=last.key, lists=False))
+
+    assert [bad.key for bad in found.bad] == [first.key]
+    assert found.not_read is refusal
 
 
 @pytest.mark.parametrize("content", [None, b"", b"the dump."])
