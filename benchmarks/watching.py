@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import dataset, servers
-from tests.s3_servers import free_ports
+from tests.ports import free_port
 
 _PATHS = ("/health", "/metrics")
 _KEY = "key-of-the-benchmark"
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
     parser.add_argument("--rounds", type=int, default=3, help="backups without load")
     wanted = parser.parse_args(arguments)
-    (port,) = free_ports(1)
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="watching-") as name:
         folder = Path(name)
         folder.chmod(0o755)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.unit import stock
 
 _SECONDS_MAX = 60
@@ -47,8 +48,7 @@ http {{
 @contextlib.contextmanager
 def nginx(folder: Path, configuration: str) -> Iterator[str]:
     """Run it in a folder for the block, and yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     (folder / "listen.conf").write_text(f"listen {address};")
     (folder / "nginx.conf").write_text(configuration)
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""

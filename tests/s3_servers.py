@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 
 from opskit.config import StoreSettings
 from opskit.store.s3.client import make_client
+from tests.ports import free_port
 from tests.support import bound
 
 ACCESS_KEY, SECRET_KEY = "opskit-test", "opskit-test-secret"
@@ -75,8 +75,8 @@ def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
         "master.port", "master.port.grpc", "filer.port", "filer.port.grpc",
         "s3.port", "s3.port.grpc",
     )  # fmt: skip
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    ports["volume.port"] = _port_with_companion()
+    ports = {each: free_port() for each in names}
+    ports["volume.port"] = free_port(companion=_GRPC_OFFSET)
     command = [
         str(_BINARIES / "weed"),
         "-logtostderr=true",
@@ -103,7 +103,7 @@ def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
 @contextlib.contextmanager
 def moto(folder: Path) -> Iterator[S3Server]:
     """Run moto's server: versions, object lock, conditional writes; any secret fits."""
-    (port,) = free_ports(1)
+    port = free_port()
     command = [str(_BINARIES / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     with _running("moto", command, folder, f"http://127.0.0.1:{port}") as server:
         yield server
@@ -112,7 +112,7 @@ def moto(folder: Path) -> Iterator[S3Server]:
 @contextlib.contextmanager
 def rclone(folder: Path) -> Iterator[S3Server]:
     """Run `rclone serve s3` over a folder: signatures, but no conditions nor locks."""
-    (port,) = free_ports(1)
+    port = free_port()
     data = folder / "data"
     data.mkdir()
     command = [
@@ -141,28 +141,6 @@ def with_buckets(kind: str, folder: Path, **options: str) -> Iterator[S3Server]:
         client.close()
         patch.undo()
         yield server
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in found:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in found]
-
-
-def _port_with_companion() -> int:
-    """Return a free port whose companion, 10,000 above, is free as well."""
-    for port in range(21_000 + os.getpid() % 4000, 30_000):
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind(("127.0.0.1", port))
-                second.bind(("127.0.0.1", port + _GRPC_OFFSET))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no pair of ports is free")
 
 
 def _identities() -> dict[str, object]:

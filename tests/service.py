@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -25,6 +24,7 @@ from opskit.postgres import database
 from opskit.postgres.connect import connect, quoted
 from opskit.postgres.servers.throwaway import Server
 from tests import processes
+from tests.ports import free_port
 from tests.unit import stock
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "service"
@@ -395,14 +395,6 @@ def redis() -> Iterator[Redis]:
             yield server
         finally:
             server.stop()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, and that no connection is given."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def _run(environment: Mapping[str, str], *arguments: str) -> str:

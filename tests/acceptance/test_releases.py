@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Project
+from tests.ports import free_port
 from tests.support import execute, value
 
 # A service that answers as its release says; `wrong` answers 500 once it is asked
@@ -112,8 +112,7 @@ class Service(Project):
 @pytest.fixture
 def service(drilled_project: Project) -> Iterator[Service]:
     """A service with the version 1 running, whose database has no pending migration."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     made = Service(folder=drilled_project.folder, url=drilled_project.url)
     made.port = port
     (made.folder / "restart.py").write_text(RESTART)

@@ -9,6 +9,7 @@ import pytest
 from opskit.store import open_store
 from tests import s3_servers
 from tests.acceptance.services import Service, archive_in, equal, flip
+from tests.receivers import away
 from tests.s3_servers import S3Server
 
 
@@ -41,8 +42,7 @@ timeout = "5s"
 
 def test_a_bucket_that_is_down_leaves_the_set_in_the_folder(service: Service) -> None:
     """The backup ends with 10 and says where the set stands; it is restored from there."""
-    (port,) = s3_servers.free_ports(1)
-    with_bucket(service, f"http://127.0.0.1:{port}", "plain/down")
+    with_bucket(service, away(), "plain/down")
 
     failed = service.json("backup", code=10)
     listed = service.json("backups")
@@ -63,8 +63,7 @@ def test_a_bucket_that_is_down_leaves_the_set_in_the_folder(service: Service) ->
 
 def test_a_store_that_is_down_hides_no_sudden_change(service: Service) -> None:
     """What the other store holds is what a new set is compared with."""
-    (port,) = s3_servers.free_ports(1)
-    with_bucket(service, f"http://127.0.0.1:{port}", "plain/down")
+    with_bucket(service, away(), "plain/down")
     service.fill(bulk="x" * 100_000)
     service.json("backup", code=10)
     service.fill(bulk="")
@@ -175,10 +174,9 @@ def test_a_locked_bucket_resists_as_far_as_its_lock_goes(
 
 def test_what_could_not_be_tried_is_said(service: Service) -> None:
     """The store to try is down: the drill's own finding stands, and it says so."""
-    (port,) = s3_servers.free_ports(1)
     with_bucket(
         service,
-        f"http://127.0.0.1:{port}",
+        away(),
         "plain/down",
         '[drill]\ntry_to_destroy = ["offsite"]\n',
     )

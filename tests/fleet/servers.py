@@ -15,7 +15,7 @@ from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.confinement import Confinement, Reach, confine
 from opskit.postgres.servers.throwaway import SUPERUSER
 from opskit.postgres.servers.throwaway import Server as Local
-from tests.service import free_port
+from tests.ports import free_port
 
 # So small that a backup is mostly what it costs to begin and to end one.
 TINY = """

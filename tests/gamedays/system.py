@@ -20,8 +20,8 @@ from opskit.postgres import database
 from opskit.postgres.connect import connect
 from opskit.postgres.servers.throwaway import SUPERUSER
 from tests import processes, watching
+from tests.ports import free_port
 from tests.releases.site import TEMPLATE, Ground, Site
-from tests.s3_servers import free_ports
 from tests.support import value
 from tests.unit import stock
 from tests.watching import Prometheus, Scheduler, at_once, target
@@ -93,7 +93,7 @@ class System:
         self.kept = self._rows()
         rules = self.run("rules")
         self.scheduler = Scheduler(self.folder, stack, self.environment)
-        folder, (port,) = self.folder / "prometheus", free_ports(1)
+        folder, port = self.folder / "prometheus", free_port()
         folder.mkdir()
         jobs = {
             "opskit": {"static_configs": target(self.port)},
@@ -196,7 +196,7 @@ class System:
 @contextlib.contextmanager
 def hosted(ground: Ground) -> Iterator[System]:
     """Yield a system on which the service runs; nobody watches it yet."""
-    (port,) = free_ports(1)
+    port = free_port()
     with ground.site(DATABASE) as site:
         site.url = f"postgresql://{SUPERUSER}@127.0.0.1:{site.server_port}/{DATABASE}"
         system = System(site=site, key=ground.keys["client"], port=port)

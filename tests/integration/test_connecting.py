@@ -27,7 +27,7 @@ from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_client, find_server
 from tests.conftest import MakeDatabase
 from tests.integration.test_backup_faults import stub
-from tests.service import free_port
+from tests.ports import free_port
 from tests.support import back_up, bound, execute, failed, run_drill, sets, value
 from tests.unit import stock
 from tests.watching import until

@@ -31,7 +31,7 @@ from opskit.store import LocalStore
 from tests.conftest import MakeDatabase
 from tests.fleets import Fleet, at_once
 from tests.integration.test_connecting import pooled
-from tests.service import free_port
+from tests.ports import free_port
 from tests.support import execute
 from tests.watching import until
 

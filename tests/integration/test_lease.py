@@ -18,7 +18,7 @@ from opskit.threads import Thread
 from tests.acceptance.scheduling import eventually
 from tests.conftest import MajorServer
 from tests.integration.test_connecting import pooled
-from tests.service import free_port
+from tests.ports import free_port
 from tests.support import execute
 
 

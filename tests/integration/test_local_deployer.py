@@ -27,7 +27,7 @@ from opskit.operations.run import Run
 from opskit.release import processes
 from opskit.release.local import Local
 from opskit.release.processes import Process
-from tests.service import free_port
+from tests.ports import free_port
 
 # What a version of the service does before it answers.
 KINDS = {

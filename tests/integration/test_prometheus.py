@@ -32,7 +32,7 @@ from opskit.watch.report import ReportRequest, report
 from opskit.watch.rules import render
 from opskit.watch.slo import checks
 from tests import watching
-from tests.s3_servers import free_ports
+from tests.ports import free_port
 from tests.unit import stock
 from tests.unit.states import fleet
 from tests.unit.test_rules import alerts
@@ -140,7 +140,7 @@ prometheus_url = {json.dumps(prometheus_url)}
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Prometheus with the rules, which need not hold for minutes here."""
     folder = tmp_path_factory.mktemp("prometheus")
-    port, own_port = free_ports(2)
+    port, own_port = free_port(), free_port()
     url = f"http://127.0.0.1:{own_port}"
     with ExitStack() as stack:
         settings = configured(folder, port, url)

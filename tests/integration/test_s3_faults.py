@@ -27,6 +27,7 @@ from opskit.store import S3Store, Store, open_store, unwrapped
 from tests import s3_servers
 from tests.conftest import MakeDatabase
 from tests.proxy import Fault, Proxy, Request, proxy_to
+from tests.receivers import away
 from tests.s3_servers import BUCKET, SECRET_KEY, S3Server
 from tests.support import back_up
 from tests.unit import builders
@@ -353,8 +354,7 @@ class TestStorms:
 
     def test_a_server_that_is_not_there_is_told(self, seaweedfs: S3Server) -> None:
         """A refused connection names the setting to look at."""
-        (port,) = s3_servers.free_ports(1)
-        server = replace(seaweedfs, endpoint_url=f"http://127.0.0.1:{port}")
+        server = replace(seaweedfs, endpoint_url=away())
 
         error = _failure(_store(server))
 

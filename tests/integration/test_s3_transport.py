@@ -11,6 +11,7 @@ import pytest
 from opskit.errors import StoreError
 from opskit.store import open_store
 from tests import certificates, s3_servers
+from tests.ports import free_port
 from tests.proxy import proxy_to
 from tests.s3_servers import S3Server
 from tests.support import bound
@@ -33,7 +34,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_tls(certificate: Path) -> Iterator[S3Server]:
     """moto's server behind TLS."""
-    (port,) = s3_servers.free_ports(1)
+    port = free_port()
     program = str(Path(sys.executable).parent / "moto_server")
     options = ["-c", str(certificate), "-k", str(certificate.with_name("key.pem"))]
     command = [program, "-H", "127.0.0.1", "-p", str(port), *options]

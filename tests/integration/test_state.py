@@ -37,7 +37,8 @@ from opskit.watch.health import checks
 from opskit.watch.state import Answer, StoreState
 from tests import s3_servers
 from tests.conftest import MakeDatabase
-from tests.s3_servers import S3Server, free_ports
+from tests.receivers import away
+from tests.s3_servers import S3Server
 from tests.support import value
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
@@ -206,11 +207,7 @@ def test_a_store_on_a_server_that_is_away_is_given_up_soon(tmp_path: Path) -> No
     """The state of the others does not wait for every retry."""
     (tmp_path / "near").mkdir()
     (tmp_path / "far").mkdir()
-    (port,) = free_ports(1)
-    section = (
-        f'[stores.bucket]\nurl = "s3://bucket/x"\n'
-        f'endpoint_url = "http://127.0.0.1:{port}"\n'
-    )
+    section = f'[stores.bucket]\nurl = "s3://bucket/x"\nendpoint_url = "{away()}"\n'
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_servers.environment().items():

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from opskit.postgres.servers import programs, throwaway
 from opskit.postgres.servers.throwaway import Server
+from tests.ports import free_port
 from tests.releases.cases import Case
 from tests.releases.site import Ground, make_ground
 from tests.releases.writer import Writer
-from tests.service import free_port
 from tests.support import execute
 
 

@@ -30,8 +30,8 @@ from opskit.release import processes
 from tests import initialised
 from tests.defects.defect import SERVICE, copy
 from tests.integration.test_connecting import pooled
+from tests.ports import free_port
 from tests.releases.versions import Version
-from tests.service import free_port
 from tests.support import execute, value
 
 _SECONDS_MAX = 300

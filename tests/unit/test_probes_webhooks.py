@@ -29,7 +29,7 @@ from opskit.probes.probe import WrongAnswer
 from opskit.probes.session import Session, Target
 from opskit.probes.signatures import Scheme
 from tests.asgi import serving
-from tests.service import free_port
+from tests.ports import free_port
 from tests.unit.probed import asked_at, named
 
 SECRET = b"secret-of-webhooks"
