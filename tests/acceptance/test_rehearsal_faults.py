@@ -39,8 +39,8 @@ def data_folder(work: Path, process: subprocess.Popen[str]) -> Path:
     """Wait for a migration to be at work; return the folder of its server."""
     deadline = time.monotonic() + 120
     while True:
-        for log in work.glob("opskit-server-*/**/log/witness.csv"):
-            with suppress(OSError):
+        with suppress(OSError):  # folders come and go while this looks through them
+            for log in work.glob("opskit-server-*/**/log/witness.csv"):
                 if "pg_sleep" in log.read_text(errors="replace"):
                     return log.parents[1]
         assert time.monotonic() < deadline
