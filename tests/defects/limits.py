@@ -11,7 +11,7 @@ _limits = planted_in(_FILE)
 
 _LENGTH = "        if _length(scope) > length_max:\n"
 _BYTES = "        if self._bytes > self.bytes_max:\n"
-_SHED = "self._active >= self._settings.concurrent_requests_max:"
+_SHED = "self._active >= self._settings.concurrent_requests_max\n"
 _SHEDDING = '503, "too many requests at once", {"Retry-After": "1"}'
 _LATE = '        refusal = errors.answer(504, "this took too long")\n'
 _SLOW = "async with asyncio.timeout_at(self._until):"
@@ -55,7 +55,7 @@ _ALL = (
     _limits(
         "nothing-is-shed",
         _SHED,
-        "self._active >= 1_000_000:",
+        "self._active >= 1_000_000\n",
         probe="limits.concurrency",
         what="Requests are queued, however many wait.",
     ),
@@ -82,9 +82,9 @@ _ALL = (
         edits=(
             Edit(
                 file=_FILE,
-                old="            refusal = errors.answer(\n                503,",
+                old="            refusal = errors.answer(*_FULL)\n",
                 new="            self._active += 1\n"
-                "            refusal = errors.answer(\n                503,",
+                "            refusal = errors.answer(*_FULL)\n",
             ),
         ),
     ),

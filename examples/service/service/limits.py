@@ -16,13 +16,15 @@ from service.settings import Settings
 # A service that is full is not ill: it must still say so.
 _ALWAYS_ANSWERED = ("/health", "/health/live", "/metrics", "/ready")
 _STARTED = "http.response.start"
+_FULL = 503, "too many requests at once", {"Retry-After": "1"}
 
 
 class Limits:
     """Middleware: answers for the service when a request goes beyond a limit.
 
     A request counts, and its time runs, until its answer begins: streams may last. It
-    does not count while its body is awaited, so that slow clients keep nobody away.
+    does not count while its body is awaited, so that slow clients keep nobody away; if
+    the service is full once the body is there, the request is refused.
     `larger` names paths whose bodies may be longer.
     """
 
@@ -44,14 +46,17 @@ class Limits:
             await refusal(scope, receive, send)
             return
         is_counted = scope["path"] not in _ALWAYS_ANSWERED
-        if is_counted and self._active >= self._settings.concurrent_requests_max:
-            refusal = errors.answer(
-                503, "too many requests at once", {"Retry-After": "1"}
-            )
+        if is_counted and self.is_full:
+            refusal = errors.answer(*_FULL)
             await refusal(scope, receive, send)
             return
         body = _Body(receive, length_max, self._settings.body_seconds)
         await self._timed(scope, _Exchange(self, body, send, is_counted))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many requests are worked on as may be."""
+        return self._active >= self._settings.concurrent_requests_max
 
     async def _timed(self, scope: Scope, exchange: _Exchange) -> None:
         exchange.count()
@@ -142,10 +147,18 @@ class _Exchange:
             return await self.body.receive()
         self.discount()
         try:
-            return await self.body.receive()
+            message = await self.body.receive()
+            self._require_room()
         finally:
             if not self.has_begun.is_set():
                 self.count()
+        return message
+
+    def _require_room(self) -> None:
+        """Refuse a request for whose body others did not wait."""
+        is_late = self.body.is_complete and not self.has_begun.is_set()
+        if is_late and self.is_counted and self.limits.is_full:
+            raise HTTPException(*_FULL)
 
     async def send(self, message: Message) -> None:
         if self.is_abandoned:

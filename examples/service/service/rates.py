@@ -14,7 +14,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-_SECONDS_MAX = 0.25
 _RETRY_SECONDS = 2.0
 _ROUNDED_SECONDS = 0.5  # Redis tells whole seconds: nobody may come back too early
 _log = structlog.get_logger()
@@ -55,7 +54,9 @@ class Rates:
     no request its time.
     """
 
-    def __init__(self, item: RateLimitItem, redis_url: str | None) -> None:
+    def __init__(
+        self, item: RateLimitItem, redis_url: str | None, *, seconds: float
+    ) -> None:
         self._item = item
         self._own = MemoryStorage()
         self._client: Redis | None = None
@@ -63,8 +64,8 @@ class Rates:
         if redis_url is not None:
             self._client = Redis.from_url(
                 redis_url,
-                socket_timeout=_SECONDS_MAX,
-                socket_connect_timeout=_SECONDS_MAX,
+                socket_timeout=seconds,
+                socket_connect_timeout=seconds,
                 retry=Retry(NoBackoff(), retries=0),
             )
             self._shared = RedisStorage(

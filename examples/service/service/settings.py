@@ -70,6 +70,9 @@ class Settings(BaseSettings):
         description="Redis, which counts requests for all processes together; without "
         "it, or while it is away, each process counts its own",
     )
+    redis_seconds: Seconds = Field(
+        default=0.25, description="how long Redis may take; then it is away"
+    )
     jwt_secret: SecretStr | None = Field(
         default=None,
         min_length=32,

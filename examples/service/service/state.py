@@ -58,7 +58,11 @@ class State:
             database=database,
             keys=Keys(database, settings.key_cache_seconds),
             tokens=Tokens(database, settings),
-            rates=Rates(settings.rate, redis.get_secret_value() if redis else None),
+            rates=Rates(
+                settings.rate,
+                redis.get_secret_value() if redis else None,
+                seconds=settings.redis_seconds,
+            ),
             metrics=Metrics(settings.version),
             hub=hub,
             outbox=outbox,
