@@ -74,6 +74,14 @@ def patiently(ask: Callable[[], Check]) -> Check:
     return ask()
 
 
+def decidedly(ask: Callable[[], Check]) -> Check:
+    """Ask until the answer is not inconclusive, three times at most, as `smoke` does."""
+    for _ in range(2):
+        if (check := ask()).passed is not None:
+            return check
+    return ask()
+
+
 def asked_at(
     url: str,
     name: str,

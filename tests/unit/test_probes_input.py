@@ -21,7 +21,7 @@ from opskit.probes.probe import Inconclusive, WrongAnswer
 from opskit.probes.refusals import insist
 from opskit.probes.session import Session, Target
 from tests.asgi import serving
-from tests.unit.probed import asked_at
+from tests.unit.probed import asked_at, decidedly
 
 Answer = Callable[[str], Response]
 TRACE = 'Traceback (most recent call last):\n  File "/srv/app.py", line 3, in post'
@@ -110,7 +110,7 @@ def application(
     return Starlette(routes=routes)
 
 
-def ask(app: Starlette, name: str, **wanted: Any) -> Check:
+def ask(app: Starlette, name: str, *, timeout: str = "60s", **wanted: Any) -> Check:
     """Ask a probe of the family."""
     wanted = {"path": "/tasks", "text_max": 100, **wanted}
     with serving(app) as url:
@@ -119,7 +119,7 @@ def ask(app: Starlette, name: str, **wanted: Any) -> Check:
             f"input.{name}",
             input=wanted,
             error_fields=["error.code", "error.message"],
-            timeout="5s",
+            timeout=timeout,
         )
 
 
@@ -289,9 +289,14 @@ def _raises(_message: object) -> None:
 def test_messages_that_are_not_answered_rightly_fail(
     answer: Callable[[Any], Any],
 ) -> None:
-    app = application(socket=talking(answer))
-
-    check = ask(app, "websocket-messages", websocket={"path": "/ws"})
+    check = decidedly(
+        lambda: ask(
+            application(socket=talking(answer)),
+            "websocket-messages",
+            timeout="5s",
+            websocket={"path": "/ws"},
+        )
+    )
 
     assert check.passed is False, check
 
@@ -310,9 +315,14 @@ def test_a_socket_that_answers_no_ping_afterwards_fails() -> None:
         await channel.receive()
         await channel.receive()
 
-    app = application(socket=silent)
-
-    check = ask(app, "websocket-frames", websocket={"path": "/ws"})
+    check = decidedly(
+        lambda: ask(
+            application(socket=silent),
+            "websocket-frames",
+            timeout="5s",
+            websocket={"path": "/ws"},
+        )
+    )
 
     assert check.passed is False
     assert check.observed == "a ping afterwards: no answer"
@@ -424,7 +434,8 @@ METHODS: list[str] = []
 
 def test_a_fault_behind_a_described_parameter_is_noticed() -> None:
     """Requests are made up, with GET alone: nothing is destroyed."""
-    check = ask(described(), "openapi", openapi={"path": "/openapi.json"})
+    asked = {"path": "/openapi.json", "time": "10m"}
+    check = ask(described(), "openapi", openapi=asked)
 
     assert check.passed is False, check
     assert "failure" in check.observed

@@ -15,9 +15,10 @@ from starlette.responses import JSONResponse, Response
 
 from opskit.checks import Check
 from opskit.config.smoke import SmokeSettings
+from opskit.probes import rate_limit
 from opskit.probes.runner import Runner
 from opskit.probes.session import Session, Target
-from tests.unit.probed import Respond, asked, named, patiently
+from tests.unit.probed import Respond, asked, named
 
 LIMIT = 12
 KEYS = {
@@ -25,6 +26,31 @@ KEYS = {
     "other": {"X-API-Key": "of-somebody-else"},
 }
 Change = Callable[[dict[str, str], int], object]
+
+
+@dataclass
+class Clock:
+    """The time of the probe and of the service alike: it passes while one sleeps."""
+
+    now: float = field(default_factory=time.time)
+
+    def time(self) -> float:
+        """Return the seconds since 1970."""
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that does not run while this machine is busy."""
+    made = Clock()
+    monkeypatch.setattr(rate_limit, "time", made)
+    return made
 
 
 @dataclass
@@ -38,12 +64,13 @@ class Limiter:
     change: Change = lambda _headers, _status: None
     client: Callable[[Request], object] = lambda request: request.headers["X-API-Key"]
     extends: bool = False
+    time: Callable[[], float] = time.time
     starts: dict[object, float] = field(default_factory=dict)
     used: Counter[object] = field(default_factory=Counter)
 
     def __call__(self, request: Request) -> Response:
         """Count a request, and answer it."""
-        now, client = time.time(), self.client(request)
+        now, client = self.time(), self.client(request)
         if now >= self.starts.get(client, 0.0) + self.window:
             self.starts[client], self.used[client] = now, 0
         self.used[client] += 1
@@ -233,12 +260,16 @@ def test_a_burst_that_takes_longer_than_a_window_is_inconclusive() -> None:
     assert ask(respond, window="1s").passed is None
 
 
-def test_a_limit_that_was_used_up_before_is_waited_for() -> None:
+def test_a_limit_that_was_used_up_before_is_waited_for(clock: Clock) -> None:
     """The second burst begins when the window of the first one has ended."""
-    service = Limiter(window=4)
+    # Seconds from now: the header Date is of another clock.
+    relative = value(RESET, lambda own: str(own - int(clock.now)))
+    service, began = Limiter(window=4, time=clock.time, change=relative), clock.now
 
-    assert patiently(lambda: ask(service, window="4s")).passed
-    assert patiently(lambda: ask(service, window="4s")).passed
+    assert ask(service, window="4s").passed
+    assert clock.now == began
+    assert ask(service, window="4s").passed
+    assert began + 4 <= clock.now <= began + 7
 
 
 def test_another_key_is_served_meanwhile() -> None:
@@ -253,8 +284,8 @@ def test_a_limit_of_all_keys_together_fails() -> None:
     assert check.passed is False
 
 
-def test_a_key_that_is_served_after_retry_after_passes() -> None:
-    check = patiently(lambda: ask(Limiter(window=2), "restored", window="2s"))
+def test_a_key_that_is_served_after_retry_after_passes(clock: Clock) -> None:
+    check = ask(Limiter(window=2, time=clock.time), "restored", window="2s")
 
     assert check.passed, check
 
@@ -268,7 +299,11 @@ def test_a_key_that_is_served_after_retry_after_passes() -> None:
     ],
     ids=["Retry-After too short", "refused requests extend it", "no limit"],
 )
-def test_a_key_that_is_not_served_after_retry_after_fails(service: Limiter) -> None:
+def test_a_key_that_is_not_served_after_retry_after_fails(
+    service: Limiter, clock: Clock
+) -> None:
+    service.time = clock.time
+
     assert ask(service, "restored").passed is False
 
 
