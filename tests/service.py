@@ -51,6 +51,14 @@ STRICT: dict[str, Any] = {
 }
 # What is to succeed has time on a busy machine; a test that tries a limit sets it.
 _PATIENT = {"redis_seconds": "60", "body_seconds": "60", "request_seconds": "120"}
+_UNHURRIED = """
+import service.database
+from service.__main__ import main
+
+service.database._WAIT_SECONDS = 600.0
+service.database._CONNECT["options"] = "-c timezone=UTC"
+main()
+"""
 _TEMPLATE = "service_template"
 _SECONDS_MAX = 60
 _ADDRESS = re.compile(r"running on (http://[\d.]+:(\d+))")
@@ -96,6 +104,13 @@ def launch(
             env=dict(environment),
             stderr=output,
         )
+
+
+def launch_unhurried(
+    folder: Path, port: int, environment: Mapping[str, str], log: Path
+) -> Process:
+    """Start a service that waits for locks, and for connections, for minutes."""
+    return launch(folder, port, environment, log, ("-c", _UNHURRIED))
 
 
 @dataclass

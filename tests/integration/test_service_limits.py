@@ -12,17 +12,10 @@ from functools import partial
 import pytest
 import urllib3
 
-from tests.service import Service, Services, launch
+from tests.service import Service, Services, launch, launch_unhurried
 
 AT_ONCE = 5
 SECONDS_MAX = 60
-# Whoever waits for a lock, or for a connection to the database, may wait for long.
-ENDLESS = (
-    "-c",
-    "import service.database as d; d._WAIT_SECONDS = 600.0; "
-    "d._CONNECT['options'] = '-c timezone=UTC'; "
-    "from service.__main__ import main; main()",
-)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +29,7 @@ def service(services: Services) -> Iterator[Service]:
 def crowded(services: Services) -> Iterator[Service]:
     """A service that works on few requests at once, for as long as they take."""
     with services.running(
-        launch=partial(launch, program=ENDLESS),
+        launch=launch_unhurried,
         concurrent_requests_max=str(AT_ONCE),
         request_seconds="600",
     ) as running:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service import JWT_SECRET, Service, Services
+from tests.service import JWT_SECRET, Service, Services, launch_unhurried
 
 SECONDS_MAX = 60
 
@@ -38,6 +38,18 @@ def parts(service: Service) -> tuple[int, dict[str, str]]:
     return answer.status, states | {"all": health["status"]}
 
 
+def parts_when(service: Service, whole: str) -> tuple[int, dict[str, str]]:
+    """Return the same as soon as the whole is so: a part may be slow to answer."""
+    told: list[tuple[int, dict[str, str]]] = []
+
+    def is_so() -> bool:
+        told.append(parts(service))
+        return told[-1][1]["all"] == whole
+
+    wait_until(is_so)
+    return told[-1]
+
+
 def counted(service: Service, **labels: str) -> float:
     """Return how many requests with these labels were counted."""
     text = service.ask("GET", "/metrics").data.decode()
@@ -53,9 +65,7 @@ def counted(service: Service, **labels: str) -> float:
 def test_health_names_the_version_and_every_part(services: Services) -> None:
     """All parts are healthy when nothing is missing; a setting names the version."""
     with services.running(version="7.8.9") as service:
-        # One that has just begun may be slow to reach what it needs.
-        wait_until(lambda: parts(service)[1]["all"] == "healthy")
-        code, states = parts(service)
+        code, states = parts_when(service, "healthy")
         version = service.ask("GET", "/health").json()["version"]
 
     assert (code, version) == (200, "7.8.9")
@@ -67,8 +77,7 @@ def test_health_names_the_version_and_every_part(services: Services) -> None:
 def test_too_little_disk_or_memory_is_a_degraded_health(services: Services) -> None:
     """Both are bounded by settings."""
     with services.running(disk_free_min=str(2**31), memory_max="1") as service:
-        wait_until(lambda: parts(service)[1]["all"] == "degraded")
-        code, states = parts(service)
+        code, states = parts_when(service, "degraded")
 
     assert (code, states["memory"], states["all"]) == (200, "degraded", "degraded")
 
@@ -120,10 +129,10 @@ def test_without_redis_the_service_counts_alone_and_recovers(
             statuses = [
                 service.ask("GET", "/api/tasks", "writer").status for _ in range(4)
             ]
-            code, states = parts(service)
+            code, states = parts_when(service, "degraded")
         finally:
             services.redis.start()
-        wait_until(lambda: parts(service)[1]["all"] == "healthy")
+        parts_when(service, "healthy")
         # Redis has counted nothing yet, so that a request is answered again.
         wait_until(lambda: service.ask("GET", "/api/tasks", "writer").status == 200)
 
@@ -220,8 +229,16 @@ def test_no_secret_is_logged(services: Services) -> None:
     assert all(isinstance(json.loads(line), dict) for line in log.splitlines())
 
 
-def test_a_request_is_answered_before_the_service_ends(service: Service) -> None:
+@pytest.fixture
+def unhurried(services: Services) -> Iterator[Service]:
+    """A service that waits for minutes: for locks, and for requests at its end."""
+    with services.running(launch=launch_unhurried, stop_seconds="600") as running:
+        yield running
+
+
+def test_a_request_is_answered_before_the_service_ends(unhurried: Service) -> None:
     """A signal comes while it waits for a lock: it gets its answer, and then all ends."""
+    service = unhurried
     made = service.ask("POST", "/api/tasks", "writer", document={"title": "slow"})
     path = f"/api/tasks/{made.json()['id']}"
     answers = []
