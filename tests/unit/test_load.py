@@ -31,10 +31,16 @@ from opskit.probes.probe import Inconclusive
 from opskit.probes.session import Session, Target
 from tests.asgi import serving
 
-# Far more than a busy machine needs for an answer of this service.
 SLO = SloSettings.model_validate(
     {"latency": {"p95": "4s", "p99": "5s"}, "error_rate": 0.02}
 )
+# Far more than a busy machine needs for an answer of this service.
+PATIENT = SloSettings.model_validate(
+    {"latency": {"p95": "60s", "p99": "60s"}, "error_rate": 0.02}
+)
+SECONDS = 60.0
+# Where a subscriber waits for what never comes.
+SILENT_SECONDS = 10.0
 MIB = 1024 * 1024
 SECTION: dict[str, Any] = {
     "requests": [
@@ -158,11 +164,15 @@ def _settings(**more: Any) -> SmokeSettings:
 
 
 def _judged(
-    url: str, *names: str, slo: SloSettings = SLO, **more: Any
+    url: str,
+    *names: str,
+    slo: SloSettings = SLO,
+    seconds: float = SECONDS,
+    **more: Any,
 ) -> dict[str, Check]:
     """Return what the probes of one load say; an inconclusive one has not passed."""
     probes = list(load.probes(_settings(**more), slo))
-    target = Target(url=url, timeout_seconds=10)
+    target = Target(url=url, timeout_seconds=seconds)
     checks = {}
     with Session(target) as session:
         for each in probes:
@@ -173,7 +183,7 @@ def _judged(
 
 def test_a_service_that_bears_it_passes(shop: Shop, url: str) -> None:
     """All probes judge one load: each event comes to each subscriber."""
-    checks = _judged(url)
+    checks = _judged(url, slo=PATIENT)
 
     assert [each for each in checks.values() if not each.passed] == []
     assert list(checks) == ["latency", "errors", "subscribers", "memory"]
@@ -205,8 +215,9 @@ def test_each_fault_is_noticed(
     """The service is the same but for one thing."""
     shop.faults = {fault}
     _late(monkeypatch, 0.0)
+    seconds = SILENT_SECONDS if fault == "drops events" else SECONDS
 
-    check = _judged(url, name)[name]
+    check = _judged(url, name, seconds=seconds)[name]
 
     assert check.failed
     assert observed in check.observed
@@ -226,7 +237,7 @@ def test_what_says_nothing_of_the_service_is_inconclusive(
     shop.faults = {fault}
 
     with pytest.raises(Inconclusive, match=reason):
-        _judged(url, name)
+        _judged(url, name, slo=PATIENT)
 
 
 def test_requests_that_wait_for_a_stalled_service_are_slow(
@@ -237,7 +248,7 @@ def test_requests_that_wait_for_a_stalled_service_are_slow(
     _late(monkeypatch, 0.0)
     shop.faults = {"takes its time"}
     slo = SloSettings.model_validate({"latency": {"p95": "1s"}})
-    some = {"streams": [], "sockets": [], "duration": "2s", "spike": 0}
+    some: dict[str, Any] = {"streams": [], "sockets": [], "duration": "2s", "spike": 0}
 
     check = _judged(url, "latency", slo=slo, **some)["latency"]
 
@@ -301,10 +312,9 @@ def test_a_busy_generator_still_sees_what_its_delay_cannot_explain(
 
 def test_a_second_attempt_makes_a_second_load(shop: Shop, url: str) -> None:
     """The first attempts of all probes share the first."""
-    target = Target(url=url, timeout_seconds=10)
-    probes = list(
-        load.probes(_settings(streams=[], sockets=[], duration="1s", spike=0), SLO)
-    )
+    target = Target(url=url, timeout_seconds=SECONDS)
+    settings = _settings(streams=[], sockets=[], duration="1s", spike=0)
+    probes = list(load.probes(settings, PATIENT))
     with Session(target) as session:
         for each in probes:
             each.ask(session)
