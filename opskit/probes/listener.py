@@ -58,6 +58,9 @@ class Listener:
         while (left := end - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
                 yield self._deliveries.get(timeout=left)
+        # This machine may have been too busy to look at them before.
+        for _ in range(self._deliveries.qsize()):
+            yield self._deliveries.get()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -20,11 +21,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from urllib3 import HTTPHeaderDict
 
 from opskit.checks import Check
 from opskit.config.smoke import SmokeSettings
 from opskit.config.webhooks import SignatureSettings
 from opskit.errors import ConfigurationError
+from opskit.probes.listener import Delivery, Listener
 from opskit.probes.probe import WrongAnswer
 from opskit.probes.session import Session, Target
 from opskit.probes.signatures import Scheme
@@ -480,3 +483,11 @@ def test_a_secret_is_needed(secret: Path) -> None:
             "webhooks.outgoing",
             webhooks={"outgoing": {"path": "/act"}},
         )
+
+
+def test_a_delivery_that_is_looked_at_late_is_not_lost() -> None:
+    """It came in time, while this machine was too busy to look."""
+    came: SimpleQueue[Delivery] = SimpleQueue()
+    came.put(Delivery(headers=HTTPHeaderDict(), body=b"{}", time=time.time()))
+
+    assert len(list(Listener(came).until(time.monotonic() - 1))) == 1
