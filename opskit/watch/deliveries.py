@@ -168,6 +168,8 @@ def _plain(auth: str | None) -> str | None:
 
 def reason_of(error: BaseException, timeout: float) -> str:
     """Return why a receiver could not be reached; the errors' own words hold URLs."""
+    from urllib3.exceptions import TimeoutError as Late
+
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -175,4 +177,6 @@ def reason_of(error: BaseException, timeout: float) -> str:
         if isinstance(cause, TimeoutError):
             return f"no answer within {timeout:.0f} s"
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, Late):  # none of the time was left to read the answer
+        return f"no answer within {timeout:.0f} s"
     return f"it cannot be reached ({type(error).__name__})"

@@ -7,9 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import ReadTimeoutError
 
 from opskit.watch import deliveries
-from opskit.watch.deliveries import Delivery, NotDelivered, deliver, request
+from opskit.watch.deliveries import (
+    Delivery,
+    NotDelivered,
+    deliver,
+    reason_of,
+    request,
+)
 from tests.receivers import away, receiver
 
 WAIT_SECONDS = 60.0
@@ -122,3 +130,10 @@ def test_an_error_of_a_library_is_named_without_its_words() -> None:
         raise KeyError("https://ops:secret@example.org")
 
     assert deliver([_delivery(send)]) == ["an unexpected error: KeyError"]
+
+
+def test_a_library_that_ran_out_of_time_is_told_in_our_words() -> None:
+    """No error of the system is behind it if no time was left to read the answer."""
+    late = ReadTimeoutError(HTTPConnectionPool("example.org"), "/secret", "timed out")
+
+    assert reason_of(late, 5.0) == "no answer within 5 s"
