@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -291,16 +292,36 @@ def test_the_claim_of_another_owner_is_respected(
         pass
 
 
+@contextmanager
+def _unrenewed(store: SharedStore) -> Iterator[None]:
+    """Let no claim be renewed meanwhile: what somebody reads of it would be gone."""
+    goes_on = threading.Event()
+
+    def before() -> None:
+        if threading.current_thread().name == "store lock":
+            goes_on.wait(60)
+
+    store.before = before
+    try:
+        yield
+    finally:
+        store.before = lambda: None
+        goes_on.set()
+
+
 def test_a_holder_that_renews_never_gets_old(store: SharedStore) -> None:
     """After hours the claim is young; of the renewals two are kept at most."""
     with _hold(store, timing=BUSY) as check:
         for _ in range(5):
             store.seconds += 200
             before = len(store.puts)
-            _wait_for(lambda: len(store.puts) > before + 1)  # noqa: B023
+            # Of these one may have begun before the time went on, and one may not
+            # have ended.
+            _wait_for(lambda: len(store.puts) > before + 2)  # noqa: B023
             check()
-        refused = _try(store, "bbb")
-        left = len(keys(store))
+        with _unrenewed(store):
+            refused = _try(store, "bbb")
+            left = len(keys(store))
 
     assert "run aaa" in refused
     assert left <= 3
@@ -310,17 +331,23 @@ def test_a_holder_that_renews_never_gets_old(store: SharedStore) -> None:
 def test_a_holder_whose_claim_was_removed_learns_of_it(store: SharedStore) -> None:
     """Somebody took it for dead: the next renewal finds that, and `check` tells."""
     with _hold(store, timing=BUSY) as check:
-        store.discard(FOLDER)
-        _wait_for(lambda: _raises(check, LockHeld))
+
+        def is_told() -> bool:
+            # Again, since a renewal that had just looked for the claim puts it back.
+            store.discard(FOLDER)
+            return _raises(check, LockHeld)
+
+        _wait_for(is_told)
         with pytest.raises(LockHeld, match="was lost: another run took its claim"):
             check()
 
 
 def _raises(check: Check, kind: type[OpskitError]) -> bool:
+    """Tell whether a check raises that; another error may come before it."""
     try:
         check()
-    except kind:
-        return True
+    except OpskitError as error:
+        return isinstance(error, kind)
     return False
 
 
@@ -564,6 +591,7 @@ def test_of_many_threads_one_at_a_time_holds_it(any_store: Store) -> None:
     """Contenders that come again and again: no two are inside, and many get in."""
     room = _Room()
     crowded: list[int] = []
+    until = time.monotonic() + 60
 
     def stay() -> None:
         if len(room.inside) > 1:
@@ -571,8 +599,11 @@ def test_of_many_threads_one_at_a_time_holds_it(any_store: Store) -> None:
         threading.Event().wait(0.001)
 
     def contend(name: str) -> None:
-        for number in range(8):
+        # How many get in of so many tries is a matter of who is let run when.
+        for number in itertools.count():
             _visit(any_store, room, f"{name}{number}", stay)
+            if room.entered >= 20 or time.monotonic() > until:
+                return
 
     threads = [threading.Thread(target=contend, args=[f"run{n}x"]) for n in range(5)]
     for thread in threads:
@@ -581,7 +612,7 @@ def test_of_many_threads_one_at_a_time_holds_it(any_store: Store) -> None:
         thread.join()
 
     assert crowded == []
-    assert room.entered >= 5
+    assert room.entered >= 20
     assert keys(any_store) == []
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from opskit.store import ObjectInfo
 from tests.memory_store import MemoryStore
 
-_PATIENCE_SECONDS = 30
+_PATIENCE_SECONDS = 120
 
 
 class Turns:
