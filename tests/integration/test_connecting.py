@@ -188,7 +188,7 @@ def test_no_lock_is_waited_for_longer_than_allowed(
         with pytest.raises(LockWait) as waited:
             back_up(url, store_dir, lock_wait=timedelta(seconds=2))
 
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 50
         assert f"{locked} is locked by server process " in waited.value.message
         assert "opskit migration" in waited.value.message
     assert not list(store_dir.iterdir())
@@ -237,7 +237,7 @@ def test_what_waits_for_the_dump_does_not_spoil_it(
     def beside(connection: Any) -> list[str]:
         waiting.start()
         wait = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not value(url, wait) and time.monotonic() < until:
             time.sleep(0.05)
         return unlocked(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,12 @@ def test_what_a_killed_drill_left_on_an_existing_server_is_dropped(
     execute(elsewhere.url(), f"CREATE DATABASE {own}")
     with connect(elsewhere.url(), purpose="a drill that was killed") as connection:
         scratch.create(connection, dead, inventory, run_id="dead01")
+        pid = connection.info.backend_pid
+    # A server ends a session after its client: until then the copy is in use.
+    ended = f"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {pid}"
+    deadline = time.monotonic() + 60
+    while not value(elsewhere.url(), ended) and time.monotonic() < deadline:
+        time.sleep(0.05)
     with connect(elsewhere.url(), purpose="a drill that lives") as connection:
         scratch.create(connection, alive, inventory, run_id="alive1")
         run_drill(one_set, kind="existing", existing_url=elsewhere.url())

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -199,7 +200,7 @@ def test_under_the_lock_of_the_service_files_belong_together(tmp_path: Path) -> 
     seen: set[tuple[int, ...]] = set()
     with _writer(folder, lock):
         while len(seen) < 10:
-            dumped = dump(folder, lock=lock, lock_wait=timedelta(seconds=20))
+            dumped = dump(folder, lock=lock, lock_wait=timedelta(minutes=5))
             found = _contents(dumped)
             numbers = {name: each["number"] for name, each in found.items()}
             assert len(set(numbers.values())) <= 1, numbers
@@ -406,10 +407,12 @@ def test_hourly_backups_of_a_directory_are_cheap(tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         (folder / f"{number}.json").write_text(f'{{"number": {number}}}')
     with dumping(tmp_path) as opened:
-        began = os.times().elapsed
+        began, worked = time.monotonic(), time.process_time()
         size_bytes = sum(len(block) for block in opened.stream())
-        seconds = os.times().elapsed - began
+        seconds, worked = time.monotonic() - began, time.process_time() - worked
 
     assert len(opened.records) == 10_101
     assert size_bytes == opened.tar_bytes
-    assert seconds < 30
+    assert worked < 30
+    # Nor does it wait for something with each file.
+    assert seconds < 120

@@ -126,7 +126,7 @@ def test_a_lock_that_is_released_in_time_is_taken(path: Path) -> None:
     with _service(path, "flock") as service:
         assert service.stdin is not None
         service.stdin.close()
-        with held(_lock(path, wait=30)) as is_new:
+        with held(_lock(path, wait=300)) as is_new:
             found = _state(path, "flock")
 
         service.stdin = None
@@ -148,7 +148,7 @@ def test_a_lock_file_that_its_holder_removes_is_not_held_in_vain(path: Path) -> 
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("fcntl.flock", release_and_remove)
-        with held(_lock(path, wait=30)) as is_new:
+        with held(_lock(path, wait=300)) as is_new:
             patched.undo()
             found = _state(path, "flock")
     os.close(descriptor)
