@@ -23,7 +23,7 @@ DISTRUST = "Do not rely on this store before you know why."
 _SECONDS_MAX = 25.0
 _FILL_SECONDS = 15.0
 _FILL_THREADS = 8
-# A machine that stands still outlasts a short lock; a long one is waited for at the end.
+# A machine that stands still outlasts a short lock; the end of a long one takes time.
 _LOCK_SECONDS = (4, 30)
 # One more than a page holds; few where they could not be deleted again.
 _KEYS, _KEYS_LEFT_BEHIND = 1001, 3
