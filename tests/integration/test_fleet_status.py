@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.request import urlopen
 from uuid import uuid4
@@ -32,7 +32,9 @@ LABELS = {"a": "default", "b": "default", "c": "eu"}
 @pytest.fixture
 def fleet(make_database: MakeDatabase) -> Settings:
     """The settings of a fleet of three sources, whose queue is there."""
-    database = {"url": "postgresql://ops@db.example/x", "schedule": "0 9 * * *"}
+    # Due some hours ago, and not again for most of a day.
+    line = f"0 {(datetime.now(UTC) - timedelta(hours=2)).hour} * * *"
+    database = {"url": "postgresql://ops@db.example/x", "schedule": line}
     settings = Settings.model_validate(
         {
             "fleet": {"url": make_database(script="SELECT 1")},
