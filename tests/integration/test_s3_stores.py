@@ -200,18 +200,25 @@ def test_without_the_right_to_delete_all_else_works(
     assert list(store.unfinished()) == []
 
 
+# A part that is on its way might arrive after the upload was removed, and stay.
 _KILLED = """
-import os, sys, signal
+import os, sys, signal, time
 from opskit.config import StoreSettings
 from opskit.store import open_store
+settings = StoreSettings.model_validate_json(sys.argv[1])
+store = open_store("killed", settings)
 def chunks():
     for _ in range(20):
         yield b"x" * 1_000_000
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if sum(each.size_bytes for each in store.unfinished()) >= 16 * 1024**2:
+            break
+        time.sleep(0.05)
     sys.stdout.write("ready")
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGKILL)
-settings = StoreSettings.model_validate_json(sys.argv[1])
-open_store("killed", settings).put("shop/2026/dump", chunks())
+store.put("shop/2026/dump", chunks())
 """
 
 
@@ -227,7 +234,7 @@ def test_what_a_killed_run_leaves_is_found_and_removed(
         include={"url", "endpoint_url", "region", "addressing"}
     )
     killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, written], stdout=subprocess.PIPE, timeout=60
+        [sys.executable, "-c", _KILLED, written], stdout=subprocess.PIPE, timeout=300
     )
     store = open_store("killed", settings)
     listed = list(store.list())
