@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import LiteralString
 
+import psycopg
 from psycopg.rows import TupleRow
 
 from opskit.errors import LockHeld
@@ -29,6 +30,7 @@ from opskit.postgres.schema import excluded_relations
 _LOCK_CLASS = 0x6F70736B
 _ATTEMPT = re.compile(r"opskit job (\d+)\.(\d+) ")
 _TAKEOVER_SECONDS = 10.0
+_RELEASE_TIME = timedelta(seconds=5)
 _SERVER_KEEPALIVES = {
     f"tcp_keepalives_{name}": setting
     for name, setting in (("idle", "60"), ("interval", "10"), ("count", "6"))
@@ -106,12 +108,28 @@ def database_lock(
             attempt is not None and _is_taken_over(connection, name, attempt)
         ):
             raise _held(connection, name)
-        yield DatabaseLock(name, connection)
+        try:
+            yield DatabaseLock(name, connection)
+        finally:
+            _free(connection, name)
 
 
 def _is_taken(connection: Connection, name: str) -> bool:
     statement: LiteralString = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
     return bool(query_value(connection, statement, _LOCK_CLASS, name))
+
+
+def _free(connection: Connection, name: str) -> None:
+    """Give the lock back: a server may end a session long after its client has left.
+
+    Where it is lost already, or the server does not answer, it ends with the session.
+    """
+    statement: LiteralString = "SELECT pg_advisory_unlock(%s, hashtext(%s))"
+    with (
+        contextlib.suppress(psycopg.Error, OSError),
+        cut_off(connection, _RELEASE_TIME),
+    ):
+        query(connection, statement, _LOCK_CLASS, name)
 
 
 def _is_taken_over(connection: Connection, name: str, attempt: Attempt) -> bool:

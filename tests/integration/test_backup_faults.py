@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from opskit.backup import stream
@@ -320,6 +322,27 @@ def test_two_hosts_do_not_back_up_one_database_at_once(
         back_up(url, store_dir)
 
     assert of_database(back_up(url, store_dir).manifest).tables
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lock_is_free_before_the_server_has_ended_its_session(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A busy server takes a while: the next run need not wait, nor be refused."""
+    url, wait = make_database(16, "SELECT 1"), timedelta(seconds=60)
+    lock = partial(
+        snapshot.database_lock, url, name="backup shop", run_id="one1", lock_wait=wait
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(psycopg.Connection, "close", lambda _self: None)
+        with suppress(BackupFailed), lock() as left:
+            if fails:
+                raise BackupFailed("it failed", hint="")
+    assert left.connection.execute("SELECT 1").fetchone() == (1,)
+
+    with lock() as next_one:
+        next_one.require_held()
+    left.connection.close()
 
 
 @pytest.mark.parametrize(
