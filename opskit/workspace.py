@@ -84,7 +84,7 @@ def sweep(
     for path in sorted([*base.glob(f"{PREFIX}{kind}-*"), *unnamed]):
         if not _is_ours(path, min_age=_UNNAMED_SECONDS_MAX if path in unnamed else 0):
             continue
-        if path in unnamed and not os.listdir(path):
+        if path in unnamed and _is_empty(path):
             # Its owner was killed before the lock was made, or after it was removed.
             with contextlib.suppress(OSError):
                 path.rmdir()
@@ -96,6 +96,13 @@ def sweep(
                 _remove(path)
                 removed.append(path)
     return removed
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return not os.listdir(path)
+    except FileNotFoundError:
+        return True  # another run has removed it meanwhile
 
 
 def _remove(path: Path) -> None:

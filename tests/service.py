@@ -289,7 +289,7 @@ class Service:
             self,
             folder=Path(tempfile.mkdtemp(dir=self.folder)),
             environment={**self.environment, **given},
-            port=0,
+            port=free_port(),
             process=None,
         )
         try:
@@ -357,6 +357,7 @@ class Services:
         service = Service(
             folder=folder,
             hook_port=port,
+            port=free_port(),
             environment=self._environment(name, origins | settings, source),
             keys=self._keys,
             server=self.server,

@@ -201,6 +201,8 @@ class DatabaseDump:
 
     def globals(self) -> Globals:
         """Return the server's roles and tablespaces, and note the same roles."""
+        # A CONNECTION LIMIT counts pg_dump's sessions until the server has ended them.
+        self._watch.wait_for_end()
         found, taken = _roles(self._source, self._client, self._watch.connection)
         _require_roles(taken, self._entries, self._inventory.needed_roles)
         changes = {"roles": taken, "role_passwords": found.with_passwords}

@@ -9,6 +9,7 @@ import re
 import select
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, LiteralString
@@ -289,6 +290,8 @@ def _widen_pipe(stream: IO[bytes]) -> None:
 
 _REACH_SECONDS_MAX = 60
 _SERVER: LiteralString = "SELECT pg_postmaster_start_time()"
+_SESSION = "SELECT pg_backend_pid()"
+_END_LOOKS, _END_LOOK_SECONDS = 100, 0.02
 
 
 def require_same_server(
@@ -305,7 +308,7 @@ def require_same_server(
             [
                 *(installation.program("psql"), "--no-psqlrc", "--no-password"),
                 *("--tuples-only", "--no-align", f"--dbname={client_connection(url)}"),
-                *(f"--command={_SERVER}", *shows),
+                *(f"--command={_SERVER}", *shows, f"--command={_SESSION}"),
             ],
             client_environment(url),
             doing=f"connecting with psql {installation.version}",
@@ -318,7 +321,7 @@ def require_same_server(
             hint="opskit itself connects by this URL: one of its parameters may be "
             "newer than these programs; leave it out, or install newer client programs."
         ) from error
-    server, *shown = output.decode("utf-8", "replace").splitlines()
+    server, *shown, session = output.decode("utf-8", "replace").splitlines()
     if server != str(query_value(connection, f"{_SERVER}::text")):
         raise DatabaseError(
             "two servers answer at this URL: psql reaches another one than opskit",
@@ -326,3 +329,13 @@ def require_same_server(
             "several.",
         )
     require_pinned(connection, dict(zip(PINNED_SETTINGS, shown, strict=False)))
+    _wait_for_end(connection, session)
+
+
+def _wait_for_end(connection: Connection, session: str) -> None:
+    """Wait a little for a session to end: until then a CONNECTION LIMIT counts it."""
+    is_there: LiteralString = "SELECT true FROM pg_stat_activity WHERE pid = %s"
+    for _ in range(_END_LOOKS):
+        if not query_value(connection, is_there, int(session)):
+            return
+        time.sleep(_END_LOOK_SECONDS)

@@ -29,8 +29,9 @@ from opskit.postgres.servers.programs import CLIENT_PROGRAMS, Installation
 from opskit.threads import Thread
 from opskit.workspace import Limits
 
-_FINISHED = re.compile(rb"pg_restore: finished item (\d+) ")
-# Two jobs write at once, each piece by piece: it may stand anywhere in a line.
+# Two jobs write at once, each piece by piece: the name may stand there twice, or not at
+# all, and an entry that failed anywhere in a line.
+_FINISHED = re.compile(rb"(?:pg_restore:| )*finished item (\d+) ")
 _FAILED = re.compile(rb"from TOC entry (\d+); \d+ \d+ [A-Z]")
 _NAMED = re.compile(r"from TOC entry (\d+);")
 _OWN = b"pg_restore: "
@@ -155,7 +156,8 @@ class Said:
         """
         is_kept = False
         for line in lines:
-            if line.startswith(_OWN) or _FAILED.search(line):
+            is_own = line.startswith(_OWN) or _FINISHED.match(line)
+            if is_own or _FAILED.search(line):
                 is_kept = self._is_complaint(line)
             elif line.startswith(_STATEMENT):
                 is_kept = False

@@ -32,6 +32,7 @@ from opskit.postgres.snapshot import DatabaseLock
 from opskit.store import LocalStore
 from tests.conftest import MajorServer, MakeDatabase
 from tests.fleet.servers import server
+from tests.ports import free_port
 from tests.streams import let_small_tables_apart
 from tests.support import back_up, execute, failed, run_drill, sets, users_own, value
 
@@ -417,11 +418,7 @@ def password_server(
     installations: list[Installation],
 ) -> Iterator[Callable[[str], str]]:
     """A server on loopback that asks for a password; gives a URL for one."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     installation = find_server(installations, major=16)
     settings = {"listen_addresses": "127.0.0.1"}
     with throwaway.throwaway(installation, port=port, settings=settings) as running:

@@ -20,6 +20,7 @@ from opskit.catalog.manifest import of_database
 from opskit.checks import Health
 from opskit.doctor import databases
 from opskit.errors import BackupFailed, DatabaseError
+from opskit.postgres import client
 from opskit.postgres import locks as postgres_locks
 from opskit.postgres.connect import connect
 from opskit.postgres.locks import LockWait
@@ -131,6 +132,37 @@ def test_too_few_connections_are_reported_with_a_hint(
 
     assert "needs 3 connections at once" in refused.value.hint
     assert "allowed 2" in refused.value.hint
+
+
+def test_the_session_of_a_program_has_ended_before_the_next_one_begins(
+    make_database: MakeDatabase, installations: list[Installation]
+) -> None:
+    """A server ends it a moment after its client, and counts it until then."""
+    url = make_database(16)
+    psql = find_client(installations, server_major=16)
+    run, ended = client.run, threading.Event()
+
+    with (
+        connect(url, purpose="test") as connection,
+        connect(url, purpose="lingers") as lingers,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+
+        def of_another(*arguments: Any, **options: Any) -> tuple[bytes, str]:
+            output, words = run(*arguments, **options)
+            pid = str(lingers.info.backend_pid).encode()
+            return b"\n".join([*output.splitlines()[:-1], pid]), words
+
+        def end() -> None:
+            ended.set()
+            execute(url, f"SELECT pg_terminate_backend({lingers.info.backend_pid})")
+
+        patched.setattr(client, "run", of_another)
+        threading.Timer(0.5, end).start()
+        client.require_same_server(url, psql, connection)
+        lingers.close()
+
+    assert ended.is_set()
 
 
 def test_what_the_role_may_not_read_is_named_whatever_pg_dump_says(

@@ -27,7 +27,7 @@ def container_at(engine: Any, url: str) -> str:
     port = parse(url)["port"]
     (name,) = [
         each.name
-        for each in engine.containers.list()
+        for each in engine.containers.list(ignore_removed=True)
         if any(
             place["HostPort"] == port
             for places in each.ports.values()

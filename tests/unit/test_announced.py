@@ -21,6 +21,8 @@ pg_restore: NOTICE:  said by the server
 and goes on as well
 pg_restore: finished item 9 INDEX a
 pg_restore: finished item 77 of another line
+pg_restore:pg_restore:  finished item 78 TABLE DATA a
+ finished item 79 TABLE DATA b
 pg_restore: while PROCESSING TOC:
 pg_restore: from TOC entry 3210; 1259 16385 TABLE orders ops
 pg_restore: error: could not execute query: ERROR:  it is there
@@ -64,7 +66,7 @@ def test_what_is_finished_is_called_out_in_order() -> None:
 
     list(restore_load.Said(called.append).complaints(_lines(SAID)))
 
-    assert called == [215, 9, 77]
+    assert called == [215, 9, 77, 78, 79]
 
 
 NAME = "pg_restore: "
