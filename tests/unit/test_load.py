@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
@@ -196,11 +197,12 @@ def test_a_service_that_bears_it_passes(shop: Shop, url: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "name", "observed"),
     [
-        ("is slow", "latency", "p95 "),
-        ("fails", "errors", "9 errors in 50 answers (status 500)"),
+        # As long as the service sleeps, or longer.
+        ("is slow", "latency", r"p95 (4\.[5-9]|[5-9]|\d\d|an error)"),
+        ("fails", "errors", r"9 errors in 50 answers \(status 500\)"),
         ("drops events", "subscribers", "misses"),
         ("closes a WebSocket", "subscribers", "closed with code 1013"),
-        ("refuses subscribers", "subscribers", "misses 12 (status 403)"),
+        ("refuses subscribers", "subscribers", r"misses 12 \(status 403\)"),
         ("leaks", "memory", "MiB more"),
     ],
 )
@@ -220,7 +222,7 @@ def test_each_fault_is_noticed(
     check = _judged(url, name, seconds=seconds)[name]
 
     assert check.failed
-    assert observed in check.observed
+    assert re.search(observed, check.observed), check.observed
 
 
 @pytest.mark.parametrize(

@@ -223,12 +223,26 @@ def test_a_service_that_stays_degraded_is_noticed(shop: Shop, url: str) -> None:
     assert check.observed == "not healthy again 1 s after it was back"
 
 
-def test_a_service_that_is_back_too_late_is_noticed(shop: Shop, url: str) -> None:
-    """The time is measured from the kill."""
+def test_a_service_that_is_back_too_late_is_noticed(
+    shop: Shop, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is measured from the end of the kill."""
+    measured: list[float | None] = []
+    until = resilience._Subject._until
+
+    def noted(*asked: Any) -> float | None:
+        measured.append(until(*asked))
+        return measured[-1]
+
+    monkeypatch.setattr(resilience._Subject, "_until", noted)
+    began = time.monotonic()
     check = _ask(_probes(shop.folder, back_within="0s")[NAMES[2]], url)
+    took = time.monotonic() - began
 
     assert check.failed
-    assert check.observed.startswith("back after ")
+    assert measured[0] is not None
+    assert 0 < measured[0] < took
+    assert check.observed == f"back after {measured[0]:.1f} s"
 
 
 def test_a_service_that_does_not_come_back_is_noticed(shop: Shop, url: str) -> None:
