@@ -71,16 +71,17 @@ class Service:
     @property
     def smoke(self) -> dict[str, object]:
         url = f"http://127.0.0.1:{self.port}"
-        return {"url": url, "connections": 2, "timeout": "2s"}
+        return {"url": url, "connections": 2, "timeout": f"{SECONDS}s"}
 
     @property
     def local(self) -> dict[str, object]:
         return {"folder": str(self.folder), "start": [sys.executable, "serve.py"]}
 
-    def deployer(self, **changes: object) -> Local:
+    def deployer(self, *, timeout: str = f"{SECONDS}s", **changes: object) -> Local:
         """Return the deployer of one run; each run has its own."""
         settings = LocalSettings.model_validate(self.local | changes)
-        return Local(settings, SmokeSettings.model_validate(self.smoke), Path("/"))
+        smoke = SmokeSettings.model_validate(self.smoke | {"timeout": timeout})
+        return Local(settings, smoke, Path("/"))
 
     def add(self, version: str, kind: str = "good") -> None:
         folder = self.folder / "releases" / version
@@ -90,7 +91,7 @@ class Service:
 
     def answer(self) -> dict[str, object]:
         with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.port}/health", timeout=10
+            f"http://127.0.0.1:{self.port}/health", timeout=SECONDS
         ) as answer:
             return dict(json.load(answer))
 
@@ -407,7 +408,7 @@ def test_what_was_not_replaced_is_not_started_again(service: Service) -> None:
     assert service.running == before
 
     os.kill(before["1"], signal.SIGSTOP)
-    service.deployer(stop_timeout="1s").return_to("1")
+    service.deployer(stop_timeout="1s", timeout="2s").return_to("1")
     assert service.running != before
     assert service.answer()["version"] == "1"
 
