@@ -301,7 +301,7 @@ def night(tmp_path: Path, make_database: MakeDatabase) -> Night:
         url = "{(tmp_path / "store").as_uri()}"
         [fleet]
         url = {json.dumps(fleet)}
-        dead_after = "3s"
+        dead_after = "12s"
         retries = 0
         [scheduler]
         listen = ""
