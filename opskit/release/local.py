@@ -24,6 +24,8 @@ _RELEASES = "releases"
 _RECORDS = "processes"
 _LOG = "service.log"
 _POLL_SECONDS = 0.2
+# How often a service is asked before it is restarted for its silence.
+_ASKED_MAX = 3
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Local:
     def return_to(self, version: str) -> str:
         """See `Deployer`: what runs and answers as this version already runs on."""
         process = self._process(version)
-        if process and self.current() == version and self._names(version):
+        if process and self.current() == version and self._answers_as(version):
             return f"{version}@{process.number}"
         return self.deploy(version)
 
@@ -200,6 +202,15 @@ class Local:
                 )
             self.sleep(_POLL_SECONDS)
         raise DeployFailed(f"the process of {version} has ended", hint=hint)
+
+    def _answers_as(self, version: str) -> bool:
+        """Return whether the service names a version; one answer may come late."""
+        for left in reversed(range(_ASKED_MAX)):
+            if self._names(version):
+                return True
+            if left:
+                self.sleep(_POLL_SECONDS)
+        return False
 
     def _names(self, version: str) -> bool:
         """Return whether the service names a version now, if it names any at all."""

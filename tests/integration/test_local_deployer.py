@@ -413,6 +413,23 @@ def test_what_was_not_replaced_is_not_started_again(service: Service) -> None:
     assert service.answer()["version"] == "1"
 
 
+def test_what_answers_late_is_not_started_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two answers that come too late are no reason to interrupt a service."""
+    before = service.running
+    late = iter([False, False])
+    real = Local._names
+    monkeypatch.setattr(
+        Local, "_names", lambda *asked: next(late, True) and real(*asked)
+    )
+
+    assert service.deployer().return_to("1") == f"1@{before['1']}"
+
+    assert next(late, None) is None
+    assert service.running == before
+
+
 def test_what_was_told_to_end_is_not_taken_for_running(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
