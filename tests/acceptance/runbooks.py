@@ -18,7 +18,7 @@ from tests import processes
 from tests.acceptance.conftest import Project
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "runbooks" / "table-emptied.md"
-_SECONDS_MAX = 60
+_SECONDS_MAX = 180
 
 
 class Desk(Project):

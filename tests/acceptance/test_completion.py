@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance.conftest import ROOT
 from tests.unit import stock
 
-_SECONDS_MAX = 60
+_SECONDS_MAX = 180
 # Without a configuration of the user's or the machine's. The prompt is not what is typed
 # to set it: that is shown before the shell has read it.
 _SHELLS = {

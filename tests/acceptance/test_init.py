@@ -41,7 +41,7 @@ _COLLECTIONS = {
     "ns": "ns = Collection(backup)\n",
     "namespace": "namespace = Collection(backup)\n",
 }
-_SECONDS_MAX = 60
+_SECONDS_MAX = 180
 _NONE: Mapping[str, str] = {}
 
 

@@ -14,7 +14,7 @@ import pytest
 from opskit.fleet.worker import ALIVE, Worker
 from opskit.operations.run import start
 
-_SECONDS_MAX = 60
+_SECONDS_MAX = 180
 
 
 @pytest.fixture(autouse=True)
