@@ -37,7 +37,7 @@ SIZE = Size(
     minutes=0,
     majors=(16,),
     groups=5,
-    dead_after=8,
+    dead_after=16,
     patience=600,
 )
 SECONDS_MAX = 240.0
