@@ -51,8 +51,10 @@ from opskit.restore.surroundings import Place
 from opskit.threads import Thread
 from opskit.workspace import Limits
 
-# What did not move in the last part of the time stands still.
+# What did not move in the last part of the time stands still. At least half of that
+# part is waited for in steps: a pause of this machine, however long, takes one of them.
 _FIRST_LOOK = 0.8
+_APART, _STEPS = 0.1, 10
 _PAUSE_SECONDS = 0.2
 _STATEMENT_SHOWN = 200
 
@@ -101,7 +103,7 @@ class Bound:
         try:
             with connect(url, purpose="bound") as connection:
                 before = locks.working(connection, databases)
-                if done.wait(self._left_seconds(1)):
+                if self._is_done_between(done):
                     return
                 now = locks.working(connection, databases)
                 self._standing = [each for each in now if each in before]
@@ -111,6 +113,16 @@ class Bound:
         except DatabaseError as error:
             # Each program and statement has a limit of its own as well.
             logger().warning("the time cannot be watched", failed=error.message)
+
+    def _is_done_between(self, done: threading.Event) -> bool:
+        """Wait between two looks; say whether the run has ended meanwhile."""
+        for _ in range(_STEPS):
+            if not self._left_seconds(1):
+                # Nothing that fails from now on is the set's fault.
+                self._passed.set()
+            if done.wait(self._seconds * _APART / _STEPS):
+                return True
+        return done.wait(self._left_seconds(1))
 
     def _left_seconds(self, share: float) -> float:
         return max(0.0, self._began + self._seconds * share - time.monotonic())
