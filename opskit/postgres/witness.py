@@ -152,10 +152,14 @@ class Relation:
 
 @dataclass(kw_only=True)
 class Sampled:
-    """What was seen by looking often: locks by session, and the largest size."""
+    """What was seen by looking often: locks, and the largest size.
 
-    # When each was seen first and last.
-    locks: dict[tuple[int, Lock], tuple[datetime, datetime]] = field(
+    A lock is kept by its session and transaction, with when it was seen first and last.
+    It was held in between, however long nobody looked: a transaction gives back no
+    lock, but to a savepoint.
+    """
+
+    locks: dict[tuple[int, str, Lock], tuple[datetime, datetime]] = field(
         default_factory=dict
     )
     waited: set[tuple[int, str]] = field(default_factory=set)
@@ -353,11 +357,12 @@ def _look(
 ) -> None:
     sized = 0.0
     while not stopped.wait(_LOOK_SECONDS):
-        for pid, relation, mode, granted, kind, now in query(
+        for pid, transaction, relation, mode, granted, kind, before, after in query(
             connection,
+            # Between the two times the server looked at locks, or was held up.
             """
-            SELECT l.pid, l.relation::int8, l.mode, l.granted, l.locktype,
-                   clock_timestamp()
+            SELECT l.pid, l.virtualtransaction, l.relation::int8, l.mode, l.granted,
+                   l.locktype, statement_timestamp(), clock_timestamp()
             FROM pg_locks l JOIN pg_stat_activity a USING (pid)
             WHERE a.datname = %s AND a.application_name NOT LIKE 'opskit %%'
               AND (NOT l.granted
@@ -367,9 +372,9 @@ def _look(
             if not granted:
                 seen.waited.add((pid, kind))
                 continue
-            key = pid, Lock(relation=relation, mode=mode)
-            first, _last = seen.locks.get(key, (now, now))
-            seen.locks[key] = first, now
+            key = pid, transaction, Lock(relation=relation, mode=mode)
+            first, _last = seen.locks.get(key, (after, after))
+            seen.locks[key] = first, max(first, before)
         if time.monotonic() - sized > _SIZE_SECONDS:
             sized = time.monotonic()
             seen.size_bytes_max = max(

@@ -223,16 +223,17 @@ def _only_sampled(
     seen: Sampled,
     known: set[tuple[int, str, str]],
 ) -> Iterator[HeldLock]:
-    made: dict[tuple[int, str, str], HeldLock] = {}
-    for (session, lock), (first, last) in seen.locks.items():
+    made: dict[tuple[int, str, str, str], HeldLock] = {}
+    for (session, transaction, lock), (first, last) in seen.locks.items():
         if lock.relation not in before:
             continue
-        key = (session, before[lock.relation].table, lock.mode)
-        if key in known:
+        table = before[lock.relation].table
+        if (session, table, lock.mode) in known:
             continue
+        key = (session, transaction, table, lock.mode)
         other = made.get(key)
         made[key] = HeldLock(
-            table=key[1],
+            table=table,
             mode=lock.mode,
             began_at=min(first, other.began_at) if other else first,
             ended_at=max(last, other.ended_at) if other else last,
