@@ -69,11 +69,11 @@ class Bound:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._began = time.monotonic()
-        self._passed = threading.Event()
         self._standing: list[Session] = []
 
     def passed(self) -> bool:
-        return self._passed.is_set()
+        """Whether it is over; nothing that fails from then on is the set's fault."""
+        return not self._left_seconds(1)
 
     @contextmanager
     def over(self, url: str, databases: Sequence[str]) -> Iterator[None]:
@@ -107,7 +107,6 @@ class Bound:
                     return
                 now = locks.working(connection, databases)
                 self._standing = [each for each in now if each in before]
-                self._passed.set()
                 while not done.wait(_PAUSE_SECONDS):
                     locks.end(connection, databases)
         except DatabaseError as error:
@@ -117,9 +116,6 @@ class Bound:
     def _is_done_between(self, done: threading.Event) -> bool:
         """Wait between two looks; say whether the run has ended meanwhile."""
         for _ in range(_STEPS):
-            if not self._left_seconds(1):
-                # Nothing that fails from now on is the set's fault.
-                self._passed.set()
             if done.wait(self._seconds * _APART / _STEPS):
                 return True
         return done.wait(self._left_seconds(1))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -12,7 +14,7 @@ from opskit.config import Query
 from opskit.errors import ServerFault
 from opskit.postgres.servers import programs
 from opskit.postgres.servers.programs import Installation
-from opskit.restore.engine import NoProgress
+from opskit.restore.engine import Bound, NoProgress
 from tests.conftest import MajorServer, MakeDatabase
 from tests.integration.test_restore import run_restore
 from tests.support import back_up, execute, failed, run_drill, sets, value
@@ -107,6 +109,30 @@ def test_a_limit_of_the_server_is_no_verdict_on_the_set(
         run_drill(sets(store_dir)[0], settings=settings)
 
     assert caught.value.sqlstate == "53400"
+
+
+T = TypeVar("T")
+
+
+def with_time(seconds: float, run: Callable[[float], T]) -> T:
+    """Run with so much time; on a slow machine, which is no verdict, with four times.
+
+    The time is kept in each run.
+    """
+    try:
+        return _timed(seconds, run)
+    except ServerFault as fault:
+        if "took longer than" not in fault.message:
+            raise
+    return _timed(4 * seconds, run)
+
+
+def _timed(seconds: float, run: Callable[[float], T]) -> T:
+    began = time.monotonic()
+    try:
+        return run(seconds)
+    finally:
+        assert time.monotonic() - began < seconds + 60
 
 
 @dataclass(frozen=True)
@@ -204,10 +230,9 @@ def test_a_function_that_never_ends_fails_the_drill(
     back_up(
         make_database(16, script + LOOPS[where] + "DROP TABLE public.off"), store_dir
     )
-    began = time.monotonic()
-    evidence = run_drill(sets(store_dir)[0], timeout_seconds=15)
+    chosen = sets(store_dir)[0]
+    evidence = with_time(15, lambda seconds: run_drill(chosen, timeout_seconds=seconds))
 
-    assert time.monotonic() - began < 40
     (check,) = failed(evidence)
     assert check.name == "time limit"
     assert "no progress" in check.detail
@@ -220,10 +245,25 @@ def test_a_query_that_never_ends_fails_the_drill(
 ) -> None:
     """The time is that of the whole drill, whatever takes it."""
     back_up(make_database(16), store_dir)
+    chosen = sets(store_dir)[0]
     query = Query(name="slow", sql="SELECT 1 FROM pg_sleep(300)", expect=1)
-    evidence = run_drill(sets(store_dir)[0], queries=[query], timeout_seconds=15)
+    evidence = with_time(
+        15, lambda s: run_drill(chosen, queries=[query], timeout_seconds=s)
+    )
 
     assert [check.name for check in failed(evidence)] == ["time limit"]
+
+
+def test_a_query_that_its_own_limit_ends_is_no_verdict_on_the_set(
+    make_database: MakeDatabase, store_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That limit comes first where whoever looks at the progress is held up."""
+    back_up(make_database(16), store_dir)
+    query = Query(name="slow", sql="SELECT 1 FROM pg_sleep(300)", expect=1)
+    monkeypatch.setattr(Bound, "_watch", lambda _self, done, *_: done.wait())
+
+    with pytest.raises(ServerFault, match="took longer than 10 seconds"):
+        run_drill(sets(store_dir)[0], queries=[query], timeout_seconds=10)
 
 
 def test_a_machine_that_is_slow_is_no_verdict_on_the_set(
@@ -274,11 +314,11 @@ def test_a_restore_ends_when_its_time_is_over(
         WHERE indrelid = 'public.t'::regclass;
     """
     back_up(make_database(16, script), store_dir)
-    running = server_of(16)
-    began = time.monotonic()
+    chosen, running = sets(store_dir)[0], server_of(16)
 
     with pytest.raises(NoProgress, match="CREATE INDEX"):
-        run_restore(sets(store_dir)[0], running, "too long", timeout_seconds=10)
+        with_time(
+            10, lambda s: run_restore(chosen, running, "too long", timeout_seconds=s)
+        )
 
-    assert time.monotonic() - began < 40
     assert value(running.url(), _COPIES) == 0
