@@ -11,13 +11,13 @@ from typing import Any
 from opskit.checks import Check, attempt
 from opskit.errors import ConfigurationError, ObjectExists, ObjectNotFound, UsageError
 from opskit.fleet import queue
-from opskit.fleet.queue import session
+from opskit.fleet.queue import LOCK_CLASS, session
 from opskit.fleet.sources import with_known
 from opskit.fleet.tick import Turn, defer
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.operations.schedule import jobs
-from opskit.postgres.connect import query_value
+from opskit.postgres.connect import query, query_value
 from opskit.store import Store
 
 # No source has such a name.
@@ -154,6 +154,8 @@ def run_now(
             if sources:
                 wanted = [each for each in wanted if each.source in sources]
             with connection.transaction():
+                # Somebody else may ask for the same at this moment.
+                query(connection, "SELECT pg_advisory_xact_lock(%s, 1)", LOCK_CLASS)
                 now = query_value(connection, "SELECT date_trunc('second', now())")
                 turns = [Turn(job=each, at=now) for each in wanted]
                 defer(connection, settings, turns)

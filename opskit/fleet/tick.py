@@ -228,7 +228,11 @@ def _advance(connection: Connection, due: Sequence[Turn]) -> None:
 
 
 def defer(connection: Connection, settings: Settings, due: Sequence[Turn]) -> None:
-    """Put runs into the queue, unless they wait there already."""
+    """Put runs into the queue, unless they wait there already, or go on.
+
+    Of two jobs for one due time neither could begin: one that goes on could not be put
+    back beside one that waits.
+    """
     times = [each.at.isoformat() for each in due]
     connection.execute(
         """
@@ -240,6 +244,9 @@ def defer(connection: Connection, settings: Settings, due: Sequence[Turn]) -> No
                                'version', %s)
         FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])
             AS turn (label, operation, source, due)
+        WHERE NOT EXISTS (
+            SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')
+            AND queueing_lock = concat_ws(' ', operation, source, due))
         ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING""",
         (
             TASK,

@@ -58,6 +58,11 @@ def _passes(fleet: Fleet, time: timedelta) -> None:
         time,
     )
     fleet.ask("UPDATE fleet SET ticked_at = ticked_at - %s", time)
+    fleet.ask(
+        "UPDATE procrastinate_jobs SET queueing_lock = queueing_lock || ' before',"
+        " args = args || jsonb_build_object('due', (args->>'due')::timestamptz - %s)",
+        time,
+    )
 
 
 def test_a_new_source_is_backed_up_the_same_night(fleet: Fleet) -> None:
@@ -341,6 +346,24 @@ def test_a_run_that_waits_already_is_not_put_there_twice(fleet: Fleet) -> None:
         defer(connection, settings, [])
 
     assert fleet.jobs() == ["a", "b"]
+
+
+def test_a_run_that_goes_on_gets_no_twin(fleet: Fleet) -> None:
+    """One that is put back could not wait beside the other, and both would stand."""
+    settings = fleet.settings({"a": {"schedule": "@daily"}})
+    turns = [Turn(job=jobs(settings)[0], at=datetime.now(UTC).replace(microsecond=0))]
+
+    with fleet.session() as connection:
+        defer(connection, settings, turns)
+        (number,) = fleet.ask(
+            "SELECT id FROM procrastinate_fetch_job_v2('{default}', %s)", fleet.engine()
+        )
+        defer(connection, settings, turns)
+        fleet.ask(
+            "SELECT procrastinate_retry_job_v2(%s, now(), NULL, NULL, NULL)", number
+        )
+
+    assert fleet.jobs("id, status::text") == [(number, "todo")]
 
 
 def test_what_is_long_over_is_forgotten(fleet: Fleet) -> None:
