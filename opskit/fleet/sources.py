@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from opskit.config import Settings
 from opskit.errors import DatabaseError, UsageError
+from opskit.fleet.queue import LOCK_CLASS
 from opskit.log import logger, mask
 from opskit.operations.discovery import (
     Found,
@@ -97,7 +99,9 @@ class Search:
         """Have the queue know what was found, and report what has changed."""
         if self._used is None or self._used is self._recorded:
             return
-        changes = record(connection, self._given, self._used)
+        # What has changed is reported after all of it is noted, or by the next one.
+        with connection.transaction():
+            changes = record(connection, self._given, self._used)
         self._known = with_known(connection, self.settings)
         for name in [*changes.appeared, *changes.back]:
             journal.discovered(name)
@@ -149,18 +153,23 @@ def record(connection: Connection, settings: Settings, found: Found) -> Changes:
     """Note what there is, and return what has changed: each change once in a fleet.
 
     What no rule of the configuration finds any more is gone after a day: workers with
-    the configuration before or after this one may still find it.
+    the configuration before or after this one may still find it. What somebody lists
+    in the configuration is there.
     """
+    query(connection, "SELECT pg_advisory_xact_lock(%s, 2)", LOCK_CLASS)
+    found = _without_older(connection, found)
+    listed = [*settings.databases, *settings.files]
+    names = [name for name, rule in found.rules.items() if rule in found.answered]
     seen = [
-        [*found.rules],
-        [*found.rules.values()],
-        [each.label for each in found.databases.values()],
+        names,
+        [found.rules[each] for each in names],
+        [found.databases[each].label for each in names],
     ]
     back = query(
         connection,
         "UPDATE sources SET gone_since = NULL, last_seen = now()"
         " WHERE gone_since IS NOT NULL AND name = ANY(%s) RETURNING name, rule",
-        seen[0],
+        names + listed,
     )
     appeared = query(
         connection,
@@ -184,7 +193,7 @@ def record(connection: Connection, settings: Settings, found: Found) -> Changes:
         WHERE gone_since IS NULL AND name <> ALL(%s) AND (rule = ANY(%s)
             OR rule <> ALL(%s) AND last_seen < now() - interval '1 day')
         RETURNING name, rule""",
-        [*seen[0], *settings.databases, *settings.files],
+        [*found.rules, *listed],
         list(found.answered),
         list(settings.discover),
     )
@@ -204,6 +213,19 @@ def record(connection: Connection, settings: Settings, found: Found) -> Changes:
         failing=failing,
         answering=answering,
     )
+
+
+def _without_older(connection: Connection, found: Found) -> Found:
+    """Leave out the answers of rules of which a later one may be known already.
+
+    While a worker asked, another may have noted what appeared or went since.
+    """
+    newer = query_column(
+        connection,
+        "SELECT name FROM rules WHERE answered_at > clock_timestamp() - %s",
+        timedelta(seconds=time.monotonic() - found.began),
+    )
+    return replace(found, answered=found.answered - set(newer))
 
 
 def _faults(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -39,12 +40,14 @@ class Found:
 
     `answered` are the rules that said what there is: what they leave out is gone.
     `faults` says of a rule why it did not, or which databases cannot be sources.
+    `began` is when they were asked, by the monotonic clock.
     """
 
     databases: Mapping[str, DatabaseSettings] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)
     answered: frozenset[str] = frozenset()
     faults: Mapping[str, OpskitError] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic, compare=False)
 
 
 def find(
@@ -57,6 +60,7 @@ def find(
 
     A rule that does not answer keeps what it had found `before`.
     """
+    began = time.monotonic()
     rules = {
         name: rule
         for name, rule in settings.discover.items()
@@ -92,6 +96,7 @@ def find(
         rules={source: rule_of[source] for source in databases},
         answered=frozenset(answered),
         faults=faults,
+        began=began,
     )
 
 

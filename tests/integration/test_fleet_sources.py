@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -18,7 +19,7 @@ from opskit.config import DatabaseSettings, Settings
 from opskit.config.fleet import FleetSettings
 from opskit.errors import DatabaseError, UsageError
 from opskit.fleet import queue, sources
-from opskit.fleet.sources import Changes
+from opskit.fleet.sources import Changes, Search
 from opskit.fleet.tick import Ticker, Turn, defer
 from opskit.log import hide
 from opskit.operations.discovery import Found, with_found
@@ -26,6 +27,7 @@ from opskit.operations.schedule import Job
 from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, query, user_query
 from tests.conftest import MakeDatabase
+from tests.watching import until
 
 PASSWORD = "battery-staple"
 RULES: dict[str, dict[str, Any]] = {
@@ -97,6 +99,53 @@ def test_nothing_is_gone_while_its_rule_does_not_answer(
     assert sources.record(connection, fleet, found("two")) == Changes(gone={"b": "two"})
 
 
+def test_an_older_search_does_not_overrule_a_newer_one(
+    fleet: Settings, connection: Connection
+) -> None:
+    """A worker asked before a database was made, and says so after another found it."""
+    sources.record(connection, fleet, found(a="one", b="one"))
+    older = found(b="one")
+    sources.record(connection, fleet, found(a="one", new="one"))
+
+    assert sources.record(connection, fleet, older) == Changes()
+
+    assert gone(connection) == ["b"]
+
+
+def test_what_a_rule_found_before_it_failed_does_not_come_back(
+    fleet: Settings, connection: Connection
+) -> None:
+    """A worker that cannot ask keeps it; another has seen that it is gone."""
+    sources.record(connection, fleet, found(a="one", b="one"))
+    sources.record(connection, fleet, found(b="one"))
+    away = found("two", "away", a="one", b="one")
+
+    assert sources.record(connection, fleet, away) == Changes()
+
+    assert gone(connection) == ["a"]
+
+
+def test_a_report_that_breaks_off_is_made_by_the_next(
+    fleet: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it: what was noted and not told would never be told."""
+    told: list[str] = []
+    journal = cast(Any, SimpleNamespace(discovered=lambda name, *_: told.append(name)))
+    monkeypatch.setattr(sources, "find", lambda *_, **__: found(a="one"))
+    search = Search(fleet, b"", labels=["default"], wake=lambda: None)
+    until(lambda: search.look() and search.found)
+    search.look()
+
+    with monkeypatch.context() as breaks:
+        breaks.setattr(sources, "_faults", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            search.record(connection, journal)
+    search.record(connection, journal)
+    search.close()
+
+    assert told == ["a"]
+
+
 def test_another_rule_may_find_a_source(
     fleet: Settings, connection: Connection
 ) -> None:
@@ -114,6 +163,22 @@ def test_what_the_configuration_lists_is_not_gone(
     sources.record(connection, fleet, found(folder="one", a="one"))
 
     assert sources.record(connection, fleet, found()) == Changes(gone={"a": "one"})
+
+
+def test_what_was_gone_and_is_listed_is_there(
+    fleet: Settings, connection: Connection
+) -> None:
+    """Somebody has moved it there from a rule, and its jobs are not cancelled."""
+    both = found(a="one", b="one")
+    sources.record(connection, fleet, both)
+    sources.record(connection, fleet, found(b="one"))
+    listing = fleet.model_copy(update={"databases": {"a": both.databases["a"]}})
+    _queue(connection, listing, "a")
+
+    changes = sources.record(connection, listing, found(b="one"))
+
+    assert changes == Changes(back={"a": "one"})
+    assert _queued(connection) == [("a", "todo")]
 
 
 def test_the_sources_of_a_rule_that_was_removed_are_gone_after_a_day(
@@ -153,21 +218,31 @@ def test_what_is_gone_is_not_backed_up_any_more(
     """Its jobs that wait are cancelled; nobody would do them, and nobody could."""
     both = found(a="one", b="one")
     sources.record(connection, fleet, both)
+    _queue(connection, with_found(fleet, both), "a", "b")
+
+    sources.record(connection, fleet, found(a="one"))
+
+    assert _queued(connection) == [("a", "todo"), ("b", "cancelled")]
+
+
+def _queue(connection: Connection, settings: Settings, *names: str) -> None:
+    """Put backups into the queue."""
     zone = ZoneInfo("UTC")
     due = [
         Turn(
             job=Job(operation="backup", line="@daily", zone=zone, source=name),
             at=datetime(2026, 1, 31, tzinfo=zone),
         )
-        for name in ("a", "b")
+        for name in names
     ]
-    defer(connection, with_found(fleet, both), due)
+    defer(connection, settings, due)
 
-    sources.record(connection, fleet, found(a="one"))
 
-    assert query(
+def _queued(connection: Connection) -> list[Any]:
+    """Return the sources of the jobs, and their states."""
+    return query(
         connection, "SELECT args ->> 'source', status::text FROM procrastinate_jobs"
-    ) == [("a", "todo"), ("b", "cancelled")]
+    )
 
 
 def test_workers_of_other_labels_know_what_was_found(
