@@ -35,10 +35,10 @@ from opskit.threads import Thread
 if TYPE_CHECKING:
     from opskit.fleet.worker import Worker
 
-_SLOT_SECONDS = (0.5, 2.0)
-# A job whose server has no free slot waits longer after each attempt, at most this
-# many times as long.
-_SLOWER_MAX = 8
+_STORE_SECONDS = (0.5, 2.0)
+# A job whose server has no free slot is called when one gets free. Should the one that
+# has the slot be killed, it comes by itself: so long after those that are before it.
+_TURN_SECONDS, _TURN_SECONDS_MAX = 5.0, 300.0
 _POLL_SECONDS = 1.0
 _LOCK_SECONDS = (20.0, 40.0)
 _MINUTE = 60.0
@@ -153,9 +153,9 @@ class Engine:
         if self._worker.stops:
             raise Again(1)  # it came just before
         try:
-            slots = await asyncio.to_thread(take, self._worker.settings, job)
+            slots = await asyncio.to_thread(take, self._worker.settings, job, queued.id)
         except NoSlot as none:
-            raise Again(self._pause(none, queued.attempts)) from none
+            raise Again(self._pause(none)) from none
         turn = {
             "due": due,
             "job": queued.id,
@@ -189,13 +189,13 @@ class Engine:
         self._worker.report(error)
         return error
 
-    def _pause(self, none: NoSlot, attempts: int) -> float:
+    def _pause(self, none: NoSlot) -> float:
         """Return for how many seconds a job is put back that got no slot."""
-        seconds = random.uniform(*_SLOT_SECONDS)  # noqa: S311
-        if none.is_of_server:
-            return seconds * min(attempts + 1, _SLOWER_MAX)
+        if none.before is not None:
+            return min(_TURN_SECONDS * (none.before + 1), _TURN_SECONDS_MAX)
         # All backups need one there: asking for each would keep a machine busy.
-        self._full_until = time.monotonic() + seconds
+        pause = random.uniform(*_STORE_SECONDS)  # noqa: S311
+        self._full_until = time.monotonic() + pause
         return 1
 
     async def _process(

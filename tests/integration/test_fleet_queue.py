@@ -1,11 +1,10 @@
-"""The queue of a fleet in a real database: its schema, fences, sweeps and slots."""
+"""The queue of a fleet in a real database: its schema, fences and sweeps."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import resources
@@ -18,13 +17,10 @@ from procrastinate.jobs import Job as QueuedJob
 from procrastinate.jobs import Status
 from procrastinate.manager import JobManager
 
-from opskit.config.stores import StoreSettings
 from opskit.errors import ConfigurationError, UsageError
-from opskit.fleet import queue, slots
+from opskit.fleet import queue
 from opskit.fleet.queue import Again
 from opskit.fleet.setup import claim
-from opskit.fleet.slots import NoSlot
-from opskit.operations.schedule import Job, jobs
 from opskit.postgres.servers import throwaway
 from opskit.postgres.servers.programs import Installation, find_server
 from opskit.store import LocalStore
@@ -33,7 +29,6 @@ from tests.fleets import Fleet, at_once
 from tests.integration.test_connecting import pooled
 from tests.ports import free_port
 from tests.support import execute
-from tests.watching import until
 
 _MINUTE = timedelta(minutes=1)
 
@@ -417,78 +412,3 @@ def test_the_token_of_a_turn_is_that_of_the_current_attempt(fleet: Fleet) -> Non
     assert fleet.ask(holds, number, 2, worker + 1) == [False]
     fleet.ask("UPDATE procrastinate_jobs SET status = 'succeeded'")
     assert fleet.ask(holds, number, 2, worker) == [False]
-
-
-# Slots.
-
-
-def _backup(fleet: Fleet, source: str, **own: Any) -> tuple[Any, Job]:
-    settings = fleet.settings({source: {"schedule": "0 2 * * *", **own}})
-    return settings, jobs(settings)[0]
-
-
-def test_only_so_many_jobs_use_one_server(fleet: Fleet) -> None:
-    """Those of another server go on; what ends makes room."""
-    first, second = [slots.take(*_backup(fleet, name)) for name in ("a", "b")]
-    with pytest.raises(NoSlot) as none:
-        slots.take(*_backup(fleet, "c"))
-    elsewhere = slots.take(*_backup(fleet, "d", url="postgresql://other/d"))
-
-    assert none.value.is_of_server
-    slots.free(first)
-    again: list[ExitStack] = []
-
-    def is_taken() -> bool:  # the server may not have ended the first one's session
-        with suppress(NoSlot):
-            again.append(slots.take(*_backup(fleet, "c")))
-        return bool(again)
-
-    until(is_taken)
-    for each in (second, elsewhere, *again):
-        slots.free(each)
-
-
-def test_a_job_whose_server_is_full_occupies_no_store(fleet: Fleet) -> None:
-    """Its server is asked first; jobs of others would see a full store."""
-
-    def take(name: str) -> ExitStack:
-        settings, job = _backup(fleet, name)
-        caps = settings.fleet.model_copy(update={"per_store": 2})
-        stores = {"local": StoreSettings.model_validate({"url": "file:///tmp/store"})}
-        return slots.take(
-            settings.model_copy(update={"fleet": caps, "stores": stores}), job
-        )
-
-    taken = [take(name) for name in ("a", "b")]
-
-    with pytest.raises(NoSlot) as none:
-        take("c")
-
-    assert none.value.is_of_server
-    for each in taken:
-        slots.free(each)
-
-
-def test_the_slot_of_a_killed_worker_is_free(fleet: Fleet) -> None:
-    """It belongs to a session, which ends with its process or its connection."""
-    taken = [slots.take(*_backup(fleet, name)) for name in ("a", "b")]
-    with pytest.raises(NoSlot):
-        slots.take(*_backup(fleet, "c"))
-
-    fleet.ask(
-        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
-        " WHERE application_name = 'opskit fleet slots of backup a'"
-    )
-
-    again = slots.take(*_backup(fleet, "c"))
-    for each in (*taken, again):
-        slots.free(each)
-
-
-def test_a_source_whose_url_cannot_be_read_gets_a_slot(
-    fleet: Fleet, tmp_path: Path
-) -> None:
-    """Its job fails and says why; one that waited for ever would be silent."""
-    missing = {"url": "", "url_file": str(tmp_path / "missing")}
-
-    slots.free(slots.take(*_backup(fleet, "a", **missing)))

@@ -11,6 +11,7 @@ from opskit.config import Settings
 from opskit.errors import OpskitError
 from opskit.fleet.engine import Engine
 from opskit.fleet.queue import Again
+from opskit.fleet.slots import NoSlot
 from opskit.operations.schedule import Job, jobs
 from opskit.scheduler.jobs import Ended
 
@@ -50,3 +51,13 @@ def test_a_prune_that_meets_a_lock_has_failed(monkeypatch: pytest.MonkeyPatch) -
         _conclude(monkeypatch, "prune")
 
     assert not isinstance(failed.value, Again)
+
+
+def test_a_job_waits_for_as_long_as_those_before_it() -> None:
+    """So that it asks seldom, and none of them finds its slot taken."""
+    engine = Engine(cast(Any, SimpleNamespace(settings=SETTINGS)))
+
+    pauses = [engine._pause(NoSlot(before)) for before in range(4)]
+
+    assert pauses == sorted({*pauses})
+    assert engine._pause(NoSlot(10_000)) <= 300
