@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -40,6 +41,7 @@ from opskit.postgres.connect import (
 from opskit.scheduler.jobs import Running, launch
 from opskit.scheduler.journal import Journal
 from opskit.scheduler.timetable import Missed
+from opskit.store import Store
 from opskit.threads import Thread, Wake
 from opskit.watch.runs import observed
 
@@ -49,6 +51,8 @@ ALIVE = "alive"
 # and observers for what is reported.
 _ANSWER = timedelta(minutes=2)
 _REPORT_SECONDS = 60.0
+# When a store that was away is asked again whose it is.
+_CLAIM_SECONDS = 60.0
 _NAME = "fleet-worker"
 # A tick a minute, and a sign of life well before anybody counts as dead.
 _PAUSE_SECONDS = 10.0
@@ -116,6 +120,10 @@ class Worker:
         self._jobs: tuple[Settings | None, dict[Key, Job]] = (None, {})
         self._alone, self._engine = Alone(self), Engine(self)
         self._stack, self._fleet = ExitStack(), ""
+        # Stores that have not said yet whose they are, and what one said then.
+        self._unclaimed: list[Store] = []
+        self._claimed_at = 0.0
+        self._foreign: ConfigurationError | None = None
         self._connection: Connection | None = None
         self._connected_at = 0.0
         self.state, self.reason = "working", ""
@@ -165,6 +173,8 @@ class Worker:
         self.journal.close(deadline)
         for each in self._reports:
             each.join(max(0.0, deadline - time.monotonic()))
+        if self._foreign is not None:
+            raise self._foreign
 
     def _warn_of_labels(self) -> None:
         settings = self.settings
@@ -215,14 +225,37 @@ class Worker:
                 session(self.settings.fleet, "fleet worker")
             )
             fleet = require_schema(connection)
-            for store in self.run.stores if fleet != self._fleet else ():
-                try:
-                    claim(store, fleet)
-                except StoreError as error:
-                    logger().warning(error.message, store=store.name)
+            if fleet != self._fleet:
+                self._unclaimed = self.run.stores
+                self._claim(fleet)
             self._connection, self._fleet = connection, fleet
             self._connected_at = time.monotonic()
         return self._connection
+
+    def _claim(self, fleet: str) -> None:
+        """Have the stores belong to this fleet; those that are away come later.
+
+        Raises:
+            ConfigurationError: one belongs to another.
+        """
+        away = []
+        for store in self._unclaimed:
+            try:
+                claim(store, fleet)
+            except StoreError as error:
+                away.append(store)
+                logger().warning(error.message, store=store.name)
+        self._unclaimed = away
+
+    def _claim_late(self) -> None:
+        """Claim what was away; end if it turns out to be another fleet's."""
+        try:
+            self._claim(self._fleet)
+        except ConfigurationError as error:
+            self._unclaimed, self._foreign = [], error
+            self.stop()
+        finally:
+            self._claimed_at = time.monotonic()
 
     def _disconnect(self) -> None:
         self._connection = None
@@ -242,6 +275,10 @@ class Worker:
         if self.state != "working":
             return True
         self._engine.start()
+        is_late = time.monotonic() > self._claimed_at + _CLAIM_SECONDS
+        if self._unclaimed and is_late:
+            self._claimed_at = math.inf  # until it has ended
+            Thread(self._claim_late, name="claim")
         dead_after = self.settings.fleet.dead_after
         # Where the queue was away for all, the living get the time to come back.
         if time.monotonic() - self._connected_at > dead_after.total_seconds():

@@ -80,7 +80,7 @@ class Gathering:
     """
 
     def __init__(self, run: Run, fleet: Fleet | None = None) -> None:
-        """Prepare; in a fleet its workers alone connect to the databases."""
+        """Prepare; in a fleet backups and drills alone connect to the databases."""
         self._run, self._fleet = run, fleet
         self._known = (run.settings, FleetState())
         self._before: State | None = None
@@ -109,12 +109,12 @@ class Gathering:
             if known is None or not self._is_recent(known):
                 known = None
             self._ask(f"store {store.name}", partial(_look_into, run, store, known))
-        connected = [*run.settings.databases, *run.settings.files]
-        if self._fleet is None:
-            connected += run.found.databases
-        else:
-            connected = []
+        connected: list[str] = []
+        if self._fleet is not None:
             self._ask(_QUEUE, partial(self._fleet, entries))
+        elif not run.turn:  # servers of other labels may be out of a worker's reach
+            connected += [*run.settings.databases, *run.settings.files]
+            connected += run.found.databases
         for name in connected:
             call = partial(_connect, run, name)
             self._ask(f"source {name}", call, lane=_server(run, name))
