@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import timedelta
 
 from opskit.config import Settings
@@ -103,14 +103,8 @@ class Search:
         with connection.transaction():
             changes = record(connection, self._given, self._used)
         self._known = with_known(connection, self.settings)
-        for name in [*changes.appeared, *changes.back]:
-            journal.discovered(name)
-        for name, rule in changes.gone.items():
-            journal.discovered(name, _gone(name, rule))
-        for name in changes.answering:
-            journal.discovered(f"rule {name}")
-        for name, fault in changes.failing.items():
-            journal.discovered(f"rule {name}", _failing(fault))
+        for subject, failure in changes.items():
+            journal.discovered(subject, failure)
         self._recorded = self._used
 
     def close(self) -> None:
@@ -135,22 +129,12 @@ def _failing(fault: str) -> Failure:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """Sources that are new, that came back, and that are gone, with their rules.
-
-    `failing` are rules with their faults, `answering` those that had one.
-    """
-
-    appeared: Mapping[str, str] = field(default_factory=dict)
-    back: Mapping[str, str] = field(default_factory=dict)
-    gone: Mapping[str, str] = field(default_factory=dict)
-    failing: Mapping[str, str] = field(default_factory=dict)
-    answering: tuple[str, ...] = ()
-
-
-def record(connection: Connection, settings: Settings, found: Found) -> Changes:
+def record(
+    connection: Connection, settings: Settings, found: Found
+) -> dict[str, Failure | None]:
     """Note what there is, and return what has changed: each change once in a fleet.
+
+    A source or a rule that failed has its failure, one that works again or is new none.
 
     What no rule of the configuration finds any more is gone after a day: workers with
     the configuration before or after this one may still find it. What somebody lists
@@ -165,17 +149,17 @@ def record(connection: Connection, settings: Settings, found: Found) -> Changes:
         [found.rules[each] for each in names],
         [found.databases[each].label for each in names],
     ]
-    back = query(
+    back = query_column(
         connection,
         "UPDATE sources SET gone_since = NULL, last_seen = now()"
-        " WHERE gone_since IS NOT NULL AND name = ANY(%s) RETURNING name, rule",
+        " WHERE gone_since IS NOT NULL AND name = ANY(%s) RETURNING name",
         names + listed,
     )
-    appeared = query(
+    appeared = query_column(
         connection,
         "INSERT INTO sources (name, rule, label)"
         " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[])"
-        " ON CONFLICT DO NOTHING RETURNING name, rule",
+        " ON CONFLICT DO NOTHING RETURNING name",
         *seen,
     )
     connection.execute(
@@ -205,13 +189,10 @@ def record(connection: Connection, settings: Settings, found: Found) -> Changes:
     )
     if appeared or back:
         connection.execute("UPDATE fleet SET ticked_at = NULL")
-    failing, answering = _faults(connection, settings, found)
-    return Changes(
-        appeared=dict(appeared),
-        back=dict(back),
-        gone=dict(gone),
-        failing=failing,
-        answering=answering,
+    return (
+        dict.fromkeys([*appeared, *back])
+        | {name: _gone(name, rule) for name, rule in gone}
+        | _faults(connection, settings, found)
     )
 
 
@@ -230,7 +211,7 @@ def _without_older(connection: Connection, found: Found) -> Found:
 
 def _faults(
     connection: Connection, settings: Settings, found: Found
-) -> tuple[dict[str, str], tuple[str, ...]]:
+) -> dict[str, Failure | None]:
     """Note which rules do not answer, or not well.
 
     Return those that have not for a while, and those that do again after that.
@@ -264,7 +245,9 @@ def _faults(
         "UPDATE rules SET reported = false WHERE fault = '' AND reported"
         " RETURNING name",
     )
-    return dict(failing), tuple(answering)
+    return {f"rule {name}": _failing(fault) for name, fault in failing} | {
+        f"rule {name}": None for name in answering
+    }
 
 
 def with_known(connection: Connection, settings: Settings) -> Settings:

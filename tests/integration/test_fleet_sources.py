@@ -19,10 +19,11 @@ from opskit.config import DatabaseSettings, Settings
 from opskit.config.fleet import FleetSettings
 from opskit.errors import DatabaseError, UsageError
 from opskit.fleet import queue, sources
-from opskit.fleet.sources import Changes, Search
+from opskit.fleet.sources import Search
 from opskit.fleet.tick import Ticker, Turn, defer
 from opskit.log import hide
 from opskit.operations.discovery import Found, with_found
+from opskit.operations.outcome import Failure
 from opskit.operations.schedule import Job
 from opskit.postgres import database
 from opskit.postgres.connect import Connection, connect, query, user_query
@@ -76,17 +77,17 @@ def gone(connection: Connection) -> list[str]:
 def test_each_change_is_reported_once(fleet: Settings, connection: Connection) -> None:
     """By the first worker that sees it: new, gone, back, and gone again."""
 
-    def record(*known: str) -> Changes:
+    def record(*known: str) -> dict[str, Failure | None]:
         rules = dict.fromkeys(known, "one")
         first = sources.record(connection, fleet, found(**rules))
-        assert sources.record(connection, fleet, found(**rules)) == Changes()
+        assert sources.record(connection, fleet, found(**rules)) == {}
         return first
 
-    assert record("a", "b") == Changes(appeared={"a": "one", "b": "one"})
-    assert record("a") == Changes(gone={"b": "one"})
+    assert record("a", "b") == {"a": None, "b": None}
+    assert record("a") == {"b": sources._gone("b", "one")}
     assert gone(connection) == ["b"]
-    assert record("a", "b") == Changes(back={"b": "one"})
-    assert record("b") == Changes(gone={"a": "one"})
+    assert record("a", "b") == {"b": None}
+    assert record("b") == {"a": sources._gone("a", "one")}
     assert gone(connection) == ["a"]
 
 
@@ -96,7 +97,9 @@ def test_nothing_is_gone_while_its_rule_does_not_answer(
     """A server that is away says nothing of its databases."""
     sources.record(connection, fleet, found(a="one", b="two"))
 
-    assert sources.record(connection, fleet, found("two")) == Changes(gone={"b": "two"})
+    assert sources.record(connection, fleet, found("two")) == {
+        "b": sources._gone("b", "two")
+    }
 
 
 def test_an_older_search_does_not_overrule_a_newer_one(
@@ -107,7 +110,7 @@ def test_an_older_search_does_not_overrule_a_newer_one(
     older = found(b="one")
     sources.record(connection, fleet, found(a="one", new="one"))
 
-    assert sources.record(connection, fleet, older) == Changes()
+    assert sources.record(connection, fleet, older) == {}
 
     assert gone(connection) == ["b"]
 
@@ -120,7 +123,7 @@ def test_what_a_rule_found_before_it_failed_does_not_come_back(
     sources.record(connection, fleet, found(b="one"))
     away = found("two", "away", a="one", b="one")
 
-    assert sources.record(connection, fleet, away) == Changes()
+    assert sources.record(connection, fleet, away) == {}
 
     assert gone(connection) == ["a"]
 
@@ -152,7 +155,7 @@ def test_another_rule_may_find_a_source(
     """A rule was renamed, or a database was moved to another server."""
     sources.record(connection, fleet, found(a="one"))
 
-    assert sources.record(connection, fleet, found(a="two")) == Changes()
+    assert sources.record(connection, fleet, found(a="two")) == {}
     assert query(connection, "SELECT name, rule FROM sources") == [("a", "two")]
 
 
@@ -162,7 +165,9 @@ def test_what_the_configuration_lists_is_not_gone(
     """Somebody has moved it there from a rule."""
     sources.record(connection, fleet, found(folder="one", a="one"))
 
-    assert sources.record(connection, fleet, found()) == Changes(gone={"a": "one"})
+    assert sources.record(connection, fleet, found()) == {
+        "a": sources._gone("a", "one")
+    }
 
 
 def test_what_was_gone_and_is_listed_is_there(
@@ -177,7 +182,7 @@ def test_what_was_gone_and_is_listed_is_there(
 
     changes = sources.record(connection, listing, found(b="one"))
 
-    assert changes == Changes(back={"a": "one"})
+    assert changes == {"a": None}
     assert _queued(connection) == [("a", "todo")]
 
 
@@ -189,10 +194,12 @@ def test_the_sources_of_a_rule_that_was_removed_are_gone_after_a_day(
     without = fleet.model_copy(update={"discover": {"two": fleet.discover["two"]}})
     other = found("two", b="two")
 
-    assert sources.record(connection, without, other) == Changes()
+    assert sources.record(connection, without, other) == {}
 
     connection.execute("UPDATE sources SET last_seen = last_seen - interval '2 days'")
-    assert sources.record(connection, without, other) == Changes(gone={"a": "one"})
+    assert sources.record(connection, without, other) == {
+        "a": sources._gone("a", "one")
+    }
 
 
 def test_what_is_gone_is_listed_until_somebody_confirms_it(
@@ -209,7 +216,7 @@ def test_what_is_gone_is_listed_until_somebody_confirms_it(
 
     assert query(connection, "SELECT name FROM sources") == [("b",)]
     both = found(a="one", b="one")
-    assert sources.record(connection, fleet, both) == Changes(appeared={"a": "one"})
+    assert sources.record(connection, fleet, both) == {"a": None}
 
 
 def test_what_is_gone_is_not_backed_up_any_more(
@@ -266,25 +273,25 @@ def test_a_rule_that_fails_is_reported_once_when_it_lasts(
     hide("battery-staple")
     away = found("two", "no battery-staple")
 
-    def record(what: Found) -> Changes:
+    def record(what: Found) -> dict[str, Failure | None]:
         return sources.record(connection, fleet, what)
 
     def later() -> None:
         connection.execute("UPDATE rules SET since = since - interval '16 minutes'")
 
-    assert record(away) == record(found()) == Changes()
+    assert record(away) == record(found()) == {}
     later()
-    assert record(away) == Changes()
+    assert record(away) == {}
     later()
-    assert record(away) == Changes(failing={"one": "no ***"})
+    assert record(away) == {"rule one": sources._failing("no ***")}
     later()
-    assert record(away) == Changes()
+    assert record(away) == {}
     rows = query(
         connection, "SELECT name, fault, answered_at < now() FROM rules ORDER BY 1"
     )
     assert rows == [("one", "no ***", True), ("two", "", True)]
-    assert record(found()) == Changes(answering=("one",))
-    assert record(found()) == Changes()
+    assert record(found()) == {"rule one": None}
+    assert record(found()) == {}
 
 
 def test_a_worker_queues_what_others_have_found(
