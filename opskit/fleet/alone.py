@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from opskit.config.cron import longest_interval
 from opskit.doctor.stores import ping
 from opskit.errors import DatabaseError, LockHeld, OpskitError
+from opskit.fleet.tick import label
 from opskit.log import logger
 from opskit.operations.schedule import Job, jobs
 from opskit.scheduler.jobs import Running
@@ -110,7 +111,8 @@ class Alone:
         now = self._run.now()
         overdue = []
         for job in jobs(self._worker.settings):
-            if job.operation != "backup" or not self._worker.serves(job):
+            is_served = label(self._worker.settings, job) in self._worker.labels
+            if job.operation != "backup" or not is_served:
                 continue
             since = now - 2 * longest_interval(job.line)
             due = standing(job, since=since, now=now, grace=_ANY)
@@ -149,7 +151,8 @@ class Alone:
     def _start(self, job: Job, due: datetime) -> None:
         turn = {"due": due.isoformat(), "job": None, "attempt": 0, "worker": 0}
         try:
-            running = self._worker.launch(job, due.isoformat(), turn, self._worker.wake)
+            wake = self._worker.wake.set
+            running = self._worker.launch(job, due.isoformat(), turn, wake)
         except LockHeld:
             self._later[job.source] = time.monotonic() + _AGAIN_SECONDS
         else:

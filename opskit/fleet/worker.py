@@ -27,7 +27,7 @@ from opskit.fleet.engine import Engine
 from opskit.fleet.queue import require_schema, session, sweep
 from opskit.fleet.setup import claim
 from opskit.fleet.sources import Search
-from opskit.fleet.tick import Ticker, label
+from opskit.fleet.tick import Ticker
 from opskit.log import logger
 from opskit.operations.run import Run
 from opskit.operations.schedule import Job, Key, jobs
@@ -102,7 +102,7 @@ class Worker:
         self.settings = self.run.settings
         self.labels, self.capacity, self.say = labels, capacity, say
         self._id = uuid4()
-        self._wake = Wake()
+        self.wake = Wake()  # the main thread
         self.stops = 0
         self.pause = min(
             self.settings.fleet.dead_after.total_seconds() / 6, _PAUSE_SECONDS
@@ -112,7 +112,7 @@ class Worker:
             self.settings,
             configuration_path().read_bytes(),
             labels=labels,
-            wake=self.wake,
+            wake=self.wake.set,
         )
         self._reports: list[Thread] = []
         entries, _faults = self.run.ledger.readable()
@@ -135,7 +135,7 @@ class Worker:
         if self.stops > 1:
             for each in [*self._engine.running.values(), *self._alone.running]:
                 each.stop()
-        self._wake.set()
+        self.wake.set()
 
     def serve(
         self, *, until_idle: bool = False, also: Callable[[], None] = lambda: None
@@ -165,7 +165,7 @@ class Worker:
                     )
                 if until_idle and not has_work:
                     self.stops = self.stops or 1
-                self._wake.wait(min(self.pause, 1) if self.stops else self.pause)
+                self.wake.wait(min(self.pause, 1) if self.stops else self.pause)
             with suppress(OpskitError), self._asking() as connection:
                 connection.execute("DELETE FROM workers WHERE id = %s", (self._id,))
         self._search.close()
@@ -396,14 +396,6 @@ class Worker:
     def may_work_alone(self) -> bool:
         """Whether it may back up without the queue."""
         return not self.stops and self.state != "clock-off"
-
-    def serves(self, job: Job) -> bool:
-        """Return whether a job is one of this worker's labels."""
-        return label(self.settings, job) in self.labels
-
-    def wake(self) -> None:
-        """Have the main thread look at once."""
-        self._wake.set()
 
     def is_known(self, operation: str, source: str) -> bool:
         """Whether the queue knows a job, which another worker may be able to do."""
