@@ -21,6 +21,7 @@ from statistics import median
 
 from benchmarks.contenders import Place
 from benchmarks.measure import cpu_seconds_of
+from benchmarks.nights import lower_bound
 from benchmarks.options import Options, Part
 from benchmarks.picture import curves
 from benchmarks.rounds import say
@@ -338,7 +339,7 @@ def _night(options: Options, place: Place) -> dict[str, float]:
         "120 jobs of 0.1 to 15 s by 3 workers: s": took,
         "the same, against its forecast": took
         / max(filter(None, plan.forecast(todo, workers, CAPS))),
-        "the same, against a lower bound": took / plan.lower_bound(todo, workers, CAPS),
+        "the same, against a lower bound": took / lower_bound(todo, workers, CAPS),
     }
 
 

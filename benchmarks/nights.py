@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from itertools import pairwise, product
@@ -17,7 +18,7 @@ from benchmarks.report import RESULTS
 from benchmarks.rounds import say
 from benchmarks.tables import markdown
 from opskit.config.fleet import FleetSettings
-from opskit.fleet.plan import Work, Worker, forecast, lower_bound, priority
+from opskit.fleet.plan import Work, Worker, forecast, priority
 
 DATABASES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 WORKERS = (1, 3, 10, 30, 100)
@@ -29,6 +30,7 @@ _MB_MEDIAN, _MB_MAX, _SIGMA = 500.0, 1_000_000.0, 2.0
 _FROM_NIGHT_TO_NIGHT = 0.2
 _DAY = timedelta(days=1)
 _HOUR = 3600.0
+_ANY = ("any", "label")
 _Curve = Sequence[tuple[float, float]]
 
 
@@ -104,6 +106,29 @@ def night(databases: int, workers: int, curve: _Curve, random: Random) -> Night:
 
 def _end(todo: Sequence[Work], fleet: Sequence[Worker]) -> float:
     return max(filter(None, forecast(todo, fleet, CAPS)))
+
+
+def lower_bound(
+    todo: Iterable[Work], workers: Iterable[Worker], caps: FleetSettings
+) -> float:
+    """Return how many seconds the same work takes at least, in whatever order.
+
+    Each label, source, server and store has its slots, and all workers together theirs.
+    """
+    slots: Counter[tuple[str, str]] = Counter()
+    for worker in workers:
+        places = [("label", each) for each in worker.labels]
+        for place in [*places, _ANY] if places else []:
+            slots[place] += max(worker.capacity, len(worker.running))
+    sizes = {"source": 1, "server": caps.per_server, "store": caps.per_store}
+    loads: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for each in todo:
+        if slots["label", each.label]:
+            for place in (_ANY, ("label", each.label), *each.places):
+                loads[place] += each.seconds
+    return max(
+        (load / (slots[p] or sizes[p[0]]) for p, load in loads.items()), default=0.0
+    )
 
 
 def measure_nights(options: Options) -> Part:

@@ -21,7 +21,6 @@ FIRST = 2 * (_RISK_MAX + 1) * (_SECONDS_MAX + 1)
 _MINUTE = timedelta(minutes=1)
 # What has slots: a label, a source, a server or a store, and its name.
 _Place = tuple[str, str]
-_ANY = ("any", "label")
 
 
 def expected(
@@ -133,22 +132,6 @@ def forecast(
     return ends
 
 
-def lower_bound(
-    todo: Iterable[Work], workers: Iterable[Worker], caps: FleetSettings
-) -> float:
-    """Return how many seconds the same work takes at least, in whatever order.
-
-    Each label, source, server and store has its slots, and all workers together theirs.
-    """
-    pools = _Pools(workers, caps)
-    loads: defaultdict[_Place, float] = defaultdict(float)
-    for each in todo:
-        if pools["label", each.label]:
-            for place in (_ANY, ("label", each.label), *each.places):
-                loads[place] += each.seconds
-    return max((load / len(pools[place]) for place, load in loads.items()), default=0.0)
-
-
 class _Slot:
     free_at = 0.0
 
@@ -163,7 +146,6 @@ class _Pools(dict[_Place, list[_Slot]]):
             own = [_Slot() for _ in range(max(worker.capacity, len(worker.running)))]
             for label in worker.labels:
                 self["label", label] += own
-            self[_ANY] += own if worker.labels else []
             for each in worker.running:
                 self.occupy(own, each)
 

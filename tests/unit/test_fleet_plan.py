@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.nights import lower_bound
 from opskit.config.cron import longest_interval
 from opskit.config.fleet import FleetSettings
 from opskit.fleet.plan import (
@@ -22,7 +23,6 @@ from opskit.fleet.plan import (
     drill_offset,
     expected,
     forecast,
-    lower_bound,
     priority,
 )
 from opskit.operations.schedule import Job
