@@ -13,7 +13,7 @@ from opskit.errors import ConfigurationError, ObjectExists, ObjectNotFound, Usag
 from opskit.fleet import queue
 from opskit.fleet.queue import LOCK_CLASS, session
 from opskit.fleet.sources import with_known
-from opskit.fleet.tick import Turn, defer
+from opskit.fleet.tick import defer
 from opskit.operations.outcome import Outcome
 from opskit.operations.run import Run
 from opskit.operations.schedule import jobs
@@ -157,8 +157,7 @@ def run_now(
                 # Somebody else may ask for the same at this moment.
                 query(connection, "SELECT pg_advisory_xact_lock(%s, 1)", LOCK_CLASS)
                 now = query_value(connection, "SELECT date_trunc('second', now())")
-                turns = [Turn(job=each, at=now) for each in wanted]
-                defer(connection, settings, turns)
+                defer(connection, settings, [(each, now) for each in wanted])
                 # Each may be tried again, however often it has failed before.
                 connection.execute(
                     "UPDATE turns SET failures = 0 WHERE operation = %s"

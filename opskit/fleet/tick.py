@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from opskit.config import Settings
@@ -27,14 +26,8 @@ _GRACE = timedelta(days=10_000)
 _KEPT_DAYS = 30
 # A run that waits for longer was made up for, or the night is short.
 _OVERDUE = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """A run of a job for a due time."""
-
-    job: Job
-    at: datetime
+# A run of a job, for a due time.
+Turn = tuple[Job, datetime]
 
 
 def label(settings: Settings, job: Job) -> str:
@@ -103,7 +96,7 @@ class Ticker:
                 next_due = job.next_due(now - later) + later
                 self._next[job.key] = (job.written, done, next_due)
                 continue
-            turns.append(Turn(job=job, at=due.at + later))
+            turns.append((job, due.at + later))
             if due.missed is not None:
                 gone.append((job, due.missed))
         return turns, gone
@@ -194,7 +187,7 @@ def _since(
 
 def _replaced(connection: Connection, due: Sequence[Turn]) -> list[tuple[Job, Missed]]:
     """Cancel runs that still wait when the next of the same job is due."""
-    jobs_due = {each.job.key: each.job for each in due}
+    jobs_due = {job.key: job for job, _at in due}
     rows = query(
         connection,
         """
@@ -220,9 +213,9 @@ def _advance(connection: Connection, due: Sequence[Turn]) -> None:
         FROM unnest(%s::text[], %s::text[], %s::timestamptz[]) AS d (o, s, due)
         WHERE operation = o AND source = s""",
         (
-            [each.job.operation for each in due],
-            [each.job.source for each in due],
-            [each.at for each in due],
+            [job.operation for job, _at in due],
+            [job.source for job, _at in due],
+            [at for _job, at in due],
         ),
     )
 
@@ -233,7 +226,6 @@ def defer(connection: Connection, settings: Settings, due: Sequence[Turn]) -> No
     Of two jobs for one due time neither could begin: one that goes on could not be put
     back beside one that waits.
     """
-    times = [each.at.isoformat() for each in due]
     connection.execute(
         """
         INSERT INTO procrastinate_jobs
@@ -251,10 +243,10 @@ def defer(connection: Connection, settings: Settings, due: Sequence[Turn]) -> No
         (
             TASK,
             VERSION,
-            [label(settings, each.job) for each in due],
-            [each.job.operation for each in due],
-            [each.job.source for each in due],
-            times,
+            [label(settings, job) for job, _at in due],
+            [job.operation for job, _at in due],
+            [job.source for job, _at in due],
+            [at.isoformat() for _job, at in due],
         ),
     )
 

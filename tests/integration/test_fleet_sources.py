@@ -20,7 +20,7 @@ from opskit.config.fleet import FleetSettings
 from opskit.errors import DatabaseError, UsageError
 from opskit.fleet import queue, sources
 from opskit.fleet.sources import Search
-from opskit.fleet.tick import Ticker, Turn, defer
+from opskit.fleet.tick import Ticker, defer
 from opskit.log import hide
 from opskit.operations.discovery import Found, with_found
 from opskit.operations.outcome import Failure
@@ -236,9 +236,9 @@ def _queue(connection: Connection, settings: Settings, *names: str) -> None:
     """Put backups into the queue."""
     zone = ZoneInfo("UTC")
     due = [
-        Turn(
-            job=Job(operation="backup", line="@daily", zone=zone, source=name),
-            at=datetime(2026, 1, 31, tzinfo=zone),
+        (
+            Job(operation="backup", line="@daily", zone=zone, source=name),
+            datetime(2026, 1, 31, tzinfo=zone),
         )
         for name in names
     ]

@@ -11,7 +11,7 @@ import pytest
 from opskit.config import Settings
 from opskit.config.cron import longest_interval
 from opskit.fleet.plan import drill_offset
-from opskit.fleet.tick import Ticker, Turn, defer
+from opskit.fleet.tick import Ticker, defer
 from opskit.ledger import LedgerEntry
 from opskit.operations.schedule import jobs
 from tests.conftest import MakeDatabase
@@ -338,7 +338,7 @@ def test_a_run_that_waits_already_is_not_put_there_twice(fleet: Fleet) -> None:
         {"a": {"schedule": "@daily"}, "b": {"schedule": "@daily"}}
     )
     now = datetime.now(UTC).replace(microsecond=0)
-    turns = [Turn(job=each, at=now) for each in jobs(settings)]
+    turns = [(each, now) for each in jobs(settings)]
 
     with fleet.session() as connection:
         defer(connection, settings, turns[:1])
@@ -351,7 +351,7 @@ def test_a_run_that_waits_already_is_not_put_there_twice(fleet: Fleet) -> None:
 def test_a_run_that_goes_on_gets_no_twin(fleet: Fleet) -> None:
     """One that is put back could not wait beside the other, and both would stand."""
     settings = fleet.settings({"a": {"schedule": "@daily"}})
-    turns = [Turn(job=jobs(settings)[0], at=datetime.now(UTC).replace(microsecond=0))]
+    turns = [(jobs(settings)[0], datetime.now(UTC).replace(microsecond=0))]
 
     with fleet.session() as connection:
         defer(connection, settings, turns)
