@@ -68,7 +68,10 @@ class Search:
         found = self.found
         if found is not None and found is not self._used:
             self._used = found
-            self.settings = self._known = with_found(self._given, found)
+            self.settings = with_found(self._given, found)
+            # What others found stays known until the queue has been asked again.
+            databases = self._known.databases | self.settings.databases
+            self._known = self.settings.model_copy(update={"databases": databases})
         return self.settings
 
     def _ask(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -147,6 +148,28 @@ def test_a_report_that_breaks_off_is_made_by_the_next(
     search.close()
 
     assert told == ["a"]
+
+
+def test_what_others_found_stays_known_after_each_search(
+    fleet: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before the queue is asked again: their jobs would fail for good."""
+    journal = cast(Any, SimpleNamespace(discovered=lambda *_: None))
+    sources.record(connection, fleet, found(b="two"))
+    monkeypatch.setattr(sources, "find", lambda *_, **__: found("one", a="one"))
+    monkeypatch.setattr(sources, "_EVERY_SECONDS", 0.0)
+    search = Search(fleet, b"", labels=["default"], wake=lambda: None)
+    until(lambda: search.look() and search.found)
+    search.look()
+    search.record(connection, journal)
+    first = search.found
+
+    until(lambda: search.look() and search.found is not first)
+    search.look()
+    known = tomllib.loads(search.configuration("").decode())["databases"]
+    search.close()
+
+    assert set(known) == {"a", "b"}
 
 
 def test_another_rule_may_find_a_source(
