@@ -23,6 +23,16 @@ from tests.support import execute, value
 GOOD = "ALTER TABLE public.orders ADD note text;"
 DOWN = "ALTER TABLE public.orders DROP note;"
 REWRITE = "ALTER TABLE public.lines ALTER n TYPE int8;"
+# What a slow machine needs. Where locks are the subject, a test configures its own.
+PATIENT = "budgets = { reads_blocked = '60s', writes_blocked = '60s' }"
+
+
+def settings(lock_timeout: str = "60s", budgets: str = PATIENT) -> str:
+    """Return the settings of a release with migrations in SQL files."""
+    return (
+        '[release]\nmigrations = { tool = "sql", database = "shop", '
+        f'lock_timeout = "{lock_timeout}", lock_attempts = 2 }}\n{budgets}'
+    )
 
 
 @pytest.fixture
@@ -32,10 +42,7 @@ def migrated(drilled_project: Project) -> Project:
     folder.mkdir()
     (folder / "0001_note.sql").write_text(GOOD)
     (folder / "0001_note.down.sql").write_text(DOWN)
-    drilled_project.configure(
-        '[release]\nmigrations = { tool = "sql", database = "shop", '
-        'lock_timeout = "1s", lock_attempts = 2 }'
-    )
+    drilled_project.configure(settings())
     return drilled_project
 
 
@@ -106,6 +113,7 @@ def test_a_migration_in_the_past_is_refused(migrated: Project) -> None:
 
 def test_locks_are_waited_for_as_long_as_allowed(migrated: Project) -> None:
     """A table that somebody holds is given up soon, and tried again; it says who."""
+    migrated.configure(settings(lock_timeout="1s"))
     lock = "LOCK TABLE public.orders IN ACCESS SHARE MODE"
     with psycopg.connect(migrated.url, application_name="report") as holder:
         holder.execute(lock)
@@ -124,6 +132,8 @@ def test_locks_are_waited_for_as_long_as_allowed(migrated: Project) -> None:
         (blocker,) = migrated.json("migrate", "--dry-run")["blockers"]
     assert "a running pg_dump" in document["error"]
     assert (blocker["application"], blocker["tables"]) == ("pg_dump", ["public.orders"])
+    # A server ends a session a moment after its client.
+    migrated.configure(settings())
     assert statuses(migrated.json("migrate")) == {"0001_note": "applied"}
 
 
@@ -135,7 +145,7 @@ def test_a_release_waits_for_no_dump_and_for_no_other_host(migrated: Project) ->
     )
     (migrated.folder / "releases" / "2").mkdir(parents=True)
     with database_lock(
-        migrated.url, name="release", run_id="beef", lock_wait=timedelta(seconds=1)
+        migrated.url, name="release", run_id="beef", lock_wait=timedelta(seconds=60)
     ):
         document = migrated.json("release", "--version", "2", code=11)
         assert "opskit release run beef" in document["error"]
@@ -154,15 +164,15 @@ def test_a_migration_that_outlives_its_run_is_waited_for(
 ) -> None:
     """Who killed the run did not kill the statement: its end decides what is there."""
     monkeypatch.chdir(migrated.folder)
-    settings = config.load()
+    loaded = config.load()
     with psycopg.connect(migrated.url, application_name="opskit-migration") as left:
         monkeypatch.setattr(migration_lock, "_OTHERS_SECONDS_MAX", 0.0)
-        refused = migrate(begin(settings), MigrateRequest())
+        refused = migrate(begin(loaded), MigrateRequest())
 
         assert refused.exit_code == 11
         assert f"process {left.info.backend_pid} still" in refused.errors[0].message
     monkeypatch.setattr(migration_lock, "_OTHERS_SECONDS_MAX", 60.0)
-    assert migrate(begin(settings), MigrateRequest()).exit_code == 0
+    assert migrate(begin(loaded), MigrateRequest()).exit_code == 0
 
 
 def test_an_invalid_index_is_taken_away(migrated: Project) -> None:
@@ -243,8 +253,7 @@ def test_a_rewrite_is_a_no(migrated: Project) -> None:
     (found,) = [e for e in document["rewrites"] if e["table"] == "public.lines"]
     assert "type of a column" in found["reason"]
     migrated.configure(
-        '[release]\nmigrations = { tool = "sql", database = "shop" }\n'
-        "budgets = { rewrites = true }\n"
+        settings(budgets=PATIENT.replace("{", "{ rewrites = true,")) + "\n"
         'accept = [{ warning = "changing-column-type", reason = "it only widens" }]'
     )
     assert migrated.json("rehearse")["status"] == "passed"
@@ -252,6 +261,7 @@ def test_a_rewrite_is_a_no(migrated: Project) -> None:
 
 def test_a_long_lock_is_a_no(migrated: Project) -> None:
     """What counts is how long it is held, not how long its statement runs."""
+    migrated.configure(settings(budgets="budgets = { writes_blocked = '60s' }"))
     write(
         migrated,
         "0002_slow.sql",
@@ -350,7 +360,7 @@ def test_what_breaks_the_code_before_it_is_a_no(migrated: Project) -> None:
     assert kinds == {"0001_note": "additive", "0002_drop": "destructive"}
     assert [each["warning"] for each in document["warnings"]] == ["ban-drop-column"]
     migrated.configure(
-        '[release]\nmigrations = { tool = "sql", database = "shop" }\n'
+        f"{settings()}\n"
         'accept = [{ warning = "ban-drop-column", reason = "no code reads it" }]'
     )
     document = migrated.json("rehearse")
@@ -455,7 +465,8 @@ def with_tool(drilled_project: Project) -> Project:
     drilled_project.configure(
         "[release.migrations]\n"
         'tool = "command"\nfolder = "ddl"\ndatabase = "shop"\n'
-        f"command = {command}"
+        f"command = {command}\n"
+        f"[release]\n{PATIENT}"
     )
     return drilled_project
 
@@ -507,7 +518,8 @@ def with_alembic(drilled_project: Project) -> Project:
         "[release.migrations]\n"
         'tool = "alembic"\nconfig = "app/alembic.ini"\ndatabase = "shop"\n'
         'url_variable = "SERVICE_DATABASE_URL"\n'
-        "[release.budgets]\nrewrites = true"
+        "[release.budgets]\nrewrites = true\n"
+        "reads_blocked = '60s'\nwrites_blocked = '60s'"
     )
     return drilled_project
 

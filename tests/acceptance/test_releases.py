@@ -86,7 +86,7 @@ class Service(Project):
     def running(self) -> str:
         """The version that answers."""
         with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.port}/health", timeout=10
+            f"http://127.0.0.1:{self.port}/health", timeout=60
         ) as answer:
             return str(json.load(answer)["version"])
 
@@ -132,8 +132,11 @@ restart = [{json.dumps(sys.executable)}, "restart.py", "{port}"]
 [release.migrations]
 tool = "sql"
 database = "shop"
-lock_timeout = "1s"
+lock_timeout = "60s"
 lock_attempts = 2
+[release.budgets]
+reads_blocked = "60s"
+writes_blocked = "60s"
 """
     )
     made.add("1")
@@ -274,7 +277,7 @@ def test_a_release_that_was_killed_is_taken_up_again(
     service.add("2")
     ledger = service.folder / ".opskit" / "ledger.jsonl"
     process = service.start("release", "--version", "2")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     mark = f'"state": "begun", "step": "{step}", "version": "2"'
     while mark not in ledger.read_text() and process.poll() is None:
         assert time.monotonic() < deadline
