@@ -85,24 +85,36 @@ def _translated(directory: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def in_use(directory: Path, name: str) -> Iterator[None]:
     """Hold a shared OS lock on something that is read for the length of the block."""
-    with _opened(directory, name) as descriptor:
+    with contextlib.ExitStack() as opened:
         with _translated(directory):
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _lock(opened, directory, name, fcntl.LOCK_SH)
         yield
 
 
 @contextlib.contextmanager
 def unused(directory: Path, name: str) -> Iterator[bool]:
     """Yield whether nobody reads it; if so, readers wait until the block ends."""
-    with _opened(directory, name) as descriptor:
+    with contextlib.ExitStack() as opened:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(opened, directory, name, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             yield False
         else:
             yield True
             with _warn_on_error(directory / name):
                 (directory / name).unlink(missing_ok=True)
+
+
+def _lock(
+    opened: contextlib.ExitStack, directory: Path, name: str, operation: int
+) -> None:
+    """Lock the file of this name: one that was removed meanwhile locks nobody out."""
+    while True:
+        descriptor = opened.enter_context(_opened(directory, name))
+        fcntl.flock(descriptor, operation)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(directory / name)):
+                return
 
 
 @contextlib.contextmanager

@@ -6,11 +6,16 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+from opskit.threads import begun
+
+Process = subprocess.Popen[bytes]
 _STANDARD_ERROR = 2
 
 
@@ -36,21 +41,41 @@ def run(
         OSError: it cannot be run.
         subprocess.TimeoutExpired: it took longer than `seconds`.
     """
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE if content else subprocess.DEVNULL,
-        stdout=output,
-        stderr=errors,
-        start_new_session=True,
-    ) as process:
-        try:
-            process.communicate(content or None, seconds)
-        finally:
-            if process.poll() is None:
-                _end(process, patience)
-        return process.returncode
+
+    def begin() -> Process:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE if content else subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
+
+    with ended(begin, partial(_end, patience=patience)) as beginning:
+        process = beginning.result()
+        process.communicate(content or None, seconds)
+    return int(process.returncode)
+
+
+@contextmanager
+def ended(
+    begin: Callable[[], Process], end: Callable[[Process], None]
+) -> Iterator[Future[Process]]:
+    """Begin a program, and end it after the block if it still runs.
+
+    It begins in a thread, where no signal is handled. In the main thread an interrupt
+    could come when the program runs, but is not known yet: it would go on.
+    """
+    beginning = begun(begin, name="beginning of a program")
+    try:
+        yield beginning
+    finally:
+        if beginning.exception() is None:
+            with beginning.result() as process:
+                if process.poll() is None:
+                    end(process)
 
 
 def captured(
@@ -85,7 +110,7 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-def _end(process: subprocess.Popen[bytes], patience: float) -> None:
+def _end(process: Process, patience: float) -> None:
     try:
         if patience:
             with suppress(ProcessLookupError):

@@ -34,6 +34,11 @@ def within(seconds: float, call: Callable[[], T], *, name: str) -> T:
     Raises:
         TimeoutError: it does.
     """
+    return begun(call, name=name).result(seconds)
+
+
+def begun(call: Callable[[], T], *, name: str) -> Future[T]:
+    """Return what a call will return, or raise: it goes on in a thread of its own."""
     future: Future[T] = Future()
 
     def answer() -> None:
@@ -43,7 +48,7 @@ def within(seconds: float, call: Callable[[], T], *, name: str) -> T:
             future.set_exception(error)
 
     Thread(answer, name=name)
-    return future.result(seconds)
+    return future
 
 
 class Wake:

@@ -28,6 +28,21 @@ BUCKET, LOCKED_BUCKET = "plain", "locked"
 _BINARIES = Path(sys.executable).parent
 _START_SECONDS = 60.0
 _GRPC_OFFSET = 10_000
+# By itself it looks whether a key is taken, and stores the object a moment later.
+_MOTO = """
+import threading
+from moto.s3.responses import S3Response
+from moto.server import main
+
+put, one_at_a_time = S3Response.put_object, threading.Lock()
+
+def put_object(self):
+    with one_at_a_time:
+        return put(self)
+
+S3Response.put_object = put_object
+main()
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +119,7 @@ def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
 def moto(folder: Path) -> Iterator[S3Server]:
     """Run moto's server: versions, object lock, conditional writes; any secret fits."""
     port = free_port()
-    command = [str(_BINARIES / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-c", _MOTO, "-H", "127.0.0.1", "-p", str(port)]
     with _running("moto", command, folder, f"http://127.0.0.1:{port}") as server:
         yield server
 

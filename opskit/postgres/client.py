@@ -23,6 +23,7 @@ from opskit.postgres.parameters import (
     client_environment,
 )
 from opskit.postgres.servers.programs import Installation
+from opskit.process_group import ended
 from opskit.threads import Thread
 
 BLOCK_BYTES = 1024 * 1024
@@ -236,23 +237,26 @@ def run(
 
     Raises ServerFault if it takes too long, and what `require_success` does.
     """
-    process = subprocess.Popen(
-        list(arguments),
-        env=dict(environment),
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=0,
-    )
-    try:
-        output, errors = process.communicate(stdin, timeout=timeout_seconds)
-    except subprocess.TimeoutExpired:
-        raise ServerFault(
-            f"{doing} took longer than {timeout_seconds:g} seconds and was stopped",
-            hint="Raise the limit in the configuration if the data has grown.",
-        ) from None
-    finally:
-        stop(process)
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            list(arguments),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+
+    with ended(begin, stop) as beginning:
+        process = beginning.result()
+        try:
+            output, errors = process.communicate(stdin, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise ServerFault(
+                f"{doing} took longer than {timeout_seconds:g} seconds and was stopped",
+                hint="Raise the limit in the configuration if the data has grown.",
+            ) from None
     words = mask(errors.decode("utf-8", "replace")).strip()
     require_success(doing, process.returncode, words)
     return output, words

@@ -417,8 +417,10 @@ class Watch:
         self._thread.join(wait_seconds)
 
     def _run(self) -> None:
-        while not self._is_stopped:
+        while True:
             self._wake.clear()
+            if self._is_stopped:  # after the clear, which may have undone its wake
+                return
             try:
                 self.state = self._gather()
             except Exception as error:  # noqa: BLE001 - the next one may succeed

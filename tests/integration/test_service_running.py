@@ -248,13 +248,16 @@ def test_a_request_is_answered_before_the_service_ends(unhurried: Service) -> No
             service.ask("PATCH", path, "writer", document={"status": "done"})
         )
 
-    with service.connected() as connection:
+    with service.connected() as connection, service.connected() as watching:
+        watching.autocommit = (
+            True  # in a transaction the list of sessions stays as it is
+        )
         connection.execute("SELECT FROM tasks WHERE title = 'slow' FOR UPDATE")
         changing = threading.Thread(target=change)
         changing.start()
         wait_until(
             lambda: (
-                connection.execute(
+                watching.execute(
                     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
                     "AND datname = current_database()"
                 ).fetchone()

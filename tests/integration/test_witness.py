@@ -63,7 +63,8 @@ def url(server: Server) -> str:
     execute(server.url(), "DROP DATABASE IF EXISTS rehearsed WITH (FORCE)")
     execute(server.url(), "CREATE DATABASE rehearsed")
     made = server.url("rehearsed")
-    execute(made, TABLES)
+    # What this session has read is counted when it says so, or at its end.
+    execute(made, TABLES + "SELECT pg_stat_force_next_flush()")
     return made
 
 
@@ -96,6 +97,7 @@ class Watched:
                     for each in [made] if isinstance(made, str) else made:
                         session.execute(each.encode())
             lines = witness.read_log(beside, "rehearsed", begin)
+            witness.wait_for_sessions(beside, "rehearsed")
             with connect(url, purpose="test") as own:
                 after = witness.relations(own)
         self.before = before

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,6 +163,23 @@ def test_a_reader_waits_until_what_is_deleted_is_gone(tmp_path: Path) -> None:
         unused(tmp_path, "set-x.reading") as again,
     ):
         assert (free, again) == (True, False)
+
+
+@pytest.mark.parametrize("how", [in_use, unused])
+def test_a_lock_that_was_removed_while_it_was_waited_for_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
+    """Another run held it, and removed it: the file of that name is what counts."""
+    path, flock = tmp_path / "set-x.reading", fcntl.flock
+
+    def removed_before(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    with how(tmp_path, path.name), unused(tmp_path, path.name) as free:
+        assert not free
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +90,26 @@ def test_a_program_that_is_not_there_is_an_error() -> None:
     """For the caller to say."""
     with pytest.raises(FileNotFoundError):
         process_group.run(["/no/such/program"], seconds=60)
+
+
+def test_an_interrupt_while_it_begins_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs already, and nobody knows of it yet."""
+
+    class Beginning(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "number").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.1)
+
+    script = "echo $$ >new && mv new number; exec sleep 300"
+    monkeypatch.setattr(subprocess, "Popen", Beginning)
+    with pytest.raises(KeyboardInterrupt):
+        process_group.run(["/bin/sh", "-c", script], seconds=60, folder=tmp_path)
+
+    assert _is_gone(int((tmp_path / "number").read_text()))

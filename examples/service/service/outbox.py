@@ -140,6 +140,8 @@ class Outbox:
         async with self._database.transaction() as connection:
             await connection.execute(
                 "UPDATE deliveries SET ended_at = CASE WHEN %s THEN now() END, "
-                "error = %s, due_at = now() + make_interval(secs => %s) WHERE id = %s",
-                [is_over, error, pause, due["id"]],
+                "error = %s, due_at = now() + make_interval(secs => %s) "
+                # Somebody else may have taken it over: how that ends counts.
+                "WHERE id = %s AND attempts = %s",
+                [is_over, error, pause, due["id"], due["attempts"]],
             )
