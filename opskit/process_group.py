@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from opskit.threads import begun
+from opskit.threads import Thread, fulfil
 
 Process = subprocess.Popen[bytes]
 _STANDARD_ERROR = 2
@@ -68,14 +69,22 @@ def ended(
     It begins in a thread, where no signal is handled. In the main thread an interrupt
     could come when the program runs, but is not known yet: it would go on.
     """
-    beginning = begun(begin, name="beginning of a program")
+    beginning: Future[Process] = Future()
+    is_over = threading.Event()
+
+    def live() -> None:
+        fulfil(beginning, begin)
+        is_over.wait()  # the system takes it for the parent, which must not end first
+
     try:
+        Thread(live, name="program")
         yield beginning
     finally:
-        if beginning.exception() is None:
+        if not beginning.cancel() and beginning.exception() is None:
             with beginning.result() as process:
                 if process.poll() is None:
                     end(process)
+        is_over.set()
 
 
 def captured(

@@ -34,21 +34,19 @@ def within(seconds: float, call: Callable[[], T], *, name: str) -> T:
     Raises:
         TimeoutError: it does.
     """
-    return begun(call, name=name).result(seconds)
-
-
-def begun(call: Callable[[], T], *, name: str) -> Future[T]:
-    """Return what a call will return, or raise: it goes on in a thread of its own."""
     future: Future[T] = Future()
+    Thread(fulfil, future, call, name=name)
+    return future.result(seconds)
 
-    def answer() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - the caller gets it
-            future.set_exception(error)
 
-    Thread(answer, name=name)
-    return future
+def fulfil(future: Future[T], call: Callable[[], T]) -> None:
+    """Give a future what a call returns or raises, unless it was cancelled before."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - the caller gets it
+        future.set_exception(error)
 
 
 class Wake:

@@ -23,7 +23,7 @@ DISTRUST = "Do not rely on this store before you know why."
 _SECONDS_MAX = 25.0
 _FILL_SECONDS = 15.0
 _FILL_THREADS = 8
-# A machine that stands still outlasts a short lock; the end of a long one takes time.
+# A short lock may end while this machine pauses; a long one has to be waited for.
 _LOCK_SECONDS = (4, 30)
 # One more than a page holds; few where they could not be deleted again.
 _KEYS, _KEYS_LEFT_BEHIND = 1001, 3
@@ -320,7 +320,7 @@ class _Examination:
         One that went when its lock may have ended by itself says nothing of the server.
         """
         for seconds in _LOCK_SECONDS:
-            until = time.monotonic() + seconds - 1  # a server tells whole seconds
+            until = time.monotonic() + seconds - 1  # its time has whole seconds
             version, is_shown = self._lock(seconds)
             is_kept = self._is_kept(version)
             may_lift = is_kept and not self._is_kept(

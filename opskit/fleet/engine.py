@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _STORE_SECONDS = (0.5, 2.0)
 # A job whose server has no free slot is called when one gets free. Should the one that
-# has the slot be killed, it comes by itself: so long after those that are before it.
+# has the slot be killed, it comes by itself, later by so much for each job before it.
 _TURN_SECONDS, _TURN_SECONDS_MAX = 5.0, 300.0
 _POLL_SECONDS = 1.0
 _LOCK_SECONDS = (20.0, 40.0)

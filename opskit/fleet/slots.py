@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 
 from opskit.config import Settings
 from opskit.errors import OpskitError
 from opskit.fleet.queue import LOCK_CLASS, session
 from opskit.log import logger
 from opskit.operations.schedule import Job
-from opskit.postgres.connect import Connection, query_value
+from opskit.postgres.connect import Connection, cut_off, query_value
 from opskit.postgres.parameters import server_of
 
 WITHOUT_CAPS = ("smoke", "report")
 _SERVER = "server "
+# After this, the end of the session gives the slots back.
+_FREE = timedelta(seconds=5)
 
 
 class NoSlot(Exception):
@@ -32,7 +35,7 @@ def take(settings: Settings, job: Job, number: int = 0) -> ExitStack:
 
     A slot is an advisory lock in the queue's database, of a session that lives as long
     as the job: it dies with its holder. Given the job's number in the queue, the job is
-    called when a slot of its server gets free and no job before it waits.
+    called when a backup on its server ends and no job before it waits.
 
     Raises:
         NoSlot: one of the places has none, or the queue does not answer.
@@ -90,18 +93,24 @@ def _line_up(connection: Connection, place: str, number: int) -> int:
 
 
 def _call_next(connection: Connection, place: str) -> None:
-    """Give the slots back, and have the most urgent job that waits for one come."""
-    connection.execute("SELECT pg_advisory_unlock_all()")
-    connection.execute(
-        """
-        UPDATE procrastinate_jobs SET scheduled_at = now() WHERE id = (
-            SELECT id FROM procrastinate_jobs
-            WHERE status = 'todo' AND scheduled_at > now()
-              AND args->'waits_for' = to_jsonb(hashtext(%s))
-            ORDER BY priority DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED
-        )""",
-        (place,),
-    )
+    """Give the slots back, and have the most urgent job that waits for one come.
+
+    It lines up again if it does not get one: else it would be called for each.
+    """
+    with cut_off(connection, _FREE):
+        connection.execute("SELECT pg_advisory_unlock_all()")
+        connection.execute(
+            """
+            UPDATE procrastinate_jobs
+            SET scheduled_at = now(), args = args - 'waits_for'
+            WHERE id = (
+                SELECT id FROM procrastinate_jobs
+                WHERE status = 'todo' AND scheduled_at > now()
+                  AND args->'waits_for' = to_jsonb(hashtext(%s))
+                ORDER BY priority DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED
+            )""",
+            (place,),
+        )
 
 
 def free(slots: ExitStack) -> None:

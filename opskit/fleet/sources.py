@@ -102,13 +102,14 @@ class Search:
         """Have the queue know what was found, and report what has changed."""
         if self._used is None or self._used is self._recorded:
             return
-        # What has changed is reported after all of it is noted, or by the next one.
+        # Nothing is reported before all of it is noted; what could not be noted, the
+        # next search reports.
         with connection.transaction():
             changes = record(connection, self._given, self._used)
-        self._known = with_known(connection, self.settings)
         for subject, failure in changes.items():
             journal.discovered(subject, failure)
         self._recorded = self._used
+        self._known = with_known(connection, self.settings)
 
     def close(self) -> None:
         """Wait a moment for the end of a search."""
@@ -209,7 +210,8 @@ def _without_older(connection: Connection, found: Found) -> Found:
         "SELECT name FROM rules WHERE answered_at > clock_timestamp() - %s",
         timedelta(seconds=time.monotonic() - found.began),
     )
-    return replace(found, answered=found.answered - set(newer))
+    faults = {name: each for name, each in found.faults.items() if name not in newer}
+    return replace(found, answered=found.answered - set(newer), faults=faults)
 
 
 def _faults(

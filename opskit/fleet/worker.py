@@ -228,6 +228,7 @@ class Worker:
             if fleet != self._fleet:
                 self._unclaimed = self.run.stores
                 self._claim(fleet)
+                self._claimed_at = time.monotonic()
             self._connection, self._fleet = connection, fleet
             self._connected_at = time.monotonic()
         return self._connection
@@ -253,7 +254,9 @@ class Worker:
             self._claim(self._fleet)
         except ConfigurationError as error:
             self._unclaimed, self._foreign = [], error
-            self.stop()
+            # What runs may end: somebody who has stopped it once did not mean that.
+            self.stops = self.stops or 1
+            self.wake.set()
         finally:
             self._claimed_at = time.monotonic()
 

@@ -147,3 +147,27 @@ def test_the_most_urgent_job_that_waits_for_a_server_is_next(fleet: Fleet) -> No
 
     assert fleet.jobs("args->>'waits_for'") == [None] * 4
     assert fleet.ask(fetch, worker) == [None]
+
+
+def test_a_job_that_is_called_and_cannot_come_lets_the_next_one_come(
+    fleet: Fleet,
+) -> None:
+    """It was put back for another reason: it must not be called for each free slot."""
+    worker = fleet.engine()
+    taken = [slots.take(*_backup(fleet, name)) for name in ("a", "b")]
+    first, second = (
+        fleet.job(lock=f"{each}", priority=each, status="doing", worker_id=worker)
+        for each in (9, 7)
+    )
+    assert [_come(fleet, each) for each in (first, second)] == [0, 1]
+
+    slots.free(taken.pop())
+    fleet.ask(
+        "UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 minute'"
+        " WHERE id = %s AND scheduled_at <= now()",
+        first,
+    )
+    slots.free(taken.pop())
+
+    fetch = "SELECT id FROM procrastinate_fetch_job_v2('{default}', %s)"
+    assert fleet.ask(fetch, worker) == [second]

@@ -294,7 +294,9 @@ def test_a_rule_that_fails_is_reported_once_when_it_lasts(
 ) -> None:
     """So is its end; a restart of its server is nobody's business."""
     hide("battery-staple")
-    away = found("two", "no battery-staple")
+
+    def away() -> Found:
+        return found("two", "no battery-staple")
 
     def record(what: Found) -> dict[str, Failure | None]:
         return sources.record(connection, fleet, what)
@@ -302,19 +304,24 @@ def test_a_rule_that_fails_is_reported_once_when_it_lasts(
     def later() -> None:
         connection.execute("UPDATE rules SET since = since - interval '16 minutes'")
 
-    assert record(away) == record(found()) == {}
+    assert record(away()) == record(found()) == {}
     later()
-    assert record(away) == {}
+    assert record(away()) == {}
     later()
-    assert record(away) == {"rule one": sources._failing("no ***")}
+    assert record(away()) == {"rule one": sources._failing("no ***")}
     later()
-    assert record(away) == {}
+    assert record(away()) == {}
     rows = query(
         connection, "SELECT name, fault, answered_at < now() FROM rules ORDER BY 1"
     )
     assert rows == [("one", "no ***", True), ("two", "", True)]
+    older = away()
     assert record(found()) == {"rule one": None}
-    assert record(found()) == {}
+    assert record(older) == record(found()) == {}
+    later()
+    # What was asked before says nothing of the rule now.
+    assert record(older) == {}
+    assert query(connection, "SELECT fault FROM rules WHERE name = 'one'") == [("",)]
 
 
 def test_a_worker_queues_what_others_have_found(

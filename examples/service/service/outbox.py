@@ -141,7 +141,7 @@ class Outbox:
             await connection.execute(
                 "UPDATE deliveries SET ended_at = CASE WHEN %s THEN now() END, "
                 "error = %s, due_at = now() + make_interval(secs => %s) "
-                # Somebody else may have taken it over: how that ends counts.
+                # Somebody else may have taken it over: then that result counts.
                 "WHERE id = %s AND attempts = %s",
                 [is_over, error, pause, due["id"], due["attempts"]],
             )
