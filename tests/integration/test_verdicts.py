@@ -266,6 +266,30 @@ def test_a_query_that_its_own_limit_ends_is_no_verdict_on_the_set(
         run_drill(sets(store_dir)[0], queries=[query], timeout_seconds=10)
 
 
+def test_damage_counts_also_where_a_query_meets_the_end_of_the_time(
+    make_database: MakeDatabase, store_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found before is the set's fault, however the query ends."""
+    back_up(make_database(16), store_dir)
+    query = Query(name="slow", sql="SELECT 1 FROM pg_sleep(300)", expect=1)
+    monkeypatch.setattr(Bound, "_watch", lambda _self, done, *_: done.wait())
+
+    evidence = with_time(
+        15,
+        lambda seconds: run_drill(
+            sets(store_dir)[0],
+            queries=[query],
+            timeout_seconds=seconds,
+            tamper=lambda url: execute(url, "DELETE FROM public.orders"),
+        ),
+    )
+
+    assert [each.name for each in failed(evidence)] == [
+        "table public.orders",
+        "query slow",
+    ]
+
+
 def test_a_machine_that_is_slow_is_no_verdict_on_the_set(
     make_database: MakeDatabase, store_dir: Path
 ) -> None:
