@@ -115,8 +115,9 @@ T = TypeVar("T")
 
 
 def with_time(seconds: float, run: Callable[[float], T]) -> T:
-    """Run with so much time; on a slow machine, which is no verdict, with four times.
+    """Run with so much time.
 
+    Where the machine was too slow for a verdict, run once more with four times as much.
     The time is kept in each run.
     """
     try:

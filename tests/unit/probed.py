@@ -75,7 +75,7 @@ def patiently(ask: Callable[[], Check]) -> Check:
 
 
 def decidedly(ask: Callable[[], Check]) -> Check:
-    """Ask until the answer is not inconclusive, three times at most, as `smoke` does."""
+    """Ask again where there is no verdict, three times at most."""
     for _ in range(2):
         if (check := ask()).passed is not None:
             return check

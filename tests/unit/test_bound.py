@@ -23,8 +23,8 @@ ROW_SECONDS = 8.0
 class Machine:
     """Runs a statement and whoever looks at it, and pauses both once.
 
-    The clock goes on in the pause. That comes with a wait, the first or a later one, or
-    with the connection if `in_wait` is 0.
+    The clock goes on in the pause. The pause comes with a wait, the first or a later
+    one, or with the connection if `in_wait` is 0.
     """
 
     def __init__(self, *, pause_seconds: float, in_wait: int, stands: bool) -> None:
