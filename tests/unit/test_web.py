@@ -420,7 +420,9 @@ def test_idle_connections_do_not_keep_others_out(
     with contextlib.ExitStack() as stack:
 
         def is_full() -> bool:
-            # Those of before may have ended while this machine was busy.
+            # Some of those before may have ended while this machine was busy.
+            stack.close()
+            wait_for(lambda: not site.connections)
             for _ in range(5):
                 stack.enter_context(site.connected())
             return not _answers(site)
