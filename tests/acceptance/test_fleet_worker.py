@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from opskit.fleet import worker as fleet_worker
 from opskit.fleet.queue import LOCK_CLASS, Again
 from opskit.fleet.worker import Worker
 from opskit.operations.run import Run, begin
-from opskit.postgres.connect import query
+from opskit.postgres.connect import Connection, query
 from tests.acceptance.scheduling import QUIET, Daemon, Scheduled, eventually, hourly
 from tests.conftest import MakeDatabase
 from tests.fleets import Fleet
@@ -498,23 +499,32 @@ def test_the_end_of_a_job_is_noted_once_the_queue_is_back(
     assert machine.queue.ask("SELECT succeeded_at IS NOT NULL FROM turns") == [True]
 
 
-def test_a_worker_that_just_came_takes_over_nothing_yet(machine: Machine) -> None:
+def test_a_worker_that_just_came_takes_over_nothing_yet(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If the queue was away for all, the others get the time to come back."""
+    real = fleet_worker.sweep
+    waits: list[float] = []
+
+    def sweep(connection: Connection, dead_after: timedelta) -> int:
+        # By its own clock: it may pause at any time before it says when it came.
+        waits.append(time.monotonic() - worker._connected_at)
+        return real(connection, dead_after)
+
+    monkeypatch.setattr(fleet_worker, "sweep", sweep)
     dead = machine.queue.engine(seen="1 hour")
     machine.queue.job(status="doing", worker_id=dead, lock="x", queue_name="elsewhere")
-    with machine.works():
-        (waited,) = eventually(
+    with machine.works() as worker:
+        eventually(
             lambda: machine.queue.ask(
-                "SELECT extract(epoch FROM at - started_at)::float"
-                " FROM procrastinate_events e JOIN procrastinate_jobs j"
-                " ON j.id = e.job_id, workers WHERE lock = 'x'"
-                " AND type = 'deferred_for_retry'"
+                "SELECT at FROM procrastinate_events e JOIN procrastinate_jobs j"
+                " ON j.id = e.job_id WHERE lock = 'x' AND type = 'deferred_for_retry'"
             ),
             that="it is taken over",
         )
 
-    # A worker may pause between its connection and its sign of life.
-    assert waited > _DEAD_AFTER / 2
+    assert waits
+    assert min(waits) >= _DEAD_AFTER
 
 
 def test_without_the_queue_what_is_overdue_is_backed_up_once(
@@ -640,21 +650,25 @@ def test_a_burst_whose_clock_is_off_fails(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would wait for the end of jobs that it never takes."""
-    at = datetime.now(UTC)
 
     class Wrong(Run):
         """A run whose clock is wrong."""
 
         def now(self) -> datetime:
             """Return the time by that clock."""
-            return at - timedelta(hours=1)
+            return super().now() - timedelta(hours=1)
 
     monkeypatch.chdir(machine.folder)
-    # The time of the server, which is asked for nothing else.
-    monkeypatch.setattr(fleet_worker, "query_value", lambda *_asked: at)
     worker = Worker(lambda: Wrong(machine.load().settings))
-    with pytest.raises(ConfigurationError, match="clock is off by -3600 seconds"):
+    began = time.monotonic()
+    with pytest.raises(ConfigurationError) as refused:
         worker.serve(until_idle=True)
+    took = time.monotonic() - began
+
+    told = re.search(r"clock is off by (-\d+) seconds", refused.value.message)
+    assert told
+    # A pause while the server is asked comes on top.
+    assert abs(int(told[1]) + 3600) <= took + 1
 
 
 def test_a_worker_of_another_fleet_is_refused(
