@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit import files
+from opskit import files, locks
 from tests.acceptance.scheduling import QUIET, Scheduled, eventually, hourly
 from tests.acceptance.services import KEEP_ONE
 from tests.conftest import MakeDatabase
@@ -112,14 +112,20 @@ def test_a_prune_that_was_killed_is_finished(service: Scheduled) -> None:
     def left() -> int:
         return len([*service.folder.glob("local/state/*/*/manifest.json")])
 
+    oldest = min(service.folder.glob("local/state/*/*")).name
     with ExitStack() as stack:
-        # However far it gets before it is killed, it cannot record its end.
-        with files.locked(service.ledger.path.with_suffix(".lock"), what="the ledger"):
+        # However far it gets before it is killed, a set that is read stays, and it
+        # cannot record its end.
+        with (
+            locks.in_use(service.ledger.path.parent / "locks", f"set-{oldest}.reading"),
+            files.locked(service.ledger.path.with_suffix(".lock"), what="the ledger"),
+        ):
             first = service.daemon(stack)
             job = service.job("prune")
             first.kill()
             eventually(lambda: left() < 40, that="a set is deleted")
             end(job)
+            assert left() > 1
 
         second = service.daemon(stack, "second")
         eventually(
