@@ -150,6 +150,8 @@ def test_the_session_of_a_program_has_ended_before_the_next_one_begins(
 
         def of_another(*arguments: Any, **options: Any) -> tuple[bytes, str]:
             output, words = run(*arguments, **options)
+            # Not before: this may have taken longer.
+            threading.Timer(0.5, end).start()
             pid = str(lingers.info.backend_pid).encode()
             return b"\n".join([*output.splitlines()[:-1], pid]), words
 
@@ -158,7 +160,6 @@ def test_the_session_of_a_program_has_ended_before_the_next_one_begins(
             execute(url, f"SELECT pg_terminate_backend({lingers.info.backend_pid})")
 
         patched.setattr(client, "run", of_another)
-        threading.Timer(0.5, end).start()
         client.require_same_server(url, psql, connection)
         lingers.close()
 
