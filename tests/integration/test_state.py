@@ -102,12 +102,14 @@ def test_a_drill_shows_its_times_and_its_verdict(
     backup(configured(tmp_path, shop), BackupRequest())
     drill(configured(tmp_path, shop), RestoreDrillRequest())
 
+    began = time.monotonic()
     state = gather(configured(tmp_path, shop))
+    took = time.monotonic() - began
 
     (database,) = state.sources
     assert database.reachable
     assert database.clock_offset_seconds is not None  # it may be none at all, 0.0
-    assert abs(database.clock_offset_seconds) < 60
+    assert abs(database.clock_offset_seconds) <= took + 1
     (drilled,) = database.drills
     assert drilled == database.last_passed
     assert drilled.rto_seconds
@@ -231,12 +233,15 @@ def test_the_clock_of_an_s3_server_is_compared(tmp_path: Path, moto: S3Server) -
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_servers.environment().items():
             patch.setenv(name, value)
+        began = time.monotonic()
         stores = gather(configured(tmp_path, source(tmp_path) + section)).stores
+        took = time.monotonic() - began
 
     assert [each.reachable for each in stores] == [True, True, True]
     assert stores[0].clock_offset_seconds is None
     assert stores[2].clock_offset_seconds is not None
-    assert abs(stores[2].clock_offset_seconds) < 60
+    # The server tells whole seconds.
+    assert abs(stores[2].clock_offset_seconds) <= took + 2
     assert stores[2].latency_seconds is not None
 
 
