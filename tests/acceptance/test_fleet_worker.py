@@ -20,6 +20,7 @@ import pytest
 from opskit import config
 from opskit.errors import ConfigurationError
 from opskit.fleet import engine
+from opskit.fleet import queue as fleet_queue
 from opskit.fleet import worker as fleet_worker
 from opskit.fleet.queue import LOCK_CLASS, Again
 from opskit.fleet.worker import Worker
@@ -503,7 +504,7 @@ def test_a_worker_that_just_came_takes_over_nothing_yet(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the queue was away for all, the others get the time to come back."""
-    real = fleet_worker.sweep
+    real = fleet_queue.sweep
     waits: list[float] = []
 
     def sweep(connection: Connection, dead_after: timedelta) -> int:

@@ -126,7 +126,8 @@ def answered(address: tuple[str, int], request: bytes) -> socket.socket:
         connection = socket.create_connection(address, 60)
         with suppress(ConnectionError):
             connection.sendall(request)
-            if connection.recv(65536).startswith(b"HTTP/1.1 200 "):
+            if answer := connection.recv(65536):
+                assert answer.startswith(b"HTTP/1.1 200 ")
                 return connection
         connection.close()
         assert time.monotonic() < deadline

@@ -13,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.service import JWT_SECRET, Service, Services, launch_unhurried
 
 SECONDS_MAX = 60
+# Each state of the health, and after it those that are worse.
+WORSE = ("healthy", "degraded", "unhealthy")
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +40,20 @@ def parts(service: Service) -> tuple[int, dict[str, str]]:
     return answer.status, states | {"all": health["status"]}
 
 
-def parts_when(service: Service, whole: str) -> tuple[int, dict[str, str]]:
-    """Return the same as soon as the whole is so: a part may be slow to answer."""
+def parts_when(service: Service, whole: str, *bad: str) -> tuple[int, dict[str, str]]:
+    """Return what `parts` does, once the whole is in that state.
+
+    A part may be slow to answer, so that it is worse before. It is never better, nor
+    are the parts that are bad.
+    """
     told: list[tuple[int, dict[str, str]]] = []
 
     def is_so() -> bool:
         told.append(parts(service))
-        return told[-1][1]["all"] == whole
+        states = told[-1][1]
+        for name in ("all", *bad):
+            assert WORSE.index(states[name]) >= WORSE.index(whole), states
+        return states["all"] == whole
 
     wait_until(is_so)
     return told[-1]
@@ -77,7 +86,7 @@ def test_health_names_the_version_and_every_part(services: Services) -> None:
 def test_too_little_disk_or_memory_is_a_degraded_health(services: Services) -> None:
     """Both are bounded by settings."""
     with services.running(disk_free_min=str(2**31), memory_max="1") as service:
-        code, states = parts_when(service, "degraded")
+        code, states = parts_when(service, "degraded", "memory")
 
     assert (code, states["memory"], states["all"]) == (200, "degraded", "degraded")
 
@@ -129,7 +138,7 @@ def test_without_redis_the_service_counts_alone_and_recovers(
             statuses = [
                 service.ask("GET", "/api/tasks", "writer").status for _ in range(4)
             ]
-            code, states = parts_when(service, "degraded")
+            code, states = parts_when(service, "degraded", "redis")
         finally:
             services.redis.start()
         parts_when(service, "healthy")
@@ -249,9 +258,8 @@ def test_a_request_is_answered_before_the_service_ends(unhurried: Service) -> No
         )
 
     with service.connected() as connection, service.connected() as watching:
-        watching.autocommit = (
-            True  # in a transaction the list of sessions stays as it is
-        )
+        # In a transaction the list of sessions stays as it is.
+        watching.autocommit = True
         connection.execute("SELECT FROM tasks WHERE title = 'slow' FOR UPDATE")
         changing = threading.Thread(target=change)
         changing.start()
